@@ -1,0 +1,322 @@
+//! What went wrong, and what the caller can do about it.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::Version;
+
+/// The result of every operation of a store.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure this is; it decides what a caller can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The call itself is wrong: a name, an option, or a size past a limit. Repeating it fails
+    /// again.
+    InvalidArgument,
+    /// A condition did not hold. Read again, decide again. See [`Error::current_version`].
+    Conflict,
+    /// The caller's context was cancelled.
+    Cancelled,
+    /// The caller's deadline passed.
+    DeadlineExceeded,
+    /// The backend cannot be reached or is not there. Repeating the call later may succeed.
+    Unavailable,
+    /// The role, the file or the folder does not allow it.
+    PermissionDenied,
+    /// Out of space, memory or connections.
+    ResourceExhausted,
+    /// A value could not be turned into bytes, or bytes into a value.
+    Codec,
+    /// What is stored is damaged.
+    Corrupt,
+    /// This store cannot do it, or this build cannot read it.
+    Unsupported,
+    /// A defect. Please report it.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind as one lower-case word, the form that the tool's JSON errors carry.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::Conflict => "conflict",
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Unavailable => "unavailable",
+            Self::PermissionDenied => "permission_denied",
+            Self::ResourceExhausted => "resource_exhausted",
+            Self::Codec => "codec",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An error of a store: small, cheap to clone, and telling the caller what to do.
+///
+/// No message and no `Debug` output holds a value or a credential.
+///
+/// ```
+/// use cubbyhole_core::{Error, ErrorKind};
+///
+/// let error = Error::unavailable("the server closed the connection").in_operation("put");
+/// assert_eq!(error.kind(), ErrorKind::Unavailable);
+/// assert!(error.is_retryable());
+/// assert!(!error.may_have_been_applied());
+/// assert_eq!(error.to_string(), "put: the server closed the connection");
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    operation: Option<&'static str>,
+    may_have_been_applied: bool,
+    conflict: Option<Conflict>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Clone, Copy)]
+struct Conflict {
+    current: Option<Version>,
+    batch_index: Option<usize>,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident => $kind:ident;)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(message: impl Into<Cow<'static, str>>) -> Self {
+            Self::new(ErrorKind::$kind, message)
+        })*
+    };
+}
+
+impl Error {
+    /// An error of the given kind. The message says what to do and holds no value.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            operation: None,
+            may_have_been_applied: false,
+            conflict: None,
+            source: None,
+        }))
+    }
+
+    constructors! {
+        /// An [`ErrorKind::InvalidArgument`].
+        invalid_argument => InvalidArgument;
+        /// An [`ErrorKind::Unavailable`].
+        unavailable => Unavailable;
+        /// An [`ErrorKind::PermissionDenied`].
+        permission_denied => PermissionDenied;
+        /// An [`ErrorKind::ResourceExhausted`].
+        resource_exhausted => ResourceExhausted;
+        /// An [`ErrorKind::Codec`].
+        codec => Codec;
+        /// An [`ErrorKind::Corrupt`].
+        corrupt => Corrupt;
+        /// An [`ErrorKind::Unsupported`].
+        unsupported => Unsupported;
+        /// An [`ErrorKind::Internal`].
+        internal => Internal;
+    }
+
+    /// An [`ErrorKind::Conflict`]: `current` is the version that stands there, `None` if the entry
+    /// is absent.
+    #[must_use]
+    pub fn conflict(current: Option<Version>) -> Self {
+        let message = match current {
+            Some(version) => Cow::Owned(format!(
+                "the condition does not hold: the entry is at version {version}; read it again"
+            )),
+            None => Cow::Borrowed("the condition does not hold: there is no such entry"),
+        };
+        let mut error = Self::new(ErrorKind::Conflict, message);
+        error.inner_mut().conflict = Some(Conflict { current, batch_index: None });
+        error
+    }
+
+    /// The error of a context that was cancelled.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "the call was cancelled")
+    }
+
+    /// The error of a context whose deadline passed.
+    #[must_use]
+    pub fn deadline_exceeded() -> Self {
+        Self::new(ErrorKind::DeadlineExceeded, "the deadline passed")
+    }
+
+    /// Names the operation that failed. The innermost name stays.
+    #[must_use]
+    pub fn in_operation(mut self, operation: &'static str) -> Self {
+        if self.0.operation.is_none() {
+            self.inner_mut().operation = Some(operation);
+        }
+        self
+    }
+
+    /// Keeps the error that caused this one. It must not hold a value or a credential.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.inner_mut().source = Some(Arc::new(source));
+        self
+    }
+
+    /// Says that the write may have been applied all the same.
+    #[must_use]
+    pub fn with_unknown_outcome(mut self) -> Self {
+        self.inner_mut().may_have_been_applied = true;
+        self
+    }
+
+    /// Says which operation of a batch failed its condition, counted from 0.
+    #[must_use]
+    pub fn at_batch_index(mut self, index: usize) -> Self {
+        if let Some(conflict) = &mut self.inner_mut().conflict {
+            conflict.batch_index = Some(index);
+        }
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether repeating the same call later may succeed by itself.
+    ///
+    /// Look at [`may_have_been_applied`](Self::may_have_been_applied) too before repeating a write
+    /// that is not idempotent.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.kind == ErrorKind::Unavailable
+    }
+
+    /// Whether the write may have taken effect although the call failed. When it is `false` the
+    /// call certainly changed nothing.
+    #[must_use]
+    pub fn may_have_been_applied(&self) -> bool {
+        self.0.may_have_been_applied
+    }
+
+    /// For a [`Conflict`](ErrorKind::Conflict): the version that stands there, `None` if the entry
+    /// is absent. `None` for every other kind.
+    #[must_use]
+    pub fn current_version(&self) -> Option<Version> {
+        self.0.conflict.and_then(|conflict| conflict.current)
+    }
+
+    /// For a conflict in a batch: which operation failed its condition, counted from 0.
+    #[must_use]
+    pub fn batch_index(&self) -> Option<usize> {
+        self.0.conflict.and_then(|conflict| conflict.batch_index)
+    }
+
+    /// The operation that failed, where it is known.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        self.0.operation
+    }
+
+    /// The message alone, without the operation.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    fn inner_mut(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(operation) = self.0.operation {
+            write!(f, "{operation}: ")?;
+        }
+        f.write_str(&self.0.message)?;
+        if let Some(index) = self.batch_index() {
+            write!(f, " (operation {index} of the batch)")?;
+        }
+        if self.0.may_have_been_applied {
+            f.write_str(" (the write may have been applied)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("operation", &self.0.operation)
+            .field("message", &self.0.message)
+            .field("may_have_been_applied", &self.0.may_have_been_applied)
+            .field("source", &self.0.source.as_ref().map(ToString::to_string))
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_operation_stays() {
+        let error = Error::internal("x").in_operation("get").in_operation("update");
+        assert_eq!(error.operation(), Some("get"));
+    }
+
+    #[test]
+    fn a_clone_keeps_the_source_chain() {
+        let error = Error::unavailable("no").with_source(std::io::Error::other("cause")).clone();
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("cause"));
+    }
+
+    #[test]
+    fn only_an_outage_is_retryable() {
+        assert!(Error::unavailable("x").is_retryable());
+        for error in [
+            Error::invalid_argument("x"),
+            Error::conflict(None),
+            Error::cancelled(),
+            Error::deadline_exceeded(),
+            Error::permission_denied("x"),
+            Error::resource_exhausted("x"),
+            Error::codec("x"),
+            Error::corrupt("x"),
+            Error::unsupported("x"),
+            Error::internal("x"),
+        ] {
+            assert!(!error.is_retryable(), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The contract of Cubbyhole: a namespaced key/value store with one behaviour on every backend.
+//!
+//! Start with [`Store`], the trait that every store implements, and [`InMemoryStore`], which keeps
+//! any `V` in memory. [`EntryStore`] adds versions, conditions, batches, pages and erasure.
+//! [`Typed`] turns a store of bytes into a store of your own type.
+//!
+//! Most programs depend on the `cubbyhole` crate, which re-exports all of this and opens backends
+//! by URL; depend on this one to write a store or a layer of your own.
+//!
+//! ```
+//! use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, Store};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+//! let store = InMemoryStore::<String>::new();
+//! let ctx = ExecutionContext::new();
+//! let ns = Namespace::parse("acme:agent-7")?;
+//!
+//! store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
+//! assert_eq!(store.get(&ctx, &ns, "greeting").await?.as_deref(), Some("hello"));
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+
+mod batch;
+mod clock;
+mod codec;
+mod condition;
+mod context;
+mod diagnosis;
+mod entry;
+mod entry_store;
+mod error;
+mod forward;
+mod json_check;
+pub mod limits;
+mod memory;
+mod namespace;
+mod options;
+mod page;
+mod store;
+mod sweeper;
+mod timestamp;
+mod typed;
+mod update;
+
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+pub use tokio_util::sync::CancellationToken;
+
+pub use batch::{Batch, Operation};
+pub use clock::{Clock, HighWaterClock, ManualClock, SystemClock};
+pub use codec::{BytesCodec, Codec, JsonCodec};
+pub use condition::Condition;
+pub use context::ExecutionContext;
+pub use diagnosis::{Check, Diagnosis, Verdict};
+pub use entry::{Entry, EntryMeta, Version};
+pub use entry_store::{Backend, Compaction, EntryStore, Erased, Usage};
+pub use error::{Error, ErrorKind, Result};
+pub use memory::{InMemoryStore, InMemoryStoreBuilder};
+pub use namespace::{Namespace, NamespacePrefix, TenantId};
+pub use options::{Expiry, GetOptions, PutOptions};
+pub use page::{Page, ScanItem, ScanOptions};
+pub use store::Store;
+pub use sweeper::{Sweep, Sweeper, SweeperStats};
+pub use timestamp::Timestamp;
+pub use typed::{Typed, TypedExt};
+pub use update::{EntryStoreExt, Update};

@@ -1,0 +1,363 @@
+//! The store in memory.
+
+mod operations;
+mod state;
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::limits::{self, DEFAULT_MAX_VALUE_BYTES, MAX_PAGE_ITEMS};
+use crate::{
+    Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased, Error,
+    ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page,
+    PutOptions, Result, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage,
+    Version,
+};
+use operations::{live_keys, page_of};
+use state::State;
+
+/// A store in memory, of any type that can be cloned; no codec is involved. Cloning the store is
+/// cheap and shares what it holds.
+///
+/// `get` looks up a hash index without allocating; listings, pages and sweeps cost what they
+/// return or remove, plus the expired, unswept entries that they pass. It needs no runtime, and
+/// its operations ignore their context.
+///
+/// `V::clone` runs while the store's lock is held for reading; keep large values in an `Arc`.
+/// Value sizes are checked, and [`Usage::bytes`] is known, only if
+/// [`with_value_size`](InMemoryStoreBuilder::with_value_size) tells them.
+///
+/// ```
+/// use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = InMemoryStore::<u64>::new();
+/// let ctx = ExecutionContext::new();
+/// let ns = Namespace::parse("acme:counters")?;
+/// store.put(&ctx, &ns, "visits", 1).await?;
+/// assert_eq!(store.list(&ctx, &ns, None).await?, ["visits"]);
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub struct InMemoryStore<V> {
+    shared: Arc<Shared<V>>,
+}
+
+struct Shared<V> {
+    state: RwLock<State<V>>,
+    clock: HighWaterClock,
+    max_value_bytes: usize,
+    value_size: Option<ValueSize<V>>,
+}
+
+type ValueSize<V> = Box<dyn Fn(&V) -> usize + Send + Sync>;
+
+impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
+    /// An empty store on the system's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A store with a clock, or a size function, of its own.
+    #[must_use]
+    pub fn builder() -> InMemoryStoreBuilder<V> {
+        InMemoryStoreBuilder {
+            clock: Arc::new(SystemClock),
+            max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            value_size: None,
+        }
+    }
+}
+
+/// Builds an [`InMemoryStore`].
+pub struct InMemoryStoreBuilder<V> {
+    clock: Arc<dyn Clock>,
+    max_value_bytes: usize,
+    value_size: Option<ValueSize<V>>,
+}
+
+impl<V: Clone + Send + Sync + 'static> InMemoryStoreBuilder<V> {
+    /// Judges expiry by this clock; a step back revives nothing.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Tells the encoded length of a value, so that sizes are limited and counted.
+    #[must_use]
+    pub fn with_value_size(mut self, size: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
+        self.value_size = Some(Box::new(size));
+        self
+    }
+
+    /// The largest value that is taken, where sizes are told; 16 MiB unless set.
+    #[must_use]
+    pub fn with_max_value_bytes(mut self, bytes: usize) -> Self {
+        self.max_value_bytes = bytes;
+        self
+    }
+
+    /// The empty store.
+    #[must_use]
+    pub fn build(self) -> InMemoryStore<V> {
+        InMemoryStore {
+            shared: Arc::new(Shared {
+                state: RwLock::new(State::new()),
+                clock: HighWaterClock::new(self.clock, Timestamp::EPOCH),
+                max_value_bytes: self.max_value_bytes,
+                value_size: self.value_size,
+            }),
+        }
+    }
+}
+
+/// Every method names its operation in its errors.
+macro_rules! named {
+    ($operation:literal, $body:expr) => {
+        $body.map_err(|error: Error| error.in_operation($operation))
+    };
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
+    async fn put_with_options(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: V,
+        options: PutOptions,
+    ) -> Result<()> {
+        named!("put", self.insert(ns, key, value, options, Condition::Always).map(drop))
+    }
+
+    async fn get(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
+        named!("get", self.lookup(ns, key).map(|entry| entry.map(|entry| entry.value)))
+    }
+
+    async fn delete(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        named!("delete", self.remove_live(ns, key, Condition::Always).map(drop))
+    }
+
+    async fn list(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        prefix: Option<&str>,
+    ) -> Result<Vec<String>> {
+        let list = || {
+            limits::check_prefix(prefix)?;
+            let state = self.read()?;
+            let keys = live_keys(&state, ns, prefix, None, self.now());
+            Ok(keys.map(str::to_owned).collect())
+        };
+        named!("list", list())
+    }
+
+    async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
+        self.put_with_options(ctx, ns, key, value, PutOptions::default()).await
+    }
+
+    async fn list_namespaces(
+        &self,
+        _ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+    ) -> Result<Vec<Namespace>> {
+        let state = named!("list_namespaces", self.read())?;
+        let now = self.now();
+        let live = state.namespaces(prefix, None).filter(|ns| state.is_live(ns, now));
+        Ok(live.cloned().collect())
+    }
+
+    async fn evict_expired(&self, _ctx: &ExecutionContext) -> Result<usize> {
+        let mut removed = 0;
+        loop {
+            // The lock is free between steps, so that a long sweep holds nobody up.
+            let step = named!("evict_expired", self.evict_step())?;
+            removed += step;
+            if step < MAX_PAGE_ITEMS {
+                return Ok(removed);
+            }
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
+    async fn get_entry(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        options: GetOptions,
+    ) -> Result<Option<Entry<V>>> {
+        if options.extended_ttl().is_none() {
+            return named!("get_entry", self.lookup(ns, key));
+        }
+        named!("get_entry", self.lookup_and_extend(ns, key, options))
+    }
+
+    async fn get_many(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        named!("get_many", limits::check_keys(keys))?;
+        // Under one lock, so that the answers are of one instant.
+        let state = named!("get_many", self.read())?;
+        let now = self.now();
+        let live =
+            |key: &&str| state.slot(ns, key).filter(|entry| entry.meta.is_live(now)).cloned();
+        Ok(keys.iter().map(|key| Ok(live(key))).collect())
+    }
+
+    async fn put_entry(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: V,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        named!("put_entry", self.insert(ns, key, value, options, condition))
+    }
+
+    async fn delete_entry(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        named!("delete_entry", self.remove_live(ns, key, condition).map(|entry| entry.is_some()))
+    }
+
+    async fn write(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        batch: Batch<V>,
+    ) -> Result<Vec<Option<Version>>> {
+        named!("write", self.write_all(ns, batch))
+    }
+
+    async fn scan(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<V>, String>> {
+        named!("scan", self.scan_page(ns, &options))
+    }
+
+    async fn scan_namespaces(
+        &self,
+        _ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Page<Namespace>> {
+        let state = named!("scan_namespaces", self.read())?;
+        let now = self.now();
+        let live = state.namespaces(prefix, after).filter(|ns| state.is_live(ns, now));
+        named!("scan_namespaces", page_of(live.cloned(), limit))
+    }
+
+    async fn scan_tenants(
+        &self,
+        _ctx: &ExecutionContext,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Page<TenantId>> {
+        let state = named!("scan_tenants", self.read())?;
+        let now = self.now();
+        let live = state.tenants(after).filter(|tenant| {
+            let prefix = NamespacePrefix::from((*tenant).clone());
+            state.namespaces(&prefix, None).any(|ns| state.is_live(ns, now))
+        });
+        named!("scan_tenants", page_of(live.cloned(), limit))
+    }
+
+    async fn touch(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        expiry: Expiry,
+    ) -> Result<bool> {
+        named!("touch", self.set_expiry(ns, key, expiry))
+    }
+
+    async fn take(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Entry<V>>> {
+        named!("take", self.remove_live(ns, key, Condition::Always))
+    }
+
+    async fn erase(
+        &self,
+        _ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        limit: usize,
+    ) -> Result<Erased> {
+        named!("erase", self.erase_step(prefix, limit))
+    }
+
+    async fn usage(&self, _ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        named!("usage", self.count(prefix))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for InMemoryStore<Bytes> {
+    async fn close(&self, _ctx: &ExecutionContext) -> Result<()> {
+        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        *state = State::new();
+        state.closed = true;
+        Ok(())
+    }
+
+    async fn compact(&self, _ctx: &ExecutionContext) -> Result<Compaction> {
+        drop(named!("compact", self.read())?);
+        Ok(Compaction::default())
+    }
+}
+
+impl<V> Clone for InMemoryStore<V> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Default for InMemoryStore<V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<V> fmt::Debug for InMemoryStore<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InMemoryStore").finish_non_exhaustive()
+    }
+}
+
+impl<V> fmt::Debug for InMemoryStoreBuilder<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InMemoryStoreBuilder").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! An instant, as stores keep it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::{Error, Result};
+
+/// An instant in whole milliseconds since 1970-01-01T00:00:00Z, up to the end of the year 9999.
+///
+/// As text, and in JSON, it is RFC 3339 in UTC.
+///
+/// ```
+/// use cubbyhole_core::Timestamp;
+///
+/// let instant: Timestamp = "2026-11-22T10:00:00.5+01:00".parse()?;
+/// assert_eq!(instant.to_string(), "2026-11-22T09:00:00.5Z");
+/// # Ok::<(), cubbyhole_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+    /// The last instant that can be kept: 9999-12-31T23:59:59.999Z.
+    pub const MAX: Self = Self(253_402_300_799_999);
+
+    /// The instant that many milliseconds after 1970-01-01T00:00:00Z.
+    ///
+    /// # Errors
+    /// `InvalidArgument` past the year 9999.
+    pub fn from_millis(millis: u64) -> Result<Self> {
+        if millis > Self::MAX.0 {
+            return Err(out_of_range());
+        }
+        Ok(Self(millis))
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The instant `duration` later; a fraction of a millisecond rounds up.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if that lies past the year 9999.
+    pub fn checked_add(self, duration: Duration) -> Result<Self> {
+        let millis = duration.as_nanos().div_ceil(1_000_000);
+        u64::try_from(millis)
+            .ok()
+            .and_then(|millis| self.0.checked_add(millis))
+            .filter(|sum| *sum <= Self::MAX.0)
+            .map(Self)
+            .ok_or_else(out_of_range)
+    }
+
+    /// How long after `earlier` this is; zero if it is not later.
+    #[must_use]
+    pub fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+fn out_of_range() -> Error {
+    Error::invalid_argument(
+        "the instant is outside 1970-01-01 to 9999-12-31 UTC; leave the expiry out for none",
+    )
+}
+
+impl TryFrom<SystemTime> for Timestamp {
+    type Error = Error;
+
+    fn try_from(time: SystemTime) -> Result<Self> {
+        let since = time.duration_since(UNIX_EPOCH).map_err(|_| out_of_range())?;
+        u64::try_from(since.as_millis()).map_err(|_| out_of_range()).and_then(Self::from_millis)
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        UNIX_EPOCH + Duration::from_millis(timestamp.0)
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = i128::from(self.0) * 1_000_000;
+        let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
+        f.write_str(&time.format(&Rfc3339).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| {
+            Error::invalid_argument("not an RFC 3339 instant such as 2026-11-22T09:00:00Z")
+                .with_source(error)
+        })?;
+        u64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000))
+            .map_err(|_| out_of_range())
+            .and_then(Self::from_millis)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_round_trips_to_the_end_of_the_year_9999() {
+        for millis in [0, 1, 999, 1_000, 1_795_000_000_123, Timestamp::MAX.as_millis()] {
+            let instant = Timestamp::from_millis(millis).unwrap();
+            assert_eq!(instant.to_string().parse::<Timestamp>().unwrap(), instant);
+        }
+        assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59.999Z");
+        assert!(Timestamp::from_millis(Timestamp::MAX.as_millis() + 1).is_err());
+    }
+
+    #[test]
+    fn a_fraction_of_a_millisecond_rounds_up() {
+        let later = Timestamp::EPOCH.checked_add(Duration::from_nanos(1_000_001)).unwrap();
+        assert_eq!(later.as_millis(), 2);
+    }
+
+    #[test]
+    fn an_overflow_is_an_error() {
+        assert!(Timestamp::EPOCH.checked_add(Duration::MAX).is_err());
+        assert!(Timestamp::MAX.checked_add(Duration::from_nanos(1)).is_err());
+    }
+}

@@ -1,0 +1,299 @@
+//! A store of bytes as a store of your own type.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Batch, Codec, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
+    GetOptions, JsonCodec, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
+    ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+};
+
+/// A store over `V` on top of a store over [`Bytes`], by way of a [`Codec`]; JSON by default.
+///
+/// Built by [`TypedExt::typed`]. What the codec cannot keep is refused at `put`; one stored value
+/// that it cannot read never breaks a listing.
+///
+/// ```
+/// use cubbyhole_core::{Bytes, ExecutionContext, InMemoryStore, Namespace, Store, TypedExt};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let store = InMemoryStore::<Bytes>::new().typed::<Vec<u32>>();
+/// let ctx = ExecutionContext::new();
+/// let ns = Namespace::parse("acme:sums")?;
+///
+/// store.put(&ctx, &ns, "a", vec![1, 2]).await?;
+/// assert_eq!(store.get(&ctx, &ns, "a").await?, Some(vec![1, 2]));
+/// assert_eq!(store.inner().get(&ctx, &ns, "a").await?.as_deref(), Some(&b"[1,2]"[..]));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+pub struct Typed<V, C, S> {
+    inner: S,
+    codec: C,
+    // `fn() -> V`: the store holds no `V`, and is `Send` and `Sync` whatever `V` is.
+    value: PhantomData<fn() -> V>,
+}
+
+/// Turns a store of bytes into a store of another type.
+pub trait TypedExt: Store<Bytes> + Sized {
+    /// As a store of `V` kept as JSON.
+    fn typed<V: Serialize + DeserializeOwned>(self) -> Typed<V, JsonCodec, Self> {
+        self.typed_with(JsonCodec)
+    }
+
+    /// As a store of `V` kept by `codec`.
+    fn typed_with<V, C: Codec<V>>(self, codec: C) -> Typed<V, C, Self> {
+        Typed { inner: self, codec, value: PhantomData }
+    }
+}
+
+impl<S: Store<Bytes>> TypedExt for S {}
+
+impl<V, C, S> Typed<V, C, S> {
+    /// The store of bytes beneath.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// Gives the store of bytes back.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<V: Send + 'static, C: Codec<V>, S: Send + Sync + 'static> Typed<V, C, S> {
+    // By value: a `V` that is borrowed across an await would have to be `Sync`.
+    #[expect(clippy::needless_pass_by_value, reason = "the value ends here, before any await")]
+    fn encode(&self, operation: &'static str, value: V) -> Result<Bytes> {
+        self.codec.encode(&value).map_err(|error| error.in_operation(operation))
+    }
+
+    fn decode(&self, operation: &'static str, bytes: &Bytes) -> Result<V> {
+        self.codec.decode(bytes).map_err(|error| error.in_operation(operation))
+    }
+
+    fn decode_entry(&self, operation: &'static str, entry: Entry<Bytes>) -> Result<Entry<V>> {
+        entry.try_map(|bytes| self.decode(operation, &bytes))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Send + 'static, C: Codec<V>, S: Store<Bytes>> Store<V> for Typed<V, C, S> {
+    async fn put_with_options(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: V,
+        options: PutOptions,
+    ) -> Result<()> {
+        let bytes = self.encode("put", value)?;
+        self.inner.put_with_options(ctx, ns, key, bytes, options).await
+    }
+
+    async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
+        let bytes = self.inner.get(ctx, ns, key).await?;
+        bytes.map(|bytes| self.decode("get", &bytes)).transpose()
+    }
+
+    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        self.inner.delete(ctx, ns, key).await
+    }
+
+    async fn list(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        prefix: Option<&str>,
+    ) -> Result<Vec<String>> {
+        self.inner.list(ctx, ns, prefix).await
+    }
+
+    async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
+        let bytes = self.encode("put", value)?;
+        self.inner.put(ctx, ns, key, bytes).await
+    }
+
+    async fn list_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+    ) -> Result<Vec<Namespace>> {
+        self.inner.list_namespaces(ctx, prefix).await
+    }
+
+    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
+        self.inner.evict_expired(ctx).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typed<V, C, S> {
+    async fn get_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        options: GetOptions,
+    ) -> Result<Option<Entry<V>>> {
+        let entry = self.inner.get_entry(ctx, ns, key, options).await?;
+        entry.map(|entry| self.decode_entry("get_entry", entry)).transpose()
+    }
+
+    async fn get_many(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        let answers = self.inner.get_many(ctx, ns, keys).await?;
+        let decode = |entry| self.decode_entry("get_many", entry);
+        Ok(answers
+            .into_iter()
+            .map(|answer| answer.and_then(|entry| entry.map(decode).transpose()))
+            .collect())
+    }
+
+    async fn put_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: V,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        let bytes = self.encode("put_entry", value)?;
+        self.inner.put_entry(ctx, ns, key, bytes, options, condition).await
+    }
+
+    async fn delete_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        self.inner.delete_entry(ctx, ns, key, condition).await
+    }
+
+    async fn write(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        batch: Batch<V>,
+    ) -> Result<Vec<Option<Version>>> {
+        let encode = |operation| {
+            Ok(match operation {
+                Operation::Put { key, value, options, condition } => {
+                    let value = self.encode("write", value)?;
+                    Operation::Put { key, value, options, condition }
+                }
+                Operation::Delete { key, condition } => Operation::Delete { key, condition },
+            })
+        };
+        let batch: Result<Batch<Bytes>> = batch.into_operations().into_iter().map(encode).collect();
+        self.inner.write(ctx, ns, batch?).await
+    }
+
+    async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<V>, String>> {
+        let page = self.inner.scan(ctx, ns, options).await?;
+        Ok(page.map(|item| ScanItem {
+            key: item.key,
+            meta: item.meta,
+            value_bytes: item.value_bytes,
+            value: item.value.map(|value| value.and_then(|bytes| self.decode("scan", &bytes))),
+        }))
+    }
+
+    async fn scan_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Page<Namespace>> {
+        self.inner.scan_namespaces(ctx, prefix, after, limit).await
+    }
+
+    async fn scan_tenants(
+        &self,
+        ctx: &ExecutionContext,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Page<TenantId>> {
+        self.inner.scan_tenants(ctx, after, limit).await
+    }
+
+    async fn touch(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        expiry: Expiry,
+    ) -> Result<bool> {
+        self.inner.touch(ctx, ns, key, expiry).await
+    }
+
+    async fn take(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Entry<V>>> {
+        // Decoded before it is removed, so that an unreadable value is not lost; removed at the
+        // version that was decoded, so that of several takers one gets it.
+        loop {
+            let Some(entry) = self.inner.get_entry(ctx, ns, key, GetOptions::new()).await? else {
+                return Ok(None);
+            };
+            let entry = self.decode_entry("take", entry)?;
+            let condition = Condition::IfVersion(entry.meta.version);
+            match self.inner.delete_entry(ctx, ns, key, condition).await {
+                Ok(_) => return Ok(Some(entry)),
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn erase(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        limit: usize,
+    ) -> Result<Erased> {
+        self.inner.erase(ctx, prefix, limit).await
+    }
+
+    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        self.inner.usage(ctx, prefix).await
+    }
+}
+
+impl<V, C: Clone, S: Clone> Clone for Typed<V, C, S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), codec: self.codec.clone(), value: PhantomData }
+    }
+}
+
+impl<V, C: fmt::Debug, S: fmt::Debug> fmt::Debug for Typed<V, C, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Typed").field("inner", &self.inner).field("codec", &self.codec).finish()
+    }
+}

@@ -1,0 +1,109 @@
+//! What is built on the methods of [`EntryStore`], for every store alike.
+
+use async_trait::async_trait;
+
+use crate::limits::MAX_PAGE_ITEMS;
+use crate::{
+    Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, Namespace,
+    NamespacePrefix, PutOptions, Result, Version,
+};
+
+/// What an [`update`](EntryStoreExt::update) decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update<V> {
+    /// Write this value, without a TTL.
+    Put(V),
+    /// Write this value with these options.
+    PutWith(V, PutOptions),
+    /// Remove the entry.
+    Delete,
+    /// Leave it as it is.
+    Keep,
+}
+
+/// Extensions of every [`EntryStore`], `dyn` stores included.
+#[async_trait]
+pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
+    /// Reads the entry, asks `decide` what to do, and does it if the entry is still at the version
+    /// read; otherwise begins again, until the context ends. Returns the version written, `None`
+    /// if nothing was put.
+    ///
+    /// `decide` gets `None` for an absent entry, and may run many times.
+    ///
+    /// ```
+    /// use cubbyhole_core::{EntryStoreExt, ExecutionContext, InMemoryStore, Namespace, Update};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ctx = ExecutionContext::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// let next = |entry: Option<cubbyhole_core::Entry<u32>>| {
+    ///     Ok(Update::Put(entry.map_or(0, |entry| entry.value) + 1))
+    /// };
+    /// store.update(&ctx, &ns, "visits", next).await?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What `decide` answers, the context's end, and what the backend meets. A write whose outcome
+    /// is unknown is not repeated.
+    async fn update<F>(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        mut decide: F,
+    ) -> Result<Option<Version>>
+    where
+        F: FnMut(Option<Entry<V>>) -> Result<Update<V>> + Send,
+    {
+        loop {
+            ctx.check().map_err(|error| error.in_operation("update"))?;
+            let entry = self.get_entry(ctx, ns, key, GetOptions::new()).await?;
+            let read = entry.as_ref().map(|entry| entry.meta.version);
+            let condition = read.map_or(Condition::IfAbsent, Condition::IfVersion);
+            let done = match decide(entry)? {
+                Update::Put(value) => self
+                    .put_entry(ctx, ns, key, value, PutOptions::default(), condition)
+                    .await
+                    .map(Some),
+                Update::PutWith(value, options) => {
+                    self.put_entry(ctx, ns, key, value, options, condition).await.map(Some)
+                }
+                Update::Delete => self.delete_entry(ctx, ns, key, condition).await.map(|_| None),
+                Update::Keep => return Ok(None),
+            };
+            match done {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    // Somebody else's write came through; let others run before trying again.
+                    tokio::task::yield_now().await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Removes everything under `prefix`, step by step, and returns how many live entries were
+    /// removed. Call [`erase`](EntryStore::erase) yourself to show progress. Can be repeated after
+    /// an interruption.
+    ///
+    /// # Errors
+    /// The context's end, and what the backend meets; what was removed stays removed.
+    async fn erase_all(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            ctx.check().map_err(|error| error.in_operation("erase"))?;
+            let step = self.erase(ctx, prefix, MAX_PAGE_ITEMS).await?;
+            removed += step.removed;
+            if step.done {
+                return Ok(removed);
+            }
+        }
+    }
+}
+
+impl<V: Send + 'static, S: EntryStore<V> + ?Sized> EntryStoreExt<V> for S {}

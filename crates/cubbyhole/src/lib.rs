@@ -1,0 +1,143 @@
+//! A namespaced key/value store for services and agents with many tenants: one trait,
+//! [`Store`], and one behaviour on every backend.
+//!
+//! [`open`] opens a backend by URL; `.typed::<V>()` makes it a store of your own type. Everything
+//! of `cubbyhole-core` is re-exported here; start reading at [`Store`] and [`EntryStore`].
+//!
+//! ```
+//! use cubbyhole::{ExecutionContext, Namespace, Store, TypedExt};
+//!
+//! # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
+//! let ctx = ExecutionContext::new();
+//! let store = cubbyhole::open(&ctx, "memory:").await?.typed::<String>();
+//! let ns = Namespace::parse("acme:agent-7")?;
+//!
+//! store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
+//! assert_eq!(store.get(&ctx, &ns, "greeting").await?.as_deref(), Some("hello"));
+//! # Ok(())
+//! # }
+//! ```
+
+mod url;
+
+use std::sync::Arc;
+
+pub use cubbyhole_core::*;
+#[cfg(feature = "embedded")]
+pub use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+
+use url::StoreUrl;
+
+/// Opens the backend that `url` names, creating an embedded file that is not there yet.
+///
+/// | URL | backend |
+/// |---|---|
+/// | `memory:` | a new, empty store in this process |
+/// | `redb:PATH`, `redb:PATH?durability=relaxed` | a file on this machine |
+///
+/// # Errors
+/// `InvalidArgument` for a URL that is none of these; `Unsupported` for a backend that this build
+/// was made without; what the backend meets. No message holds a password.
+///
+/// ```
+/// use cubbyhole::{ExecutionContext, Namespace, Store, TypedExt};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("state.redb");
+/// let ctx = ExecutionContext::new();
+/// let store = cubbyhole::open(&ctx, &format!("redb:{}", path.display())).await?;
+/// let store = store.typed::<Vec<u32>>();
+/// store.put(&ctx, &Namespace::parse("acme")?, "sizes", vec![1, 2, 3]).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn open(ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>> {
+    OpenOptions::new().open(ctx, url).await
+}
+
+/// Brings what is stored at `url` to the form that this build writes, with a role that may; the
+/// application's role needs no such right. Connects by itself, past the start-up checks of
+/// [`open`]. Returns what was done, a line each: nothing if it was up to date.
+///
+/// # Errors
+/// As [`open`]; a store that is not there is `Unavailable` and is not created.
+pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
+    // Neither of these has an older form yet: opening is the whole of it.
+    let store = OpenOptions::new().create(false).open(ctx, url).await?;
+    store.close(ctx).await?;
+    Ok(Vec::new())
+}
+
+/// Looks a store over: whether it can be opened, what it holds, and what should be looked after.
+/// Works too where [`open`] refuses: what it finds is in the [`Diagnosis`].
+///
+/// # Errors
+/// For a URL that names no backend, and the context's end.
+pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
+    match StoreUrl::parse(url)? {
+        StoreUrl::Memory => {
+            ctx.check()?;
+            let mut diagnosis = Diagnosis::default();
+            diagnosis.ok("connection", "in memory: it lives and ends with its process");
+            Ok(diagnosis)
+        }
+        #[cfg(feature = "embedded")]
+        StoreUrl::Embedded(config) => cubbyhole_embedded::diagnose(ctx, &config).await,
+    }
+}
+
+/// How a store is opened, where [`open`]'s way is not the right one.
+///
+/// ```
+/// use cubbyhole::{ErrorKind, ExecutionContext, OpenOptions};
+///
+/// # #[tokio::main] async fn main() {
+/// let ctx = ExecutionContext::new();
+/// let missing = OpenOptions::new().create(false).open(&ctx, "redb:/no/such/file").await;
+/// assert_eq!(missing.err().map(|error| error.kind()), Some(ErrorKind::Unavailable));
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    create: bool,
+}
+
+impl OpenOptions {
+    /// As [`open`] does.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { create: true }
+    }
+
+    /// Whether an embedded file that is not there is created; otherwise it is `Unavailable`.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Opens the backend that `url` names.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub async fn open(&self, ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>> {
+        match StoreUrl::parse(url)? {
+            StoreUrl::Memory => {
+                ctx.check()?;
+                Ok(Arc::new(InMemoryStore::builder().with_value_size(Bytes::len).build()))
+            }
+            #[cfg(feature = "embedded")]
+            StoreUrl::Embedded(config) => {
+                let config = config.with_create(self.create);
+                Ok(Arc::new(EmbeddedStore::open(ctx, config).await?))
+            }
+        }
+    }
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
