@@ -251,6 +251,21 @@ impl Error {
     }
 }
 
+/// Names the operation in an error of a result.
+pub trait ResultExt: Sized {
+    /// As [`Error::in_operation`].
+    ///
+    /// # Errors
+    /// The same error, named.
+    fn in_operation(self, operation: &'static str) -> Self;
+}
+
+impl<T> ResultExt for Result<T> {
+    fn in_operation(self, operation: &'static str) -> Self {
+        self.map_err(|error| error.in_operation(operation))
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(operation) = self.0.operation {

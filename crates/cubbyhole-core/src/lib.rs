@@ -57,7 +57,7 @@ pub use context::ExecutionContext;
 pub use diagnosis::{Check, Diagnosis, Verdict};
 pub use entry::{Entry, EntryMeta, Version};
 pub use entry_store::{Backend, Compaction, EntryStore, Erased, Usage};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use memory::{InMemoryStore, InMemoryStoreBuilder};
 pub use namespace::{Namespace, NamespacePrefix, TenantId};
 pub use options::{Expiry, GetOptions, PutOptions};

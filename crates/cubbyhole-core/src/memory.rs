@@ -11,10 +11,10 @@ use bytes::Bytes;
 
 use crate::limits::{self, DEFAULT_MAX_VALUE_BYTES, MAX_PAGE_ITEMS};
 use crate::{
-    Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased, Error,
+    Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased,
     ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page,
-    PutOptions, Result, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage,
-    Version,
+    PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp,
+    Usage, Version,
 };
 use operations::{live_keys, page_of};
 use state::State;
@@ -118,13 +118,6 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStoreBuilder<V> {
     }
 }
 
-/// Every method names its operation in its errors.
-macro_rules! named {
-    ($operation:literal, $body:expr) => {
-        $body.map_err(|error: Error| error.in_operation($operation))
-    };
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
@@ -136,15 +129,15 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         value: V,
         options: PutOptions,
     ) -> Result<()> {
-        named!("put", self.insert(ns, key, value, options, Condition::Always).map(drop))
+        self.insert(ns, key, value, options, Condition::Always).map(drop).in_operation("put")
     }
 
     async fn get(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
-        named!("get", self.lookup(ns, key).map(|entry| entry.map(|entry| entry.value)))
+        self.lookup(ns, key).map(|entry| entry.map(|entry| entry.value)).in_operation("get")
     }
 
     async fn delete(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
-        named!("delete", self.remove_live(ns, key, Condition::Always).map(drop))
+        self.remove_live(ns, key, Condition::Always).map(drop).in_operation("delete")
     }
 
     async fn list(
@@ -159,7 +152,7 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
             let keys = live_keys(&state, ns, prefix, None, self.now());
             Ok(keys.map(str::to_owned).collect())
         };
-        named!("list", list())
+        list().in_operation("list")
     }
 
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
@@ -171,7 +164,7 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         _ctx: &ExecutionContext,
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
-        let state = named!("list_namespaces", self.read())?;
+        let state = self.read().in_operation("list_namespaces")?;
         let now = self.now();
         let live = state.namespaces(prefix, None).filter(|ns| state.is_live(ns, now));
         Ok(live.cloned().collect())
@@ -181,7 +174,7 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         let mut removed = 0;
         loop {
             // The lock is free between steps, so that a long sweep holds nobody up.
-            let step = named!("evict_expired", self.evict_step())?;
+            let step = self.evict_step().in_operation("evict_expired")?;
             removed += step;
             if step < MAX_PAGE_ITEMS {
                 return Ok(removed);
@@ -201,9 +194,9 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         if options.extended_ttl().is_none() {
-            return named!("get_entry", self.lookup(ns, key));
+            return self.lookup(ns, key).in_operation("get_entry");
         }
-        named!("get_entry", self.lookup_and_extend(ns, key, options))
+        self.lookup_and_extend(ns, key, options).in_operation("get_entry")
     }
 
     async fn get_many(
@@ -212,9 +205,9 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
-        named!("get_many", limits::check_keys(keys))?;
+        limits::check_keys(keys).in_operation("get_many")?;
         // Under one lock, so that the answers are of one instant.
-        let state = named!("get_many", self.read())?;
+        let state = self.read().in_operation("get_many")?;
         let now = self.now();
         let live =
             |key: &&str| state.slot(ns, key).filter(|entry| entry.meta.is_live(now)).cloned();
@@ -230,7 +223,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        named!("put_entry", self.insert(ns, key, value, options, condition))
+        self.insert(ns, key, value, options, condition).in_operation("put_entry")
     }
 
     async fn delete_entry(
@@ -240,7 +233,9 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
-        named!("delete_entry", self.remove_live(ns, key, condition).map(|entry| entry.is_some()))
+        self.remove_live(ns, key, condition)
+            .map(|entry| entry.is_some())
+            .in_operation("delete_entry")
     }
 
     async fn write(
@@ -249,7 +244,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
-        named!("write", self.write_all(ns, batch))
+        self.write_all(ns, batch).in_operation("write")
     }
 
     async fn scan(
@@ -258,7 +253,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         options: ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
-        named!("scan", self.scan_page(ns, &options))
+        self.scan_page(ns, &options).in_operation("scan")
     }
 
     async fn scan_namespaces(
@@ -268,10 +263,10 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         after: Option<&Namespace>,
         limit: usize,
     ) -> Result<Page<Namespace>> {
-        let state = named!("scan_namespaces", self.read())?;
+        let state = self.read().in_operation("scan_namespaces")?;
         let now = self.now();
         let live = state.namespaces(prefix, after).filter(|ns| state.is_live(ns, now));
-        named!("scan_namespaces", page_of(live.cloned(), limit))
+        page_of(live.cloned(), limit).in_operation("scan_namespaces")
     }
 
     async fn scan_tenants(
@@ -280,13 +275,13 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         after: Option<&TenantId>,
         limit: usize,
     ) -> Result<Page<TenantId>> {
-        let state = named!("scan_tenants", self.read())?;
+        let state = self.read().in_operation("scan_tenants")?;
         let now = self.now();
         let live = state.tenants(after).filter(|tenant| {
             let prefix = NamespacePrefix::from((*tenant).clone());
             state.namespaces(&prefix, None).any(|ns| state.is_live(ns, now))
         });
-        named!("scan_tenants", page_of(live.cloned(), limit))
+        page_of(live.cloned(), limit).in_operation("scan_tenants")
     }
 
     async fn touch(
@@ -296,7 +291,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         key: &str,
         expiry: Expiry,
     ) -> Result<bool> {
-        named!("touch", self.set_expiry(ns, key, expiry))
+        self.set_expiry(ns, key, expiry).in_operation("touch")
     }
 
     async fn take(
@@ -305,7 +300,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Entry<V>>> {
-        named!("take", self.remove_live(ns, key, Condition::Always))
+        self.remove_live(ns, key, Condition::Always).in_operation("take")
     }
 
     async fn erase(
@@ -314,11 +309,11 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Result<Erased> {
-        named!("erase", self.erase_step(prefix, limit))
+        self.erase_step(prefix, limit).in_operation("erase")
     }
 
     async fn usage(&self, _ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        named!("usage", self.count(prefix))
+        self.count(prefix).in_operation("usage")
     }
 }
 
@@ -333,7 +328,7 @@ impl Backend for InMemoryStore<Bytes> {
     }
 
     async fn compact(&self, _ctx: &ExecutionContext) -> Result<Compaction> {
-        drop(named!("compact", self.read())?);
+        drop(self.read().in_operation("compact")?);
         Ok(Compaction::default())
     }
 }

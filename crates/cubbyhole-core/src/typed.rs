@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     Batch, Codec, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
     GetOptions, JsonCodec, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
-    ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+    ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
 };
 
 /// A store over `V` on top of a store over [`Bytes`], by way of a [`Codec`]; JSON by default.
@@ -73,11 +73,11 @@ impl<V: Send + 'static, C: Codec<V>, S: Send + Sync + 'static> Typed<V, C, S> {
     // By value: a `V` that is borrowed across an await would have to be `Sync`.
     #[expect(clippy::needless_pass_by_value, reason = "the value ends here, before any await")]
     fn encode(&self, operation: &'static str, value: V) -> Result<Bytes> {
-        self.codec.encode(&value).map_err(|error| error.in_operation(operation))
+        self.codec.encode(&value).in_operation(operation)
     }
 
     fn decode(&self, operation: &'static str, bytes: &Bytes) -> Result<V> {
-        self.codec.decode(bytes).map_err(|error| error.in_operation(operation))
+        self.codec.decode(bytes).in_operation(operation)
     }
 
     fn decode_entry(&self, operation: &'static str, entry: Entry<Bytes>) -> Result<Entry<V>> {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::limits::MAX_PAGE_ITEMS;
 use crate::{
     Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, Namespace,
-    NamespacePrefix, PutOptions, Result, Version,
+    NamespacePrefix, PutOptions, Result, ResultExt, Version,
 };
 
 /// What an [`update`](EntryStoreExt::update) decides.
@@ -62,7 +62,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
         F: FnMut(Option<Entry<V>>) -> Result<Update<V>> + Send,
     {
         loop {
-            ctx.check().map_err(|error| error.in_operation("update"))?;
+            ctx.check().in_operation("update")?;
             let entry = self.get_entry(ctx, ns, key, GetOptions::new()).await?;
             let read = entry.as_ref().map(|entry| entry.meta.version);
             let condition = read.map_or(Condition::IfAbsent, Condition::IfVersion);
@@ -96,7 +96,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     async fn erase_all(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<u64> {
         let mut removed = 0;
         loop {
-            ctx.check().map_err(|error| error.in_operation("erase"))?;
+            ctx.check().in_operation("erase")?;
             let step = self.erase(ctx, prefix, MAX_PAGE_ITEMS).await?;
             removed += step.removed;
             if step.done {

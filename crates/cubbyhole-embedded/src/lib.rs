@@ -1,57 +1,28 @@
-//! The embedded backend of Cubbyhole: one file, by redb.
+//! The embedded backend of Cubbyhole: a namespaced key/value store in one file, on redb.
+//!
+//! [`EmbeddedStore`] implements the contract of `cubbyhole-core` whole. What is its own:
+//!
+//! - **Durability.** A write is answered once its commit is on disk ([`Durability::Immediate`]);
+//!   writes that arrive together share a commit. [`Durability::Relaxed`] answers earlier.
+//! - **One process** has the file open at a time.
+//! - **Expiry** is judged by the configured clock, the system's by default. The store keeps a
+//!   high-water mark in the file: a clock that steps back revives nothing.
+//! - **Failures of the disk** do not outlast their cause: the store opens its file anew by itself.
+//!
+//! Most programs open it by `cubbyhole::open(ctx, "redb:PATH")`.
 
-use std::path::PathBuf;
+mod config;
+mod diagnose;
+mod error;
+mod file;
+mod format;
+mod snapshot;
+mod storage;
+mod store;
+mod tables;
+mod writer;
 
-use cubbyhole_core::{Error, ExecutionContext, Result};
-
-/// Placeholder.
-#[derive(Debug, Clone)]
-pub struct EmbeddedConfig {
-    path: PathBuf,
-    create: bool,
-}
-
-impl EmbeddedConfig {
-    /// From what follows `redb:` in a URL.
-    ///
-    /// # Errors
-    /// Bad path.
-    pub fn from_url_path(text: &str) -> Result<Self> {
-        Ok(Self { path: text.into(), create: true })
-    }
-
-    /// Whether to create the file.
-    #[must_use]
-    pub fn with_create(mut self, create: bool) -> Self {
-        self.create = create;
-        self
-    }
-}
-
-/// Placeholder.
-#[derive(Debug)]
-pub struct EmbeddedStore;
-
-impl EmbeddedStore {
-    /// Placeholder.
-    ///
-    /// # Errors
-    /// None.
-    pub async fn open(
-        _: &ExecutionContext,
-        _: EmbeddedConfig,
-    ) -> Result<cubbyhole_core::InMemoryStore<cubbyhole_core::Bytes>> {
-        Ok(cubbyhole_core::InMemoryStore::new())
-    }
-}
-
-/// Placeholder.
-///
-/// # Errors
-/// Always.
-pub async fn diagnose(
-    _: &ExecutionContext,
-    _: &EmbeddedConfig,
-) -> Result<cubbyhole_core::Diagnosis> {
-    Err(Error::unsupported("not yet"))
-}
+pub use config::{DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
+pub use diagnose::diagnose;
+pub use redb::StorageBackend;
+pub use store::EmbeddedStore;

@@ -1,0 +1,224 @@
+//! How an embedded store is opened.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
+use cubbyhole_core::{Clock, Error, Result, SystemClock};
+use redb::StorageBackend;
+
+/// How an embedded store is opened: the path, and what differs from the defaults.
+///
+/// ```
+/// use cubbyhole_embedded::{Durability, EmbeddedConfig};
+///
+/// let config = EmbeddedConfig::new("state.redb").with_durability(Durability::Relaxed);
+/// assert_eq!(config.path().to_str(), Some("state.redb"));
+/// ```
+#[derive(Clone)]
+pub struct EmbeddedConfig {
+    path: PathBuf,
+    create: bool,
+    durability: Durability,
+    max_value_bytes: usize,
+    cache_bytes: usize,
+    integrity_check: bool,
+    clock: Arc<dyn Clock>,
+    storage: Option<OpenStorage>,
+}
+
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Once its commit is on disk: what was acknowledged survives power loss.
+    #[default]
+    Immediate,
+    /// Before its commit is on disk: a crash or power loss may lose the writes acknowledged in the
+    /// last [`RELAXED_FLUSH_INTERVAL`], always the latest ones, and never a part of one.
+    Relaxed,
+}
+
+/// How long a relaxed store holds acknowledged writes back from the disk at most: 200 ms.
+pub const RELAXED_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The memory that pages of the file may take by default: 512 MiB.
+pub const DEFAULT_CACHE_BYTES: usize = 512 * 1024 * 1024;
+
+/// Opens the bytes beneath the engine; called again whenever the file is opened anew.
+pub(crate) type OpenStorage =
+    Arc<dyn Fn() -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync>;
+
+impl EmbeddedConfig {
+    /// The file at `path`, created if it is not there, on the system's clock, durable.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            create: true,
+            durability: Durability::Immediate,
+            max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            cache_bytes: DEFAULT_CACHE_BYTES,
+            integrity_check: false,
+            clock: Arc::new(SystemClock),
+            storage: None,
+        }
+    }
+
+    /// Reads what follows `redb:` in a URL: a path as it stands, and `?durability=relaxed` if
+    /// asked for. A path that holds `?` needs [`new`](Self::new).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty path, a host, or an option that is not known.
+    pub fn from_url_path(text: &str) -> Result<Self> {
+        let (path, query) = text.split_once('?').unwrap_or((text, ""));
+        if path.is_empty() {
+            return Err(Error::invalid_argument("the path is missing: write `redb:PATH`"));
+        }
+        if path.starts_with("//") && !path.starts_with("///") {
+            return Err(Error::invalid_argument(
+                "`redb:` takes a path and no host: write `redb:PATH` or `redb:/PATH`",
+            ));
+        }
+        let mut config = Self::new(path);
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            config = match option {
+                "durability=immediate" => config.with_durability(Durability::Immediate),
+                "durability=relaxed" => config.with_durability(Durability::Relaxed),
+                _ => {
+                    return Err(Error::invalid_argument(
+                        "an option of the URL is not known: `redb:` takes \
+                         `durability=immediate` or `durability=relaxed`",
+                    ));
+                }
+            };
+        }
+        Ok(config)
+    }
+
+    /// Whether a file that is not there is created; otherwise it is `Unavailable`.
+    #[must_use]
+    pub fn with_create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// When a write is answered.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The largest value that is taken; 16 MiB unless set.
+    #[must_use]
+    pub fn with_max_value_bytes(mut self, bytes: usize) -> Self {
+        self.max_value_bytes = bytes;
+        self
+    }
+
+    /// The memory that pages of the file may take; [`DEFAULT_CACHE_BYTES`] unless set.
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Whether opening verifies the checksum of every page, which reads the whole file. A damaged
+    /// file is then refused as `Corrupt`; otherwise damage shows when it is met.
+    #[must_use]
+    pub fn with_integrity_check(mut self, check: bool) -> Self {
+        self.integrity_check = check;
+        self
+    }
+
+    /// Judges expiry by this clock. The store keeps a high-water mark in the file: a clock that
+    /// steps back revives nothing.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Keeps the bytes by way of `open` and not in the file at the path: for tests that inject
+    /// faults. Called again whenever the store opens its file anew.
+    #[must_use]
+    pub fn with_storage(
+        mut self,
+        open: impl Fn() -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync + 'static,
+    ) -> Self {
+        self.storage = Some(Arc::new(open));
+        self
+    }
+
+    /// The path of the file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn create(&self) -> bool {
+        self.create
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    pub(crate) fn max_value_bytes(&self) -> usize {
+        self.max_value_bytes
+    }
+
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.cache_bytes
+    }
+
+    pub(crate) fn integrity_check(&self) -> bool {
+        self.integrity_check
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    pub(crate) fn storage(&self) -> Option<&OpenStorage> {
+        self.storage.as_ref()
+    }
+}
+
+impl fmt::Debug for EmbeddedConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedConfig")
+            .field("path", &self.path)
+            .field("create", &self.create)
+            .field("durability", &self.durability)
+            .field("max_value_bytes", &self.max_value_bytes)
+            .field("cache_bytes", &self.cache_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_path_is_taken_as_it_stands() {
+        for path in ["a.redb", "/a b/ü%20.redb", "./x:y", "///abs"] {
+            let config = EmbeddedConfig::from_url_path(path).unwrap();
+            assert_eq!(config.path(), Path::new(path));
+            assert_eq!(config.durability(), Durability::Immediate);
+        }
+        let relaxed = EmbeddedConfig::from_url_path("a.redb?durability=relaxed").unwrap();
+        assert_eq!(relaxed.durability(), Durability::Relaxed);
+    }
+
+    #[test]
+    fn a_bad_url_path_is_refused() {
+        for text in ["", "?durability=relaxed", "//host/a", "a?durability=none", "a?x=y"] {
+            assert!(EmbeddedConfig::from_url_path(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Looking a file over.
+
+use std::fs;
+
+use cubbyhole_core::{Diagnosis, ExecutionContext, Result, Verdict};
+
+use crate::config::EmbeddedConfig;
+use crate::store::EmbeddedStore;
+
+/// Looks the file over: whether it is there and opens, its size, and what should be looked after.
+/// Never creates it. What goes wrong is in the [`Diagnosis`].
+///
+/// # Errors
+/// The context's end.
+pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result<Diagnosis> {
+    ctx.check()?;
+    let mut diagnosis = Diagnosis::default();
+    let path = config.path();
+    match fs::metadata(path) {
+        Ok(metadata) => {
+            diagnosis.ok("file", format!("{}, {} bytes", path.display(), metadata.len()));
+        }
+        Err(error) => {
+            let finding = format!("{}: {error}", path.display());
+            let advice = "check the path; `put` and `import` create a file that is not there";
+            diagnosis.found(Verdict::Problem, "file", finding, advice);
+            return Ok(diagnosis);
+        }
+    }
+    let verified = config.clone().with_create(false).with_integrity_check(true);
+    let store = match EmbeddedStore::open(ctx, verified).await {
+        Ok(store) => store,
+        Err(error) => {
+            ctx.check()?;
+            let advice = match error.kind() {
+                cubbyhole_core::ErrorKind::Unavailable => "close it in the process that has it",
+                cubbyhole_core::ErrorKind::PermissionDenied => {
+                    "give this user the right to read and write the file and its folder"
+                }
+                cubbyhole_core::ErrorKind::Unsupported => "use a newer build of this tool",
+                _ => "restore it from a backup or an export",
+            };
+            diagnosis.found(Verdict::Problem, "open", error.message().to_owned(), advice);
+            return Ok(diagnosis);
+        }
+    };
+    let format = crate::format::FORMAT;
+    diagnosis.ok("open", format!("opens, format {format}, and every page has its checksum"));
+    match store.counts(ctx).await {
+        Ok((entries, 0)) => diagnosis.ok("entries", format!("{entries}, none of them expired")),
+        Ok((entries, expired)) if expired * 4 > entries => diagnosis.found(
+            Verdict::Warning,
+            "entries",
+            format!("{entries}, {expired} of them expired and not swept"),
+            "run `cubbyhole evict`, and then regularly",
+        ),
+        Ok((entries, expired)) => {
+            diagnosis.ok("entries", format!("{entries}, {expired} of them expired and not swept"));
+        }
+        Err(error) => {
+            ctx.check()?;
+            let advice = "restore the file from a backup or an export";
+            diagnosis.found(Verdict::Problem, "entries", error.message().to_owned(), advice);
+        }
+    }
+    Ok(diagnosis)
+}

@@ -1,0 +1,316 @@
+//! The file: created whole or not at all, recognised, and opened anew after a failure of the disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+
+use cubbyhole_core::{Error, Result, Timestamp};
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
+
+use crate::config::EmbeddedConfig;
+use crate::error::{Failure, from_open, from_open_io};
+use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, VALUES};
+use crate::storage::{Temperature, Watched};
+
+/// The open file. It is absent while it could not be opened anew, and once the store is closed.
+pub(crate) struct StoreFile {
+    config: EmbeddedConfig,
+    temperature: Arc<Temperature>,
+    database: RwLock<Option<Database>>,
+    closed: AtomicBool,
+    /// Counts how often the file was opened, so that of many who see one failure one opens it.
+    generation: AtomicU64,
+}
+
+pub(crate) type Guard<'a> = RwLockReadGuard<'a, Option<Database>>;
+
+impl StoreFile {
+    /// Opens the file, creating it if the configuration says so. Returns the high-water mark of
+    /// the clock too.
+    pub(crate) fn open(config: EmbeddedConfig) -> Result<(Self, Timestamp)> {
+        if config.storage().is_none() {
+            prepare(&config)?;
+        }
+        let temperature = Arc::new(Temperature::new());
+        let (database, mark) = open_database(&config, &temperature)?;
+        let file = Self {
+            config,
+            temperature,
+            database: RwLock::new(Some(database)),
+            closed: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+        };
+        Ok((file, mark))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.config.path()
+    }
+
+    /// Whether a read is likely to be served from memory.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.temperature.is_warm()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The database, waiting while it is compacted or opened anew.
+    pub(crate) fn read(&self) -> Guard<'_> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The database, unless that means waiting.
+    pub(crate) fn try_read(&self) -> Option<Guard<'_>> {
+        match self.database.try_read() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The database, with nobody else at it.
+    pub(crate) fn exclusive(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+        self.database.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a call finds that finds no database: the file was closed, or could not be opened anew.
+    pub(crate) fn absent(&self) -> Failure {
+        if self.closed.load(Ordering::Acquire) {
+            return closed().into();
+        }
+        Failure::Engine(redb::Error::DatabaseClosed)
+    }
+
+    /// Opens the file anew, because its handle failed or is absent. `seen` is the generation in
+    /// which that was noticed: if it was opened since then, nothing needs to be done.
+    pub(crate) fn reopen(&self, seen: u64) -> Result<()> {
+        let mut database = self.exclusive();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        if self.generation() != seen {
+            return Ok(());
+        }
+        if let Some(failed) = database.take() {
+            // It failed before; what it says on closing adds nothing.
+            let _ = catch_unwind(AssertUnwindSafe(|| failed.close()));
+        }
+        // The file was there: one that is gone now must not be replaced by an empty one.
+        let (opened, _) =
+            open_database(&self.config.clone().with_create(false), &self.temperature)?;
+        *database = Some(opened);
+        self.generation.store(seen + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Closes the file; it stays closed.
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut database = self.exclusive();
+        self.closed.store(true, Ordering::Release);
+        match database.take() {
+            Some(database) => database.close().map_err(|error| from_open(error, self.path())),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn length(&self) -> Option<u64> {
+        fs::metadata(self.path()).ok().map(|metadata| metadata.len())
+    }
+}
+
+pub(crate) fn closed() -> Error {
+    Error::invalid_argument("the store was closed; open it again")
+}
+
+/// Creates the file if it is not there and may be created.
+fn prepare(config: &EmbeddedConfig) -> Result<()> {
+    let path = config.path();
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(from_open_io(io::ErrorKind::IsADirectory.into(), path))
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && config.create() => create(config)
+            .map_err(|error| match error {
+                CreateError::Io(error) => creation_error(error, path),
+                CreateError::Store(error) => error,
+            }),
+        Err(error) => Err(from_open_io(error, path)),
+    }
+}
+
+enum CreateError {
+    Io(io::Error),
+    Store(Error),
+}
+
+impl From<io::Error> for CreateError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Builds the file under another name and gives it its own once it is whole and on disk, so that
+/// a crash leaves a store or nothing, and never a file that does not open.
+fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
+    let path = config.path();
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+    let draft = draft_path(folder, name);
+    let result = (|| {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&draft)?;
+        let storage =
+            FileBackend::new(file).map_err(|error| CreateError::Store(from_open(error, path)))?;
+        let database = redb::Builder::new()
+            .create_with_backend(storage)
+            .map_err(|error| CreateError::Store(from_open(error, path)))?;
+        initialise(&database).map_err(|error| CreateError::Store(error.into_error()))?;
+        database.close().map_err(|error| CreateError::Store(from_open(error, path)))?;
+        match publish(&draft, path) {
+            // Another process was faster: its store is the one.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            published => published?,
+        }
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    })();
+    // What is left of the draft is only a second name of the file, or a file that failed; if it
+    // cannot be removed either, the first error tells more.
+    let _ = fs::remove_file(&draft);
+    result
+}
+
+fn draft_path(folder: &Path, name: &std::ffi::OsStr) -> PathBuf {
+    let mut draft = std::ffi::OsString::from(".");
+    draft.push(name);
+    draft.push(format!(".{}.draft", cubbyhole_core::Version::draw()));
+    folder.join(draft)
+}
+
+/// Gives `draft` the name `path` unless that is taken.
+fn publish(draft: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            // A file system without hard links. Renaming would replace a file that another
+            // process put there in the meantime, so that is looked for right before.
+            if path.exists() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(draft, path)
+        }
+        linked => linked,
+    }
+}
+
+fn creation_error(error: io::Error, path: &Path) -> Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        return Error::unavailable(format!(
+            "the folder of {} does not exist; create it first",
+            path.display()
+        ))
+        .with_source(error);
+    }
+    from_open_io(error, path)
+}
+
+fn open_database(
+    config: &EmbeddedConfig,
+    temperature: &Arc<Temperature>,
+) -> Result<(Database, Timestamp)> {
+    let path = config.path();
+    let storage: Box<dyn StorageBackend> = match config.storage() {
+        Some(open) => open().map_err(|error| from_open_io(error, path))?,
+        None => {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path)
+                .map_err(|error| from_open_io(error, path))?;
+            Box::new(FileBackend::new(file).map_err(|error| from_open(error, path))?)
+        }
+    };
+    let storage = Watched::new(storage, Arc::clone(temperature));
+    // The engine may panic over a file that something else wrote to.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = redb::Builder::new()
+            .set_cache_size(config.cache_bytes())
+            .set_check_integrity_on_open(config.integrity_check())
+            .create_with_backend(storage)
+            .map_err(|error| from_open(error, path))?;
+        let mark = recognise(&database, path)?;
+        Ok((database, mark))
+    }));
+    opened.unwrap_or_else(|_| {
+        Err(Error::corrupt(format!(
+            "{} is damaged; restore it from a backup or an export",
+            path.display()
+        )))
+    })
+}
+
+/// Checks that the file is one of ours and of a form that this build reads; gives an empty one its
+/// tables. Returns the high-water mark of the clock.
+fn recognise(database: &Database, path: &Path) -> Result<Timestamp> {
+    let engine = |failure: Failure| failure.into_error();
+    let transaction = database.begin_read().map_err(|error| engine(error.into()))?;
+    let tables: Vec<String> = transaction
+        .list_tables()
+        .map_err(|error| engine(error.into()))?
+        .map(|table| table.name().to_owned())
+        .collect();
+    if tables.is_empty() {
+        drop(transaction);
+        initialise(database).map_err(engine)?;
+        return Ok(Timestamp::EPOCH);
+    }
+    if !tables.iter().any(|table| table == META.name()) {
+        return Err(Error::invalid_argument(format!(
+            "{} is a redb file of another program and not a Cubbyhole store",
+            path.display()
+        )));
+    }
+    let meta = transaction.open_table(META).map_err(|error| engine(error.into()))?;
+    let read = |name| {
+        redb::ReadableTable::get(&meta, name)
+            .map(|found| found.map(|value| value.value().to_vec()))
+            .map_err(|error| engine(error.into()))
+    };
+    let damaged = || {
+        Error::corrupt(format!(
+            "{} is damaged; restore it from a backup or an export",
+            path.display()
+        ))
+    };
+    let format = read(META_FORMAT)?.ok_or_else(damaged)?;
+    let format = u32::from_le_bytes(format.try_into().map_err(|_| damaged())?);
+    if format != FORMAT {
+        return Err(Error::unsupported(format!(
+            "{} is in format {format} and this build reads format {FORMAT}; use a newer build",
+            path.display()
+        )));
+    }
+    let Some(mark) = read(META_CLOCK)? else { return Ok(Timestamp::EPOCH) };
+    let millis = u64::from_le_bytes(mark.try_into().map_err(|_| damaged())?);
+    Timestamp::from_millis(millis).map_err(|_| damaged())
+}
+
+/// Makes the tables, so that readers always find them.
+fn initialise(database: &Database) -> Result<(), Failure> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    transaction.open_table(META)?.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+    transaction.open_table(ENTRIES)?;
+    transaction.open_table(VALUES)?;
+    transaction.open_table(EXPIRY)?;
+    transaction.commit()?;
+    Ok(())
+}

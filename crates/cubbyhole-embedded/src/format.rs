@@ -1,0 +1,195 @@
+//! What the file holds: four tables, and the form of their keys and values.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `cubbyhole_meta` | name | `format`: u32; `clock`: u64, the high-water mark in milliseconds |
+//! | `entries` | location | record |
+//! | `values` | location | the value, where it is too long to stand in the record |
+//! | `expiry` | instant in milliseconds as big-endian u64, then location | nothing |
+//!
+//! A location is the rendered namespace, NUL and the key. No name holds NUL, so locations of one
+//! namespace stand together, in order of their keys, and namespaces stand in order.
+//!
+//! A record is 41 bytes of header and then the value, or 8 bytes of its length where the value
+//! stands in `values`: listings and `touch` then never read or copy long values. Numbers are
+//! little-endian.
+
+use cubbyhole_core::{EntryMeta, Error, Namespace, Result, Timestamp, Version};
+use redb::TableDefinition;
+
+/// The form of the file that this build writes; it reads no newer one.
+pub(crate) const FORMAT: u32 = 1;
+
+pub(crate) type ByteTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+pub(crate) const META: TableDefinition<'static, &str, &[u8]> =
+    TableDefinition::new("cubbyhole_meta");
+pub(crate) const ENTRIES: ByteTable = TableDefinition::new("entries");
+pub(crate) const VALUES: ByteTable = TableDefinition::new("values");
+pub(crate) const EXPIRY: TableDefinition<'static, &[u8], ()> = TableDefinition::new("expiry");
+
+pub(crate) const META_FORMAT: &str = "format";
+pub(crate) const META_CLOCK: &str = "clock";
+
+/// The longest value that stands in its record. Four such records fit a page of the engine.
+pub(crate) const MAX_INLINE_BYTES: usize = 900;
+
+const INLINE: u8 = 0;
+const SEPARATE: u8 = 1;
+const HEADER_BYTES: usize = 41;
+const NEVER: u64 = u64::MAX;
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    pub(crate) meta: EntryMeta,
+    pub(crate) value: Value<'a>,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Inline(&'a [u8]),
+    /// In `values`, that long.
+    Separate(u64),
+}
+
+impl Value<'_> {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Separate(length) => *length,
+        }
+    }
+}
+
+pub(crate) fn encode(meta: &EntryMeta, value: Value<'_>) -> Vec<u8> {
+    let tail: &[u8] = match value {
+        Value::Inline(bytes) => bytes,
+        Value::Separate(length) => &length.to_le_bytes(),
+    };
+    let mut record = Vec::with_capacity(HEADER_BYTES + tail.len());
+    record.push(if matches!(value, Value::Inline(_)) { INLINE } else { SEPARATE });
+    record.extend_from_slice(&meta.version.to_bytes());
+    record.extend_from_slice(&meta.created_at.as_millis().to_le_bytes());
+    record.extend_from_slice(&meta.updated_at.as_millis().to_le_bytes());
+    let expires_at = meta.expires_at.map_or(NEVER, Timestamp::as_millis);
+    record.extend_from_slice(&expires_at.to_le_bytes());
+    record.extend_from_slice(tail);
+    record
+}
+
+pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>> {
+    let damaged = || Error::corrupt("an entry of the file is damaged; write it again or delete it");
+    let (kind, rest) = record.split_first().ok_or_else(damaged)?;
+    let (version, rest) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
+    let (created_at, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (updated_at, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (expires_at, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let instant = |bytes: &[u8; 8]| Timestamp::from_millis(u64::from_le_bytes(*bytes));
+    let expires_at = match u64::from_le_bytes(*expires_at) {
+        NEVER => None,
+        millis => Some(Timestamp::from_millis(millis).map_err(|_| damaged())?),
+    };
+    let value = match *kind {
+        INLINE => Value::Inline(rest),
+        SEPARATE => Value::Separate(u64::from_le_bytes(rest.try_into().map_err(|_| damaged())?)),
+        _ => return Err(damaged()),
+    };
+    let meta = EntryMeta {
+        version: Version::from_bytes(*version),
+        created_at: instant(created_at).map_err(|_| damaged())?,
+        updated_at: instant(updated_at).map_err(|_| damaged())?,
+        expires_at,
+    };
+    Ok(Record { meta, value })
+}
+
+/// The location of a key: rendered namespace, NUL, key.
+pub(crate) fn location(ns: &Namespace, key: &str) -> Vec<u8> {
+    let mut location = Vec::with_capacity(ns.as_str().len() + 1 + key.len());
+    location.extend_from_slice(ns.as_str().as_bytes());
+    location.push(0);
+    location.extend_from_slice(key.as_bytes());
+    location
+}
+
+/// Takes a location apart.
+pub(crate) fn split_location(location: &[u8]) -> Result<(&str, &str)> {
+    let damaged = || Error::corrupt("a name in the file is damaged");
+    let at = location.iter().position(|byte| *byte == 0).ok_or_else(damaged)?;
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| damaged());
+    Ok((text(&location[..at])?, text(&location[at + 1..])?))
+}
+
+/// The namespace of a location's first part.
+pub(crate) fn namespace(rendered: &str) -> Result<Namespace> {
+    Namespace::parse(rendered).map_err(|_| Error::corrupt("a name in the file is damaged"))
+}
+
+/// The key of the expiry index.
+pub(crate) fn expiry_key(expires_at: Timestamp, location: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(8 + location.len());
+    key.extend_from_slice(&expires_at.as_millis().to_be_bytes());
+    key.extend_from_slice(location);
+    key
+}
+
+/// Takes a key of the expiry index apart.
+pub(crate) fn split_expiry_key(key: &[u8]) -> Result<(Timestamp, &[u8])> {
+    let damaged = || Error::corrupt("the expiry index of the file is damaged");
+    let (millis, location) = key.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let instant = Timestamp::from_millis(u64::from_be_bytes(*millis)).map_err(|_| damaged())?;
+    Ok((instant, location))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(expires_at: Option<Timestamp>) -> EntryMeta {
+        EntryMeta {
+            version: Version::draw(),
+            created_at: Timestamp::from_millis(1).unwrap(),
+            updated_at: Timestamp::from_millis(2).unwrap(),
+            expires_at,
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        for expires_at in [None, Some(Timestamp::EPOCH), Some(Timestamp::MAX)] {
+            for value in [Value::Inline(b""), Value::Inline(b"\0x"), Value::Separate(1 << 40)] {
+                let meta = meta(expires_at);
+                let bytes = encode(&meta, value);
+                assert_eq!(decode(&bytes).unwrap(), Record { meta, value });
+            }
+        }
+    }
+
+    #[test]
+    fn every_damaged_header_is_an_error_and_no_panic() {
+        let whole = encode(&meta(None), Value::Separate(7));
+        for length in 0..whole.len() {
+            assert!(decode(&whole[..length]).is_err(), "{length} bytes");
+        }
+        let mut unknown = whole.clone();
+        unknown[0] = 9;
+        assert!(decode(&unknown).is_err());
+        let mut late = whole;
+        late[17..25].fill(0xff);
+        assert!(decode(&late).is_err());
+    }
+
+    #[test]
+    fn locations_of_a_namespace_stand_together() {
+        let ns = |text| Namespace::parse(text).unwrap();
+        let mut sorted = ["a", "a-b", "a:b", "a:b:c", "a;", "ab"]
+            .map(|text| location(&ns(text), "\u{10ffff}"))
+            .to_vec();
+        let ordered = sorted.clone();
+        sorted.sort();
+        assert_eq!(sorted, ordered);
+        assert_eq!(split_location(&location(&ns(r"a\:b"), "k:v")).unwrap(), (r"a\:b", "k:v"));
+    }
+}

@@ -1,0 +1,378 @@
+//! Reads of the tables within one snapshot.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cubbyhole_core::limits::MAX_PAGE_BYTES;
+use cubbyhole_core::{
+    Bytes, Entry, EntryMeta, ExecutionContext, Namespace, NamespacePrefix, Page, Result, ScanItem,
+    ScanOptions, TenantId, Timestamp, Usage, Version,
+};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+
+use crate::error::Failure;
+use crate::format::{self, ENTRIES, EXPIRY, Record, VALUES, Value, location};
+use crate::tables::read_separate;
+
+/// What a read on a thread of the async runtime may cost before it is moved to the blocking pool.
+const INLINE_STEPS: u64 = 512;
+const INLINE_BYTES: u64 = 256 * 1024;
+/// How many entries a read in the pool passes between looks at its context.
+const STEPS_PER_CHECK: u64 = 128;
+
+/// One state of the store, at one instant, read on one thread.
+pub(crate) struct Snapshot<'s> {
+    transaction: ReadTransaction,
+    entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    now: Timestamp,
+    place: Place<'s>,
+    steps: Cell<u64>,
+    bytes: Cell<u64>,
+    /// Set when an entry was hidden because it has expired.
+    witnessed: &'s AtomicBool,
+}
+
+/// Where a read runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'s> {
+    /// On a thread of the async runtime, within a budget.
+    Inline,
+    /// Where it may take its time, until its context ends.
+    Pool(&'s ExecutionContext),
+}
+
+impl<'s> Snapshot<'s> {
+    pub(crate) fn open(
+        database: &Database,
+        now: impl FnOnce() -> Timestamp,
+        place: Place<'s>,
+        witnessed: &'s AtomicBool,
+    ) -> Result<Self, Failure> {
+        let transaction = database.begin_read()?;
+        let entries = transaction.open_table(ENTRIES)?;
+        // After the snapshot was taken: an entry is never judged by an instant before its write.
+        let now = now();
+        Ok(Self {
+            transaction,
+            entries,
+            now,
+            place,
+            steps: Cell::new(0),
+            bytes: Cell::new(0),
+            witnessed,
+        })
+    }
+
+    pub(crate) fn get(&self, ns: &Namespace, key: &str) -> Result<Option<Entry<Bytes>>, Failure> {
+        let location = location(ns, key);
+        self.step(0)?;
+        let Some(guard) = self.entries.get(location.as_slice())? else { return Ok(None) };
+        let record = format::decode(guard.value())?;
+        if !self.is_live(&record.meta) {
+            return Ok(None);
+        }
+        let value = self.value(&location, &record)?;
+        Ok(Some(Entry { value, meta: record.meta }))
+    }
+
+    pub(crate) fn list(&self, ns: &Namespace, prefix: &str) -> Result<Vec<String>, Failure> {
+        let mut keys = Vec::new();
+        let start = location(ns, prefix);
+        for item in self.entries.range(start.as_slice()..)? {
+            let (location, record) = item?;
+            if !location.value().starts_with(&start) {
+                break;
+            }
+            self.step(0)?;
+            if self.is_listed(record.value()) {
+                keys.push(format::split_location(location.value())?.1.to_owned());
+            }
+        }
+        Ok(keys)
+    }
+
+    pub(crate) fn scan(
+        &self,
+        ns: &Namespace,
+        options: &ScanOptions,
+    ) -> Result<Page<ScanItem<Bytes>, String>, Failure> {
+        let mut page = Page { items: Vec::new(), next: None };
+        let mut page_bytes = 0;
+        let first = location(ns, options.prefix().unwrap_or(""));
+        let mut start = first.clone();
+        if let Some(after) = options.after() {
+            // The least location past that key: no name holds NUL.
+            let mut past = location(ns, after);
+            past.push(0);
+            start = start.max(past);
+        }
+        for item in self.entries.range(start.as_slice()..)? {
+            let (location, record) = item?;
+            if !location.value().starts_with(&first) {
+                break;
+            }
+            self.step(0)?;
+            if !self.is_listed(record.value()) {
+                continue;
+            }
+            let key = format::split_location(location.value())?.1;
+            let decoded = format::decode(record.value());
+            let value_bytes = decoded.as_ref().ok().map(|record| record.value.len());
+            let size = key.len() as u64 + value_bytes.filter(|_| options.values()).unwrap_or(0);
+            let full = page.items.len() == options.limit()
+                || (!page.items.is_empty() && page_bytes + size > MAX_PAGE_BYTES as u64);
+            if full {
+                page.next = page.items.last().map(|item: &ScanItem<Bytes>| item.key.clone());
+                break;
+            }
+            page_bytes += size;
+            let meta = decoded.as_ref().map_or(UNREADABLE, |record| record.meta);
+            let value = match options.values().then_some(decoded) {
+                None => None,
+                Some(Err(error)) => Some(Err(error)),
+                Some(Ok(record)) => match self.value(location.value(), &record) {
+                    Ok(value) => Some(Ok(value)),
+                    // One damaged value does not break the page.
+                    Err(Failure::Refused(error)) => Some(Err(error)),
+                    Err(failure) => return Err(failure),
+                },
+            };
+            page.items.push(ScanItem { key: key.to_owned(), meta, value_bytes, value });
+        }
+        Ok(page)
+    }
+
+    /// The namespaces under `prefix` past `after` that hold a live entry, at most `limit`, and
+    /// whether there are more.
+    pub(crate) fn namespaces(
+        &self,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<(Vec<Namespace>, bool), Failure> {
+        let mut found = Vec::new();
+        for (mut start, end) in prefix_ranges(prefix) {
+            if let Some(after) = after {
+                start = start.max(past_namespace(after.as_str()));
+            }
+            while start < end {
+                let Some(ns) = self.next_live(&start, &end)? else { break };
+                if found.len() == limit {
+                    return Ok((found, true));
+                }
+                start = past_namespace(ns.as_str());
+                found.push(ns);
+            }
+        }
+        Ok((found, false))
+    }
+
+    /// The tenants past `after` that hold a live entry, at most `limit`, and whether there are
+    /// more.
+    pub(crate) fn tenants(
+        &self,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<(Vec<TenantId>, bool), Failure> {
+        let mut found: Vec<TenantId> = Vec::new();
+        let mut last = after.cloned();
+        while let Some(tenant) = self.next_tenant(last.as_ref())? {
+            if self.has_live(&tenant)? {
+                if found.len() == limit {
+                    return Ok((found, true));
+                }
+                found.push(tenant.clone());
+            }
+            last = Some(tenant);
+        }
+        Ok((found, false))
+    }
+
+    pub(crate) fn usage(&self, prefix: &NamespacePrefix) -> Result<Usage, Failure> {
+        let mut usage = Usage::default();
+        let mut bytes = 0;
+        let mut last_live: Vec<u8> = Vec::new();
+        for (start, end) in prefix_ranges(prefix) {
+            for item in self.entries.range(start.as_slice()..end.as_slice())? {
+                let (location, record) = item?;
+                self.step(0)?;
+                if !self.is_listed(record.value()) {
+                    usage.expired += 1;
+                    continue;
+                }
+                let (ns, key) = format::split_location(location.value())?;
+                let length = format::decode(record.value()).map_or(0, |record| record.value.len());
+                usage.entries += 1;
+                bytes += key.len() as u64 + length;
+                if last_live != ns.as_bytes() {
+                    usage.namespaces += 1;
+                    last_live = ns.as_bytes().to_vec();
+                }
+            }
+        }
+        usage.bytes = Some(bytes);
+        Ok(usage)
+    }
+
+    /// Whether the index knows of an entry that has expired.
+    pub(crate) fn has_expired(&self) -> Result<bool, Failure> {
+        let expiry = self.transaction.open_table(EXPIRY)?;
+        let end = (self.now.as_millis() + 1).to_be_bytes();
+        let first = expiry.range(..end.as_slice())?.next().transpose()?;
+        Ok(first.is_some())
+    }
+
+    /// How many entries there are, expired ones included, and how many of them have expired.
+    pub(crate) fn counts(&self) -> Result<(u64, u64), Failure> {
+        let expiry = self.transaction.open_table(EXPIRY)?;
+        let end = (self.now.as_millis() + 1).to_be_bytes();
+        let mut expired = 0;
+        for item in expiry.range(..end.as_slice())? {
+            item?;
+            self.step(0)?;
+            expired += 1;
+        }
+        Ok((self.entries.len()?, expired))
+    }
+
+    /// Counts a step of the work, and stops it where it becomes too much or its context ends.
+    fn step(&self, bytes: u64) -> Result<(), Failure> {
+        self.steps.set(self.steps.get() + 1);
+        self.bytes.set(self.bytes.get() + bytes);
+        match self.place {
+            Place::Inline => {
+                if self.steps.get() > INLINE_STEPS || self.bytes.get() > INLINE_BYTES {
+                    return Err(Failure::OverBudget);
+                }
+            }
+            Place::Pool(ctx) => {
+                if self.steps.get().is_multiple_of(STEPS_PER_CHECK) {
+                    ctx.check()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&self, location: &[u8], record: &Record<'_>) -> Result<Bytes, Failure> {
+        match record.value {
+            Value::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+            Value::Separate(length) => {
+                self.step(length)?;
+                read_separate(&self.transaction.open_table(VALUES)?, location, length)
+            }
+        }
+    }
+
+    fn is_live(&self, meta: &EntryMeta) -> bool {
+        let live = meta.is_live(self.now);
+        if !live {
+            self.witnessed.store(true, Ordering::Relaxed);
+        }
+        live
+    }
+
+    /// Whether an entry is shown in listings. A damaged one is: it is there until it is deleted.
+    fn is_listed(&self, record: &[u8]) -> bool {
+        format::decode(record).map_or(true, |record| self.is_live(&record.meta))
+    }
+
+    /// The first namespace between two locations that holds a live entry.
+    fn next_live(&self, start: &[u8], end: &[u8]) -> Result<Option<Namespace>, Failure> {
+        for item in self.entries.range(start..end)? {
+            let (location, record) = item?;
+            self.step(0)?;
+            if self.is_listed(record.value()) {
+                let (ns, _) = format::split_location(location.value())?;
+                return Ok(Some(format::namespace(ns)?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next tenant in order, live or not.
+    ///
+    /// Locations of a tenant `t` begin with `t` NUL or `t:`, and names such as `t-b` stand between
+    /// the two. So the tenant of the next location is the next tenant, unless a shorter one, a
+    /// beginning of it, has only locations of the second sort, which stand further on.
+    fn next_tenant(&self, after: Option<&TenantId>) -> Result<Option<TenantId>, Failure> {
+        let mut start =
+            after.map(|tenant| past_namespace(tenant.as_rendered())).unwrap_or_default();
+        loop {
+            self.step(0)?;
+            let Some(item) = self.entries.range(start.as_slice()..)?.next() else {
+                return Ok(None);
+            };
+            let (location, _) = item?;
+            let (ns, _) = format::split_location(location.value())?;
+            let tenant = format::namespace(ns)?.tenant();
+            if after.is_some_and(|after| tenant <= *after) {
+                // The second sort of locations of a tenant that was passed.
+                start = format!("{};", tenant.as_rendered()).into_bytes();
+                continue;
+            }
+            return match self.shorter_tenant(tenant.as_rendered(), after)? {
+                Some(shorter) => Ok(Some(shorter)),
+                None => Ok(Some(tenant)),
+            };
+        }
+    }
+
+    /// The shortest beginning of `tenant` that is a tenant by itself, past `after`.
+    fn shorter_tenant(
+        &self,
+        tenant: &str,
+        after: Option<&TenantId>,
+    ) -> Result<Option<TenantId>, Failure> {
+        for (at, byte) in tenant.bytes().enumerate().skip(1) {
+            // Where a byte past `:` in order follows, the second sort of the shorter one's
+            // locations would have come before this tenant's. (And a byte below `:` is a
+            // character by itself, so that the text can be cut there.)
+            if byte >= b':' {
+                continue;
+            }
+            let beginning = &tenant[..at];
+            if after.is_some_and(|after| beginning <= after.as_rendered()) {
+                continue;
+            }
+            // A beginning that ends within an escape is no tenant's name.
+            let Ok(shorter) = Namespace::parse(beginning) else { continue };
+            self.step(0)?;
+            let (start, end) = (format!("{beginning}:"), format!("{beginning};"));
+            if self.entries.range(start.as_bytes()..end.as_bytes())?.next().is_some() {
+                return Ok(Some(shorter.tenant()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn has_live(&self, tenant: &TenantId) -> Result<bool, Failure> {
+        for (start, end) in prefix_ranges(&tenant.clone().into()) {
+            if self.next_live(&start, &end)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Stands in for what a damaged entry does not tell.
+const UNREADABLE: EntryMeta = EntryMeta {
+    version: Version::from_bytes([0; 16]),
+    created_at: Timestamp::EPOCH,
+    updated_at: Timestamp::EPOCH,
+    expires_at: None,
+};
+
+/// The two ranges of locations under a prefix: the namespace itself, and those beneath it. Names
+/// such as `a-b` stand between `a` and `a:`.
+pub(crate) fn prefix_ranges(prefix: &NamespacePrefix) -> [(Vec<u8>, Vec<u8>); 2] {
+    let text = prefix.as_str();
+    let with = |tail: &str| [text.as_bytes(), tail.as_bytes()].concat();
+    [(with("\0"), with("\u{1}")), (with(":"), with(";"))]
+}
+
+/// The least location past all keys of a namespace.
+fn past_namespace(rendered: &str) -> Vec<u8> {
+    [rendered.as_bytes(), &[1]].concat()
+}

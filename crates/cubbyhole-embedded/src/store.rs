@@ -1,0 +1,506 @@
+//! The store: what each method reads or writes.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use async_trait::async_trait;
+use cubbyhole_core::limits::{
+    MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
+};
+use cubbyhole_core::{
+    Backend, Batch, Bytes, Clock, Compaction, Condition, Entry, EntryStore, Erased, Error,
+    ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page,
+    PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+};
+use redb::Database;
+use tokio::runtime::Handle;
+
+use crate::config::EmbeddedConfig;
+use crate::error::Failure;
+use crate::file::StoreFile;
+use crate::snapshot::{Place, Snapshot};
+use crate::writer::Writer;
+
+/// A store in one file on this machine. Cloning it is cheap and shares the file.
+///
+/// Writes of all callers are committed in groups by one thread, and answered once they are on disk
+/// (see [`Durability`](crate::Durability)). Reads see the last commit. Dropping the last clone
+/// waits until what is queued is written, and closes the file; [`Backend::close`] does so too and
+/// tells of errors.
+///
+/// One process has the file open at a time. Reads that turn out long are moved to the runtime's
+/// blocking pool, so it is to be used within a tokio runtime.
+///
+/// ```
+/// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
+/// use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("state.redb");
+/// let ctx = ExecutionContext::new();
+/// let store = EmbeddedStore::open(&ctx, EmbeddedConfig::new(path)).await?.typed::<String>();
+/// let ns = Namespace::parse("acme:agent-7")?;
+/// store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
+/// assert_eq!(store.get(&ctx, &ns, "greeting").await?.as_deref(), Some("hello"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    reader: Arc<Reader>,
+    // After the reader in this order: nothing but the writer keeps the file open.
+    writer: Arc<Writer>,
+    max_value_bytes: usize,
+}
+
+struct Reader {
+    file: Arc<StoreFile>,
+    clock: Arc<HighWaterClock>,
+    witnessed: Arc<AtomicBool>,
+}
+
+impl EmbeddedStore {
+    /// Opens the file that `config` names, creating it if it is not there and may be.
+    ///
+    /// # Errors
+    /// `Unavailable` if the file is not there and is not to be created, its folder is missing, or
+    /// another process has it open; `InvalidArgument` if it is not a store; `Unsupported` if it is
+    /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied`; `ResourceExhausted` if
+    /// the disk is full.
+    pub async fn open(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
+        let opening = tokio::task::spawn_blocking(move || Self::open_blocking(config));
+        let opened = async { ctx.race(opening).await?.map_err(panicked)? };
+        opened.await.in_operation("open")
+    }
+
+    fn open_blocking(config: EmbeddedConfig) -> Result<Self> {
+        let clock = config.clock();
+        let durability = config.durability();
+        let max_value_bytes = config.max_value_bytes();
+        let (file, mark) = StoreFile::open(config)?;
+        let file = Arc::new(file);
+        let clock = Arc::new(HighWaterClock::new(clock, mark));
+        let witnessed = Arc::new(AtomicBool::new(false));
+        let writer = Writer::start(
+            Arc::clone(&file),
+            Arc::clone(&clock),
+            Arc::clone(&witnessed),
+            durability,
+        )?;
+        let reader = Arc::new(Reader { file, clock, witnessed });
+        Ok(Self { reader, writer: Arc::new(writer), max_value_bytes })
+    }
+
+    /// How many transactions were committed since the store was opened: with the number of writes
+    /// it tells how large the groups were.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.writer.commits()
+    }
+
+    /// How many entries the file holds, expired ones included, and how many of them have expired.
+    pub(crate) async fn counts(&self, ctx: &ExecutionContext) -> Result<(u64, u64)> {
+        self.read(ctx, |snapshot| snapshot.counts()).await
+    }
+
+    /// Reads on this thread if that is short and likely to be served from memory, and in the
+    /// blocking pool otherwise. (A hop to the pool costs several times what a point read does.)
+    async fn read<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        ctx.check()?;
+        if let Some(result) = self.reader.try_inline(&work) {
+            return result;
+        }
+        let reader = Arc::clone(&self.reader);
+        if Handle::try_current().is_err() {
+            return reader.read(ctx, &work);
+        }
+        // The read in the pool ends with the caller's context, and with the caller's future.
+        let child = ctx.child();
+        let _end = child.cancellation().clone().drop_guard();
+        let task = tokio::task::spawn_blocking(move || reader.read(&child, &work));
+        ctx.race(task).await?.map_err(panicked)?
+    }
+
+    async fn write_work<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut crate::tables::Tables<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        self.writer.submit(ctx, work).await
+    }
+
+    async fn put_if(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        ctx.check()?;
+        check_key(key)?;
+        check_value_bytes(value.len(), self.max_value_bytes)?;
+        options.expiry().check()?;
+        let (ns, key) = (ns.clone(), key.to_owned());
+        let version = options.version_or_draw();
+        self.write_work(ctx, move |tables| {
+            tables.put(&ns, &key, &value, version, options.expiry(), condition)
+        })
+        .await
+    }
+
+    async fn delete_if(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        ctx.check()?;
+        check_key(key)?;
+        let (ns, key) = (ns.clone(), key.to_owned());
+        self.write_work(ctx, move |tables| tables.delete(&ns, &key, condition)).await
+    }
+
+    async fn evict(&self, ctx: &ExecutionContext) -> Result<usize> {
+        let mut removed = 0;
+        // A store with nothing to sweep is not written to.
+        while self.read(ctx, |snapshot| snapshot.has_expired()).await? {
+            removed += self.write_work(ctx, |tables| tables.evict(MAX_PAGE_ITEMS)).await?;
+        }
+        Ok(removed)
+    }
+}
+
+impl Reader {
+    /// Reads on this thread, unless that turns out too much or means waiting.
+    fn try_inline<T>(
+        &self,
+        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
+    ) -> Option<Result<T>> {
+        if !self.file.is_warm() {
+            return None;
+        }
+        let guard = self.file.try_read()?;
+        match self.attempt(guard.as_ref()?, Place::Inline, work) {
+            Err(Failure::OverBudget) => None,
+            // The pool has the time to open the file anew.
+            Err(failure) if failure.breaks_handle() => None,
+            result => Some(result.map_err(Failure::into_error)),
+        }
+    }
+
+    fn read<T>(
+        &self,
+        ctx: &ExecutionContext,
+        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let once = || {
+            let guard = self.file.read();
+            let database = guard.as_ref().ok_or_else(|| self.file.absent())?;
+            self.attempt(database, Place::Pool(ctx), work)
+        };
+        let seen = self.file.generation();
+        let result = match once() {
+            Err(failure) if failure.breaks_handle() => {
+                self.file.reopen(seen)?;
+                once()
+            }
+            result => result,
+        };
+        result.map_err(Failure::into_error)
+    }
+
+    fn attempt<T>(
+        &self,
+        database: &Database,
+        place: Place<'_>,
+        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        // The engine may panic over a file that something else wrote to.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            work(&Snapshot::open(database, || self.clock.now(), place, &self.witnessed)?)
+        }));
+        outcome.unwrap_or_else(|_| {
+            Err(Error::corrupt("the engine failed over the file; it may be damaged").into())
+        })
+    }
+}
+
+fn panicked(error: tokio::task::JoinError) -> Error {
+    if error.is_cancelled() {
+        return Error::unavailable("the runtime is shutting down");
+    }
+    Error::internal("a read of the file failed").with_source(error)
+}
+
+fn page<T: Clone>((items, more): (Vec<T>, bool)) -> Page<T> {
+    let next = if more { items.last().cloned() } else { None };
+    Page { items, next }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store<Bytes> for EmbeddedStore {
+    async fn put_with_options(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<()> {
+        let put = self.put_if(ctx, ns, key, value, options, Condition::Always);
+        put.await.map(drop).in_operation("put")
+    }
+
+    async fn get(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Bytes>> {
+        let entry = self.get_entry(ctx, ns, key, GetOptions::new()).await.in_operation("get")?;
+        Ok(entry.map(|entry| entry.value))
+    }
+
+    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        self.delete_if(ctx, ns, key, Condition::Always).await.map(drop).in_operation("delete")
+    }
+
+    async fn list(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        prefix: Option<&str>,
+    ) -> Result<Vec<String>> {
+        check_prefix(prefix).in_operation("list")?;
+        let (ns, prefix) = (ns.clone(), prefix.unwrap_or("").to_owned());
+        self.read(ctx, move |snapshot| snapshot.list(&ns, &prefix)).await.in_operation("list")
+    }
+
+    async fn put(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+    ) -> Result<()> {
+        self.put_with_options(ctx, ns, key, value, PutOptions::default()).await
+    }
+
+    async fn list_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+    ) -> Result<Vec<Namespace>> {
+        let prefix = prefix.clone();
+        let list = self.read(ctx, move |snapshot| snapshot.namespaces(&prefix, None, usize::MAX));
+        list.await.map(|(namespaces, _)| namespaces).in_operation("list_namespaces")
+    }
+
+    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
+        self.evict(ctx).await.in_operation("evict_expired")
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl EntryStore<Bytes> for EmbeddedStore {
+    async fn get_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        options: GetOptions,
+    ) -> Result<Option<Entry<Bytes>>> {
+        let get = async {
+            check_key(key)?;
+            if let Some(ttl) = options.extended_ttl() {
+                Expiry::After(ttl).check()?;
+            }
+            let (ns, key) = (ns.clone(), key.to_owned());
+            let read = {
+                let (ns, key) = (ns.clone(), key.clone());
+                self.read(ctx, move |snapshot| snapshot.get(&ns, &key)).await?
+            };
+            // Only an entry that expires can be extended: others cost no write.
+            let extend = options.extended_ttl().is_some()
+                && read.as_ref().is_some_and(|entry| entry.meta.expires_at.is_some());
+            if !extend {
+                return Ok(read);
+            }
+            self.write_work(ctx, move |tables| tables.get_and_extend(&ns, &key, options)).await
+        };
+        get.await.in_operation("get_entry")
+    }
+
+    async fn get_many(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+        check_keys(keys).in_operation("get_many")?;
+        let ns = ns.clone();
+        let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        let get = self.read(ctx, move |snapshot| {
+            let one = |key: &String| match snapshot.get(&ns, key) {
+                Ok(entry) => Ok(Ok(entry)),
+                // A context that ends is everyone's, a damaged entry its own.
+                Err(Failure::Refused(error))
+                    if error.kind() == cubbyhole_core::ErrorKind::Corrupt =>
+                {
+                    Ok(Err(error.in_operation("get_many")))
+                }
+                Err(failure) => Err(failure),
+            };
+            keys.iter().map(one).collect()
+        });
+        get.await.in_operation("get_many")
+    }
+
+    async fn put_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        self.put_if(ctx, ns, key, value, options, condition).await.in_operation("put_entry")
+    }
+
+    async fn delete_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        self.delete_if(ctx, ns, key, condition).await.in_operation("delete_entry")
+    }
+
+    async fn write(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        batch: Batch<Bytes>,
+    ) -> Result<Vec<Option<Version>>> {
+        ctx.check().in_operation("write")?;
+        batch.check(self.max_value_bytes, |value| Some(value.len())).in_operation("write")?;
+        let ns = ns.clone();
+        self.write_work(ctx, move |tables| tables.write(&ns, &batch)).await.in_operation("write")
+    }
+
+    async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<Bytes>, String>> {
+        options.check().in_operation("scan")?;
+        let ns = ns.clone();
+        self.read(ctx, move |snapshot| snapshot.scan(&ns, &options)).await.in_operation("scan")
+    }
+
+    async fn scan_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Page<Namespace>> {
+        check_page_limit(limit).in_operation("scan_namespaces")?;
+        let (prefix, after) = (prefix.clone(), after.cloned());
+        self.read(ctx, move |snapshot| snapshot.namespaces(&prefix, after.as_ref(), limit))
+            .await
+            .map(page)
+            .in_operation("scan_namespaces")
+    }
+
+    async fn scan_tenants(
+        &self,
+        ctx: &ExecutionContext,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Page<TenantId>> {
+        check_page_limit(limit).in_operation("scan_tenants")?;
+        let after = after.cloned();
+        self.read(ctx, move |snapshot| snapshot.tenants(after.as_ref(), limit))
+            .await
+            .map(page)
+            .in_operation("scan_tenants")
+    }
+
+    async fn touch(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        expiry: Expiry,
+    ) -> Result<bool> {
+        ctx.check().in_operation("touch")?;
+        check_key(key).in_operation("touch")?;
+        expiry.check().in_operation("touch")?;
+        let (ns, key) = (ns.clone(), key.to_owned());
+        let touch = self.write_work(ctx, move |tables| tables.touch(&ns, &key, expiry));
+        touch.await.in_operation("touch")
+    }
+
+    async fn take(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Entry<Bytes>>> {
+        ctx.check().in_operation("take")?;
+        check_key(key).in_operation("take")?;
+        let (ns, key) = (ns.clone(), key.to_owned());
+        self.write_work(ctx, move |tables| tables.take(&ns, &key)).await.in_operation("take")
+    }
+
+    async fn erase(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        limit: usize,
+    ) -> Result<Erased> {
+        ctx.check().in_operation("erase")?;
+        check_page_limit(limit).in_operation("erase")?;
+        let prefix = prefix.clone();
+        self.write_work(ctx, move |tables| tables.erase(&prefix, limit)).await.in_operation("erase")
+    }
+
+    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        let prefix = prefix.clone();
+        self.read(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for EmbeddedStore {
+    async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        self.writer.close(ctx).await.in_operation("close")
+    }
+
+    async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
+        self.writer.compact(ctx).await.in_operation("compact")
+    }
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore").field("path", &self.reader.file.path()).finish()
+    }
+}
