@@ -1,0 +1,255 @@
+//! Dropped futures, cancelled contexts and deadlines, at each await point.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Bytes, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry, GetOptions,
+    NamespacePrefix, PutOptions, Result, ScanOptions, Store,
+};
+use cubbyhole_embedded::EmbeddedStore;
+use support::{Disk, begin, bytes, contents, ctx, ns};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_waits_is_taken_back_and_has_no_effect() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    disk.shut_gate();
+    let put = |key: &'static str, ctx: &ExecutionContext| {
+        let (store, ctx) = (store.clone(), ctx.clone());
+        begin(async move { store.put(&ctx, &ns(), key, bytes("v")).await })
+    };
+    let in_flight_ctx = ctx();
+    let in_flight = put("in-flight", &in_flight_ctx);
+    disk.somebody_waits().await;
+
+    let waiting_ctx = ctx();
+    let waiting = put("waiting", &waiting_ctx);
+    let late = put("late", &ctx().with_timeout(Duration::from_millis(20)));
+    drop(put("dropped", &ctx()));
+    waiting_ctx.cancel();
+    in_flight_ctx.cancel();
+
+    // The writer still stands in its commit: all of them come back before it.
+    let error = waiting.await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_been_applied()), (ErrorKind::Cancelled, false));
+    let error = late.await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_been_applied()), (ErrorKind::DeadlineExceeded, false));
+    let error = in_flight.await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_been_applied()), (ErrorKind::Cancelled, true));
+
+    disk.open_gate();
+    store.put(&ctx(), &ns(), "next", bytes("v")).await.unwrap();
+    let keys: Vec<String> = contents(&store).await.into_keys().collect();
+    assert_eq!(keys, ["in-flight", "next"]);
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// Every method, each as a future that owns what it needs.
+fn calls(store: &EmbeddedStore, ctx: &ExecutionContext) -> Vec<Call> {
+    macro_rules! call {
+        (|$s:ident, $c:ident, $ns:ident| $body:expr) => {{
+            let ($s, $c, $ns) = (store.clone(), ctx.clone(), ns());
+            Box::pin(async move { $body.await.map(drop) }) as Call
+        }};
+    }
+    let prefix = || NamespacePrefix::from(ns());
+    let (prefix_1, prefix_2, prefix_3, prefix_4) = (prefix(), prefix(), prefix(), prefix());
+    vec![
+        call!(|s, c, n| s.put(&c, &n, "a", bytes("new"))),
+        call!(|s, c, n| s.get(&c, &n, "a")),
+        call!(|s, c, n| s.delete(&c, &n, "b")),
+        call!(|s, c, n| s.list(&c, &n, None)),
+        call!(|s, c, _n| s.list_namespaces(&c, &prefix_1)),
+        call!(|s, c, _n| s.evict_expired(&c)),
+        call!(|s, c, n| s.get_entry(
+            &c,
+            &n,
+            "ttl",
+            GetOptions::new().with_extended_ttl(Duration::from_secs(7200))
+        )),
+        call!(|s, c, n| s.get_many(&c, &n, &["a", "b"])),
+        call!(|s, c, n| s.put_entry(
+            &c,
+            &n,
+            "c",
+            bytes("new"),
+            PutOptions::new(),
+            Condition::Always
+        )),
+        call!(|s, c, n| s.delete_entry(&c, &n, "d", Condition::Always)),
+        call!(|s, c, n| s.write(
+            &c,
+            &n,
+            Batch::new().put("e", bytes("new")).put("f", bytes("new"))
+        )),
+        call!(|s, c, n| s.scan(&c, &n, ScanOptions::new())),
+        call!(|s, c, _n| s.scan_namespaces(&c, &prefix_2, None, 10)),
+        call!(|s, c, _n| s.scan_tenants(&c, None, 10)),
+        call!(|s, c, n| s.touch(&c, &n, "a", Expiry::Never)),
+        call!(|s, c, n| s.take(&c, &n, "g")),
+        call!(|s, c, _n| s.erase(&c, &prefix_3, 1)),
+        call!(|s, c, _n| s.usage(&c, &prefix_4)),
+    ]
+}
+
+async fn fill(store: &EmbeddedStore) {
+    let old = |batch: Batch<Bytes>, key: &str| batch.put(key, bytes("old"));
+    let batch = ["a", "b", "c", "d", "e", "f", "g"].into_iter().fold(Batch::new(), old);
+    let options = PutOptions::new().with_ttl(Duration::from_secs(3600));
+    let batch = batch.put_with("ttl", bytes("old"), options, Condition::Always);
+    store.write(&ctx(), &ns(), batch).await.unwrap();
+}
+
+/// Old or new, a batch whole or not at all, and the store takes writes.
+async fn check(store: &EmbeddedStore, acknowledged: &str) {
+    let found = contents(store).await;
+    assert_eq!(found.get("acknowledged"), Some(&bytes(acknowledged)));
+    for value in found.values() {
+        assert!([bytes("old"), bytes("new"), bytes(acknowledged)].contains(value));
+    }
+    assert_eq!(found.get("e"), found.get("f"), "half a batch");
+    assert_eq!(store.get(&ctx(), &ns(), "acknowledged").await.unwrap(), Some(bytes(acknowledged)));
+}
+
+async fn acknowledge(store: &EmbeddedStore, value: &str) {
+    store.put(&ctx(), &ns(), "acknowledged", bytes(value)).await.unwrap();
+}
+
+/// Polls a future until it has been pending `budget` times, and drops it then.
+async fn poll_at_most(mut call: Call, budget: usize) -> bool {
+    let pendings = AtomicUsize::new(0);
+    std::future::poll_fn(|context: &mut Context<'_>| {
+        if pendings.load(Ordering::Relaxed) == budget {
+            return Poll::Ready(false);
+        }
+        match call.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending => {
+                pendings.fetch_add(1, Ordering::Relaxed);
+                // Whether the future itself is woken or not, it is polled again.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_future_dropped_at_any_await_point_leaves_the_store_whole() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let count = calls(&store, &ctx()).len();
+    for index in 0..count {
+        for budget in 0..6 {
+            fill(&store).await;
+            let value = format!("{index}-{budget}");
+            acknowledge(&store, &value).await;
+            let call = calls(&store, &ctx()).swap_remove(index);
+            poll_at_most(call, budget).await;
+            if index == count - 2 {
+                // An erasure may have removed the marker itself.
+                acknowledge(&store, &value).await;
+            }
+            check(&store, &value).await;
+        }
+    }
+    let kept = contents(&store).await;
+    assert_eq!(contents(&disk.after_power_loss().open().await).await, kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_context_that_ends_at_any_await_point_leaves_the_store_whole() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let count = calls(&store, &ctx()).len();
+    for index in 0..count {
+        for pendings_before in 0..4 {
+            fill(&store).await;
+            let value = format!("{index}-{pendings_before}");
+            acknowledge(&store, &value).await;
+            let call_ctx = ctx();
+            let mut call = calls(&store, &call_ctx).swap_remove(index);
+            let mut outcome = Poll::Pending;
+            for _ in 0..pendings_before {
+                outcome = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                if outcome.is_ready() {
+                    break;
+                }
+            }
+            if outcome.is_pending() {
+                call_ctx.cancel();
+                // Promptly: it is ready at once, whatever the disk does.
+                let result = call.await;
+                if let Err(error) = result {
+                    assert_eq!(error.kind(), ErrorKind::Cancelled, "call {index}: {error}");
+                }
+            }
+            if index == count - 2 {
+                acknowledge(&store, &value).await;
+            }
+            check(&store, &value).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deadlines_at_random_instants_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = cubbyhole_embedded::EmbeddedConfig::new(folder.path().join("s.redb"));
+    let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
+    let tasks: Vec<_> = (0..16_usize)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let key = format!("task-{task}");
+                // The last acknowledged value, and what may have been written since.
+                let mut possible = vec![None];
+                for round in 0..60_u64 {
+                    let micros = (task as u64 * 131 + round * 97) % 3000;
+                    let ctx = ctx().with_timeout(Duration::from_micros(micros));
+                    let value = bytes(&format!("{task}-{round}"));
+                    match store.put(&ctx, &ns(), &key, value.clone()).await {
+                        Ok(()) => possible = vec![Some(value)],
+                        Err(error) if error.may_have_been_applied() => possible.push(Some(value)),
+                        Err(_) => {}
+                    }
+                }
+                (key, possible)
+            })
+        })
+        .collect();
+    let mut expected = Vec::new();
+    for task in tasks {
+        expected.push(task.await.unwrap());
+    }
+    drop(store);
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    for (key, possible) in expected {
+        let found = store.get(&ctx(), &ns(), &key).await.unwrap();
+        assert!(possible.contains(&found), "{key}: {found:?} is none of {possible:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_context_that_has_ended_is_refused_by_every_method() {
+    let store = Disk::new().open().await;
+    fill(&store).await;
+    let before = contents(&store).await;
+    let cancelled = ctx();
+    cancelled.cancel();
+    for (index, call) in calls(&store, &cancelled).into_iter().enumerate() {
+        let error = call.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled, "call {index}");
+        assert!(!error.may_have_been_applied() && error.operation().is_some(), "call {index}");
+    }
+    assert_eq!(contents(&store).await, before);
+}

@@ -1,0 +1,232 @@
+//! What was acknowledged is on disk; groups share commits; the disk's failures pass.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Backend, Batch, Bytes, Clock, Condition, EntryStore, ErrorKind, ManualClock, PutOptions, Store,
+};
+use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, RELAXED_FLUSH_INTERVAL};
+use support::{Disk, begin, bytes, contents, ctx, ns};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledged_write_survives_power_loss() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    for n in 0..50 {
+        let key = format!("key-{n}");
+        match n % 3 {
+            0 => store.put(&ctx(), &ns(), &key, bytes("v")).await.unwrap(),
+            1 => {
+                let batch = Batch::new().put(&key, bytes("v")).put(format!("{key}+"), bytes("w"));
+                drop(store.write(&ctx(), &ns(), batch).await.unwrap());
+            }
+            _ => {
+                let (options, condition) = (PutOptions::new(), Condition::IfAbsent);
+                store.put_entry(&ctx(), &ns(), &key, bytes("v"), options, condition).await.unwrap();
+            }
+        }
+        let rescued = disk.after_power_loss().open().await;
+        assert_eq!(contents(&rescued).await, contents(&store).await, "after write {n}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relaxed_write_is_on_disk_after_the_interval_and_not_before() {
+    let disk = Disk::new();
+    let config = disk.config().with_durability(Durability::Relaxed);
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    // This also shows that the test above can fail: a store that did not sync would not pass it.
+    assert!(contents(&disk.after_power_loss().open().await).await.is_empty());
+
+    // Under steady writing too: the interval counts from the first write that is held back.
+    let mut waited = Duration::ZERO;
+    while !contents(&disk.after_power_loss().open().await).await.contains_key("a") {
+        store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap();
+        ctx().sleep(Duration::from_millis(5)).await.unwrap();
+        waited += Duration::from_millis(5);
+        assert!(waited < RELAXED_FLUSH_INTERVAL * 20, "it was never flushed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_a_relaxed_store_puts_everything_on_disk() {
+    let disk = Disk::new();
+    let config = disk.config().with_durability(Durability::Relaxed);
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    store.close(&ctx()).await.unwrap();
+    assert!(contents(&disk.after_power_loss().open().await).await.contains_key("a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_wait_together_share_a_commit() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let before = store.commits();
+    disk.shut_gate();
+    let put = |n: usize| {
+        let store = store.clone();
+        begin(async move { store.put(&ctx(), &ns(), &n.to_string(), bytes("v")).await })
+    };
+    let first = put(0);
+    disk.somebody_waits().await;
+    // The writer stands in its first commit; whatever queues up meanwhile is the second.
+    let rest: Vec<_> = (1..128).map(put).collect();
+    disk.open_gate();
+    first.await.unwrap();
+    for put in rest {
+        put.await.unwrap();
+    }
+    assert_eq!(contents(&store).await.len(), 128);
+    assert_eq!(store.commits() - before, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_condition_fails_its_own_request_only() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    store.put(&ctx(), &ns(), "taken", bytes("old")).await.unwrap();
+    disk.shut_gate();
+    let blocker = {
+        let store = store.clone();
+        begin(async move { store.put(&ctx(), &ns(), "x", bytes("v")).await })
+    };
+    disk.somebody_waits().await;
+    let put = |key: &'static str| {
+        let store = store.clone();
+        begin(async move {
+            let (options, condition) = (PutOptions::new(), Condition::IfAbsent);
+            store.put_entry(&ctx(), &ns(), key, bytes("new"), options, condition).await
+        })
+    };
+    let commits = store.commits();
+    let (refused, accepted) = (put("taken"), put("free"));
+    disk.open_gate();
+    blocker.await.unwrap();
+    assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Conflict);
+    accepted.await.unwrap();
+    assert_eq!(store.commits() - commits, 2, "they were not in one group");
+    let contents = contents(&store).await;
+    assert_eq!((&contents["taken"], &contents["free"]), (&bytes("old"), &bytes("new")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_full_disk_the_same_store_works_again() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    store.put(&ctx(), &ns(), "before", bytes("v")).await.unwrap();
+    let large = Bytes::from(vec![7; 1 << 20]);
+
+    for round in 0..3 {
+        disk.full.store(true, Ordering::SeqCst);
+        for _ in 0..2 {
+            let error = store.put(&ctx(), &ns(), "during", large.clone()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "round {round}: {error}");
+            assert_eq!(error.operation(), Some("put"));
+        }
+        disk.full.store(false, Ordering::SeqCst);
+        let key = format!("after-{round}");
+        store.put(&ctx(), &ns(), &key, large.clone()).await.unwrap();
+        assert_eq!(store.get(&ctx(), &ns(), "before").await.unwrap(), Some(bytes("v")));
+        assert_eq!(store.get(&ctx(), &ns(), &key).await.unwrap().as_ref(), Some(&large));
+    }
+    let rescued = disk.after_power_loss().open().await;
+    assert_eq!(contents(&rescued).await, contents(&store).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_sync_the_outcome_is_unknown_and_the_store_works_again() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    store.put(&ctx(), &ns(), "before", bytes("v")).await.unwrap();
+    disk.broken_syncs.store(true, Ordering::SeqCst);
+    let error = store.put(&ctx(), &ns(), "during", bytes("v")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.may_have_been_applied(), "{error}");
+    disk.broken_syncs.store(false, Ordering::SeqCst);
+    store.put(&ctx(), &ns(), "after", bytes("v")).await.unwrap();
+    let rescued = contents(&disk.after_power_loss().open().await).await;
+    assert!(rescued.contains_key("before") && rescued.contains_key("after"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failed_read_the_store_works_again() {
+    let disk = Disk::new();
+    // Without a cache every read is one of the disk.
+    let store = EmbeddedStore::open(&ctx(), disk.config().with_cache_bytes(0)).await.unwrap();
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    disk.broken_reads.store(true, Ordering::SeqCst);
+    let error = store.get(&ctx(), &ns(), "a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(!error.may_have_been_applied());
+    disk.broken_reads.store(false, Ordering::SeqCst);
+    assert_eq!(store.get(&ctx(), &ns(), "a").await.unwrap(), Some(bytes("v")));
+    store.put(&ctx(), &ns(), "b", bytes("w")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_was_seen_to_expire_stays_so_when_the_clock_steps_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::default();
+    let start = clock.now();
+    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+
+    let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
+    let options = PutOptions::new().with_ttl(Duration::from_secs(10));
+    store.put_with_options(&ctx(), &ns(), "a", bytes("v"), options).await.unwrap();
+    clock.advance(Duration::from_secs(11));
+    assert_eq!(store.get(&ctx(), &ns(), "a").await.unwrap(), None);
+    clock.set(start);
+    assert_eq!(store.get(&ctx(), &ns(), "a").await.unwrap(), None, "on the same handle");
+    drop(store);
+
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    assert_eq!(store.get(&ctx(), &ns(), "a").await.unwrap(), None, "after opening again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn space_of_deleted_entries_is_used_again_and_given_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap();
+    let length = || std::fs::metadata(&path).unwrap().len();
+    let mut sizes = Vec::new();
+    for _ in 0..8 {
+        for n in 0..40 {
+            let value = Bytes::from(vec![n; 100_000]);
+            store.put(&ctx(), &ns(), &n.to_string(), value).await.unwrap();
+        }
+        for n in 0..40_u8 {
+            store.delete(&ctx(), &ns(), &n.to_string()).await.unwrap();
+        }
+        sizes.push(length());
+    }
+    // 32 MB were written; the file holds about what stood in it at once.
+    assert!(sizes[7] <= sizes[1], "it grows: {sizes:?}");
+    let compaction = store.compact(&ctx()).await.unwrap();
+    assert_eq!(compaction.bytes_before, Some(sizes[7]));
+    assert_eq!(compaction.bytes_after, Some(length()));
+    assert!(length() * 4 < sizes[7], "{} of {}", length(), sizes[7]);
+    store.put(&ctx(), &ns(), "after", bytes("v")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_store_says_so() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    store.close(&ctx()).await.unwrap();
+    store.close(&ctx()).await.unwrap();
+    let read = store.get(&ctx(), &ns(), "a").await.unwrap_err();
+    let write = store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap_err();
+    for error in [read, write] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("closed"), "{error}");
+    }
+    assert!(contents(&disk.open().await).await.contains_key("a"));
+}

@@ -1,0 +1,209 @@
+//! Opening: what is there, what is not, what is not ours, and what is damaged.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use cubbyhole_core::{Bytes, EntryStore, Error, ErrorKind, ScanOptions, Store, Verdict};
+use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore, diagnose};
+use support::{Disk, bytes, contents, ctx, ns};
+
+async fn refusal(config: EmbeddedConfig) -> Error {
+    EmbeddedStore::open(&ctx(), config).await.unwrap_err()
+}
+
+fn config(folder: &tempfile::TempDir, name: &str) -> EmbeddedConfig {
+    EmbeddedConfig::new(folder.path().join(name))
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_created_only_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refusal(config(&folder, "s.redb").with_create(false)).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("there is no store"), "{error}");
+    assert!(names(folder.path()).is_empty());
+
+    drop(EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap());
+    assert_eq!(names(folder.path()), ["s.redb"]);
+}
+
+#[tokio::test]
+async fn an_empty_file_becomes_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("s.redb"), b"").unwrap();
+    let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_folder_and_a_folder_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = refusal(config(&folder, "no/s.redb")).await;
+    assert_eq!(missing.kind(), ErrorKind::Unavailable);
+    assert!(missing.message().contains("folder"), "{missing}");
+    let is_folder = refusal(EmbeddedConfig::new(folder.path())).await;
+    assert_eq!(is_folder.kind(), ErrorKind::InvalidArgument);
+    std::fs::write(folder.path().join("file"), b"x").unwrap();
+    let below_file = refusal(config(&folder, "file/s.redb")).await;
+    assert_eq!(below_file.kind(), ErrorKind::InvalidArgument, "{below_file}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_open_says_so_and_opens_once_it_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
+    let error = refusal(config(&folder, "s.redb")).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.message().contains("open in another process"), "{error}");
+    drop(store);
+    EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_create_at_once_make_one_store() {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let open = |n: usize| {
+        let folder = Arc::clone(&folder);
+        tokio::spawn(async move {
+            // A handle that is open elsewhere refuses; it is tried until it is free.
+            let store = loop {
+                match EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await {
+                    Ok(store) => break store,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                }
+            };
+            store.put(&ctx(), &ns(), &n.to_string(), bytes("v")).await.unwrap();
+        })
+    };
+    for task in (0..8).map(open).collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
+    assert_eq!(contents(&store).await.len(), 8, "a second creator replaced the first one's file");
+    assert_eq!(names(folder.path()), ["s.redb"], "a draft was left behind");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "just some notes\n".repeat(1000);
+    std::fs::write(folder.path().join("notes.txt"), &text).unwrap();
+    let error = refusal(config(&folder, "notes.txt")).await;
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(std::fs::read_to_string(folder.path().join("notes.txt")).unwrap(), text);
+
+    let other: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("theirs");
+    let database = redb::Database::create(folder.path().join("other.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(other).unwrap().insert("k", 1).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = refusal(config(&folder, "other.redb")).await;
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.message().contains("another program"), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    drop(EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap());
+    let meta: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("cubbyhole_meta");
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let newer = 2_u32.to_le_bytes();
+    transaction.open_table(meta).unwrap().insert("format", newer.as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = refusal(EmbeddedConfig::new(&path)).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.message().contains("format 2"), "{error}");
+    let diagnosis = diagnose(&ctx(), &EmbeddedConfig::new(&path)).await.unwrap();
+    assert_eq!(diagnosis.verdict(), Verdict::Problem);
+}
+
+#[tokio::test]
+async fn what_the_system_refuses_is_named() {
+    for (kind, expected) in [
+        (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
+        (io::ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied),
+        (io::ErrorKind::StorageFull, ErrorKind::ResourceExhausted),
+        (io::ErrorKind::NotFound, ErrorKind::Unavailable),
+        (io::ErrorKind::Other, ErrorKind::Unavailable),
+    ] {
+        let config = EmbeddedConfig::new("s.redb").with_storage(move || Err(kind.into()));
+        let error = refusal(config).await;
+        assert_eq!(error.kind(), expected, "{kind:?}: {error}");
+    }
+}
+
+/// Damage gives a clear error or a store with right answers: never a wrong one, never a panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncated_or_damaged_file_never_gives_a_wrong_answer() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    for n in 0..300 {
+        let value = Bytes::from(format!("value-{n}-").repeat(20));
+        store.put(&ctx(), &ns(), &format!("key-{n:03}"), value).await.unwrap();
+    }
+    let whole = contents(&store).await;
+    drop(store);
+
+    let length = disk.len();
+    let mut refused = 0;
+    let steps = 60;
+    for step in 0..steps {
+        for truncate in [true, false] {
+            let copy = disk.after_power_loss();
+            let at = length * step / steps;
+            if truncate {
+                copy.truncate(at.max(1))
+            } else {
+                copy.flip(at)
+            }
+            let config = copy.config().with_integrity_check(true);
+            let store = match EmbeddedStore::open(&ctx(), config).await {
+                Ok(store) => store,
+                Err(error) => {
+                    let named = [ErrorKind::Corrupt, ErrorKind::InvalidArgument];
+                    assert!(named.contains(&error.kind()), "at {at}: {error:?}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            let options = ScanOptions::new().with_limit(1000);
+            if let Ok(page) = store.scan(&ctx(), &ns(), options).await {
+                for item in page.items {
+                    if let Some(Ok(value)) = item.value {
+                        assert_eq!(whole.get(&item.key), Some(&value), "flipped at {at}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > steps, "only {refused} of {} were noticed", 2 * steps);
+}
+
+#[tokio::test]
+async fn a_diagnosis_tells_of_a_sound_store_and_of_a_missing_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = diagnose(&ctx(), &config(&folder, "s.redb")).await.unwrap();
+    assert_eq!(missing.verdict(), Verdict::Problem);
+    assert!(names(folder.path()).is_empty(), "it was created");
+    let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    let open = diagnose(&ctx(), &config(&folder, "s.redb")).await.unwrap();
+    assert_eq!(open.verdict(), Verdict::Problem);
+    drop(store);
+    let sound = diagnose(&ctx(), &config(&folder, "s.redb")).await.unwrap();
+    assert_eq!(sound.verdict(), Verdict::Ok, "{sound:?}");
+}

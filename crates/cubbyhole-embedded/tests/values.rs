@@ -1,0 +1,133 @@
+//! Values of every length, long reads, and what the file holds afterwards.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Bytes, EntryStore, Expiry, ManualClock, NamespacePrefix, PutOptions, ScanOptions, Store,
+};
+use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+use redb::{ReadableDatabase, ReadableTableMetadata};
+use support::{ctx, ns};
+
+fn value(length: usize) -> Bytes {
+    (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect::<Vec<u8>>().into()
+}
+
+/// Rows of each table, past the store.
+fn rows(path: &Path) -> [u64; 3] {
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let bytes = |name| {
+        let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(name);
+        let table = transaction.open_table(table).unwrap();
+        table.len().unwrap()
+    };
+    let expiry: redb::TableDefinition<'_, &[u8], ()> = redb::TableDefinition::new("expiry");
+    let expiry = transaction.open_table(expiry).unwrap();
+    [bytes("entries"), bytes("values"), expiry.len().unwrap()]
+}
+
+const LENGTHS: [usize; 9] = [0, 1, 899, 900, 901, 4096, 70_000, 899, 300_000];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_every_length_come_back_through_every_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap();
+    // One key that changes its length again and again, beside keys that keep theirs.
+    for length in LENGTHS {
+        store.put(&ctx(), &ns(), "changing", value(length)).await.unwrap();
+        store.put(&ctx(), &ns(), &length.to_string(), value(length)).await.unwrap();
+        assert_eq!(store.get(&ctx(), &ns(), "changing").await.unwrap(), Some(value(length)));
+        assert!(store.touch(&ctx(), &ns(), "changing", Expiry::Never).await.unwrap());
+        let ttl = Expiry::After(Duration::from_secs(60));
+        assert!(store.touch(&ctx(), &ns(), "changing", ttl).await.unwrap());
+        assert_eq!(store.get(&ctx(), &ns(), "changing").await.unwrap(), Some(value(length)));
+    }
+    let page = store.scan(&ctx(), &ns(), ScanOptions::new()).await.unwrap();
+    for item in page.items {
+        let length = item.key.parse().unwrap_or(300_000);
+        assert_eq!(item.value_bytes, Some(length as u64), "{}", item.key);
+        assert_eq!(item.value.unwrap().unwrap(), value(length), "{}", item.key);
+    }
+    let taken = store.take(&ctx(), &ns(), "70000").await.unwrap().unwrap();
+    assert_eq!(taken.value, value(70_000));
+    let prefix = NamespacePrefix::from(ns());
+    assert!(store.erase(&ctx(), &prefix, 1000).await.unwrap().done);
+    drop(store);
+    assert_eq!(rows(&path), [0, 0, 0], "something was left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_leaves_nothing_of_what_expired() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let clock = ManualClock::default();
+    let config = EmbeddedConfig::new(&path).with_clock(clock.clone());
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    for length in LENGTHS {
+        let options = PutOptions::new().with_ttl(Duration::from_secs(1));
+        let key = length.to_string();
+        store.put_with_options(&ctx(), &ns(), &key, value(length), options).await.unwrap();
+    }
+    store.put(&ctx(), &ns(), "901", value(901)).await.unwrap();
+    clock.advance(Duration::from_secs(1));
+    // Eight different keys, one of which was written again without a TTL.
+    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 7);
+    drop(store);
+    assert_eq!(rows(&path), [1, 1, 0]);
+}
+
+async fn fill(store: &EmbeddedStore, entries: usize) {
+    for chunk in (0..entries).collect::<Vec<_>>().chunks(1000) {
+        let batch = chunk.iter().fold(Batch::new(), |batch, n| {
+            batch.put(format!("key-{n:05}"), Bytes::from(n.to_string()))
+        });
+        store.write(&ctx(), &ns(), batch).await.unwrap();
+    }
+}
+
+async fn long_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig::new(folder.path().join("s.redb"));
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    fill(&store, 5_000).await;
+    let expected: Vec<String> = (0..5_000).map(|n| format!("key-{n:05}")).collect();
+    assert_eq!(store.list(&ctx(), &ns(), None).await.unwrap(), expected);
+    let usage = store.usage(&ctx(), &NamespacePrefix::from(ns())).await.unwrap();
+    assert_eq!((usage.namespaces, usage.entries), (1, 5_000));
+}
+
+/// Reads past what a runtime's thread may do, in each kind of runtime.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_reads_work_in_a_multi_threaded_runtime() {
+    long_reads().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn long_reads_work_in_a_single_threaded_runtime() {
+    long_reads().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_long_read_leaves_the_runtime_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = EmbeddedConfig::new(folder.path().join("s.redb"));
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    fill(&store, 20_000).await;
+    // With one thread, the other branch runs only if the read is somewhere else.
+    let (ctx, ns) = (ctx(), ns());
+    let list = store.list(&ctx, &ns, None);
+    tokio::pin!(list);
+    let ran_beside = tokio::select! {
+        biased;
+        _ = &mut list => false,
+        () = tokio::task::yield_now() => true,
+    };
+    assert!(ran_beside, "the read kept the runtime's only thread");
+    assert_eq!(list.await.unwrap().len(), 20_000);
+}
