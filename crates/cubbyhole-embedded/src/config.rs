@@ -44,8 +44,8 @@ pub enum Durability {
 /// How long a relaxed store holds acknowledged writes back from the disk at most: 200 ms.
 pub const RELAXED_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The memory that pages of the file may take by default: 512 MiB.
-pub const DEFAULT_CACHE_BYTES: usize = 512 * 1024 * 1024;
+/// The memory that pages of the file may take by default: 1 GiB. It is taken as pages are read.
+pub const DEFAULT_CACHE_BYTES: usize = 1024 * 1024 * 1024;
 
 /// Opens the bytes beneath the engine; called again whenever the file is opened anew.
 pub(crate) type OpenStorage =

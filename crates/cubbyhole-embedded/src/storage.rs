@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use redb::{BackendError, StorageBackend};
 
-/// A read of the file that takes longer than this waited for the disk. One that the operating
-/// system serves from memory takes a few microseconds.
-const SLOW_READ: Duration = Duration::from_micros(200);
+/// A read of the file that takes longer than this waited for the disk in a way that the runtime
+/// feels. One that the operating system serves from memory takes a few microseconds; and a hop to
+/// the blocking pool costs ten to thirty, so that shorter waits are not worth one.
+const SLOW_READ: Duration = Duration::from_micros(500);
 
-/// For how long after a slow read further reads are kept off the async runtime's threads.
-const COLD_PERIOD: Duration = Duration::from_secs(1);
+/// For how long after a slow read further reads are kept off the async runtime's threads. Short,
+/// because on a busy machine a read is also slow when its thread had to wait for the processor.
+const COLD_PERIOD: Duration = Duration::from_millis(50);
 
 /// Whether reads of the file have lately had to wait for the disk.
 #[derive(Debug)]

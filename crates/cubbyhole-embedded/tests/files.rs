@@ -166,9 +166,9 @@ async fn a_truncated_or_damaged_file_never_gives_a_wrong_answer() {
             let copy = disk.after_power_loss();
             let at = length * step / steps;
             if truncate {
-                copy.truncate(at.max(1))
+                copy.truncate(at.max(1));
             } else {
-                copy.flip(at)
+                copy.flip(at);
             }
             let config = copy.config().with_integrity_check(true);
             let store = match EmbeddedStore::open(&ctx(), config).await {
