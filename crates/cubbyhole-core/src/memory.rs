@@ -11,10 +11,9 @@ use bytes::Bytes;
 
 use crate::limits::{self, DEFAULT_MAX_VALUE_BYTES, MAX_PAGE_ITEMS};
 use crate::{
-    Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased,
-    ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page,
-    PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp,
-    Usage, Version,
+    Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
+    Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
+    ResultExt, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version,
 };
 use operations::{live_keys, page_of};
 use state::State;

@@ -1,12 +1,14 @@
 //! Listings, page by page.
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::{check_after, check_page_limit, check_prefix};
 use crate::{Entry, EntryMeta, Result};
 
 /// One page of a listing.
 ///
 /// Pages are not a snapshot: what exists throughout the listing appears exactly once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T, C = T> {
     /// What the page holds, in order.
     pub items: Vec<T>,

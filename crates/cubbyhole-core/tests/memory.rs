@@ -1,0 +1,114 @@
+//! What is the in-memory store's own; the contract is in the conformance suite.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Backend, Bytes, EntryStore, ErrorKind, ExecutionContext, InMemoryStore, Namespace,
+    NamespacePrefix, PutOptions, Store,
+};
+
+fn ns() -> Namespace {
+    Namespace::parse("acme:agent-7").unwrap()
+}
+
+/// The answer of a call that needs no runtime: it is ready at once.
+fn ready<T>(call: impl Future<Output = T>) -> T {
+    match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => panic!("the call waits for something"),
+    }
+}
+
+#[test]
+fn get_allocates_nothing_but_its_boxed_future() {
+    let (store, ctx, ns) = (InMemoryStore::<u64>::new(), ExecutionContext::new(), ns());
+    for n in 0..1000 {
+        ready(store.put(&ctx, &ns, &format!("key-{n}"), n)).unwrap();
+    }
+    let options = PutOptions::new().with_ttl(Duration::from_secs(60));
+    ready(store.put_with_options(&ctx, &ns, "expiring", 7, options)).unwrap();
+    for (key, expected) in [("key-500", Some(500)), ("expiring", Some(7)), ("absent", None)] {
+        let mut found = None;
+        let counts = allocation_counter::measure(|| {
+            found = ready(store.get(&ctx, &ns, key)).unwrap();
+        });
+        assert_eq!(found, expected);
+        assert_eq!(counts.count_total, 1, "{key}");
+    }
+}
+
+#[test]
+fn every_call_is_ready_without_a_runtime() {
+    let (store, ctx, ns) = (InMemoryStore::<String>::new(), ExecutionContext::new(), ns());
+    let prefix = NamespacePrefix::from(&ns);
+    ready(store.put(&ctx, &ns, "a", "v".to_owned())).unwrap();
+    assert_eq!(ready(store.get(&ctx, &ns, "a")).unwrap().as_deref(), Some("v"));
+    assert_eq!(ready(store.list(&ctx, &ns, None)).unwrap(), ["a"]);
+    assert_eq!(ready(store.list_namespaces(&ctx, &prefix)).unwrap(), std::slice::from_ref(&ns));
+    assert_eq!(ready(store.evict_expired(&ctx)).unwrap(), 0);
+    assert!(ready(store.erase(&ctx, &prefix, 1)).unwrap().done);
+}
+
+#[test]
+fn a_ttl_that_no_instant_can_hold_is_an_error() {
+    let (store, ctx) = (InMemoryStore::<u8>::new(), ExecutionContext::new());
+    for ttl in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::ZERO] {
+        let options = PutOptions::new().with_ttl(ttl);
+        let error = ready(store.put_with_options(&ctx, &ns(), "a", 1, options)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{ttl:?}");
+    }
+    assert_eq!(ready(store.get(&ctx, &ns(), "a")).unwrap(), None);
+}
+
+#[test]
+fn clones_share_what_they_hold() {
+    let (store, ctx) = (InMemoryStore::<u8>::new(), ExecutionContext::new());
+    ready(store.clone().put(&ctx, &ns(), "a", 1)).unwrap();
+    assert_eq!(ready(store.get(&ctx, &ns(), "a")).unwrap(), Some(1));
+}
+
+/// A value whose drop uses the store, as a value that holds a handle might.
+#[derive(Clone)]
+struct Nosy(Arc<(InMemoryStore<Nosy>, AtomicBool)>);
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        let (store, dropped) = &*self.0;
+        let _ = ready(store.list(&ExecutionContext::new(), &ns(), None));
+        dropped.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn values_are_dropped_while_the_store_is_free() {
+    let ctx = ExecutionContext::new();
+    let store = InMemoryStore::<Nosy>::new();
+    let watch = Arc::new((store.clone(), AtomicBool::new(false)));
+    let dropped = || watch.1.swap(false, Ordering::SeqCst);
+    let nosy = || Nosy(Arc::clone(&watch));
+
+    ready(store.put(&ctx, &ns(), "a", nosy())).unwrap();
+    ready(store.put(&ctx, &ns(), "a", nosy())).unwrap();
+    assert!(dropped());
+    ready(store.delete(&ctx, &ns(), "a")).unwrap();
+    assert!(dropped());
+    ready(store.put(&ctx, &ns(), "a", nosy())).unwrap();
+    ready(store.erase(&ctx, &ns().into(), 10)).unwrap();
+    assert!(dropped());
+}
+
+#[test]
+fn a_closed_store_says_so() {
+    let (store, ctx) = (InMemoryStore::<Bytes>::new(), ExecutionContext::new());
+    ready(store.put(&ctx, &ns(), "a", Bytes::new())).unwrap();
+    ready(store.close(&ctx)).unwrap();
+    ready(store.close(&ctx)).unwrap();
+    let error = ready(store.get(&ctx, &ns(), "a")).unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::InvalidArgument, Some("get")));
+}
