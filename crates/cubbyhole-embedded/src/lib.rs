@@ -16,6 +16,7 @@ mod diagnose;
 mod error;
 mod file;
 mod format;
+mod reader;
 mod snapshot;
 mod storage;
 mod store;

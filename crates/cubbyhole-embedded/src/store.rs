@@ -1,7 +1,6 @@
 //! The store: what each method reads or writes.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -10,17 +9,16 @@ use cubbyhole_core::limits::{
     MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
 };
 use cubbyhole_core::{
-    Backend, Batch, Bytes, Clock, Compaction, Condition, Entry, EntryStore, Erased, Error,
-    ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page,
-    PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+    Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
+    Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
+    ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
 };
-use redb::Database;
-use tokio::runtime::Handle;
 
 use crate::config::EmbeddedConfig;
 use crate::error::Failure;
 use crate::file::StoreFile;
-use crate::snapshot::{Place, Snapshot};
+use crate::reader::{Reader, panicked};
+use crate::snapshot::Snapshot;
 use crate::writer::Writer;
 
 /// A store in one file on this machine. Cloning it is cheap and shares the file.
@@ -56,12 +54,6 @@ pub struct EmbeddedStore {
     max_value_bytes: usize,
 }
 
-struct Reader {
-    file: Arc<StoreFile>,
-    clock: Arc<HighWaterClock>,
-    witnessed: Arc<AtomicBool>,
-}
-
 impl EmbeddedStore {
     /// Opens the file that `config` names, creating it if it is not there and may be.
     ///
@@ -90,7 +82,7 @@ impl EmbeddedStore {
             Arc::clone(&witnessed),
             durability,
         )?;
-        let reader = Arc::new(Reader { file, clock, witnessed });
+        let reader = Arc::new(Reader::new(file, clock, witnessed));
         Ok(Self { reader, writer: Arc::new(writer), max_value_bytes })
     }
 
@@ -106,26 +98,12 @@ impl EmbeddedStore {
         self.read(ctx, |snapshot| snapshot.counts()).await
     }
 
-    /// Reads on this thread if that is short and likely to be served from memory, and in the
-    /// blocking pool otherwise. (A hop to the pool costs several times what a point read does.)
     async fn read<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: Fn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,
     {
-        ctx.check()?;
-        if let Some(result) = self.reader.try_inline(&work) {
-            return result;
-        }
-        let reader = Arc::clone(&self.reader);
-        if Handle::try_current().is_err() {
-            return reader.read(ctx, &work);
-        }
-        // The read in the pool ends with the caller's context, and with the caller's future.
-        let child = ctx.child();
-        let _end = child.cancellation().clone().drop_guard();
-        let task = tokio::task::spawn_blocking(move || reader.read(&child, &work));
-        ctx.race(task).await?.map_err(panicked)?
+        self.reader.run(ctx, work).await
     }
 
     async fn write_work<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
@@ -134,6 +112,17 @@ impl EmbeddedStore {
         F: FnOnce(&mut crate::tables::Tables<'_>) -> Result<T, Failure> + Send + 'static,
     {
         self.writer.submit(ctx, work).await
+    }
+
+    async fn lookup(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Entry<Bytes>>> {
+        check_key(key)?;
+        let (ns, key) = (ns.clone(), key.to_owned());
+        self.read(ctx, move |snapshot| snapshot.get(&ns, &key)).await
     }
 
     async fn put_if(
@@ -180,68 +169,6 @@ impl EmbeddedStore {
     }
 }
 
-impl Reader {
-    /// Reads on this thread, unless that turns out too much or means waiting.
-    fn try_inline<T>(
-        &self,
-        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
-    ) -> Option<Result<T>> {
-        if !self.file.is_warm() {
-            return None;
-        }
-        let guard = self.file.try_read()?;
-        match self.attempt(guard.as_ref()?, Place::Inline, work) {
-            Err(Failure::OverBudget) => None,
-            // The pool has the time to open the file anew.
-            Err(failure) if failure.breaks_handle() => None,
-            result => Some(result.map_err(Failure::into_error)),
-        }
-    }
-
-    fn read<T>(
-        &self,
-        ctx: &ExecutionContext,
-        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
-    ) -> Result<T> {
-        let once = || {
-            let guard = self.file.read();
-            let database = guard.as_ref().ok_or_else(|| self.file.absent())?;
-            self.attempt(database, Place::Pool(ctx), work)
-        };
-        let seen = self.file.generation();
-        let result = match once() {
-            Err(failure) if failure.breaks_handle() => {
-                self.file.reopen(seen)?;
-                once()
-            }
-            result => result,
-        };
-        result.map_err(Failure::into_error)
-    }
-
-    fn attempt<T>(
-        &self,
-        database: &Database,
-        place: Place<'_>,
-        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        // The engine may panic over a file that something else wrote to.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            work(&Snapshot::open(database, || self.clock.now(), place, &self.witnessed)?)
-        }));
-        outcome.unwrap_or_else(|_| {
-            Err(Error::corrupt("the engine failed over the file; it may be damaged").into())
-        })
-    }
-}
-
-fn panicked(error: tokio::task::JoinError) -> Error {
-    if error.is_cancelled() {
-        return Error::unavailable("the runtime is shutting down");
-    }
-    Error::internal("a read of the file failed").with_source(error)
-}
-
 fn page<T: Clone>((items, more): (Vec<T>, bool)) -> Page<T> {
     let next = if more { items.last().cloned() } else { None };
     Page { items, next }
@@ -268,7 +195,7 @@ impl Store<Bytes> for EmbeddedStore {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Bytes>> {
-        let entry = self.get_entry(ctx, ns, key, GetOptions::new()).await.in_operation("get")?;
+        let entry = self.lookup(ctx, ns, key).await.in_operation("get")?;
         Ok(entry.map(|entry| entry.value))
     }
 
@@ -323,21 +250,16 @@ impl EntryStore<Bytes> for EmbeddedStore {
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>> {
         let get = async {
-            check_key(key)?;
             if let Some(ttl) = options.extended_ttl() {
                 Expiry::After(ttl).check()?;
             }
-            let (ns, key) = (ns.clone(), key.to_owned());
-            let read = {
-                let (ns, key) = (ns.clone(), key.clone());
-                self.read(ctx, move |snapshot| snapshot.get(&ns, &key)).await?
-            };
+            let read = self.lookup(ctx, ns, key).await?;
             // Only an entry that expires can be extended: others cost no write.
-            let extend = options.extended_ttl().is_some()
-                && read.as_ref().is_some_and(|entry| entry.meta.expires_at.is_some());
-            if !extend {
+            let expires = read.as_ref().is_some_and(|entry| entry.meta.expires_at.is_some());
+            if options.extended_ttl().is_none() || !expires {
                 return Ok(read);
             }
+            let (ns, key) = (ns.clone(), key.to_owned());
             self.write_work(ctx, move |tables| tables.get_and_extend(&ns, &key, options)).await
         };
         get.await.in_operation("get_entry")
@@ -501,6 +423,6 @@ impl Backend for EmbeddedStore {
 
 impl fmt::Debug for EmbeddedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedStore").field("path", &self.reader.file.path()).finish()
+        f.debug_struct("EmbeddedStore").field("path", &self.reader.path()).finish()
     }
 }

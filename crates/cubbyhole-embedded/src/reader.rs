@@ -1,0 +1,118 @@
+//! Where reads run: on the caller's thread while that is cheap, otherwise in the blocking pool.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result};
+use redb::Database;
+use tokio::runtime::Handle;
+
+use crate::error::Failure;
+use crate::file::StoreFile;
+use crate::snapshot::{Place, Snapshot};
+
+pub(crate) struct Reader {
+    file: Arc<StoreFile>,
+    clock: Arc<HighWaterClock>,
+    witnessed: Arc<AtomicBool>,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        file: Arc<StoreFile>,
+        clock: Arc<HighWaterClock>,
+        witnessed: Arc<AtomicBool>,
+    ) -> Self {
+        Self { file, clock, witnessed }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Reads on this thread if that is short and likely to be served from memory, and in the
+    /// blocking pool otherwise: a hop to the pool costs several times what a point read does.
+    pub(crate) async fn run<T, F>(self: &Arc<Self>, ctx: &ExecutionContext, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        ctx.check()?;
+        if let Some(result) = self.try_inline(&work) {
+            return result;
+        }
+        let reader = Arc::clone(self);
+        if Handle::try_current().is_err() {
+            return reader.read(ctx, &work);
+        }
+        // The read in the pool ends with the caller's context, and with the caller's future.
+        let child = ctx.child();
+        let _end = child.cancellation().clone().drop_guard();
+        let task = tokio::task::spawn_blocking(move || reader.read(&child, &work));
+        ctx.race(task).await?.map_err(panicked)?
+    }
+
+    /// Reads on this thread, unless that turns out too much or means waiting.
+    fn try_inline<T>(
+        &self,
+        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
+    ) -> Option<Result<T>> {
+        if !self.file.is_warm() {
+            return None;
+        }
+        let guard = self.file.try_read()?;
+        match self.attempt(guard.as_ref()?, Place::Inline, work) {
+            Err(Failure::OverBudget) => None,
+            // The pool has the time to open the file anew.
+            Err(failure) if failure.breaks_handle() => None,
+            result => Some(result.map_err(Failure::into_error)),
+        }
+    }
+
+    /// Reads on this thread, however long it takes.
+    fn read<T>(
+        &self,
+        ctx: &ExecutionContext,
+        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let once = || {
+            let guard = self.file.read();
+            let database = guard.as_ref().ok_or_else(|| self.file.absent())?;
+            self.attempt(database, Place::Pool(ctx), work)
+        };
+        let seen = self.file.generation();
+        let result = match once() {
+            Err(failure) if failure.breaks_handle() => {
+                self.file.reopen(seen)?;
+                once()
+            }
+            result => result,
+        };
+        result.map_err(Failure::into_error)
+    }
+
+    fn attempt<T>(
+        &self,
+        database: &Database,
+        place: Place<'_>,
+        work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        // The engine may panic over a file that something else wrote to.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            work(&Snapshot::open(database, || self.clock.now(), place, &self.witnessed)?)
+        }));
+        outcome.unwrap_or_else(|_| {
+            Err(Error::corrupt("the engine failed over the file; it may be damaged").into())
+        })
+    }
+}
+
+/// What it means that a task of the pool did not answer.
+pub(crate) fn panicked(error: tokio::task::JoinError) -> Error {
+    if error.is_cancelled() {
+        return Error::unavailable("the runtime is shutting down");
+    }
+    Error::internal("a read of the file failed").with_source(error)
+}
