@@ -1,2 +1,58 @@
-//! Not yet.
-fn main() {}
+//! The project's chores, run as `cargo xtask …`; [`HELP`] lists them.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_macros,
+    reason = "a tool for the terminal: there is no caller to hand its output to"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "steps are timed for the reader; no deadline is judged by that"
+)]
+
+mod bench;
+mod process;
+mod services;
+mod test;
+mod tidy;
+
+use std::env;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+The project's chores.
+
+  cargo xtask test [-- ARGS]   everything that must pass; ARGS go to `cargo test`
+  cargo xtask tidy             only the layout rules
+  cargo xtask bench [ARGS]     the benchmarks; `cargo xtask bench --help` lists ARGS
+  cargo xtask help             this text
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<(), String> {
+    let Some((chore, arguments)) = arguments.split_first() else {
+        return Err(format!("which chore?\n\n{HELP}"));
+    };
+    match (chore.as_str(), arguments) {
+        ("test", []) => test::run(&[]),
+        ("test", [dashes, arguments @ ..]) if dashes == "--" => test::run(arguments),
+        ("tidy", []) => tidy::run(),
+        ("bench", arguments) => bench::run(arguments),
+        ("help" | "--help" | "-h", []) => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => Err(format!("not understood: {chore} {}\n\n{HELP}", arguments.join(" "))),
+    }
+}

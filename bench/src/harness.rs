@@ -1,0 +1,131 @@
+//! Measuring things against each other: they take turns, so that whatever slows the machine for a
+//! while slows all of them.
+
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+
+use crate::Result;
+
+/// How long is measured.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Settings {
+    /// How often each case has its turn; odd, so that the median is one of the rounds.
+    pub rounds: usize,
+    /// About how long a turn of a case takes.
+    #[serde(serialize_with = "seconds")]
+    pub turn: Duration,
+    /// How long a case runs before the first round.
+    #[serde(serialize_with = "seconds")]
+    pub warm_up: Duration,
+}
+
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+/// Something to be measured.
+pub struct Case<'a> {
+    /// Performs so many operations and tells how long they took.
+    run: Box<dyn FnMut(u64) -> Result<Duration> + 'a>,
+}
+
+impl<'a> Case<'a> {
+    pub fn new(run: impl FnMut(u64) -> Result<Duration> + 'a) -> Self {
+        Self { run: Box::new(run) }
+    }
+
+    /// Runs for the warm-up and longer turn by turn; returns how many operations a turn takes.
+    fn warm_up(&mut self, settings: &Settings) -> Result<u64> {
+        let start = Instant::now();
+        let mut operations = 1;
+        loop {
+            let took = (self.run)(operations)?.max(Duration::from_nanos(1));
+            let fitting = operations as f64 * settings.turn.as_secs_f64() / took.as_secs_f64();
+            if start.elapsed() >= settings.warm_up && took * 2 >= settings.turn {
+                return Ok((fitting as u64).max(1));
+            }
+            // At most tenfold, because the first turns are slower than what follows.
+            operations = (fitting as u64).clamp(1, operations * 10);
+        }
+    }
+}
+
+/// What one number came to over the rounds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Samples {
+    /// In the order of the rounds.
+    rounds: Vec<f64>,
+    pub median: f64,
+    pub lower_quartile: f64,
+    pub upper_quartile: f64,
+}
+
+impl Samples {
+    pub fn new(rounds: Vec<f64>) -> Self {
+        let mut sorted = rounds.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let at = |share: f64| {
+            let last = sorted.len().saturating_sub(1) as f64;
+            sorted.get((last * share).round() as usize).copied().unwrap_or(f64::NAN)
+        };
+        Self { median: at(0.5), lower_quartile: at(0.25), upper_quartile: at(0.75), rounds }
+    }
+
+    /// This to `base`, round by round: what slowed a whole round cancels out.
+    pub fn ratio(&self, base: &Self) -> Self {
+        let pairs = self.rounds.iter().zip(&base.rounds);
+        Self::new(pairs.map(|(own, base)| own / base).collect())
+    }
+
+    /// Half the distance of the quartiles, as a share of the median.
+    pub fn spread(&self) -> f64 {
+        (self.upper_quartile - self.lower_quartile) / 2.0 / self.median
+    }
+}
+
+/// Nanoseconds per operation of each case.
+pub fn interleave(settings: &Settings, cases: &mut [Case<'_>]) -> Result<Vec<Samples>> {
+    let mut operations = Vec::with_capacity(cases.len());
+    for case in cases.iter_mut() {
+        operations.push(case.warm_up(settings)?);
+    }
+    let mut rounds = vec![vec![0.0; settings.rounds]; cases.len()];
+    for round in 0..settings.rounds {
+        for turn in 0..cases.len() {
+            // Another one begins each round: nobody always follows the same neighbour's traces.
+            let index = (round + turn) % cases.len();
+            let took = (cases[index].run)(operations[index])?;
+            rounds[index][round] = took.as_nanos() as f64 / operations[index] as f64;
+        }
+    }
+    Ok(rounds.into_iter().map(Samples::new).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_and_ratios() {
+        let samples = Samples::new(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
+        assert_eq!((samples.lower_quartile, samples.median, samples.upper_quartile), (2., 3., 4.));
+        let double = Samples::new(vec![10.0, 2.0, 8.0, 4.0, 6.0]);
+        assert_eq!(double.ratio(&samples).median, 2.0);
+        assert_eq!(double.ratio(&samples).spread(), 0.0);
+    }
+
+    #[test]
+    fn cases_take_turns_of_equal_time() {
+        let settings = Settings {
+            rounds: 3,
+            turn: Duration::from_micros(100),
+            warm_up: Duration::from_millis(1),
+        };
+        // Cases that only say how long they took.
+        let pretend = |nanos: u64| Case::new(move |count| Ok(Duration::from_nanos(nanos * count)));
+        let samples = interleave(&settings, &mut [pretend(10), pretend(25)]).unwrap();
+        assert_eq!(samples[0].median, 10.0);
+        assert_eq!(samples[1].ratio(&samples[0]).median, 2.5);
+    }
+}

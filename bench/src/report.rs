@@ -1,0 +1,173 @@
+//! The results: a table for the reader, JSON for other programs.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::harness::{Samples, Settings};
+
+#[derive(Serialize)]
+pub struct Report {
+    machine: Machine,
+    settings: Settings,
+    loads: Vec<Load>,
+    reads: Vec<Read>,
+    puts: Vec<Puts>,
+    opens: Vec<Open>,
+}
+
+#[derive(Serialize)]
+struct Machine {
+    processor: String,
+    cores: usize,
+    system: String,
+}
+
+/// Filling a store.
+#[derive(Serialize)]
+pub struct Load {
+    pub store: &'static str,
+    pub entries: usize,
+    pub seconds: f64,
+}
+
+/// One kind of read at two sizes; times in nanoseconds per operation.
+#[derive(Serialize)]
+pub struct Read {
+    pub store: &'static str,
+    pub operation: &'static str,
+    pub small_entries: usize,
+    pub small: Samples,
+    pub large_entries: usize,
+    /// In how many tenants of the large store the places lay; in the small one in all of its own.
+    pub large_tenants_read: usize,
+    pub large: Samples,
+    /// The large store's time to the small one's.
+    pub ratio: Samples,
+}
+
+/// Concurrent durable puts.
+#[derive(Serialize)]
+pub struct Puts {
+    pub store: &'static str,
+    pub entries: usize,
+    pub callers: u64,
+    pub per_second: Samples,
+    pub per_commit: Option<Samples>,
+}
+
+/// Opening a file; times in nanoseconds.
+#[derive(Serialize)]
+pub struct Open {
+    pub store: &'static str,
+    pub entries: usize,
+    pub after: &'static str,
+    pub open: Samples,
+    /// Opening it and getting one entry.
+    pub with_first_get: Samples,
+}
+
+impl Report {
+    pub fn new(settings: Settings) -> Self {
+        let machine = Machine::this();
+        let Machine { processor, cores, system } = &machine;
+        println!("{processor}, {cores} cores, {system}");
+        println!(
+            "{} rounds in turns; medians, ± half the distance of the quartiles\n",
+            settings.rounds
+        );
+        let (loads, reads, puts, opens) = Default::default();
+        Self { machine, settings, loads, reads, puts, opens }
+    }
+
+    pub fn load(&mut self, load: Load) {
+        let Load { store, entries, seconds } = load;
+        let rate = entries as f64 / seconds;
+        println!("{store}: {entries} entries loaded in {seconds:.1} s, {rate:.0} a second");
+        self.loads.push(load);
+    }
+
+    pub fn reads(&mut self, reads: Vec<Read>) {
+        let Some(Read { store, small_entries, large_entries, large_tenants_read, .. }) =
+            reads.first()
+        else {
+            return;
+        };
+        let [small, large] = [small_entries, large_entries].map(|count| format!("{count} entries"));
+        let title = format!("{store}, in {large_tenants_read} tenants");
+        println!("\n{title:<36} {small:>20} {large:>20} {:>14}", "ratio");
+        for Read { operation, small, large, ratio, .. } in &reads {
+            let [small, large] = [small, large].map(|samples| with_spread(samples, nanoseconds));
+            let ratio = with_spread(ratio, |ratio| format!("{ratio:.2}"));
+            println!("{operation:<36} {small:>20} {large:>20} {ratio:>14}");
+        }
+        self.reads.extend(reads);
+    }
+
+    pub fn puts(&mut self, puts: Vec<Puts>) {
+        let Some(Puts { store, entries, .. }) = puts.first() else {
+            return;
+        };
+        let title = format!("{store}, {entries} entries: durable puts");
+        println!("\n{title:<36} {:>20} {:>20}", "puts per second", "puts per commit");
+        for Puts { callers, per_second, per_commit, .. } in &puts {
+            let callers = format!("{callers} callers");
+            let per_second = with_spread(per_second, |count| format!("{count:.0}"));
+            let per_commit = per_commit
+                .as_ref()
+                .map_or("-".to_owned(), |count| with_spread(count, |count| format!("{count:.1}")));
+            println!("{callers:<36} {per_second:>20} {per_commit:>20}");
+        }
+        self.puts.extend(puts);
+    }
+
+    pub fn opens(&mut self, opens: Vec<Open>) {
+        println!("\n{:<36} {:>20} {:>20}", "opening the file", "open", "and first get");
+        for Open { store, entries, after, open, with_first_get } in &opens {
+            let title = format!("{store}, {entries} entries, {after}");
+            let [open, get] = [open, with_first_get].map(|s| with_spread(s, nanoseconds));
+            println!("{title:<36} {open:>20} {get:>20}");
+        }
+        self.opens.extend(opens);
+    }
+
+    pub fn write(&self, path: &Path) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, serde_json::to_string_pretty(self)? + "\n")?;
+        println!("\nwritten to {}", path.display());
+        Ok(())
+    }
+}
+
+fn with_spread(samples: &Samples, unit: impl Fn(f64) -> String) -> String {
+    format!("{} ± {:.0} %", unit(samples.median), samples.spread() * 100.0)
+}
+
+fn nanoseconds(time: f64) -> String {
+    match time {
+        ..1e3 => format!("{time:.0} ns"),
+        1e3..1e6 => format!("{:.2} us", time / 1e3),
+        1e6..1e9 => format!("{:.2} ms", time / 1e6),
+        _ => format!("{:.2} s", time / 1e9),
+    }
+}
+
+impl Machine {
+    /// As Linux tells it; elsewhere only what the standard library knows.
+    fn this() -> Self {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            processor: model
+                .map_or(std::env::consts::ARCH, |model| model.trim_start_matches(['\t', ':', ' ']))
+                .to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            system: format!("{} {}", std::env::consts::OS, release.trim()).trim_end().to_owned(),
+        }
+    }
+}

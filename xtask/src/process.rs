@@ -1,0 +1,62 @@
+//! Running other programs at the root of the repository.
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The root of the repository: the folder above this crate's.
+pub(crate) fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// The cargo that runs this very program, so that a `+toolchain` reaches the steps too.
+pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Runs `command` with this program's own stdin, stdout and stderr.
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    let status = command.status().map_err(|error| format!("{}: {error}", line(command)))?;
+    if status.success() { Ok(()) } else { Err(format!("{status}: {}", line(command))) }
+}
+
+/// Whether `command` can be run and succeeds; what it prints is dropped.
+pub(crate) fn succeeds(command: &mut Command) -> bool {
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// The command as one would type it.
+pub(crate) fn line(command: &Command) -> String {
+    let set = command.get_envs().filter_map(|(name, value)| {
+        Some(format!("{}={:?}", name.to_string_lossy(), value?.to_string_lossy()))
+    });
+    let program = Path::new(command.get_program()).file_stem().unwrap_or(command.get_program());
+    let program = program.to_string_lossy().into_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    set.chain([program]).chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_one_would_type_it() {
+        let mut command = cargo(["doc", "--no-deps"]);
+        command.env("RUSTDOCFLAGS", "-D warnings");
+        assert!(line(&command).ends_with(" doc --no-deps"), "{}", line(&command));
+        assert!(line(&command).starts_with("RUSTDOCFLAGS=\"-D warnings\" "), "{}", line(&command));
+    }
+
+    #[test]
+    fn a_failing_program_and_a_missing_one_are_errors() {
+        assert!(succeeds(&mut cargo(["--version"])));
+        assert!(!succeeds(&mut cargo(["no-such-subcommand"])));
+        let error = run(&mut Command::new("no-such-program")).unwrap_err();
+        assert!(error.starts_with("no-such-program: "), "{error}");
+    }
+}

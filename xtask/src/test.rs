@@ -1,0 +1,158 @@
+//! `cargo xtask test`: everything that must pass, one step after the other.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::process::{cargo, line, run as run_command, succeeds};
+use crate::services::Services;
+use crate::{bench, tidy};
+
+/// Runs every step and stops at the first that fails. `arguments` go to `cargo test`.
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    let mut report = Report::default();
+    report.command("format", &mut cargo(["fmt", "--all", "--check"]))?;
+    // Without `--all`, which would take in the crates of the product once more.
+    let mut format_bench = cargo(["fmt", "--manifest-path", bench::MANIFEST, "--check"]);
+    report.command("format bench", &mut format_bench)?;
+    report.step("tidy", "the layout rules", tidy::run)?;
+    report.command("clippy", &mut clippy(&["--workspace", "--all-targets"]))?;
+    // The facade is the only crate whose code depends on features.
+    let mut clippy_memory = clippy(&["--package", "cubbyhole", "--no-default-features"]);
+    report.command("clippy memory", &mut clippy_memory)?;
+    report.tests(arguments)?;
+    report.command("docs", &mut docs())?;
+    // The harness has tests; that the rest of the benchmarks compiles comes with them.
+    report.command("tests bench", &mut bench::cargo_in_bench("test"))?;
+    report.dependencies()?;
+    report.print(arguments);
+    Ok(())
+}
+
+fn clippy(selection: &[&str]) -> Command {
+    let mut command = cargo(["clippy", "--locked"]);
+    command.args(selection).args(["--", "-D", "warnings"]);
+    command
+}
+
+fn docs() -> Command {
+    let mut command = cargo(["doc", "--workspace", "--no-deps", "--locked"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command
+}
+
+/// The steps so far.
+#[derive(Default)]
+struct Report {
+    steps: Vec<(&'static str, Outcome)>,
+}
+
+enum Outcome {
+    Passed(Duration),
+    NotRun(&'static str),
+}
+
+impl Report {
+    fn step(
+        &mut self,
+        name: &'static str,
+        what: &str,
+        work: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        println!("==> {name}: {what}");
+        let start = Instant::now();
+        work().map_err(|error| format!("step `{name}` failed: {error}"))?;
+        self.steps.push((name, Outcome::Passed(start.elapsed())));
+        Ok(())
+    }
+
+    fn command(&mut self, name: &'static str, command: &mut Command) -> Result<(), String> {
+        let what = line(command);
+        self.step(name, &what, || run_command(command))
+    }
+
+    /// The tests with the servers around them; doc tests are among what `cargo test` runs.
+    fn tests(&mut self, arguments: &[String]) -> Result<(), String> {
+        let services = Services::start();
+        let mut command = cargo(["test", "--workspace", "--locked"]);
+        command.args(arguments).envs(services.environment());
+        self.command("tests", &mut command)
+    }
+
+    /// Licences, bans and sources. Advisories are left out: they come from the network and change
+    /// without the code, so that the same commit would pass today and fail tomorrow.
+    fn dependencies(&mut self) -> Result<(), String> {
+        const NAME: &str = "dependencies";
+        const ABSENT: &str = "cargo-deny is not installed";
+        if succeeds(&mut cargo(["deny", "--version"])) {
+            return self
+                .command(NAME, &mut cargo(["deny", "check", "bans", "licenses", "sources"]));
+        }
+        println!("==> {NAME}: NOT RUN: {ABSENT}");
+        self.steps.push((NAME, Outcome::NotRun(ABSENT)));
+        Ok(())
+    }
+
+    fn print(&self, arguments: &[String]) {
+        println!("\n{:<16} {:>9}", "step", "seconds");
+        for (name, outcome) in &self.steps {
+            match outcome {
+                Outcome::Passed(time) => println!("{name:<16} {:>9.1}", time.as_secs_f64()),
+                Outcome::NotRun(reason) => println!("{name:<16} {:>9} ({reason})", "not run"),
+            }
+        }
+        println!("\n{}", self.closing_line(arguments));
+    }
+
+    fn closing_line(&self, arguments: &[String]) -> String {
+        let mut passed = 0;
+        let mut total = Duration::ZERO;
+        let mut not_run = Vec::new();
+        for (name, outcome) in &self.steps {
+            match outcome {
+                Outcome::Passed(time) => {
+                    passed += 1;
+                    total += *time;
+                }
+                Outcome::NotRun(reason) => not_run.push(format!("{name} ({reason})")),
+            }
+        }
+        let mut text =
+            format!("cargo xtask test: passed, {passed} steps in {:.1} s", total.as_secs_f64());
+        if !arguments.is_empty() {
+            text += &format!("; tests narrowed to: {}", arguments.join(" "));
+        }
+        if !not_run.is_empty() {
+            text += &format!("; not run: {}", not_run.join(", "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_fails_is_named_and_not_counted() {
+        let mut report = Report::default();
+        let error = report.step("tidy", "", || Err("2 rules broken".to_owned())).unwrap_err();
+        assert_eq!(error, "step `tidy` failed: 2 rules broken");
+        assert!(report.steps.is_empty());
+    }
+
+    #[test]
+    fn the_closing_line_says_what_was_not_run() {
+        let steps = vec![
+            ("tidy", Outcome::Passed(Duration::from_millis(1500))),
+            ("tests", Outcome::Passed(Duration::from_secs(60))),
+        ];
+        let mut report = Report { steps };
+        assert_eq!(report.closing_line(&[]), "cargo xtask test: passed, 2 steps in 61.5 s");
+        report.steps.push(("dependencies", Outcome::NotRun("no tool")));
+        assert_eq!(
+            report.closing_line(&["list".to_owned()]),
+            "cargo xtask test: passed, 2 steps in 61.5 s; tests narrowed to: list; \
+             not run: dependencies (no tool)"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! The manifests and the lock files, read line by line: ours are plain enough for that.
+
+use std::path::Path;
+
+use super::{Finding, Tree};
+
+const WORKSPACE_MANIFEST: &str = "Cargo.toml";
+
+/// A workspace of its own: its dependencies are its own too.
+const BENCH_MANIFEST: &str = "bench/Cargo.toml";
+
+/// `key = value` in a TOML file.
+pub(super) struct Entry<'a> {
+    pub(super) section: &'a str,
+    key: &'a str,
+    /// With the lines that an array goes on for.
+    value: String,
+    line: usize,
+    /// The line above.
+    above: &'a str,
+}
+
+impl Entry<'_> {
+    pub(super) fn is(&self, key: &str, value: &str) -> bool {
+        self.key == key && self.value == value
+    }
+
+    fn is_dependency(&self) -> bool {
+        self.section == "workspace.dependencies" || self.is_dependency_of_a_crate()
+    }
+
+    fn is_dependency_of_a_crate(&self) -> bool {
+        let kind = match self.section.strip_prefix("target.") {
+            Some(target) => target.rsplit_once('.').map_or(target, |(_, kind)| kind),
+            None => self.section,
+        };
+        matches!(kind, "dependencies" | "dev-dependencies" | "build-dependencies")
+    }
+
+    fn is_taken_from_the_workspace(&self) -> bool {
+        self.key.ends_with(".workspace") && self.value == "true"
+            || self.value.contains("workspace = true")
+    }
+}
+
+pub(super) fn entries(manifest: &str) -> impl Iterator<Item = Entry<'_>> {
+    let mut section = "";
+    let mut above = "";
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    let mut is_open = false;
+    for (index, line) in manifest.lines().map(str::trim).enumerate() {
+        if is_open {
+            if let Some(entry) = entries.last_mut() {
+                entry.value += line;
+                is_open = is_unfinished(&entry.value);
+            }
+        } else if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').trim_start_matches('[');
+        } else if let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+            let value = value.trim().to_owned();
+            is_open = is_unfinished(&value);
+            entries.push(Entry { section, key: key.trim(), value, line: index + 1, above });
+        }
+        above = line;
+    }
+    entries.into_iter()
+}
+
+/// Whether an array or a table goes on in the next line.
+fn is_unfinished(value: &str) -> bool {
+    let open = value.matches(['[', '{']).count();
+    open > value.matches([']', '}']).count()
+}
+
+fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
+    tree.iter().filter(|(path, _)| Path::new(path).file_name().is_some_and(|n| n == "Cargo.toml"))
+}
+
+/// Where a dependency enters, a comment above it says why. The crates of this repository need none.
+pub(super) fn dependencies_have_reasons(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for path in [WORKSPACE_MANIFEST, BENCH_MANIFEST] {
+        let entries = entries(tree.get(path).unwrap_or_default());
+        for entry in entries.filter(Entry::is_dependency) {
+            if !entry.above.starts_with('#') && !entry.value.contains("path =") {
+                let message = format!("`{}` lacks the reason in a comment above it", entry.key);
+                findings.push(Finding::at(path, entry.line, message));
+            }
+        }
+    }
+    findings
+}
+
+pub(super) fn versions_stand_in_one_place(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, manifest) in manifests(tree).filter(|(path, _)| *path != BENCH_MANIFEST) {
+        let own = entries(manifest).filter(Entry::is_dependency_of_a_crate);
+        for entry in own.filter(|entry| !entry.is_taken_from_the_workspace()) {
+            let message = format!("`{}` is not taken from the workspace", entry.key);
+            findings.push(Finding::at(path, entry.line, message));
+        }
+        // `[dependencies.name]` would pass the check above unseen.
+        let tables = manifest.lines().enumerate().filter(|(_, line)| {
+            line.starts_with('[') && line.contains("dependencies.") && !line.contains("target.")
+        });
+        findings.extend(tables.map(|(index, _)| {
+            Finding::at(path, index + 1, "write a dependency as one line of its section")
+        }));
+    }
+    findings
+}
+
+/// A mirror or a fork that slipped into a lock file would not be there for others.
+pub(super) fn packages_come_from_crates_io(tree: &Tree) -> Vec<Finding> {
+    const SOURCE: &str = "\"registry+https://github.com/rust-lang/crates.io-index\"";
+    let locks = tree.iter().filter(|(path, _)| path.ends_with("Cargo.lock"));
+    let foreign = locks.flat_map(|(path, lock)| {
+        let sources = entries(lock).filter(|entry| entry.key == "source");
+        let foreign = sources.filter(|entry| entry.value != SOURCE);
+        foreign.map(move |entry| {
+            Finding::at(path, entry.line, format!("a package comes from {}", entry.value))
+        })
+    });
+    foreign.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dependency_without_a_reason_is_caught() {
+        let manifest = "[workspace.dependencies]\n\
+             ours = { path = \"crates/ours\" }\n\
+             # Because.\n\
+             a = \"1\"\n\
+             b = { version = \"1\", features = [\n  \"x\",\n] }\n\
+             [profile.release]\n\
+             lto = \"thin\"\n";
+        let findings = dependencies_have_reasons(&Tree::of(&[(WORKSPACE_MANIFEST, manifest)]));
+        assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [Some(5)]);
+
+        let bench = "[dependencies]\n\n# For speed.\na = \"1\"\n";
+        assert_eq!(dependencies_have_reasons(&Tree::of(&[(BENCH_MANIFEST, bench)])), []);
+    }
+
+    #[test]
+    fn a_version_outside_the_workspace_is_caught() {
+        let check = |manifest: &str| {
+            let tree = Tree::of(&[("crates/a/Cargo.toml", manifest)]);
+            versions_stand_in_one_place(&tree).len()
+        };
+        assert_eq!(
+            check(
+                "[package]\nversion = \"1\"\n[dependencies]\na.workspace = true\n\
+                 b = { workspace = true, features = [\n\"c\",\n] }\n[features]\nc = []\n"
+            ),
+            0
+        );
+        assert_eq!(check("[dev-dependencies]\na = \"1\"\n"), 1);
+        assert_eq!(check("[target.'cfg(unix)'.dependencies]\na = \"1\"\n"), 1);
+        assert_eq!(check("[dependencies.a]\nversion = \"1\"\n"), 1);
+        let bench = Tree::of(&[(BENCH_MANIFEST, "[dependencies]\na = \"1\"\n")]);
+        assert_eq!(versions_stand_in_one_place(&bench), []);
+    }
+
+    #[test]
+    fn a_package_from_elsewhere_is_caught() {
+        let lock = |host: &str| format!("[[package]]\nsource = \"registry+https://{host}\"\n");
+        let good = lock("github.com/rust-lang/crates.io-index");
+        assert_eq!(packages_come_from_crates_io(&Tree::of(&[("Cargo.lock", &good)])), []);
+        let bad = lock("mirror.example/index");
+        let tree = Tree::of(&[("bench/Cargo.lock", &bad)]);
+        assert_eq!(packages_come_from_crates_io(&tree).len(), 1);
+    }
+}
