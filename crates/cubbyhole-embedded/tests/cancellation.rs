@@ -1,5 +1,5 @@
 //! Dropped futures, cancelled contexts and deadlines, at each await point.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
@@ -20,7 +20,7 @@ use support::{Disk, begin, bytes, contents, ctx, ns};
 async fn a_request_that_waits_is_taken_back_and_has_no_effect() {
     let disk = Disk::new();
     let store = disk.open().await;
-    disk.shut_gate();
+    let gate = disk.shut_gate();
     let put = |key: &'static str, ctx: &ExecutionContext| {
         let (store, ctx) = (store.clone(), ctx.clone());
         begin(async move { store.put(&ctx, &ns(), key, bytes("v")).await })
@@ -44,7 +44,7 @@ async fn a_request_that_waits_is_taken_back_and_has_no_effect() {
     let error = in_flight.await.unwrap_err();
     assert_eq!((error.kind(), error.may_have_been_applied()), (ErrorKind::Cancelled, true));
 
-    disk.open_gate();
+    drop(gate);
     store.put(&ctx(), &ns(), "next", bytes("v")).await.unwrap();
     let keys: Vec<String> = contents(&store).await.into_keys().collect();
     assert_eq!(keys, ["in-flight", "next"]);

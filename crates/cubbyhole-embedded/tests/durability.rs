@@ -1,5 +1,5 @@
 //! What was acknowledged is on disk; groups share commits; the disk's failures pass.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
@@ -68,7 +68,7 @@ async fn writes_that_wait_together_share_a_commit() {
     let disk = Disk::new();
     let store = disk.open().await;
     let before = store.commits();
-    disk.shut_gate();
+    let gate = disk.shut_gate();
     let put = |n: usize| {
         let store = store.clone();
         begin(async move { store.put(&ctx(), &ns(), &n.to_string(), bytes("v")).await })
@@ -77,7 +77,7 @@ async fn writes_that_wait_together_share_a_commit() {
     disk.somebody_waits().await;
     // The writer stands in its first commit; whatever queues up meanwhile is the second.
     let rest: Vec<_> = (1..128).map(put).collect();
-    disk.open_gate();
+    drop(gate);
     first.await.unwrap();
     for put in rest {
         put.await.unwrap();
@@ -91,7 +91,7 @@ async fn a_failed_condition_fails_its_own_request_only() {
     let disk = Disk::new();
     let store = disk.open().await;
     store.put(&ctx(), &ns(), "taken", bytes("old")).await.unwrap();
-    disk.shut_gate();
+    let gate = disk.shut_gate();
     let blocker = {
         let store = store.clone();
         begin(async move { store.put(&ctx(), &ns(), "x", bytes("v")).await })
@@ -106,7 +106,7 @@ async fn a_failed_condition_fails_its_own_request_only() {
     };
     let commits = store.commits();
     let (refused, accepted) = (put("taken"), put("free"));
-    disk.open_gate();
+    drop(gate);
     blocker.await.unwrap();
     assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Conflict);
     accepted.await.unwrap();

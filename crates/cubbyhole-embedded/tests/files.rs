@@ -1,5 +1,5 @@
 //! Opening: what is there, what is not, what is not ours, and what is damaged.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! Values of every length, long reads, and what the file holds afterwards.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use cubbyhole_core::{Bytes, ExecutionContext, Namespace};
 use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore, StorageBackend};
@@ -64,21 +65,21 @@ impl Disk {
         EmbeddedStore::open(&ctx(), self.config()).await.unwrap()
     }
 
-    /// From now on a sync waits until the gate is opened.
-    pub(crate) fn shut_gate(&self) {
+    /// From now on a sync waits until what this returns is dropped. (Declare it after the store: a
+    /// test that fails then lets the writer go before it drops the store.)
+    pub(crate) fn shut_gate(self: &Arc<Self>) -> ShutGate {
         self.gate.state.lock().unwrap().shut = true;
-    }
-
-    pub(crate) fn open_gate(&self) {
-        self.gate.state.lock().unwrap().shut = false;
-        self.gate.changed.notify_all();
+        ShutGate(Arc::clone(self))
     }
 
     /// Waits until a sync waits at the gate.
     pub(crate) async fn somebody_waits(&self) {
-        while self.gate.state.lock().unwrap().waiting == 0 {
-            tokio::task::yield_now().await;
-        }
+        let wait = async {
+            while self.gate.state.lock().unwrap().waiting == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("nobody syncs");
     }
 
     pub(crate) fn flip(&self, at: usize) {
@@ -100,6 +101,16 @@ impl Disk {
             state = self.gate.changed.wait(state).unwrap();
         }
         state.waiting -= 1;
+    }
+}
+
+/// Opens the gate when it is dropped.
+pub(crate) struct ShutGate(Arc<Disk>);
+
+impl Drop for ShutGate {
+    fn drop(&mut self) {
+        self.0.gate.state.lock().unwrap().shut = false;
+        self.0.gate.changed.notify_all();
     }
 }
 
