@@ -18,14 +18,13 @@ use crate::process::root;
 type Rule = fn(&Tree) -> Vec<Finding>;
 
 /// Each rule, by the name under which it reports.
-const RULES: [(&str, Rule); 14] = [
+const RULES: [(&str, Rule); 13] = [
     ("a crate is named as its folder", layout::crates_are_named_as_their_folders),
     ("a backend has the common files", layout::backends_have_the_common_files),
     ("the code map names every crate", layout::the_code_map_names_every_crate),
     ("the README shows both commands", layout::the_readme_shows_both_commands),
     ("a dependency has its reason", manifests::dependencies_have_reasons),
     ("versions stand in one place", manifests::versions_stand_in_one_place),
-    ("locked packages come from crates.io", manifests::packages_come_from_crates_io),
     ("files are short", sources::files_are_short),
     ("functions are short", sources::functions_are_short),
     ("a file begins with its module doc", sources::files_begin_with_a_module_doc),

@@ -110,20 +110,6 @@ pub(super) fn versions_stand_in_one_place(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// A mirror or a fork that slipped into a lock file would not be there for others.
-pub(super) fn packages_come_from_crates_io(tree: &Tree) -> Vec<Finding> {
-    const SOURCE: &str = "\"registry+https://github.com/rust-lang/crates.io-index\"";
-    let locks = tree.iter().filter(|(path, _)| path.ends_with("Cargo.lock"));
-    let foreign = locks.flat_map(|(path, lock)| {
-        let sources = entries(lock).filter(|entry| entry.key == "source");
-        let foreign = sources.filter(|entry| entry.value != SOURCE);
-        foreign.map(move |entry| {
-            Finding::at(path, entry.line, format!("a package comes from {}", entry.value))
-        })
-    });
-    foreign.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,15 +148,5 @@ mod tests {
         assert_eq!(check("[dependencies.a]\nversion = \"1\"\n"), 1);
         let bench = Tree::of(&[(BENCH_MANIFEST, "[dependencies]\na = \"1\"\n")]);
         assert_eq!(versions_stand_in_one_place(&bench), []);
-    }
-
-    #[test]
-    fn a_package_from_elsewhere_is_caught() {
-        let lock = |host: &str| format!("[[package]]\nsource = \"registry+https://{host}\"\n");
-        let good = lock("github.com/rust-lang/crates.io-index");
-        assert_eq!(packages_come_from_crates_io(&Tree::of(&[("Cargo.lock", &good)])), []);
-        let bad = lock("mirror.example/index");
-        let tree = Tree::of(&[("bench/Cargo.lock", &bad)]);
-        assert_eq!(packages_come_from_crates_io(&tree).len(), 1);
     }
 }
