@@ -1,2 +1,92 @@
-//! Not yet.
-fn main() {}
+//! `cubbyhole`: the operator's tool. Parses, sets up the context, runs one command, and turns its
+//! outcome into an exit code.
+
+mod arguments;
+mod cli;
+mod commands;
+mod error;
+mod output;
+mod record;
+mod session;
+mod signals;
+mod usage_error;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use cubbyhole::{Error, ExecutionContext};
+
+use crate::cli::Cli;
+use crate::error::Failure;
+use crate::output::Output;
+use crate::session::Session;
+use crate::signals::Signals;
+
+/// How long a command may take to wind up once its context has ended. Commands end by themselves;
+/// this is for one that is stuck where no context reaches, such as a pipe that nobody reads.
+const GRACE: Duration = Duration::from_secs(5);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error::report(&error),
+    };
+    let mut out = Output::standard(cli.globals.json);
+    // Two workers, so that a write to a slow pipe on one never keeps a signal from being seen.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let code = match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(execute(cli, out));
+            // The store is closed by now; what is left, if anything, waits for input.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => out.conclude(Err(Failure::io("the runtime could not start", error)), None),
+    };
+    ExitCode::from(code)
+}
+
+async fn execute(cli: Cli, mut out: Output) -> u8 {
+    let mut ctx = ExecutionContext::new();
+    if let Some(timeout) = cli.globals.timeout {
+        ctx = ctx.with_timeout(timeout);
+    }
+    let signals = match Signals::listen(&ctx) {
+        Ok(signals) => signals,
+        Err(error) => {
+            return out.conclude(Err(Failure::io("signals cannot be received", error)), None);
+        }
+    };
+    let json = cli.globals.json;
+    let store = match cli.globals.store() {
+        Ok(store) => store,
+        Err(failure) => return out.conclude(Err(failure), None),
+    };
+    let mut session = Session::new(ctx.clone(), store, out);
+    // A task of its own: the wait below goes on when the command is stuck in a system call.
+    let command = tokio::spawn(async move {
+        let outcome = commands::run(cli.command, &mut session).await;
+        (session, outcome)
+    });
+    tokio::select! {
+        ended = command => match ended {
+            Ok((mut session, outcome)) => session.out.conclude(outcome, signals.received()),
+            Err(error) => {
+                let failure = Error::internal("the command failed").with_source(error).into();
+                Output::standard(json).conclude(Err(failure), signals.received())
+            }
+        },
+        error = overtime(&ctx) => {
+            Output::standard(json).conclude(Err(error.into()), signals.received())
+        }
+    }
+}
+
+async fn overtime(ctx: &ExecutionContext) -> Error {
+    let error = ctx.ended().await;
+    // The context has ended; the grace is counted on one that has not.
+    drop(ExecutionContext::new().sleep(GRACE).await);
+    error.with_unknown_outcome()
+}

@@ -1,0 +1,34 @@
+//! `compact`: gives free space back to the system.
+
+use clap::Args;
+
+use crate::error::Failure;
+use crate::output::human_bytes;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Example:
+  cubbyhole evict && cubbyhole compact";
+
+/// Give space that deleted and expired entries took back to the system
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Compact {}
+
+impl Compact {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let store = session.open().await?;
+        let compaction = store.compact(&session.ctx).await?;
+        if session.out.json() {
+            session.out.object(&compaction)?;
+        }
+        let note = match (compaction.bytes_before, compaction.bytes_after) {
+            (Some(before), Some(after)) => {
+                format!("compacted from {} to {}", human_bytes(before), human_bytes(after))
+            }
+            _ => "compacted; this backend does not tell its size".to_owned(),
+        };
+        session.out.note(&note);
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! `delete`: removes one entry.
+
+use clap::Args;
+use cubbyhole::{Condition, Namespace, Version};
+use serde::Serialize;
+
+use super::not_found;
+use crate::arguments::{parse_key, parse_namespace, parse_version};
+use crate::error::Failure;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Example:
+  cubbyhole delete acme:agent-7 greeting";
+
+/// Delete an entry; exit code 1 if there was none
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Delete {
+    /// Where: a tenant and its segments, as in acme:agent-7
+    #[arg(value_parser = parse_namespace)]
+    namespace: Namespace,
+    /// The key; one that begins with `-` goes after `--`
+    #[arg(value_parser = parse_key)]
+    key: String,
+    /// Only if the entry is at this version
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    if_version: Option<Version>,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    deleted: bool,
+}
+
+impl Delete {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let store = session.open().await?;
+        let condition = self.if_version.map_or(Condition::Always, Condition::IfVersion);
+        if !store.delete_entry(&session.ctx, &self.namespace, &self.key, condition).await? {
+            return Err(not_found(&self.namespace, &self.key));
+        }
+        if session.out.json() {
+            session.out.object(&Deleted { deleted: true })?;
+        }
+        Ok(())
+    }
+}

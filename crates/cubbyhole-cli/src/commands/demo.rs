@@ -1,0 +1,281 @@
+//! `demo`: a short tour. Each step shows a command and what that command really answers.
+
+use std::time::Duration;
+
+use clap::{Args, Parser};
+use cubbyhole::{ErrorKind, ExecutionContext, NamespacePrefix};
+
+use crate::cli::Cli;
+use crate::error::{EXIT_CONFLICT, EXIT_NOT_FOUND, Failure};
+use crate::output::{Output, count, escape};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+It writes to the tenants demo-acme and demo-globex of the store and to no other, can be run again,
+and leaves the store for you to explore.
+
+Examples:
+  cubbyhole demo
+  cubbyhole demo --store redb:/tmp/tour.redb";
+
+const ACME: &str = "demo-acme";
+const GLOBEX: &str = "demo-globex";
+const TTL_WAIT: Duration = Duration::from_millis(1200);
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const CYAN: &str = "36";
+const YELLOW: &str = "33";
+
+/// A tour in seven steps, on a real file
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Demo {}
+
+impl Demo {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        if session.out.json() {
+            return Err(Failure::Usage(
+                "the demo is for reading; run it without --json".to_owned(),
+            ));
+        }
+        if session.store.url.starts_with("memory:") {
+            return Err(Failure::Usage(
+                "the demo needs a store that outlives a command, such as redb:demo.redb".to_owned(),
+            ));
+        }
+        let colours = session.out.data_on_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let mut tour = Tour { session, colours, step: 0 };
+        tour.prepare().await?;
+        tour.conversation().await?;
+        tour.isolation().await?;
+        tour.expiry().await?;
+        tour.conflict().await?;
+        tour.listing().await?;
+        tour.sweep().await?;
+        tour.erasure().await?;
+        tour.what_next()
+    }
+}
+
+struct Tour<'a> {
+    session: &'a mut Session,
+    colours: bool,
+    step: u32,
+}
+
+impl Tour<'_> {
+    /// The heading, and a clean start for the demo's own tenants.
+    async fn prepare(&mut self) -> Result<(), Failure> {
+        let url = &self.session.store.url;
+        // A URL of a server may hold a password.
+        let shown = if url.starts_with("redb:") { url.as_str() } else { "the store you named" };
+        let heading = format!("A tour of Cubbyhole, on {shown}");
+        let heading = self.paint(BOLD, &escape(&heading));
+        self.text(&heading)?;
+        let mut removed = 0;
+        let store = self.session.open_or_create().await?;
+        for tenant in [ACME, GLOBEX] {
+            let prefix = NamespacePrefix::parse(tenant)?;
+            loop {
+                let step = store.erase(&self.session.ctx, &prefix, 1000).await?;
+                removed += step.removed;
+                if step.done {
+                    break;
+                }
+            }
+        }
+        drop(store);
+        self.session.close().await?;
+        if removed > 0 {
+            let entries = count(removed, "entry", "entries");
+            self.text(&format!("Begun afresh: {entries} of an earlier tour removed."))?;
+        }
+        Ok(())
+    }
+
+    async fn conversation(&mut self) -> Result<(), Failure> {
+        self.step("An agent of one tenant keeps its conversation")?;
+        let chat = "demo-acme:agent-7:chat";
+        self.run(&["put", chat, "turn-1", "Where is my parcel?"], 0).await?;
+        self.run(&["put", chat, "turn-2", "It left Lyon this morning."], 0).await?;
+        self.run(&["put", chat, "turn-3", "Thank you!"], 0).await?;
+        self.run(&["list", chat, "--values"], 0).await
+    }
+
+    async fn isolation(&mut self) -> Result<(), Failure> {
+        self.step("Another tenant uses the same names, and each sees only its own")?;
+        let chat = "demo-globex:agent-7:chat";
+        self.run(&["put", chat, "turn-1", "Which plan am I on?"], 0).await?;
+        self.run(&["list", chat, "--values"], 0).await
+    }
+
+    async fn expiry(&mut self) -> Result<(), Failure> {
+        self.step("An entry with a TTL is gone when its time is up")?;
+        let get = ["get", "demo-acme:agent-7", "typing"];
+        self.run(&["put", "demo-acme:agent-7", "typing", "yes", "--ttl", "1s"], 0).await?;
+        // On a very slow disk the second is over before the answer.
+        self.run_expecting(&get, &[0, EXIT_NOT_FOUND]).await?;
+        self.session.ctx.sleep(TTL_WAIT).await?;
+        self.wait_until_gone(&get).await?;
+        let passed = self.paint(DIM, "   (a little more than a second later)");
+        self.text(&passed)?;
+        self.run(&get, EXIT_NOT_FOUND).await
+    }
+
+    async fn conflict(&mut self) -> Result<(), Failure> {
+        self.step("Two workers claim one job, and the second is refused")?;
+        let (jobs, job) = ("demo-acme:jobs", "nightly-report");
+        self.run(&["put", jobs, job, "worker-1", "--if-absent"], 0).await?;
+        self.run(&["put", jobs, job, "worker-2", "--if-absent"], EXIT_CONFLICT).await?;
+        self.run(&["get", jobs, job], 0).await
+    }
+
+    async fn listing(&mut self) -> Result<(), Failure> {
+        self.step("What does a tenant hold, and how much? (entries, bytes, namespace)")?;
+        self.run(&["namespaces", ACME, "--long"], 0).await?;
+        self.run(&["usage", ACME], 0).await
+    }
+
+    async fn sweep(&mut self) -> Result<(), Failure> {
+        self.step("A sweep frees the space of what has expired")?;
+        self.run(&["evict"], 0).await
+    }
+
+    async fn erasure(&mut self) -> Result<(), Failure> {
+        self.step("A tenant leaves: whatever it had is erased, and nothing else")?;
+        self.run(&["erase", GLOBEX, "--yes"], 0).await?;
+        self.run(&["namespaces", GLOBEX], 0).await?;
+        self.run(&["namespaces", ACME], 0).await
+    }
+
+    fn what_next(&mut self) -> Result<(), Failure> {
+        let heading = self.paint(BOLD, "The store is yours to explore");
+        self.text(&format!("\n{heading}"))?;
+        for (command, what) in [
+            ("cubbyhole get demo-acme:agent-7:chat turn-2 --entry", "version and times"),
+            ("cubbyhole export demo-acme", "all of a tenant as JSON Lines"),
+            ("cubbyhole doctor", "how the store is"),
+            ("cubbyhole --help", "everything else"),
+        ] {
+            let padded = self.paint(CYAN, &format!("{command:<52}"));
+            let what = self.paint(DIM, what);
+            self.text(&format!("   {padded} {what}"))?;
+        }
+        if let Some(note) = self.how_to_call() {
+            let note = self.paint(DIM, &note);
+            self.text(&format!("\n{note}"))?;
+        }
+        Ok(())
+    }
+
+    /// What the commands above need to work as they stand here, if anything.
+    fn how_to_call(&self) -> Option<String> {
+        let executable = std::env::current_exe().ok()?;
+        let on_path = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|folder| {
+                folder.join("cubbyhole").canonicalize().ok() == Some(executable.clone())
+            })
+        });
+        let mut lines = Vec::new();
+        if !on_path {
+            let shown = quoted(&executable.display().to_string());
+            lines.push(format!("   alias cubbyhole={shown}"));
+        }
+        let store = &self.session.store;
+        let named = std::env::var("CUBBYHOLE_STORE").is_ok_and(|url| url == store.url);
+        if !store.by_default && !named && store.url.starts_with("redb:") {
+            lines.push(format!("   export CUBBYHOLE_STORE={}", quoted(&store.url)));
+        }
+        (!lines.is_empty())
+            .then(|| format!("For these commands to work here:\n{}", lines.join("\n")))
+    }
+
+    async fn wait_until_gone(&mut self, get: &[&str]) -> Result<(), Failure> {
+        let patience = self.session.ctx.child().with_timeout(Duration::from_secs(10));
+        loop {
+            let (mut inner, _capture) = self.inner();
+            match super::run_boxed(parse(get)?.command, &mut inner).await {
+                Err(Failure::NotFound(_)) => return Ok(()),
+                outcome => outcome?,
+            }
+            patience.sleep(Duration::from_millis(50)).await?;
+        }
+    }
+
+    async fn run(&mut self, arguments: &[&str], expected: u8) -> Result<(), Failure> {
+        self.run_expecting(arguments, &[expected]).await
+    }
+
+    /// Shows a command, runs the very same, and shows what it wrote and how it ended.
+    async fn run_expecting(&mut self, arguments: &[&str], expected: &[u8]) -> Result<(), Failure> {
+        let shown: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
+        let command = self.paint(CYAN, &format!("cubbyhole {}", shown.join(" ")));
+        self.text(&format!("   $ {command}"))?;
+        let (mut inner, capture) = self.inner();
+        let outcome = super::run_boxed(parse(arguments)?.command, &mut inner).await;
+        let code = outcome.as_ref().err().map_or(0, |failure| failure.exit_code(None));
+        if !expected.contains(&code) {
+            let unplanned = || unplanned(arguments);
+            return outcome.and_then(|()| Err(unplanned()));
+        }
+        inner.out.conclude(outcome, None);
+        let written = capture.take();
+        for line in written.lines() {
+            self.text(&format!("     {line}"))?;
+        }
+        if code != 0 {
+            let code = self.paint(YELLOW, &format!("     exit code {code}"));
+            self.text(&code)?;
+        } else if written.is_empty() && arguments.first() != Some(&"put") {
+            let nothing = self.paint(DIM, "     (nothing)");
+            self.text(&nothing)?;
+        }
+        Ok(())
+    }
+
+    /// A session for one command, as if it were called by itself.
+    fn inner(&self) -> (Session, crate::output::Capture) {
+        let (out, capture) = Output::captured();
+        let ctx: ExecutionContext = self.session.ctx.child();
+        (Session::new(ctx, self.session.store.clone(), out), capture)
+    }
+
+    fn step(&mut self, title: &str) -> Result<(), Failure> {
+        self.step += 1;
+        let title = self.paint(BOLD, &format!("{}  {title}", self.step));
+        self.text(&format!("\n{title}"))
+    }
+
+    fn paint(&self, style: &str, text: &str) -> String {
+        if self.colours { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// Writes lines as they are, visible at once. What came from a store is escaped already.
+    fn text(&mut self, text: &str) -> Result<(), Failure> {
+        self.session.out.raw(text.as_bytes())?;
+        self.session.out.raw(b"\n")?;
+        self.session.out.flush()
+    }
+}
+
+fn parse(arguments: &[&str]) -> Result<Cli, Failure> {
+    Cli::try_parse_from(std::iter::once("cubbyhole").chain(arguments.iter().copied()))
+        .map_err(|error| cubbyhole::Error::internal("the demo is wrong").with_source(error).into())
+}
+
+fn unplanned(arguments: &[&str]) -> Failure {
+    let message = format!("`{}` did not end as it should; please report it", arguments.join(" "));
+    cubbyhole::Error::new(ErrorKind::Internal, message).into()
+}
+
+/// An argument as a shell takes it.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}

@@ -1,0 +1,301 @@
+//! `export`: every entry under a prefix, or of the store, as JSON Lines.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use cubbyhole::{
+    Backend, Bytes, ExecutionContext, Namespace, NamespacePrefix, ScanItem, ScanOptions,
+};
+use serde::Serialize;
+
+use super::PAGE_NAMES;
+use crate::arguments::parse_prefix;
+use crate::error::Failure;
+use crate::output::{Output, count, escape};
+use crate::record::EntryLine;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+One entry a line, by namespace and key:
+  {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
+with \"expires_at\" where there is one, and \"value_base64\" for a value that is no line of JSON.
+Pages are not a snapshot: what exists throughout the export appears exactly once.
+
+Examples:
+  cubbyhole export acme acme.jsonl
+  cubbyhole export --all | gzip > backup.jsonl.gz";
+
+/// Values are read in smaller pages than names, to keep the memory small.
+const PAGE_ENTRIES: usize = 500;
+
+/// Write entries as JSON Lines, to stdout or to a file
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Export {
+    /// Which: a tenant and segments, as in acme:agent-7. With --all: the file
+    #[arg(value_name = "PREFIX", required_unless_present = "all")]
+    first: Option<String>,
+    /// Where to: replaced only once all is written [default: stdout]
+    #[arg(value_name = "FILE", conflicts_with = "all")]
+    second: Option<PathBuf>,
+    /// Every tenant
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Exported {
+    entries: u64,
+    namespaces: u64,
+    skipped: u64,
+}
+
+impl Export {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        // `--all` takes no prefix, so that what stands in its place is the file.
+        let (prefix, file) = match (self.all, self.first) {
+            (true, file) => (None, file.map(PathBuf::from)),
+            (false, first) => {
+                let prefix = parse_prefix(&first.unwrap_or_default()).map_err(Failure::Usage)?;
+                (Some(prefix), self.second)
+            }
+        };
+        let file = file.filter(|path| path.as_os_str() != "-");
+        let store = session.open().await?;
+        let target = file.as_deref().map(FileTarget::create).transpose()?;
+        let to_file = target.is_some();
+        let ctx = session.ctx.clone();
+        let mut walk =
+            Walk { store: &*store, ctx, out: &mut session.out, target, done: Exported::default() };
+        let outcome = match &prefix {
+            Some(prefix) => walk.prefix(prefix).await,
+            None => walk.everything().await,
+        };
+        let Walk { target, done, .. } = walk;
+        if let Err(failure) = outcome {
+            return Err(explain(failure, &done, file.as_deref()));
+        }
+        if let Some(target) = target {
+            target.keep()?;
+        }
+        conclude(&done, to_file, &mut session.out)
+    }
+}
+
+/// Says how far an export came that ended before its end.
+fn explain(failure: Failure, done: &Exported, file: Option<&Path>) -> Failure {
+    let Failure::Store(error) = failure else { return failure };
+    let mut text = format!("{} exported", count(done.entries, "entry", "entries"));
+    if let Some(file) = file {
+        text.push_str(&format!("; {} is as it was before", file.display()));
+    }
+    Failure::Partway { done: text, error }
+}
+
+fn conclude(done: &Exported, to_file: bool, out: &mut Output) -> Result<(), Failure> {
+    // Where stdout carries the entries themselves it carries nothing else.
+    if out.json() && to_file {
+        out.object(done)?;
+    }
+    out.note(&format!(
+        "exported {} in {}",
+        count(done.entries, "entry", "entries"),
+        count(done.namespaces, "namespace", "namespaces")
+    ));
+    if done.skipped > 0 {
+        let skipped = count(done.skipped, "entry", "entries");
+        return Err(Failure::Incomplete(format!(
+            "{skipped} could not be read and {} not in the export",
+            if done.skipped == 1 { "is" } else { "are" }
+        )));
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    store: &'a dyn Backend,
+    ctx: ExecutionContext,
+    out: &'a mut Output,
+    target: Option<FileTarget>,
+    done: Exported,
+}
+
+impl Walk<'_> {
+    async fn everything(&mut self) -> Result<(), Failure> {
+        let mut after = None;
+        loop {
+            let page = self.store.scan_tenants(&self.ctx, after.as_ref(), PAGE_NAMES).await?;
+            for tenant in page.items {
+                self.prefix(&tenant.into()).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn prefix(&mut self, prefix: &NamespacePrefix) -> Result<(), Failure> {
+        let mut after: Option<Namespace> = None;
+        loop {
+            let page =
+                self.store.scan_namespaces(&self.ctx, prefix, after.as_ref(), PAGE_NAMES).await?;
+            for namespace in &page.items {
+                self.namespace(namespace).await?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn namespace(&mut self, namespace: &Namespace) -> Result<(), Failure> {
+        let before = self.done.entries;
+        let mut options = ScanOptions::new().with_limit(PAGE_ENTRIES);
+        loop {
+            let page = self.store.scan(&self.ctx, namespace, options.clone()).await?;
+            for item in &page.items {
+                self.entry(namespace, item)?;
+            }
+            match page.next {
+                Some(next) => options = options.with_after(next),
+                None => break,
+            }
+        }
+        // Its entries may all have expired since it was listed.
+        self.done.namespaces += u64::from(self.done.entries > before);
+        Ok(())
+    }
+
+    fn entry(&mut self, namespace: &Namespace, item: &ScanItem<Bytes>) -> Result<(), Failure> {
+        let value = match &item.value {
+            Some(Ok(value)) => value,
+            Some(Err(error)) => {
+                let (namespace, key) = (escape(namespace.as_str()), escape(&item.key));
+                let text = format!("skipped `{key}` in {namespace}: {error}");
+                self.out.complain(error.kind().as_str(), &text);
+                self.done.skipped += 1;
+                return Ok(());
+            }
+            None => return Err(cubbyhole::Error::internal("a page came without values").into()),
+        };
+        let line = EntryLine::new(namespace, &item.key)
+            .with_value(value)
+            .with_expiry(item.meta.expires_at);
+        match &mut self.target {
+            Some(target) => target.write(&line)?,
+            None => self.out.object(&line)?,
+        }
+        self.done.entries += 1;
+        Ok(())
+    }
+}
+
+/// A file that takes its name only once it is whole.
+struct FileTarget {
+    writer: BufWriter<File>,
+    path: PathBuf,
+    /// Where it is written meanwhile; `None` for what cannot be replaced, such as a pipe.
+    temporary: Option<PathBuf>,
+}
+
+impl FileTarget {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let refused = |error| Failure::io(format!("cannot write {}", path.display()), error);
+        // A link stays a link: what it leads to is replaced.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let present = fs::metadata(&path).ok();
+        if present.as_ref().is_some_and(|present| !present.is_file()) {
+            let writer = BufWriter::new(File::options().write(true).open(&path).map_err(refused)?);
+            return Ok(Self { writer, path, temporary: None });
+        }
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}.part", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let file = File::options().write(true).create_new(true).open(&temporary);
+        let file = file.map_err(refused)?;
+        let target = Self { writer: BufWriter::new(file), path, temporary: Some(temporary) };
+        if let Some(present) = present {
+            // Who may read the old export may read the new one, and nobody else.
+            target.writer.get_ref().set_permissions(present.permissions()).map_err(refused)?;
+        }
+        Ok(target)
+    }
+
+    fn write(&mut self, line: &EntryLine<'_>) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.writer, line)
+            .map_err(Into::into)
+            .and_then(|()| self.writer.write_all(b"\n"))
+            .map_err(|error| self.failure(error))
+    }
+
+    fn keep(mut self) -> Result<(), Failure> {
+        self.finish().map_err(|error| self.failure(error))
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        self.writer.flush()?;
+        if let Some(temporary) = &self.temporary {
+            self.writer.get_ref().sync_all()?;
+            fs::rename(temporary, &self.path)?;
+            self.temporary = None;
+        }
+        Ok(())
+    }
+
+    fn failure(&self, error: std::io::Error) -> Failure {
+        Failure::io(format!("cannot write {}", self.path.display()), error)
+    }
+}
+
+impl Drop for FileTarget {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // The failure that led here is being told; a file left over is the lesser one.
+            drop(fs::remove_file(temporary));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole::{EntryMeta, Error, Timestamp, Version};
+
+    use super::*;
+
+    fn item(key: &str, value: cubbyhole::Result<Bytes>) -> ScanItem<Bytes> {
+        let now = Timestamp::EPOCH;
+        let version = Version::draw();
+        let meta = EntryMeta { version, created_at: now, updated_at: now, expires_at: None };
+        ScanItem { key: key.to_owned(), meta, value_bytes: None, value: Some(value) }
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_entry_is_reported_and_breaks_nothing() {
+        let ctx = ExecutionContext::new();
+        let store = cubbyhole::open(&ctx, "memory:").await.unwrap();
+        let namespace = Namespace::parse("acme").unwrap();
+        let (mut out, capture) = Output::captured();
+        let done = Exported::default();
+        let mut walk = Walk { store: &*store, ctx, out: &mut out, target: None, done };
+        for (key, value) in [
+            ("a", Ok(Bytes::from_static(b"1"))),
+            ("b", Err(Error::corrupt("the checksum is wrong"))),
+            ("c", Ok(Bytes::from_static(b"3"))),
+        ] {
+            walk.entry(&namespace, &item(key, value)).unwrap();
+        }
+        let Walk { done, .. } = walk;
+        let outcome = conclude(&done, false, &mut out);
+        assert_eq!(outcome.unwrap_err().exit_code(None), crate::error::EXIT_OTHER);
+        let expected = "{\"namespace\":[\"acme\"],\"key\":\"a\",\"value\":1}\n\
+             cubbyhole: skipped `b` in acme: the checksum is wrong\n\
+             {\"namespace\":[\"acme\"],\"key\":\"c\",\"value\":3}\n\
+             exported 2 entries in 0 namespaces\n";
+        assert_eq!(capture.take(), expected);
+    }
+}

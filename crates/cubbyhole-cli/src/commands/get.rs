@@ -1,0 +1,85 @@
+//! `get`: shows one entry.
+
+use clap::Args;
+use cubbyhole::{Bytes, Entry, GetOptions, Namespace};
+
+use super::not_found;
+use crate::arguments::{parse_key, parse_namespace};
+use crate::error::Failure;
+use crate::output::{Output, escape};
+use crate::record::{EntryLine, to_base64};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  cubbyhole get acme:agent-7 greeting
+  cubbyhole get acme:agent-7 greeting --entry
+  cubbyhole get acme:agent-7 avatar > avatar.png";
+
+/// Write the value of an entry to stdout, byte for byte
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which entry, and how much of it is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// Where: a tenant and its segments, as in acme:agent-7
+    #[arg(value_parser = parse_namespace)]
+    pub(crate) namespace: Namespace,
+    /// The key; one that begins with `-` goes after `--`
+    #[arg(value_parser = parse_key)]
+    pub(crate) key: String,
+    /// Show version and times too
+    #[arg(long)]
+    pub(crate) entry: bool,
+}
+
+impl Get {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let store = session.open().await?;
+        let Which { namespace, key, .. } = &self.which;
+        let entry = store.get_entry(&session.ctx, namespace, key, GetOptions::new()).await?;
+        self.which.show(entry, &mut session.out)
+    }
+}
+
+impl Which {
+    /// Writes the entry, or says that there is none.
+    pub(crate) fn show(
+        &self,
+        entry: Option<Entry<Bytes>>,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let entry = entry.ok_or_else(|| not_found(&self.namespace, &self.key))?;
+        if out.json() {
+            let line = EntryLine::new(&self.namespace, &self.key);
+            return out.object(&line.with_value(&entry.value).with_meta(&entry.meta));
+        }
+        if self.entry {
+            return show_entry(&entry, out);
+        }
+        out.raw(&entry.value)?;
+        if out.data_on_terminal() {
+            out.raw(b"\n")?;
+        }
+        Ok(())
+    }
+}
+
+fn show_entry(entry: &Entry<Bytes>, out: &mut Output) -> Result<(), Failure> {
+    let meta = &entry.meta;
+    let expires = meta.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+    out.line(&format!("version     {}", meta.version))?;
+    out.line(&format!("created_at  {}", meta.created_at))?;
+    out.line(&format!("updated_at  {}", meta.updated_at))?;
+    out.line(&format!("expires_at  {expires}"))?;
+    out.line(&format!("bytes       {}", entry.value.len()))?;
+    match std::str::from_utf8(&entry.value) {
+        Ok(text) => out.line(&format!("value       {}", escape(text))),
+        Err(_) => out.line(&format!("base64      {}", to_base64(&entry.value))),
+    }
+}

@@ -1,0 +1,279 @@
+//! `import`: stores JSON Lines, in batches, several at once.
+
+mod flights;
+mod reader;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use cubbyhole::{Error, Namespace};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use self::flights::{Flights, Landed};
+use self::reader::{Pending, Read as FromReader, Reader};
+use crate::error::Failure;
+use crate::output::{count, escape};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Each line is an entry, as `cubbyhole export` writes it:
+  {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
+with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
+expires. Lines that have expired already are skipped and counted. Consecutive lines of one
+namespace are stored as a batch, all or nothing; importing a file twice does no harm.
+
+Examples:
+  cubbyhole import dialogs.jsonl
+  zcat backup.jsonl.gz | cubbyhole import --on-error skip";
+
+/// Batches that were read and not yet begun.
+const READ_AHEAD: usize = 4;
+
+/// Store the entries of a JSON Lines file
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Import {
+    /// The file; `-` or none for standard input
+    file: Option<PathBuf>,
+    /// What to do about a line that cannot be read: stop there, or report it and go on
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnError::Stop)]
+    on_error: OnError,
+    /// Write a line to stdout for each batch once it is stored: namespace, entries, last line
+    #[arg(long)]
+    report_batches: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnError {
+    Stop,
+    Skip,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    entries: u64,
+    namespaces: usize,
+    skipped: u64,
+    expired: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct BatchLine<'a> {
+    namespace: &'a Namespace,
+    entries: usize,
+    last_line: u64,
+}
+
+impl Import {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let path = self.file.as_deref().filter(|path| path.as_os_str() != "-");
+        // Before the store: a mistyped name creates no store.
+        let (source, length) = open_source(path)?;
+        let store = session.open_or_create().await?;
+        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let reader = Reader::new(sender, self.on_error == OnError::Stop);
+        // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
+        std::thread::spawn(move || reader.run(BufReader::with_capacity(256 * 1024, source)));
+        let bar = progress(length, session);
+        let mut run = Run {
+            options: &self,
+            session,
+            flights: Flights::new(store),
+            bar,
+            tally: Tally::default(),
+        };
+        let started = tokio::time::Instant::now();
+        let ended = run.all(receiver).await;
+        run.bar.finish_and_clear();
+        let Run { tally, .. } = run;
+        let seconds = started.elapsed().as_secs_f64();
+        conclude(ended, &tally, seconds, session)
+    }
+}
+
+fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
+    let Some(path) = path else {
+        if io::stdin().is_terminal() {
+            return Err(Failure::Usage("the file is missing: name it, or pipe it in".to_owned()));
+        }
+        return Ok((Box::new(io::stdin()), None));
+    };
+    let cannot = |error| Failure::Usage(format!("cannot read {}: {error}", path.display()));
+    let file = File::open(path).map_err(cannot)?;
+    let about = file.metadata().map_err(cannot)?;
+    if about.is_dir() {
+        return Err(Failure::Usage(format!("{} is a folder and no file", path.display())));
+    }
+    let length = about.is_file().then_some(about.len());
+    Ok((Box::new(file), length))
+}
+
+fn progress(length: Option<u64>, session: &Session) -> ProgressBar {
+    if !session.out.messages_on_terminal() || session.out.json() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match length {
+        Some(length) => (ProgressBar::new(length), "{bar:30} {percent:>3} %  {msg}  {eta} left"),
+        None => (ProgressBar::new_spinner(), "{spinner} {msg}  {elapsed}"),
+    };
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    entries: u64,
+    /// Hashes in place of names: a million namespaces take 16 MB and not a hundred.
+    namespaces: HashSet<u64>,
+    hasher: RandomState,
+    skipped: u64,
+    expired: u64,
+    /// Entries of batches that may have been stored or not.
+    unknown: u64,
+}
+
+/// Why an import ended before the end of its input.
+enum Stop {
+    BadLine(String),
+    Unreadable(io::Error),
+    Store(Error),
+    Output(Failure),
+}
+
+struct Run<'a> {
+    options: &'a Import,
+    session: &'a mut Session,
+    flights: Flights,
+    bar: ProgressBar,
+    tally: Tally,
+}
+
+impl Run<'_> {
+    async fn all(&mut self, receiver: mpsc::Receiver<FromReader>) -> Result<(), Stop> {
+        let outcome = self.until_the_end(receiver).await;
+        // Whatever ended it, what is on its way is waited for: only then can the count be told.
+        let landed = self.flights.drain(outcome.is_err()).await;
+        landed.into_iter().fold(outcome, |outcome, landed| outcome.and(self.account(landed)))
+    }
+
+    async fn until_the_end(
+        &mut self,
+        mut receiver: mpsc::Receiver<FromReader>,
+    ) -> Result<(), Stop> {
+        let ctx = self.session.ctx.clone();
+        let mut waiting: Option<Pending> = None;
+        loop {
+            if let Some(pending) = waiting.take() {
+                waiting = self.flights.start(pending);
+            }
+            tokio::select! {
+                biased;
+                error = ctx.ended() => return Err(Stop::Store(error)),
+                Some(landed) = self.flights.next() => self.account(landed)?,
+                read = receiver.recv(), if waiting.is_none() => match read {
+                    None => return Ok(()),
+                    Some(FromReader::Batch(pending)) => waiting = Some(pending),
+                    Some(FromReader::Expired) => self.tally.expired += 1,
+                    Some(FromReader::Bad { line, reason }) => self.bad_line(line, &reason)?,
+                    Some(FromReader::Failed(error)) => return Err(Stop::Unreadable(error)),
+                },
+            }
+        }
+    }
+
+    fn bad_line(&mut self, line: u64, reason: &str) -> Result<(), Stop> {
+        let text = format!("line {line}: {reason}");
+        if self.options.on_error == OnError::Stop {
+            return Err(Stop::BadLine(text));
+        }
+        self.tally.skipped += 1;
+        let out = &mut self.session.out;
+        self.bar.suspend(|| out.complain("invalid_argument", &format!("{text}; skipped")));
+        Ok(())
+    }
+
+    fn account(&mut self, landed: Result<Landed, Error>) -> Result<(), Stop> {
+        let Landed { namespace, entries, last_line, position, outcome } =
+            landed.map_err(Stop::Store)?;
+        if let Err(error) = outcome {
+            if error.may_have_been_applied() {
+                self.tally.unknown += entries as u64;
+            }
+            return Err(Stop::Store(error));
+        }
+        self.tally.entries += entries as u64;
+        self.tally.namespaces.insert(self.tally.hasher.hash_one(&namespace));
+        self.bar.set_position(self.bar.position().max(position));
+        self.bar.set_message(count(self.tally.entries, "entry", "entries"));
+        if self.options.report_batches {
+            self.report(&namespace, entries, last_line).map_err(Stop::Output)?;
+        }
+        Ok(())
+    }
+
+    fn report(
+        &mut self,
+        namespace: &Namespace,
+        entries: usize,
+        last_line: u64,
+    ) -> Result<(), Failure> {
+        let out = &mut self.session.out;
+        if out.json() {
+            out.object(&BatchLine { namespace, entries, last_line })?;
+        } else {
+            let name = escape(namespace.as_str());
+            out.raw(format!("{name}\t{entries}\t{last_line}\n").as_bytes())?;
+        }
+        // Who resumes by these lines must have each one.
+        out.flush()
+    }
+}
+
+fn conclude(
+    ended: Result<(), Stop>,
+    tally: &Tally,
+    seconds: f64,
+    session: &mut Session,
+) -> Result<(), Failure> {
+    let mut stored = format!("{} stored", count(tally.entries, "entry", "entries"));
+    if tally.unknown > 0 {
+        stored.push_str(&format!(", and {} that may be", tally.unknown));
+    }
+    match ended {
+        Ok(()) => {}
+        Err(Stop::BadLine(text)) => {
+            return Err(Failure::Incomplete(format!(
+                "{text}; stopped there with {stored}; repair it, or go on with --on-error skip"
+            )));
+        }
+        Err(Stop::Unreadable(error)) => {
+            return Err(Failure::io(format!("the input could not be read ({stored})"), error));
+        }
+        Err(Stop::Store(error)) => return Err(Failure::Partway { done: stored, error }),
+        Err(Stop::Output(failure)) => return Err(failure),
+    }
+    let Tally { entries, skipped, expired, .. } = *tally;
+    let namespaces = tally.namespaces.len();
+    if session.out.json() {
+        session.out.object(&Summary { entries, namespaces, skipped, expired, seconds })?;
+    }
+    session.out.note(&format!(
+        "imported {} in {} in {seconds:.1} s ({skipped} skipped, {expired} already expired)",
+        count(entries, "entry", "entries"),
+        count(namespaces as u64, "namespace", "namespaces"),
+    ));
+    if skipped > 0 {
+        let lines = count(skipped, "line was", "lines were");
+        return Err(Failure::Incomplete(format!("{lines} not imported")));
+    }
+    Ok(())
+}

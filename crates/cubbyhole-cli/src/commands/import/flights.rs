@@ -1,0 +1,149 @@
+//! The batches that are being stored: several at once, so that the store can commit them together.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole::{Backend, Error, ExecutionContext, Namespace};
+use tokio::task::JoinSet;
+
+use super::reader::Pending;
+
+const MOST: usize = 16;
+/// A single batch may be larger; it then flies alone.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// How long batches on their way may take to arrive after Ctrl-C or the deadline.
+const GRACE: Duration = Duration::from_secs(2);
+
+pub(super) struct Flights {
+    store: Arc<dyn Backend>,
+    /// Not the command's context: a batch that was begun is finished if that is a matter of a
+    /// moment, so that what was done can be told exactly.
+    ctx: ExecutionContext,
+    writes: JoinSet<(Landed, usize)>,
+    bytes: usize,
+    /// Two batches of one namespace never fly together: the later one must win.
+    namespaces: HashSet<Namespace>,
+}
+
+/// A batch that was stored, or was not.
+pub(super) struct Landed {
+    pub(super) namespace: Namespace,
+    pub(super) entries: usize,
+    pub(super) last_line: u64,
+    pub(super) position: u64,
+    pub(super) outcome: Result<(), Error>,
+}
+
+impl Flights {
+    pub(super) fn new(store: Arc<dyn Backend>) -> Self {
+        Self {
+            store,
+            ctx: ExecutionContext::new(),
+            writes: JoinSet::new(),
+            bytes: 0,
+            namespaces: HashSet::new(),
+        }
+    }
+
+    /// Starts a batch, or gives it back if it must wait for another to land.
+    pub(super) fn start(&mut self, pending: Pending) -> Option<Pending> {
+        let full = self.writes.len() >= MOST || self.bytes + pending.bytes > MOST_BYTES;
+        if self.namespaces.contains(&pending.namespace) || (full && !self.writes.is_empty()) {
+            return Some(pending);
+        }
+        let Pending { namespace, batch, bytes, last_line, position, .. } = pending;
+        self.bytes += bytes;
+        self.namespaces.insert(namespace.clone());
+        let (store, ctx) = (Arc::clone(&self.store), self.ctx.clone());
+        self.writes.spawn(async move {
+            let entries = batch.len();
+            let outcome = store.write(&ctx, &namespace, batch).await.map(drop);
+            (Landed { namespace, entries, last_line, position, outcome }, bytes)
+        });
+        None
+    }
+
+    /// The next batch that lands; `None` at once if none flies.
+    pub(super) async fn next(&mut self) -> Option<Result<Landed, Error>> {
+        let joined = self.writes.join_next().await?;
+        Some(match joined {
+            Ok((landed, bytes)) => {
+                self.bytes -= bytes;
+                self.namespaces.remove(&landed.namespace);
+                Ok(landed)
+            }
+            Err(panic) => Err(Error::internal("a batch failed").with_source(panic)),
+        })
+    }
+
+    /// Waits for every batch; with `hurry` only for a moment, then cancels the rest.
+    pub(super) async fn drain(&mut self, hurry: bool) -> Vec<Result<Landed, Error>> {
+        let mut all = Vec::new();
+        let grace = ExecutionContext::new();
+        let grace = if hurry { grace.with_timeout(GRACE) } else { grace };
+        while let Ok(landed) = grace.race(self.next()).await {
+            match landed {
+                Some(landed) => all.push(landed),
+                None => return all,
+            }
+        }
+        self.ctx.cancel();
+        while let Some(landed) = self.next().await {
+            all.push(landed);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::sync::mpsc;
+
+    use super::super::reader::{Read, Reader};
+    use super::*;
+
+    /// The batches of one entry each that lines of these namespaces make.
+    fn batches(namespaces: &[&str]) -> VecDeque<Pending> {
+        let (sender, mut receiver) = mpsc::channel(100);
+        let input: String = namespaces
+            .iter()
+            .map(|name| format!("{{\"namespace\":[\"{name}\"],\"key\":\"k\",\"value\":1}}\n"))
+            .collect();
+        std::thread::spawn(move || Reader::new(sender, true).run(input.as_bytes())).join().unwrap();
+        let mut found = VecDeque::new();
+        while let Ok(Read::Batch(pending)) = receiver.try_recv() {
+            found.push_back(pending);
+        }
+        assert_eq!(found.len(), namespaces.len());
+        found
+    }
+
+    #[tokio::test]
+    async fn two_batches_of_one_namespace_never_fly_together() {
+        let store = cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap();
+        let mut flights = Flights::new(store);
+        let mut batches = batches(&["a", "b", "a"]);
+        assert!(flights.start(batches.pop_front().unwrap()).is_none());
+        assert!(flights.start(batches.pop_front().unwrap()).is_none());
+        let waiting = flights.start(batches.pop_front().unwrap()).unwrap();
+        for _ in 0..2 {
+            assert!(flights.next().await.unwrap().unwrap().outcome.is_ok());
+        }
+        assert!(flights.start(waiting).is_none());
+        assert_eq!(flights.drain(false).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_fly_at_once() {
+        let store = cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap();
+        let mut flights = Flights::new(store);
+        let names: Vec<String> = (0..=MOST).map(|number| format!("n{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let left = batches(&names).into_iter().filter_map(|pending| flights.start(pending));
+        assert_eq!(left.count(), 1);
+        assert_eq!(flights.drain(true).await.len(), MOST);
+    }
+}

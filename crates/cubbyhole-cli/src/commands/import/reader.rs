@@ -1,0 +1,264 @@
+//! Reads the input, line by line, into batches; runs on a thread of its own.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead};
+
+use cubbyhole::{Batch, Bytes, Clock, Condition, Namespace, PutOptions, SystemClock, limits};
+use tokio::sync::mpsc;
+
+use crate::record::Record;
+
+/// A longer line is a bad one: no entry within the limits takes as much, and an input without line
+/// ends must not fill the memory.
+const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
+
+/// A batch is closed once it holds this much, far below the store's limit: many are in memory.
+const FULL_BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// What the reader sends.
+pub(super) enum Read {
+    Batch(Pending),
+    /// A line whose entry has expired already.
+    Expired,
+    /// A line that cannot be read.
+    Bad {
+        line: u64,
+        reason: String,
+    },
+    Failed(io::Error),
+}
+
+/// Consecutive lines of one namespace, to be stored all or not at all.
+pub(super) struct Pending {
+    pub(super) namespace: Namespace,
+    pub(super) batch: Batch<Bytes>,
+    pub(super) bytes: usize,
+    pub(super) last_line: u64,
+    /// Where in the input its last line ends.
+    pub(super) position: u64,
+    /// A key that comes again ends the batch, so that the later one wins.
+    keys: HashSet<String>,
+}
+
+pub(super) struct Reader {
+    sender: mpsc::Sender<Read>,
+    stop_at_bad_line: bool,
+    open: Option<Pending>,
+    line: u64,
+    position: u64,
+}
+
+/// The other side has gone: there is nothing more to do.
+struct Gone;
+
+impl Reader {
+    pub(super) fn new(sender: mpsc::Sender<Read>, stop_at_bad_line: bool) -> Self {
+        Self { sender, stop_at_bad_line, open: None, line: 0, position: 0 }
+    }
+
+    pub(super) fn run(mut self, input: impl BufRead) {
+        // `Gone` is no news to the one who left.
+        drop(self.read_all(input));
+    }
+
+    fn read_all(&mut self, mut input: impl BufRead) -> Result<(), Gone> {
+        let mut buffer = Vec::new();
+        loop {
+            let line = match read_line(&mut input, &mut buffer, MAX_LINE_BYTES) {
+                Ok(Line::End) => return self.close_batch(),
+                Ok(line) => line,
+                Err(error) => {
+                    self.close_batch()?;
+                    return self.send(Read::Failed(error));
+                }
+            };
+            self.line += 1;
+            let parsed = match line {
+                Line::TooLong(length) => {
+                    self.position += length;
+                    Err(format!("longer than {MAX_LINE_BYTES} bytes"))
+                }
+                Line::Whole | Line::End => {
+                    self.position += buffer.len() as u64;
+                    Record::parse(self.text(&buffer))
+                }
+            };
+            match parsed {
+                Ok(Some(record)) => self.accept(record)?,
+                Ok(None) => {}
+                Err(reason) => {
+                    if self.stop_at_bad_line {
+                        self.close_batch()?;
+                        return self.send(Read::Bad { line: self.line, reason });
+                    }
+                    self.send(Read::Bad { line: self.line, reason })?;
+                }
+            }
+        }
+    }
+
+    /// The line without the mark that some tools put at the head of a file.
+    fn text<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        match self.line {
+            1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
+            _ => line,
+        }
+    }
+
+    fn accept(&mut self, record: Record) -> Result<(), Gone> {
+        if record.expires_at.is_some_and(|instant| instant <= SystemClock.now()) {
+            return self.send(Read::Expired);
+        }
+        let bytes = record.key.len() + record.value.len();
+        if self.open.as_ref().is_some_and(|open| !open.has_room_for(&record, bytes)) {
+            self.close_batch()?;
+        }
+        let open = self.open.get_or_insert_with(|| Pending {
+            namespace: record.namespace,
+            batch: Batch::new(),
+            bytes: 0,
+            last_line: 0,
+            position: 0,
+            keys: HashSet::new(),
+        });
+        let mut options = PutOptions::new();
+        if let Some(instant) = record.expires_at {
+            options = options.with_expires_at(instant);
+        }
+        open.keys.insert(record.key.clone());
+        open.batch.push(cubbyhole::Operation::Put {
+            key: record.key,
+            value: record.value,
+            options,
+            condition: Condition::Always,
+        });
+        open.bytes += bytes;
+        open.last_line = self.line;
+        open.position = self.position;
+        Ok(())
+    }
+
+    fn close_batch(&mut self) -> Result<(), Gone> {
+        match self.open.take() {
+            Some(pending) => self.send(Read::Batch(pending)),
+            None => Ok(()),
+        }
+    }
+
+    fn send(&self, read: Read) -> Result<(), Gone> {
+        self.sender.blocking_send(read).map_err(|_| Gone)
+    }
+}
+
+impl Pending {
+    fn has_room_for(&self, record: &Record, bytes: usize) -> bool {
+        self.namespace == record.namespace
+            && self.batch.len() < limits::MAX_BATCH_OPERATIONS
+            && self.bytes + bytes <= FULL_BATCH_BYTES
+            && !self.keys.contains(&record.key)
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Line {
+    Whole,
+    /// Passed over; its length.
+    TooLong(u64),
+    End,
+}
+
+/// Reads a line with its end into `buffer`, and at most `most` bytes of it.
+fn read_line(input: &mut impl BufRead, buffer: &mut Vec<u8>, most: usize) -> io::Result<Line> {
+    buffer.clear();
+    let mut length = 0_u64;
+    loop {
+        let available = match input.fill_buf() {
+            Ok(available) => available,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let end = available.iter().position(|byte| *byte == b'\n');
+        let used = end.map_or(available.len(), |at| at + 1);
+        if buffer.len() + used <= most && length == buffer.len() as u64 {
+            buffer.extend_from_slice(&available[..used]);
+        }
+        length += used as u64;
+        input.consume(used);
+        if end.is_some() || used == 0 {
+            return Ok(match length {
+                0 => Line::End,
+                _ if length == buffer.len() as u64 => Line::Whole,
+                _ => Line::TooLong(length),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(input: &[u8], most: usize) -> Vec<(Line, Vec<u8>)> {
+        // A buffer of three bytes: lines cross its edges.
+        let mut input = io::BufReader::with_capacity(3, input);
+        let mut buffer = Vec::new();
+        let mut lines = Vec::new();
+        loop {
+            match read_line(&mut input, &mut buffer, most).unwrap() {
+                Line::End => return lines,
+                Line::Whole => lines.push((Line::Whole, buffer.clone())),
+                line => lines.push((line, Vec::new())),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over() {
+        let found = lines(b"abcd\nabcdefgh\n\nxyz", 5);
+        let expected = [
+            (Line::Whole, b"abcd\n".to_vec()),
+            (Line::TooLong(9), Vec::new()),
+            (Line::Whole, b"\n".to_vec()),
+            (Line::Whole, b"xyz".to_vec()),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    fn batches(input: &str) -> Vec<(String, usize, u64)> {
+        let (sender, mut receiver) = mpsc::channel(100);
+        Reader::new(sender, false).run(input.as_bytes());
+        let mut found = Vec::new();
+        while let Some(read) = receiver.blocking_recv() {
+            if let Read::Batch(pending) = read {
+                let name = pending.namespace.to_string();
+                found.push((name, pending.batch.len(), pending.last_line));
+            }
+        }
+        found
+    }
+
+    fn line(namespace: &str, key: &str) -> String {
+        format!("{{\"namespace\":[\"{namespace}\"],\"key\":\"{key}\",\"value\":1}}\n")
+    }
+
+    #[test]
+    fn a_batch_ends_with_its_namespace_and_at_a_key_that_comes_again() {
+        let input =
+            [line("a", "1"), line("a", "2"), line("a", "1"), line("b", "1"), line("a", "3")];
+        let expected = [("a", 2, 2), ("a", 1, 3), ("b", 1, 4), ("a", 1, 5)];
+        assert_eq!(
+            batches(&format!("\u{feff}{}", input.concat())),
+            expected.map(|(name, entries, last)| (name.to_owned(), entries, last))
+        );
+    }
+
+    #[test]
+    fn a_batch_ends_at_the_limit_of_operations() {
+        let input: String = (0..1001).map(|number| line("a", &number.to_string())).collect();
+        let sizes: Vec<usize> =
+            batches(&input).into_iter().map(|(_, entries, _)| entries).collect();
+        assert_eq!(sizes, [1000, 1]);
+    }
+}

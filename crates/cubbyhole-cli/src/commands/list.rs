@@ -1,0 +1,132 @@
+//! `list`: the entries of one namespace, page by page.
+
+use clap::Args;
+use cubbyhole::{Bytes, Namespace, ScanItem, ScanOptions};
+
+use crate::arguments::{parse_key, parse_namespace};
+use crate::error::Failure;
+use crate::output::{Output, escape, escape_bytes};
+use crate::record::EntryLine;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Control characters are shown escaped; -0 and --json are exact.
+
+Examples:
+  cubbyhole list acme:agent-7 --prefix turn- --values
+  cubbyhole list acme:agent-7 --after turn-0100 --limit 100
+  cubbyhole list acme:agent-7 -0 | xargs -0 -n1 cubbyhole get acme:agent-7 --";
+
+/// Values are read in smaller pages than names, to keep the memory small.
+const PAGE_VALUES: usize = 200;
+
+/// List the keys of a namespace in byte order
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct List {
+    /// Where: a tenant and its segments, as in acme:agent-7
+    #[arg(value_parser = parse_namespace)]
+    namespace: Namespace,
+    /// Only keys that begin with this text, which is taken literally
+    #[arg(long, value_name = "TEXT", value_parser = parse_key, allow_hyphen_values = true)]
+    prefix: Option<String>,
+    /// Only keys past this one
+    #[arg(long, value_name = "KEY", value_parser = parse_key, allow_hyphen_values = true)]
+    after: Option<String>,
+    /// At most this many [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Before each key: updated_at, expires_at, bytes of the value, version
+    #[arg(long)]
+    long: bool,
+    /// After each key: a tab and the value
+    #[arg(long)]
+    values: bool,
+    /// Raw keys, each ended by NUL
+    #[arg(short = '0', long = "null", conflicts_with_all = ["long", "values", "json"])]
+    null: bool,
+}
+
+impl List {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let store = session.open().await?;
+        let most = if self.values { PAGE_VALUES } else { super::PAGE_NAMES };
+        let mut left = self.limit;
+        let mut after = self.after.clone();
+        let mut unreadable = 0_u64;
+        loop {
+            let limit = left.map_or(most, |left| usize::try_from(left).unwrap_or(most).min(most));
+            let page = store.scan(&session.ctx, &self.namespace, self.page(after, limit)).await?;
+            for item in &page.items {
+                unreadable += u64::from(!self.show(item, &mut session.out)?);
+            }
+            left = left.map(|left| left.saturating_sub(page.items.len() as u64));
+            if page.next.is_none() || left == Some(0) {
+                break;
+            }
+            after = page.next;
+        }
+        if unreadable > 0 {
+            return Err(Failure::Incomplete(format!("{unreadable} values could not be read")));
+        }
+        Ok(())
+    }
+
+    fn page(&self, after: Option<String>, limit: usize) -> ScanOptions {
+        let mut options = ScanOptions::new().with_limit(limit);
+        if let Some(prefix) = &self.prefix {
+            options = options.with_prefix(prefix);
+        }
+        if let Some(after) = after {
+            options = options.with_after(after);
+        }
+        if self.values { options } else { options.keys_only() }
+    }
+
+    /// Writes one item; answers whether its value, if it was asked for, could be read.
+    fn show(&self, item: &ScanItem<Bytes>, out: &mut Output) -> Result<bool, Failure> {
+        let value = match &item.value {
+            None => None,
+            Some(Ok(value)) => Some(value),
+            Some(Err(error)) => {
+                let key = escape(&item.key);
+                out.complain(error.kind().as_str(), &format!("the value of `{key}`: {error}"));
+                None
+            }
+        };
+        if out.json() {
+            let mut line = EntryLine::new(&self.namespace, &item.key).with_meta(&item.meta);
+            if let Some(value) = value {
+                line = line.with_value(value);
+            }
+            if self.long {
+                line = line.with_bytes(item.value_bytes);
+            }
+            out.object(&line)?;
+        } else if self.null {
+            out.raw(item.key.as_bytes())?;
+            out.raw(b"\0")?;
+        } else {
+            out.raw(self.text_line(item, value).as_bytes())?;
+        }
+        Ok(value.is_some() || !self.values)
+    }
+
+    fn text_line(&self, item: &ScanItem<Bytes>, value: Option<&Bytes>) -> String {
+        let mut line = String::new();
+        if self.long {
+            let meta = &item.meta;
+            let expires = meta.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
+            let bytes = item.value_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+            let updated = meta.updated_at.to_string();
+            line = format!("{updated:<24}  {expires:<24}  {bytes:>8}  {}  ", meta.version);
+        }
+        line.push_str(&escape(&item.key));
+        if let Some(value) = value {
+            line.push('\t');
+            line.push_str(&escape_bytes(value));
+        }
+        line.push('\n');
+        line
+    }
+}

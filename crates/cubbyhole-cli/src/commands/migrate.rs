@@ -1,0 +1,38 @@
+//! `migrate`: brings the store to the form that this build writes.
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::error::Failure;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Example:
+  cubbyhole migrate --store redb:state.redb";
+
+/// Bring the store to the form that this version writes
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Migrate {}
+
+#[derive(Serialize)]
+struct Migrated<'a> {
+    done: &'a [String],
+}
+
+impl Migrate {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let done = cubbyhole::migrate(&session.ctx, &session.store.url).await;
+        let done = done.map_err(|error| session.explain(error))?;
+        if session.out.json() {
+            return session.out.object(&Migrated { done: &done });
+        }
+        if done.is_empty() {
+            session.out.note("the store is up to date");
+        }
+        for line in &done {
+            session.out.line(line)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! `namespaces`: what lies under a prefix.
+
+use clap::Args;
+use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, ScanOptions};
+use serde::Serialize;
+
+use super::PAGE_NAMES;
+use crate::arguments::parse_prefix;
+use crate::error::Failure;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+A prefix matches whole segments: acme:a matches acme:a and acme:a:b, never acme:ab.
+
+Examples:
+  cubbyhole namespaces acme
+  cubbyhole namespaces acme:agent-7 --long";
+
+/// List the namespaces under a prefix that hold at least one live entry
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Namespaces {
+    /// Which: a tenant and segments, as in acme:agent-7
+    #[arg(value_parser = parse_prefix)]
+    prefix: NamespacePrefix,
+    /// Before each name: its own live entries and their bytes (reads every key)
+    #[arg(long)]
+    long: bool,
+    /// Raw names, each ended by NUL
+    #[arg(short = '0', long = "null", conflicts_with_all = ["long", "json"])]
+    null: bool,
+}
+
+#[derive(Serialize)]
+struct NamespaceLine<'a> {
+    namespace: &'a Namespace,
+    #[serde(flatten)]
+    counts: Option<Counts>,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    entries: u64,
+    bytes: Option<u64>,
+}
+
+impl Namespaces {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let store = session.open().await?;
+        let mut after: Option<Namespace> = None;
+        loop {
+            let page = store
+                .scan_namespaces(&session.ctx, &self.prefix, after.as_ref(), PAGE_NAMES)
+                .await?;
+            for namespace in &page.items {
+                let counts = match self.long {
+                    true => Some(count(&*store, &session.ctx, namespace).await?),
+                    false => None,
+                };
+                self.show(namespace, counts, session)?;
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn show(
+        &self,
+        namespace: &Namespace,
+        counts: Option<Counts>,
+        session: &mut Session,
+    ) -> Result<(), Failure> {
+        let out = &mut session.out;
+        if out.json() {
+            return out.object(&NamespaceLine { namespace, counts });
+        }
+        if self.null {
+            out.raw(namespace.as_str().as_bytes())?;
+            return out.raw(b"\0");
+        }
+        match counts {
+            None => out.line(namespace.as_str()),
+            Some(Counts { entries, bytes }) => {
+                let bytes = bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+                out.line(&format!("{entries:>8}  {bytes:>12}  {}", namespace.as_str()))
+            }
+        }
+    }
+}
+
+/// Counts one namespace alone: `usage` would count the namespaces beneath it too.
+async fn count(
+    store: &dyn Backend,
+    ctx: &ExecutionContext,
+    namespace: &Namespace,
+) -> Result<Counts, Failure> {
+    let mut counts = Counts { entries: 0, bytes: Some(0) };
+    let mut options = ScanOptions::new().keys_only().with_limit(PAGE_NAMES);
+    loop {
+        let page = store.scan(ctx, namespace, options.clone()).await?;
+        for item in &page.items {
+            counts.entries += 1;
+            counts.bytes = counts
+                .bytes
+                .zip(item.value_bytes)
+                .map(|(sum, value)| sum + item.key.len() as u64 + value);
+        }
+        match page.next {
+            Some(next) => options = options.with_after(next),
+            None => return Ok(counts),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `tenants`: who has data in the store.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::PAGE_NAMES;
+use crate::error::Failure;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+A name is shown as it stands at the head of a namespace: `:` as `\\:` and `\\` as `\\\\`.
+
+Example:
+  cubbyhole tenants";
+
+/// List the tenants that hold at least one live entry
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Tenants {
+    /// Raw names, each ended by NUL
+    #[arg(short = '0', long = "null", conflicts_with = "json")]
+    null: bool,
+}
+
+#[derive(Serialize)]
+struct TenantLine<'a> {
+    tenant: &'a str,
+}
+
+impl Tenants {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let store = session.open().await?;
+        let mut after = None;
+        loop {
+            let page = store.scan_tenants(&session.ctx, after.as_ref(), PAGE_NAMES).await?;
+            for tenant in &page.items {
+                if session.out.json() {
+                    session.out.object(&TenantLine { tenant: tenant.as_str() })?;
+                } else if self.null {
+                    session.out.raw(tenant.as_rendered().as_bytes())?;
+                    session.out.raw(b"\0")?;
+                } else {
+                    session.out.line(tenant.as_rendered())?;
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `touch`: sets when an entry expires.
+
+use std::time::Duration;
+
+use clap::Args;
+use cubbyhole::{Expiry, Namespace};
+use serde::Serialize;
+
+use super::not_found;
+use crate::arguments::{parse_duration, parse_key, parse_namespace};
+use crate::error::Failure;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  cubbyhole touch acme:sessions s-1 --ttl 30m
+  cubbyhole touch acme:sessions s-1 --persist";
+
+/// Set a new TTL, or none, without rewriting the value
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Touch {
+    /// Where: a tenant and its segments, as in acme:agent-7
+    #[arg(value_parser = parse_namespace)]
+    namespace: Namespace,
+    /// The key; one that begins with `-` goes after `--`
+    #[arg(value_parser = parse_key)]
+    key: String,
+    /// Expire that long from now: 90s, 1h30m, 7d
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(required_unless_present = "persist", conflicts_with = "persist")]
+    ttl: Option<Duration>,
+    /// Never expire
+    #[arg(long)]
+    persist: bool,
+}
+
+#[derive(Serialize)]
+struct Touched {
+    touched: bool,
+}
+
+impl Touch {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let expiry = self.ttl.map_or(Expiry::Never, Expiry::After);
+        expiry.check()?;
+        let store = session.open().await?;
+        if !store.touch(&session.ctx, &self.namespace, &self.key, expiry).await? {
+            return Err(not_found(&self.namespace, &self.key));
+        }
+        if session.out.json() {
+            session.out.object(&Touched { touched: true })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! The one writer to standard output and standard error.
+//!
+//! Data goes to stdout and nothing else does; messages and errors go to stderr.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+use crate::error::Failure;
+
+const BUFFER_BYTES: usize = 64 * 1024;
+
+pub(crate) struct Output {
+    json: bool,
+    data: Box<dyn Write + Send + Sync>,
+    messages: Box<dyn Write + Send + Sync>,
+    data_on_terminal: bool,
+    messages_on_terminal: bool,
+}
+
+impl Output {
+    /// Writes to the process's own stdout and stderr.
+    pub(crate) fn standard(json: bool) -> Self {
+        Self {
+            json,
+            data: Box::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
+            messages: Box::new(io::stderr()),
+            data_on_terminal: io::stdout().is_terminal(),
+            messages_on_terminal: io::stderr().is_terminal(),
+        }
+    }
+
+    /// Writes data and messages, in the order in which they come, to memory.
+    pub(crate) fn captured() -> (Self, Capture) {
+        let capture = Capture::default();
+        let out = Self {
+            json: false,
+            data: Box::new(capture.clone()),
+            messages: Box::new(capture.clone()),
+            data_on_terminal: false,
+            messages_on_terminal: false,
+        };
+        (out, capture)
+    }
+
+    /// Whether the caller asked for JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    pub(crate) fn data_on_terminal(&self) -> bool {
+        self.data_on_terminal
+    }
+
+    pub(crate) fn messages_on_terminal(&self) -> bool {
+        self.messages_on_terminal
+    }
+
+    /// Writes bytes as they are to stdout.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.data.write_all(bytes).map_err(data_failure)
+    }
+
+    /// Writes one line of text to stdout, control characters escaped.
+    pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
+        self.raw(escape(text).as_bytes())?;
+        self.raw(b"\n")
+    }
+
+    /// Writes one JSON object as a line to stdout.
+    pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.data, object)
+            .map_err(|error| data_failure(error.into()))?;
+        self.raw(b"\n")
+    }
+
+    /// Makes what was written visible.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        self.data.flush().map_err(data_failure)
+    }
+
+    /// Tells a person what was done, on stderr. With `--json` stdout tells it, and stderr carries
+    /// errors only.
+    pub(crate) fn note(&mut self, text: &str) {
+        if !self.json {
+            self.message(text);
+        }
+    }
+
+    /// Reports something that went wrong and does not end the command.
+    pub(crate) fn complain(&mut self, kind: &str, text: &str) {
+        if self.json {
+            let error = JsonError { error: ErrorObject { kind, message: text } };
+            let line = serde_json::to_string(&error).unwrap_or_default();
+            self.message(&line);
+        } else {
+            self.message(&format!("cubbyhole: {text}"));
+        }
+    }
+
+    /// Ends the command: flushes, reports a failure, and answers the exit code.
+    pub(crate) fn conclude(&mut self, outcome: Result<(), Failure>, signal: Option<u8>) -> u8 {
+        // A failed command may have written data before; that its output cannot be flushed either
+        // is then the lesser news.
+        let outcome = match outcome {
+            Ok(()) => self.flush(),
+            Err(failure) => {
+                drop(self.flush());
+                Err(failure)
+            }
+        };
+        match outcome {
+            Ok(()) => 0,
+            Err(Failure::ClosedPipe) => 0,
+            Err(failure) => {
+                self.complain(failure.kind(), &failure.message());
+                failure.exit_code(signal)
+            }
+        }
+    }
+
+    fn message(&mut self, text: &str) {
+        // Data first, so that both stand in order on a terminal. Nobody can be told that stderr
+        // itself does not work.
+        drop(self.data.flush());
+        let mut line = escape(text);
+        line.push('\n');
+        drop(self.messages.write_all(line.as_bytes()));
+    }
+}
+
+#[derive(Serialize)]
+struct JsonError<'a> {
+    error: ErrorObject<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    kind: &'a str,
+    message: &'a str,
+}
+
+fn data_failure(error: io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure::ClosedPipe;
+    }
+    Failure::io("standard output could not be written", error)
+}
+
+/// What [`Output::captured`] wrote.
+#[derive(Clone, Default)]
+pub(crate) struct Capture(Arc<Mutex<Vec<u8>>>);
+
+impl Capture {
+    pub(crate) fn take(&self) -> String {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Write for Capture {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Text as a listing shows it: what would move the cursor, break the line or turn the direction of
+/// reading stands as an escape. A `\` stays as it is, so that other names can be copied.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_control() && c.is_ascii() => {
+                push(&mut out, format_args!("\\x{:02x}", u32::from(c)));
+            }
+            c if c.is_control() || disguises(c) => {
+                push(&mut out, format_args!("\\u{{{:x}}}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn push(out: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+/// Line separators and the controls of text direction, which can make one name look like another.
+fn disguises(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A value as a listing shows it: text escaped, other bytes as `\xNN`.
+pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(&escape(chunk.valid()));
+        for byte in chunk.invalid() {
+            push(&mut out, format_args!("\\x{byte:02x}"));
+        }
+    }
+    out
+}
+
+/// `1 entry`, `2 entries`.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Bytes as a person reads them.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut scaled = bytes;
+    let mut unit = 0;
+    while scaled >= 1024 * 1024 && unit + 1 < UNITS.len() {
+        scaled /= 1024;
+        unit += 1;
+    }
+    let tenths = u128::from(scaled) * 10 / 1024;
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped_and_nothing_else() {
+        assert_eq!(escape("a\nb\tc\u{1b}[2J\u{9b}\0"), r"a\nb\tc\x1b[2J\u{9b}\x00");
+        assert_eq!(escape("\u{202e}abc"), r"\u{202e}abc");
+        for text in ["plain", r"a\b", "%*?", "مرحبا", "👩‍👩‍👧", "e\u{301}"] {
+            assert_eq!(escape(text), text);
+        }
+        assert_eq!(escape_bytes(b"ok\xff\n"), r"ok\xff\n");
+    }
+
+    #[test]
+    fn bytes_are_scaled() {
+        for (bytes, shown) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB")]
+        {
+            assert_eq!(human_bytes(bytes), shown);
+        }
+        assert!(human_bytes(u64::MAX).ends_with(" TiB"));
+    }
+}

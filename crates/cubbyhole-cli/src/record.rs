@@ -1,0 +1,284 @@
+//! One line of an export: an entry as JSON, so that export, then import, gives identical bytes.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use cubbyhole::{Bytes, EntryMeta, Namespace, Timestamp, Version, limits};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+/// An entry as an export and `--json` show it.
+#[derive(Debug, Serialize)]
+pub(crate) struct EntryLine<'a> {
+    namespace: &'a Namespace,
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+impl<'a> EntryLine<'a> {
+    /// The name alone.
+    pub(crate) fn new(namespace: &'a Namespace, key: &'a str) -> Self {
+        Self {
+            namespace,
+            key,
+            value: None,
+            value_base64: None,
+            expires_at: None,
+            version: None,
+            created_at: None,
+            updated_at: None,
+            bytes: None,
+        }
+    }
+
+    pub(crate) fn with_value(mut self, value: &'a [u8]) -> Self {
+        self.value = embeddable(value);
+        self.value_base64 = self.value.is_none().then(|| BASE64.encode(value));
+        self
+    }
+
+    pub(crate) fn with_expiry(mut self, expires_at: Option<Timestamp>) -> Self {
+        self.expires_at = expires_at;
+        self
+    }
+
+    pub(crate) fn with_meta(mut self, meta: &EntryMeta) -> Self {
+        self.version = Some(meta.version);
+        self.created_at = Some(meta.created_at);
+        self.updated_at = Some(meta.updated_at);
+        self.with_expiry(meta.expires_at)
+    }
+
+    pub(crate) fn with_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.bytes = bytes;
+        self
+    }
+}
+
+/// The value as JSON, if its bytes are one line of valid JSON without outer white space: only then
+/// does a reader get back the same bytes.
+fn embeddable(value: &[u8]) -> Option<&RawValue> {
+    // A carriage return is white space to JSON and the end of a line to many tools.
+    if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        return None;
+    }
+    let raw: &RawValue = serde_json::from_slice(value).ok()?;
+    (raw.get().len() == value.len()).then_some(raw)
+}
+
+/// Base64, for showing a value that is no text.
+pub(crate) fn to_base64(value: &[u8]) -> String {
+    BASE64.encode(value)
+}
+
+/// An entry as read from a line.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) namespace: Namespace,
+    pub(crate) key: String,
+    pub(crate) value: Bytes,
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+// Unknown fields are refused: a misspelt `expires_at` must not make an entry permanent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadLine<'a> {
+    namespace: Namespace,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    value: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    value_base64: Option<Cow<'a, str>>,
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+    // What `get --json` and `list --json` add. The store draws its own anew.
+    #[serde(default, rename = "version")]
+    _version: serde::de::IgnoredAny,
+    #[serde(default, rename = "created_at")]
+    _created_at: serde::de::IgnoredAny,
+    #[serde(default, rename = "updated_at")]
+    _updated_at: serde::de::IgnoredAny,
+    #[serde(default, rename = "bytes")]
+    _bytes: serde::de::IgnoredAny,
+}
+
+/// `"value":null` is the value `null`, which `Option` alone would take for no value.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+impl Record {
+    /// Reads one line, with or without its end; `None` for a line of white space.
+    pub(crate) fn parse(line: &[u8]) -> Result<Option<Self>, String> {
+        let text = std::str::from_utf8(line)
+            .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
+        // Without its end, or serde counts an error at the end to the next line.
+        let text = text.trim_end_matches(['\n', '\r', ' ', '\t']);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        // serde would take an array of the fields in order too.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err("not a JSON object".to_owned());
+        }
+        let read: ReadLine<'_> = serde_json::from_str(text).map_err(|error| reason(&error))?;
+        let value = match (read.value, read.value_base64) {
+            (Some(raw), None) => Bytes::copy_from_slice(raw.get().as_bytes()),
+            (None, Some(text)) => BASE64
+                .decode(text.as_bytes())
+                .map(Bytes::from)
+                .map_err(|_| "`value_base64` is not base64 with padding".to_owned())?,
+            (Some(_), Some(_)) => return Err("both `value` and `value_base64`".to_owned()),
+            (None, None) => return Err("neither `value` nor `value_base64`".to_owned()),
+        };
+        limits::check_key(&read.key)
+            .and_then(|()| limits::check_value_bytes(value.len(), limits::DEFAULT_MAX_VALUE_BYTES))
+            .map_err(|error| error.message().to_owned())?;
+        Ok(Some(Self {
+            namespace: read.namespace,
+            key: read.key.into_owned(),
+            value,
+            expires_at: read.expires_at,
+        }))
+    }
+}
+
+/// What serde says, without its line number: to it each line is the first.
+fn reason(error: &serde_json::Error) -> String {
+    const LONGEST: usize = 200;
+    let mut text = error.to_string().replace(" at line 1 column ", " at column ");
+    if let Some((at, _)) = text.char_indices().nth(LONGEST) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(value: &[u8]) -> String {
+        let namespace = Namespace::parse("acme:a").unwrap();
+        serde_json::to_string(&EntryLine::new(&namespace, "k").with_value(value)).unwrap()
+    }
+
+    fn refused(line: &str) -> String {
+        Record::parse(line.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn any_bytes_come_back() {
+        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        let values: &[&[u8]] = &[
+            b"null",
+            b"{\"a\" :  [1,2.50,1e999]}",
+            b"\"\\ud800\"",
+            b" 1",
+            b"1 ",
+            b"{\n}",
+            b"[1,\r2]",
+            b"",
+            b"\xff\x00",
+            b"text",
+            b"\xef\xbb\xbf1",
+            b"{\"a\":1,\"a\":2}",
+            b"1 2",
+            deep.as_bytes(),
+        ];
+        for value in values {
+            let line = written(value);
+            assert!(!line.contains('\n'));
+            let record = Record::parse(line.as_bytes()).unwrap().unwrap();
+            assert_eq!(record.value, value, "{line:.100}");
+        }
+    }
+
+    #[test]
+    fn only_one_line_of_json_is_embedded() {
+        for value in ["null", "1.50", "\"a\"", "{ \"a\": 1 }"] {
+            assert!(written(value.as_bytes()).contains(&format!("\"value\":{value}")), "{value}");
+        }
+        for value in [" 1", "1\t", "[\n]", "[\r]", "text", ""] {
+            assert!(written(value.as_bytes()).contains("value_base64"), "{value}");
+        }
+    }
+
+    #[test]
+    fn white_space_around_the_value_is_not_stored() {
+        let line = "{ \"namespace\" : [\"a\"], \"key\":\"k\",\t\"value\" :  [ 1 ]  }\r";
+        let record = Record::parse(line.as_bytes()).unwrap().unwrap();
+        assert_eq!(&record.value[..], b"[ 1 ]");
+    }
+
+    #[test]
+    fn null_is_a_value_and_blank_lines_are_none() {
+        let line = br#"{"namespace":["a",""],"key":"","value":null,"expires_at":null}"#;
+        let record = Record::parse(line).unwrap().unwrap();
+        assert_eq!((record.namespace.as_str(), &record.value[..]), ("a:", &b"null"[..]));
+        for blank in ["", " ", "\r", "\t \r"] {
+            assert_eq!(Record::parse(blank.as_bytes()), Ok(None));
+        }
+    }
+
+    #[test]
+    fn what_get_json_shows_can_be_imported() {
+        let namespace = Namespace::parse("a").unwrap();
+        let meta = EntryMeta {
+            version: Version::draw(),
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+            expires_at: Some(Timestamp::MAX),
+        };
+        let line = EntryLine::new(&namespace, "k").with_value(b"1").with_meta(&meta);
+        let text = serde_json::to_string(&line.with_bytes(Some(1))).unwrap();
+        let record = Record::parse(text.as_bytes()).unwrap().unwrap();
+        assert_eq!(record.expires_at, Some(Timestamp::MAX));
+    }
+
+    #[test]
+    fn a_bad_line_is_refused_with_its_reason() {
+        for (line, reason) in [
+            ("{", "EOF"),
+            (r#"[["a"],"k",1]"#, "not a JSON object"),
+            (r#"{"namespace":["a"],"value":1}"#, "missing field `key`"),
+            (r#"{"namespace":["a"],"key":"k"}"#, "neither `value`"),
+            (r#"{"namespace":["a"],"key":"k","value":1,"value_base64":""}"#, "both `value`"),
+            (r#"{"namespace":["a"],"key":"k","value":1,"value":2}"#, "duplicate field `value`"),
+            (
+                r#"{"namespace":["a"],"key":"k","value":1,"expire_at":1}"#,
+                "unknown field `expire_at`",
+            ),
+            (r#"{"namespace":["a"],"key":"k","value":1,"expires_at":"soon"}"#, "RFC 3339"),
+            (r#"{"namespace":["a"],"key":"k","value_base64":"*"}"#, "not base64"),
+            (r#"{"namespace":[],"key":"k","value":1}"#, "tenant"),
+            (r#"{"namespace":[""],"key":"k","value":1}"#, "tenant is empty"),
+            (r#"{"namespace":"a","key":"k","value":1}"#, "invalid type"),
+            (r#"{"namespace":["a"],"key":"\u0000","value":1}"#, "NUL"),
+            (r#"{"namespace":["a"],"key":"\ud800","value":1}"#, "hex escape"),
+            (r#"{"namespace":["a"],"key":"k","value":1} x"#, "trailing"),
+            (r#"{"namespace":["a"],"key":"k","value":01}"#, "column"),
+        ] {
+            let found = refused(line);
+            assert!(found.contains(reason), "{line}: {found}");
+            assert!(!found.contains("line 1"), "{found}");
+        }
+        assert_eq!(Record::parse(b"{\"key\":\"\xff\"}").unwrap_err(), "not UTF-8 at byte 9");
+    }
+}

@@ -1,0 +1,76 @@
+//! What clap answers in place of a command: help, the version, or a usage error.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+
+use crate::error::{EXIT_OTHER, Failure};
+use crate::output::Output;
+
+pub(crate) fn report(error: &clap::Error) -> ExitCode {
+    // Without any argument the help is the better answer; clap then sends it to stderr, as code 2.
+    let help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if help {
+        return match error.print() {
+            Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_OTHER)),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(EXIT_OTHER),
+        };
+    }
+    let failure = Failure::Usage(one_line(&error.render().to_string()));
+    ExitCode::from(Output::standard(wants_json()).conclude(Err(failure), None))
+}
+
+/// clap gives no parsed options with an error: look for the flag itself.
+fn wants_json() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|a| a == "--json")
+}
+
+/// clap's paragraphs (the error, tips, the usage, a pointer to the help) as one line.
+fn one_line(rendered: &str) -> String {
+    let mut message = String::new();
+    let mut usage = None;
+    for line in rendered.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(text) = line.strip_prefix("Usage: ") {
+            usage = Some(text);
+        } else if !line.starts_with("For more information") && usage.is_none() {
+            let line = line.strip_prefix("error: ").unwrap_or(line);
+            if !message.is_empty() {
+                message.push_str(if line.starts_with("tip:") { "; " } else { " " });
+            }
+            message.push_str(line);
+        }
+    }
+    match usage {
+        Some(usage) => format!("{message}; usage: {usage}"),
+        None => format!("{message}; see --help"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        for arguments in [
+            &["cubbyhole", "get", "acme"][..],
+            &["cubbyhole", "get", "acme", "k", "--entyr"],
+            &["cubbyhole", "gte"],
+            &["cubbyhole", "put", "acme", "k", "v", "--ttl", "0s"],
+        ] {
+            let error = Cli::try_parse_from(arguments).unwrap_err();
+            let line = one_line(&error.render().to_string());
+            assert!(!line.contains('\n') && !line.contains("error:"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Real data goes in, and comes out the same: 5,311 questions and answers in 28 languages.
+//!
+//! The file is not part of the repository; where it is not there these tests are reported ignored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use cubbyhole::{ExecutionContext, GetOptions, Namespace, OpenOptions};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tempfile::TempDir;
+
+const ENTRIES: usize = 5311;
+const NAMESPACES: usize = 237;
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+type Case = fn(&Imported) -> Outcome;
+/// The bytes of each value by namespace and key.
+type Contents = BTreeMap<(Namespace, String), String>;
+
+fn main() -> std::process::ExitCode {
+    let arguments = Arguments::from_args();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/dialogs.jsonl");
+    let present = data.is_file();
+    let cases: [(&str, Case); 6] = [
+        ("usage_counts_every_entry", usage_counts_every_entry),
+        ("export_gives_back_the_same", export_gives_back_the_same),
+        ("every_key_is_got_by_its_exact_text", every_key_is_got_by_its_exact_text),
+        ("the_tool_gets_keys_by_their_text", the_tool_gets_keys_by_their_text),
+        ("namespaces_of_english_are_english", namespaces_of_english_are_english),
+        ("importing_twice_changes_versions_only", importing_twice_changes_versions_only),
+    ];
+    let trials = cases.map(|(name, case)| {
+        let data = data.clone();
+        let run = move || {
+            let failed = |error: Box<dyn Error>| Failed::from(error.to_string());
+            case(&Imported::new(data).map_err(failed)?).map_err(failed)
+        };
+        let kind = if present { "" } else { "../shared/data/dialogs.jsonl is not there" };
+        Trial::test(name, run).with_ignored_flag(!present).with_kind(kind)
+    });
+    libtest_mimic::run(&arguments, trials.into()).exit_code()
+}
+
+/// A store of its own with the data in it.
+struct Imported {
+    folder: TempDir,
+    data: PathBuf,
+}
+
+impl Imported {
+    fn new(data: PathBuf) -> Outcome<Self> {
+        let imported = Self { folder: tempfile::tempdir()?, data };
+        imported.import()?;
+        Ok(imported)
+    }
+
+    fn import(&self) -> Outcome {
+        let data = self.data.to_str().ok_or("the path is not UTF-8")?;
+        let told = self.call(&["import", data])?.stderr;
+        let told = String::from_utf8(told)?;
+        let expected = format!("imported {ENTRIES} entries in {NAMESPACES} namespaces in ");
+        check(told.starts_with(&expected) && told.contains("(0 skipped, 0 already expired)"), &told)
+    }
+
+    /// Runs the tool, which must succeed.
+    fn call(&self, arguments: &[&str]) -> Outcome<Output> {
+        let output = Command::new(env!("CARGO_BIN_EXE_cubbyhole"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_remove("CUBBYHOLE_STORE")
+            .stdin(Stdio::null())
+            .output()?;
+        check(output.status.success(), &format!("{arguments:?}: {output:?}"))?;
+        Ok(output)
+    }
+
+    fn stdout(&self, arguments: &[&str]) -> Outcome<String> {
+        Ok(String::from_utf8(self.call(arguments)?.stdout)?)
+    }
+}
+
+fn check(holds: bool, message: &str) -> Outcome {
+    if holds { Ok(()) } else { Err(message.to_owned().into()) }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    namespace: Namespace,
+    key: String,
+    value: Box<RawValue>,
+}
+
+fn contents(text: &str) -> Outcome<Contents> {
+    let mut contents = Contents::new();
+    for line in text.lines() {
+        let Line { namespace, key, value } = serde_json::from_str(line)?;
+        contents.insert((namespace, key), value.get().to_owned());
+    }
+    Ok(contents)
+}
+
+fn expected(imported: &Imported) -> Outcome<Contents> {
+    let contents = contents(&std::fs::read_to_string(&imported.data)?)?;
+    check(contents.len() == ENTRIES, "the data is not what it was")?;
+    Ok(contents)
+}
+
+fn usage_counts_every_entry(imported: &Imported) -> Outcome {
+    let expected = expected(imported)?;
+    let bytes: usize = expected.iter().map(|((_, key), value)| key.len() + value.len()).sum();
+    let usage = imported.stdout(&["usage", "corpus", "--json"])?;
+    let line = format!(
+        "{{\"prefix\":\"corpus\",\"namespaces\":{NAMESPACES},\"entries\":{ENTRIES},\
+         \"bytes\":{bytes},\"expired\":0}}\n"
+    );
+    check(usage == line, &usage)
+}
+
+fn export_gives_back_the_same(imported: &Imported) -> Outcome {
+    let exported = imported.stdout(&["export", "corpus"])?;
+    check(exported.lines().count() == ENTRIES, "another number of lines")?;
+    check(contents(&exported)? == expected(imported)?, "the export differs from the import")
+}
+
+fn every_key_is_got_by_its_exact_text(imported: &Imported) -> Outcome {
+    let expected = expected(imported)?;
+    let url = format!("redb:{}", imported.folder.path().join("cubbyhole.redb").display());
+    // Through the library: 5,311 processes would take minutes.
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let ctx = ExecutionContext::new();
+        let store = OpenOptions::new().create(false).open(&ctx, &url).await?;
+        for ((namespace, key), value) in &expected {
+            let entry = store.get_entry(&ctx, namespace, key, GetOptions::new()).await?;
+            let got = entry.ok_or_else(|| format!("{namespace} {key} is not there"))?.value;
+            check(got == value.as_bytes(), &format!("{namespace} {key} has another value"))?;
+        }
+        store.close(&ctx).await?;
+        Ok(())
+    })
+}
+
+fn the_tool_gets_keys_by_their_text(imported: &Imported) -> Outcome {
+    let hostile = |key: &str| key.contains(['%', '"', ':', '*', '\'']) || key.starts_with('-');
+    let expected = expected(imported)?;
+    let picked: Vec<_> = expected.iter().filter(|((_, key), _)| hostile(key)).take(40).collect();
+    check(picked.len() == 40, "the data has fewer such keys")?;
+    for ((namespace, key), value) in picked {
+        let got = imported.stdout(&["get", "--", namespace.as_str(), key])?;
+        check(&got == value, &format!("{namespace} {key}: {got}"))?;
+    }
+    Ok(())
+}
+
+fn namespaces_of_english_are_english(imported: &Imported) -> Outcome {
+    let expected: BTreeSet<String> = expected(imported)?
+        .into_keys()
+        .filter(|(namespace, _)| namespace.segments().next().as_deref() == Some("english"))
+        .map(|(namespace, _)| namespace.to_string())
+        .collect();
+    check(expected.len() > 1, "there is no English in the data")?;
+    let listed = imported.stdout(&["namespaces", "corpus:english"])?;
+    let lines: Vec<&str> = listed.lines().collect();
+    check(lines == expected.iter().collect::<Vec<_>>(), &listed)
+}
+
+fn importing_twice_changes_versions_only(imported: &Imported) -> Outcome {
+    let ask = ["list", "corpus:english:ai", "--values", "--json"];
+    let read = |text: String| -> Outcome<Vec<serde_json::Value>> {
+        Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    };
+    let before = (imported.stdout(&["export", "--all"])?, read(imported.stdout(&ask)?)?);
+    imported.import()?;
+    let after = (imported.stdout(&["export", "--all"])?, read(imported.stdout(&ask)?)?);
+    check(before.0 == after.0, "the contents changed")?;
+    check(!before.1.is_empty() && before.1.len() == after.1.len(), "the listing changed")?;
+    for (before, after) in before.1.iter().zip(&after.1) {
+        check(before["version"] != after["version"], "a version came again")?;
+        check(before["created_at"] == after["created_at"], "created_at changed")?;
+    }
+    Ok(())
+}

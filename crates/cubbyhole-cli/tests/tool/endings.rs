@@ -1,0 +1,124 @@
+//! How a command ends that does not come to its end: signals, deadlines, closed pipes, full disks.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
+use crate::support::{Feeding, Place, Ran, line};
+
+/// Three batches that are stored, and the beginning of a fourth that is still open.
+fn feed_three_and_a_half(feeding: &mut Feeding) {
+    for namespace in ["n1", "n2", "n3"] {
+        feeding.feed(&[line(namespace, "a", "1"), line(namespace, "b", "2")].concat());
+    }
+    feeding.feed(&line("n4", "a", "1"));
+    let mut reported: Vec<String> = (0..3).map(|_| feeding.report()).collect();
+    reported.sort();
+    assert_eq!(reported, ["n1\t2\t2\n", "n2\t2\t4\n", "n3\t2\t6\n"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_leaves_whole_batches_and_says_how_many() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let place = Place::new();
+        let mut feeding = Feeding::start(&place, &[]);
+        feed_three_and_a_half(&mut feeding);
+        feeding.signal(signal);
+        let ran = feeding.end();
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert_eq!(ran.stderr, "cubbyhole: interrupted after 6 entries stored\n");
+        for namespace in ["n1", "n2", "n3"] {
+            assert_eq!(place.ok(&["list", namespace]), "a\nb\n");
+        }
+        assert_eq!(place.ok(&["list", "n4"]), "");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_the_wait_for_a_value() {
+    let place = Place::new();
+    let mut feeding = Feeding::start(&place, &["--json"]);
+    feeding.feed(&[line("a", "k", "1"), line("b", "k", "1")].concat());
+    assert_eq!(feeding.report(), "{\"namespace\":[\"a\"],\"entries\":1,\"last_line\":1}\n");
+    feeding.signal("INT");
+    let ran = feeding.end();
+    assert_eq!((ran.code, ran.error_kind()), (130, "cancelled".to_owned()));
+}
+
+#[test]
+fn a_deadline_ends_a_command_as_code_4() {
+    let place = Place::new();
+    let mut feeding = Feeding::start(&place, &["--timeout", "1s"]);
+    feed_three_and_a_half(&mut feeding);
+    let ran = feeding.end();
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert_eq!(ran.stderr, "cubbyhole: the deadline passed after 6 entries stored\n");
+    place.fails(4, &["list", "n1", "--timeout", "1ns"]);
+    let ran = place.run(&["usage", "n1", "--timeout", "1ns", "--json"]);
+    assert_eq!((ran.code, ran.error_kind()), (4, "deadline_exceeded".to_owned()));
+}
+
+#[test]
+fn a_deadline_ends_the_wait_for_standard_input() {
+    let place = Place::new();
+    let child = place
+        .command(&["put", "acme", "k", "--timeout", "100ms"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap();
+    let stdin = child.stdin.take();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    drop(stdin);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert_eq!(place.files(), [""; 0]);
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let place = Place::new();
+    let key = "k".repeat(200);
+    let input: String = (0..3000).map(|n| line("a", &format!("{n:04}{key}"), "1")).collect();
+    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    for arguments in [&["list", "a"][..], &["export", "--all"], &["list", "a", "--json"]] {
+        let mut child =
+            place.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::with_capacity(512, child.stdout.take().unwrap());
+        let mut first = String::new();
+        stdout.read_line(&mut first).unwrap();
+        assert!(first.contains("0000kkk"), "{first}");
+        drop(stdout);
+        let mut stderr = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "v"]);
+    for arguments in [&["get", "acme", "k"][..], &["export", "acme"], &["usage", "acme"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ran = Ran::of(place.command(arguments).stdout(full).output().unwrap());
+        assert_eq!(ran.code, 6, "{arguments:?}: {ran:?}");
+        assert!(ran.stderr.contains("standard output could not be written"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_store_that_is_open_elsewhere_is_unavailable() {
+    let place = Place::new();
+    let mut feeding = Feeding::start(&place, &[]);
+    feed_three_and_a_half(&mut feeding);
+    let message = place.fails(5, &["list", "n1"]);
+    assert!(message.contains("open in another process"), "{message}");
+    // The end of the input closes the last batch.
+    drop(feeding.child.stdin.take());
+    assert_eq!(feeding.report(), "n4\t1\t7\n");
+    assert_eq!(feeding.end().code, 0);
+    assert_eq!(place.ok(&["list", "n4"]), "a\n");
+}

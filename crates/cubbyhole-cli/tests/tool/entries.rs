@@ -1,0 +1,134 @@
+//! The commands on one entry.
+
+use crate::support::Place;
+
+#[test]
+fn a_value_comes_back_byte_for_byte() {
+    let place = Place::new();
+    let bytes: Vec<u8> = (0..=255).collect();
+    let file = place.write("value.bin", &bytes);
+    assert_eq!(place.ok(&["put", "acme:a", "k", "--file", &file]), "");
+    assert_eq!(place.run(&["get", "acme:a", "k"]).stdout, bytes);
+    assert_eq!(place.run_reading(&["put", "acme:a", "k"], b"from stdin\n").code, 0);
+    assert_eq!(place.ok(&["get", "acme:a", "k"]), "from stdin\n");
+    place.ok(&["put", "acme:a", "k", "-v --json-ish"]);
+    assert_eq!(place.ok(&["get", "acme:a", "k"]), "-v --json-ish");
+    place.ok(&["put", "acme:a", "k", ""]);
+    assert_eq!(place.ok(&["get", "acme:a", "k"]), "");
+}
+
+#[test]
+fn hostile_names_are_plain_text() {
+    let place = Place::new();
+    let keys = ["-k", "--json", "a\nb", "👩‍👩‍👧", "%", "_", "*", "", "\u{202e}x", "a\\b", "'\""];
+    for key in keys {
+        place.ok(&["put", "--", "acme:a", key, key]);
+    }
+    for key in keys {
+        assert_eq!(place.ok(&["get", "--", "acme:a", key]), key);
+    }
+    let mut sorted = keys.to_vec();
+    sorted.sort_unstable();
+    let listed = place.ok(&["list", "acme:a", "-0"]);
+    assert_eq!(listed, sorted.iter().map(|key| format!("{key}\0")).collect::<String>());
+    let listed = place.ok(&["list", "acme:a"]);
+    assert_eq!(listed.lines().count(), keys.len());
+    assert!(listed.contains("a\\nb\n") && listed.contains("\\u{202e}x\n"), "{listed}");
+    assert_eq!(place.ok(&["list", "acme:a", "--prefix", "%"]), "%\n");
+    place.ok(&["put", r"a\:b:c\\d:", "k", "v"]);
+    assert_eq!(place.ok(&["namespaces", r"a\:b"]), "a\\:b:c\\\\d:\n");
+    assert_eq!(place.json(&["tenants"])[0]["tenant"], "a:b");
+}
+
+#[test]
+fn conditions_hold_and_conflicts_are_code_3() {
+    let place = Place::new();
+    let version = place.json(&["put", "acme", "k", "1", "--if-absent"])[0]["version"].clone();
+    let version = version.as_str().unwrap();
+    assert!(place.fails(3, &["put", "acme", "k", "2", "--if-absent"]).contains(version));
+    place.ok(&["put", "acme", "k", "2", "--if-version", version]);
+    place.fails(3, &["put", "acme", "k", "3", "--if-version", version]);
+    place.fails(3, &["delete", "acme", "k", "--if-version", version]);
+    assert_eq!(place.ok(&["get", "acme", "k"]), "2");
+    let ran = place.run(&["put", "acme", "k", "3", "--if-absent", "--json"]);
+    assert_eq!((ran.code, ran.error_kind()), (3, "conflict".to_owned()));
+}
+
+#[test]
+fn what_is_not_there_is_code_1() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "v"]);
+    for command in ["get", "take", "delete"] {
+        assert!(place.fails(1, &[command, "acme", "no"]).contains("`no`"));
+    }
+    place.fails(1, &["touch", "acme", "no", "--persist"]);
+    let ran = place.run(&["--json", "get", "acme", "no"]);
+    assert_eq!((ran.code, ran.error_kind()), (1, "not_found".to_owned()));
+    // A prefix of the tenant's name is another tenant.
+    place.fails(1, &["get", "acm", "k"]);
+}
+
+#[test]
+fn take_and_delete_remove() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "a", "1"]);
+    place.ok(&["put", "acme", "b", "2"]);
+    assert_eq!(place.ok(&["take", "acme", "a"]), "1");
+    place.fails(1, &["take", "acme", "a"]);
+    assert_eq!(place.json(&["delete", "acme", "b"])[0].to_string(), r#"{"deleted":true}"#);
+    assert_eq!(place.ok(&["list", "acme"]), "");
+}
+
+#[test]
+fn an_entry_shows_its_times() {
+    let place = Place::new();
+    place.ok(&["put", "acme:a", "k", "{\"n\": 1.50}", "--ttl", "1h30m", "--json-value"]);
+    let entry = place.json(&["get", "acme:a", "k"]).remove(0);
+    let fields: Vec<&String> = entry.as_object().unwrap().keys().collect();
+    let expected =
+        ["created_at", "expires_at", "key", "namespace", "updated_at", "value", "version"];
+    assert_eq!(fields, expected);
+    assert_eq!(entry["namespace"], serde_json::json!(["acme", "a"]));
+    assert!(place.ok(&["get", "acme:a", "k", "--json"]).contains("\"value\":{\"n\": 1.50},"));
+    let shown = place.ok(&["get", "acme:a", "k", "--entry"]);
+    for part in [
+        format!("version     {}\n", entry["version"].as_str().unwrap()),
+        format!("created_at  {}\n", entry["created_at"].as_str().unwrap()),
+        format!("expires_at  {}\n", entry["expires_at"].as_str().unwrap()),
+        "bytes       11\nvalue       {\"n\": 1.50}\n".to_owned(),
+    ] {
+        assert!(shown.contains(&part), "{shown}");
+    }
+    place.ok(&["touch", "acme:a", "k", "--persist"]);
+    let after = place.json(&["get", "acme:a", "k"]).remove(0);
+    assert_eq!(after.get("expires_at"), None);
+    assert_eq!(after["version"], entry["version"]);
+    assert_eq!(place.json(&["touch", "acme:a", "k", "--ttl", "7d"])[0]["touched"], true);
+    assert!(place.json(&["get", "acme:a", "k"])[0].get("expires_at").is_some());
+}
+
+#[test]
+fn expired_entries_are_gone_and_can_be_swept() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "v", "--ttl", "1ms"]);
+    place.ok(&["put", "acme", "stays", "v"]);
+    // Each call is a process that opens the file: the millisecond has passed.
+    place.fails(1, &["get", "acme", "k"]);
+    assert_eq!(place.ok(&["list", "acme"]), "stays\n");
+    assert_eq!(place.json(&["usage", "acme"])[0]["expired"], 1);
+    assert_eq!(place.json(&["evict"])[0].to_string(), r#"{"evicted":1}"#);
+    assert_eq!(place.json(&["usage", "acme"])[0]["expired"], 0);
+    assert_eq!(place.run(&["evict"]).stderr, "swept 0 expired entries\n");
+}
+
+#[test]
+fn json_values_are_checked_when_asked() {
+    let place = Place::new();
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for bad in ["{", "nope", "NaN", "1 2", "", deep.as_str()] {
+        place.fails(2, &["put", "acme", "k", bad, "--json-value"]);
+    }
+    assert_eq!(place.files(), [""; 0], "a mistake created a file");
+    place.ok(&["put", "acme", "k", " [1] ", "--json-value"]);
+    assert_eq!(place.ok(&["get", "acme", "k"]), " [1] ");
+}

@@ -1,0 +1,129 @@
+//! Listings, counts, erasure and the care of the store.
+
+use serde_json::json;
+
+use crate::support::{Place, line};
+
+fn furnished() -> Place {
+    let place = Place::new();
+    let input: String = [
+        line("acme", "top", "1"),
+        line("acme\",\"a", "k1", "10"),
+        line("acme\",\"a", "k2", "200"),
+        line("acme\",\"a\",\"deep", "k", "3"),
+        line("acme\",\"ab", "k", "4"),
+        line("acme-2", "k", "5"),
+    ]
+    .concat();
+    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    place
+}
+
+#[test]
+fn namespaces_match_by_whole_segments() {
+    let place = furnished();
+    assert_eq!(place.ok(&["namespaces", "acme:a"]), "acme:a\nacme:a:deep\n");
+    assert_eq!(place.ok(&["namespaces", "acme", "-0"]), "acme\0acme:a\0acme:a:deep\0acme:ab\0");
+    assert_eq!(place.ok(&["tenants"]), "acme\nacme-2\n");
+    assert_eq!(place.ok(&["tenants", "-0"]), "acme\0acme-2\0");
+    assert_eq!(place.ok(&["namespaces", "acm"]), "");
+    assert_eq!(place.json(&["namespaces", "acme:ab"]), [json!({"namespace": ["acme", "ab"]})]);
+}
+
+#[test]
+fn long_listings_count_each_namespace_alone() {
+    let place = furnished();
+    let counted = place.json(&["namespaces", "acme:a", "--long"]);
+    let expected = [
+        json!({"namespace": ["acme", "a"], "entries": 2, "bytes": 9}),
+        json!({"namespace": ["acme", "a", "deep"], "entries": 1, "bytes": 2}),
+    ];
+    assert_eq!(counted, expected);
+    let shown = place.ok(&["namespaces", "acme:a", "--long"]);
+    assert_eq!(shown.lines().next(), Some("       2             9  acme:a"));
+}
+
+#[test]
+fn usage_counts_what_lies_beneath() {
+    let place = furnished();
+    assert_eq!(
+        place.ok(&["usage", "acme:a", "--json"]),
+        "{\"prefix\":\"acme:a\",\"namespaces\":2,\"entries\":3,\"bytes\":11,\"expired\":0}\n"
+    );
+    assert!(place.ok(&["usage", "acme:a"]).contains("entries     3\nbytes       11\n"));
+    assert_eq!(place.json(&["usage", "nobody"])[0]["entries"], 0);
+}
+
+#[test]
+fn lists_are_cut_as_asked() {
+    let place = Place::new();
+    let keys: Vec<String> = (0..2500).map(|number| format!("key-{number:04}")).collect();
+    let input: String = keys.iter().map(|key| line("acme", key, "1")).collect();
+    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    let listed = place.ok(&["list", "acme"]);
+    assert_eq!(listed.lines().collect::<Vec<_>>(), keys);
+    let cut = place.ok(&["list", "acme", "--after", "key-0099", "--limit", "1200"]);
+    assert_eq!(cut.lines().collect::<Vec<_>>(), keys[100..1300]);
+    let cut = place.ok(&["list", "acme", "--prefix", "key-24", "--values", "--limit", "2"]);
+    assert_eq!(cut, "key-2400\t1\nkey-2401\t1\n");
+    assert_eq!(place.ok(&["list", "acme", "--values"]).lines().count(), 2500);
+}
+
+#[test]
+fn lists_show_what_is_asked() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "a\tb\n"]);
+    assert_eq!(place.ok(&["list", "acme", "--values"]), "k\ta\\tb\\n\n");
+    let bare = place.json(&["list", "acme"]).remove(0);
+    assert_eq!((bare.get("value"), bare.get("bytes")), (None, None));
+    let full = place.json(&["list", "acme", "--long", "--values"]).remove(0);
+    assert_eq!((&full["value_base64"], &full["bytes"]), (&json!("YQliCg=="), &json!(4)));
+    assert_eq!(full["version"], bare["version"]);
+    let long = place.ok(&["list", "acme", "--long"]);
+    let fields: Vec<&str> = long.split_whitespace().collect();
+    assert_eq!(fields[1..3], ["never", "4"]);
+    assert_eq!(fields[3..], [bare["version"].as_str().unwrap(), "k"]);
+}
+
+#[test]
+fn erase_asks_first_and_touches_nothing_else() {
+    let place = furnished();
+    let asked = place.fails(2, &["erase", "acme:a"]);
+    assert!(asked.contains("3 entries in 2 namespaces") && asked.contains("--yes"), "{asked}");
+    assert_eq!(place.json(&["erase", "acme:a", "--dry-run", "--yes"])[0]["entries"], 3);
+    assert_eq!(place.json(&["usage", "acme:a"])[0]["entries"], 3);
+    let ran = place.run(&["erase", "acme:a", "--yes"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "erased 3 entries under acme:a\n"));
+    assert_eq!(place.ok(&["namespaces", "acme"]), "acme\nacme:ab\n");
+    let again = place.ok(&["erase", "acme:a", "--yes", "--json"]);
+    assert_eq!(again, "{\"prefix\":\"acme:a\",\"removed\":0}\n");
+}
+
+#[test]
+fn the_store_can_be_looked_after() {
+    let place = furnished();
+    let value = format!("\"{}\"", "x".repeat(1000));
+    let input: String = (0..2000).map(|n| line("gone", &n.to_string(), &value)).collect();
+    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    place.ok(&["erase", "gone", "--yes"]);
+    let compaction = place.json(&["compact"]).remove(0);
+    let bytes = ["bytes_before", "bytes_after"].map(|name| compaction[name].as_u64().unwrap());
+    assert!(bytes[1] < bytes[0] / 2, "{compaction}");
+    assert_eq!(place.ok(&["get", "acme", "top"]), "1");
+    assert!(place.run(&["compact"]).stderr.starts_with("compacted from "));
+    assert_eq!(place.json(&["migrate"]), [json!({"done": []})]);
+    let diagnosis = place.json(&["doctor"]).remove(0);
+    assert_eq!(diagnosis["verdict"], "ok");
+    assert!(diagnosis["checks"].as_array().is_some_and(|checks| !checks.is_empty()));
+    assert!(place.ok(&["doctor"]).starts_with("ok "));
+}
+
+#[test]
+fn a_file_that_is_no_store_is_a_problem() {
+    let place = Place::new();
+    place.write("cubbyhole.redb", "not a store at all");
+    assert_ne!(place.run(&["list", "acme"]).code, 0);
+    let ran = place.run(&["doctor"]);
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(String::from_utf8(ran.stdout).unwrap().contains("problem"));
+}

@@ -1,0 +1,167 @@
+//! A folder with a store in it, and how to call the tool there.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) struct Place {
+    folder: TempDir,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        std::fs::write(self.path(name), contents).unwrap();
+        name.to_owned()
+    }
+
+    /// The names of what is in the folder.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<String> =
+            files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// The tool in this folder, on its default store, with nothing to read.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cubbyhole"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_remove("CUBBYHOLE_STORE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).output().unwrap())
+    }
+
+    pub(crate) fn run_reading(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        std::fs::write(self.path(".input"), input).unwrap();
+        let input = File::open(self.path(".input")).unwrap();
+        std::fs::remove_file(self.path(".input")).unwrap();
+        Ran::of(self.command(arguments).stdin(input).output().unwrap())
+    }
+
+    /// Runs what must succeed; its stdout.
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    }
+
+    /// Runs what must succeed and answer with JSON lines.
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        let out = self.ok(&[arguments, &["--json"]].concat());
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Runs what must fail; its one line on stderr.
+    #[track_caller]
+    pub(crate) fn fails(&self, code: i32, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+        assert!(ran.stderr.starts_with("cubbyhole: "), "{ran:?}");
+        ran.stderr
+    }
+}
+
+impl Ran {
+    pub(crate) fn of(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: output.stdout,
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The kind of the one JSON error on stderr.
+    #[track_caller]
+    pub(crate) fn error_kind(&self) -> String {
+        let error: Value = serde_json::from_str(&self.stderr).unwrap();
+        let object = error.as_object().unwrap();
+        assert_eq!(object.len(), 1);
+        let inner = object["error"].as_object().unwrap();
+        assert_eq!(inner.keys().collect::<Vec<_>>(), ["kind", "message"]);
+        inner["kind"].as_str().unwrap().to_owned()
+    }
+}
+
+/// One line of an import.
+pub(crate) fn line(namespace: &str, key: &str, value: &str) -> String {
+    let key = Value::from(key);
+    format!("{{\"namespace\":[\"{namespace}\"],\"key\":{key},\"value\":{value}}}\n")
+}
+
+/// An import that is fed by hand and reports its batches.
+pub(crate) struct Feeding {
+    pub(crate) child: Child,
+    pub(crate) reports: BufReader<ChildStdout>,
+}
+
+impl Feeding {
+    pub(crate) fn start(place: &Place, options: &[&str]) -> Self {
+        let arguments = [&["import", "--report-batches"], options].concat();
+        let mut child = place
+            .command(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let reports = BufReader::new(child.stdout.take().unwrap());
+        Self { child, reports }
+    }
+
+    pub(crate) fn feed(&mut self, text: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits for the next report.
+    pub(crate) fn report(&mut self) -> String {
+        let mut report = String::new();
+        self.reports.read_line(&mut report).unwrap();
+        report
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.child.id())])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end, with the input still open.
+    pub(crate) fn end(mut self) -> Ran {
+        let stdin = self.child.stdin.take();
+        let output = self.child.wait_with_output().unwrap();
+        drop(stdin);
+        Ran::of(output)
+    }
+}

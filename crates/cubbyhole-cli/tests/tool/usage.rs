@@ -1,0 +1,123 @@
+//! The command line itself: mistakes, help, and which store it is.
+
+use crate::support::{Place, Ran};
+
+#[test]
+fn a_mistake_is_code_2_and_one_line() {
+    let place = Place::new();
+    for arguments in [
+        &["get", "acme"][..],
+        &["get", "", "k"],
+        &["get", ":a", "k"],
+        &["get", r"a\x", "k"],
+        &["get", "acme", "k", "--nonsense"],
+        &["nonsense"],
+        &["put", "acme", "k", "v", "--ttl", "0s"],
+        &["put", "acme", "k", "v", "--ttl", "soon"],
+        &["put", "acme", "k", "v", "--ttl", "9000y"],
+        &["put", "acme", "k", "v", "--file", "f"],
+        &["put", "acme", "k", "v", "--if-absent", "--if-version", "x"],
+        &["put", "acme", "k", "--file", "no-such-file"],
+        &["touch", "acme", "k"],
+        &["touch", "acme", "k", "--ttl", "1s", "--persist"],
+        &["list", "acme", "--limit", "0"],
+        &["export"],
+        &["export", "--all", "a", "b"],
+        &["import", "no-such-file"],
+        &["import", "."],
+        &["completions", "tcl"],
+        &["--timeout", "0s", "tenants"],
+        &["tenants", "--store", "nonsense"],
+        &["tenants", "--store", ""],
+        &["demo", "--store", "memory:"],
+        &["get", "acme", &"k".repeat(1025)],
+    ] {
+        place.fails(2, arguments);
+    }
+    assert_eq!(place.files(), [""; 0], "a mistake created a file");
+}
+
+#[test]
+fn mistakes_are_json_when_asked() {
+    let place = Place::new();
+    for arguments in [
+        &["--json", "get", "acme"][..],
+        &["get", "--json"],
+        &["--json"],
+        &["list", "acme", "-0", "--json"],
+        &["demo", "--json"],
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!((ran.code, ran.error_kind()), (2, "invalid_argument".to_owned()));
+    }
+}
+
+#[test]
+fn globals_stand_before_or_after() {
+    let place = Place::new();
+    place.ok(&["--store", "redb:a.redb", "put", "acme", "k", "v"]);
+    assert_eq!(place.ok(&["get", "acme", "k", "--store", "redb:a.redb", "--timeout", "1m"]), "v");
+    assert_eq!(place.files(), ["a.redb"]);
+}
+
+#[test]
+fn the_environment_names_the_store_and_the_option_wins() {
+    let place = Place::new();
+    let run = |url: &str, arguments: &[&str]| {
+        Ran::of(place.command(arguments).env("CUBBYHOLE_STORE", url).output().unwrap())
+    };
+    assert_eq!(run("redb:env.redb", &["put", "acme", "k", "v"]).code, 0);
+    assert_eq!(run("redb:env.redb", &["get", "acme", "k"]).stdout, b"v");
+    assert_eq!(run("redb:x.redb", &["get", "acme", "k", "--store", "redb:env.redb"]).stdout, b"v");
+    assert_eq!(place.files(), ["env.redb"]);
+    // Empty is as if it were not set.
+    assert!(run("", &["get", "acme", "k"]).stderr.contains("cubbyhole.redb"));
+    let ran = run("postgres://u:s3cret@h/db", &["get", "acme", "k"]);
+    assert_eq!(ran.code, 6);
+    assert!(!ran.stderr.contains("s3cret"), "{ran:?}");
+    assert!(!run("redis://:s3cret@h", &["--help"]).stdout.windows(6).any(|w| w == b"s3cret"));
+}
+
+#[test]
+fn only_what_writes_creates_the_store() {
+    let place = Place::new();
+    for arguments in [
+        &["get", "acme", "k"][..],
+        &["take", "acme", "k"],
+        &["delete", "acme", "k"],
+        &["touch", "acme", "k", "--persist"],
+        &["list", "acme"],
+        &["tenants"],
+        &["namespaces", "acme"],
+        &["usage", "acme"],
+        &["erase", "acme", "--yes"],
+        &["evict"],
+        &["export", "acme"],
+        &["export", "--all", "out.jsonl"],
+        &["migrate"],
+        &["compact"],
+        &["put", "acme", "k", "v", "--if-version", "01890000-0000-7000-8000-000000000000"],
+    ] {
+        let message = place.fails(5, arguments);
+        assert!(message.contains("there is no store at cubbyhole.redb"), "{message}");
+        assert!(message.contains("--store"), "{message}");
+    }
+    assert_eq!(place.run(&["doctor"]).code, 5);
+    assert_eq!(place.run(&["--json", "tenants"]).error_kind(), "unavailable");
+    assert_eq!(place.files(), [""; 0]);
+    place.ok(&["put", "acme", "k", "v"]);
+    assert_eq!(place.files(), ["cubbyhole.redb"]);
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let place = Place::new();
+    assert!(place.ok(&["--version"]).starts_with("cubbyhole 0."));
+    assert!(place.ok(&["--help"]).contains("Exit codes"));
+    assert!(place.ok(&["import", "--help"]).contains("Examples:"));
+    let bare = place.run(&[]);
+    assert!(bare.code == 2 && bare.stdout.is_empty() && bare.stderr.contains("Usage"), "{bare:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(place.ok(&["completions", shell]).contains("namespaces"));
+    }
+}
