@@ -270,13 +270,14 @@ impl Worker {
     /// Waits for the next message. A relaxed store flushes when it has waited long enough.
     fn next(&mut self, receiver: &Receiver<Message>) -> Option<Message> {
         if let Some(due) = self.flush_due {
-            match receiver.recv_timeout(due.saturating_duration_since(now())) {
-                Ok(message) => return Some(message),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    // A failure shows at the next write, which then opens the file anew.
-                    let _ = self.flush();
-                }
+            let received = receiver.recv_timeout(due.saturating_duration_since(now()));
+            if now() >= due {
+                // Before what was received, or a busy queue would put it off for ever. A failure
+                // shows at the next write, which then opens the file anew.
+                let _ = self.flush();
+            }
+            if !matches!(received, Err(RecvTimeoutError::Timeout)) {
+                return received.ok();
             }
         }
         receiver.recv().ok()
@@ -313,8 +314,7 @@ impl Worker {
     }
 
     fn transact(&mut self, group: &mut [Box<dyn Request>], stage: &mut Stage) -> Result<()> {
-        let durable = self.durability == Durability::Immediate
-            || self.flush_due.is_some_and(|due| due <= now());
+        let durable = self.durability == Durability::Immediate;
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let guard = self.file.read();
             let database = guard.as_ref().ok_or_else(|| self.file.absent())?;
@@ -323,9 +323,7 @@ impl Worker {
         match outcome {
             Ok(Ok(committed)) => {
                 self.commits.fetch_add(u64::from(committed), Ordering::Relaxed);
-                if committed && durable {
-                    self.flush_due = None;
-                } else if committed {
+                if committed && !durable {
                     self.flush_due.get_or_insert_with(|| now() + RELAXED_FLUSH_INTERVAL);
                 }
                 Ok(())
