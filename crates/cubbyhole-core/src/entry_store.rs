@@ -58,8 +58,8 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
 
     /// Reads many keys of one namespace, at most
     /// [`MAX_GET_MANY_KEYS`](crate::limits::MAX_GET_MANY_KEYS). The answers stand in the order
-    /// asked, also for a key that is asked twice; each value has its own `Result`, so that one
-    /// unreadable value hides no other.
+    /// asked, also for a key that is asked twice, and are of one instant: a batch is seen whole or
+    /// not at all. Each value has its own `Result`, so that one unreadable value hides no other.
     ///
     /// # Errors
     /// `InvalidArgument` for a bad key or too many; what the backend meets.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::limits::check_key;
 use crate::{
     Batch, Codec, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
     GetOptions, JsonCodec, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
@@ -256,6 +257,8 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Entry<V>>> {
+        // Before the first step, which would name itself in the error.
+        check_key(key).in_operation("take")?;
         // Decoded before it is removed, so that an unreadable value is not lost; removed at the
         // version that was decoded, so that of several takers one gets it.
         loop {

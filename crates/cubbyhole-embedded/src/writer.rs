@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cubbyhole_core::{Clock, Compaction, Error, ExecutionContext, HighWaterClock, Result};
 use redb::Database;
@@ -54,8 +54,17 @@ impl Writer {
         let thread = std::thread::Builder::new().name("cubbyhole-writer".to_owned()).spawn({
             let commits = Arc::clone(&commits);
             move || {
-                let flush_due = None;
-                Worker { file, clock, durability, commits, witnessed, flush_due }.run(&receiver);
+                let worker = Worker {
+                    file,
+                    clock,
+                    durability,
+                    commits,
+                    witnessed,
+                    flush_due: None,
+                    last_group: 0,
+                    last_commit: Duration::ZERO,
+                };
+                worker.run(&receiver);
             }
         });
         let thread = thread.map_err(|error| {
@@ -226,28 +235,15 @@ struct Worker {
     witnessed: Arc<AtomicBool>,
     /// Until when what the relaxed mode holds back must be on disk.
     flush_due: Option<Instant>,
+    /// How large the last group was, and how long its commit took.
+    last_group: usize,
+    last_commit: Duration,
 }
 
 impl Worker {
     fn run(mut self, receiver: &Receiver<Message>) {
         while let Some(message) = self.next(receiver) {
-            let mut group = Vec::new();
-            let mut next = Some(message);
-            // Whatever has queued up goes into one transaction, up to the first other message.
-            let interruption = loop {
-                match next {
-                    Some(Message::Write(request)) => {
-                        if request.claim() {
-                            group.push(request);
-                        }
-                    }
-                    other => break other,
-                }
-                if group.len() == GROUP_LENGTH {
-                    break None;
-                }
-                next = receiver.try_recv().ok();
-            };
+            let (group, interruption) = self.gather(message, receiver);
             if !group.is_empty() {
                 self.commit_group(group);
             }
@@ -283,8 +279,43 @@ impl Worker {
         receiver.recv().ok()
     }
 
+    /// Takes whatever has queued up into one group, up to the first other message.
+    ///
+    /// Callers that were just answered are about to write again, and without a moment's wait every
+    /// second group would be of those that were not in the last one. So it waits until the group
+    /// is as large as the last, for a quarter of what that one's commit took at most.
+    fn gather(
+        &self,
+        first: Message,
+        receiver: &Receiver<Message>,
+    ) -> (Vec<Box<dyn Request>>, Option<Message>) {
+        let mut group = Vec::new();
+        let mut next = Some(first);
+        let mut until = None;
+        let interruption = loop {
+            match next {
+                Some(Message::Write(request)) => group.push(request),
+                other => break other,
+            }
+            if group.len() == GROUP_LENGTH {
+                break None;
+            }
+            next = receiver.try_recv().ok();
+            if next.is_none() && group.len() < self.last_group {
+                let until = *until.get_or_insert_with(|| now() + self.last_commit / 4);
+                next = receiver.recv_timeout(until.saturating_duration_since(now())).ok();
+            }
+        };
+        // Claimed only now: until here a caller can still take its request back.
+        group.retain(|request| request.claim());
+        (group, interruption)
+    }
+
     fn commit_group(&mut self, mut group: Vec<Box<dyn Request>>) {
+        let began = now();
         let failure = self.try_group(&mut group).err();
+        self.last_commit = began.elapsed();
+        self.last_group = group.len();
         for request in group {
             request.answer(failure.as_ref());
         }

@@ -1,0 +1,127 @@
+//! The four required methods and `put`.
+
+use cubbyhole_core::PutOptions;
+
+use crate::case::{Outcome, cases, check_eq};
+use crate::{Sample, World};
+
+cases! {
+    /// `get` answers `None` for a key that was never written.
+    #[case(tenant, core)]
+    async fn an_absent_key_is_none<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        check_eq!(w.get(&ns, "k").await?, None, "nothing was written");
+        w.put(&ns, "other", 1).await?;
+        check_eq!(w.get(&ns, "k").await?, None, "only another key was written");
+        Ok(())
+    }
+
+    /// `get` answers what `put` wrote.
+    #[case(tenant, core)]
+    async fn put_then_get<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        check_eq!(w.get(&ns, "k").await?, Some(V::sample(1)), "the value that was put");
+        check_eq!(w.get(&ns, "k").await?, Some(V::sample(1)), "reading does not consume it");
+        Ok(())
+    }
+
+    /// `put` and `put_with_options` with the default options are the same.
+    #[case(tenant, core)]
+    async fn put_with_default_options_is_put<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&[])?;
+        let options = PutOptions::default();
+        w.store().put_with_options(w.ctx(), &ns, "k", V::sample(1), options).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "put with options");
+        w.put(&ns, "k", 2).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "plain put over it");
+        Ok(())
+    }
+
+    /// A second `put` replaces the value of the first, and only that.
+    #[case(tenant, core)]
+    async fn put_replaces<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "j", 10).await?;
+        for number in 0..5 {
+            w.put(&ns, "k", number).await?;
+            check_eq!(w.number(&ns, "k").await?, Some(number), "the latest value");
+        }
+        check_eq!(w.list(&ns, None).await?, ["j", "k"], "one entry for each key");
+        check_eq!(w.number(&ns, "j").await?, Some(10), "the other key");
+        Ok(())
+    }
+
+    /// Writing the same value again is no mistake.
+    #[case(tenant, core)]
+    async fn the_same_value_can_be_put_again<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        w.put(&ns, "k", 1).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value");
+        Ok(())
+    }
+
+    /// `delete` removes the entry and leaves its neighbours.
+    #[case(tenant, core)]
+    async fn delete_removes_one_entry<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["j", "k", "ka"]).await?;
+        w.delete(&ns, "k").await?;
+        check_eq!(w.get(&ns, "k").await?, None, "the deleted entry");
+        check_eq!(w.list(&ns, None).await?, ["j", "ka"], "its neighbours");
+        Ok(())
+    }
+
+    /// `delete` is idempotent: an absent key is no error, twice neither.
+    #[case(tenant, core)]
+    async fn delete_is_idempotent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["never", "written"])?;
+        w.delete(&ns, "k").await?;
+        w.put(&ns, "k", 1).await?;
+        w.delete(&ns, "k").await?;
+        w.delete(&ns, "k").await?;
+        check_eq!(w.list(&ns, None).await?, Vec::<String>::new(), "nothing is left");
+        Ok(())
+    }
+
+    /// A key that was deleted can be written again.
+    #[case(tenant, core)]
+    async fn a_deleted_key_can_be_written_again<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for number in 0..3 {
+            w.put(&ns, "k", number).await?;
+            check_eq!(w.number(&ns, "k").await?, Some(number), "round {number}");
+            w.delete(&ns, "k").await?;
+            check_eq!(w.get(&ns, "k").await?, None, "after round {number}");
+        }
+        Ok(())
+    }
+
+    /// A tenant without scope segments is a namespace like any other.
+    #[case(tenant, core)]
+    async fn a_bare_tenant_is_a_namespace<V: Sample>(w: &World<V>) -> Outcome {
+        let bare = w.ns(&[])?;
+        w.put(&bare, "k", 1).await?;
+        w.put(&w.ns(&["a"])?, "k", 2).await?;
+        check_eq!(w.number(&bare, "k").await?, Some(1), "the bare tenant");
+        w.delete(&bare, "k").await?;
+        check_eq!(w.number(&w.ns(&["a"])?, "k").await?, Some(2), "what lies beneath stays");
+        Ok(())
+    }
+
+    /// Many entries of one namespace are kept apart.
+    #[case(tenant, core)]
+    async fn many_entries<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["many"])?;
+        for number in 0..300 {
+            w.put(&ns, &format!("key-{number:03}"), number).await?;
+        }
+        for number in 0..300 {
+            let read = w.get(&ns, &format!("key-{number:03}")).await?;
+            check_eq!(read, Some(V::sample(number)), "entry {number}");
+        }
+        check_eq!(w.list(&ns, None).await?.len(), 300, "all are listed");
+        Ok(())
+    }
+}

@@ -1,0 +1,270 @@
+//! `write`: several puts and deletes, all or nothing.
+
+use cubbyhole_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
+use cubbyhole_core::{Batch, Condition, ErrorKind, PutOptions, Version};
+
+use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
+use crate::{Sample, World};
+
+cases! {
+    /// A batch puts and deletes, and answers with the versions in its order.
+    #[case(tenant, entry)]
+    async fn a_batch_is_applied<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["gone", "changed", "kept"]).await?;
+        let batch = Batch::new()
+            .put("z", V::sample(10))
+            .delete("gone")
+            .put("changed", V::sample(11))
+            .delete("never")
+            .put("a", V::sample(12));
+        let versions = w.store().write(w.ctx(), &ns, batch).await?;
+        let told: Vec<_> = versions.iter().map(Option::is_some).collect();
+        check_eq!(told, [true, false, true, false, true], "versions for the puts alone");
+        check_eq!(w.list(&ns, None).await?, ["a", "changed", "kept", "z"], "the keys");
+        for (key, index, number) in [("z", 0, 10), ("changed", 2, 11), ("a", 4, 12)] {
+            check_eq!(w.number(&ns, key).await?, Some(number), "the value of {key}");
+            check_eq!(Some(w.live(&ns, key).await?.meta.version), versions[index], "{key}");
+        }
+        Ok(())
+    }
+
+    /// The versions of one batch differ from each other.
+    #[case(tenant, entry)]
+    async fn each_put_has_a_version<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let batch = Batch::new().put("a", V::sample(1)).put("b", V::sample(1));
+        let versions = w.store().write(w.ctx(), &ns, batch).await?;
+        check!(versions.len() == 2 && versions[0] != versions[1], "{versions:?}");
+        Ok(())
+    }
+
+    /// The empty batch succeeds and does nothing.
+    #[case(tenant, entry)]
+    async fn the_empty_batch<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        check_eq!(w.store().write(w.ctx(), &ns, Batch::new()).await?, [], "no versions");
+        check_eq!(w.namespaces(&w.everything()).await?, [], "no namespace came to be");
+        Ok(())
+    }
+
+    /// One failed condition, and nothing is written; the conflict says which operation failed.
+    #[case(tenant, entry)]
+    async fn all_or_nothing<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["b", "d"]).await?;
+        let before = (w.live(&ns, "b").await?, w.live(&ns, "d").await?);
+        let batch = Batch::new()
+            .put("a", V::sample(10))
+            .put("b", V::sample(11))
+            .delete("d")
+            .put_with("d2", V::sample(12), PutOptions::new(), Condition::IfVersion(Version::draw()))
+            .put("e", V::sample(13));
+        let error = refused(w.store().write(w.ctx(), &ns, batch).await, ErrorKind::Conflict, "a")?;
+        check_eq!(error.batch_index(), Some(3), "the operation that failed");
+        check_eq!(error.current_version(), None, "nothing stands there");
+        check!(!error.may_have_been_applied(), "a conflict that may have been applied");
+        check_eq!(w.list(&ns, None).await?, ["b", "d"], "the keys are as before");
+        let after = (w.live(&ns, "b").await?, w.live(&ns, "d").await?);
+        check_eq!(after, before, "the entries are as before");
+        Ok(())
+    }
+
+    /// The first, the last and a middle operation can fail; each is named, with what stands there.
+    #[case(tenant, entry)]
+    async fn the_failed_operation_is_named<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let version = w.put_entry(&ns, "there", 1, PutOptions::new(), Condition::Always).await?;
+        for failing in 0..4 {
+            let mut batch = Batch::new();
+            for index in 0..4 {
+                let none = PutOptions::new();
+                batch = match index == failing {
+                    true => batch.put_with("there", V::sample(2), none, Condition::IfAbsent),
+                    false => batch.put(format!("k{index}"), V::sample(3)),
+                };
+            }
+            let written = w.store().write(w.ctx(), &ns, batch).await;
+            let error = refused(written, ErrorKind::Conflict, "a put if absent over an entry")?;
+            check_eq!(error.batch_index(), Some(failing), "the operation that failed");
+            check_eq!(error.current_version(), Some(version), "what stands there");
+        }
+        check_eq!(w.list(&ns, None).await?, ["there"], "nothing was written");
+        Ok(())
+    }
+
+    /// A delete in a batch has its condition too.
+    #[case(tenant, entry)]
+    async fn deletes_have_conditions<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
+        let stale = Condition::IfVersion(Version::draw());
+        let batch = Batch::new().put("other", V::sample(2)).delete_if("k", stale);
+        let written = w.store().write(w.ctx(), &ns, batch).await;
+        let error = refused(written, ErrorKind::Conflict, "a delete at a wrong version")?;
+        check_eq!(error.batch_index(), Some(1), "the operation that failed");
+        check_eq!(w.list(&ns, None).await?, ["k"], "nothing was written");
+        let current = Condition::IfVersion(version);
+        let batch = Batch::new().put("other", V::sample(2)).delete_if("k", current);
+        w.store().write(w.ctx(), &ns, batch).await?;
+        check_eq!(w.list(&ns, None).await?, ["other"], "the delete at the right version");
+        Ok(())
+    }
+
+    /// Conditions that hold are all accepted together.
+    #[case(tenant, entry)]
+    async fn conditions_that_hold<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let one = w.put_entry(&ns, "one", 1, PutOptions::new(), Condition::Always).await?;
+        let two = w.put_entry(&ns, "two", 2, PutOptions::new(), Condition::Always).await?;
+        let none = PutOptions::new();
+        let batch = Batch::new()
+            .put_with("one", V::sample(11), none, Condition::IfVersion(one))
+            .delete_if("two", Condition::IfVersion(two))
+            .put_with("three", V::sample(13), none, Condition::IfAbsent)
+            .delete_if("four", Condition::IfAbsent);
+        w.store().write(w.ctx(), &ns, batch).await?;
+        check_eq!(w.number(&ns, "one").await?, Some(11), "written at its version");
+        check_eq!(w.list(&ns, None).await?, ["one", "three"], "the keys");
+        Ok(())
+    }
+
+    /// A key named twice is an invalid argument, whatever the operations are.
+    #[case(tenant, entry)]
+    async fn a_key_named_twice_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let twice = [
+            Batch::new().put("k", V::sample(1)).put("k", V::sample(2)),
+            Batch::new().put("k", V::sample(1)).put("j", V::sample(1)).delete("k"),
+            Batch::new().delete("k").put("k", V::sample(1)),
+            Batch::new().delete("").delete(""),
+        ];
+        for batch in twice {
+            let written = w.store().write(w.ctx(), &ns, batch).await;
+            refused(written, ErrorKind::InvalidArgument, "a key named twice")?;
+        }
+        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        Ok(())
+    }
+
+    /// An expired entry counts as absent for the conditions of a batch.
+    #[case(tenant, entry)]
+    async fn an_expired_entry_counts_as_absent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let expired = w.put_expired(&ns, "k").await?;
+        let stale = Condition::IfVersion(expired);
+        let batch = Batch::new().put_with("k", V::sample(1), PutOptions::new(), stale);
+        let written = w.store().write(w.ctx(), &ns, batch).await;
+        let error = refused(written, ErrorKind::Conflict, "the version of an expired entry")?;
+        check_eq!(error.current_version(), None, "it is absent");
+        let absent = Condition::IfAbsent;
+        let batch = Batch::new().put_with("k", V::sample(2), PutOptions::new(), absent);
+        w.store().write(w.ctx(), &ns, batch).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "put if absent over it");
+        Ok(())
+    }
+
+    /// TTLs in a batch hold, and a put without one removes the TTL that stood there.
+    #[case(time, entry)]
+    async fn ttls_in_a_batch<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "freed", 1, w.short()).await?;
+        let ttl = PutOptions::new().with_ttl(w.short());
+        let batch = Batch::new()
+            .put_with("short", V::sample(1), ttl, Condition::Always)
+            .put("freed", V::sample(2))
+            .put("kept", V::sample(3));
+        w.store().write(w.ctx(), &ns, batch).await?;
+        w.expire().await;
+        check_eq!(w.list(&ns, None).await?, ["freed", "kept"], "after the TTL");
+        Ok(())
+    }
+
+    /// A batch keeps `created_at` of what it overwrites.
+    #[case(time, entry)]
+    async fn a_batch_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "old", 1).await?;
+        let before = w.live(&ns, "old").await?.meta;
+        w.advance_millis(20).await;
+        let batch = Batch::new().put("old", V::sample(2)).put("new", V::sample(2));
+        w.store().write(w.ctx(), &ns, batch).await?;
+        let (old, new) = (w.live(&ns, "old").await?.meta, w.live(&ns, "new").await?.meta);
+        check_eq!(old.created_at, before.created_at, "created_at of the old entry");
+        check!(old.updated_at > before.updated_at, "updated_at stands still");
+        check_eq!(new.created_at, new.updated_at, "the new entry");
+        Ok(())
+    }
+
+    /// 1000 operations are taken, one more is refused and nothing is written.
+    #[case(tenant, entry)]
+    async fn a_thousand_operations<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let batch = |count: usize| {
+            (0..count).fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), V::sample(1)))
+        };
+        let written = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS + 1)).await;
+        refused(written, ErrorKind::InvalidArgument, "1001 operations")?;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        let versions = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS)).await?;
+        check_eq!(versions.len(), MAX_BATCH_OPERATIONS, "a version for each");
+        check_eq!(w.list(&ns, None).await?.len(), MAX_BATCH_OPERATIONS, "all are written");
+        let deletes = (0..1000).fold(Batch::new(), |batch, n| batch.delete(format!("{n:04}")));
+        w.store().write(w.ctx(), &ns, deletes).await?;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "all are deleted");
+        Ok(())
+    }
+
+    /// A batch of more than 64 MiB of keys and values is refused, and nothing is written.
+    #[case(tenant, entry)]
+    async fn the_bytes_of_a_batch_are_limited<V: Sample>(w: &World<V>) -> Outcome {
+        let largest = w.needs_value_limit()?.min(MAX_BATCH_BYTES / 4);
+        let count = MAX_BATCH_BYTES / largest.max(1);
+        if count >= MAX_BATCH_OPERATIONS {
+            return Err(Stop::ignored("values of the largest size do not fill a batch"));
+        }
+        let ns = w.ns(&["a"])?;
+        let value = w.sized(largest)?;
+        // The values alone reach the limit, so that any key is one byte too many.
+        let batch =
+            (0..=count).fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), value.clone()));
+        let written = w.store().write(w.ctx(), &ns, batch).await;
+        let error = refused(written, ErrorKind::InvalidArgument, "more than 64 MiB")?;
+        check!(error.message().contains("MAX_BATCH_BYTES"), "the limit is not named: {error}");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        Ok(())
+    }
+
+    /// A bad key or a bad value anywhere refuses the whole batch.
+    #[case(tenant, entry)]
+    async fn a_bad_key_refuses_the_batch<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for bad in ["a\0b".to_owned(), "x".repeat(1025)] {
+            let batches = [
+                Batch::new().put("good", V::sample(1)).put(bad.clone(), V::sample(2)),
+                Batch::new().put("good", V::sample(1)).delete(bad),
+            ];
+            for batch in batches {
+                let written = w.store().write(w.ctx(), &ns, batch).await;
+                refused(written, ErrorKind::InvalidArgument, "a bad key")?;
+            }
+        }
+        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        Ok(())
+    }
+
+    /// A batch touches its own namespace alone.
+    #[case(tenant, entry)]
+    async fn a_batch_stays_in_its_namespace<V: Sample>(w: &World<V>) -> Outcome {
+        let places = [w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
+        for ns in &places {
+            w.put_all(ns, &["k", "b:k", "%"]).await?;
+        }
+        let batch = Batch::new().delete("k").delete("b:k").delete("%").put("n", V::sample(1));
+        w.store().write(w.ctx(), &w.ns(&["a"])?, batch).await?;
+        for ns in &places {
+            check_eq!(w.list(ns, None).await?, ["%", "b:k", "k"], "the keys of {ns:?}");
+        }
+        Ok(())
+    }
+}

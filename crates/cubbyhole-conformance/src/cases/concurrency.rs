@@ -1,0 +1,224 @@
+//! Many callers at once.
+
+use cubbyhole_core::{Batch, Condition, EntryStoreExt, PutOptions, Update};
+
+use crate::case::{Outcome, cases, check, check_eq};
+use crate::world::{is_conflict, number_of};
+use crate::{Sample, World};
+
+cases! {
+    /// Writers to different keys lose nothing.
+    #[case(tenant, core)]
+    async fn writers_to_different_keys<V: Sample>(w: &World<V>) -> Outcome {
+        let answers = w
+            .at_once(8, |task, w| async move {
+                let ns = w.ns(&["a"])?;
+                for number in 0..25 {
+                    w.put(&ns, &format!("{task}-{number:02}"), number).await?;
+                }
+                Ok::<_, cubbyhole_core::Error>(())
+            })
+            .await?;
+        answers.into_iter().collect::<Result<(), _>>()?;
+        let ns = w.ns(&["a"])?;
+        check_eq!(w.list(&ns, None).await?.len(), 200, "all are listed");
+        for task in 0..8 {
+            let read = w.number(&ns, &format!("{task}-24")).await?;
+            check_eq!(read, Some(24), "the last of task {task}");
+        }
+        Ok(())
+    }
+
+    /// Writers to different tenants lose nothing, and every tenant keeps its own.
+    #[case(tenant, core)]
+    async fn writers_to_different_tenants<V: Sample>(w: &World<V>) -> Outcome {
+        let answers = w
+            .at_once(8, |task, w| async move {
+                let ns = cubbyhole_core::Namespace::new(w.tenant_with(&task.to_string())?);
+                for number in 0..20 {
+                    w.put(&ns, &format!("{number:02}"), task as u64).await?;
+                }
+                Ok::<_, cubbyhole_core::Error>(ns)
+            })
+            .await?;
+        for (task, ns) in answers.into_iter().enumerate() {
+            let ns = ns?;
+            check_eq!(w.list(&ns, None).await?.len(), 20, "the keys of tenant {task}");
+            check_eq!(w.number(&ns, "07").await?, Some(task as u64), "a value of tenant {task}");
+        }
+        Ok(())
+    }
+
+    /// Writers to one key leave one of their values, whole.
+    #[case(tenant, core)]
+    async fn writers_to_one_key<V: Sample>(w: &World<V>) -> Outcome {
+        let answers = w
+            .at_once(8, |task, w| async move {
+                let ns = w.ns(&["a"])?;
+                for number in 0..20 {
+                    w.put(&ns, "k", task as u64 * 20 + number).await?;
+                }
+                Ok::<_, cubbyhole_core::Error>(())
+            })
+            .await?;
+        answers.into_iter().collect::<Result<(), _>>()?;
+        let ns = w.ns(&["a"])?;
+        let last = w.number(&ns, "k").await?;
+        check!(last.is_some_and(|number| number % 20 == 19), "not the last of anyone: {last:?}");
+        check_eq!(w.list(&ns, None).await?, ["k"], "one entry");
+        Ok(())
+    }
+
+    /// Of several puts if absent at once, one wins; the others learn its version.
+    #[case(tenant, entry)]
+    async fn one_put_if_absent_wins<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for round in 0..20 {
+            let key = format!("k{round}");
+            let answers = w
+                .at_once(8, move |task, w| {
+                    let key = key.clone();
+                    async move {
+                        let ns = w.ns(&["a"])?;
+                        let absent = Condition::IfAbsent;
+                        w.put_entry(&ns, &key, task as u64, PutOptions::new(), absent).await
+                    }
+                })
+                .await?;
+            let mut winners = Vec::new();
+            let mut told = Vec::new();
+            for (task, answer) in answers.into_iter().enumerate() {
+                match answer {
+                    Ok(version) => winners.push((task as u64, version)),
+                    Err(error) if is_conflict(&error) => told.push(error.current_version()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            check_eq!(winners.len(), 1, "winners of round {round}");
+            let (number, version) = winners[0];
+            check_eq!(told, [Some(version); 7], "what the others learn");
+            let read = w.number(&ns, &format!("k{round}")).await?;
+            check_eq!(read, Some(number), "the value is the winner's");
+        }
+        Ok(())
+    }
+
+    /// Of several writes at one version at once, one wins.
+    #[case(tenant, entry)]
+    async fn one_write_at_a_version_wins<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let mut version = w.put_entry(&ns, "k", 0, PutOptions::new(), Condition::Always).await?;
+        for round in 0..20 {
+            let at = Condition::IfVersion(version);
+            let answers = w
+                .at_once(6, move |task, w| async move {
+                    let ns = w.ns(&["a"])?;
+                    w.put_entry(&ns, "k", task as u64, PutOptions::new(), at).await
+                })
+                .await?;
+            let won: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
+            check_eq!(won.len(), 1, "winners of round {round}");
+            version = won[0];
+            check_eq!(w.live(&ns, "k").await?.meta.version, version, "the winner's version");
+        }
+        Ok(())
+    }
+
+    /// Of several deletions at once, one finds the entry.
+    #[case(tenant, entry)]
+    async fn one_deletion_finds_the_entry<V: Sample>(w: &World<V>) -> Outcome {
+        for round in 0..20 {
+            w.put(&w.ns(&["a"])?, "k", round).await?;
+            let answers = w
+                .at_once(6, |_, w| async move {
+                    let ns = w.ns(&["a"])?;
+                    w.store().delete_entry(w.ctx(), &ns, "k", Condition::Always).await
+                })
+                .await?;
+            let found = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+            check_eq!(found.iter().filter(|found| **found).count(), 1, "round {round}");
+        }
+        Ok(())
+    }
+
+    /// Increments through `update` are all counted.
+    #[case(tenant, entry)]
+    async fn every_increment_counts<V: Sample>(w: &World<V>) -> Outcome {
+        let (tasks, each) = (6, 10);
+        let answers = w
+            .at_once(tasks, move |_, w| async move {
+                let ns = w.ns(&["a"])?;
+                for _ in 0..each {
+                    w.store().update(w.ctx(), &ns, "counter", increment).await?;
+                }
+                Ok::<_, cubbyhole_core::Error>(())
+            })
+            .await?;
+        answers.into_iter().collect::<Result<(), _>>()?;
+        let counted = w.number(&w.ns(&["a"])?, "counter").await?;
+        check_eq!(counted, Some(tasks as u64 * each), "the counter");
+        Ok(())
+    }
+
+    /// A batch is seen whole or not at all, by those that read meanwhile.
+    #[case(tenant, entry)]
+    async fn a_batch_is_seen_whole<V: Sample>(w: &World<V>) -> Outcome {
+        let pair = |number| Batch::new().put("a", V::sample(number)).put("b", V::sample(number));
+        let ns = w.ns(&["a"])?;
+        w.store().write(w.ctx(), &ns, pair(0)).await?;
+        let answers = w
+            .at_once(4, move |task, w| async move {
+                let ns = w.ns(&["a"])?;
+                for number in 0..50 {
+                    if task == 0 {
+                        w.store().write(w.ctx(), &ns, pair(number)).await?;
+                        continue;
+                    }
+                    let many = w.store().get_many(w.ctx(), &ns, &["a", "b"]).await?;
+                    let seen = many.into_iter().collect::<Result<Vec<_>, _>>()?;
+                    let seen: Vec<_> = seen.into_iter().flatten().map(|e| e.value).collect();
+                    check!(seen.len() == 2 && seen[0] == seen[1], "half a batch is seen");
+                }
+                Ok(())
+            })
+            .await?;
+        answers.into_iter().collect()
+    }
+
+    /// Batches with conditions that touch the same keys in other orders: one at a time.
+    #[case(tenant, entry)]
+    async fn batches_do_not_interleave<V: Sample>(w: &World<V>) -> Outcome {
+        let answers = w
+            .at_once(6, |task, w| async move {
+                let ns = w.ns(&["a"])?;
+                let mut keys = ["a", "b", "c", "d"];
+                keys.rotate_left(task % 4);
+                for _ in 0..15 {
+                    let batch = keys
+                        .iter()
+                        .fold(Batch::new(), |batch, key| batch.put(*key, V::sample(task as u64)));
+                    w.store().write(w.ctx(), &ns, batch).await?;
+                }
+                Ok::<_, cubbyhole_core::Error>(())
+            })
+            .await?;
+        answers.into_iter().collect::<Result<(), _>>()?;
+        let ns = w.ns(&["a"])?;
+        let first = w.number(&ns, "a").await?;
+        for key in ["b", "c", "d"] {
+            check_eq!(w.number(&ns, key).await?, first, "{key} is of the same batch as a");
+        }
+        Ok(())
+    }
+}
+
+fn increment<V: Sample>(
+    entry: Option<cubbyhole_core::Entry<V>>,
+) -> cubbyhole_core::Result<Update<V>> {
+    let Some(entry) = entry else {
+        return Ok(Update::Put(V::sample(1)));
+    };
+    let number = number_of(&entry.value)
+        .map_err(|_| cubbyhole_core::Error::internal("the counter holds no sample"))?;
+    Ok(Update::Put(V::sample(number + 1)))
+}

@@ -1,0 +1,168 @@
+//! Conditions of `put_entry` and `delete_entry`.
+
+use cubbyhole_core::{Condition, ErrorKind, PutOptions, Version};
+
+use crate::case::{Outcome, cases, check, check_eq, refused};
+use crate::{Sample, World};
+
+cases! {
+    /// `Always` writes over whatever stands there, and where nothing does.
+    #[case(tenant, entry)]
+    async fn always_writes<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
+        w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::Always).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the second value");
+        Ok(())
+    }
+
+    /// `IfAbsent` writes where nothing stands, and conflicts with the version of what does.
+    #[case(tenant, entry)]
+    async fn if_absent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let first = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::IfAbsent).await?;
+        let put = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfAbsent).await;
+        let error = refused(put, ErrorKind::Conflict, "a second put if absent")?;
+        check_eq!(error.current_version(), Some(first), "the version that stands there");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value stays");
+        w.delete(&ns, "k").await?;
+        w.put_entry(&ns, "k", 3, PutOptions::new(), Condition::IfAbsent).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(3), "after a deletion");
+        Ok(())
+    }
+
+    /// `IfVersion` writes over that version and no other.
+    #[case(tenant, entry)]
+    async fn if_version<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let first = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
+        let at = Condition::IfVersion;
+        let second = w.put_entry(&ns, "k", 2, PutOptions::new(), at(first)).await?;
+        for stale in [first, Version::draw()] {
+            let put = w.put_entry(&ns, "k", 3, PutOptions::new(), at(stale)).await;
+            let error = refused(put, ErrorKind::Conflict, "a version that does not stand there")?;
+            check_eq!(error.current_version(), Some(second), "the version that does");
+        }
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value stays");
+        Ok(())
+    }
+
+    /// `IfVersion` on an absent entry conflicts, and the conflict says that there is none.
+    #[case(tenant, entry)]
+    async fn if_version_of_an_absent_entry<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let put =
+            w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::IfVersion(Version::draw()));
+        let error = refused(put.await, ErrorKind::Conflict, "a version of nothing")?;
+        check_eq!(error.current_version(), None, "nothing stands there");
+        check_eq!(w.get(&ns, "k").await?, None, "nothing is written");
+        Ok(())
+    }
+
+    /// The version of another key does not fit.
+    #[case(tenant, entry)]
+    async fn the_version_of_another_key<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let other = w.put_entry(&ns, "other", 1, PutOptions::new(), Condition::Always).await?;
+        let mine = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
+        let put = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfVersion(other)).await;
+        let error = refused(put, ErrorKind::Conflict, "the version of another key")?;
+        check_eq!(error.current_version(), Some(mine), "its own version");
+        Ok(())
+    }
+
+    /// An expired entry counts as absent for the conditions of `put_entry`.
+    #[case(tenant, entry)]
+    async fn an_expired_entry_counts_as_absent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let expired = w.put_expired(&ns, "k").await?;
+        let at = Condition::IfVersion(expired);
+        let put = w.put_entry(&ns, "k", 1, PutOptions::new(), at).await;
+        let error = refused(put, ErrorKind::Conflict, "the version of an expired entry")?;
+        check_eq!(error.current_version(), None, "it is absent");
+        w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfAbsent).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "put if absent over it");
+        Ok(())
+    }
+
+    /// An expired entry counts as absent for the conditions of `delete_entry`.
+    #[case(tenant, entry)]
+    async fn an_expired_entry_counts_as_absent_for_deletion<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let expired = w.put_expired(&ns, "k").await?;
+        let at = Condition::IfVersion(expired);
+        let deleted = w.store().delete_entry(w.ctx(), &ns, "k", at).await;
+        let error = refused(deleted, ErrorKind::Conflict, "the version of an expired entry")?;
+        check_eq!(error.current_version(), None, "it is absent");
+        let absent = Condition::IfAbsent;
+        check!(!w.store().delete_entry(w.ctx(), &ns, "k", absent).await?, "it was deleted");
+        Ok(())
+    }
+
+    /// A failed condition changes nothing: not the value, not the version, not the expiry.
+    #[case(tenant, entry)]
+    async fn a_failed_condition_changes_nothing<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.long()).await?;
+        let before = w.live(&ns, "k").await?;
+        for condition in [Condition::IfAbsent, Condition::IfVersion(Version::draw())] {
+            for options in [PutOptions::new(), PutOptions::new().with_ttl(w.short())] {
+                let put = w.put_entry(&ns, "k", 2, options, condition).await;
+                let error = refused(put, ErrorKind::Conflict, format_args!("{condition:?}"))?;
+                check!(!error.may_have_been_applied(), "a conflict that may have been applied");
+                check!(!error.is_retryable(), "a conflict that may be repeated blindly");
+            }
+            let deleted = w.store().delete_entry(w.ctx(), &ns, "k", condition).await;
+            refused(deleted, ErrorKind::Conflict, format_args!("delete {condition:?}"))?;
+        }
+        check_eq!(w.live(&ns, "k").await?, before, "the whole entry");
+        Ok(())
+    }
+
+    /// `delete_entry` tells whether there was an entry.
+    #[case(tenant, entry)]
+    async fn delete_tells_whether_there_was_one<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let always = Condition::Always;
+        check!(!w.store().delete_entry(w.ctx(), &ns, "k", always).await?, "never written");
+        w.put(&ns, "k", 1).await?;
+        check!(w.store().delete_entry(w.ctx(), &ns, "k", always).await?, "written");
+        check!(!w.store().delete_entry(w.ctx(), &ns, "k", always).await?, "deleted");
+        check_eq!(w.get(&ns, "k").await?, None, "it is gone");
+        Ok(())
+    }
+
+    /// `delete_entry` at a version deletes that version and no other.
+    #[case(tenant, entry)]
+    async fn delete_if_version<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let first = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
+        let second = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::Always).await?;
+        let stale = Condition::IfVersion(first);
+        let deleted = w.store().delete_entry(w.ctx(), &ns, "k", stale).await;
+        let error = refused(deleted, ErrorKind::Conflict, "delete at a stale version")?;
+        check_eq!(error.current_version(), Some(second), "the version that stands there");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the entry stays");
+        let current = Condition::IfVersion(second);
+        check!(w.store().delete_entry(w.ctx(), &ns, "k", current).await?, "nothing was deleted");
+        check_eq!(w.get(&ns, "k").await?, None, "it is gone");
+        let deleted = w.store().delete_entry(w.ctx(), &ns, "k", current).await;
+        let error = refused(deleted, ErrorKind::Conflict, "delete at the version again")?;
+        check_eq!(error.current_version(), None, "nothing stands there");
+        Ok(())
+    }
+
+    /// `delete_entry` if absent holds only where nothing stands.
+    #[case(tenant, entry)]
+    async fn delete_if_absent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let absent = Condition::IfAbsent;
+        check!(!w.store().delete_entry(w.ctx(), &ns, "k", absent).await?, "nothing was there");
+        let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
+        let deleted = w.store().delete_entry(w.ctx(), &ns, "k", absent).await;
+        let error = refused(deleted, ErrorKind::Conflict, "if absent, but it is there")?;
+        check_eq!(error.current_version(), Some(version), "the version that stands there");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the entry stays");
+        Ok(())
+    }
+}

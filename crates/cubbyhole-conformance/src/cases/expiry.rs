@@ -1,0 +1,208 @@
+//! Expiry through `EntryStore`: instants, and that what expired is absent for every operation.
+
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Condition, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions, Timestamp,
+};
+
+use crate::case::{Outcome, cases, check, check_eq, refused};
+use crate::{Sample, World};
+
+cases! {
+    /// An expired entry is absent for every operation that reads.
+    #[case(tenant, entry)]
+    async fn an_expired_entry_is_absent_for_reads<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_expired(&ns, "k").await?;
+        check_eq!(w.get(&ns, "k").await?, None, "get");
+        check_eq!(w.entry(&ns, "k").await?, None, "get_entry");
+        let many = w.store().get_many(w.ctx(), &ns, &["k"]).await?;
+        check!(matches!(many.as_slice(), [Ok(None)]), "get_many finds it");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "list");
+        check_eq!(w.pages(&ns, ScanOptions::new()).await?.len(), 0, "scan");
+        check_eq!(w.namespaces(&w.everything()).await?, [], "list_namespaces");
+        check_eq!(w.namespace_pages(&w.everything(), 10).await?, [], "scan_namespaces");
+        Ok(())
+    }
+
+    /// An expired entry is absent for every operation that writes.
+    #[case(tenant, entry)]
+    async fn an_expired_entry_is_absent_for_writes<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for key in ["touch", "persist", "take", "delete", "erase"] {
+            w.put_expired(&ns, key).await?;
+        }
+        let touched = w.store().touch(w.ctx(), &ns, "touch", Expiry::After(w.long())).await?;
+        check!(!touched, "touch finds it");
+        let touched = w.store().touch(w.ctx(), &ns, "persist", Expiry::Never).await?;
+        check!(!touched, "touch makes it permanent");
+        check_eq!(w.store().take(w.ctx(), &ns, "take").await?, None, "take");
+        let deleted = w.store().delete_entry(w.ctx(), &ns, "delete", Condition::Always).await?;
+        check!(!deleted, "delete_entry finds it");
+        let erased = w.store().erase(w.ctx(), &w.everything(), 100).await?;
+        check_eq!(erased.removed, 0, "erase counts it");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "one of them is back");
+        Ok(())
+    }
+
+    /// An instant of expiry that has passed is accepted, and the entry is absent at once.
+    #[case(tenant, entry)]
+    async fn an_instant_in_the_past_is_absent_at_once<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        w.put_expired(&ns, "k").await?;
+        check_eq!(w.get(&ns, "k").await?, None, "over a live entry");
+        w.put_expired(&ns, "new").await?;
+        check_eq!(w.get(&ns, "new").await?, None, "a new key");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the listing");
+        Ok(())
+    }
+
+    /// An instant of expiry is kept to the millisecond, up to the last of the year 9999.
+    #[case(tenant, entry)]
+    async fn an_instant_is_kept_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let last = Timestamp::MAX.as_millis();
+        for millis in [last, last - 1, last - 999, 253_000_000_000_001, 32_503_680_000_123] {
+            let instant = Timestamp::from_millis(millis)?;
+            let options = PutOptions::new().with_expires_at(instant);
+            w.put_entry(&ns, "k", 1, options, Condition::Always).await?;
+            let meta = w.live(&ns, "k").await?.meta;
+            check_eq!(meta.expires_at, Some(instant), "the instant that was given");
+        }
+        Ok(())
+    }
+
+    /// The year 10000 cannot be written down: neither as an instant nor by a TTL.
+    #[case(tenant, entry)]
+    async fn the_year_10000_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let invalid = ErrorKind::InvalidArgument;
+        refused(Timestamp::from_millis(Timestamp::MAX.as_millis() + 1), invalid, "an instant")?;
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        for ttl in [Duration::MAX, Duration::from_millis(Timestamp::MAX.as_millis() + 1)] {
+            let options = PutOptions::new().with_ttl(ttl);
+            let put = w.put_entry(&ns, "k", 2, options, Condition::Always).await;
+            refused(put, invalid, format_args!("put_entry for {ttl:?}"))?;
+            let touched = w.store().touch(w.ctx(), &ns, "k", Expiry::After(ttl)).await;
+            refused(touched, invalid, format_args!("touch for {ttl:?}"))?;
+            let options = GetOptions::new().with_extended_ttl(ttl);
+            let read = w.store().get_entry(w.ctx(), &ns, "k", options).await;
+            refused(read, invalid, format_args!("get_entry that extends by {ttl:?}"))?;
+            let options = PutOptions::new().with_ttl(ttl);
+            let batch = Batch::new().put_with("k", V::sample(2), options, Condition::Always);
+            let written = w.store().write(w.ctx(), &ns, batch).await;
+            refused(written, invalid, format_args!("write for {ttl:?}"))?;
+        }
+        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing was written");
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "it never expires");
+        Ok(())
+    }
+
+    /// A TTL of zero is refused by every method that takes one.
+    #[case(tenant, entry)]
+    async fn zero_is_refused_everywhere<V: Sample>(w: &World<V>) -> Outcome {
+        let invalid = ErrorKind::InvalidArgument;
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        let zero = PutOptions::new().with_ttl(Duration::ZERO);
+        let put = w.put_entry(&ns, "k", 2, zero, Condition::Always).await;
+        refused(put, invalid, "put_entry")?;
+        let touched = w.store().touch(w.ctx(), &ns, "k", Expiry::After(Duration::ZERO)).await;
+        refused(touched, invalid, "touch")?;
+        let options = GetOptions::new().with_extended_ttl(Duration::ZERO);
+        refused(w.store().get_entry(w.ctx(), &ns, "k", options).await, invalid, "get_entry")?;
+        let batch = Batch::new().put("other", V::sample(3)).put_with(
+            "k",
+            V::sample(2),
+            zero,
+            Condition::Always,
+        );
+        refused(w.store().write(w.ctx(), &ns, batch).await, invalid, "write")?;
+        check_eq!(w.list(&ns, None).await?, ["k"], "nothing was written");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the entry is as it was");
+        Ok(())
+    }
+
+    /// The entry tells when it expires, a TTL after it was written.
+    #[case(tenant, entry)]
+    async fn the_entry_tells_its_expiry<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let ttl = Duration::from_secs(3_600);
+        w.put_for(&ns, "ttl", 1, ttl).await?;
+        w.put(&ns, "none", 1).await?;
+        let meta = w.live(&ns, "ttl").await?.meta;
+        let due = meta.updated_at.checked_add(ttl)?;
+        check_eq!(meta.expires_at, Some(due), "a TTL after the write");
+        check_eq!(w.live(&ns, "none").await?.meta.expires_at, None, "without a TTL");
+        Ok(())
+    }
+
+    /// To the millisecond: an instant of expiry ends the entry at that instant and not before.
+    #[case(time, entry)]
+    async fn an_instant_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "probe", 1).await?;
+        let now = w.live(&ns, "probe").await?.meta.updated_at;
+        let instant = now.checked_add(Duration::from_millis(500))?;
+        let options = PutOptions::new().with_expires_at(instant);
+        w.put_entry(&ns, "k", 1, options, Condition::Always).await?;
+        w.advance_millis(499).await;
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, Some(instant), "one ms before");
+        w.advance_millis(1).await;
+        check_eq!(w.entry(&ns, "k").await?, None, "at the instant");
+        Ok(())
+    }
+
+    /// To the millisecond: every reading method agrees about the instant of expiry.
+    #[case(time, entry)]
+    async fn all_methods_agree_on_the_instant<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, Duration::from_millis(100)).await?;
+        w.advance_millis(99).await;
+        check_eq!(seen_by(w).await?, [true; 7], "one millisecond before");
+        w.advance_millis(1).await;
+        check_eq!(seen_by(w).await?, [false; 7], "at the instant");
+        Ok(())
+    }
+
+    /// To the millisecond: a condition judges the entry as readers see it.
+    #[case(time, entry)]
+    async fn conditions_agree_on_the_instant<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        let ttl = PutOptions::new().with_ttl(Duration::from_millis(100));
+        let first = w.put_entry(&ns, "k", 1, ttl, Condition::Always).await?;
+        w.advance_millis(99).await;
+        let put = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfAbsent).await;
+        let error = refused(put, ErrorKind::Conflict, "if absent, one millisecond before")?;
+        check_eq!(error.current_version(), Some(first), "the version that stands there");
+        w.advance_millis(1).await;
+        let stale = Condition::IfVersion(first);
+        let put = w.put_entry(&ns, "k", 2, PutOptions::new(), stale).await;
+        let error = refused(put, ErrorKind::Conflict, "at the old version, at the instant")?;
+        check_eq!(error.current_version(), None, "it is absent");
+        w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfAbsent).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "written if absent");
+        Ok(())
+    }
+}
+
+/// Whether `a/k` is seen by each reading method.
+async fn seen_by<V: Sample>(w: &World<V>) -> Outcome<[bool; 7]> {
+    let ns = w.ns(&["a"])?;
+    let all = w.everything();
+    let many = w.store().get_many(w.ctx(), &ns, &["k"]).await?;
+    Ok([
+        w.get(&ns, "k").await?.is_some(),
+        w.entry(&ns, "k").await?.is_some(),
+        matches!(many.as_slice(), [Ok(Some(_))]),
+        !w.list(&ns, None).await?.is_empty(),
+        !w.pages(&ns, ScanOptions::new()).await?.is_empty(),
+        !w.namespaces(&all).await?.is_empty(),
+        w.store().usage(w.ctx(), &all).await?.entries == 1,
+    ])
+}

@@ -1,0 +1,103 @@
+//! `get_many`: many keys of one namespace in one call.
+
+use cubbyhole_core::ErrorKind;
+use cubbyhole_core::limits::MAX_GET_MANY_KEYS;
+
+use crate::case::{Outcome, cases, check_eq, refused};
+use crate::world::number_of;
+use crate::{Sample, World};
+
+cases! {
+    /// The answers stand in the order asked, with `None` for what is absent.
+    #[case(tenant, entry)]
+    async fn answers_stand_in_the_order_asked<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["a", "b", "c"]).await?;
+        let found = numbers(w, &["c", "missing", "a", "", "b"]).await?;
+        check_eq!(found, [Some(2), None, Some(0), None, Some(1)], "c, missing, a, empty, b");
+        Ok(())
+    }
+
+    /// A key that is asked twice is answered twice.
+    #[case(tenant, entry)]
+    async fn a_key_asked_twice_is_answered_twice<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["a", "b"]).await?;
+        let found = numbers(w, &["b", "a", "b", "x", "x", "b"]).await?;
+        check_eq!(found, [Some(1), Some(0), Some(1), None, None, Some(1)], "b, a, b, x, x, b");
+        Ok(())
+    }
+
+    /// No keys give no answers.
+    #[case(tenant, entry)]
+    async fn no_keys_give_no_answers<V: Sample>(w: &World<V>) -> Outcome {
+        check_eq!(numbers(w, &[]).await?, [], "nothing was asked");
+        Ok(())
+    }
+
+    /// The answers are whole entries.
+    #[case(tenant, entry)]
+    async fn answers_are_whole_entries<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "ttl", 1, w.long()).await?;
+        w.put(&ns, "none", 2).await?;
+        let answers = w.store().get_many(w.ctx(), &ns, &["none", "ttl"]).await?;
+        let entries = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let expected = [Some(w.live(&ns, "none").await?), Some(w.live(&ns, "ttl").await?)];
+        check_eq!(entries, expected, "as get_entry answers");
+        Ok(())
+    }
+
+    /// It reads one namespace alone, and expired entries are absent.
+    #[case(tenant, entry)]
+    async fn it_reads_one_namespace<V: Sample>(w: &World<V>) -> Outcome {
+        w.put_all(&w.ns(&["ab"])?, &["k"]).await?;
+        w.put_all(&w.ns(&["a", "b"])?, &["k"]).await?;
+        w.put_all(&w.ns(&[])?, &["k"]).await?;
+        w.put_expired(&w.ns(&["a"])?, "expired").await?;
+        let found = numbers(w, &["k", "b:k", "expired", "%"]).await?;
+        check_eq!(found, [None; 4], "nothing of its neighbours");
+        Ok(())
+    }
+
+    /// Hostile keys are found as they are.
+    #[case(tenant, entry)]
+    async fn hostile_keys_are_found<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let hostile = super::names::HOSTILE;
+        w.put_all(&ns, &hostile).await?;
+        let found = numbers(w, &hostile).await?;
+        let expected: Vec<_> = (0..hostile.len() as u64).map(Some).collect();
+        check_eq!(found, expected, "each by its name");
+        Ok(())
+    }
+
+    /// 1000 keys are taken, one more is refused; so is a bad key among good ones.
+    #[case(tenant, entry)]
+    async fn a_thousand_keys<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["k0000", "k0999"]).await?;
+        let keys: Vec<_> = (0..=MAX_GET_MANY_KEYS).map(|number| format!("k{number:04}")).collect();
+        let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+        let found = numbers(w, &keys[..MAX_GET_MANY_KEYS]).await?;
+        check_eq!(found.len(), MAX_GET_MANY_KEYS, "as many answers as keys");
+        check_eq!((found[0], found[999]), (Some(0), Some(1)), "the first and the last");
+        let invalid = ErrorKind::InvalidArgument;
+        refused(w.store().get_many(w.ctx(), &ns, &keys).await, invalid, "1001 keys")?;
+        let nul = w.store().get_many(w.ctx(), &ns, &["k0000", "\0"]).await;
+        refused(nul, invalid, "a key with NUL")?;
+        let long = "x".repeat(1025);
+        let long = w.store().get_many(w.ctx(), &ns, &[&long]).await;
+        refused(long, invalid, "a key past the limit")?;
+        Ok(())
+    }
+}
+
+/// The numbers that stand at these keys of `a`.
+async fn numbers<V: Sample>(w: &World<V>, keys: &[&str]) -> Outcome<Vec<Option<u64>>> {
+    let mut numbers = Vec::with_capacity(keys.len());
+    for answer in w.store().get_many(w.ctx(), &w.ns(&["a"])?, keys).await? {
+        numbers.push(answer?.map(|entry| number_of(&entry.value)).transpose()?);
+    }
+    Ok(numbers)
+}

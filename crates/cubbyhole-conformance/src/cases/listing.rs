@@ -1,0 +1,119 @@
+//! `list`: which keys, and in which order.
+
+use cubbyhole_core::ScanOptions;
+
+use crate::case::{Outcome, cases, check_eq};
+use crate::{Sample, World};
+
+/// Keys whose byte order is not that of a locale, of UTF-16, or of numbers.
+const ORDERED: [&str; 18] = [
+    "",
+    " ",
+    "!",
+    "-",
+    "10",
+    "2",
+    "A",
+    "B",
+    "Z",
+    "_",
+    "a",
+    "aa",
+    "b",
+    "z",
+    "~",
+    "\u{e9}",
+    "\u{fffd}",
+    "\u{1f980}",
+];
+
+cases! {
+    /// An empty namespace lists nothing.
+    #[case(tenant, core)]
+    async fn an_empty_namespace_lists_nothing<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["empty"])?;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "without a prefix");
+        check_eq!(w.list(&ns, Some("")).await?, [""; 0], "with the empty prefix");
+        check_eq!(w.list(&ns, Some("a")).await?, [""; 0], "with a prefix");
+        Ok(())
+    }
+
+    /// Without a prefix, and with the empty one, every key is listed once.
+    #[case(tenant, core)]
+    async fn every_key_is_listed_once<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &ORDERED).await?;
+        w.put_all(&ns, &ORDERED).await?;
+        check_eq!(w.list(&ns, None).await?, ORDERED, "without a prefix");
+        check_eq!(w.list(&ns, Some("")).await?, ORDERED, "with the empty prefix");
+        Ok(())
+    }
+
+    /// With a prefix, those keys are listed that start with it, the prefix itself included.
+    #[case(tenant, core)]
+    async fn a_prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["a", "ab", "abc", "abd", "ac", "b", "Ab", " ab", "xab"]).await?;
+        check_eq!(w.list(&ns, Some("ab")).await?, ["ab", "abc", "abd"], "prefix ab");
+        check_eq!(w.list(&ns, Some("abcd")).await?, [""; 0], "longer than any key");
+        check_eq!(w.list(&ns, Some("b")).await?, ["b"], "prefix b");
+        Ok(())
+    }
+
+    /// Prefixes that end in the last characters of Unicode have no upper neighbour, and still work.
+    #[case(tenant, core)]
+    async fn a_prefix_of_the_last_character<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let keys = ["a", "a\u{10ffff}", "a\u{10ffff}\u{10ffff}", "b", "\u{d7ff}x", "\u{e000}x"];
+        w.put_all(&ns, &keys).await?;
+        w.put_all(&ns, &["\u{10ffff}", "\u{10ffff}a", "\u{10ffff}\u{10ffff}"]).await?;
+        let last = "\u{10ffff}";
+        let expected = ["\u{10ffff}", "\u{10ffff}a", "\u{10ffff}\u{10ffff}"];
+        check_eq!(w.list(&ns, Some(last)).await?, expected, "U+10FFFF");
+        let expected = ["a\u{10ffff}", "a\u{10ffff}\u{10ffff}"];
+        check_eq!(w.list(&ns, Some("a\u{10ffff}")).await?, expected, "a, U+10FFFF");
+        check_eq!(w.list(&ns, Some("\u{d7ff}")).await?, ["\u{d7ff}x"], "before the surrogates");
+        check_eq!(w.list(&ns, Some("\u{e000}")).await?, ["\u{e000}x"], "after the surrogates");
+        check_eq!(w.list(&ns, Some("b")).await?, ["b"], "b");
+        Ok(())
+    }
+
+    /// The stores of this project list in ascending byte order.
+    #[case(tenant, entry)]
+    async fn a_listing_is_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["order"])?;
+        for key in ORDERED.iter().rev() {
+            w.put(&ns, key, 1).await?;
+        }
+        // A store with only the core trait may list in any order: this call tells.
+        w.page(&ns, ScanOptions::new()).await?;
+        check_eq!(w.store().list(w.ctx(), &ns, None).await?, ORDERED, "byte order");
+        Ok(())
+    }
+
+    /// A deleted key is not listed any more, one that was written since is.
+    #[case(tenant, core)]
+    async fn a_listing_follows_writes<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["a", "b", "c"]).await?;
+        w.delete(&ns, "b").await?;
+        check_eq!(w.list(&ns, None).await?, ["a", "c"], "after the deletion");
+        w.put(&ns, "bb", 1).await?;
+        check_eq!(w.list(&ns, None).await?, ["a", "bb", "c"], "after the put");
+        Ok(())
+    }
+
+    /// `list` has no limit on what it returns: more keys than any page holds.
+    #[case(tenant, core)]
+    async fn a_listing_is_complete<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["many"])?;
+        let keys: Vec<String> = (0..1500).map(|number| format!("k{number:04}")).collect();
+        for chunk in keys.chunks(100) {
+            let puts = chunk.iter().map(|key| w.put(&ns, key, 1));
+            futures_util::future::try_join_all(puts).await?;
+        }
+        check_eq!(w.list(&ns, None).await?, keys, "1500 keys");
+        check_eq!(w.list(&ns, Some("k14")).await?.len(), 100, "those that start with k14");
+        Ok(())
+    }
+}

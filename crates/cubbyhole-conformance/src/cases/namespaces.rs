@@ -1,0 +1,278 @@
+//! `list_namespaces` and `scan_namespaces`.
+
+use cubbyhole_core::{ErrorKind, Namespace, NamespacePrefix};
+
+use crate::case::{Outcome, cases, check, check_eq, refused};
+use crate::{Sample, World};
+
+/// Scopes whose rendered forms surround those of `a`: `a!`, `a-b` and `a/x` sort before `a:`, and
+/// `a;`, `aa` and `b` behind it.
+const SCOPES: [&[&str]; 16] = [
+    &[],
+    &[""],
+    &["a"],
+    &["a", ""],
+    &["a", "b"],
+    &["a", "b", "c"],
+    &["a", "\u{10ffff}"],
+    &["a!"],
+    &["a-b"],
+    &["a/x"],
+    &["a:b"],
+    &["a;"],
+    &["a\\"],
+    &["aa"],
+    &["b"],
+    &["\u{10ffff}"],
+];
+
+cases! {
+    /// `list_namespaces` finds every namespace under a prefix that holds an entry, itself included.
+    #[case(tenant, core)]
+    async fn every_namespace_is_listed<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        let all = fill(w).await?;
+        let mut found = w.namespaces(&w.everything()).await?;
+        found.sort_unstable();
+        check_eq!(found, all, "everything of the tenant");
+        Ok(())
+    }
+
+    /// A prefix matches by whole segments: `a` finds `a` and `a:b`, and neither `ab` nor `a-b`.
+    #[case(tenant, core)]
+    async fn a_prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        let all = fill(w).await?;
+        for prefix in prefixes(w)? {
+            let mut found = w.namespaces(&prefix).await?;
+            found.sort_unstable();
+            check_eq!(found, under(&prefix, &all), "under {prefix}");
+        }
+        Ok(())
+    }
+
+    /// The stores of this project list namespaces in byte order of the rendered form.
+    #[case(tenant, entry)]
+    async fn namespaces_are_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        let all = fill(w).await?;
+        w.store().scan_namespaces(w.ctx(), &w.everything(), None, 1).await?;
+        check_eq!(w.namespaces(&w.everything()).await?, all, "byte order");
+        Ok(())
+    }
+
+    /// A tenant's listing holds nothing of a tenant whose name begins with its own.
+    #[case(tenant, core)]
+    async fn tenants_with_longer_names_are_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        for suffix in ["b", "-b", "/b", ";", "%", "\\", ":", "\u{10ffff}"] {
+            let theirs = Namespace::new(w.tenant_with(suffix)?);
+            w.put(&theirs, "k", 1).await?;
+            w.put(&theirs.with_scope("a")?, "k", 1).await?;
+        }
+        check_eq!(w.namespaces(&w.everything()).await?, [], "ours is empty");
+        let ours = w.ns(&["a"])?;
+        w.put(&ours, "k", 1).await?;
+        check_eq!(w.namespaces(&w.everything()).await?, [ours], "ours alone");
+        Ok(())
+    }
+
+    /// A namespace is listed once, however many entries it holds, and by itself if nothing lies
+    /// above it.
+    #[case(tenant, core)]
+    async fn a_namespace_is_listed_once<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        let deep = w.ns(&["a", "b", "c"])?;
+        for number in 0..20 {
+            w.put(&deep, &format!("k{number}"), number).await?;
+        }
+        let found = w.namespaces(&w.everything()).await?;
+        check_eq!(found, std::slice::from_ref(&deep), "without the levels above it");
+        let found = w.namespaces(&w.ns(&["a"])?.into()).await?;
+        check_eq!(found, [deep], "under a prefix that is no namespace itself");
+        Ok(())
+    }
+
+    /// A namespace whose last entry was deleted is not listed any more.
+    #[case(tenant, core)]
+    async fn an_emptied_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        let (a, b) = (w.ns(&["a"])?, w.ns(&["b"])?);
+        w.put_all(&a, &["j", "k"]).await?;
+        w.put(&b, "k", 1).await?;
+        w.delete(&a, "j").await?;
+        check_eq!(w.namespaces(&w.everything()).await?.len(), 2, "one entry is left in a");
+        w.delete(&a, "k").await?;
+        check_eq!(w.namespaces(&w.everything()).await?, [b], "a is empty");
+        w.put(&a, "k", 1).await?;
+        check_eq!(w.namespaces(&w.everything()).await?.len(), 2, "a is back");
+        Ok(())
+    }
+
+    /// A namespace with nothing but expired entries is not listed, swept or not.
+    #[case(time, core)]
+    async fn an_expired_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        let (a, b) = (w.ns(&["a"])?, w.ns(&["b"])?);
+        w.put_for(&a, "j", 1, w.short()).await?;
+        w.put_for(&a, "k", 1, w.short()).await?;
+        w.put_for(&b, "j", 1, w.short()).await?;
+        w.put(&b, "k", 1).await?;
+        w.expire().await;
+        check_eq!(w.namespaces(&w.everything()).await?, std::slice::from_ref(&b), "b has one left");
+        w.store().evict_expired(w.ctx()).await?;
+        check_eq!(w.namespaces(&w.everything()).await?, [b], "after a sweep");
+        Ok(())
+    }
+
+    /// The listing has no limit on what it returns.
+    #[case(tenant, core)]
+    async fn a_listing_of_namespaces_is_complete<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_namespaces()?;
+        let mut expected = Vec::new();
+        for number in 0..1100 {
+            expected.push(w.ns(&["many", &format!("{number:04}")])?);
+        }
+        for chunk in expected.chunks(50) {
+            futures_util::future::try_join_all(chunk.iter().map(|ns| w.put(ns, "k", 1))).await?;
+        }
+        let mut found = w.namespaces(&w.everything()).await?;
+        found.sort_unstable();
+        check_eq!(found, expected, "1100 namespaces");
+        Ok(())
+    }
+
+    /// Pages of namespaces of every size hold each one once, in byte order.
+    #[case(tenant, entry)]
+    async fn pages_of_every_size<V: Sample>(w: &World<V>) -> Outcome {
+        let all = fill(w).await?;
+        for limit in 1..=all.len() + 1 {
+            let found = w.namespace_pages(&w.everything(), limit).await?;
+            check_eq!(found, all, "pages of {limit}");
+        }
+        Ok(())
+    }
+
+    /// Pages of namespaces under a prefix match by whole segments.
+    #[case(tenant, entry)]
+    async fn pages_match_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+        let all = fill(w).await?;
+        for prefix in prefixes(w)? {
+            for limit in [1, 2, 1000] {
+                let found = w.namespace_pages(&prefix, limit).await?;
+                check_eq!(found, under(&prefix, &all), "under {prefix}, pages of {limit}");
+            }
+        }
+        Ok(())
+    }
+
+    /// `after` excludes the namespace it names, which need not exist nor lie under the prefix.
+    #[case(tenant, entry)]
+    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+        let all = fill(w).await?;
+        let mut afters = all.clone();
+        for segments in [&["a", "a"][..], &["a", "z"], &["a-"], &["zz"], &["a!", "x"], &["!"]] {
+            afters.push(w.ns(segments)?);
+        }
+        afters.push(Namespace::parse("!")?);
+        afters.push(Namespace::parse("\u{10ffff}")?);
+        for prefix in prefixes(w)? {
+            for after in &afters {
+                let mut expected = under(&prefix, &all);
+                expected.retain(|ns| ns > after);
+                let page = w.store().scan_namespaces(w.ctx(), &prefix, Some(after), 1000).await?;
+                check_eq!(page.items, expected, "under {prefix} after {after}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Expired and emptied namespaces are on no page.
+    #[case(tenant, entry)]
+    async fn pages_pass_what_is_empty<V: Sample>(w: &World<V>) -> Outcome {
+        let mut expected = Vec::new();
+        for number in 0..12 {
+            let ns = w.ns(&[&format!("{number:02}")])?;
+            match number % 3 {
+                0 => drop(w.put_expired(&ns, "k").await?),
+                1 => {
+                    w.put(&ns, "k", 1).await?;
+                    w.delete(&ns, "k").await?;
+                }
+                _ => {
+                    w.put(&ns, "k", 1).await?;
+                    w.put_expired(&ns, "j").await?;
+                    expected.push(ns);
+                }
+            }
+        }
+        for limit in [1, 3, 100] {
+            let found = w.namespace_pages(&w.everything(), limit).await?;
+            check_eq!(found, expected, "pages of {limit}");
+        }
+        Ok(())
+    }
+
+    /// A limit of 0 or 1001 namespaces is refused.
+    #[case(tenant, entry)]
+    async fn bad_limits_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+        for limit in [0, 1001, usize::MAX] {
+            let page = w.store().scan_namespaces(w.ctx(), &w.everything(), None, limit).await;
+            refused(page, ErrorKind::InvalidArgument, format_args!("a limit of {limit}"))?;
+        }
+        Ok(())
+    }
+
+    /// What exists throughout a listing of namespaces appears exactly once.
+    #[case(tenant, entry)]
+    async fn what_stays_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+        let mut stays = Vec::new();
+        for number in 0..20 {
+            let ns = w.ns(&[&format!("n{number:02}")])?;
+            w.put(&ns, "k", 1).await?;
+            stays.push(ns);
+        }
+        let (mut found, mut after) = (Vec::new(), None::<Namespace>);
+        loop {
+            let all = w.everything();
+            let page = w.store().scan_namespaces(w.ctx(), &all, after.as_ref(), 3).await?;
+            found.extend(page.items);
+            let Some(next) = page.next else {
+                break;
+            };
+            w.put(&next.clone().with_scope("new")?, "k", 1).await?;
+            w.put(&w.ns(&["a", &found.len().to_string()])?, "k", 1).await?;
+            after = Some(next);
+        }
+        check!(found.is_sorted_by(|a, b| a < b), "some namespace appears twice");
+        found.retain(|ns| stays.contains(ns));
+        check_eq!(found, stays, "what stayed");
+        Ok(())
+    }
+}
+
+/// Writes an entry to every scope; the namespaces in order.
+async fn fill<V: Sample>(w: &World<V>) -> Outcome<Vec<Namespace>> {
+    let mut all = Vec::new();
+    for segments in SCOPES {
+        let ns = w.ns(segments)?;
+        w.put(&ns, "k", 1).await?;
+        all.push(ns);
+    }
+    all.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    Ok(all)
+}
+
+fn prefixes<V: Sample>(w: &World<V>) -> cubbyhole_core::Result<Vec<NamespacePrefix>> {
+    let scopes = SCOPES.into_iter().chain([&["nothing"][..], &["a", "b", "c", "d"]]);
+    scopes.map(|segments| w.ns(segments).map(NamespacePrefix::from)).collect()
+}
+
+/// What lies under a prefix, judged by segments and not by text.
+fn under(prefix: &NamespacePrefix, all: &[Namespace]) -> Vec<Namespace> {
+    let segments: Vec<_> = prefix.as_namespace().segments().collect();
+    let beneath = |ns: &&Namespace| {
+        ns.tenant() == prefix.tenant() && ns.segments().collect::<Vec<_>>().starts_with(&segments)
+    };
+    all.iter().filter(beneath).cloned().collect()
+}

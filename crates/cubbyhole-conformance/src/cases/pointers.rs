@@ -1,0 +1,105 @@
+//! `Arc<S>`, `Box<S>` and `dyn` stores forward every method, the provided ones too.
+
+use std::sync::Arc;
+
+use cubbyhole_core::{
+    Batch, Condition, EntryStore, EntryStoreExt, Expiry, GetOptions, PutOptions, ScanOptions,
+    Store, Update,
+};
+
+use crate::case::{Outcome, cases, check_eq};
+use crate::{Sample, World};
+
+cases! {
+    /// `Arc<dyn EntryStore<V>>` coerces to `Arc<dyn Store<V>>`, and is the same store.
+    #[case(tenant, core)]
+    async fn an_entry_store_is_a_store<V: Sample>(w: &World<V>) -> Outcome {
+        let core: Arc<dyn Store<V>> = w.core();
+        let ns = w.ns(&["a"])?;
+        core.put(w.ctx(), &ns, "k", V::sample(1)).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "written through the core trait");
+        w.delete(&ns, "k").await?;
+        check_eq!(core.get(w.ctx(), &ns, "k").await?, None, "read through the core trait");
+        Ok(())
+    }
+
+    /// `Arc<dyn Store<V>>` forwards the whole core trait.
+    #[case(time, core)]
+    async fn arc_dyn_store<V: Sample>(w: &World<V>) -> Outcome {
+        core_methods(w, w.core()).await
+    }
+
+    /// `Box<dyn Store<V>>`, and an `Arc` of it, forward the whole core trait.
+    #[case(time, core)]
+    async fn box_dyn_store<V: Sample>(w: &World<V>) -> Outcome {
+        let boxed: Box<dyn Store<V>> = Box::new(Arc::clone(w.store()));
+        core_methods(w, boxed).await?;
+        let boxed: Box<dyn Store<V>> = Box::new(Arc::clone(w.store()));
+        core_methods(w, Arc::new(boxed)).await
+    }
+
+    /// `Arc<dyn EntryStore<V>>` forwards every method of `EntryStore`.
+    #[case(tenant, entry)]
+    async fn arc_dyn_entry_store<V: Sample>(w: &World<V>) -> Outcome {
+        entry_methods(w, Arc::clone(w.store())).await
+    }
+
+    /// `Box<dyn EntryStore<V>>`, and an `Arc` of it, forward every method of `EntryStore`.
+    #[case(tenant, entry)]
+    async fn box_dyn_entry_store<V: Sample>(w: &World<V>) -> Outcome {
+        let boxed: Box<dyn EntryStore<V>> = Box::new(Arc::clone(w.store()));
+        entry_methods(w, boxed).await?;
+        let boxed: Box<dyn EntryStore<V>> = Box::new(Arc::clone(w.store()));
+        entry_methods(w, Arc::new(boxed)).await
+    }
+}
+
+/// Every method of the core trait through `store`, each compared with the store beneath.
+async fn core_methods<V: Sample>(w: &World<V>, store: impl Store<V>) -> Outcome {
+    let (ctx, ns) = (w.ctx(), w.ns(&["core"])?);
+    let all = w.everything();
+    store.put(ctx, &ns, "a", V::sample(1)).await?;
+    let ttl = PutOptions::new().with_ttl(w.short());
+    store.put_with_options(ctx, &ns, "b", V::sample(2), ttl).await?;
+    check_eq!(store.get(ctx, &ns, "a").await?, Some(V::sample(1)), "get");
+    check_eq!(store.list_namespaces(ctx, &all).await?, w.namespaces(&all).await?, "namespaces");
+    let mut keys = store.list(ctx, &ns, None).await?;
+    keys.sort_unstable();
+    check_eq!(keys, w.list(&ns, None).await?, "list");
+    w.expire().await;
+    check_eq!(store.list(ctx, &ns, None).await?, ["a"], "the TTL was passed on");
+    let swept = store.evict_expired(ctx).await?;
+    if w.can().keeps_expired && w.can().real_time.is_none() {
+        check_eq!(swept, 1, "the sweep was passed on");
+    }
+    store.delete(ctx, &ns, "a").await?;
+    check_eq!(w.get(&ns, "a").await?, None, "delete");
+    Ok(())
+}
+
+/// Every method of `EntryStore` through `store`, each compared with the store beneath.
+async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Outcome {
+    let (ctx, ns, all) = (w.ctx(), w.ns(&["entry"])?, w.everything());
+    let none = PutOptions::new();
+    let version = store.put_entry(ctx, &ns, "a", V::sample(1), none, Condition::IfAbsent).await?;
+    let entry = store.get_entry(ctx, &ns, "a", GetOptions::new()).await?;
+    check_eq!(entry, Some(w.live(&ns, "a").await?), "get_entry");
+    check_eq!(entry.map(|entry| entry.meta.version), Some(version), "put_entry");
+    store.write(ctx, &ns, Batch::new().put("b", V::sample(2)).put("c", V::sample(3))).await?;
+    check_eq!(store.get_many(ctx, &ns, &["a", "b"]).await?.len(), 2, "get_many");
+    check_eq!(store.scan(ctx, &ns, ScanOptions::new()).await?.items.len(), 3, "scan");
+    let page = store.scan_namespaces(ctx, &all, None, 10).await?;
+    check_eq!(page.items, std::slice::from_ref(&ns), "scan_namespaces");
+    if w.can().sees_tenants {
+        check_eq!(store.scan_tenants(ctx, None, 1).await?.items.len(), 1, "scan_tenants");
+    }
+    check_eq!(store.touch(ctx, &ns, "a", Expiry::After(w.long())).await?, true, "touch");
+    check_eq!(store.usage(ctx, &all).await?.entries, 3, "usage");
+    store.update(ctx, &ns, "b", |_| Ok(Update::Put(V::sample(4)))).await?;
+    let taken = store.take(ctx, &ns, "b").await?;
+    check_eq!(taken.map(|entry| entry.value), Some(V::sample(4)), "update and take");
+    check_eq!(store.delete_entry(ctx, &ns, "c", Condition::Always).await?, true, "delete_entry");
+    check_eq!(store.erase(ctx, &all, 10).await?.removed, 1, "erase");
+    check_eq!(store.erase_all(ctx, &all).await?, 0, "erase_all");
+    Ok(())
+}

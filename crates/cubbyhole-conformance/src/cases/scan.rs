@@ -1,0 +1,309 @@
+//! `scan`: entries page by page.
+
+use cubbyhole_core::limits::{MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
+use cubbyhole_core::{ErrorKind, Namespace, ScanItem, ScanOptions};
+
+use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
+use crate::world::number_of;
+use crate::{Sample, World};
+
+const KEYS: [&str; 9] = ["", "a", "a%", "aa", "ab", "b", "ba", "c", "\u{10ffff}"];
+
+cases! {
+    /// An empty namespace is one empty page.
+    #[case(tenant, entry)]
+    async fn an_empty_namespace<V: Sample>(w: &World<V>) -> Outcome {
+        let page = w.page(&w.ns(&["a"])?, ScanOptions::new()).await?;
+        check_eq!((page.items.len(), page.next), (0, None), "items and next page");
+        Ok(())
+    }
+
+    /// Pages of every size hold each entry once, in byte order.
+    #[case(tenant, entry)]
+    async fn pages_of_every_size<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &KEYS).await?;
+        for limit in 1..=KEYS.len() + 2 {
+            let items = w.pages(&ns, ScanOptions::new().with_limit(limit)).await?;
+            check_eq!(keys(&items), KEYS, "pages of {limit}");
+        }
+        Ok(())
+    }
+
+    /// A page that holds the last entry says that there is no next one, sooner or later.
+    #[case(tenant, entry)]
+    async fn the_last_page_has_no_next<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["a", "b", "c"]).await?;
+        let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
+        check!(page.next.is_some(), "there is more");
+        let page = w.page(&ns, ScanOptions::new().with_after("c")).await?;
+        check_eq!((page.items.len(), page.next), (0, None), "past the last key");
+        let page = w.page(&ns, ScanOptions::new().with_limit(1000)).await?;
+        check_eq!((page.items.len(), page.next), (3, None), "room for all");
+        Ok(())
+    }
+
+    /// An item is the key with the whole entry.
+    #[case(tenant, entry)]
+    async fn an_item_is_the_whole_entry<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "a", 1).await?;
+        w.put_for(&ns, "b", 2, w.long()).await?;
+        for item in w.pages(&ns, ScanOptions::new()).await? {
+            let key = item.key.clone();
+            let Some(entry) = item.into_entry() else {
+                return Err(Stop::failed("an item without its value"));
+            };
+            check_eq!(entry?, w.live(&ns, &key).await?, "the entry of {key}");
+        }
+        Ok(())
+    }
+
+    /// A scan for keys only brings no values, and everything else.
+    #[case(tenant, entry)]
+    async fn keys_only_brings_no_values<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &KEYS).await?;
+        let items = w.pages(&ns, ScanOptions::new().keys_only().with_limit(4)).await?;
+        check_eq!(keys(&items), KEYS, "the keys");
+        for item in items {
+            check!(item.value.is_none(), "{:?} comes with a value", item.key);
+            check_eq!(item.meta, w.live(&ns, &item.key).await?.meta, "the rest of it");
+        }
+        Ok(())
+    }
+
+    /// Where the store knows the length of values, items tell it, with values or without.
+    #[case(tenant, entry)]
+    async fn items_tell_the_length_of_values<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_value_limit()?;
+        let ns = w.ns(&["a"])?;
+        for (key, bytes) in [("a", 500), ("b", 5_000)] {
+            w.store().put(w.ctx(), &ns, key, w.sized(bytes)?).await?;
+        }
+        for options in [ScanOptions::new(), ScanOptions::new().keys_only()] {
+            let items = w.pages(&ns, options).await?;
+            let lengths: Vec<_> = items.iter().map(|item| item.value_bytes).collect();
+            check_eq!(lengths, [Some(500), Some(5_000)], "the lengths");
+        }
+        Ok(())
+    }
+
+    /// A prefix selects keys, on every page.
+    #[case(tenant, entry)]
+    async fn a_prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &KEYS).await?;
+        for prefix in ["", "a", "a%", "b", "ba", "x", "\u{10ffff}", "a\u{10ffff}"] {
+            let expected: Vec<_> = KEYS.into_iter().filter(|key| key.starts_with(prefix)).collect();
+            for limit in [1, 2, 100] {
+                let options = ScanOptions::new().with_prefix(prefix).with_limit(limit);
+                let items = w.pages(&ns, options).await?;
+                check_eq!(keys(&items), expected, "prefix {prefix:?}, pages of {limit}");
+            }
+        }
+        Ok(())
+    }
+
+    /// `after` excludes the key it names, and need not name one that exists.
+    #[case(tenant, entry)]
+    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &KEYS).await?;
+        for after in ["", "!", "a", "a$", "a%", "aaa", "b", "bzzz", "c", "\u{10ffff}", "d%_"] {
+            let expected: Vec<_> = KEYS.into_iter().filter(|key| *key > after).collect();
+            let items = w.pages(&ns, ScanOptions::new().with_after(after).with_limit(2)).await?;
+            check_eq!(keys(&items), expected, "after {after:?}");
+        }
+        Ok(())
+    }
+
+    /// `after` and a prefix together: keys that satisfy both, wherever `after` lies.
+    #[case(tenant, entry)]
+    async fn after_and_prefix<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &KEYS).await?;
+        for prefix in ["", "a", "b", "x"] {
+            for after in ["", "a", "aa", "b", "c", "\u{10ffff}"] {
+                let expected: Vec<_> = KEYS
+                    .into_iter()
+                    .filter(|key| key.starts_with(prefix) && *key > after)
+                    .collect();
+                let options = ScanOptions::new().with_prefix(prefix).with_after(after);
+                let items = w.pages(&ns, options.with_limit(1)).await?;
+                check_eq!(keys(&items), expected, "prefix {prefix:?} after {after:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// A limit of 0 or 1001 is refused, and so are NUL and too long a prefix or `after`.
+    #[case(tenant, entry)]
+    async fn bad_options_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let long = "x".repeat(1025);
+        let options = ScanOptions::new;
+        let bad = [
+            ("a limit of 0", options().with_limit(0)),
+            ("a limit of 1001", options().with_limit(MAX_PAGE_ITEMS + 1)),
+            ("a huge limit", options().with_limit(usize::MAX)),
+            ("NUL in the prefix", options().with_prefix("a\0")),
+            ("NUL in after", options().with_after("a\0")),
+            ("a long prefix", options().with_prefix(long.clone())),
+            ("a long after", options().with_after(long)),
+        ];
+        for (what, options) in bad {
+            refused(w.page(&ns, options).await, ErrorKind::InvalidArgument, what)?;
+        }
+        Ok(())
+    }
+
+    /// A page holds 1000 items where there are as many, and the next one the rest.
+    #[case(tenant, entry)]
+    async fn a_page_of_a_thousand<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for batch in 0..3 {
+            let numbers = batch * 400..(batch + 1) * 400;
+            let batch = numbers.fold(cubbyhole_core::Batch::new(), |batch, number| {
+                batch.put(format!("{number:04}"), V::sample(1))
+            });
+            w.store().write(w.ctx(), &ns, batch).await?;
+        }
+        let items = w.pages(&ns, ScanOptions::new().with_limit(MAX_PAGE_ITEMS)).await?;
+        let expected: Vec<_> = (0..1200).map(|number| format!("{number:04}")).collect();
+        check_eq!(keys(&items), expected, "1200 entries in two pages");
+        Ok(())
+    }
+
+    /// Expired entries are passed over, on every page.
+    #[case(tenant, entry)]
+    async fn expired_entries_are_passed<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for number in 0..30 {
+            let key = format!("{number:02}");
+            match number % 3 {
+                0 => w.put(&ns, &key, number).await?,
+                _ => drop(w.put_expired(&ns, &key).await?),
+            }
+        }
+        let expected: Vec<_> = (0..10).map(|number| format!("{:02}", number * 3)).collect();
+        for limit in [1, 2, 3, 100] {
+            let items = w.pages(&ns, ScanOptions::new().with_limit(limit)).await?;
+            check_eq!(keys(&items), expected, "pages of {limit}");
+        }
+        Ok(())
+    }
+
+    /// A scan reads one namespace alone.
+    #[case(tenant, entry)]
+    async fn a_scan_stays_in_its_namespace<V: Sample>(w: &World<V>) -> Outcome {
+        for ns in neighbours(w)? {
+            w.put_all(&ns, &KEYS).await?;
+        }
+        let ns = w.ns(&["a"])?;
+        check_eq!(w.pages(&ns, ScanOptions::new()).await?.len(), 0, "nothing of its neighbours");
+        w.put(&ns, "k", 7).await?;
+        let items = w.pages(&ns, ScanOptions::new().with_limit(1)).await?;
+        check_eq!(keys(&items), ["k"], "its own entry alone");
+        Ok(())
+    }
+
+    /// A page ends early rather than hold more than 64 MiB, and no entry is lost by it.
+    #[case(tenant, entry)]
+    async fn a_page_ends_early<V: Sample>(w: &World<V>) -> Outcome {
+        let size = w.needs_value_limit()?.min(15 << 20);
+        let fit = MAX_PAGE_BYTES / (size + 4);
+        if fit >= 100 {
+            return Err(Stop::ignored("values of the largest size do not fill a page"));
+        }
+        let ns = w.ns(&["a"])?;
+        let value = w.sized(size)?;
+        let expected: Vec<_> = (0..=fit).map(|number| format!("{number:04}")).collect();
+        for key in &expected {
+            w.store().put(w.ctx(), &ns, key, value.clone()).await?;
+        }
+        let page = w.page(&ns, ScanOptions::new()).await?;
+        check_eq!(page.items.len(), fit, "as many as fit");
+        let next = page.next.ok_or_else(|| Stop::failed("there is more, but no next page"))?;
+        drop(page.items);
+        let rest = w.page(&ns, ScanOptions::new().with_after(next)).await?;
+        check_eq!(keys(&rest.items), expected[fit..], "the rest");
+        drop(rest);
+        let items = w.page(&ns, ScanOptions::new().keys_only()).await?.items;
+        check_eq!(keys(&items), expected, "without values they all fit");
+        w.store().erase(w.ctx(), &w.everything(), 1000).await?;
+        Ok(())
+    }
+
+    /// What exists throughout a listing appears exactly once, whatever comes and goes meanwhile.
+    #[case(tenant, entry)]
+    async fn what_stays_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let stays: Vec<_> = (0..40).map(|number| format!("k{number:02}")).collect();
+        for key in &stays {
+            w.put(&ns, key, 1).await?;
+        }
+        let mut options = ScanOptions::new().keys_only().with_limit(3);
+        let mut found = Vec::new();
+        for round in 0..1000 {
+            let page = w.page(&ns, options.clone()).await?;
+            found.extend(page.items.into_iter().map(|item| item.key));
+            let Some(next) = page.next else {
+                break;
+            };
+            // Before, at and behind the page's end; at the end stood an entry that now goes.
+            for key in [format!("{next}-{round}"), format!("a{round}"), format!("k{round:02}-")] {
+                w.put(&ns, &key, 2).await?;
+            }
+            w.delete(&ns, &format!("{next}-{}", round - round % 2)).await?;
+            w.put(&ns, &next, 3).await?;
+            options = options.with_after(next);
+        }
+        let kept: Vec<_> = found.iter().filter(|key| stays.contains(key)).collect();
+        check_eq!(kept, stays.iter().collect::<Vec<_>>(), "what stayed");
+        check!(found.is_sorted_by(|a, b| a < b), "some key appears twice: {found:?}");
+        Ok(())
+    }
+
+    /// The next page begins where the last one ended also if that entry has gone meanwhile.
+    #[case(tenant, entry)]
+    async fn the_end_of_a_page_may_vanish<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["a", "b", "c", "d"]).await?;
+        let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
+        let next = page.next.ok_or_else(|| Stop::failed("there is more, but no next page"))?;
+        w.delete(&ns, "b").await?;
+        w.delete(&ns, &next).await?;
+        let items = w.pages(&ns, ScanOptions::new().with_after(next)).await?;
+        check_eq!(keys(&items), ["c", "d"], "the rest");
+        Ok(())
+    }
+
+    /// Values on a page are those of their keys.
+    #[case(tenant, entry)]
+    async fn values_go_with_their_keys<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for number in 0..50 {
+            w.put(&ns, &format!("{:02}", 49 - number), number).await?;
+        }
+        for item in w.pages(&ns, ScanOptions::new().with_limit(7)).await? {
+            let value = item.value.transpose()?.ok_or_else(|| Stop::failed("no value"))?;
+            let key = format!("{:02}", 49 - number_of(&value)?);
+            check_eq!(item.key, key, "the key of the value");
+        }
+        Ok(())
+    }
+}
+
+fn keys<V>(items: &[ScanItem<V>]) -> Vec<&str> {
+    items.iter().map(|item| item.key.as_str()).collect()
+}
+
+/// Namespaces that stand close to `a` in any order.
+fn neighbours<V: Sample>(w: &World<V>) -> cubbyhole_core::Result<Vec<Namespace>> {
+    [&[][..], &[""], &["ab"], &["a", "b"], &["a", ""], &["a-"], &["a:"], &["A"], &["%"], &["_"]]
+        .into_iter()
+        .map(|segments| w.ns(segments))
+        .collect()
+}

@@ -1,0 +1,105 @@
+//! `take`: get and delete in one atomic step.
+
+use cubbyhole_core::Condition;
+
+use crate::case::{Outcome, cases, check, check_eq};
+use crate::{Sample, World};
+
+cases! {
+    /// `take` answers the entry and removes it.
+    #[case(tenant, entry)]
+    async fn take_removes<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.long()).await?;
+        let entry = w.live(&ns, "k").await?;
+        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, Some(entry), "the whole entry");
+        check_eq!(w.get(&ns, "k").await?, None, "it is gone");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "it is not listed");
+        check_eq!(w.namespaces(&w.everything()).await?, [], "nor its namespace");
+        Ok(())
+    }
+
+    /// Taking what is absent, or was taken, is `None`.
+    #[case(tenant, entry)]
+    async fn take_of_nothing<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, None, "never written");
+        w.put(&ns, "k", 1).await?;
+        check!(w.store().take(w.ctx(), &ns, "k").await?.is_some(), "the first");
+        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, None, "the second");
+        Ok(())
+    }
+
+    /// `take` removes one entry and leaves its neighbours.
+    #[case(tenant, entry)]
+    async fn take_leaves_the_neighbours<V: Sample>(w: &World<V>) -> Outcome {
+        let (a, ab) = (w.ns(&["a"])?, w.ns(&["ab"])?);
+        w.put_all(&a, &["", "k", "ka"]).await?;
+        w.put_all(&ab, &["k"]).await?;
+        w.store().take(w.ctx(), &a, "k").await?;
+        check_eq!(w.list(&a, None).await?, ["", "ka"], "the keys of a");
+        check_eq!(w.list(&ab, None).await?, ["k"], "the keys of ab");
+        Ok(())
+    }
+
+    /// A taken key can be written again, and is new then.
+    #[case(tenant, entry)]
+    async fn a_taken_key_is_absent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        w.store().take(w.ctx(), &ns, "k").await?;
+        let options = cubbyhole_core::PutOptions::new();
+        w.put_entry(&ns, "k", 2, options, Condition::IfAbsent).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the new entry");
+        Ok(())
+    }
+
+    /// Of several that take an entry at once, exactly one gets it.
+    #[case(tenant, entry)]
+    async fn one_taker_gets_it<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for round in 0..20 {
+            w.put(&ns, "k", round).await?;
+            let ns = ns.clone();
+            let answers = w
+                .at_once(8, move |_, w| {
+                    let ns = ns.clone();
+                    async move { w.store().take(w.ctx(), &ns, "k").await }
+                })
+                .await?;
+            let taken = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let taken: Vec<_> = taken.into_iter().flatten().map(|entry| entry.value).collect();
+            check_eq!(taken, [V::sample(round)], "what the takers of round {round} got");
+        }
+        Ok(())
+    }
+
+    /// Workers that take from one queue get every item once.
+    #[case(tenant, entry)]
+    async fn a_queue_is_shared_out<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["queue"])?;
+        let keys: Vec<String> = (0..40).map(|number| format!("{number:02}")).collect();
+        for key in &keys {
+            w.put(&ns, key, 1).await?;
+        }
+        let all = keys.clone();
+        let answers = w
+            .at_once(4, move |_, w| {
+                let (ns, keys) = (ns.clone(), all.clone());
+                async move {
+                    let mut mine = Vec::new();
+                    for key in keys {
+                        if w.store().take(w.ctx(), &ns, &key).await?.is_some() {
+                            mine.push(key);
+                        }
+                    }
+                    Ok::<_, cubbyhole_core::Error>(mine)
+                }
+            })
+            .await?;
+        let mut taken = answers.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+        taken.sort_unstable();
+        check_eq!(taken, keys, "what the workers got together");
+        Ok(())
+    }
+}

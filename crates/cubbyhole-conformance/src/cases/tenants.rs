@@ -1,0 +1,125 @@
+//! `scan_tenants`, for operators.
+
+use cubbyhole_core::{ErrorKind, Namespace, TenantId};
+
+use crate::case::{Outcome, cases, check_eq, refused};
+use crate::{Sample, World};
+
+/// Tenants whose rendered names stand between those of the namespaces of `t`: `t-b`, `t/x` and
+/// `t0` sort between `t` and `t:`, or right behind.
+const NAMES: [&str; 14] = [
+    "t",
+    "t!",
+    "t-b",
+    "t/x",
+    "t0",
+    "t:",
+    "t:x",
+    "t;",
+    "t\\",
+    "tt",
+    "u",
+    "%",
+    "\u{5e9}",
+    "\u{10ffff}",
+];
+
+cases! {
+    /// Where the role may not see across tenants, `scan_tenants` says so.
+    #[case(store, entry)]
+    async fn who_may_not_see_is_told<V: Sample>(w: &World<V>) -> Outcome {
+        let page = w.store().scan_tenants(w.ctx(), None, 10).await;
+        if w.can().sees_tenants {
+            page?;
+        } else {
+            refused(page, ErrorKind::PermissionDenied, "scan_tenants")?;
+        }
+        Ok(())
+    }
+
+    /// A store without entries has no tenants.
+    #[case(store, entry)]
+    async fn an_empty_store_has_no_tenants<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_tenants()?;
+        check_eq!(w.tenant_pages(10).await?, [], "nothing was written");
+        Ok(())
+    }
+
+    /// Each tenant appears exactly once, in byte order of the rendered name, on pages of any size.
+    #[case(store, entry)]
+    async fn each_tenant_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_tenants()?;
+        let tenants = fill(w, &[&[], &["a"], &["a", "b"], &["-"]]).await?;
+        for limit in 1..=NAMES.len() + 1 {
+            check_eq!(w.tenant_pages(limit).await?, tenants, "pages of {limit}");
+        }
+        Ok(())
+    }
+
+    /// Tenants that hold entries only beneath a scope appear as well.
+    #[case(store, entry)]
+    async fn tenants_with_scopes_alone_appear<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_tenants()?;
+        let tenants = fill(w, &[&["", ""], &["x", "y"]]).await?;
+        for limit in [1, 4, 1000] {
+            check_eq!(w.tenant_pages(limit).await?, tenants, "pages of {limit}");
+        }
+        Ok(())
+    }
+
+    /// `after` excludes the tenant it names, which need not exist.
+    #[case(store, entry)]
+    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_tenants()?;
+        let tenants = fill(w, &[&["a"], &["b"]]).await?;
+        for after in NAMES.into_iter().chain(["!", "t,", "t.", "t:y", "z", "\u{10ffff}x"]) {
+            let after = TenantId::new(after)?;
+            let expected: Vec<_> = tenants.iter().filter(|tenant| **tenant > after).collect();
+            let page = w.store().scan_tenants(w.ctx(), Some(&after), 1000).await?;
+            check_eq!(page.items.iter().collect::<Vec<_>>(), expected, "after {after}");
+        }
+        Ok(())
+    }
+
+    /// Tenants whose entries were deleted, erased or have expired do not appear.
+    #[case(store, entry)]
+    async fn tenants_without_live_entries_do_not_appear<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_tenants()?;
+        let namespace = |name: &str| TenantId::new(name).map(Namespace::new);
+        w.put(&namespace("deleted")?, "k", 1).await?;
+        w.delete(&namespace("deleted")?, "k").await?;
+        w.put(&namespace("erased")?.with_scope("a")?, "k", 1).await?;
+        w.store().erase(w.ctx(), &TenantId::new("erased")?.into(), 10).await?;
+        w.put_expired(&namespace("expired")?, "k").await?;
+        w.put_expired(&namespace("half")?, "k").await?;
+        w.put(&namespace("half")?.with_scope("a")?, "k", 1).await?;
+        for limit in [1, 1000] {
+            check_eq!(w.tenant_pages(limit).await?, [TenantId::new("half")?], "pages of {limit}");
+        }
+        Ok(())
+    }
+
+    /// A limit of 0 or 1001 tenants is refused.
+    #[case(store, entry)]
+    async fn bad_limits_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_tenants()?;
+        for limit in [0, 1001, usize::MAX] {
+            let page = w.store().scan_tenants(w.ctx(), None, limit).await;
+            refused(page, ErrorKind::InvalidArgument, format_args!("a limit of {limit}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes to these scopes of every tenant; the tenants in order.
+async fn fill<V: Sample>(w: &World<V>, scopes: &[&[&str]]) -> Outcome<Vec<TenantId>> {
+    let mut tenants = Vec::new();
+    for name in NAMES {
+        for segments in scopes {
+            w.put(&Namespace::from_parts(name, *segments)?, "k", 1).await?;
+        }
+        tenants.push(TenantId::new(name)?);
+    }
+    tenants.sort_unstable_by(|a, b| a.as_rendered().cmp(b.as_rendered()));
+    Ok(tenants)
+}

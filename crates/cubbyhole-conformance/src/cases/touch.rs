@@ -1,0 +1,123 @@
+//! `touch`: a new expiry without rewriting the value.
+
+use std::time::Duration;
+
+use cubbyhole_core::{Condition, Expiry, Timestamp};
+
+use crate::case::{Outcome, cases, check, check_eq};
+use crate::{Sample, World};
+
+cases! {
+    /// `touch` tells whether there was an entry, and creates none.
+    #[case(tenant, entry)]
+    async fn touch_tells_whether_there_was_one<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let (ctx, day) = (w.ctx(), Expiry::After(w.long()));
+        check!(!w.store().touch(ctx, &ns, "k", day).await?, "never written");
+        check!(!w.store().touch(ctx, &ns, "k", Expiry::Never).await?, "never written");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "it creates none");
+        w.put(&ns, "k", 1).await?;
+        check!(w.store().touch(ctx, &ns, "k", day).await?, "written");
+        w.delete(&ns, "k").await?;
+        check!(!w.store().touch(ctx, &ns, "k", day).await?, "deleted");
+        Ok(())
+    }
+
+    /// `touch` gives a TTL to an entry that had none.
+    #[case(time, entry)]
+    async fn touch_adds_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["j", "k"]).await?;
+        w.store().touch(w.ctx(), &ns, "k", Expiry::After(w.short())).await?;
+        check!(w.live(&ns, "k").await?.meta.expires_at.is_some(), "no expiry is told");
+        w.expire().await;
+        check_eq!(w.list(&ns, None).await?, ["j"], "past the new TTL");
+        Ok(())
+    }
+
+    /// `touch` makes an entry permanent.
+    #[case(time, entry)]
+    async fn touch_makes_permanent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.short()).await?;
+        w.store().touch(w.ctx(), &ns, "k", Expiry::Never).await?;
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "no expiry is told");
+        w.expire().await;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "past the old TTL");
+        w.store().evict_expired(w.ctx()).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "after a sweep");
+        Ok(())
+    }
+
+    /// `touch` makes a TTL longer or shorter.
+    #[case(time, entry)]
+    async fn touch_replaces_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "longer", 1, w.short()).await?;
+        w.put_for(&ns, "shorter", 1, w.long()).await?;
+        w.store().touch(w.ctx(), &ns, "longer", Expiry::After(w.long())).await?;
+        w.store().touch(w.ctx(), &ns, "shorter", Expiry::After(w.short())).await?;
+        w.expire().await;
+        check_eq!(w.list(&ns, None).await?, ["longer"], "past the short TTL");
+        Ok(())
+    }
+
+    /// `touch` with an instant sets it; one that has passed ends the entry at once.
+    #[case(tenant, entry)]
+    async fn touch_takes_an_instant<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["j", "k"]).await?;
+        check!(w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::MAX)).await?, "not found");
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, Some(Timestamp::MAX), "the instant");
+        check!(
+            w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::EPOCH)).await?,
+            "not found"
+        );
+        check_eq!(w.list(&ns, None).await?, ["j"], "ended");
+        Ok(())
+    }
+
+    /// `touch` changes its own entry alone.
+    #[case(tenant, entry)]
+    async fn touch_changes_one_entry<V: Sample>(w: &World<V>) -> Outcome {
+        let places = [w.ns(&["a"])?, w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
+        for ns in &places {
+            w.put_all(ns, &["k", "kk", ""]).await?;
+        }
+        w.store().touch(w.ctx(), &places[0], "k", Expiry::At(Timestamp::EPOCH)).await?;
+        check_eq!(w.list(&places[0], None).await?, ["", "kk"], "its neighbours");
+        for ns in &places[1..] {
+            check_eq!(w.list(ns, None).await?, ["", "k", "kk"], "the keys of {ns:?}");
+            check_eq!(w.live(ns, "k").await?.meta.expires_at, None, "the expiry in {ns:?}");
+        }
+        Ok(())
+    }
+
+    /// A condition read before `touch` still holds after it.
+    #[case(tenant, entry)]
+    async fn touch_breaks_no_condition<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        let version = w.live(&ns, "k").await?.meta.version;
+        w.store().touch(w.ctx(), &ns, "k", Expiry::After(w.long())).await?;
+        let options = cubbyhole_core::PutOptions::new();
+        w.put_entry(&ns, "k", 2, options, Condition::IfVersion(version)).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "written at the version read before");
+        Ok(())
+    }
+
+    /// To the millisecond: a TTL that `touch` sets counts from the touch.
+    #[case(time, entry)]
+    async fn a_touched_ttl_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, Duration::from_millis(100)).await?;
+        w.advance_millis(50).await;
+        w.store().touch(w.ctx(), &ns, "k", Expiry::After(Duration::from_millis(100))).await?;
+        w.advance_millis(99).await;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "one millisecond before");
+        w.advance_millis(1).await;
+        check_eq!(w.get(&ns, "k").await?, None, "100 ms after the touch");
+        Ok(())
+    }
+}

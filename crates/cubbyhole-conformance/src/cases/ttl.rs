@@ -1,0 +1,241 @@
+//! TTLs through the core trait: what is accepted, and that what expired is absent.
+
+use std::time::Duration;
+
+use cubbyhole_core::{ErrorKind, PutOptions, Timestamp, Version};
+
+use crate::case::{Outcome, cases, check, check_eq, refused};
+use crate::{Sample, World};
+
+cases! {
+    /// An entry with a TTL is there before its end and absent after it.
+    #[case(time, core)]
+    async fn an_entry_expires<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "short", 1, w.short()).await?;
+        w.put_for(&ns, "long", 2, w.long()).await?;
+        w.put(&ns, "kept", 3).await?;
+        w.expire().await;
+        check_eq!(w.get(&ns, "short").await?, None, "past its end");
+        check_eq!(w.number(&ns, "long").await?, Some(2), "before its end");
+        check_eq!(w.number(&ns, "kept").await?, Some(3), "without an end");
+        Ok(())
+    }
+
+    /// An expired entry is not listed, with a prefix or without, swept or not.
+    #[case(time, core)]
+    async fn an_expired_entry_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for key in ["a", "c", "e"] {
+            w.put_for(&ns, key, 1, w.short()).await?;
+        }
+        w.put_all(&ns, &["b", "d"]).await?;
+        w.expire().await;
+        check_eq!(w.list(&ns, None).await?, ["b", "d"], "all keys");
+        check_eq!(w.list(&ns, Some("c")).await?, [""; 0], "the expired one by its name");
+        Ok(())
+    }
+
+    /// A plain `put` over an entry with a TTL removes the TTL.
+    #[case(time, core)]
+    async fn a_plain_put_removes_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "put", 1, w.short()).await?;
+        w.put(&ns, "put", 2).await?;
+        w.put_for(&ns, "options", 1, w.short()).await?;
+        let none = PutOptions::default();
+        w.store().put_with_options(w.ctx(), &ns, "options", V::sample(2), none).await?;
+        w.expire().await;
+        check_eq!(w.number(&ns, "put").await?, Some(2), "after a plain put");
+        check_eq!(w.number(&ns, "options").await?, Some(2), "after default options");
+        check_eq!(w.list(&ns, None).await?, ["options", "put"], "both are listed");
+        Ok(())
+    }
+
+    /// A write with a TTL replaces the TTL that stood there, by a longer or a shorter one.
+    #[case(time, core)]
+    async fn a_new_ttl_replaces_the_old<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "longer", 1, w.short()).await?;
+        w.put_for(&ns, "longer", 2, w.long()).await?;
+        w.put_for(&ns, "shorter", 1, w.long()).await?;
+        w.put_for(&ns, "shorter", 2, w.short()).await?;
+        w.put(&ns, "added", 1).await?;
+        w.put_for(&ns, "added", 2, w.short()).await?;
+        w.expire().await;
+        check_eq!(w.number(&ns, "longer").await?, Some(2), "made longer");
+        check_eq!(w.get(&ns, "shorter").await?, None, "made shorter");
+        check_eq!(w.get(&ns, "added").await?, None, "added to an entry without one");
+        Ok(())
+    }
+
+    /// An expired key can be written again, and then stays.
+    #[case(time, core)]
+    async fn an_expired_key_can_be_written_again<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.short()).await?;
+        w.expire().await;
+        w.put(&ns, "k", 2).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "written again");
+        w.expire().await;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "it has lost the old end");
+        check_eq!(w.list(&ns, None).await?, ["k"], "it is listed");
+        Ok(())
+    }
+
+    /// Deleting an expired entry succeeds, and does not bring it back.
+    #[case(time, core)]
+    async fn an_expired_entry_can_be_deleted<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.short()).await?;
+        w.expire().await;
+        w.delete(&ns, "k").await?;
+        check_eq!(w.get(&ns, "k").await?, None, "after the deletion");
+        Ok(())
+    }
+
+    /// Deleting an entry with a TTL and writing it anew without one leaves nothing of the TTL.
+    #[case(time, core)]
+    async fn a_deleted_ttl_leaves_nothing<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.short()).await?;
+        w.delete(&ns, "k").await?;
+        w.put(&ns, "k", 2).await?;
+        w.expire().await;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the new entry");
+        w.store().evict_expired(w.ctx()).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the new entry after a sweep");
+        Ok(())
+    }
+
+    /// A namespace whose last entry expired is as if it had never been.
+    #[case(time, core)]
+    async fn a_namespace_can_expire<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["session"])?;
+        w.put_for(&ns, "a", 1, w.short()).await?;
+        w.put_for(&ns, "b", 2, w.short()).await?;
+        w.expire().await;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "no keys");
+        check_eq!(w.namespaces(&w.everything()).await?, [], "no namespace");
+        Ok(())
+    }
+
+    /// A TTL of zero is refused, never taken as "no expiry", and nothing is written.
+    #[case(tenant, core)]
+    async fn a_ttl_of_zero_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let put = w.put_for(&ns, "new", 1, Duration::ZERO).await;
+        refused(put, ErrorKind::InvalidArgument, "a TTL of zero")?;
+        check_eq!(w.get(&ns, "new").await?, None, "nothing is written");
+        w.put(&ns, "old", 1).await?;
+        let put = w.put_for(&ns, "old", 2, Duration::ZERO).await;
+        refused(put, ErrorKind::InvalidArgument, "a TTL of zero over an entry")?;
+        check_eq!(w.number(&ns, "old").await?, Some(1), "the entry stays as it was");
+        Ok(())
+    }
+
+    /// A TTL that ends past the year 9999 is refused, never taken as "no expiry".
+    #[case(tenant, core)]
+    async fn a_ttl_that_overflows_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let ten_thousand_years = Duration::from_secs(10_000 * 366 * 86_400);
+        let ttls = [Duration::MAX, Duration::from_secs(u64::MAX), ten_thousand_years];
+        for ttl in ttls.into_iter().chain([Duration::from_millis(u64::MAX)]) {
+            let put = w.put_for(&ns, "k", 1, ttl).await;
+            refused(put, ErrorKind::InvalidArgument, format_args!("a TTL of {ttl:?}"))?;
+        }
+        check_eq!(w.get(&ns, "k").await?, None, "nothing is written");
+        Ok(())
+    }
+
+    /// A TTL of a century is kept.
+    #[case(tenant, core)]
+    async fn a_long_ttl_is_kept<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let century = Duration::from_secs(100 * 365 * 86_400);
+        w.put_for(&ns, "k", 1, century).await?;
+        w.expire().await;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "after a moment");
+        Ok(())
+    }
+
+    /// The shortest TTLs are accepted, and end.
+    #[case(time, core)]
+    async fn a_fraction_of_a_millisecond_is_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for nanos in [1, 999, 1_000, 999_999, 1_000_000, 1_000_001] {
+            w.put_for(&ns, &format!("{nanos} ns"), 1, Duration::from_nanos(nanos)).await?;
+        }
+        w.expire().await;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "all have ended");
+        Ok(())
+    }
+
+    /// To the millisecond: an entry is there one millisecond before its end, and gone at its end.
+    #[case(time, core)]
+    async fn expiry_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, Duration::from_millis(1_000)).await?;
+        w.advance_millis(999).await;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "get, one millisecond before its end");
+        check_eq!(w.list(&ns, None).await?, ["k"], "list, one millisecond before its end");
+        w.advance_millis(1).await;
+        check_eq!(w.get(&ns, "k").await?, None, "get, at its end");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "list, at its end");
+        Ok(())
+    }
+
+    /// To the millisecond: a fraction of a millisecond rounds up.
+    #[case(time, core)]
+    async fn a_fraction_rounds_up<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "1 ns", 1, Duration::from_nanos(1)).await?;
+        w.put_for(&ns, "1 ms", 1, Duration::from_millis(1)).await?;
+        w.put_for(&ns, "1 ms 1 ns", 1, Duration::from_nanos(1_000_001)).await?;
+        check_eq!(w.list(&ns, None).await?, ["1 ms", "1 ms 1 ns", "1 ns"], "at once");
+        w.advance_millis(1).await;
+        check_eq!(w.list(&ns, None).await?, ["1 ms 1 ns"], "after a millisecond");
+        w.advance_millis(1).await;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "after two");
+        Ok(())
+    }
+
+    /// `put_with_options` takes an instant of expiry and a version of the caller's own, or refuses
+    /// them with `Unsupported` and writes nothing: no option is ever ignored in silence.
+    #[case(tenant, core)]
+    async fn no_option_is_ignored<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let past = PutOptions::new().with_expires_at(Timestamp::EPOCH);
+        let version = PutOptions::new().with_version(Version::draw());
+        for (key, options) in [("instant", past), ("version", version)] {
+            let put = w.store().put_with_options(w.ctx(), &ns, key, V::sample(1), options).await;
+            if w.can().all_put_options {
+                put?;
+            } else {
+                refused(put, ErrorKind::Unsupported, format_args!("the option {key}"))?;
+                check!(
+                    w.get(&ns, key).await?.is_none(),
+                    "{key} is refused and written all the same"
+                );
+            }
+        }
+        check_eq!(w.get(&ns, "instant").await?, None, "an instant long past");
+        Ok(())
+    }
+
+    /// `put_with_options` writes under the version and the expiry that it is given.
+    #[case(tenant, entry)]
+    async fn put_with_options_keeps_every_option<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_put_options()?;
+        let ns = w.ns(&["a"])?;
+        let version = Version::draw();
+        let options = PutOptions::new().with_expires_at(Timestamp::MAX).with_version(version);
+        w.store().put_with_options(w.ctx(), &ns, "k", V::sample(1), options).await?;
+        let meta = w.live(&ns, "k").await?.meta;
+        check_eq!(meta.version, version, "the version");
+        check_eq!(meta.expires_at, Some(Timestamp::MAX), "the expiry");
+        Ok(())
+    }
+}

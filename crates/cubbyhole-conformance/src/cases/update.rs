@@ -1,0 +1,163 @@
+//! `update`: read, compute, write at the version read.
+
+use std::time::Duration;
+
+use cubbyhole_core::{EntryStoreExt, Error, ErrorKind, PutOptions, Update};
+
+use crate::case::{Outcome, cases, check, check_eq, refused};
+use crate::{Sample, World};
+
+cases! {
+    /// `Put` writes, where there was nothing and over what was there, and answers the version.
+    #[case(tenant, entry)]
+    async fn put_writes<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for number in 0..3 {
+            let mut seen = None;
+            let version = w
+                .store()
+                .update(w.ctx(), &ns, "k", |entry| {
+                    seen = entry.map(|entry| entry.value);
+                    Ok(Update::Put(V::sample(number)))
+                })
+                .await?;
+            check_eq!(seen, number.checked_sub(1).map(V::sample), "what stood there");
+            check_eq!(Some(w.live(&ns, "k").await?.meta.version), version, "the version");
+        }
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the last value");
+        Ok(())
+    }
+
+    /// `Put` removes a TTL, as a plain put does.
+    #[case(tenant, entry)]
+    async fn put_removes_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.long()).await?;
+        w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Put(V::sample(2)))).await?;
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "no TTL");
+        Ok(())
+    }
+
+    /// `PutWith` writes with its options.
+    #[case(tenant, entry)]
+    async fn put_with_writes_with_options<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let options = PutOptions::new().with_ttl(w.long());
+        let decide = |_| Ok(Update::PutWith(V::sample(1), options));
+        w.store().update(w.ctx(), &ns, "k", decide).await?;
+        check!(w.live(&ns, "k").await?.meta.expires_at.is_some(), "the TTL is lost");
+        Ok(())
+    }
+
+    /// `Delete` removes the entry, or does nothing where there is none.
+    #[case(tenant, entry)]
+    async fn delete_removes<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        for _ in 0..2 {
+            let version = w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Delete)).await?;
+            check_eq!(version, None, "nothing was put");
+            check_eq!(w.get(&ns, "k").await?, None, "it is gone");
+            w.put(&ns, "k", 1).await?;
+        }
+        Ok(())
+    }
+
+    /// `Keep` leaves the entry as it is.
+    #[case(tenant, entry)]
+    async fn keep_leaves_the_entry<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.long()).await?;
+        let before = w.live(&ns, "k").await?;
+        check_eq!(w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Keep)).await?, None, "Keep");
+        check_eq!(w.live(&ns, "k").await?, before, "the entry");
+        check_eq!(w.store().update(w.ctx(), &ns, "j", |_| Ok(Update::Keep)).await?, None, "Keep");
+        check_eq!(w.get(&ns, "j").await?, None, "nothing is created");
+        Ok(())
+    }
+
+    /// An expired entry is absent for `update`.
+    #[case(tenant, entry)]
+    async fn an_expired_entry_is_absent<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_expired(&ns, "k").await?;
+        let mut absent = false;
+        w.store()
+            .update(w.ctx(), &ns, "k", |entry| {
+                absent = entry.is_none();
+                Ok(Update::Put(V::sample(2)))
+            })
+            .await?;
+        check!(absent, "an expired entry is shown");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the new value");
+        Ok(())
+    }
+
+    /// What `decide` answers as an error comes back, and nothing is written.
+    #[case(tenant, entry)]
+    async fn an_error_of_the_decision_comes_back<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        let decide = |_| Err::<Update<V>, _>(Error::corrupt("mine"));
+        let error = refused(
+            w.store().update(w.ctx(), &ns, "k", decide).await,
+            ErrorKind::Corrupt,
+            "the caller's error",
+        )?;
+        check_eq!(error.message(), "mine", "the message");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing is written");
+        Ok(())
+    }
+
+    /// Another write between reading and writing is noticed, and the decision asked again.
+    #[case(tenant, entry)]
+    async fn a_write_in_between_is_noticed<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        let mut seen = Vec::new();
+        // The decision itself cannot await, so another task writes while it waits for it.
+        let runtime = tokio::runtime::Handle::current();
+        w.store()
+            .update(w.ctx(), &ns, "k", |entry| {
+                seen.push(entry.map(|entry| entry.value));
+                if seen.len() == 1 {
+                    let (w, ns) = (w.clone(), ns.clone());
+                    let intruder = runtime.spawn(async move { w.put(&ns, "k", 2).await });
+                    tokio::task::block_in_place(|| runtime.block_on(intruder))
+                        .map_err(|_| Error::internal("the other writer died"))??;
+                }
+                Ok(Update::Put(V::sample(3)))
+            })
+            .await?;
+        check_eq!(seen, [Some(V::sample(1)), Some(V::sample(2))], "what the decision was shown");
+        check_eq!(w.number(&ns, "k").await?, Some(3), "the value at the end");
+        Ok(())
+    }
+
+    /// `update` checks its context itself, over any store.
+    #[case(tenant, entry)]
+    async fn an_ended_context_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_entry(&ns, "k", 1, PutOptions::new(), cubbyhole_core::Condition::Always).await?;
+        let cancelled = w.ctx().child();
+        cancelled.cancel();
+        let late = w.ctx().child().with_timeout(Duration::ZERO);
+        for (ctx, kind) in [(cancelled, ErrorKind::Cancelled), (late, ErrorKind::DeadlineExceeded)]
+        {
+            let mut asked = false;
+            let answer = w
+                .store()
+                .update(&ctx, &ns, "k", |_| {
+                    asked = true;
+                    Ok(Update::Put(V::sample(2)))
+                })
+                .await;
+            let error = refused(answer, kind, "update")?;
+            check!(!asked, "the decision was asked");
+            check!(!error.may_have_been_applied(), "it may have been applied");
+            let erased = w.store().erase_all(&ctx, &w.everything()).await;
+            refused(erased, kind, "erase_all")?;
+        }
+        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing was written or erased");
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! `usage`: what is stored under a prefix.
+
+use cubbyhole_core::{Namespace, NamespacePrefix, Usage};
+
+use crate::case::{Outcome, cases, check_eq};
+use crate::{Sample, World};
+
+cases! {
+    /// Nothing is counted where nothing is.
+    #[case(tenant, entry)]
+    async fn usage_of_nothing<V: Sample>(w: &World<V>) -> Outcome {
+        let usage = w.store().usage(w.ctx(), &w.everything()).await?;
+        let bytes = w.can().knows_value_bytes.then_some(0);
+        check_eq!(usage, Usage { bytes, ..Usage::default() }, "nothing was written");
+        Ok(())
+    }
+
+    /// Namespaces and live entries are counted, and follow every write.
+    #[case(tenant, entry)]
+    async fn usage_follows_writes<V: Sample>(w: &World<V>) -> Outcome {
+        let (a, b) = (w.ns(&["a"])?, w.ns(&["a", "b"])?);
+        w.put_all(&a, &["j", "k"]).await?;
+        w.put_all(&b, &["k"]).await?;
+        check_eq!(counts(w).await?, (2, 3), "three entries in two namespaces");
+        w.put(&a, "k", 7).await?;
+        check_eq!(counts(w).await?, (2, 3), "after overwriting");
+        w.delete(&b, "k").await?;
+        check_eq!(counts(w).await?, (1, 2), "after a deletion");
+        w.store().take(w.ctx(), &a, "j").await?;
+        check_eq!(counts(w).await?, (1, 1), "after a take");
+        w.store().erase(w.ctx(), &w.everything(), 10).await?;
+        check_eq!(counts(w).await?, (0, 0), "after an erasure");
+        Ok(())
+    }
+
+    /// A prefix is counted by whole segments, and other tenants never.
+    #[case(tenant, entry)]
+    async fn usage_counts_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+        for segments in [&[][..], &["a"], &["a", "b"], &["ab"], &["a-b"], &["a:b"], &["b"]] {
+            w.put(&w.ns(segments)?, "k", 1).await?;
+        }
+        for suffix in ["b", "-b", ":", "\u{10ffff}"] {
+            w.put(&Namespace::new(w.tenant_with(suffix)?), "k", 1).await?;
+        }
+        for (segments, expected) in [(&[][..], 7), (&["a"], 2), (&["a", "b"], 1), (&["x"], 0)] {
+            let prefix = NamespacePrefix::from(w.ns(segments)?);
+            let usage = w.store().usage(w.ctx(), &prefix).await?;
+            check_eq!((usage.namespaces, usage.entries), (expected, expected), "under {prefix}");
+        }
+        Ok(())
+    }
+
+    /// Bytes are those of keys and encoded values of the live entries.
+    #[case(tenant, entry)]
+    async fn bytes_are_keys_and_values<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_value_limit()?;
+        let ns = w.ns(&["a"])?;
+        let put = async |key, bytes| -> Outcome {
+            Ok(w.store().put(w.ctx(), &ns, key, w.sized(bytes)?).await?)
+        };
+        put("", 400).await?;
+        check_eq!(bytes(w).await?, Some(400), "the empty key");
+        put("k\u{1f980}", 1_000).await?;
+        check_eq!(bytes(w).await?, Some(1_405), "a key of five bytes");
+        put("", 500).await?;
+        check_eq!(bytes(w).await?, Some(1_505), "after overwriting");
+        w.delete(&ns, "k\u{1f980}").await?;
+        check_eq!(bytes(w).await?, Some(500), "after a deletion");
+        w.put_expired(&ns, "expired").await?;
+        check_eq!(bytes(w).await?, Some(500), "expired ones do not count");
+        Ok(())
+    }
+
+    /// A store that does not know the length of values says so, and does not answer zero.
+    #[case(tenant, entry)]
+    async fn unknown_bytes_are_none<V: Sample>(w: &World<V>) -> Outcome {
+        w.put(&w.ns(&["a"])?, "k", 1).await?;
+        let known = bytes(w).await?.is_some();
+        check_eq!(known, w.can().knows_value_bytes, "whether bytes are known");
+        Ok(())
+    }
+
+    /// Expired entries are counted apart, until they are swept or written over.
+    #[case(tenant, entry)]
+    async fn expired_entries_are_counted_apart<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_kept_expired()?;
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["a", "b"]).await?;
+        for key in ["x", "y", "z"] {
+            w.put_expired(&ns, key).await?;
+        }
+        w.put_expired(&w.ns(&["expired"])?, "k").await?;
+        let usage = w.store().usage(w.ctx(), &w.everything()).await?;
+        let counted = (usage.namespaces, usage.entries, usage.expired);
+        check_eq!(counted, (1, 2, 4), "namespaces, entries and expired ones");
+        w.put(&ns, "x", 1).await?;
+        let usage = w.store().usage(w.ctx(), &w.everything()).await?;
+        check_eq!((usage.entries, usage.expired), (3, 3), "one was written over");
+        Ok(())
+    }
+
+    /// Entries that expire go from the live ones to the expired ones; a sweep removes them.
+    #[case(time, entry)]
+    async fn expiry_moves_the_count<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "short", 1, w.short()).await?;
+        w.put_for(&ns, "long", 1, w.long()).await?;
+        check_eq!(counts(w).await?, (1, 2), "before");
+        w.expire().await;
+        check_eq!(counts(w).await?, (1, 1), "after");
+        w.store().evict_expired(w.ctx()).await?;
+        let usage = w.store().usage(w.ctx(), &w.everything()).await?;
+        check_eq!((usage.entries, usage.expired), (1, 0), "after a sweep");
+        Ok(())
+    }
+}
+
+async fn counts<V: Sample>(w: &World<V>) -> Outcome<(u64, u64)> {
+    let usage = w.store().usage(w.ctx(), &w.everything()).await?;
+    Ok((usage.namespaces, usage.entries))
+}
+
+async fn bytes<V: Sample>(w: &World<V>) -> Outcome<Option<u64>> {
+    Ok(w.store().usage(w.ctx(), &w.everything()).await?.bytes)
+}

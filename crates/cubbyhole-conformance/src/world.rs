@@ -1,0 +1,370 @@
+//! What the body of a case works with.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, Namespace,
+    NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId, Timestamp,
+    Version,
+};
+use tokio::sync::Barrier;
+
+use crate::case::{Outcome, Stop};
+use crate::{Capabilities, Harness, Sample};
+
+/// What a case works with: a store, a tenant of its own in it, and the harness's clock.
+pub(crate) struct World<V: Sample> {
+    harness: Arc<dyn Harness<Value = V>>,
+    capabilities: Arc<Capabilities>,
+    store: Arc<dyn EntryStore<V>>,
+    tenant: TenantId,
+    ctx: ExecutionContext,
+}
+
+impl<V: Sample> Clone for World<V> {
+    fn clone(&self) -> Self {
+        Self {
+            harness: Arc::clone(&self.harness),
+            capabilities: Arc::clone(&self.capabilities),
+            store: Arc::clone(&self.store),
+            tenant: self.tenant.clone(),
+            ctx: self.ctx.clone(),
+        }
+    }
+}
+
+impl<V: Sample> fmt::Debug for World<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("World").field("tenant", &self.tenant).finish_non_exhaustive()
+    }
+}
+
+impl<V: Sample> World<V> {
+    pub(crate) fn new(
+        harness: Arc<dyn Harness<Value = V>>,
+        store: Arc<dyn EntryStore<V>>,
+    ) -> Result<Self> {
+        Ok(Self {
+            capabilities: Arc::new(harness.capabilities()),
+            harness,
+            store,
+            tenant: fresh_tenant()?,
+            ctx: ExecutionContext::new(),
+        })
+    }
+
+    /// The same store, and a fresh tenant.
+    pub(crate) fn with_fresh_tenant(&self) -> Result<Self> {
+        Ok(Self { tenant: fresh_tenant()?, ..self.clone() })
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn EntryStore<V>> {
+        &self.store
+    }
+
+    pub(crate) fn core(&self) -> Arc<dyn Store<V>> {
+        Arc::clone(&self.store) as Arc<dyn Store<V>>
+    }
+
+    pub(crate) fn ctx(&self) -> &ExecutionContext {
+        &self.ctx
+    }
+
+    pub(crate) fn can(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    // Names.
+
+    pub(crate) fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// Another tenant, whose name is this case's with `suffix` behind it.
+    pub(crate) fn tenant_with(&self, suffix: &str) -> Result<TenantId> {
+        TenantId::new(format!("{}{suffix}", self.tenant.as_str()))
+    }
+
+    /// The case's tenant and these segments.
+    pub(crate) fn ns(&self, segments: &[&str]) -> Result<Namespace> {
+        Namespace::from_parts(self.tenant.as_str(), segments)
+    }
+
+    /// Everything of the case's tenant.
+    pub(crate) fn everything(&self) -> NamespacePrefix {
+        self.tenant.clone().into()
+    }
+
+    // Abilities without which a case is ignored.
+
+    pub(crate) fn needs_namespaces(&self) -> Outcome {
+        self.needs(self.capabilities.lists_namespaces, "the store does not enumerate namespaces")
+    }
+
+    pub(crate) fn needs_kept_expired(&self) -> Outcome {
+        self.needs(self.capabilities.keeps_expired, "the store does not keep expired entries")
+    }
+
+    pub(crate) fn needs_tenants(&self) -> Outcome {
+        self.needs(self.capabilities.sees_tenants, "the role may not see across tenants")
+    }
+
+    pub(crate) fn needs_context(&self) -> Outcome {
+        self.needs(self.capabilities.honours_context, "the store ignores its context")
+    }
+
+    pub(crate) fn needs_put_options(&self) -> Outcome {
+        self.needs(self.capabilities.all_put_options, "the store knows no write option but the TTL")
+    }
+
+    pub(crate) fn needs_exact_clock(&self) -> Outcome {
+        self.needs(
+            self.capabilities.real_time.is_none(),
+            "exact to the millisecond: needs a clock that the harness can move",
+        )
+    }
+
+    /// The largest value that the store takes, where it knows.
+    pub(crate) fn needs_value_limit(&self) -> Outcome<usize> {
+        self.needs(self.capabilities.knows_value_bytes, "the store does not know value sizes")?;
+        Ok(self.capabilities.max_value_bytes)
+    }
+
+    /// A value of exactly that encoded size, where there is one.
+    pub(crate) fn sized(&self, bytes: usize) -> Outcome<V> {
+        V::sized(bytes).ok_or_else(|| Stop::ignored("no values of a given size: `Sample::sized`"))
+    }
+
+    fn needs(&self, there: bool, reason: &str) -> Outcome {
+        if there { Ok(()) } else { Err(Stop::ignored(reason)) }
+    }
+
+    // Time.
+
+    /// A TTL that [`expire`](Self::expire) outlives.
+    pub(crate) fn short(&self) -> Duration {
+        self.capabilities.real_time.unwrap_or(Duration::from_secs(1))
+    }
+
+    /// A TTL that no case outlives.
+    pub(crate) fn long(&self) -> Duration {
+        Duration::from_secs(86_400)
+    }
+
+    /// Lets every [`short`](Self::short) TTL that runs come to its end.
+    pub(crate) async fn expire(&self) {
+        let margin = self.capabilities.real_time.unwrap_or_default();
+        self.harness.advance(self.short() + margin).await;
+    }
+
+    pub(crate) async fn advance_millis(&self, millis: u64) {
+        self.harness.advance(Duration::from_millis(millis)).await;
+    }
+
+    // The calls that most cases make, with sample values by number.
+
+    pub(crate) async fn put(&self, ns: &Namespace, key: &str, number: u64) -> Result<()> {
+        self.store.put(&self.ctx, ns, key, V::sample(number)).await
+    }
+
+    pub(crate) async fn put_all(&self, ns: &Namespace, keys: &[&str]) -> Result<()> {
+        for (number, key) in keys.iter().enumerate() {
+            self.put(ns, key, number as u64).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn put_for(
+        &self,
+        ns: &Namespace,
+        key: &str,
+        number: u64,
+        ttl: Duration,
+    ) -> Result<()> {
+        let options = PutOptions::new().with_ttl(ttl);
+        self.store.put_with_options(&self.ctx, ns, key, V::sample(number), options).await
+    }
+
+    /// Writes an entry that has expired long ago, which needs no waiting.
+    pub(crate) async fn put_expired(&self, ns: &Namespace, key: &str) -> Result<Version> {
+        let options = PutOptions::new().with_expires_at(Timestamp::EPOCH);
+        self.put_entry(ns, key, 0, options, Condition::Always).await
+    }
+
+    pub(crate) async fn put_entry(
+        &self,
+        ns: &Namespace,
+        key: &str,
+        number: u64,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        let value = V::sample(number);
+        self.store.put_entry(&self.ctx, ns, key, value, options, condition).await
+    }
+
+    pub(crate) async fn get(&self, ns: &Namespace, key: &str) -> Result<Option<V>> {
+        self.store.get(&self.ctx, ns, key).await
+    }
+
+    /// The number of the sample that stands there; `None` if nothing does.
+    pub(crate) async fn number(&self, ns: &Namespace, key: &str) -> Outcome<Option<u64>> {
+        let Some(value) = self.get(ns, key).await? else {
+            return Ok(None);
+        };
+        number_of(&value).map(Some)
+    }
+
+    pub(crate) async fn entry(&self, ns: &Namespace, key: &str) -> Result<Option<Entry<V>>> {
+        self.store.get_entry(&self.ctx, ns, key, GetOptions::new()).await
+    }
+
+    /// The entry, where one must be.
+    pub(crate) async fn live(&self, ns: &Namespace, key: &str) -> Outcome<Entry<V>> {
+        let entry = self.entry(ns, key).await?;
+        entry.ok_or_else(|| Stop::failed(format!("there is no entry {key:?} in {ns:?}")))
+    }
+
+    pub(crate) async fn delete(&self, ns: &Namespace, key: &str) -> Result<()> {
+        self.store.delete(&self.ctx, ns, key).await
+    }
+
+    /// The keys, sorted: the core trait leaves the order open.
+    pub(crate) async fn list(&self, ns: &Namespace, prefix: Option<&str>) -> Result<Vec<String>> {
+        let mut keys = self.store.list(&self.ctx, ns, prefix).await?;
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    pub(crate) async fn namespaces(&self, prefix: &NamespacePrefix) -> Result<Vec<Namespace>> {
+        self.store.list_namespaces(&self.ctx, prefix).await
+    }
+
+    pub(crate) async fn page(
+        &self,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<V>, String>> {
+        self.store.scan(&self.ctx, ns, options).await
+    }
+
+    /// Every item of a scan, page by page.
+    pub(crate) async fn pages(
+        &self,
+        ns: &Namespace,
+        mut options: ScanOptions,
+    ) -> Outcome<Vec<ScanItem<V>>> {
+        let mut items = Vec::new();
+        loop {
+            let page = self.page(ns, options.clone()).await?;
+            if page.items.len() > options.limit() {
+                return Err(Stop::failed(format!(
+                    "a page of at most {} holds {} items",
+                    options.limit(),
+                    page.items.len()
+                )));
+            }
+            items.extend(page.items);
+            let Some(next) = page.next else {
+                return Ok(items);
+            };
+            if options.after().is_some_and(|after| *after >= *next) {
+                return Err(Stop::failed(format!("the next page begins no later: {next:?}")));
+            }
+            options = options.with_after(next);
+        }
+    }
+
+    /// Every namespace under a prefix, page by page.
+    pub(crate) async fn namespace_pages(
+        &self,
+        prefix: &NamespacePrefix,
+        limit: usize,
+    ) -> Outcome<Vec<Namespace>> {
+        let mut all = Vec::new();
+        let mut after: Option<Namespace> = None;
+        loop {
+            let page = self.store.scan_namespaces(&self.ctx, prefix, after.as_ref(), limit).await?;
+            if page.items.len() > limit {
+                return Err(Stop::failed(format!("a page of {} items", page.items.len())));
+            }
+            all.extend(page.items);
+            if page.next.is_none() {
+                return Ok(all);
+            }
+            if page.next <= after {
+                return Err(Stop::failed("the next page begins no later"));
+            }
+            after = page.next;
+        }
+    }
+
+    /// Every tenant, page by page.
+    pub(crate) async fn tenant_pages(&self, limit: usize) -> Outcome<Vec<TenantId>> {
+        let mut all = Vec::new();
+        let mut after: Option<TenantId> = None;
+        loop {
+            let page = self.store.scan_tenants(&self.ctx, after.as_ref(), limit).await?;
+            if page.items.len() > limit {
+                return Err(Stop::failed(format!("a page of {} items", page.items.len())));
+            }
+            all.extend(page.items);
+            if page.next.is_none() {
+                return Ok(all);
+            }
+            if page.next <= after {
+                return Err(Stop::failed("the next page begins no later"));
+            }
+            after = page.next;
+        }
+    }
+
+    /// Runs `task` that many times at once, on tasks of their own that start together.
+    pub(crate) async fn at_once<T, F>(
+        &self,
+        tasks: usize,
+        task: impl Fn(usize, Self) -> F,
+    ) -> Outcome<Vec<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let barrier = Arc::new(Barrier::new(tasks));
+        let spawned: Vec<_> = (0..tasks)
+            .map(|index| {
+                let barrier = Arc::clone(&barrier);
+                let future = task(index, self.clone());
+                tokio::spawn(async move {
+                    barrier.wait().await;
+                    future.await
+                })
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(tasks);
+        for task in spawned {
+            let answer = task.await;
+            answers.push(answer.map_err(|error| Stop::failed(format!("a task died: {error}")))?);
+        }
+        Ok(answers)
+    }
+}
+
+/// The number of a sample that a case wrote; cases use small numbers.
+pub(crate) fn number_of<V: Sample>(value: &V) -> Outcome<u64> {
+    (0..2000)
+        .find(|number| V::sample(*number) == *value)
+        .ok_or_else(|| Stop::failed("the value is none that the case wrote"))
+}
+
+/// A name that no other case and no earlier run has used.
+fn fresh_tenant() -> Result<TenantId> {
+    TenantId::new(format!("case-{}", Version::draw()))
+}
+
+/// Whether an error is a lost condition.
+pub(crate) fn is_conflict(error: &cubbyhole_core::Error) -> bool {
+    error.kind() == ErrorKind::Conflict
+}

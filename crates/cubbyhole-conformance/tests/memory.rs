@@ -1,0 +1,59 @@
+//! The suite over the store in memory: of bytes whose size it knows, and of values that it keeps
+//! as they are, without a codec.
+
+use std::marker::PhantomData;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_conformance::libtest_mimic::{Arguments, run};
+use cubbyhole_conformance::{Capabilities, Document, Harness, Suite};
+use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, ManualClock, async_trait};
+
+#[derive(Default)]
+struct Memory<V> {
+    clock: ManualClock,
+    value: PhantomData<fn() -> V>,
+}
+
+#[async_trait]
+impl Harness for Memory<Bytes> {
+    type Value = Bytes;
+
+    async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
+        let store = InMemoryStore::builder().with_clock(self.clock.clone());
+        Arc::new(store.with_value_size(Bytes::len).build())
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new().ignores_context()
+    }
+}
+
+#[async_trait]
+impl Harness for Memory<Document> {
+    type Value = Document;
+
+    async fn store(&self) -> Arc<dyn EntryStore<Document>> {
+        Arc::new(InMemoryStore::builder().with_clock(self.clock.clone()).build())
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new().ignores_context().without_value_bytes()
+    }
+}
+
+fn main() -> std::io::Result<ExitCode> {
+    let bytes = Suite::new(Memory::<Bytes>::default)?.with_prefix("bytes");
+    let documents = Suite::new(Memory::<Document>::default)?.with_prefix("documents");
+    let trials = bytes.trials().into_iter().chain(documents.trials()).collect();
+    Ok(run(&Arguments::from_args(), trials).exit_code())
+}

@@ -1,0 +1,33 @@
+//! The suite over `Typed`: documents as JSON in a store of bytes.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_conformance::{Capabilities, Document, Harness};
+use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, ManualClock, TypedExt, async_trait};
+
+#[derive(Default)]
+struct TypedMemory(ManualClock);
+
+#[async_trait]
+impl Harness for TypedMemory {
+    type Value = Document;
+
+    async fn store(&self) -> Arc<dyn EntryStore<Document>> {
+        let store = InMemoryStore::builder().with_clock(self.0.clone());
+        Arc::new(store.with_value_size(Bytes::len).build().typed::<Document>())
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.0.advance(duration);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new().ignores_context()
+    }
+}
+
+fn main() -> ExitCode {
+    cubbyhole_conformance::run(TypedMemory::default)
+}

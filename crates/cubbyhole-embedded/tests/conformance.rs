@@ -1,0 +1,80 @@
+//! The conformance suite over the embedded store: of bytes, of bytes in the relaxed mode, and of
+//! documents through `Typed`.
+
+use std::marker::PhantomData;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cubbyhole_conformance::libtest_mimic::{Arguments, run};
+use cubbyhole_conformance::{Document, Harness, Suite};
+use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, ManualClock, TypedExt, async_trait};
+use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore};
+
+/// Files in a temporary folder, on a manual clock.
+struct Embedded<V> {
+    folder: tempfile::TempDir,
+    stores: AtomicUsize,
+    clock: ManualClock,
+    durability: Durability,
+    value: PhantomData<fn() -> V>,
+}
+
+impl<V> Embedded<V> {
+    #[expect(clippy::expect_used, reason = "without a folder the case cannot begin")]
+    fn new(durability: Durability) -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            stores: AtomicUsize::new(0),
+            clock: ManualClock::default(),
+            durability,
+            value: PhantomData,
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    async fn open(&self) -> EmbeddedStore {
+        let name = format!("{}.redb", self.stores.fetch_add(1, Ordering::Relaxed));
+        let config = EmbeddedConfig::new(self.folder.path().join(name))
+            .with_clock(self.clock.clone())
+            .with_durability(self.durability);
+        EmbeddedStore::open(&ExecutionContext::new(), config).await.expect("a store")
+    }
+}
+
+#[async_trait]
+impl Harness for Embedded<Bytes> {
+    type Value = Bytes;
+
+    async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
+        Arc::new(self.open().await)
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+}
+
+#[async_trait]
+impl Harness for Embedded<Document> {
+    type Value = Document;
+
+    async fn store(&self) -> Arc<dyn EntryStore<Document>> {
+        Arc::new(self.open().await.typed::<Document>())
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+}
+
+fn main() -> std::io::Result<ExitCode> {
+    let bytes = || Embedded::<Bytes>::new(Durability::Immediate);
+    let relaxed = || Embedded::<Bytes>::new(Durability::Relaxed);
+    let typed = || Embedded::<Document>::new(Durability::Immediate);
+    let mut trials = Suite::new(bytes)?.with_prefix("bytes").trials();
+    trials.extend(Suite::new(relaxed)?.with_prefix("relaxed").trials());
+    trials.extend(Suite::new(typed)?.with_prefix("typed").trials());
+    Ok(run(&Arguments::from_args(), trials).exit_code())
+}
