@@ -157,12 +157,12 @@ impl<V> Batch<V> {
                     "operation {index} of the batch names a key for the second time"
                 )));
             }
-            bytes += operation.key().len();
+            bytes = bytes.saturating_add(operation.key().len());
             if let Operation::Put { value, options, .. } = operation {
                 options.expiry().check()?;
                 if let Some(length) = value_bytes(value) {
                     limits::check_value_bytes(length, max_value_bytes)?;
-                    bytes += length;
+                    bytes = bytes.saturating_add(length);
                 }
             }
         }

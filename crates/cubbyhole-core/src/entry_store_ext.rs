@@ -96,8 +96,14 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     async fn erase_all(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<u64> {
         let mut removed = 0;
         loop {
-            ctx.check().in_operation("erase")?;
-            let step = self.erase(ctx, prefix, MAX_PAGE_ITEMS).await?;
+            let step = async {
+                ctx.check().in_operation("erase")?;
+                self.erase(ctx, prefix, MAX_PAGE_ITEMS).await
+            };
+            let step = match step.await {
+                Err(error) if removed > 0 => return Err(error.with_unknown_outcome()),
+                step => step?,
+            };
             removed += step.removed;
             if step.done {
                 return Ok(removed);

@@ -87,6 +87,7 @@ struct Inner {
     message: Cow<'static, str>,
     operation: Option<&'static str>,
     may_have_been_applied: bool,
+    permanent: bool,
     conflict: Option<Conflict>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -116,6 +117,7 @@ impl Error {
             message: message.into(),
             operation: None,
             may_have_been_applied: false,
+            permanent: false,
             conflict: None,
             source: None,
         }))
@@ -183,6 +185,13 @@ impl Error {
         self
     }
 
+    /// Says that repeating the call does not help, although the kind suggests it.
+    #[must_use]
+    pub fn permanent(mut self) -> Self {
+        self.inner_mut().permanent = true;
+        self
+    }
+
     /// Says that the write may have been applied all the same.
     #[must_use]
     pub fn with_unknown_outcome(mut self) -> Self {
@@ -205,13 +214,13 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether repeating the same call later may succeed by itself.
-    ///
-    /// Look at [`may_have_been_applied`](Self::may_have_been_applied) too before repeating a write
-    /// that is not idempotent.
+    /// Whether repeating the same call later may succeed and does no harm: the backend was not to
+    /// be had, and the call certainly had no effect. A write of unknown outcome is not repeated
+    /// without looking: see [`may_have_been_applied`](Self::may_have_been_applied).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        self.0.kind == ErrorKind::Unavailable
+        let inner = &*self.0;
+        inner.kind == ErrorKind::Unavailable && !inner.permanent && !inner.may_have_been_applied
     }
 
     /// Whether the write may have taken effect although the call failed. When it is `false` the
@@ -317,8 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn only_an_outage_is_retryable() {
+    fn only_an_outage_without_effect_is_retryable() {
         assert!(Error::unavailable("x").is_retryable());
+        assert!(!Error::unavailable("x").with_unknown_outcome().is_retryable());
+        assert!(!Error::unavailable("x").permanent().is_retryable());
         for error in [
             Error::invalid_argument("x"),
             Error::conflict(None),

@@ -54,7 +54,8 @@ pub fn check_after(after: Option<&str>) -> Result<()> {
 pub fn check_value_bytes(length: usize, limit: usize) -> Result<()> {
     if length > limit {
         return Err(Error::invalid_argument(format!(
-            "the value has {length} bytes, more than the limit of {limit} for this store"
+            "the value has {length} bytes, more than the limit of {limit} for this store \
+             (max_value_bytes)"
         )));
     }
     Ok(())

@@ -25,7 +25,8 @@ use state::State;
 /// return or remove, plus the expired, unswept entries that they pass. It needs no runtime, and
 /// its operations ignore their context.
 ///
-/// `V::clone` runs while the store's lock is held for reading; keep large values in an `Arc`.
+/// `V::clone`, and the size function, run while the store's lock is held; keep large values in an
+/// `Arc`.
 /// Value sizes are checked, and [`Usage::bytes`] is known, only if
 /// [`with_value_size`](InMemoryStoreBuilder::with_value_size) tells them.
 ///

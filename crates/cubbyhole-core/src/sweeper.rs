@@ -75,10 +75,10 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
         }
     }
 
-    /// Waits that long between sweeps.
+    /// Waits that long between sweeps, and at least a millisecond.
     #[must_use]
     pub fn with_interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+        self.interval = interval.max(Duration::from_millis(1));
         self
     }
 

@@ -25,6 +25,7 @@ pub struct EmbeddedConfig {
     max_value_bytes: usize,
     cache_bytes: usize,
     integrity_check: bool,
+    lock_wait: Duration,
     clock: Arc<dyn Clock>,
     storage: Option<OpenStorage>,
 }
@@ -36,8 +37,9 @@ pub enum Durability {
     /// Once its commit is on disk: what was acknowledged survives power loss.
     #[default]
     Immediate,
-    /// Before its commit is on disk: a crash or power loss may lose the writes acknowledged in the
-    /// last [`RELAXED_FLUSH_INTERVAL`], always the latest ones, and never a part of one.
+    /// Before its commit is on disk: a crash, power loss or a failure of the disk may lose the
+    /// writes acknowledged in the last [`RELAXED_FLUSH_INTERVAL`], always the latest ones, and
+    /// never a part of one. After a failure of the disk the next write, or `close`, says so.
     Relaxed,
 }
 
@@ -62,6 +64,7 @@ impl EmbeddedConfig {
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             cache_bytes: DEFAULT_CACHE_BYTES,
             integrity_check: false,
+            lock_wait: Duration::ZERO,
             clock: Arc::new(SystemClock),
             storage: None,
         }
@@ -134,16 +137,25 @@ impl EmbeddedConfig {
         self
     }
 
-    /// Judges expiry by this clock. The store keeps a high-water mark in the file: a clock that
-    /// steps back revives nothing.
+    /// Judges expiry by this clock. A clock that steps back revives nothing: the store keeps a
+    /// high-water mark, in the file with every write and on closing. (What only reads saw since
+    /// the last write may be back after a crash and a step back.)
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
+    /// While another has the file open, opening waits for up to that long; not at all unless set.
+    #[must_use]
+    pub fn with_lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
     /// Keeps the bytes by way of `open` and not in the file at the path: for tests that inject
     /// faults. Called again whenever the store opens its file anew.
+    #[doc(hidden)] // Not of the stable surface: it shows the engine's own trait.
     #[must_use]
     pub fn with_storage(
         mut self,
@@ -177,6 +189,10 @@ impl EmbeddedConfig {
 
     pub(crate) fn integrity_check(&self) -> bool {
         self.integrity_check
+    }
+
+    pub(crate) fn lock_wait(&self) -> Duration {
+        self.lock_wait
     }
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {

@@ -1,6 +1,7 @@
 //! Looking a file over.
 
 use std::fs;
+use std::time::Duration;
 
 use cubbyhole_core::{Diagnosis, ExecutionContext, Result, Verdict};
 
@@ -46,6 +47,15 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
     };
     let format = crate::format::FORMAT;
     diagnosis.ok("open", format!("opens, format {format}, and every page has its checksum"));
+    let lead = store.clock_lead(&*config.clock());
+    if lead > Duration::from_secs(60) {
+        diagnosis.found(
+            Verdict::Warning,
+            "clock",
+            format!("it is {} s behind the latest instant that the store has seen", lead.as_secs()),
+            "set the clock; until it has caught up, entries expire as if no time passed",
+        );
+    }
     match store.counts(ctx).await {
         Ok((entries, 0)) => diagnosis.ok("entries", format!("{entries}, none of them expired")),
         Ok((entries, expired)) if expired * 4 > entries => diagnosis.found(

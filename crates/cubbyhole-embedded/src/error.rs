@@ -99,14 +99,36 @@ pub(crate) fn from_io(error: io::Error) -> Error {
     .with_source(error)
 }
 
+/// Why the file could not be opened.
+#[derive(Debug)]
+pub(crate) enum OpenFailure {
+    /// Another has it open; it may close it soon.
+    Locked(Error),
+    Other(Error),
+}
+
+impl OpenFailure {
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Locked(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<Error> for OpenFailure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
 /// What an error on opening means.
-pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> Error {
+pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> OpenFailure {
     let shown = path.display();
-    match error {
+    OpenFailure::Other(match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-            Error::unavailable(format!(
+            return OpenFailure::Locked(Error::unavailable(format!(
                 "{shown} is open in another process, or elsewhere in this one; close it there first"
-            ))
+            )));
         }
         DatabaseError::UpgradeRequired(version) => Error::unsupported(format!(
             "{shown} is in an old form of the engine (version {version}) that this build cannot read"
@@ -117,7 +139,7 @@ pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> Error {
         ))
         .with_source(error),
         error => Error::internal(format!("{shown} could not be opened")).with_source(error),
-    }
+    })
 }
 
 /// What an error of the operating system on opening means.
@@ -125,7 +147,7 @@ pub(crate) fn from_open_io(error: io::Error, path: &std::path::Path) -> Error {
     use io::ErrorKind as Io;
     let shown = path.display();
     match error.kind() {
-        Io::NotFound => Error::unavailable(format!("there is no store at {shown}")),
+        Io::NotFound => Error::unavailable(format!("there is no store at {shown}")).permanent(),
         // The engine's word for a file that is not its own.
         Io::InvalidData => Error::invalid_argument(format!("{shown} is not a Cubbyhole store")),
         Io::IsADirectory => Error::invalid_argument(format!("{shown} is a folder and no file")),

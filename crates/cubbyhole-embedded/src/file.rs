@@ -3,16 +3,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use cubbyhole_core::{Error, Result, Timestamp};
+use cubbyhole_core::{Compaction, Error, Result, Timestamp};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
+use tokio::sync::watch;
 
 use crate::config::EmbeddedConfig;
-use crate::error::{Failure, from_open, from_open_io};
+use crate::error::{Failure, OpenFailure, from_engine, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, VALUES};
 use crate::storage::{Temperature, Watched};
 
@@ -22,6 +23,8 @@ pub(crate) struct StoreFile {
     temperature: Arc<Temperature>,
     database: RwLock<Option<Database>>,
     closed: AtomicBool,
+    /// Whether somebody wants the database alone.
+    busy: watch::Sender<bool>,
     /// Counts how often the file was opened, so that of many who see one failure one opens it.
     generation: AtomicU64,
 }
@@ -31,7 +34,7 @@ pub(crate) type Guard<'a> = RwLockReadGuard<'a, Option<Database>>;
 impl StoreFile {
     /// Opens the file, creating it if the configuration says so. Returns the high-water mark of
     /// the clock too.
-    pub(crate) fn open(config: EmbeddedConfig) -> Result<(Self, Timestamp)> {
+    pub(crate) fn open(config: EmbeddedConfig) -> Result<(Self, Timestamp), OpenFailure> {
         if config.storage().is_none() {
             prepare(&config)?;
         }
@@ -42,6 +45,7 @@ impl StoreFile {
             temperature,
             database: RwLock::new(Some(database)),
             closed: AtomicBool::new(false),
+            busy: watch::Sender::new(false),
             generation: AtomicU64::new(0),
         };
         Ok((file, mark))
@@ -51,9 +55,15 @@ impl StoreFile {
         self.config.path()
     }
 
-    /// Whether a read is likely to be served from memory.
-    pub(crate) fn is_warm(&self) -> bool {
-        self.temperature.is_warm()
+    /// Whether reads are likely to be served from memory.
+    pub(crate) fn temperature(&self) -> &Temperature {
+        &self.temperature
+    }
+
+    /// Waits while somebody has the database alone.
+    pub(crate) async fn free(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.busy.subscribe().wait_for(|busy| !busy).await;
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -75,8 +85,10 @@ impl StoreFile {
     }
 
     /// The database, with nobody else at it.
-    pub(crate) fn exclusive(&self) -> RwLockWriteGuard<'_, Option<Database>> {
-        self.database.write().unwrap_or_else(PoisonError::into_inner)
+    fn exclusive(&self) -> Exclusive<'_> {
+        self.busy.send_replace(true);
+        let database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        Exclusive { database, busy: &self.busy }
     }
 
     /// What a call finds that finds no database: the file was closed, or could not be opened anew.
@@ -90,37 +102,74 @@ impl StoreFile {
     /// Opens the file anew, because its handle failed or is absent. `seen` is the generation in
     /// which that was noticed: if it was opened since then, nothing needs to be done.
     pub(crate) fn reopen(&self, seen: u64) -> Result<()> {
-        let mut database = self.exclusive();
+        let mut exclusive = self.exclusive();
         if self.closed.load(Ordering::Acquire) {
             return Err(closed());
         }
         if self.generation() != seen {
             return Ok(());
         }
-        if let Some(failed) = database.take() {
+        if let Some(failed) = exclusive.database.take() {
             // It failed before; what it says on closing adds nothing.
             let _ = catch_unwind(AssertUnwindSafe(|| failed.close()));
         }
-        // The file was there: one that is gone now must not be replaced by an empty one.
-        let (opened, _) =
-            open_database(&self.config.clone().with_create(false), &self.temperature)?;
-        *database = Some(opened);
-        self.generation.store(seen + 1, Ordering::Release);
+        *exclusive.database = Some(self.open_again()?);
         Ok(())
+    }
+
+    /// Gives free space back. The file is opened anew at the end: closing is what trims it, and
+    /// what leaves behind that the next opening is quick.
+    pub(crate) fn compact(&self) -> Result<Compaction> {
+        let mut exclusive = self.exclusive();
+        let Some(mut database) = exclusive.database.take() else {
+            return Err(self.absent().into_error());
+        };
+        let bytes_before = self.length();
+        let compacted = catch_unwind(AssertUnwindSafe(|| {
+            database.compact().map_err(|error| from_engine(error.into()))?;
+            database.close().map_err(|error| from_open(error, self.path()).into_error())
+        }));
+        *exclusive.database = Some(self.open_again()?);
+        compacted.unwrap_or_else(|_| Err(damaged(self.path())))?;
+        Ok(Compaction { bytes_before, bytes_after: self.length() })
+    }
+
+    /// Opens the file that was there: one that is gone or empty now must not be replaced by an
+    /// empty store.
+    fn open_again(&self) -> Result<Database> {
+        let config = self.config.clone().with_create(false);
+        let opened = open_database(&config, &self.temperature).map_err(OpenFailure::into_error)?;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        Ok(opened.0)
     }
 
     /// Closes the file; it stays closed.
     pub(crate) fn close(&self) -> Result<()> {
-        let mut database = self.exclusive();
+        let mut exclusive = self.exclusive();
         self.closed.store(true, Ordering::Release);
-        match database.take() {
-            Some(database) => database.close().map_err(|error| from_open(error, self.path())),
+        match exclusive.database.take() {
+            Some(database) => {
+                database.close().map_err(|error| from_open(error, self.path()).into_error())
+            }
             None => Ok(()),
         }
     }
 
     pub(crate) fn length(&self) -> Option<u64> {
         fs::metadata(self.path()).ok().map(|metadata| metadata.len())
+    }
+}
+
+/// The database alone; others are told when it is given back.
+struct Exclusive<'a> {
+    database: RwLockWriteGuard<'a, Option<Database>>,
+    busy: &'a watch::Sender<bool>,
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        // If another waits to have it alone, readers that come too early wait for the lock.
+        self.busy.send_replace(false);
     }
 }
 
@@ -164,23 +213,25 @@ fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
-    let draft = draft_path(folder, name);
+    // Not made of the file's own name, which may be as long as names can be.
+    let draft = folder.join(format!(".cubbyhole-{}.draft", cubbyhole_core::Version::draw()));
     let result = (|| {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&draft)?;
-        let storage =
-            FileBackend::new(file).map_err(|error| CreateError::Store(from_open(error, path)))?;
+        let storage = FileBackend::new(file)
+            .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
         let database = redb::Builder::new()
             .create_with_backend(storage)
-            .map_err(|error| CreateError::Store(from_open(error, path)))?;
+            .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
         initialise(&database).map_err(|error| CreateError::Store(error.into_error()))?;
-        database.close().map_err(|error| CreateError::Store(from_open(error, path)))?;
+        database
+            .close()
+            .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
         match publish(&draft, path) {
             // Another process was faster: its store is the one.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             published => published?,
         }
-        File::open(folder)?.sync_all()?;
+        sync_folder(folder)?;
         Ok(())
     })();
     // What is left of the draft is only a second name of the file, or a file that failed; if it
@@ -189,18 +240,27 @@ fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
     result
 }
 
-fn draft_path(folder: &Path, name: &std::ffi::OsStr) -> PathBuf {
-    let mut draft = std::ffi::OsString::from(".");
-    draft.push(name);
-    draft.push(format!(".{}.draft", cubbyhole_core::Version::draw()));
-    folder.join(draft)
+/// Makes the file's name durable, where the system can.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(folder)?.sync_all() {
+        // A file system that has no such thing.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 /// Gives `draft` the name `path` unless that is taken.
 fn publish(draft: &Path, path: &Path) -> io::Result<()> {
     match fs::hard_link(draft, path) {
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            // A file system without hard links. Renaming would replace a file that another
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // A file system without hard links, which says so in one of several ways. Renaming would replace a file that another
             // process put there in the meantime, so that is looked for right before.
             if path.exists() {
                 return Err(io::ErrorKind::AlreadyExists.into());
@@ -217,6 +277,7 @@ fn creation_error(error: io::Error, path: &Path) -> Error {
             "the folder of {} does not exist; create it first",
             path.display()
         ))
+        .permanent()
         .with_source(error);
     }
     from_open_io(error, path)
@@ -225,7 +286,7 @@ fn creation_error(error: io::Error, path: &Path) -> Error {
 fn open_database(
     config: &EmbeddedConfig,
     temperature: &Arc<Temperature>,
-) -> Result<(Database, Timestamp)> {
+) -> Result<(Database, Timestamp), OpenFailure> {
     let path = config.path();
     let storage: Box<dyn StorageBackend> = match config.storage() {
         Some(open) => open().map_err(|error| from_open_io(error, path))?,
@@ -238,6 +299,10 @@ fn open_database(
             Box::new(FileBackend::new(file).map_err(|error| from_open(error, path))?)
         }
     };
+    let length = storage.len().map_err(|error| from_open_io(error, path))?;
+    if length == 0 && !config.create() {
+        return Err(truncated(path).into());
+    }
     let storage = Watched::new(storage, Arc::clone(temperature));
     // The engine may panic over a file that something else wrote to.
     let opened = catch_unwind(AssertUnwindSafe(|| {
@@ -246,20 +311,16 @@ fn open_database(
             .set_check_integrity_on_open(config.integrity_check())
             .create_with_backend(storage)
             .map_err(|error| from_open(error, path))?;
-        let mark = recognise(&database, path)?;
+        let mark = recognise(&database, config)?;
         Ok((database, mark))
     }));
-    opened.unwrap_or_else(|_| {
-        Err(Error::corrupt(format!(
-            "{} is damaged; restore it from a backup or an export",
-            path.display()
-        )))
-    })
+    opened.unwrap_or_else(|_| Err(damaged(path).into()))
 }
 
 /// Checks that the file is one of ours and of a form that this build reads; gives an empty one its
 /// tables. Returns the high-water mark of the clock.
-fn recognise(database: &Database, path: &Path) -> Result<Timestamp> {
+fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Timestamp> {
+    let path = config.path();
     let engine = |failure: Failure| failure.into_error();
     let transaction = database.begin_read().map_err(|error| engine(error.into()))?;
     let tables: Vec<String> = transaction
@@ -267,6 +328,9 @@ fn recognise(database: &Database, path: &Path) -> Result<Timestamp> {
         .map_err(|error| engine(error.into()))?
         .map(|table| table.name().to_owned())
         .collect();
+    if tables.is_empty() && !config.create() {
+        return Err(truncated(path));
+    }
     if tables.is_empty() {
         drop(transaction);
         initialise(database).map_err(engine)?;
@@ -284,12 +348,7 @@ fn recognise(database: &Database, path: &Path) -> Result<Timestamp> {
             .map(|found| found.map(|value| value.value().to_vec()))
             .map_err(|error| engine(error.into()))
     };
-    let damaged = || {
-        Error::corrupt(format!(
-            "{} is damaged; restore it from a backup or an export",
-            path.display()
-        ))
-    };
+    let damaged = || damaged(path);
     let format = read(META_FORMAT)?.ok_or_else(damaged)?;
     let format = u32::from_le_bytes(format.try_into().map_err(|_| damaged())?);
     if format != FORMAT {
@@ -301,6 +360,17 @@ fn recognise(database: &Database, path: &Path) -> Result<Timestamp> {
     let Some(mark) = read(META_CLOCK)? else { return Ok(Timestamp::EPOCH) };
     let millis = u64::from_le_bytes(mark.try_into().map_err(|_| damaged())?);
     Timestamp::from_millis(millis).map_err(|_| damaged())
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::corrupt(format!("{} is damaged; restore it from a backup or an export", path.display()))
+}
+
+fn truncated(path: &Path) -> Error {
+    Error::corrupt(format!(
+        "{} is empty and holds no store; if it held one, restore it from a backup or an export",
+        path.display()
+    ))
 }
 
 /// Makes the tables, so that readers always find them.

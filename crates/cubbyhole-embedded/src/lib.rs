@@ -5,8 +5,9 @@
 //! - **Durability.** A write is answered once its commit is on disk ([`Durability::Immediate`]);
 //!   writes that arrive together share a commit. [`Durability::Relaxed`] answers earlier.
 //! - **One process** has the file open at a time.
-//! - **Expiry** is judged by the configured clock, the system's by default. The store keeps a
-//!   high-water mark in the file: a clock that steps back revives nothing.
+//! - **Expiry** is judged by the configured clock, the system's by default, and a clock that steps
+//!   back revives nothing: see [`EmbeddedConfig::with_clock`]. An entry that expires while a
+//!   write that prolongs it is being committed may read as absent until that write is answered.
 //! - **Failures of the disk** do not outlast their cause: the store opens its file anew by itself.
 //!
 //! Most programs open it by `cubbyhole::open(ctx, "redb:PATH")`.
@@ -17,6 +18,7 @@ mod error;
 mod file;
 mod format;
 mod reader;
+mod request;
 mod snapshot;
 mod storage;
 mod store;
@@ -25,5 +27,6 @@ mod writer;
 
 pub use config::{DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
 pub use diagnose::diagnose;
+#[doc(hidden)]
 pub use redb::StorageBackend;
 pub use store::EmbeddedStore;

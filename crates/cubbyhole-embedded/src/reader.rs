@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result};
+use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result, Timestamp};
 use redb::Database;
 use tokio::runtime::Handle;
 
@@ -28,6 +28,10 @@ impl Reader {
         Self { file, clock, witnessed }
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
     }
@@ -40,13 +44,16 @@ impl Reader {
         F: Fn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,
     {
         ctx.check()?;
-        if let Some(result) = self.try_inline(&work) {
+        if let Some(result) = self.try_inline(ctx, &work) {
             return result;
         }
         let reader = Arc::clone(self);
         if Handle::try_current().is_err() {
             return reader.read(ctx, &work);
         }
+        // While the file is compacted or opened anew it waits here and not on a thread of the
+        // pool, which others need.
+        ctx.race(self.file.free()).await?;
         // The read in the pool ends with the caller's context, and with the caller's future.
         let child = ctx.child();
         let _end = child.cancellation().clone().drop_guard();
@@ -57,13 +64,15 @@ impl Reader {
     /// Reads on this thread, unless that turns out too much or means waiting.
     fn try_inline<T>(
         &self,
+        ctx: &ExecutionContext,
         work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
     ) -> Option<Result<T>> {
-        if !self.file.is_warm() {
+        let temperature = self.file.temperature();
+        if !temperature.is_warm() {
             return None;
         }
         let guard = self.file.try_read()?;
-        match self.attempt(guard.as_ref()?, Place::Inline, work) {
+        match self.attempt(guard.as_ref()?, Place::Inline(ctx, temperature), work) {
             Err(Failure::OverBudget) => None,
             // The pool has the time to open the file anew.
             Err(failure) if failure.breaks_handle() => None,
@@ -114,5 +123,5 @@ pub(crate) fn panicked(error: tokio::task::JoinError) -> Error {
     if error.is_cancelled() {
         return Error::unavailable("the runtime is shutting down");
     }
-    Error::internal("a read of the file failed").with_source(error)
+    Error::internal("the work on the file failed").with_source(error)
 }

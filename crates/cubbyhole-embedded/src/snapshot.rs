@@ -5,20 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cubbyhole_core::limits::MAX_PAGE_BYTES;
 use cubbyhole_core::{
-    Bytes, Entry, EntryMeta, ExecutionContext, Namespace, NamespacePrefix, Page, Result, ScanItem,
-    ScanOptions, TenantId, Timestamp, Usage, Version,
+    Bytes, Entry, EntryMeta, ErrorKind, ExecutionContext, Namespace, NamespacePrefix, Page, Result,
+    ScanItem, ScanOptions, TenantId, Timestamp, Usage, Version,
 };
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use crate::error::Failure;
 use crate::format::{self, ENTRIES, EXPIRY, Record, VALUES, Value, location};
+use crate::storage::Temperature;
 use crate::tables::read_separate;
 
 /// What a read on a thread of the async runtime may cost before it is moved to the blocking pool.
 const INLINE_STEPS: u64 = 512;
 const INLINE_BYTES: u64 = 256 * 1024;
-/// How many entries a read in the pool passes between looks at its context.
-const STEPS_PER_CHECK: u64 = 128;
+/// How many entries a read passes between looks at its context.
+const STEPS_PER_CHECK: u64 = 64;
 
 /// One state of the store, at one instant, read on one thread.
 pub(crate) struct Snapshot<'s> {
@@ -35,8 +36,8 @@ pub(crate) struct Snapshot<'s> {
 /// Where a read runs.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'s> {
-    /// On a thread of the async runtime, within a budget.
-    Inline,
+    /// On a thread of the async runtime, within a budget and while the file is warm.
+    Inline(&'s ExecutionContext, &'s Temperature),
     /// Where it may take its time, until its context ends.
     Pool(&'s ExecutionContext),
 }
@@ -133,7 +134,9 @@ impl<'s> Snapshot<'s> {
                 Some(Ok(record)) => match self.value(location.value(), &record) {
                     Ok(value) => Some(Ok(value)),
                     // One damaged value does not break the page.
-                    Err(Failure::Refused(error)) => Some(Err(error)),
+                    Err(Failure::Refused(error)) if error.kind() == ErrorKind::Corrupt => {
+                        Some(Err(error))
+                    }
                     Err(failure) => return Err(failure),
                 },
             };
@@ -239,16 +242,14 @@ impl<'s> Snapshot<'s> {
     fn step(&self, bytes: u64) -> Result<(), Failure> {
         self.steps.set(self.steps.get() + 1);
         self.bytes.set(self.bytes.get() + bytes);
-        match self.place {
-            Place::Inline => {
-                if self.steps.get() > INLINE_STEPS || self.bytes.get() > INLINE_BYTES {
-                    return Err(Failure::OverBudget);
-                }
-            }
-            Place::Pool(ctx) => {
-                if self.steps.get().is_multiple_of(STEPS_PER_CHECK) {
-                    ctx.check()?;
-                }
+        let (Place::Inline(ctx, _) | Place::Pool(ctx)) = self.place;
+        if self.steps.get().is_multiple_of(STEPS_PER_CHECK) {
+            ctx.check()?;
+        }
+        if let Place::Inline(_, temperature) = self.place {
+            let spent = self.steps.get() > INLINE_STEPS || self.bytes.get() > INLINE_BYTES;
+            if spent || !temperature.is_warm() {
+                return Err(Failure::OverBudget);
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redb::{BackendError, StorageBackend};
@@ -23,15 +23,21 @@ pub(crate) struct Temperature {
     started: Instant,
     /// Until when the file counts as cold, in microseconds since `started`; 0 for warm.
     cold_until: AtomicU64,
+    /// Whether the file is being made longer. Until that is synced the engine keeps a lock that
+    /// every read needs.
+    growing: AtomicBool,
 }
 
 impl Temperature {
     pub(crate) fn new() -> Self {
-        Self { started: now(), cold_until: AtomicU64::new(0) }
+        Self { started: now(), cold_until: AtomicU64::new(0), growing: AtomicBool::new(false) }
     }
 
     /// Whether a read is likely to be served from memory.
     pub(crate) fn is_warm(&self) -> bool {
+        if self.growing.load(Ordering::Relaxed) {
+            return false;
+        }
         let cold_until = self.cold_until.load(Ordering::Relaxed);
         if cold_until == 0 {
             return true;
@@ -86,11 +92,14 @@ impl StorageBackend for Watched {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.temperature.growing.store(true, Ordering::Relaxed);
         self.inner.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
+        let result = self.inner.sync_data();
+        self.temperature.growing.store(false, Ordering::Relaxed);
+        result
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

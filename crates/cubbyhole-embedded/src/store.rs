@@ -3,23 +3,29 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cubbyhole_core::limits::{
     MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
 };
 use cubbyhole_core::{
-    Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
-    Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
-    ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+    Backend, Batch, Bytes, Clock, Compaction, Condition, Entry, EntryStore, Erased, Error,
+    ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Operation,
+    Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
 };
 
+use tokio::runtime::Handle;
+
 use crate::config::EmbeddedConfig;
-use crate::error::Failure;
+use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
 use crate::reader::{Reader, panicked};
 use crate::snapshot::Snapshot;
 use crate::writer::Writer;
+
+/// How long opening waits before it looks again whether the file is free.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A store in one file on this machine. Cloning it is cheap and shares the file.
 ///
@@ -63,12 +69,31 @@ impl EmbeddedStore {
     /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied`; `ResourceExhausted` if
     /// the disk is full.
     pub async fn open(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
-        let opening = tokio::task::spawn_blocking(move || Self::open_blocking(config));
-        let opened = async { ctx.race(opening).await?.map_err(panicked)? };
-        opened.await.in_operation("open")
+        Self::open_when_free(ctx, config).await.in_operation("open")
     }
 
-    fn open_blocking(config: EmbeddedConfig) -> Result<Self> {
+    async fn open_when_free(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
+        ctx.check()?;
+        if Handle::try_current().is_err() {
+            return Err(Error::invalid_argument("a store is opened within a tokio runtime"));
+        }
+        let mut wait = config.lock_wait();
+        loop {
+            let config = config.clone();
+            let opening = tokio::task::spawn_blocking(move || Self::open_blocking(config));
+            match ctx.race(opening).await?.map_err(panicked)? {
+                Ok(store) => return Ok(store),
+                Err(OpenFailure::Locked(_)) if !wait.is_zero() => {
+                    let pause = wait.min(LOCK_PAUSE);
+                    ctx.sleep(pause).await?;
+                    wait -= pause;
+                }
+                Err(failure) => return Err(failure.into_error()),
+            }
+        }
+    }
+
+    fn open_blocking(config: EmbeddedConfig) -> Result<Self, OpenFailure> {
         let clock = config.clock();
         let durability = config.durability();
         let max_value_bytes = config.max_value_bytes();
@@ -98,6 +123,12 @@ impl EmbeddedStore {
         self.read(ctx, |snapshot| snapshot.counts()).await
     }
 
+    /// How far the instant that expiry is judged by is ahead of the clock: the clock was once
+    /// ahead itself.
+    pub(crate) fn clock_lead(&self, clock: &dyn Clock) -> Duration {
+        self.reader.now().saturating_since(clock.now())
+    }
+
     async fn read<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -106,12 +137,12 @@ impl EmbeddedStore {
         self.reader.run(ctx, work).await
     }
 
-    async fn write_work<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
+    async fn write_work<T, F>(&self, ctx: &ExecutionContext, bytes: usize, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut crate::tables::Tables<'_>) -> Result<T, Failure> + Send + 'static,
     {
-        self.writer.submit(ctx, work).await
+        self.writer.submit(ctx, bytes, work).await
     }
 
     async fn lookup(
@@ -140,7 +171,7 @@ impl EmbeddedStore {
         options.expiry().check()?;
         let (ns, key) = (ns.clone(), key.to_owned());
         let version = options.version_or_draw();
-        self.write_work(ctx, move |tables| {
+        self.write_work(ctx, value.len(), move |tables| {
             tables.put(&ns, &key, &value, version, options.expiry(), condition)
         })
         .await
@@ -156,16 +187,23 @@ impl EmbeddedStore {
         ctx.check()?;
         check_key(key)?;
         let (ns, key) = (ns.clone(), key.to_owned());
-        self.write_work(ctx, move |tables| tables.delete(&ns, &key, condition)).await
+        self.write_work(ctx, 0, move |tables| tables.delete(&ns, &key, condition)).await
     }
 
     async fn evict(&self, ctx: &ExecutionContext) -> Result<usize> {
         let mut removed = 0;
-        // A store with nothing to sweep is not written to.
-        while self.read(ctx, |snapshot| snapshot.has_expired()).await? {
-            removed += self.write_work(ctx, |tables| tables.evict(MAX_PAGE_ITEMS)).await?;
+        let swept: Result<()> = async {
+            // A store with nothing to sweep is not written to.
+            while self.read(ctx, |snapshot| snapshot.has_expired()).await? {
+                removed += self.write_work(ctx, 0, |tables| tables.evict(MAX_PAGE_ITEMS)).await?;
+            }
+            Ok(())
         }
-        Ok(removed)
+        .await;
+        match swept {
+            Err(error) if removed > 0 => Err(error.with_unknown_outcome()),
+            swept => swept.map(|()| removed),
+        }
     }
 }
 
@@ -251,7 +289,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
     ) -> Result<Option<Entry<Bytes>>> {
         let get = async {
             if let Some(ttl) = options.extended_ttl() {
-                Expiry::After(ttl).check()?;
+                Expiry::After(ttl).resolve(self.reader.now())?;
             }
             let read = self.lookup(ctx, ns, key).await?;
             // Only an entry that expires can be extended: others cost no write.
@@ -260,7 +298,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
                 return Ok(read);
             }
             let (ns, key) = (ns.clone(), key.to_owned());
-            self.write_work(ctx, move |tables| tables.get_and_extend(&ns, &key, options)).await
+            self.write_work(ctx, 0, move |tables| tables.get_and_extend(&ns, &key, options)).await
         };
         get.await.in_operation("get_entry")
     }
@@ -321,7 +359,14 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ctx.check().in_operation("write")?;
         batch.check(self.max_value_bytes, |value| Some(value.len())).in_operation("write")?;
         let ns = ns.clone();
-        self.write_work(ctx, move |tables| tables.write(&ns, &batch)).await.in_operation("write")
+        let value_bytes = |operation: &Operation<Bytes>| match operation {
+            Operation::Put { value, .. } => value.len(),
+            Operation::Delete { .. } => 0,
+        };
+        let bytes = batch.operations().iter().map(value_bytes).sum();
+        self.write_work(ctx, bytes, move |tables| tables.write(&ns, &batch))
+            .await
+            .in_operation("write")
     }
 
     async fn scan(
@@ -375,7 +420,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         check_key(key).in_operation("touch")?;
         expiry.check().in_operation("touch")?;
         let (ns, key) = (ns.clone(), key.to_owned());
-        let touch = self.write_work(ctx, move |tables| tables.touch(&ns, &key, expiry));
+        let touch = self.write_work(ctx, 0, move |tables| tables.touch(&ns, &key, expiry));
         touch.await.in_operation("touch")
     }
 
@@ -388,7 +433,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ctx.check().in_operation("take")?;
         check_key(key).in_operation("take")?;
         let (ns, key) = (ns.clone(), key.to_owned());
-        self.write_work(ctx, move |tables| tables.take(&ns, &key)).await.in_operation("take")
+        self.write_work(ctx, 0, move |tables| tables.take(&ns, &key)).await.in_operation("take")
     }
 
     async fn erase(
@@ -400,7 +445,9 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ctx.check().in_operation("erase")?;
         check_page_limit(limit).in_operation("erase")?;
         let prefix = prefix.clone();
-        self.write_work(ctx, move |tables| tables.erase(&prefix, limit)).await.in_operation("erase")
+        self.write_work(ctx, 0, move |tables| tables.erase(&prefix, limit))
+            .await
+            .in_operation("erase")
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {

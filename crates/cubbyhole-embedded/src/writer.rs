@@ -7,24 +7,30 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cubbyhole_core::{Clock, Compaction, Error, ExecutionContext, HighWaterClock, Result};
 use redb::Database;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::{Durability, RELAXED_FLUSH_INTERVAL};
-use crate::error::{Failure, from_engine};
+use crate::error::Failure;
 use crate::file::{StoreFile, closed};
+use crate::request::{Claim, Pending, Request, Withdrawal};
 use crate::tables::Tables;
 
-/// How many requests may wait; callers past that wait for a place, within their context.
-const QUEUE_LENGTH: usize = 4096;
-/// How many requests one transaction takes at most, so that none waits for ever.
+/// How much may wait, in KiB of values and at least one for each request; callers past that wait
+/// for a place, within their context.
+const QUEUE_KIB: usize = 256 * 1024;
+/// How many requests, and how many KiB of them, one transaction takes before it is committed, so
+/// that none waits for ever and memory has a bound.
 const GROUP_LENGTH: usize = 1024;
+const GROUP_KIB: usize = 64 * 1024;
+/// How long a group waits for others at most.
+const MAX_GATHER_WAIT: Duration = Duration::from_millis(2);
 
 /// The sending side.
 pub(crate) struct Writer {
@@ -36,7 +42,7 @@ pub(crate) struct Writer {
 
 enum Message {
     Write(Box<dyn Request>),
-    Compact(oneshot::Sender<Result<Compaction>>),
+    Compact(oneshot::Sender<Result<Compaction>>, Arc<Claim>),
     Close(oneshot::Sender<Result<()>>),
     /// The last handle of the store is gone.
     End,
@@ -61,8 +67,9 @@ impl Writer {
                     commits,
                     witnessed,
                     flush_due: None,
+                    lost: None,
                     last_group: 0,
-                    last_commit: Duration::ZERO,
+                    gather_wait: Duration::ZERO,
                 };
                 worker.run(&receiver);
             }
@@ -70,7 +77,7 @@ impl Writer {
         let thread = thread.map_err(|error| {
             Error::resource_exhausted("no thread could be started").with_source(error)
         })?;
-        let places = Arc::new(Semaphore::new(QUEUE_LENGTH));
+        let places = Arc::new(Semaphore::new(QUEUE_KIB));
         Ok(Self { sender, places, commits, thread: Some(thread) })
     }
 
@@ -79,32 +86,37 @@ impl Writer {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Applies `work` in the next transaction and answers once that is committed.
-    pub(crate) async fn submit<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
+    /// Applies `work`, which holds that many bytes, in the next transaction, and answers once that
+    /// is committed.
+    pub(crate) async fn submit<T, F>(
+        &self,
+        ctx: &ExecutionContext,
+        bytes: usize,
+        work: F,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send + 'static,
     {
-        let place = match Arc::clone(&self.places).try_acquire_owned() {
+        let kib = 1 + bytes / 1024;
+        let permits = u32::try_from(kib.min(QUEUE_KIB)).unwrap_or(u32::MAX);
+        let places = || Arc::clone(&self.places);
+        let place = match places().try_acquire_many_owned(permits) {
             Ok(place) => place,
             Err(_) => {
-                ctx.race(Arc::clone(&self.places).acquire_owned()).await?.map_err(|_| closed())?
+                ctx.race(places().acquire_many_owned(permits)).await?.map_err(|_| closed())?
             }
         };
         let (reply, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
-        let request = Pending {
-            work: Some(work),
-            outcome: None,
-            reply: Some(reply),
-            claim: Arc::clone(&claim),
-            _place: place,
-        };
+        let request = Pending::new(work, reply, Arc::clone(&claim), kib, place);
         self.sender.send(Message::Write(Box::new(request))).map_err(|_| closed())?;
         // A future that is dropped takes its request back too.
         let withdrawal = Withdrawal(&claim);
         match ctx.race(answer).await {
             Ok(Ok(result)) => result,
+            // Queued behind the end of the writer: nobody will ever claim it.
+            Ok(Err(_)) if withdrawal.0.withdraw() => Err(closed()),
             Ok(Err(_)) => Err(Error::internal("the writer ended").with_unknown_outcome()),
             Err(ended) if withdrawal.0.withdraw() => Err(ended),
             Err(ended) => Err(ended.with_unknown_outcome()),
@@ -113,20 +125,32 @@ impl Writer {
 
     /// Gives free space of the file back, between two transactions.
     pub(crate) async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
+        ctx.check()?;
         let (reply, answer) = oneshot::channel();
-        self.sender.send(Message::Compact(reply)).map_err(|_| closed())?;
-        ctx.race(answer).await?.map_err(|_| closed())?
+        let claim = Arc::new(Claim::default());
+        let message = Message::Compact(reply, Arc::clone(&claim));
+        self.sender.send(message).map_err(|_| closed())?;
+        let withdrawal = Withdrawal(&claim);
+        match ctx.race(answer).await {
+            Ok(answer) => answer.map_err(|_| closed())?,
+            Err(ended) if withdrawal.0.withdraw() => Err(ended),
+            Err(ended) => Err(ended.with_unknown_outcome()),
+        }
     }
 
     /// Finishes what is queued and closes the file.
     pub(crate) async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        ctx.check()?;
         // What is queued comes before it; what comes after it finds the store closed.
         let (reply, answer) = oneshot::channel();
         if self.sender.send(Message::Close(reply)).is_err() {
             return Ok(());
         }
-        // A writer that has ended meanwhile has closed the file.
-        ctx.race(answer).await?.unwrap_or(Ok(()))
+        match ctx.race(answer).await {
+            // A writer that has ended meanwhile has closed the file.
+            Ok(answer) => answer.unwrap_or(Ok(())),
+            Err(ended) => Err(ended.with_unknown_outcome()),
+        }
     }
 }
 
@@ -142,90 +166,6 @@ impl Drop for Writer {
     }
 }
 
-/// A request, whatever it answers.
-trait Request: Send {
-    /// Claims it for the writer; `false` if its caller took it back.
-    fn claim(&self) -> bool;
-    /// Does its part of the transaction. An engine's failure is handed back: it is everyone's.
-    fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Failure>;
-    /// Answers the caller: with what `apply` found, or with why the transaction failed.
-    fn answer(self: Box<Self>, failure: Option<&Error>);
-}
-
-struct Pending<T, F> {
-    work: Option<F>,
-    outcome: Option<Result<T>>,
-    reply: Option<oneshot::Sender<Result<T>>>,
-    claim: Arc<Claim>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl<T, F> Request for Pending<T, F>
-where
-    T: Send,
-    F: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send,
-{
-    fn claim(&self) -> bool {
-        self.claim.claim()
-    }
-
-    fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Failure> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        match work(tables) {
-            Ok(answer) => self.outcome = Some(Ok(answer)),
-            Err(Failure::Refused(error)) => self.outcome = Some(Err(error)),
-            Err(failure) => return Err(failure),
-        }
-        Ok(())
-    }
-
-    fn answer(mut self: Box<Self>, failure: Option<&Error>) {
-        let answer = match (self.outcome.take(), failure) {
-            // A refusal changed nothing, whatever became of the transaction.
-            (Some(Err(refused)), _) => Err(refused),
-            (_, Some(error)) => Err(error.clone()),
-            (Some(Ok(answer)), None) => Ok(answer),
-            (None, None) => Err(Error::internal("a request was not applied")),
-        };
-        if let Some(reply) = self.reply.take() {
-            // A caller that is gone wants no answer.
-            let _ = reply.send(answer);
-        }
-    }
-}
-
-/// Who has a request: the queue, the writer, or its caller again.
-#[derive(Default)]
-struct Claim(AtomicU8);
-
-impl Claim {
-    const QUEUED: u8 = 0;
-    const CLAIMED: u8 = 1;
-    const WITHDRAWN: u8 = 2;
-
-    fn claim(&self) -> bool {
-        self.change(Self::CLAIMED)
-    }
-
-    /// Takes the request back; `false` if the writer has claimed it.
-    fn withdraw(&self) -> bool {
-        self.change(Self::WITHDRAWN)
-    }
-
-    fn change(&self, to: u8) -> bool {
-        let result = self.0.compare_exchange(Self::QUEUED, to, Ordering::AcqRel, Ordering::Acquire);
-        result.is_ok()
-    }
-}
-
-struct Withdrawal<'a>(&'a Claim);
-
-impl Drop for Withdrawal<'_> {
-    fn drop(&mut self) {
-        self.0.withdraw();
-    }
-}
-
 /// The thread's own side.
 struct Worker {
     file: Arc<StoreFile>,
@@ -233,11 +173,14 @@ struct Worker {
     durability: Durability,
     commits: Arc<AtomicU64>,
     witnessed: Arc<AtomicBool>,
-    /// Until when what the relaxed mode holds back must be on disk.
-    flush_due: Option<Instant>,
-    /// How large the last group was, and how long its commit took.
+    /// Until when what the relaxed mode holds back must be on disk, and the generation of the file
+    /// whose handle holds it.
+    flush_due: Option<(Instant, u64)>,
+    /// What the relaxed mode had acknowledged and the disk did not take, until somebody is told.
+    lost: Option<Error>,
+    /// How large the last group was, and how long the next one may wait to become as large.
     last_group: usize,
-    last_commit: Duration,
+    gather_wait: Duration,
 }
 
 impl Worker {
@@ -248,8 +191,11 @@ impl Worker {
                 self.commit_group(group);
             }
             match interruption {
-                Some(Message::Compact(reply)) => {
-                    let _ = reply.send(self.compact());
+                Some(Message::Compact(reply, claim)) => {
+                    if claim.claim() {
+                        // A caller that is gone wants no answer.
+                        let _ = reply.send(self.compact());
+                    }
                 }
                 Some(Message::Close(reply)) => {
                     let _ = reply.send(self.close());
@@ -265,12 +211,12 @@ impl Worker {
 
     /// Waits for the next message. A relaxed store flushes when it has waited long enough.
     fn next(&mut self, receiver: &Receiver<Message>) -> Option<Message> {
-        if let Some(due) = self.flush_due {
+        if let Some((due, _)) = self.flush_due {
             let received = receiver.recv_timeout(due.saturating_duration_since(now()));
             if now() >= due {
                 // Before what was received, or a busy queue would put it off for ever. A failure
-                // shows at the next write, which then opens the file anew.
-                let _ = self.flush();
+                // is kept for the next write.
+                self.flush();
             }
             if !matches!(received, Err(RecvTimeoutError::Timeout)) {
                 return received.ok();
@@ -283,26 +229,30 @@ impl Worker {
     ///
     /// Callers that were just answered are about to write again, and without a moment's wait every
     /// second group would be of those that were not in the last one. So it waits until the group
-    /// is as large as the last, for a quarter of what that one's commit took at most.
+    /// is as large as the last, for a quarter of what that one's commit took, and never for long.
     fn gather(
         &self,
         first: Message,
         receiver: &Receiver<Message>,
     ) -> (Vec<Box<dyn Request>>, Option<Message>) {
-        let mut group = Vec::new();
+        let mut group: Vec<Box<dyn Request>> = Vec::new();
         let mut next = Some(first);
+        let mut kib = 0;
         let mut until = None;
         let interruption = loop {
             match next {
-                Some(Message::Write(request)) => group.push(request),
+                Some(Message::Write(request)) => {
+                    kib += request.kib();
+                    group.push(request);
+                }
                 other => break other,
             }
-            if group.len() == GROUP_LENGTH {
+            if group.len() == GROUP_LENGTH || kib >= GROUP_KIB {
                 break None;
             }
             next = receiver.try_recv().ok();
             if next.is_none() && group.len() < self.last_group {
-                let until = *until.get_or_insert_with(|| now() + self.last_commit / 4);
+                let until = *until.get_or_insert_with(|| now() + self.gather_wait);
                 next = receiver.recv_timeout(until.saturating_duration_since(now())).ok();
             }
         };
@@ -314,8 +264,8 @@ impl Worker {
     fn commit_group(&mut self, mut group: Vec<Box<dyn Request>>) {
         let began = now();
         let failure = self.try_group(&mut group).err();
-        self.last_commit = began.elapsed();
-        self.last_group = group.len();
+        self.gather_wait = (began.elapsed() / 4).min(MAX_GATHER_WAIT);
+        self.last_group = if failure.is_none() { group.len() } else { 0 };
         for request in group {
             request.answer(failure.as_ref());
         }
@@ -325,6 +275,10 @@ impl Worker {
     fn try_group(&mut self, group: &mut [Box<dyn Request>]) -> Result<()> {
         let mut first = true;
         loop {
+            self.notice_loss();
+            if let Some(lost) = self.lost.take() {
+                return Err(lost);
+            }
             let seen = self.file.generation();
             let mut stage = Stage::Beginning;
             let failure = match self.transact(group, &mut stage) {
@@ -355,7 +309,9 @@ impl Worker {
             Ok(Ok(committed)) => {
                 self.commits.fetch_add(u64::from(committed), Ordering::Relaxed);
                 if committed && !durable {
-                    self.flush_due.get_or_insert_with(|| now() + RELAXED_FLUSH_INTERVAL);
+                    let generation = self.file.generation();
+                    self.flush_due
+                        .get_or_insert_with(|| (now() + RELAXED_FLUSH_INTERVAL, generation));
                 }
                 Ok(())
             }
@@ -400,37 +356,64 @@ impl Worker {
         Ok(changed)
     }
 
-    /// Makes what the relaxed mode holds back durable, and the clock's mark with it.
-    fn flush(&mut self) -> Result<()> {
-        self.flush_due = None;
-        let guard = self.file.read();
-        guard.as_ref().map_or(Ok(()), |database| commit_mark(database, &self.clock))
+    /// Makes what the relaxed mode holds back durable, and the clock's mark with it. A failure is
+    /// kept as a loss.
+    fn flush(&mut self) {
+        self.notice_loss();
+        let seen = self.file.generation();
+        let flushed = catch_unwind(AssertUnwindSafe(|| {
+            let guard = self.file.read();
+            guard.as_ref().map_or(Ok(()), |database| commit_mark(database, &self.clock))
+        }));
+        let held_back = self.flush_due.take().is_some();
+        if !matches!(flushed, Ok(Ok(()))) {
+            // If it cannot be opened anew now, the next request tries again.
+            let _ = self.file.reopen(seen);
+            if held_back {
+                self.lost = Some(loss());
+            }
+        }
+    }
+
+    /// Whoever opens the file anew, because its handle failed, loses what that handle held back.
+    fn notice_loss(&mut self) {
+        let generation = self.file.generation();
+        if self.flush_due.take_if(|(_, held_by)| *held_by != generation).is_some() {
+            self.lost = Some(loss());
+        }
     }
 
     fn compact(&mut self) -> Result<Compaction> {
+        if self.flush_due.is_some() {
+            self.flush();
+        }
+        if let Some(lost) = self.lost.take() {
+            return Err(lost);
+        }
         let seen = self.file.generation();
         if self.file.read().is_none() {
             self.file.reopen(seen)?;
         }
-        let mut guard = self.file.exclusive();
-        let database = guard.as_mut().ok_or_else(closed)?;
-        let bytes_before = self.file.length();
-        database.compact().map_err(|error| from_engine(error.into()))?;
-        // The engine's own commits leave out what makes the next opening quick.
-        commit_mark(database, &self.clock)?;
-        drop(guard);
-        self.flush_due = None;
-        Ok(Compaction { bytes_before, bytes_after: self.file.length() })
+        self.file.compact()
     }
 
     fn close(&mut self) -> Result<()> {
         // An entry that somebody saw expire must stay so for whoever opens the file next, even if
         // the clock steps back.
-        let witnessed = self.witnessed.swap(false, Ordering::Relaxed);
-        let flushed = if witnessed || self.flush_due.is_some() { self.flush() } else { Ok(()) };
-        let closed = self.file.close();
-        flushed.and(closed)
+        if self.witnessed.swap(false, Ordering::Relaxed) || self.flush_due.is_some() {
+            self.flush();
+        }
+        let closed = catch_unwind(AssertUnwindSafe(|| self.file.close()));
+        self.lost.take().map_or(Ok(()), Err)?;
+        closed.unwrap_or_else(|_| Err(Error::internal("the engine failed on closing")))
     }
+}
+
+fn loss() -> Error {
+    Error::unavailable(
+        "the disk failed, and what this relaxed store had acknowledged last is lost; \
+         this call changed nothing",
+    )
 }
 
 /// How far a transaction came; its failure means something else at each.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Bytes, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry, GetOptions,
+    Backend, Batch, Bytes, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry, GetOptions,
     NamespacePrefix, PutOptions, Result, ScanOptions, Store,
 };
 use cubbyhole_embedded::EmbeddedStore;
@@ -252,4 +252,115 @@ async fn a_context_that_has_ended_is_refused_by_every_method() {
         assert!(!error.may_have_been_applied() && error.operation().is_some(), "call {index}");
     }
     assert_eq!(contents(&store).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_queued_behind_close_finds_the_store_closed() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let gate = disk.shut_gate();
+    let put = |key: &'static str| {
+        let store = store.clone();
+        begin(async move { store.put(&ctx(), &ns(), key, bytes("v")).await })
+    };
+    let in_flight = put("in-flight");
+    disk.somebody_waits().await;
+    let close = {
+        let store = store.clone();
+        begin(async move { store.close(&ctx()).await })
+    };
+    let late = put("late");
+    drop(gate);
+    in_flight.await.unwrap();
+    close.await.unwrap();
+    let error = late.await.unwrap_err();
+    let found = (error.kind(), error.may_have_been_applied());
+    assert_eq!(found, (ErrorKind::InvalidArgument, false), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_context_that_has_ended_opens_compacts_and_closes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let config = cubbyhole_embedded::EmbeddedConfig::new(&path);
+    let cancelled = ctx();
+    cancelled.cancel();
+    let error = EmbeddedStore::open(&cancelled, config.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(!path.exists());
+
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    let fill = Batch::new().put("a", Bytes::from(vec![7; 1 << 20]));
+    store.write(&ctx(), &ns(), fill).await.unwrap();
+    store.delete(&ctx(), &ns(), "a").await.unwrap();
+    let length = || std::fs::metadata(&path).unwrap().len();
+    let before = length();
+    let errors =
+        [store.compact(&cancelled).await.unwrap_err(), store.close(&cancelled).await.unwrap_err()];
+    for error in errors {
+        let found = (error.kind(), error.may_have_been_applied());
+        assert_eq!(found, (ErrorKind::Cancelled, false));
+    }
+    assert_eq!(length(), before);
+    store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_never_shows_the_end_of_its_context_as_a_damaged_entry() {
+    let store = Disk::new().open().await;
+    let batch = (0..1000)
+        .fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), Bytes::from(vec![7; 2_000])));
+    store.write(&ctx(), &ns(), batch).await.unwrap();
+    let mut ended = 0;
+    for micros in (0..4_000).step_by(20) {
+        let ctx = ctx().with_timeout(Duration::from_micros(micros));
+        let options = ScanOptions::new().with_limit(1000);
+        match store.scan(&ctx, &ns(), options).await {
+            Ok(page) => assert!(page.items.iter().all(|item| matches!(item.value, Some(Ok(_))))),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+                ended += 1;
+            }
+        }
+    }
+    assert!(ended > 0, "no deadline fell into a scan");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_is_interrupted_says_that_it_may_have_removed_something() {
+    const BATCHES: u64 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let clock = cubbyhole_core::ManualClock::default();
+    let config = cubbyhole_embedded::EmbeddedConfig::new(folder.path().join("s.redb"));
+    let store = EmbeddedStore::open(&ctx(), config.with_clock(clock.clone())).await.unwrap();
+    let expired = async || {
+        for batch in 0..BATCHES {
+            let batch = (0..1000).fold(Batch::new(), |writes, n| {
+                let options = PutOptions::new().with_ttl(Duration::from_secs(1));
+                writes.put_with(format!("{batch}-{n}"), bytes("v"), options, Condition::Always)
+            });
+            store.write(&ctx(), &ns(), batch).await.unwrap();
+        }
+        clock.advance(Duration::from_secs(2));
+    };
+    expired().await;
+    let began = tokio::time::Instant::now();
+    store.evict_expired(&ctx()).await.unwrap();
+    let whole = began.elapsed();
+
+    let mut told = 0;
+    for part in 1..16 {
+        expired().await;
+        let sweep = ctx().with_timeout(whole * part / 16);
+        if let Err(error) = store.evict_expired(&sweep).await {
+            // A write makes sure that what the sweep had queued has had its effect, or not.
+            store.put(&ctx(), &ns(), "after", bytes("v")).await.unwrap();
+            let left = store.usage(&ctx(), &NamespacePrefix::from(ns())).await.unwrap().expired;
+            let untouched = left == BATCHES * 1000;
+            assert!(untouched || error.may_have_been_applied(), "{left} left: {error}");
+            told += usize::from(!untouched);
+        }
+        store.evict_expired(&ctx()).await.unwrap();
+    }
+    assert!(told > 0, "no sweep was interrupted half-way");
 }

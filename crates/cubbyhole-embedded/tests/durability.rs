@@ -77,6 +77,36 @@ async fn closing_a_relaxed_store_puts_everything_on_disk() {
     assert!(contents(&disk.after_power_loss().open().await).await.contains_key("a"));
 }
 
+/// What a relaxed store loses to a failing disk is told to somebody, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relaxed_store_says_that_it_lost_what_it_had_acknowledged() {
+    for by_flush in [true, false] {
+        let disk = Disk::new();
+        let config = disk.config().with_durability(Durability::Relaxed);
+        let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+        store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+        if by_flush {
+            disk.broken_syncs.store(true, Ordering::SeqCst);
+            while disk.failed_syncs.load(Ordering::SeqCst) == 0 {
+                ctx().sleep(Duration::from_millis(5)).await.unwrap();
+            }
+            disk.broken_syncs.store(false, Ordering::SeqCst);
+        } else {
+            disk.full.store(true, Ordering::SeqCst);
+            let large = Bytes::from(vec![7; 4 << 20]);
+            store.put(&ctx(), &ns(), "large", large).await.unwrap_err();
+            disk.full.store(false, Ordering::SeqCst);
+        }
+        let told = store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap_err();
+        assert!(told.message().contains("lost"), "by flush {by_flush}: {told}");
+        assert!(!told.may_have_been_applied());
+        store.put(&ctx(), &ns(), "c", bytes("v")).await.unwrap();
+        store.close(&ctx()).await.unwrap();
+        let kept: Vec<String> = contents(&disk.open().await).await.into_keys().collect();
+        assert_eq!(kept, ["c"], "by flush {by_flush}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_that_wait_together_share_a_commit() {
     let disk = Disk::new();
@@ -227,6 +257,45 @@ async fn space_of_deleted_entries_is_used_again_and_given_back() {
     assert_eq!(compaction.bytes_after, Some(length()));
     assert!(length() * 4 < sizes[7], "{} of {}", length(), sizes[7]);
     store.put(&ctx(), &ns(), "after", bytes("v")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compacting_never_makes_the_file_longer() {
+    for entries in [0, 3, 2_000, 30_000_usize] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.redb");
+        let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap();
+        let numbers: Vec<usize> = (0..entries).collect();
+        for chunk in numbers.chunks(1000) {
+            let batch = chunk
+                .iter()
+                .fold(Batch::new(), |batch, n| batch.put(n.to_string(), Bytes::from(vec![7; 256])));
+            store.write(&ctx(), &ns(), batch).await.unwrap();
+        }
+        let length = || std::fs::metadata(&path).unwrap().len();
+        let before = length();
+        let compaction = store.compact(&ctx()).await.unwrap();
+        assert_eq!(compaction.bytes_before, Some(before));
+        assert_eq!(compaction.bytes_after, Some(length()));
+        assert!(length() <= before, "{entries} entries: {before} became {}", length());
+        let usage = store.usage(&ctx(), &ns().into()).await.unwrap();
+        assert_eq!(usage.entries, entries as u64);
+        store.put(&ctx(), &ns(), "after", bytes("v")).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_emptied_is_not_replaced_by_an_empty_store() {
+    let disk = Disk::new();
+    let store = EmbeddedStore::open(&ctx(), disk.config().with_cache_bytes(0)).await.unwrap();
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    disk.truncate(0);
+    // Reading past the end fails, and the file is opened anew: what is there then is no store.
+    let read = store.get(&ctx(), &ns(), "a").await.unwrap_err();
+    assert_eq!(read.kind(), ErrorKind::Corrupt, "{read}");
+    let write = store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap_err();
+    assert_eq!(write.kind(), ErrorKind::Corrupt, "{write}");
+    assert_eq!(disk.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,6 +45,38 @@ async fn an_empty_file_becomes_a_store() {
 }
 
 #[tokio::test]
+async fn an_empty_file_that_may_not_be_made_a_store_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    std::fs::write(&path, b"").unwrap();
+    let error = refusal(EmbeddedConfig::new(&path).with_create(false)).await;
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let diagnosis = diagnose(&ctx(), &EmbeddedConfig::new(&path)).await.unwrap();
+    assert_eq!(diagnosis.verdict(), Verdict::Problem, "{diagnosis:?}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_name_as_long_as_names_can_be_is_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = format!("{}.redb", "n".repeat(250));
+    EmbeddedStore::open(&ctx(), config(&folder, &name)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_open_is_waited_for_if_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
+    let patient = config(&folder, "s.redb").with_lock_wait(std::time::Duration::from_secs(30));
+    let waiting = tokio::spawn(async move { EmbeddedStore::open(&ctx(), patient).await });
+    let brief = config(&folder, "s.redb").with_lock_wait(std::time::Duration::from_millis(30));
+    assert_eq!(refusal(brief).await.kind(), ErrorKind::Unavailable);
+    assert!(!waiting.is_finished());
+    drop(store);
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_missing_folder_and_a_folder_say_so() {
     let folder = tempfile::tempdir().unwrap();
     let missing = refusal(config(&folder, "no/s.redb")).await;

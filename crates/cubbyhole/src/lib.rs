@@ -21,10 +21,13 @@
 mod url;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use cubbyhole_core::*;
 #[cfg(feature = "embedded")]
-pub use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+pub use cubbyhole_embedded::{
+    DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, EmbeddedStore, RELAXED_FLUSH_INTERVAL,
+};
 
 use url::StoreUrl;
 
@@ -101,19 +104,35 @@ pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
     create: bool,
+    cache_bytes: Option<usize>,
+    lock_wait: Duration,
 }
 
 impl OpenOptions {
     /// As [`open`] does.
     #[must_use]
     pub fn new() -> Self {
-        Self { create: true }
+        Self { create: true, cache_bytes: None, lock_wait: Duration::ZERO }
     }
 
     /// Whether an embedded file that is not there is created; otherwise it is `Unavailable`.
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// The memory that a backend's own cache may take, where it has one.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = Some(bytes);
+        self
+    }
+
+    /// How long to wait while another process has an embedded file open; not at all unless set.
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
         self
     }
 
@@ -129,7 +148,10 @@ impl OpenOptions {
             }
             #[cfg(feature = "embedded")]
             StoreUrl::Embedded(config) => {
-                let config = config.with_create(self.create);
+                let mut config = config.with_create(self.create).with_lock_wait(self.lock_wait);
+                if let Some(bytes) = self.cache_bytes {
+                    config = config.with_cache_bytes(bytes);
+                }
                 Ok(Arc::new(EmbeddedStore::open(ctx, config).await?))
             }
         }

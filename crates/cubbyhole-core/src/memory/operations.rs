@@ -130,9 +130,11 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
                 continue;
             };
             let size = self.value_bytes(&entry.value);
-            let item_bytes = key.len() + size.filter(|_| options.values()).unwrap_or(0);
+            let value_bytes = size.filter(|_| options.values()).unwrap_or(0);
+            let item_bytes = key.len().saturating_add(value_bytes);
             let full = page.items.len() == options.limit()
-                || (!page.items.is_empty() && page_bytes + item_bytes > MAX_PAGE_BYTES);
+                || (!page.items.is_empty()
+                    && item_bytes.saturating_add(page_bytes) > MAX_PAGE_BYTES);
             if full {
                 page.next = page.items.last().map(|item: &ScanItem<V>| item.key.clone());
                 break;
@@ -200,7 +202,8 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
                 if let (Some(total), Some(size), Some(entry)) =
                     (&mut usage.bytes, &self.shared.value_size, state.slot(ns, key))
                 {
-                    *total += (key.len() + size(&entry.value)) as u64;
+                    *total =
+                        total.saturating_add(key.len().saturating_add(size(&entry.value)) as u64);
                 }
             }
             usage.namespaces += u64::from(usage.entries > entries_before);

@@ -24,6 +24,7 @@ pub(crate) struct Disk {
     pub(crate) broken_reads: AtomicBool,
     pub(crate) broken_syncs: AtomicBool,
     pub(crate) syncs: AtomicU64,
+    pub(crate) failed_syncs: AtomicU64,
     gate: Gate,
 }
 
@@ -146,6 +147,7 @@ impl StorageBackend for Handle {
     fn sync_data(&self) -> io::Result<()> {
         self.0.wait_at_gate();
         if self.0.broken_syncs.load(Ordering::SeqCst) {
+            self.0.failed_syncs.fetch_add(1, Ordering::SeqCst);
             return Err(io::Error::other("the disk does not answer"));
         }
         *self.0.synced.lock().unwrap() = self.0.seen.lock().unwrap().clone();

@@ -1,0 +1,115 @@
+//! What waits in the writer's queue: a request, and who has it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use cubbyhole_core::{Error, Result};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::error::Failure;
+use crate::tables::Tables;
+
+/// A request, whatever it answers.
+pub(crate) trait Request: Send {
+    /// Claims it for the writer; `false` if its caller took it back.
+    fn claim(&self) -> bool;
+    /// How much it holds.
+    fn kib(&self) -> usize;
+    /// Does its part of the transaction. An engine's failure is handed back: it is everyone's.
+    fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Failure>;
+    /// Answers the caller: with what `apply` found, or with why the transaction failed.
+    fn answer(self: Box<Self>, failure: Option<&Error>);
+}
+
+/// A request with its work and its caller's place in the queue.
+pub(crate) struct Pending<T, F> {
+    work: Option<F>,
+    outcome: Option<Result<T>>,
+    reply: Option<oneshot::Sender<Result<T>>>,
+    claim: Arc<Claim>,
+    kib: usize,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<T, F> Pending<T, F> {
+    pub(crate) fn new(
+        work: F,
+        reply: oneshot::Sender<Result<T>>,
+        claim: Arc<Claim>,
+        kib: usize,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { work: Some(work), outcome: None, reply: Some(reply), claim, kib, _place: place }
+    }
+}
+
+impl<T, F> Request for Pending<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send,
+{
+    fn claim(&self) -> bool {
+        self.claim.claim()
+    }
+
+    fn kib(&self) -> usize {
+        self.kib
+    }
+
+    fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Failure> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        match work(tables) {
+            Ok(answer) => self.outcome = Some(Ok(answer)),
+            Err(Failure::Refused(error)) => self.outcome = Some(Err(error)),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn answer(mut self: Box<Self>, failure: Option<&Error>) {
+        let answer = match (self.outcome.take(), failure) {
+            // A refusal changed nothing, whatever became of the transaction.
+            (Some(Err(refused)), _) => Err(refused),
+            (_, Some(error)) => Err(error.clone()),
+            (Some(Ok(answer)), None) => Ok(answer),
+            (None, None) => Err(Error::internal("a request was not applied")),
+        };
+        if let Some(reply) = self.reply.take() {
+            // A caller that is gone wants no answer.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// Who has a request: the queue, the writer, or its caller again.
+#[derive(Default)]
+pub(crate) struct Claim(AtomicU8);
+
+impl Claim {
+    const QUEUED: u8 = 0;
+    const CLAIMED: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+
+    pub(crate) fn claim(&self) -> bool {
+        self.change(Self::CLAIMED)
+    }
+
+    /// Takes the request back; `false` if the writer has claimed it.
+    pub(crate) fn withdraw(&self) -> bool {
+        self.change(Self::WITHDRAWN)
+    }
+
+    fn change(&self, to: u8) -> bool {
+        let result = self.0.compare_exchange(Self::QUEUED, to, Ordering::AcqRel, Ordering::Acquire);
+        result.is_ok()
+    }
+}
+
+/// Takes the request back when it is dropped, unless the writer has claimed it.
+pub(crate) struct Withdrawal<'a>(pub(crate) &'a Claim);
+
+impl Drop for Withdrawal<'_> {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}
