@@ -377,3 +377,42 @@ pub(crate) fn prefix_ranges(prefix: &NamespacePrefix) -> [(Vec<u8>, Vec<u8>); 2]
 fn past_namespace(rendered: &str) -> Vec<u8> {
     [rendered.as_bytes(), &[1]].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole_core::{Condition, Expiry};
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+    use crate::format::MAX_INLINE_BYTES;
+    use crate::tables::Tables;
+
+    /// The end of a context must not look like a damaged entry, of which a page may hold some.
+    #[test]
+    fn a_context_that_ends_within_a_page_ends_the_page() {
+        let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        let ns = Namespace::parse("a").unwrap();
+        let long = Bytes::from(vec![7; MAX_INLINE_BYTES + 1]);
+        let transaction = database.begin_write().unwrap();
+        let mut tables = Tables::open(&transaction, Timestamp::EPOCH).unwrap();
+        for n in 0..3 * STEPS_PER_CHECK {
+            let (version, always) = (Version::draw(), Condition::Always);
+            tables.put(&ns, &n.to_string(), &long, version, Expiry::Never, always).unwrap();
+        }
+        drop(tables);
+        transaction.commit().unwrap();
+
+        let ctx = ExecutionContext::new();
+        let witnessed = AtomicBool::new(false);
+        let now = || Timestamp::EPOCH;
+        let snapshot = Snapshot::open(&database, now, Place::Pool(&ctx), &witnessed).unwrap();
+        let options = ScanOptions::new().with_limit(1000);
+        let page = snapshot.scan(&ns, &options).unwrap();
+        assert!(page.items.iter().all(|item| matches!(item.value, Some(Ok(_)))));
+        ctx.cancel();
+        let ended = snapshot.scan(&ns, &options);
+        assert!(
+            matches!(ended, Err(Failure::Refused(error)) if error.kind() == ErrorKind::Cancelled)
+        );
+    }
+}
