@@ -1,16 +1,16 @@
 //! The command line: the options of every command, and the list of commands.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::arguments::parse_duration;
 use crate::commands;
 use crate::error::Failure;
-use crate::session::StoreChoice;
+use crate::session::{Origin, StoreChoice, VARIABLE};
 
-/// The environment variable that names the store where `--store` does not.
-const STORE_VARIABLE: &str = "CUBBYHOLE_STORE";
 const DEFAULT_STORE: &str = "redb:cubbyhole.redb";
 
 const EXIT_CODES: &str = "\
@@ -30,6 +30,28 @@ pub(crate) struct Cli {
     pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads the command line. A value of `put` may begin with `-`, but what looks like an option
+    /// is more likely a mistyped one: that is stored only if it stands after `--`.
+    pub(crate) fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(arguments)?;
+        if matches!(&cli.command, Command::Put(put) if put.value_looks_like_an_option()) {
+            let strict = Self::command().mut_subcommand("put", |put| {
+                put.mut_arg("value", |value| value.allow_hyphen_values(false))
+            });
+            let refused = |mut error: clap::Error| {
+                let tip = "to store it as the value, write it after `--`, as in `-- --text`";
+                let tips = ContextValue::StyledStrs(vec![tip.into()]);
+                error.insert(ContextKind::Suggested, tips);
+                error
+            };
+            let matches = strict.try_get_matches_from(arguments).map_err(refused)?;
+            return Self::from_arg_matches(&matches);
+        }
+        Ok(cli)
+    }
 }
 
 /// What every command takes, before or after its name.
@@ -52,14 +74,14 @@ impl Globals {
     /// The store that was chosen: by option, by environment, or by default.
     pub(crate) fn store(&self) -> Result<StoreChoice, Failure> {
         if let Some(url) = &self.store {
-            return Ok(StoreChoice { url: url.clone(), by_default: false });
+            return Ok(StoreChoice { url: url.clone(), origin: Origin::Option });
         }
-        match std::env::var_os(STORE_VARIABLE) {
+        match std::env::var_os(VARIABLE) {
             Some(value) if !value.is_empty() => match value.into_string() {
-                Ok(url) => Ok(StoreChoice { url, by_default: false }),
-                Err(_) => Err(Failure::Usage(format!("{STORE_VARIABLE} is not UTF-8"))),
+                Ok(url) => Ok(StoreChoice { url, origin: Origin::Environment }),
+                Err(_) => Err(Failure::Usage(format!("{VARIABLE} is not UTF-8"))),
             },
-            _ => Ok(StoreChoice { url: DEFAULT_STORE.to_owned(), by_default: true }),
+            _ => Ok(StoreChoice { url: DEFAULT_STORE.to_owned(), origin: Origin::Default }),
         }
     }
 }
@@ -86,10 +108,34 @@ pub(crate) enum Command {
     Completions(commands::completions::Completions),
 }
 
+impl Command {
+    /// Whether it changes the store: one that was given up may then have been done.
+    pub(crate) fn writes(&self) -> bool {
+        match self {
+            Self::Put(_)
+            | Self::Take(_)
+            | Self::Delete(_)
+            | Self::Touch(_)
+            | Self::Erase(_)
+            | Self::Evict(_)
+            | Self::Import(_)
+            | Self::Migrate(_)
+            | Self::Compact(_)
+            | Self::Demo(_) => true,
+            Self::Get(_)
+            | Self::List(_)
+            | Self::Tenants(_)
+            | Self::Namespaces(_)
+            | Self::Usage(_)
+            | Self::Export(_)
+            | Self::Doctor(_)
+            | Self::Completions(_) => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

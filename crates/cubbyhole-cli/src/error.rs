@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io;
 
-use cubbyhole::{Error, ErrorKind};
+use cubbyhole::{Error, ErrorKind, Version};
 
 pub(crate) const EXIT_NOT_FOUND: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -66,6 +66,18 @@ impl Failure {
             Self::Io { .. } => "io",
             Self::Incomplete(_) => "incomplete",
             Self::ClosedPipe => "closed_pipe",
+        }
+    }
+
+    /// For a conflict: the version that stands there, `None` inside if there is none.
+    pub(crate) fn conflicting_version(&self) -> Option<Option<Version>> {
+        match self {
+            Self::Store(error) | Self::Partway { error, .. }
+                if error.kind() == ErrorKind::Conflict =>
+            {
+                Some(error.current_version())
+            }
+            _ => None,
         }
     }
 

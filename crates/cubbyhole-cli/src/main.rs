@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod error;
 mod output;
+mod progress;
 mod record;
 mod session;
 mod signals;
@@ -14,7 +15,6 @@ mod usage_error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use cubbyhole::{Error, ExecutionContext};
 
 use crate::cli::Cli;
@@ -24,11 +24,14 @@ use crate::session::Session;
 use crate::signals::Signals;
 
 /// How long a command may take to wind up once its context has ended. Commands end by themselves;
-/// this is for one that is stuck where no context reaches, such as a pipe that nobody reads.
+/// this is for one that is stuck where no context reaches, such as a pipe that nobody reads. Longer
+/// than an import waits for its batches and a store for its closing.
 const GRACE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    quieten_panics();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
         Err(error) => return usage_error::report(&error),
     };
@@ -48,6 +51,21 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// A panic of a worker or of the engine ends as an error, which says what happened: its own text
+/// would only stand before that. Who sets `RUST_BACKTRACE` wants to see it.
+fn quieten_panics() {
+    if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
+        return;
+    }
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // Nothing catches one of the main thread.
+        if std::thread::current().name() == Some("main") {
+            usual(panic);
+        }
+    }));
+}
+
 async fn execute(cli: Cli, mut out: Output) -> u8 {
     let mut ctx = ExecutionContext::new();
     if let Some(timeout) = cli.globals.timeout {
@@ -64,22 +82,27 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
         Ok(store) => store,
         Err(failure) => return out.conclude(Err(failure), None),
     };
+    let writes = cli.command.writes();
     let mut session = Session::new(ctx.clone(), store, out);
-    // A task of its own: the wait below goes on when the command is stuck in a system call.
+    let received = signals.clone();
+    // A task of its own: the wait below goes on when the command is stuck in a system call, also
+    // in the last one, which writes what is left of the output.
     let command = tokio::spawn(async move {
         let outcome = commands::run(cli.command, &mut session).await;
-        (session, outcome)
+        session.out.conclude(outcome, received.received())
     });
     tokio::select! {
         ended = command => match ended {
-            Ok((mut session, outcome)) => session.out.conclude(outcome, signals.received()),
+            Ok(code) => code,
             Err(error) => {
                 let failure = Error::internal("the command failed").with_source(error).into();
                 Output::standard(json).conclude(Err(failure), signals.received())
             }
         },
         error = overtime(&ctx) => {
-            Output::standard(json).conclude(Err(error.into()), signals.received())
+            let error = if writes { error.with_unknown_outcome() } else { error };
+            // The stuck task may hold stdout for ever: nothing from here on touches it.
+            output::abandon(json, &error.into(), signals.received())
         }
     }
 }
@@ -88,5 +111,5 @@ async fn overtime(ctx: &ExecutionContext) -> Error {
     let error = ctx.ended().await;
     // The context has ended; the grace is counted on one that has not.
     drop(ExecutionContext::new().sleep(GRACE).await);
-    error.with_unknown_outcome()
+    error
 }

@@ -5,12 +5,17 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use cubbyhole::Version;
 use serde::Serialize;
 
 use crate::error::Failure;
 
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long the last message may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub(crate) struct Output {
     json: bool,
@@ -91,13 +96,8 @@ impl Output {
 
     /// Reports something that went wrong and does not end the command.
     pub(crate) fn complain(&mut self, kind: &str, text: &str) {
-        if self.json {
-            let error = JsonError { error: ErrorObject { kind, message: text } };
-            let line = serde_json::to_string(&error).unwrap_or_default();
-            self.message(&line);
-        } else {
-            self.message(&format!("cubbyhole: {text}"));
-        }
+        let error = ErrorObject { kind, message: text, version: None };
+        self.message(&error.line(self.json));
     }
 
     /// Ends the command: flushes, reports a failure, and answers the exit code.
@@ -115,7 +115,7 @@ impl Output {
             Ok(()) => 0,
             Err(Failure::ClosedPipe) => 0,
             Err(failure) => {
-                self.complain(failure.kind(), &failure.message());
+                self.message(&failure_line(&failure, self.json));
                 failure.exit_code(signal)
             }
         }
@@ -125,9 +125,7 @@ impl Output {
         // Data first, so that both stand in order on a terminal. Nobody can be told that stderr
         // itself does not work.
         drop(self.data.flush());
-        let mut line = escape(text);
-        line.push('\n');
-        drop(self.messages.write_all(line.as_bytes()));
+        drop(self.messages.write_all(message_line(text).as_bytes()));
     }
 }
 
@@ -140,6 +138,54 @@ struct JsonError<'a> {
 struct ErrorObject<'a> {
     kind: &'a str,
     message: &'a str,
+    /// Of a conflict: the version that stands there, or null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Option<Version>>,
+}
+
+impl ErrorObject<'_> {
+    fn line(self, json: bool) -> String {
+        if json {
+            return serde_json::to_string(&JsonError { error: self }).unwrap_or_default();
+        }
+        format!("cubbyhole: {}", self.message)
+    }
+}
+
+fn failure_line(failure: &Failure, json: bool) -> String {
+    let message = failure.message();
+    let version = failure.conflicting_version();
+    ErrorObject { kind: failure.kind(), message: &message, version }.line(json)
+}
+
+fn message_line(text: &str) -> String {
+    let mut line = escape(text);
+    line.push('\n');
+    line
+}
+
+/// Ends the process, whatever its tasks are stuck in: says why on stderr, and leaves stdout alone.
+pub(crate) fn abandon(json: bool, failure: &Failure, signal: Option<u8>) -> ! {
+    let line = message_line(&failure_line(failure, json));
+    let (sender, written) = std::sync::mpsc::channel();
+    // stderr may be the same pipe that nobody reads.
+    std::thread::spawn(move || {
+        clear_bar();
+        drop(io::stderr().write_all(line.as_bytes()));
+        // Who waits may have given up.
+        let _ = sender.send(());
+    });
+    // Written or not, the process ends.
+    let _ = written.recv_timeout(LAST_WORDS);
+    std::process::exit(i32::from(failure.exit_code(signal)))
+}
+
+/// Clears the line of a bar that may stand on the terminal, for an end that does not come to that.
+pub(crate) fn clear_bar() {
+    let mut stderr = io::stderr();
+    if stderr.is_terminal() {
+        drop(stderr.write_all(b"\r\x1b[2K"));
+    }
 }
 
 fn data_failure(error: io::Error) -> Failure {

@@ -1,5 +1,6 @@
 //! What a command works with: the context, the store that was chosen, and the output.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,49 @@ use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions};
 use crate::error::Failure;
 use crate::output::Output;
 
+/// The environment variable that names the store where `--store` does not.
+pub(crate) const VARIABLE: &str = "CUBBYHOLE_STORE";
+
+/// A command reads most pages once; a service's cache would only take memory.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Commands are short: one that finds the file open waits for its turn.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+
 /// Closing must get its chance also after Ctrl-C or the deadline, but not for ever.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The store's URL, and whether nobody named it.
+/// Who named the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Option,
+    Environment,
+    Default,
+}
+
+/// The store's URL, and who named it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreChoice {
     pub(crate) url: String,
-    pub(crate) by_default: bool,
+    pub(crate) origin: Origin,
+}
+
+impl StoreChoice {
+    /// The file of an embedded store.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        let path = self.url.strip_prefix("redb:")?;
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        Some(Path::new(path))
+    }
+
+    /// What to write in its place, if it looks like a path. Never for what may hold a password.
+    fn as_path(&self) -> Option<String> {
+        let url = self.url.as_str();
+        let named = ["redb:", "memory:"].iter().any(|scheme| url.starts_with(scheme));
+        let like_a_path = url.contains(['/', '\\', '.']) || Path::new(url).exists();
+        let secret = url.contains("://") || url.contains('@');
+        (!named && like_a_path && !secret).then(|| format!("redb:{url}"))
+    }
 }
 
 pub(crate) struct Session {
@@ -41,19 +77,34 @@ impl Session {
     }
 
     async fn open_with(&mut self, options: &OpenOptions) -> Result<Arc<dyn Backend>, Failure> {
+        let options = options.clone().cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &self.store.url).await;
         let store = store.map_err(|error| self.explain(error))?;
         self.opened = Some(Arc::clone(&store));
         Ok(store)
     }
 
-    /// Adds how to name another store to an error about one that nobody named.
+    /// Adds who named the store, or how to name another, to an error about what was named.
     pub(crate) fn explain(&self, error: Error) -> Failure {
-        if self.store.by_default && error.kind() == ErrorKind::Unavailable {
-            let message = format!("{error}; name the store with --store URL or CUBBYHOLE_STORE");
-            return Error::unavailable(message).into();
+        let missing = || self.store.file().is_some_and(|file| !file.exists());
+        let by = match (error.kind(), self.store.origin) {
+            (ErrorKind::Unavailable, Origin::Default) if missing() => {
+                let message = format!("{error}; name the store with --store URL or {VARIABLE}");
+                return Error::unavailable(message).into();
+            }
+            (ErrorKind::InvalidArgument | ErrorKind::Unsupported, Origin::Option) => "--store",
+            (ErrorKind::InvalidArgument | ErrorKind::Unsupported, Origin::Environment) => VARIABLE,
+            _ => return error.into(),
+        };
+        let mut message = format!("{error} (the store is named by {by})");
+        if let Some(better) = self.store.as_path() {
+            message.push_str(&format!("; for a file write {better}"));
         }
-        error.into()
+        let explained = Error::new(error.kind(), message);
+        match std::error::Error::source(&error) {
+            Some(cause) => explained.with_source(std::io::Error::other(cause.to_string())).into(),
+            None => explained.into(),
+        }
     }
 
     /// Closes the store, if one was opened.

@@ -11,6 +11,7 @@ use crate::error::EXIT_INTERRUPTED;
 use crate::error::EXIT_TERMINATED;
 
 /// Which signal was received, as the exit code that it stands for.
+#[derive(Clone)]
 pub(crate) struct Signals(Arc<AtomicU8>);
 
 impl Signals {
@@ -24,7 +25,9 @@ impl Signals {
             received.store(source.next().await, Ordering::SeqCst);
             ctx.cancel();
             // The command is winding up; who asks twice does not want to wait for that.
-            std::process::exit(i32::from(source.next().await));
+            let code = source.next().await;
+            crate::output::clear_bar();
+            std::process::exit(i32::from(code));
         });
         Ok(signals)
     }

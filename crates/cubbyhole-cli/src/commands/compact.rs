@@ -10,7 +10,7 @@ const EXAMPLES: &str = "\
 Example:
   cubbyhole evict && cubbyhole compact";
 
-/// Give space that deleted and expired entries took back to the system
+/// Return unused space to the system
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Compact {}

@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::{Args, Parser};
 use cubbyhole::{ErrorKind, ExecutionContext, NamespacePrefix};
 
+use super::quoted;
 use crate::cli::Cli;
 use crate::error::{EXIT_CONFLICT, EXIT_NOT_FOUND, Failure};
 use crate::output::{Output, count, escape};
-use crate::session::Session;
+use crate::session::{Origin, Session};
 
 const EXAMPLES: &str = "\
 It writes to the tenants demo-acme and demo-globex of the store and to no other, can be run again,
@@ -186,7 +187,7 @@ impl Tour<'_> {
         }
         let store = &self.session.store;
         let named = std::env::var("CUBBYHOLE_STORE").is_ok_and(|url| url == store.url);
-        if !store.by_default && !named && store.url.starts_with("redb:") {
+        if store.origin != Origin::Default && !named && store.url.starts_with("redb:") {
             lines.push(format!("   export CUBBYHOLE_STORE={}", quoted(&store.url)));
         }
         (!lines.is_empty())
@@ -269,13 +270,4 @@ fn parse(arguments: &[&str]) -> Result<Cli, Failure> {
 fn unplanned(arguments: &[&str]) -> Failure {
     let message = format!("`{}` did not end as it should; please report it", arguments.join(" "));
     cubbyhole::Error::new(ErrorKind::Internal, message).into()
-}
-
-/// An argument as a shell takes it.
-fn quoted(argument: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !argument.is_empty() && argument.chars().all(plain) {
-        return argument.to_owned();
-    }
-    format!("'{}'", argument.replace('\'', r"'\''"))
 }

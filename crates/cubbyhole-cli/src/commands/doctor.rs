@@ -4,12 +4,14 @@ use clap::Args;
 use cubbyhole::{Check, Diagnosis, Verdict};
 use serde::Serialize;
 
-use crate::error::{EXIT_OTHER, Failure};
+use crate::error::{EXIT_DEADLINE, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, EXIT_USAGE, Failure};
 use crate::output::count;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-Works also where the store cannot be opened. Exit code 5 or 6 if there is a problem.
+Works also where the store cannot be opened. If there is a problem the exit code is 5 (there is no
+store, or another process has it open), 2 (that is not a store) or 6 (anything else); what is only a
+warning is code 0.
 
 Example:
   cubbyhole doctor";
@@ -41,15 +43,18 @@ impl Doctor {
             return Ok(());
         }
         // A store that is not there is told from one that is ill by what opening it answers.
-        if let Err(failure) = session.open().await
-            && failure.exit_code(None) != EXIT_OTHER
-        {
-            return Err(failure);
-        }
-        Err(Failure::Incomplete(format!(
-            "the store has {}; the advice above says what to do",
-            count(found, "problem", "problems")
-        )))
+        let opened = session.open().await.map(drop);
+        let found = format!("doctor found {}", count(found, "problem", "problems"));
+        Err(match opened {
+            // What it is stands in the checks already.
+            Err(failure) => match failure.exit_code(None) {
+                EXIT_UNAVAILABLE => cubbyhole::Error::unavailable(found).into(),
+                EXIT_USAGE => Failure::Usage(found),
+                EXIT_DEADLINE | EXIT_INTERRUPTED => failure,
+                _ => Failure::Incomplete(found),
+            },
+            Ok(()) => Failure::Incomplete(found),
+        })
     }
 }
 

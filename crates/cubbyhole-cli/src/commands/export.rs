@@ -1,19 +1,21 @@
 //! `export`: every entry under a prefix, or of the store, as JSON Lines.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cubbyhole::{
     Backend, Bytes, ExecutionContext, Namespace, NamespacePrefix, ScanItem, ScanOptions,
 };
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::PAGE_NAMES;
 use crate::arguments::parse_prefix;
 use crate::error::Failure;
 use crate::output::{Output, count, escape};
+use crate::progress;
 use crate::record::EntryLine;
 use crate::session::Session;
 
@@ -21,7 +23,8 @@ const EXAMPLES: &str = "\
 One entry a line, by namespace and key:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"expires_at\" where there is one, and \"value_base64\" for a value that is no line of JSON.
-Pages are not a snapshot: what exists throughout the export appears exactly once.
+Pages are not a snapshot: what exists throughout the export appears exactly once. Where nothing
+matches, FILE stays as it is and the exit code is 1.
 
 Examples:
   cubbyhole export acme acme.jsonl
@@ -30,12 +33,16 @@ Examples:
 /// Values are read in smaller pages than names, to keep the memory small.
 const PAGE_ENTRIES: usize = 500;
 
+/// How a file of the embedded engine begins.
+const STORE_MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
+
 /// Write entries as JSON Lines, to stdout or to a file
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("which").args(["first", "all"]).required(true).multiple(true)))]
 pub(crate) struct Export {
     /// Which: a tenant and segments, as in acme:agent-7. With --all: the file
-    #[arg(value_name = "PREFIX", required_unless_present = "all")]
+    #[arg(value_name = "PREFIX")]
     first: Option<String>,
     /// Where to: replaced only once all is written [default: stdout]
     #[arg(value_name = "FILE", conflicts_with = "all")]
@@ -64,23 +71,89 @@ impl Export {
         };
         let file = file.filter(|path| path.as_os_str() != "-");
         let store = session.open().await?;
+        if let Some(file) = &file {
+            refuse_stores(file, session.store.file())?;
+        }
         let target = file.as_deref().map(FileTarget::create).transpose()?;
-        let to_file = target.is_some();
         let ctx = session.ctx.clone();
+        // Beside the entries themselves, a bar would only be in their way.
+        let bar = progress::bar(None, &session.out, target.is_some());
+        let out = &mut session.out;
         let mut walk =
-            Walk { store: &*store, ctx, out: &mut session.out, target, done: Exported::default() };
+            Walk { store: &*store, ctx, out, target, bar: bar.clone(), done: Exported::default() };
         let outcome = match &prefix {
             Some(prefix) => walk.prefix(prefix).await,
             None => walk.everything().await,
         };
+        bar.finish_and_clear();
         let Walk { target, done, .. } = walk;
         if let Err(failure) = outcome {
             return Err(explain(failure, &done, file.as_deref()));
         }
-        if let Some(target) = target {
+        if done.entries == 0 && done.skipped == 0 {
+            return Err(nothing(prefix.as_ref(), file.as_deref()));
+        }
+        // An export without one readable entry replaces no file either.
+        if let Some(target) = target
+            && done.entries > 0
+        {
             target.keep()?;
         }
-        conclude(&done, to_file, &mut session.out)
+        conclude(&done, file.is_some(), &mut session.out)
+    }
+}
+
+fn nothing(prefix: Option<&NamespacePrefix>, file: Option<&Path>) -> Failure {
+    let mut text = match prefix {
+        Some(prefix) => format!("there is no entry under {}", escape(prefix.as_str())),
+        None => "there is no entry in the store".to_owned(),
+    };
+    match file {
+        Some(file) if file.exists() => {
+            text.push_str(&format!("; {} is as it was before", file.display()));
+        }
+        Some(file) => text.push_str(&format!("; {} was not written", file.display())),
+        None => {}
+    }
+    Failure::NotFound(text)
+}
+
+/// An export must not take the place of a store, least of all of the one that it is read from.
+fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
+    let shown = file.display();
+    if store.is_some_and(|store| same_file(file, store)) {
+        return Err(Failure::Usage(format!(
+            "{shown} is the store itself; name another file for the export"
+        )));
+    }
+    // What cannot be read is told of by the one who writes.
+    let mut begin = Vec::new();
+    if fs::metadata(file).is_ok_and(|about| about.is_file())
+        && let Ok(file) = File::open(file)
+        && file.take(STORE_MAGIC.len() as u64).read_to_end(&mut begin).is_ok()
+        && begin == STORE_MAGIC
+    {
+        return Err(Failure::Usage(format!(
+            "{shown} is a store, and an export would replace it; name another file"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
     }
 }
 
@@ -119,6 +192,7 @@ struct Walk<'a> {
     ctx: ExecutionContext,
     out: &'a mut Output,
     target: Option<FileTarget>,
+    bar: ProgressBar,
     done: Exported,
 }
 
@@ -160,6 +234,7 @@ impl Walk<'_> {
             for item in &page.items {
                 self.entry(namespace, item)?;
             }
+            self.bar.set_message(count(self.done.entries, "entry", "entries"));
             match page.next {
                 Some(next) => options = options.with_after(next),
                 None => break,
@@ -176,7 +251,8 @@ impl Walk<'_> {
             Some(Err(error)) => {
                 let (namespace, key) = (escape(namespace.as_str()), escape(&item.key));
                 let text = format!("skipped `{key}` in {namespace}: {error}");
-                self.out.complain(error.kind().as_str(), &text);
+                let out = &mut self.out;
+                self.bar.suspend(|| out.complain(error.kind().as_str(), &text));
                 self.done.skipped += 1;
                 return Ok(());
             }
@@ -281,7 +357,8 @@ mod tests {
         let namespace = Namespace::parse("acme").unwrap();
         let (mut out, capture) = Output::captured();
         let done = Exported::default();
-        let mut walk = Walk { store: &*store, ctx, out: &mut out, target: None, done };
+        let bar = ProgressBar::hidden();
+        let mut walk = Walk { store: &*store, ctx, out: &mut out, target: None, bar, done };
         for (key, value) in [
             ("a", Ok(Bytes::from_static(b"1"))),
             ("b", Err(Error::corrupt("the checksum is wrong"))),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use cubbyhole::{Error, Namespace};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -19,14 +19,16 @@ use self::flights::{Flights, Landed};
 use self::reader::{Pending, Read as FromReader, Reader};
 use crate::error::Failure;
 use crate::output::{count, escape};
+use crate::progress;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
-expires. Lines that have expired already are skipped and counted. Consecutive lines of one
-namespace are stored as a batch, all or nothing; importing a file twice does no harm.
+expires. Lines that have expired already are skipped and counted. Lines of one namespace that are
+near each other are stored as a batch, all or nothing, and the last line of a key wins. Batches
+are stored in no order of their own; to resume, import the file again, which does no harm.
 
 Examples:
   cubbyhole import dialogs.jsonl
@@ -44,7 +46,8 @@ pub(crate) struct Import {
     /// What to do about a line that cannot be read: stop there, or report it and go on
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
-    /// Write a line to stdout for each batch once it is stored: namespace, entries, last line
+    /// Write a line to stdout for each batch once it is stored: namespace, entries, its first and
+    /// its last line; lines between these may belong to other batches
     #[arg(long)]
     report_batches: bool,
 }
@@ -68,6 +71,7 @@ struct Summary {
 struct BatchLine<'a> {
     namespace: &'a Namespace,
     entries: usize,
+    first_line: u64,
     last_line: u64,
 }
 
@@ -81,7 +85,7 @@ impl Import {
         let reader = Reader::new(sender, self.on_error == OnError::Stop);
         // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
         std::thread::spawn(move || reader.run(BufReader::with_capacity(256 * 1024, source)));
-        let bar = progress(length, session);
+        let bar = progress::bar(length, &session.out, true);
         let mut run = Run {
             options: &self,
             session,
@@ -113,20 +117,6 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
     }
     let length = about.is_file().then_some(about.len());
     Ok((Box::new(file), length))
-}
-
-fn progress(length: Option<u64>, session: &Session) -> ProgressBar {
-    if !session.out.messages_on_terminal() || session.out.json() {
-        return ProgressBar::hidden();
-    }
-    let (bar, template) = match length {
-        Some(length) => (ProgressBar::new(length), "{bar:30} {percent:>3} %  {msg}  {eta} left"),
-        None => (ProgressBar::new_spinner(), "{spinner} {msg}  {elapsed}"),
-    };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 #[derive(Default)]
@@ -202,7 +192,7 @@ impl Run<'_> {
     }
 
     fn account(&mut self, landed: Result<Landed, Error>) -> Result<(), Stop> {
-        let Landed { namespace, entries, last_line, position, outcome } =
+        let Landed { namespace, entries, lines, position, outcome } =
             landed.map_err(Stop::Store)?;
         if let Err(error) = outcome {
             if error.may_have_been_applied() {
@@ -215,7 +205,7 @@ impl Run<'_> {
         self.bar.set_position(self.bar.position().max(position));
         self.bar.set_message(count(self.tally.entries, "entry", "entries"));
         if self.options.report_batches {
-            self.report(&namespace, entries, last_line).map_err(Stop::Output)?;
+            self.report(&namespace, entries, lines).map_err(Stop::Output)?;
         }
         Ok(())
     }
@@ -224,14 +214,14 @@ impl Run<'_> {
         &mut self,
         namespace: &Namespace,
         entries: usize,
-        last_line: u64,
+        (first_line, last_line): (u64, u64),
     ) -> Result<(), Failure> {
         let out = &mut self.session.out;
         if out.json() {
-            out.object(&BatchLine { namespace, entries, last_line })?;
+            out.object(&BatchLine { namespace, entries, first_line, last_line })?;
         } else {
             let name = escape(namespace.as_str());
-            out.raw(format!("{name}\t{entries}\t{last_line}\n").as_bytes())?;
+            out.raw(format!("{name}\t{entries}\t{first_line}\t{last_line}\n").as_bytes())?;
         }
         // Who resumes by these lines must have each one.
         out.flush()

@@ -15,7 +15,7 @@ Control characters are shown escaped; -0 and --json are exact.
 Examples:
   cubbyhole list acme:agent-7 --prefix turn- --values
   cubbyhole list acme:agent-7 --after turn-0100 --limit 100
-  cubbyhole list acme:agent-7 -0 | xargs -0 -n1 cubbyhole get acme:agent-7 --";
+  cubbyhole list acme:agent-7 -0 > keys && xargs -0 -n1 cubbyhole get acme:agent-7 -- < keys";
 
 /// Values are read in smaller pages than names, to keep the memory small.
 const PAGE_VALUES: usize = 200;

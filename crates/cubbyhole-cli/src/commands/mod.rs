@@ -68,9 +68,19 @@ pub(crate) fn run_boxed<'a>(
 }
 
 fn not_found(namespace: &Namespace, key: &str) -> Failure {
+    let name = escape(namespace.as_str());
     Failure::NotFound(format!(
-        "there is no entry `{}` in {}; `cubbyhole list` shows what is there",
+        "there is no entry `{}` in {name}; `cubbyhole list {}` shows what is there",
         escape(key),
-        escape(namespace.as_str())
+        quoted(&name),
     ))
+}
+
+/// An argument as a shell takes it.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
 }

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::get::Which;
 use crate::error::Failure;
+use crate::output::{count, escape};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,27 @@ impl Take {
         let store = session.open().await?;
         let Which { namespace, key, .. } = &self.which;
         let entry = store.take(&session.ctx, namespace, key).await?;
-        self.which.show(entry, &mut session.out)
+        let bytes = entry.as_ref().map(|entry| entry.value.len() as u64);
+        // Flushed here: from now on the entry is nowhere else.
+        let shown = self.which.show(entry, &mut session.out).and_then(|()| session.out.flush());
+        match (shown, bytes) {
+            (Err(failure), Some(bytes)) => Err(lost(failure, &self.which, bytes)),
+            (shown, _) => shown,
+        }
     }
+}
+
+/// The value could not be handed over, and the entry is gone; that is news also to a closed pipe.
+fn lost(failure: Failure, which: &Which, bytes: u64) -> Failure {
+    let what = format!(
+        "`{}` in {} was taken, which deleted it, and its value of {} was not written in full",
+        escape(&which.key),
+        escape(which.namespace.as_str()),
+        count(bytes, "byte", "bytes"),
+    );
+    let error = match failure {
+        Failure::Io { error, .. } => error,
+        _ => std::io::Error::from(std::io::ErrorKind::BrokenPipe),
+    };
+    Failure::io(what, error)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cubbyhole::{Expiry, Namespace};
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ Examples:
 /// Set a new TTL, or none, without rewriting the value
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("expiry").args(["ttl", "persist"]).required(true)))]
 pub(crate) struct Touch {
     /// Where: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
@@ -27,12 +28,20 @@ pub(crate) struct Touch {
     #[arg(value_parser = parse_key)]
     key: String,
     /// Expire that long from now: 90s, 1h30m, 7d
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    #[arg(required_unless_present = "persist", conflicts_with = "persist")]
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
     ttl: Option<Duration>,
     /// Never expire
     #[arg(long)]
     persist: bool,
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    if humantime::parse_duration(text).is_ok_and(|ttl| ttl.is_zero()) {
+        return Err("a TTL must be more than zero; --persist makes the entry never expire, and \
+                    `cubbyhole delete` removes it"
+            .to_owned());
+    }
+    parse_duration(text)
 }
 
 #[derive(Serialize)]

@@ -5,15 +5,17 @@ use std::process::Stdio;
 
 use crate::support::{Feeding, Place, Ran, line};
 
-/// Three batches that are stored, and the beginning of a fourth that is still open.
+/// Three batches that are stored, and the beginnings of four that are still open.
 fn feed_three_and_a_half(feeding: &mut Feeding) {
     for namespace in ["n1", "n2", "n3"] {
-        feeding.feed(&[line(namespace, "a", "1"), line(namespace, "b", "2")].concat());
+        // A key that comes again ends the batch.
+        let lines = [line(namespace, "a", "1"), line(namespace, "b", "2")].concat();
+        feeding.feed(&[lines, line(namespace, "a", "3")].concat());
     }
     feeding.feed(&line("n4", "a", "1"));
     let mut reported: Vec<String> = (0..3).map(|_| feeding.report()).collect();
     reported.sort();
-    assert_eq!(reported, ["n1\t2\t2\n", "n2\t2\t4\n", "n3\t2\t6\n"]);
+    assert_eq!(reported, ["n1\t2\t1\t2\n", "n2\t2\t4\t5\n", "n3\t2\t7\t8\n"]);
 }
 
 #[cfg(unix)]
@@ -28,7 +30,7 @@ fn a_signal_leaves_whole_batches_and_says_how_many() {
         assert_eq!(ran.code, code, "{ran:?}");
         assert_eq!(ran.stderr, "cubbyhole: interrupted after 6 entries stored\n");
         for namespace in ["n1", "n2", "n3"] {
-            assert_eq!(place.ok(&["list", namespace]), "a\nb\n");
+            assert_eq!(place.ok(&["list", namespace, "--values"]), "a\t1\nb\t2\n");
         }
         assert_eq!(place.ok(&["list", "n4"]), "");
     }
@@ -39,8 +41,9 @@ fn a_signal_leaves_whole_batches_and_says_how_many() {
 fn a_signal_ends_the_wait_for_a_value() {
     let place = Place::new();
     let mut feeding = Feeding::start(&place, &["--json"]);
-    feeding.feed(&[line("a", "k", "1"), line("b", "k", "1")].concat());
-    assert_eq!(feeding.report(), "{\"namespace\":[\"a\"],\"entries\":1,\"last_line\":1}\n");
+    feeding.feed(&[line("a", "k", "1"), line("a", "k", "2")].concat());
+    let expected = "{\"namespace\":[\"a\"],\"entries\":1,\"first_line\":1,\"last_line\":1}\n";
+    assert_eq!(feeding.report(), expected);
     feeding.signal("INT");
     let ran = feeding.end();
     assert_eq!((ran.code, ran.error_kind()), (130, "cancelled".to_owned()));
@@ -116,9 +119,58 @@ fn a_store_that_is_open_elsewhere_is_unavailable() {
     feed_three_and_a_half(&mut feeding);
     let message = place.fails(5, &["list", "n1"]);
     assert!(message.contains("open in another process"), "{message}");
-    // The end of the input closes the last batch.
+    assert!(!message.contains("--store"), "{message}");
+    // The end of the input closes the last batches.
     drop(feeding.child.stdin.take());
-    assert_eq!(feeding.report(), "n4\t1\t7\n");
+    let mut reported: Vec<String> = (0..4).map(|_| feeding.report()).collect();
+    reported.sort();
+    assert_eq!(reported, ["n1\t1\t3\t3\n", "n2\t1\t6\t6\n", "n3\t1\t9\t9\n", "n4\t1\t10\t10\n"]);
     assert_eq!(feeding.end().code, 0);
     assert_eq!(place.ok(&["list", "n4"]), "a\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_that_nobody_reads_keeps_no_command() {
+    let place = Place::new();
+    let key = "k".repeat(200);
+    let input: String = (0..3000).map(|n| line("a", &format!("{n:04}{key}"), "1")).collect();
+    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    for (timeout, code) in [("1m", 143), ("1s", 4)] {
+        let mut child = place
+            .command(&["list", "a", "--timeout", timeout])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take();
+        if code == 143 {
+            // One byte shows that it writes; the rest fills the pipe.
+            let reader = stdout.as_mut().unwrap();
+            reader.read_exact(&mut [0]).unwrap();
+            let kill = format!("sleep 1; kill -TERM {}", child.id());
+            assert!(
+                std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success()
+            );
+        }
+        let started = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        let took = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() - started;
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert!(took.as_secs() < 10, "{took:?}");
+        assert!(ran.stderr.lines().count() == 1 && !ran.stderr.contains("may have"), "{ran:?}");
+        drop(stdout);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_taken_value_that_cannot_be_written_is_told_of() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "value"]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ran = Ran::of(place.command(&["take", "acme", "k"]).stdout(full).output().unwrap());
+    assert_eq!(ran.code, 6, "{ran:?}");
+    assert!(ran.stderr.contains("`k` in acme was taken, which deleted it"), "{ran:?}");
+    assert!(ran.stderr.contains("5 bytes"), "{ran:?}");
 }

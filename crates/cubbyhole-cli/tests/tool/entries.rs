@@ -18,6 +18,21 @@ fn a_value_comes_back_byte_for_byte() {
 }
 
 #[test]
+fn a_mistyped_option_is_no_value() {
+    let place = Place::new();
+    let message = place.fails(2, &["put", "acme", "k", "--if-absnt"]);
+    assert!(message.contains("'--if-absent'") && message.contains("after `--`"), "{message}");
+    place.fails(2, &["put", "acme", "k", "--nothing-like-it"]);
+    assert_eq!(place.files(), [""; 0]);
+    for value in ["-1", "-v", "-", "---", "--1"] {
+        place.ok(&["put", "acme", "k", value]);
+        assert_eq!(place.ok(&["get", "acme", "k"]), value);
+    }
+    place.ok(&["put", "acme", "k", "--", "--if-absnt"]);
+    assert_eq!(place.ok(&["get", "acme", "k"]), "--if-absnt");
+}
+
+#[test]
 fn hostile_names_are_plain_text() {
     let place = Place::new();
     let keys = ["-k", "--json", "a\nb", "👩‍👩‍👧", "%", "_", "*", "", "\u{202e}x", "a\\b", "'\""];
@@ -52,6 +67,11 @@ fn conditions_hold_and_conflicts_are_code_3() {
     assert_eq!(place.ok(&["get", "acme", "k"]), "2");
     let ran = place.run(&["put", "acme", "k", "3", "--if-absent", "--json"]);
     assert_eq!((ran.code, ran.error_kind()), (3, "conflict".to_owned()));
+    let error: serde_json::Value = serde_json::from_str(&ran.stderr).unwrap();
+    let current = place.json(&["get", "acme", "k"])[0]["version"].clone();
+    assert_eq!(error["error"]["version"], current);
+    let ran = place.run(&["put", "acme", "no", "3", "--if-version", version, "--json"]);
+    assert!(ran.code == 3 && ran.stderr.contains(r#""version":null"#), "{ran:?}");
 }
 
 #[test]
@@ -59,7 +79,8 @@ fn what_is_not_there_is_code_1() {
     let place = Place::new();
     place.ok(&["put", "acme", "k", "v"]);
     for command in ["get", "take", "delete"] {
-        assert!(place.fails(1, &[command, "acme", "no"]).contains("`no`"));
+        let message = place.fails(1, &[command, "acme", "no"]);
+        assert!(message.contains("`no`") && message.contains("cubbyhole list acme"), "{message}");
     }
     place.fails(1, &["touch", "acme", "no", "--persist"]);
     let ran = place.run(&["--json", "get", "acme", "no"]);

@@ -24,11 +24,11 @@ fn value(namespace: u64, key: u64) -> String {
     format!("\"{}\"", format!("{namespace}/{key} ").repeat(10))
 }
 
-/// Each namespace is one batch.
+/// Each namespace is one batch, though its lines stand far apart.
 fn input() -> String {
     let mut text = String::new();
-    for namespace in 0..NAMESPACES {
-        for key in 0..ENTRIES {
+    for key in 0..ENTRIES {
+        for namespace in 0..NAMESPACES {
             text += &line(&format!("n{namespace}"), &key.to_string(), &value(namespace, key));
         }
     }
@@ -74,7 +74,7 @@ fn import_and_kill(place: &Place, file: &str, store: &str, kill: u64) -> Vec<Str
     child.kill().unwrap();
     child.wait().unwrap();
     // What was still in the pipe was reported too; a last line may be torn.
-    reported.extend(lines.map_while(Result::ok).filter(|line| line.split('\t').count() == 3));
+    reported.extend(lines.map_while(Result::ok).filter(|line| line.split('\t').count() == 4));
     reported.iter().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
 }
 

@@ -50,6 +50,7 @@ impl Place {
             .args(arguments)
             .current_dir(self.folder.path())
             .env_remove("CUBBYHOLE_STORE")
+            .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::null());
         command
     }
@@ -107,7 +108,10 @@ impl Ran {
         let object = error.as_object().unwrap();
         assert_eq!(object.len(), 1);
         let inner = object["error"].as_object().unwrap();
-        assert_eq!(inner.keys().collect::<Vec<_>>(), ["kind", "message"]);
+        let kind = inner["kind"].as_str().unwrap();
+        let expected: &[&str] =
+            if kind == "conflict" { &["kind", "message", "version"] } else { &["kind", "message"] };
+        assert_eq!(inner.keys().collect::<Vec<_>>(), expected);
         inner["kind"].as_str().unwrap().to_owned()
     }
 }

@@ -177,3 +177,46 @@ fn exported_instants_are_those_that_were_set() {
     let left = Duration::from_millis(expires.as_millis()).checked_sub(before).unwrap();
     assert!((3590..3660).contains(&left.as_secs()), "{left:?}");
 }
+
+#[test]
+fn an_export_never_replaces_a_store() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "1"]);
+    place.ok(&["put", "acme", "k", "1", "--store", "redb:other.redb"]);
+    std::fs::hard_link(place.path("cubbyhole.redb"), place.path("hard.jsonl")).unwrap();
+    for file in ["cubbyhole.redb", "./cubbyhole.redb", "hard.jsonl"] {
+        let message = place.fails(2, &["export", "acme", file]);
+        assert!(message.contains("is the store itself"), "{message}");
+    }
+    assert!(place.fails(2, &["export", "--all", "other.redb"]).contains("is a store"));
+    assert_eq!(place.ok(&["get", "acme", "k"]), "1");
+    assert_eq!(place.ok(&["get", "acme", "k", "--store", "redb:other.redb"]), "1");
+}
+
+#[test]
+fn an_export_of_nothing_writes_nothing() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "1"]);
+    place.write("good.jsonl", "as it was");
+    let message = place.fails(1, &["export", "amce", "good.jsonl"]);
+    assert!(message.contains("no entry under amce; good.jsonl is as it was"), "{message}");
+    assert_eq!(std::fs::read_to_string(place.path("good.jsonl")).unwrap(), "as it was");
+    place.fails(1, &["export", "amce", "new.jsonl"]);
+    place.fails(1, &["export", "amce"]);
+    place.ok(&["delete", "acme", "k"]);
+    place.fails(1, &["export", "--all"]);
+    assert_eq!(place.files(), ["cubbyhole.redb", "good.jsonl"]);
+}
+
+#[test]
+fn lines_in_no_order_are_stored_in_large_batches() {
+    let place = Place::new();
+    let input: String = (0..3000)
+        .map(|n| line(&format!("n{}", n % 10), &(n / 10).to_string(), &n.to_string()))
+        .collect();
+    let ran = place.run_reading(&["import", "--report-batches"], input.as_bytes());
+    let reports = String::from_utf8(ran.stdout).unwrap();
+    assert_eq!(reports.lines().count(), 10, "{reports}");
+    assert!(reports.contains("n3\t300\t4\t2994\n"), "{reports}");
+    assert_eq!(place.ok(&["get", "n3", "299"]), "2993");
+}

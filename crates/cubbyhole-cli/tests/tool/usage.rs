@@ -121,3 +121,52 @@ fn help_and_version_are_no_errors() {
         assert!(place.ok(&["completions", shell]).contains("namespaces"));
     }
 }
+
+#[test]
+fn hints_lead_somewhere() {
+    let place = Place::new();
+    for (arguments, parts) in [
+        (&["touch", "acme", "k", "--ttl", "0s"][..], &["--persist"][..]),
+        (&["touch", "acme", "k"], &["--ttl", "--persist"]),
+        (&["export"], &["--all"]),
+        (&["tenants", "--store", "./state.redb"], &["by --store", "write redb:./state.redb"]),
+    ] {
+        let message = place.fails(2, arguments);
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+    let run = |url: &str| {
+        Ran::of(place.command(&["tenants"]).env("CUBBYHOLE_STORE", url).output().unwrap()).stderr
+    };
+    let message = run("state.redb");
+    assert!(message.contains("by CUBBYHOLE_STORE") && message.contains("redb:state.redb"));
+    for secret in ["nope://u:s3cret@h/db", "u:s3cret@h/db.x"] {
+        assert!(!run(secret).contains("s3cret"), "{}", run(secret));
+    }
+}
+
+#[test]
+fn doctor_ends_with_the_code_that_its_help_tells() {
+    let place = Place::new();
+    assert_eq!(place.run(&["doctor"]).code, 5);
+    place
+        .write("text.redb", "this is no store, and it is long enough to be read as one".repeat(99));
+    assert_eq!(place.run(&["doctor", "--store", "redb:text.redb"]).code, 2);
+    place.ok(&["put", "acme", "k", "v"]);
+    place.ok(&["doctor"]);
+    assert!(place.ok(&["doctor", "--help"]).contains("5 (there is no"));
+}
+
+#[test]
+fn a_damaged_store_is_told_of_in_one_line() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "v"]);
+    let whole = std::fs::read(place.path("cubbyhole.redb")).unwrap();
+    for at in (0..whole.len().min(64 * 1024)).step_by(3554) {
+        let mut damaged = whole.clone();
+        let end = damaged.len().min(at + 600);
+        damaged[at.max(9)..end].fill(0xa5);
+        place.write("damaged.redb", damaged);
+        let ran = place.run(&["list", "acme", "--store", "redb:damaged.redb"]);
+        assert!(!ran.stderr.contains("panicked at"), "{at}: {ran:?}");
+    }
+}

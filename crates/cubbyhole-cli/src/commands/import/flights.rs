@@ -30,7 +30,8 @@ pub(super) struct Flights {
 pub(super) struct Landed {
     pub(super) namespace: Namespace,
     pub(super) entries: usize,
-    pub(super) last_line: u64,
+    /// The first and the last.
+    pub(super) lines: (u64, u64),
     pub(super) position: u64,
     pub(super) outcome: Result<(), Error>,
 }
@@ -52,14 +53,15 @@ impl Flights {
         if self.namespaces.contains(&pending.namespace) || (full && !self.writes.is_empty()) {
             return Some(pending);
         }
-        let Pending { namespace, batch, bytes, last_line, position, .. } = pending;
+        let Pending { namespace, batch, bytes, first_line, last_line, position, .. } = pending;
+        let lines = (first_line, last_line);
         self.bytes += bytes;
         self.namespaces.insert(namespace.clone());
         let (store, ctx) = (Arc::clone(&self.store), self.ctx.clone());
         self.writes.spawn(async move {
             let entries = batch.len();
             let outcome = store.write(&ctx, &namespace, batch).await.map(drop);
-            (Landed { namespace, entries, last_line, position, outcome }, bytes)
+            (Landed { namespace, entries, lines, position, outcome }, bytes)
         });
         None
     }
@@ -107,7 +109,7 @@ mod tests {
 
     /// The batches of one entry each that lines of these namespaces make.
     fn batches(namespaces: &[&str]) -> VecDeque<Pending> {
-        let (sender, mut receiver) = mpsc::channel(100);
+        let (sender, mut receiver) = mpsc::channel(2 * MOST);
         let input: String = namespaces
             .iter()
             .map(|name| format!("{{\"namespace\":[\"{name}\"],\"key\":\"k\",\"value\":1}}\n"))

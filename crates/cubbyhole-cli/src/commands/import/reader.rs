@@ -1,6 +1,6 @@
 //! Reads the input, line by line, into batches; runs on a thread of its own.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead};
 
 use cubbyhole::{Batch, Bytes, Clock, Condition, Namespace, PutOptions, SystemClock, limits};
@@ -14,6 +14,13 @@ const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 
 /// A batch is closed once it holds this much, far below the store's limit: many are in memory.
 const FULL_BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// What open batches hold together, about as much as that takes in memory. The wider the window,
+/// the larger the batches of an input whose lines are in no order of their namespaces.
+const WINDOW_BYTES: usize = 32 * 1024 * 1024;
+/// What an entry and a batch take besides their text.
+const ENTRY_OVERHEAD: usize = 256;
+const BATCH_OVERHEAD: usize = 512;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -30,11 +37,12 @@ pub(super) enum Read {
     Failed(io::Error),
 }
 
-/// Consecutive lines of one namespace, to be stored all or not at all.
+/// Lines of one namespace, to be stored all or not at all.
 pub(super) struct Pending {
     pub(super) namespace: Namespace,
     pub(super) batch: Batch<Bytes>,
     pub(super) bytes: usize,
+    pub(super) first_line: u64,
     pub(super) last_line: u64,
     /// Where in the input its last line ends.
     pub(super) position: u64,
@@ -45,7 +53,12 @@ pub(super) struct Pending {
 pub(super) struct Reader {
     sender: mpsc::Sender<Read>,
     stop_at_bad_line: bool,
-    open: Option<Pending>,
+    /// The batches that still grow, by their first line: the oldest is the first.
+    open: BTreeMap<u64, Pending>,
+    /// The first line of the open batch of a namespace.
+    places: HashMap<Namespace, u64>,
+    /// What the open batches weigh together.
+    weight: usize,
     line: u64,
     position: u64,
 }
@@ -55,7 +68,15 @@ struct Gone;
 
 impl Reader {
     pub(super) fn new(sender: mpsc::Sender<Read>, stop_at_bad_line: bool) -> Self {
-        Self { sender, stop_at_bad_line, open: None, line: 0, position: 0 }
+        Self {
+            sender,
+            stop_at_bad_line,
+            open: BTreeMap::new(),
+            places: HashMap::new(),
+            weight: 0,
+            line: 0,
+            position: 0,
+        }
     }
 
     pub(super) fn run(mut self, input: impl BufRead) {
@@ -67,10 +88,10 @@ impl Reader {
         let mut buffer = Vec::new();
         loop {
             let line = match read_line(&mut input, &mut buffer, MAX_LINE_BYTES) {
-                Ok(Line::End) => return self.close_batch(),
+                Ok(Line::End) => return self.close_all(),
                 Ok(line) => line,
                 Err(error) => {
-                    self.close_batch()?;
+                    self.close_all()?;
                     return self.send(Read::Failed(error));
                 }
             };
@@ -90,7 +111,7 @@ impl Reader {
                 Ok(None) => {}
                 Err(reason) => {
                     if self.stop_at_bad_line {
-                        self.close_batch()?;
+                        self.close_all()?;
                         return self.send(Read::Bad { line: self.line, reason });
                     }
                     self.send(Read::Bad { line: self.line, reason })?;
@@ -112,13 +133,26 @@ impl Reader {
             return self.send(Read::Expired);
         }
         let bytes = record.key.len() + record.value.len();
-        if self.open.as_ref().is_some_and(|open| !open.has_room_for(&record, bytes)) {
-            self.close_batch()?;
+        if let Some(first) = self.places.get(&record.namespace).copied()
+            && self.open.get(&first).is_some_and(|open| !open.has_room_for(&record, bytes))
+        {
+            self.close_batch(first)?;
         }
-        let open = self.open.get_or_insert_with(|| Pending {
+        let line = self.line;
+        let places = &mut self.places;
+        let first = match places.get(&record.namespace) {
+            Some(first) => *first,
+            None => {
+                self.weight += BATCH_OVERHEAD;
+                places.insert(record.namespace.clone(), line);
+                line
+            }
+        };
+        let open = self.open.entry(first).or_insert_with(|| Pending {
             namespace: record.namespace,
             batch: Batch::new(),
             bytes: 0,
+            first_line: line,
             last_line: 0,
             position: 0,
             keys: HashSet::new(),
@@ -135,16 +169,31 @@ impl Reader {
             condition: Condition::Always,
         });
         open.bytes += bytes;
-        open.last_line = self.line;
+        open.last_line = line;
         open.position = self.position;
+        self.weight += bytes + ENTRY_OVERHEAD;
+        while self.weight > WINDOW_BYTES && self.close_oldest()? {}
         Ok(())
     }
 
-    fn close_batch(&mut self) -> Result<(), Gone> {
-        match self.open.take() {
-            Some(pending) => self.send(Read::Batch(pending)),
-            None => Ok(()),
+    /// Sends the oldest batch; answers whether there was one.
+    fn close_oldest(&mut self) -> Result<bool, Gone> {
+        match self.open.keys().next().copied() {
+            Some(first) => self.close_batch(first).map(|()| true),
+            None => Ok(false),
         }
+    }
+
+    fn close_all(&mut self) -> Result<(), Gone> {
+        while self.close_oldest()? {}
+        Ok(())
+    }
+
+    fn close_batch(&mut self, first: u64) -> Result<(), Gone> {
+        let Some(pending) = self.open.remove(&first) else { return Ok(()) };
+        self.places.remove(&pending.namespace);
+        self.weight -= pending.weight();
+        self.send(Read::Batch(pending))
     }
 
     fn send(&self, read: Read) -> Result<(), Gone> {
@@ -153,9 +202,12 @@ impl Reader {
 }
 
 impl Pending {
+    fn weight(&self) -> usize {
+        BATCH_OVERHEAD + self.batch.len() * ENTRY_OVERHEAD + self.bytes
+    }
+
     fn has_room_for(&self, record: &Record, bytes: usize) -> bool {
-        self.namespace == record.namespace
-            && self.batch.len() < limits::MAX_BATCH_OPERATIONS
+        self.batch.len() < limits::MAX_BATCH_OPERATIONS
             && self.bytes + bytes <= FULL_BATCH_BYTES
             && !self.keys.contains(&record.key)
     }
@@ -244,14 +296,32 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_ends_with_its_namespace_and_at_a_key_that_comes_again() {
+    fn a_batch_takes_what_other_namespaces_stand_between_and_ends_at_a_key_that_comes_again() {
         let input =
             [line("a", "1"), line("a", "2"), line("a", "1"), line("b", "1"), line("a", "3")];
-        let expected = [("a", 2, 2), ("a", 1, 3), ("b", 1, 4), ("a", 1, 5)];
+        let expected = [("a", 2, 2), ("a", 2, 5), ("b", 1, 4)];
         assert_eq!(
             batches(&format!("\u{feff}{}", input.concat())),
             expected.map(|(name, entries, last)| (name.to_owned(), entries, last))
         );
+    }
+
+    #[test]
+    fn the_window_of_open_batches_is_bounded() {
+        let most = WINDOW_BYTES / (ENTRY_OVERHEAD + BATCH_OVERHEAD);
+        let input: String = (0..most + 10).map(|number| line(&format!("n{number}"), "k")).collect();
+        let (sender, mut receiver) = mpsc::channel(2 * most);
+        let mut reader = Reader::new(sender, true);
+        for text in input.lines() {
+            reader.line += 1;
+            assert!(reader.accept(Record::parse(text.as_bytes()).unwrap().unwrap()).is_ok());
+        }
+        assert!(reader.weight <= WINDOW_BYTES && reader.open.len() > most / 2);
+        assert_eq!(reader.open.len(), reader.places.len());
+        let Ok(Read::Batch(first)) = receiver.try_recv() else { panic!("nothing was sent") };
+        assert_eq!(first.first_line, 1);
+        assert!(reader.close_all().is_ok());
+        assert_eq!((reader.weight, reader.places.len()), (0, 0));
     }
 
     #[test]

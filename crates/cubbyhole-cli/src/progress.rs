@@ -1,0 +1,28 @@
+//! The bar or the spinner that shows how far something long has come: on stderr, on a terminal only.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::Output;
+
+/// A bar up to `length`, or a spinner where it is not known; hidden unless `wanted`.
+///
+/// The message takes what the terminal leaves of the line: a line that wrapped could not be
+/// cleared.
+pub(crate) fn bar(length: Option<u64>, out: &Output, wanted: bool) -> ProgressBar {
+    if !wanted || !out.messages_on_terminal() || out.json() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match length {
+        Some(length) => {
+            (ProgressBar::new(length), "{bar:16} {percent:>3} %  {wide_msg} {eta_precise} left")
+        }
+        None => (ProgressBar::new_spinner(), "{spinner} {elapsed_precise}  {wide_msg}"),
+    };
+    bar.enable_steady_tick(Duration::from_millis(200));
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
