@@ -34,7 +34,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
         Err(error) => {
             ctx.check()?;
             let advice = match error.kind() {
-                cubbyhole_core::ErrorKind::Unavailable => "close it in the process that has it",
+                cubbyhole_core::ErrorKind::Unavailable => "try again once that process has ended",
                 cubbyhole_core::ErrorKind::PermissionDenied => {
                     "give this user the right to read and write the file and its folder"
                 }

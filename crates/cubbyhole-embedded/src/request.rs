@@ -68,10 +68,9 @@ where
 
     fn answer(mut self: Box<Self>, failure: Option<&Error>) {
         let answer = match (self.outcome.take(), failure) {
-            // A refusal changed nothing, whatever became of the transaction.
-            (Some(Err(refused)), _) => Err(refused),
+            // A refusal too: it may rest on what others in the same transaction wrote.
             (_, Some(error)) => Err(error.clone()),
-            (Some(Ok(answer)), None) => Ok(answer),
+            (Some(outcome), None) => outcome,
             (None, None) => Err(Error::internal("a request was not applied")),
         };
         if let Some(reply) = self.reply.take() {
@@ -111,5 +110,34 @@ pub(crate) struct Withdrawal<'a>(pub(crate) &'a Claim);
 impl Drop for Withdrawal<'_> {
     fn drop(&mut self) {
         self.0.withdraw();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole_core::{ErrorKind, Timestamp};
+    use redb::backends::InMemoryBackend;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// What a request that was refused with a conflict is told in the end.
+    fn told(failure: Option<&Error>) -> ErrorKind {
+        let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut tables = Tables::open(&transaction, Timestamp::EPOCH).unwrap();
+        let (reply, mut answer) = oneshot::channel::<Result<()>>();
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let work = |_: &mut Tables<'_>| Err(Error::conflict(None).into());
+        let mut request = Box::new(Pending::new(work, reply, Arc::default(), 1, place));
+        request.apply(&mut tables).unwrap();
+        request.answer(failure);
+        answer.try_recv().unwrap().unwrap_err().kind()
+    }
+
+    #[test]
+    fn a_conflict_with_what_was_never_committed_is_not_told() {
+        assert_eq!(told(None), ErrorKind::Conflict);
+        assert_eq!(told(Some(&Error::unavailable("the disk failed"))), ErrorKind::Unavailable);
     }
 }

@@ -21,7 +21,6 @@ use crate::config::EmbeddedConfig;
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
 use crate::reader::{Reader, panicked};
-use crate::snapshot::Snapshot;
 use crate::writer::Writer;
 
 /// How long opening waits before it looks again whether the file is free.
@@ -120,29 +119,13 @@ impl EmbeddedStore {
 
     /// How many entries the file holds, expired ones included, and how many of them have expired.
     pub(crate) async fn counts(&self, ctx: &ExecutionContext) -> Result<(u64, u64)> {
-        self.read(ctx, |snapshot| snapshot.counts()).await
+        self.reader.run(ctx, |snapshot| snapshot.counts()).await
     }
 
     /// How far the instant that expiry is judged by is ahead of the clock: the clock was once
     /// ahead itself.
     pub(crate) fn clock_lead(&self, clock: &dyn Clock) -> Duration {
         self.reader.now().saturating_since(clock.now())
-    }
-
-    async fn read<T, F>(&self, ctx: &ExecutionContext, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Fn(&Snapshot<'_>) -> Result<T, Failure> + Send + 'static,
-    {
-        self.reader.run(ctx, work).await
-    }
-
-    async fn write_work<T, F>(&self, ctx: &ExecutionContext, bytes: usize, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut crate::tables::Tables<'_>) -> Result<T, Failure> + Send + 'static,
-    {
-        self.writer.submit(ctx, bytes, work).await
     }
 
     async fn lookup(
@@ -153,7 +136,7 @@ impl EmbeddedStore {
     ) -> Result<Option<Entry<Bytes>>> {
         check_key(key)?;
         let (ns, key) = (ns.clone(), key.to_owned());
-        self.read(ctx, move |snapshot| snapshot.get(&ns, &key)).await
+        self.reader.run(ctx, move |snapshot| snapshot.get(&ns, &key)).await
     }
 
     async fn put_if(
@@ -171,10 +154,11 @@ impl EmbeddedStore {
         options.expiry().check()?;
         let (ns, key) = (ns.clone(), key.to_owned());
         let version = options.version_or_draw();
-        self.write_work(ctx, value.len(), move |tables| {
-            tables.put(&ns, &key, &value, version, options.expiry(), condition)
-        })
-        .await
+        self.writer
+            .submit(ctx, value.len(), move |tables| {
+                tables.put(&ns, &key, &value, version, options.expiry(), condition)
+            })
+            .await
     }
 
     async fn delete_if(
@@ -187,15 +171,16 @@ impl EmbeddedStore {
         ctx.check()?;
         check_key(key)?;
         let (ns, key) = (ns.clone(), key.to_owned());
-        self.write_work(ctx, 0, move |tables| tables.delete(&ns, &key, condition)).await
+        self.writer.submit(ctx, 0, move |tables| tables.delete(&ns, &key, condition)).await
     }
 
     async fn evict(&self, ctx: &ExecutionContext) -> Result<usize> {
         let mut removed = 0;
         let swept: Result<()> = async {
             // A store with nothing to sweep is not written to.
-            while self.read(ctx, |snapshot| snapshot.has_expired()).await? {
-                removed += self.write_work(ctx, 0, |tables| tables.evict(MAX_PAGE_ITEMS)).await?;
+            while self.reader.run(ctx, |snapshot| snapshot.has_expired()).await? {
+                removed +=
+                    self.writer.submit(ctx, 0, |tables| tables.evict(MAX_PAGE_ITEMS)).await?;
             }
             Ok(())
         }
@@ -249,7 +234,7 @@ impl Store<Bytes> for EmbeddedStore {
     ) -> Result<Vec<String>> {
         check_prefix(prefix).in_operation("list")?;
         let (ns, prefix) = (ns.clone(), prefix.unwrap_or("").to_owned());
-        self.read(ctx, move |snapshot| snapshot.list(&ns, &prefix)).await.in_operation("list")
+        self.reader.run(ctx, move |snapshot| snapshot.list(&ns, &prefix)).await.in_operation("list")
     }
 
     async fn put(
@@ -268,7 +253,8 @@ impl Store<Bytes> for EmbeddedStore {
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
         let prefix = prefix.clone();
-        let list = self.read(ctx, move |snapshot| snapshot.namespaces(&prefix, None, usize::MAX));
+        let list =
+            self.reader.run(ctx, move |snapshot| snapshot.namespaces(&prefix, None, usize::MAX));
         list.await.map(|(namespaces, _)| namespaces).in_operation("list_namespaces")
     }
 
@@ -298,7 +284,9 @@ impl EntryStore<Bytes> for EmbeddedStore {
                 return Ok(read);
             }
             let (ns, key) = (ns.clone(), key.to_owned());
-            self.write_work(ctx, 0, move |tables| tables.get_and_extend(&ns, &key, options)).await
+            self.writer
+                .submit(ctx, 0, move |tables| tables.get_and_extend(&ns, &key, options))
+                .await
         };
         get.await.in_operation("get_entry")
     }
@@ -312,7 +300,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         check_keys(keys).in_operation("get_many")?;
         let ns = ns.clone();
         let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-        let get = self.read(ctx, move |snapshot| {
+        let get = self.reader.run(ctx, move |snapshot| {
             let one = |key: &String| match snapshot.get(&ns, key) {
                 Ok(entry) => Ok(Ok(entry)),
                 // A context that ends is everyone's, a damaged entry its own.
@@ -364,7 +352,8 @@ impl EntryStore<Bytes> for EmbeddedStore {
             Operation::Delete { .. } => 0,
         };
         let bytes = batch.operations().iter().map(value_bytes).sum();
-        self.write_work(ctx, bytes, move |tables| tables.write(&ns, &batch))
+        self.writer
+            .submit(ctx, bytes, move |tables| tables.write(&ns, &batch))
             .await
             .in_operation("write")
     }
@@ -377,7 +366,10 @@ impl EntryStore<Bytes> for EmbeddedStore {
     ) -> Result<Page<ScanItem<Bytes>, String>> {
         options.check().in_operation("scan")?;
         let ns = ns.clone();
-        self.read(ctx, move |snapshot| snapshot.scan(&ns, &options)).await.in_operation("scan")
+        self.reader
+            .run(ctx, move |snapshot| snapshot.scan(&ns, &options))
+            .await
+            .in_operation("scan")
     }
 
     async fn scan_namespaces(
@@ -389,7 +381,8 @@ impl EntryStore<Bytes> for EmbeddedStore {
     ) -> Result<Page<Namespace>> {
         check_page_limit(limit).in_operation("scan_namespaces")?;
         let (prefix, after) = (prefix.clone(), after.cloned());
-        self.read(ctx, move |snapshot| snapshot.namespaces(&prefix, after.as_ref(), limit))
+        self.reader
+            .run(ctx, move |snapshot| snapshot.namespaces(&prefix, after.as_ref(), limit))
             .await
             .map(page)
             .in_operation("scan_namespaces")
@@ -403,7 +396,8 @@ impl EntryStore<Bytes> for EmbeddedStore {
     ) -> Result<Page<TenantId>> {
         check_page_limit(limit).in_operation("scan_tenants")?;
         let after = after.cloned();
-        self.read(ctx, move |snapshot| snapshot.tenants(after.as_ref(), limit))
+        self.reader
+            .run(ctx, move |snapshot| snapshot.tenants(after.as_ref(), limit))
             .await
             .map(page)
             .in_operation("scan_tenants")
@@ -420,7 +414,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         check_key(key).in_operation("touch")?;
         expiry.check().in_operation("touch")?;
         let (ns, key) = (ns.clone(), key.to_owned());
-        let touch = self.write_work(ctx, 0, move |tables| tables.touch(&ns, &key, expiry));
+        let touch = self.writer.submit(ctx, 0, move |tables| tables.touch(&ns, &key, expiry));
         touch.await.in_operation("touch")
     }
 
@@ -433,7 +427,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ctx.check().in_operation("take")?;
         check_key(key).in_operation("take")?;
         let (ns, key) = (ns.clone(), key.to_owned());
-        self.write_work(ctx, 0, move |tables| tables.take(&ns, &key)).await.in_operation("take")
+        self.writer.submit(ctx, 0, move |tables| tables.take(&ns, &key)).await.in_operation("take")
     }
 
     async fn erase(
@@ -445,14 +439,15 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ctx.check().in_operation("erase")?;
         check_page_limit(limit).in_operation("erase")?;
         let prefix = prefix.clone();
-        self.write_work(ctx, 0, move |tables| tables.erase(&prefix, limit))
+        self.writer
+            .submit(ctx, 0, move |tables| tables.erase(&prefix, limit))
             .await
             .in_operation("erase")
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let prefix = prefix.clone();
-        self.read(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
+        self.reader.run(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
     }
 }
 
