@@ -72,7 +72,7 @@ impl Report {
 
     /// The tests with the servers around them; doc tests are among what `cargo test` runs.
     fn tests(&mut self, arguments: &[String]) -> Result<(), String> {
-        let services = Services::start();
+        let services = Services::start()?;
         let mut command = cargo(["test", "--workspace", "--locked"]);
         command.args(arguments).envs(services.environment());
         self.command("tests", &mut command)

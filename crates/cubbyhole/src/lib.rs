@@ -28,6 +28,11 @@ pub use cubbyhole_core::*;
 pub use cubbyhole_embedded::{
     DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, EmbeddedStore, RELAXED_FLUSH_INTERVAL,
 };
+#[cfg(feature = "postgres")]
+pub use cubbyhole_postgres::{
+    DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_POOL_SIZE,
+    DEFAULT_SCHEMA, Pooler, PostgresConfig, PostgresStore,
+};
 
 use url::StoreUrl;
 
@@ -37,6 +42,7 @@ use url::StoreUrl;
 /// |---|---|
 /// | `memory:` | a new, empty store in this process |
 /// | `redb:PATH`, `redb:PATH?durability=relaxed` | a file on this machine |
+/// | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL database; the feature `postgres` |
 ///
 /// # Errors
 /// `InvalidArgument` for a URL that is none of these; `Unsupported` for a backend that this build
@@ -64,12 +70,19 @@ pub async fn open(ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>>
 /// [`open`]. Returns what was done, a line each: nothing if it was up to date.
 ///
 /// # Errors
-/// As [`open`]; a store that is not there is `Unavailable` and is not created.
+/// As [`open`]; an embedded file that is not there is `Unavailable` and is not created. A schema in
+/// PostgreSQL is.
 pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
-    // Neither of these has an older form yet: opening is the whole of it.
-    let store = OpenOptions::new().create(false).open(ctx, url).await?;
-    store.close(ctx).await?;
-    Ok(Vec::new())
+    match StoreUrl::parse(url)? {
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres(config) => cubbyhole_postgres::migrate(ctx, &config).await,
+        // The others have no older form yet: opening is the whole of it.
+        other => {
+            let store = OpenOptions::new().create(false).open_parsed(ctx, other).await?;
+            store.close(ctx).await?;
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// Looks a store over: whether it can be opened, what it holds, and what should be looked after.
@@ -87,6 +100,8 @@ pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
         }
         #[cfg(feature = "embedded")]
         StoreUrl::Embedded(config) => cubbyhole_embedded::diagnose(ctx, &config).await,
+        #[cfg(feature = "postgres")]
+        StoreUrl::Postgres(config) => cubbyhole_postgres::diagnose(ctx, &config).await,
     }
 }
 
@@ -141,7 +156,11 @@ impl OpenOptions {
     /// # Errors
     /// As [`open`].
     pub async fn open(&self, ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>> {
-        match StoreUrl::parse(url)? {
+        self.open_parsed(ctx, StoreUrl::parse(url)?).await
+    }
+
+    async fn open_parsed(&self, ctx: &ExecutionContext, url: StoreUrl) -> Result<Arc<dyn Backend>> {
+        match url {
             StoreUrl::Memory => {
                 ctx.check()?;
                 Ok(Arc::new(InMemoryStore::builder().with_value_size(Bytes::len).build()))
@@ -154,6 +173,8 @@ impl OpenOptions {
                 }
                 Ok(Arc::new(EmbeddedStore::open(ctx, config).await?))
             }
+            #[cfg(feature = "postgres")]
+            StoreUrl::Postgres(config) => Ok(Arc::new(PostgresStore::open(ctx, *config).await?)),
         }
     }
 }

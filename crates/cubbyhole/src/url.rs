@@ -2,6 +2,8 @@
 
 #[cfg(feature = "embedded")]
 use cubbyhole_embedded::EmbeddedConfig;
+#[cfg(feature = "postgres")]
+use cubbyhole_postgres::PostgresConfig;
 
 use crate::{Error, Result};
 
@@ -10,6 +12,8 @@ pub(crate) enum StoreUrl {
     Memory,
     #[cfg(feature = "embedded")]
     Embedded(EmbeddedConfig),
+    #[cfg(feature = "postgres")]
+    Postgres(Box<PostgresConfig>),
 }
 
 impl StoreUrl {
@@ -23,6 +27,11 @@ impl StoreUrl {
             "redb" => EmbeddedConfig::from_url_path(rest).map(Self::Embedded),
             #[cfg(not(feature = "embedded"))]
             "redb" => Err(built_without("embedded")),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => {
+                PostgresConfig::from_url(url).map(|config| Self::Postgres(Box::new(config)))
+            }
+            #[cfg(not(feature = "postgres"))]
             "postgres" | "postgresql" => Err(built_without("postgres")),
             "redis" | "rediss" | "redis+cluster" => Err(built_without("redis")),
             _ => Err(unknown()),
@@ -35,7 +44,9 @@ fn built_without(feature: &'static str) -> Error {
 }
 
 fn unknown() -> Error {
-    Error::invalid_argument("not the URL of a store: write `memory:` or `redb:PATH`")
+    Error::invalid_argument(
+        "not the URL of a store: write `memory:`, `redb:PATH` or `postgres://…`",
+    )
 }
 
 #[cfg(test)]
@@ -51,9 +62,22 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn a_bad_option_is_named_and_no_password_is_shown() {
+        let error = StoreUrl::parse("postgres://u:s3cret@h/db?pool_size=many").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("pool_size"), "{error}");
+        assert!(!format!("{error:?}").contains("s3cret"));
+    }
+
     #[test]
     fn what_was_not_compiled_in_says_so_and_shows_no_password() {
-        for url in ["postgres://u:s3cret@h/db", "rediss://:s3cret@h", "redis+cluster://h:1,h:2"] {
+        let mut urls = vec!["rediss://:s3cret@h", "redis+cluster://h:1,h:2"];
+        if cfg!(not(feature = "postgres")) {
+            urls.push("postgres://u:s3cret@h/db");
+        }
+        for url in urls {
             let error = StoreUrl::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(error.to_string().starts_with("built without `"), "{error}");

@@ -7,8 +7,12 @@ use crate::error::Failure;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-Example:
-  cubbyhole migrate --store redb:state.redb";
+On PostgreSQL it makes the schema and its roles too, with a role that may; the application's own
+role needs no more than to be granted <schema>_app.
+
+Examples:
+  cubbyhole migrate --store redb:state.redb
+  cubbyhole migrate --store postgres://postgres@localhost/state";
 
 /// Bring the store to the form that this version writes
 #[derive(Debug, Args)]

@@ -1,0 +1,665 @@
+-- The table, its row security, and the functions that the store calls.
+--
+-- @schema@ and the roles @app@, @sweeper@, @enumerator@, @operator@ and @auditor@ stand for quoted
+-- names. Each function is one call of the store: it sets the tenant for its transaction, so that
+-- row security shows that tenant's rows alone, and does the work in the same round trip.
+--
+-- In all of them:
+--   * the clock is read before the statement that reads (a snapshot is never judged by an instant
+--     after it: an entry that was prolonged in between would seem to have expired), and after the
+--     row is locked where it is written;
+--   * instants are milliseconds since 1970, TTLs milliseconds;
+--   * sequential scans are off: a plan that was made and kept while the table was small would
+--     otherwise read all of it when it has grown.
+
+CREATE TABLE @schema@.entries (
+    namespace  text   COLLATE "C" NOT NULL,
+    key        text   COLLATE "C" NOT NULL,
+    -- The first component of the namespace as it stands there, escapes included. Row security
+    -- looks at it. It is in no index with the other two: three names of 1024 bytes do not fit.
+    tenant     text   COLLATE "C" NOT NULL,
+    version    uuid   NOT NULL,
+    created_at bigint NOT NULL,
+    updated_at bigint NOT NULL,
+    expires_at bigint,
+    value      bytea  NOT NULL,
+    PRIMARY KEY (namespace, key),
+    -- Nobody writes into another tenant's names, and no tenant's name holds a separator.
+    CONSTRAINT tenant_owns_namespace CHECK (
+        CASE WHEN strpos(namespace, '\') = 0
+            THEN tenant <> '' AND split_part(namespace, ':', 1) = tenant
+            ELSE namespace ~ '^(?:[^:\\]|\\[:\\])+(?::(?:[^:\\]|\\[:\\])*)*$'
+                AND substring(namespace FROM '^(?:[^:\\]|\\[:\\])+') = tenant
+        END
+    ),
+    CONSTRAINT names_are_short CHECK (
+        octet_length(namespace) <= 1024 AND octet_length(key) <= 1024
+    )
+);
+
+CREATE INDEX entries_expiry ON @schema@.entries (expires_at) WHERE expires_at IS NOT NULL;
+
+ALTER TABLE @schema@.entries ENABLE ROW LEVEL SECURITY;
+ALTER TABLE @schema@.entries FORCE ROW LEVEL SECURITY;
+
+-- The clock that all expiry is judged by.
+CREATE FUNCTION @schema@.clock() RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL SAFE
+AS $$ SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint $$;
+
+-- The end of the year 9999.
+CREATE FUNCTION @schema@.end_of_time() RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT 253402300799999 $$;
+
+-- When an entry expires that is written at `now`.
+CREATE FUNCTION @schema@.expiry(now bigint, ttl bigint, instant bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT CASE WHEN ttl IS NULL THEN instant ELSE least(now + ttl, @schema@.end_of_time()) END $$;
+
+-- Past every key that there can be: none is longer than 1024 bytes.
+CREATE FUNCTION @schema@.past_every_key() RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT repeat(U&'\+10FFFF', 257) $$;
+
+CREATE FUNCTION @schema@.check_ttl(now bigint, ttl bigint) RETURNS void
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+BEGIN
+    IF ttl > @schema@.end_of_time() - now THEN
+        RAISE EXCEPTION 'the TTL ends past the year 9999' USING ERRCODE = 'CBH01';
+    END IF;
+END $$;
+
+CREATE FUNCTION @schema@.get(p_tenant text, p_namespace text, p_key text) RETURNS bytea
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+    found_value bytea;
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    SELECT e.value INTO found_value FROM @schema@.entries e
+        WHERE e.namespace = p_namespace AND e.key = p_key
+            AND (e.expires_at IS NULL OR e.expires_at > now);
+    RETURN found_value;
+END $$;
+
+CREATE FUNCTION @schema@.get_entry(
+    p_tenant text, p_namespace text, p_key text, p_extend bigint
+) RETURNS TABLE (version uuid, created_at bigint, updated_at bigint, expires_at bigint, value bytea)
+LANGUAGE plpgsql VOLATILE ROWS 1 SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    IF p_extend IS NOT NULL THEN
+        PERFORM @schema@.check_ttl(now, p_extend);
+        -- Only an entry that expires is locked: reading others costs no write.
+        PERFORM 1 FROM @schema@.entries e
+            WHERE e.namespace = p_namespace AND e.key = p_key AND e.expires_at IS NOT NULL
+            FOR UPDATE;
+        now := @schema@.clock();
+        UPDATE @schema@.entries e SET expires_at = @schema@.expiry(now, p_extend, NULL)
+            WHERE e.namespace = p_namespace AND e.key = p_key
+                AND e.expires_at > now AND e.expires_at < @schema@.expiry(now, p_extend, NULL);
+    END IF;
+    RETURN QUERY SELECT e.version, e.created_at, e.updated_at, e.expires_at, e.value
+        FROM @schema@.entries e
+        WHERE e.namespace = p_namespace AND e.key = p_key
+            AND (e.expires_at IS NULL OR e.expires_at > now);
+END $$;
+
+-- One statement and so one snapshot: a batch is seen whole or not at all.
+CREATE FUNCTION @schema@.get_many(p_tenant text, p_namespace text, p_keys text[])
+RETURNS TABLE (
+    key text, version uuid, created_at bigint, updated_at bigint, expires_at bigint, value bytea
+)
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    RETURN QUERY SELECT e.key, e.version, e.created_at, e.updated_at, e.expires_at, e.value
+        FROM @schema@.entries e
+        WHERE e.namespace = p_namespace AND e.key = ANY (p_keys)
+            AND (e.expires_at IS NULL OR e.expires_at > now);
+END $$;
+
+CREATE FUNCTION @schema@.put(
+    p_tenant text, p_namespace text, p_key text, p_value bytea, p_version uuid,
+    p_ttl bigint, p_instant bigint
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    IF p_ttl IS NOT NULL THEN
+        PERFORM @schema@.check_ttl(now, p_ttl);
+    END IF;
+    -- What stands after SET is computed once the row is locked, and reads the clock anew.
+    INSERT INTO @schema@.entries AS e
+            (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+        VALUES (p_namespace, p_key, p_tenant, p_version, now, now,
+            @schema@.expiry(now, p_ttl, p_instant), p_value)
+        ON CONFLICT (namespace, key) DO UPDATE SET
+            version = excluded.version,
+            value = excluded.value,
+            (created_at, updated_at, expires_at) = (
+                SELECT CASE WHEN e.expires_at <= t.now THEN t.now ELSE e.created_at END,
+                    t.now, @schema@.expiry(t.now, p_ttl, p_instant)
+                FROM (SELECT @schema@.clock() AS now) t
+            );
+END $$;
+
+-- Puts if the entry is absent, where `p_expected` is NULL, or else at that version. `current` is
+-- the version that stands there where it was not written.
+CREATE FUNCTION @schema@.put_if(
+    p_tenant text, p_namespace text, p_key text, p_value bytea, p_version uuid,
+    p_ttl bigint, p_instant bigint, p_expected uuid, OUT written boolean, OUT current uuid
+)
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    IF p_ttl IS NOT NULL THEN
+        PERFORM @schema@.check_ttl(now, p_ttl);
+    END IF;
+    IF p_expected IS NULL THEN
+        -- The condition after WHERE is judged once the row is locked.
+        INSERT INTO @schema@.entries AS e
+                (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+            VALUES (p_namespace, p_key, p_tenant, p_version, now, now,
+                @schema@.expiry(now, p_ttl, p_instant), p_value)
+            ON CONFLICT (namespace, key) DO UPDATE SET
+                version = excluded.version,
+                value = excluded.value,
+                (created_at, updated_at, expires_at) = (
+                    SELECT t.now, t.now, @schema@.expiry(t.now, p_ttl, p_instant)
+                    FROM (SELECT @schema@.clock() AS now) t
+                )
+            WHERE e.expires_at <= @schema@.clock();
+        written := FOUND;
+        IF NOT written THEN
+            SELECT e.version INTO current FROM @schema@.entries e
+                WHERE e.namespace = p_namespace AND e.key = p_key;
+        END IF;
+        RETURN;
+    END IF;
+    current := @schema@.lock_entry(p_namespace, p_key);
+    written := current IS NOT DISTINCT FROM p_expected;
+    IF written THEN
+        now := @schema@.clock();
+        UPDATE @schema@.entries e SET version = p_version, value = p_value, updated_at = now,
+                expires_at = @schema@.expiry(now, p_ttl, p_instant)
+            WHERE e.namespace = p_namespace AND e.key = p_key;
+    END IF;
+END $$;
+
+-- Locks the row and returns its version, or NULL if there is none or it has expired. For calls
+-- that have set the tenant.
+CREATE FUNCTION @schema@.lock_entry(p_namespace text, p_key text) RETURNS uuid
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    current uuid;
+    expiry bigint;
+BEGIN
+    SELECT e.version, e.expires_at INTO current, expiry FROM @schema@.entries e
+        WHERE e.namespace = p_namespace AND e.key = p_key FOR UPDATE;
+    IF expiry <= @schema@.clock() THEN
+        RETURN NULL;
+    END IF;
+    RETURN current;
+END $$;
+
+CREATE FUNCTION @schema@.delete(p_tenant text, p_namespace text, p_key text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    was_live boolean;
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    DELETE FROM @schema@.entries e WHERE e.namespace = p_namespace AND e.key = p_key
+        RETURNING e.expires_at IS NULL OR e.expires_at > @schema@.clock() INTO was_live;
+    RETURN coalesce(was_live, false);
+END $$;
+
+-- Deletes at a version; where `p_expected` is NULL, only makes sure that the entry is absent.
+CREATE FUNCTION @schema@.delete_if(
+    p_tenant text, p_namespace text, p_key text, p_expected uuid,
+    OUT held boolean, OUT current uuid
+)
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    current := @schema@.lock_entry(p_namespace, p_key);
+    held := current IS NOT DISTINCT FROM p_expected;
+    IF held AND p_expected IS NOT NULL THEN
+        DELETE FROM @schema@.entries e WHERE e.namespace = p_namespace AND e.key = p_key;
+    END IF;
+END $$;
+
+CREATE FUNCTION @schema@.take(p_tenant text, p_namespace text, p_key text)
+RETURNS TABLE (version uuid, created_at bigint, updated_at bigint, expires_at bigint, value bytea)
+LANGUAGE plpgsql VOLATILE ROWS 1 SET enable_seqscan = off
+AS $$
+DECLARE
+    taken @schema@.entries;
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    DELETE FROM @schema@.entries e WHERE e.namespace = p_namespace AND e.key = p_key
+        RETURNING e.* INTO taken;
+    IF taken.version IS NOT NULL
+        AND (taken.expires_at IS NULL OR taken.expires_at > @schema@.clock())
+    THEN
+        RETURN QUERY SELECT
+            taken.version, taken.created_at, taken.updated_at, taken.expires_at, taken.value;
+    END IF;
+END $$;
+
+CREATE FUNCTION @schema@.touch(
+    p_tenant text, p_namespace text, p_key text, p_ttl bigint, p_instant bigint
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    IF p_ttl IS NOT NULL THEN
+        PERFORM @schema@.check_ttl(now, p_ttl);
+    END IF;
+    IF @schema@.lock_entry(p_namespace, p_key) IS NULL THEN
+        RETURN false;
+    END IF;
+    UPDATE @schema@.entries e
+        SET expires_at = @schema@.expiry(@schema@.clock(), p_ttl, p_instant)
+        WHERE e.namespace = p_namespace AND e.key = p_key;
+    RETURN true;
+END $$;
+
+-- A batch. The operations stand in key order; `p_places` are their places in the caller's. A put
+-- has a version, a delete has none. Conditions: 0 none, 1 absent, 2 at the version expected.
+--
+-- What exists is locked first, in key order; then the conditions are judged, then puts claim the
+-- keys that were absent, and deletes come last, in one statement: a batch that meets another on
+-- any key comes wholly before or wholly after it. Where something came in between that breaks
+-- this, it fails as a serialization failure and is run again by the caller.
+CREATE FUNCTION @schema@.write_batch(
+    p_tenant text, p_namespace text, p_keys text[], p_places integer[], p_conditions integer[],
+    p_expected uuid[], p_versions uuid[], p_ttls bigint[], p_instants bigint[], p_values bytea[],
+    OUT failed integer, OUT current uuid
+)
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+    locked bigint;
+    seen bigint;
+    next_expiry bigint;
+    lost bigint;
+    claimed bigint;
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    PERFORM @schema@.check_ttl(now, max(ttl)) FROM unnest(p_ttls) AS ttl;
+    PERFORM 1 FROM @schema@.entries e
+        WHERE e.namespace = p_namespace AND e.key = ANY (p_keys) ORDER BY e.key FOR UPDATE;
+    GET DIAGNOSTICS locked = ROW_COUNT;
+
+    now := @schema@.clock();
+    SELECT count(e.key), min(e.expires_at) FILTER (WHERE e.expires_at > now),
+            count(*) FILTER (WHERE CASE o.condition
+                WHEN 1 THEN e.key IS NOT NULL AND (e.expires_at IS NULL OR e.expires_at > now)
+                WHEN 2 THEN e.version IS DISTINCT FROM o.expected OR e.expires_at <= now
+                ELSE false END)
+        INTO seen, next_expiry, lost
+        FROM unnest(p_keys, p_conditions, p_expected) AS o (key, condition, expected)
+        LEFT JOIN @schema@.entries e ON e.namespace = p_namespace AND e.key = o.key;
+    -- An entry came after the locks were taken: it is not locked.
+    IF seen <> locked THEN
+        RAISE EXCEPTION 'a key was written meanwhile' USING ERRCODE = 'serialization_failure';
+    END IF;
+    IF lost > 0 THEN
+        SELECT o.place, CASE WHEN e.expires_at <= now THEN NULL ELSE e.version END
+            INTO failed, current
+            FROM unnest(p_keys, p_conditions, p_expected, p_places)
+                AS o (key, condition, expected, place)
+            LEFT JOIN @schema@.entries e ON e.namespace = p_namespace AND e.key = o.key
+            WHERE CASE o.condition
+                WHEN 1 THEN e.key IS NOT NULL AND (e.expires_at IS NULL OR e.expires_at > now)
+                WHEN 2 THEN e.version IS DISTINCT FROM o.expected OR e.expires_at <= now
+                ELSE false END
+            ORDER BY o.place LIMIT 1;
+        RETURN;
+    END IF;
+
+    INSERT INTO @schema@.entries AS e
+            (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+        SELECT p_namespace, o.key, p_tenant, o.version, now, now,
+                @schema@.expiry(now, o.ttl, o.instant), o.value
+            FROM unnest(p_keys, p_conditions, p_versions, p_ttls, p_instants, p_values)
+                AS o (key, condition, version, ttl, instant, value)
+            WHERE o.version IS NOT NULL AND o.condition <> 1
+        ON CONFLICT (namespace, key) DO UPDATE SET
+            version = excluded.version,
+            value = excluded.value,
+            created_at = CASE WHEN e.expires_at <= now THEN now ELSE e.created_at END,
+            updated_at = now,
+            expires_at = excluded.expires_at;
+    IF 1 = ANY (p_conditions) THEN
+        INSERT INTO @schema@.entries AS e
+                (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+            SELECT p_namespace, o.key, p_tenant, o.version, now, now,
+                    @schema@.expiry(now, o.ttl, o.instant), o.value
+                FROM unnest(p_keys, p_conditions, p_versions, p_ttls, p_instants, p_values)
+                    AS o (key, condition, version, ttl, instant, value)
+                WHERE o.version IS NOT NULL AND o.condition = 1
+            ON CONFLICT (namespace, key) DO UPDATE SET
+                version = excluded.version,
+                value = excluded.value,
+                created_at = now,
+                updated_at = now,
+                expires_at = excluded.expires_at
+            WHERE e.expires_at <= now;
+        GET DIAGNOSTICS claimed = ROW_COUNT;
+        IF claimed <> (SELECT count(*) FROM unnest(p_conditions, p_versions) AS o (c, v)
+            WHERE o.c = 1 AND o.v IS NOT NULL)
+        THEN
+            RAISE EXCEPTION 'a key was written meanwhile' USING ERRCODE = 'serialization_failure';
+        END IF;
+    END IF;
+    IF array_position(p_versions, NULL) IS NOT NULL THEN
+        DELETE FROM @schema@.entries e
+            USING unnest(p_keys, p_conditions, p_versions) AS o (key, condition, version)
+            WHERE e.namespace = p_namespace AND e.key = o.key
+                AND o.version IS NULL AND o.condition <> 1;
+    END IF;
+    -- The conditions must still hold now that everything is locked.
+    IF next_expiry <= @schema@.clock() AND (1 = ANY (p_conditions) OR 2 = ANY (p_conditions)) THEN
+        RAISE EXCEPTION 'an entry expired meanwhile' USING ERRCODE = 'serialization_failure';
+    END IF;
+END $$;
+
+-- The keys in [p_from, p_to), or all from `p_from` on.
+CREATE FUNCTION @schema@.list(p_tenant text, p_namespace text, p_from text, p_to text)
+RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    p_to := coalesce(p_to, @schema@.past_every_key());
+    RETURN QUERY SELECT e.key FROM @schema@.entries e
+        WHERE e.namespace = p_namespace AND e.key >= p_from AND e.key < p_to
+            AND (e.expires_at IS NULL OR e.expires_at > now)
+        ORDER BY e.key;
+END $$;
+
+-- A page of entries in [p_from, p_to), at most `p_limit`. An entry that would make it hold more
+-- than `p_bytes` is the last and has no value: it tells that there is more. `value` is NULL too
+-- where only keys are asked for.
+CREATE FUNCTION @schema@.scan(
+    p_tenant text, p_namespace text, p_from text, p_to text,
+    p_limit integer, p_bytes bigint, p_values boolean
+) RETURNS TABLE (
+    key text, version uuid, created_at bigint, updated_at bigint, expires_at bigint,
+    value_bytes integer, value bytea
+)
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    p_to := coalesce(p_to, @schema@.past_every_key());
+    RETURN QUERY SELECT p.key, p.version, p.created_at, p.updated_at, p.expires_at, p.size,
+            CASE WHEN p_values AND (p.bytes <= p_bytes OR p.place = 1) THEN p.value END
+        FROM (
+            SELECT e.*, octet_length(e.value) AS size,
+                sum(octet_length(e.key) + CASE WHEN p_values THEN octet_length(e.value) ELSE 0 END)
+                    OVER w AS bytes,
+                row_number() OVER w AS place
+            FROM @schema@.entries e
+            WHERE e.namespace = p_namespace AND e.key >= p_from AND e.key < p_to
+                AND (e.expires_at IS NULL OR e.expires_at > now)
+            WINDOW w AS (ORDER BY e.key ROWS UNBOUNDED PRECEDING)
+            ORDER BY e.key LIMIT p_limit
+        ) p
+        WHERE p.place <= 2 OR p_bytes >=
+            p.bytes - octet_length(p.key) - CASE WHEN p_values THEN p.size ELSE 0 END;
+END $$;
+
+-- The namespaces under a prefix past `p_after` that hold a live entry, at most `p_limit`: from
+-- each one a step in the index to the next, whatever lies between. (No name holds NUL, so that
+-- the least name past `a` is `a` and U+0001.)
+CREATE FUNCTION @schema@.namespaces(
+    p_tenant text, p_prefix text, p_after text, p_limit bigint
+) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+    low text := p_prefix || ':';
+    high text := p_prefix || ';';
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    -- Names such as `a-b` stand between `a` and `a:`, so the prefix itself is looked up apart.
+    IF p_after IS NULL OR p_after COLLATE "C" < p_prefix THEN
+        RETURN QUERY SELECT e.namespace FROM @schema@.entries e
+            WHERE e.namespace = p_prefix AND (e.expires_at IS NULL OR e.expires_at > now)
+            ORDER BY e.namespace, e.key LIMIT 1;
+        IF FOUND THEN
+            p_limit := p_limit - 1;
+        END IF;
+    END IF;
+    IF p_after COLLATE "C" >= low THEN
+        low := p_after || chr(1);
+    END IF;
+    RETURN QUERY WITH RECURSIVE found AS (
+        (SELECT e.namespace FROM @schema@.entries e
+            WHERE e.namespace >= low AND e.namespace < high
+                AND (e.expires_at IS NULL OR e.expires_at > now)
+            ORDER BY e.namespace, e.key LIMIT 1)
+        UNION ALL
+        SELECT (SELECT e.namespace FROM @schema@.entries e
+            WHERE e.namespace > f.namespace AND e.namespace < high
+                AND (e.expires_at IS NULL OR e.expires_at > now)
+            ORDER BY e.namespace, e.key LIMIT 1)
+        FROM found f WHERE f.namespace IS NOT NULL
+    ) SELECT f.namespace FROM found f WHERE f.namespace IS NOT NULL LIMIT p_limit;
+END $$;
+
+CREATE FUNCTION @schema@.usage(
+    p_tenant text, p_prefix text,
+    OUT namespaces bigint, OUT entries bigint, OUT bytes bigint, OUT expired bigint
+)
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+    low text := p_prefix || ':';
+    high text := p_prefix || ';';
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    SELECT count(*) FILTER (WHERE n.live > 0), coalesce(sum(n.live), 0),
+            coalesce(sum(n.size), 0), coalesce(sum(n.dead), 0)
+        INTO namespaces, entries, bytes, expired
+        FROM (
+            SELECT count(*) FILTER (WHERE e.expires_at IS NULL OR e.expires_at > now) AS live,
+                sum(octet_length(e.key) + octet_length(e.value))
+                    FILTER (WHERE e.expires_at IS NULL OR e.expires_at > now) AS size,
+                count(*) FILTER (WHERE e.expires_at <= now) AS dead
+            FROM @schema@.entries e
+            WHERE e.namespace = p_prefix OR (e.namespace >= low AND e.namespace < high)
+            GROUP BY e.namespace
+        ) n;
+END $$;
+
+-- One step of an erasure: at most `p_limit` rows. `removed` counts those that were live.
+CREATE FUNCTION @schema@.erase(
+    p_tenant text, p_prefix text, p_limit bigint, OUT removed bigint, OUT done boolean
+)
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+AS $$
+DECLARE
+    low text := p_prefix || ':';
+    high text := p_prefix || ';';
+    passed bigint;
+    live bigint;
+BEGIN
+    PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    WITH doomed AS MATERIALIZED (
+        SELECT e.namespace, e.key FROM @schema@.entries e
+            WHERE e.namespace = p_prefix ORDER BY e.namespace, e.key LIMIT p_limit FOR UPDATE
+    ), gone AS (
+        DELETE FROM @schema@.entries e USING doomed d
+            WHERE e.namespace = d.namespace AND e.key = d.key
+            RETURNING e.expires_at IS NULL OR e.expires_at > @schema@.clock() AS was_live
+    ) SELECT count(*), count(*) FILTER (WHERE was_live) INTO passed, removed FROM gone;
+    WITH doomed AS MATERIALIZED (
+        SELECT e.namespace, e.key FROM @schema@.entries e
+            WHERE e.namespace >= low AND e.namespace < high
+            ORDER BY e.namespace, e.key LIMIT p_limit - passed FOR UPDATE
+    ), gone AS (
+        DELETE FROM @schema@.entries e USING doomed d
+            WHERE e.namespace = d.namespace AND e.key = d.key
+            RETURNING e.expires_at IS NULL OR e.expires_at > @schema@.clock() AS was_live
+    ) SELECT count(*) FILTER (WHERE was_live) INTO live FROM gone;
+    removed := removed + live;
+    done := NOT EXISTS (SELECT 1 FROM @schema@.entries e WHERE e.namespace = p_prefix)
+        AND NOT EXISTS (SELECT 1 FROM @schema@.entries e
+            WHERE e.namespace >= low AND e.namespace < high);
+END $$;
+
+-- One step of the sweep, over all tenants. It runs as a role to which row security shows what has
+-- expired and nothing else, and tells how many rows it removed and nothing else. Rows that others
+-- hold are left to the next step.
+CREATE FUNCTION @schema@.evict(p_limit integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+    removed bigint;
+BEGIN
+    WITH doomed AS MATERIALIZED (
+        SELECT e.namespace, e.key FROM @schema@.entries e WHERE e.expires_at <= now
+            ORDER BY e.expires_at LIMIT least(p_limit, 1000) FOR UPDATE SKIP LOCKED
+    )
+    DELETE FROM @schema@.entries e USING doomed d
+        WHERE e.namespace = d.namespace AND e.key = d.key AND e.expires_at <= now;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    RETURN removed;
+END $$;
+
+-- The tenants past `p_after` that hold a live entry, in order, at most `p_limit`. It runs as a
+-- role that sees the names in all rows; whom the operator granted @operator@ may call it.
+--
+-- Names of a tenant `t` are `t` and those that begin with `t:`, and names such as `t-b` stand
+-- between the two. So the tenant of the next name is the next tenant, unless a shorter one, a
+-- beginning of it, has only names of the second sort, which stand further on.
+CREATE FUNCTION @schema@.tenants(p_after text, p_limit integer) RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    now bigint := @schema@.clock();
+    last text COLLATE "C" := coalesce(p_after, '');
+    low text COLLATE "C" := last || chr(1);
+    next_tenant text COLLATE "C";
+    beginning text COLLATE "C";
+    place integer;
+BEGIN
+    WHILE p_limit > 0 LOOP
+        SELECT e.tenant INTO next_tenant FROM @schema@.entries e
+            WHERE e.namespace >= low ORDER BY e.namespace, e.key LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        IF next_tenant <= last THEN
+            -- The second sort of names of a tenant that was passed.
+            low := next_tenant || ';';
+            CONTINUE;
+        END IF;
+        FOR place IN 1 .. length(next_tenant) - 1 LOOP
+            CONTINUE WHEN substr(next_tenant, place + 1, 1) COLLATE "C" >= ':';
+            beginning := left(next_tenant, place);
+            IF beginning > last AND EXISTS (SELECT 1 FROM @schema@.entries e
+                WHERE e.namespace >= beginning || ':' AND e.namespace < beginning || ';'
+                    AND e.tenant = beginning)
+            THEN
+                next_tenant := beginning;
+                EXIT;
+            END IF;
+        END LOOP;
+        last := next_tenant;
+        low := next_tenant || chr(1);
+        IF EXISTS (SELECT 1 FROM @schema@.entries e WHERE e.namespace = next_tenant
+                AND (e.expires_at IS NULL OR e.expires_at > now))
+            OR EXISTS (SELECT 1 FROM @schema@.entries e
+                WHERE e.namespace >= next_tenant || ':' AND e.namespace < next_tenant || ';'
+                    AND (e.expires_at IS NULL OR e.expires_at > now))
+        THEN
+            RETURN NEXT next_tenant;
+            p_limit := p_limit - 1;
+        END IF;
+    END LOOP;
+END $$;
+
+-- The value as JSON; NULL where it is none, or none that `jsonb` can hold.
+CREATE FUNCTION @schema@.as_jsonb(p_value bytea) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT
+AS $$
+BEGIN
+    RETURN convert_from(p_value, 'UTF8')::jsonb;
+EXCEPTION WHEN others THEN
+    RETURN NULL;
+END $$;
+
+-- For people with psql, under the same row security:
+--     SET cubbyhole.tenant = 'acme'; SELECT * FROM cubbyhole.documents;
+CREATE VIEW @schema@.documents WITH (security_invoker = true) AS
+    SELECT e.namespace, e.key, @schema@.as_jsonb(e.value) AS value,
+        octet_length(e.value) AS value_bytes, e.version,
+        to_timestamp(e.created_at / 1000.0) AS created_at,
+        to_timestamp(e.updated_at / 1000.0) AS updated_at,
+        to_timestamp(e.expires_at / 1000.0) AS expires_at
+    FROM @schema@.entries e
+    WHERE e.expires_at IS NULL OR e.expires_at > @schema@.clock();
+
+CREATE POLICY tenant ON @schema@.entries FOR ALL TO @app@
+    USING (tenant = current_setting('cubbyhole.tenant', true))
+    WITH CHECK (tenant = current_setting('cubbyhole.tenant', true));
+CREATE POLICY audit ON @schema@.entries FOR SELECT TO @auditor@
+    USING (tenant = current_setting('cubbyhole.tenant', true));
+CREATE POLICY sweep ON @schema@.entries FOR ALL TO @sweeper@
+    USING (expires_at <= @schema@.clock()) WITH CHECK (false);
+CREATE POLICY enumerate ON @schema@.entries FOR SELECT TO @enumerator@ USING (true);
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @schema@ FROM PUBLIC;
+GRANT USAGE ON SCHEMA @schema@ TO @app@, @sweeper@, @enumerator@, @operator@, @auditor@;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA @schema@ TO @app@;
+REVOKE EXECUTE ON FUNCTION @schema@.tenants(text, integer) FROM @app@;
+GRANT EXECUTE ON FUNCTION @schema@.tenants(text, integer) TO @operator@;
+GRANT EXECUTE ON FUNCTION @schema@.clock() TO @sweeper@, @enumerator@, @auditor@;
+GRANT EXECUTE ON FUNCTION @schema@.as_jsonb(bytea) TO @auditor@;
+GRANT SELECT, INSERT, UPDATE, DELETE ON @schema@.entries TO @app@;
+GRANT SELECT ON @schema@.documents, @schema@.migrations TO @app@, @auditor@;
+GRANT SELECT ON @schema@.entries TO @auditor@;
+-- Locking a row takes the right to update a column; the policy lets no update through.
+GRANT SELECT (namespace, key, expires_at), UPDATE (expires_at), DELETE
+    ON @schema@.entries TO @sweeper@;
+GRANT SELECT (namespace, key, tenant, expires_at) ON @schema@.entries TO @enumerator@;
+
+-- The new owner of a function must be able to create in its schema while it becomes that.
+GRANT CREATE ON SCHEMA @schema@ TO @sweeper@, @enumerator@;
+ALTER FUNCTION @schema@.evict(integer) OWNER TO @sweeper@;
+ALTER FUNCTION @schema@.tenants(text, integer) OWNER TO @enumerator@;
+REVOKE CREATE ON SCHEMA @schema@ FROM @sweeper@, @enumerator@;

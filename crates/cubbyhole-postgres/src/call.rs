@@ -1,0 +1,302 @@
+//! One call of a function: one round trip, raced against the caller's context.
+//!
+//! What is sent is a future that owns all it needs. A caller that goes away, by its context's end
+//! or by dropping the call, leaves that future to a task, which asks the server to stop the
+//! statement and waits for both ends (see [`Control::cancel`](crate::connection::Control::cancel))
+//! before the connection is used again. Without the second end the request to stop could hit the
+//! connection's next statement.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cubbyhole_core::{Error, ExecutionContext, Result};
+use futures_util::future::{BoxFuture, join, join3};
+use tokio::runtime::Handle;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row, Statement as Prepared};
+
+use crate::config::Pooler;
+use crate::connection::Connection;
+use crate::error::{self, Effect};
+use crate::functions::{COUNT, Function, Functions, Param};
+use crate::pool::{Control, Lease, Pool};
+
+/// How often a call that lost a race against others is tried again.
+const MOST_ATTEMPTS: u32 = 20;
+/// How long a connection whose caller has gone may take to come to its end before it is closed.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes calls over the pool.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) pool: Pool,
+    functions: Arc<Functions>,
+}
+
+/// A function with its arguments.
+struct Call {
+    functions: Arc<Functions>,
+    function: Function,
+    params: Vec<Param>,
+    pooler: Pooler,
+    cached: bool,
+    limit: Option<Duration>,
+}
+
+impl Caller {
+    pub(crate) fn new(pool: Pool) -> Self {
+        let functions = Arc::new(Functions::new(pool.config().schema()));
+        Self { pool, functions }
+    }
+
+    /// Calls `function` and returns its rows, in one round trip.
+    pub(crate) async fn call(
+        &self,
+        ctx: &ExecutionContext,
+        effect: Effect,
+        function: Function,
+        params: Vec<Param>,
+    ) -> Result<Vec<Row>> {
+        let config = self.pool.config();
+        let call = Call {
+            functions: Arc::clone(&self.functions),
+            function,
+            params,
+            pooler: config.pooler,
+            cached: config.statement_cache,
+            limit: ctx.remaining().and_then(time_limit),
+        };
+        self.run(ctx, effect, |lease, stopped| call.run(lease, stopped)).await
+    }
+
+    /// Runs `work` on a connection until it is done or the context ends. `work` gives back the
+    /// lease, and starts nothing new once it is told that it is stopped.
+    pub(crate) async fn run<T, F>(
+        &self,
+        ctx: &ExecutionContext,
+        effect: Effect,
+        work: impl FnOnce(Lease, Stopped) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = (Lease, Result<T, Failure>)> + Send + 'static,
+    {
+        let lease = self.pool.acquire(ctx).await?;
+        // Nothing was sent yet: a context that ends here had no effect.
+        ctx.check()?;
+        let control = Arc::clone(&lease.connection.control);
+        let stopped = Stopped::default();
+        let work = Box::pin(work(lease, stopped.clone()));
+        let runtime = self.pool.runtime().clone();
+        let mut running = Running { work: Some(work), control, stopped, runtime };
+        tokio::select! {
+            biased;
+            answer = &mut running => answer.map_err(|failure| {
+                failure.into_error(effect, self.pool.config().schema())
+            }),
+            ended = ctx.ended() => Err(match effect {
+                Effect::Read => ended,
+                Effect::Write => ended.with_unknown_outcome(),
+            }),
+        }
+    }
+}
+
+/// Whether the caller has gone.
+#[derive(Clone, Default)]
+pub(crate) struct Stopped(Arc<AtomicBool>);
+
+/// Why a call failed.
+pub(crate) enum Failure {
+    Server(tokio_postgres::Error),
+    /// It lost against others again and again, each time without effect.
+    KeptLosing,
+    Refused(Error),
+}
+
+impl Failure {
+    fn into_error(self, effect: Effect, schema: &str) -> Error {
+        match self {
+            Self::Server(error) => error::from_call(error, effect, schema),
+            Self::KeptLosing => {
+                Error::unavailable("the call kept colliding with others; try again")
+            }
+            Self::Refused(error) => error,
+        }
+    }
+}
+
+type Work<T> = BoxFuture<'static, (Lease, Result<T, Failure>)>;
+
+/// Work under way. Dropped before its end, it is stopped at the server in a task of its own.
+struct Running<T: Send + 'static> {
+    work: Option<Work<T>>,
+    control: Control,
+    stopped: Stopped,
+    runtime: Handle,
+}
+
+impl<T: Send + 'static> Future for Running<T> {
+    type Output = Result<T, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        work.as_mut().poll(cx).map(|(lease, answer)| {
+            self.work = None;
+            drop(lease);
+            answer
+        })
+    }
+}
+
+impl<T: Send + 'static> Drop for Running<T> {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        self.stopped.0.store(true, Ordering::Release);
+        let control = Arc::clone(&self.control);
+        self.runtime.spawn(stop(work, control));
+    }
+}
+
+/// Stops a statement whose caller has gone, and gives the connection back if it is sure to be
+/// quiet.
+async fn stop<T>(work: Work<T>, control: Control) {
+    let ends = join(work, control.cancel());
+    match tokio::time::timeout(CANCEL_PATIENCE, ends).await {
+        Ok(((lease, _), Ok(()))) => drop(lease),
+        // No request to stop it was sent, or it is not known whether one is still under way.
+        Ok(((lease, _), Err(_))) => {
+            control.close();
+            drop(lease);
+        }
+        Err(_) => control.close(),
+    }
+}
+
+impl Call {
+    /// Sends the call and reads its answer; again if it lost a race against another, which leaves
+    /// no effect. Statements that a migration made stale are forgotten once.
+    async fn run(self, mut lease: Lease, stopped: Stopped) -> (Lease, Result<Vec<Row>, Failure>) {
+        let never_ends = ExecutionContext::new();
+        for attempt in 0..MOST_ATTEMPTS {
+            let error = match self.exchange(&mut lease.connection).await {
+                Ok(rows) => return (lease, Ok(rows)),
+                Err(error) => error,
+            };
+            if error::spoils_connection(&error) {
+                lease.connection.control.spoil();
+            }
+            if stopped.0.load(Ordering::Acquire) {
+                return (lease, Err(Failure::Server(error)));
+            }
+            if error::statements_are_stale(&error) && attempt == 0 {
+                lease.connection.prepared = Default::default();
+            } else if error::lost_a_race(&error) {
+                let most = 1_u64 << attempt.min(6);
+                let pause = Duration::from_micros(fastrand::u64(0..=most * 1000));
+                // It cannot fail: its context never ends.
+                let _ = never_ends.sleep(pause).await;
+            } else {
+                return (lease, Err(Failure::Server(error)));
+            }
+        }
+        (lease, Err(Failure::KeptLosing))
+    }
+
+    /// One round trip: what is awaited together is written together.
+    async fn exchange(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let Connection { client, prepared, time_limit, .. } = connection;
+        match (self.pooler, self.limit) {
+            (Pooler::Transaction, Some(limit)) => {
+                let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis());
+                let (begun, answer, ended) = join3(
+                    client.batch_execute(&begin),
+                    self.send(client, prepared),
+                    client.batch_execute("COMMIT"),
+                )
+                .await;
+                // The call's own error tells more than those that follow from it.
+                let rows = answer?;
+                begun.and(ended).map(|()| rows)
+            }
+            (Pooler::None, limit) if limit != *time_limit => {
+                let set = match limit {
+                    Some(limit) => format!("SET statement_timeout = {}", limit.as_millis()),
+                    None => "RESET statement_timeout".to_owned(),
+                };
+                let (set, answer) =
+                    join(client.batch_execute(&set), self.send(client, prepared)).await;
+                if set.is_ok() {
+                    *time_limit = limit;
+                }
+                answer
+            }
+            (Pooler::None, _) | (Pooler::Transaction, None) => self.send(client, prepared).await,
+        }
+    }
+
+    /// Sends the statement; the first time on a connection it is prepared alongside, for the next.
+    async fn send(
+        &self,
+        client: &Client,
+        prepared: &mut [Option<Prepared>; COUNT],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let statement = self.functions.get(self.function);
+        let params = self.params.iter().map(|param| &**param as &(dyn ToSql + Sync));
+        let kept = &mut prepared[self.function as usize];
+        if let Some(kept) = kept {
+            let params: Vec<_> = params.collect();
+            return client.query(kept, &params).await;
+        }
+        let params: Vec<_> = params.zip(statement.types.iter().cloned()).collect();
+        let once = client.query_typed(&statement.text, &params);
+        if !self.cached {
+            return once.await;
+        }
+        let prepare = client.prepare_typed(&statement.text, &statement.types);
+        let (answer, prepared) = join(once, prepare).await;
+        *kept = prepared.ok();
+        answer
+    }
+}
+
+/// The server's time limit for a call that has this long left: no shorter, and up to an eighth
+/// longer, so that calls with like deadlines have like limits and seldom need to set a new one.
+/// The caller's own clock is exact; this one stops what no request to stop it reaches. `None` for
+/// longer than the server can count.
+fn time_limit(remaining: Duration) -> Option<Duration> {
+    let millis = u64::try_from(remaining.as_nanos().div_ceil(1_000_000)).ok()?.max(1);
+    let step = (1_u64 << millis.ilog2()).div_ceil(8);
+    let limit = millis.div_ceil(step) * step;
+    i32::try_from(limit).ok().map(|_| Duration::from_millis(limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_limit_is_not_shorter_and_not_much_longer() {
+        for millis in (1..5000).chain([29_990, 30_000, 86_400_000]) {
+            let limit = time_limit(Duration::from_millis(millis)).unwrap();
+            let most = Duration::from_millis(millis + millis.div_ceil(8));
+            assert!(limit >= Duration::from_millis(millis) && limit <= most, "{millis}: {limit:?}");
+        }
+        assert_eq!(time_limit(Duration::from_nanos(1)), Some(Duration::from_millis(1)));
+        assert_eq!(time_limit(Duration::from_secs(3_000_000)), None);
+        assert_eq!(time_limit(Duration::MAX), None);
+    }
+
+    #[test]
+    fn like_deadlines_have_like_limits() {
+        let of = |millis| time_limit(Duration::from_millis(millis));
+        assert_eq!(of(29_990), of(29_200));
+    }
+}

@@ -1,0 +1,78 @@
+//! The conformance suite over PostgreSQL, on a clock that stands still until it is moved: of
+//! bytes, of documents through `Typed`, and in the way that a transaction pooler needs.
+
+mod support;
+
+use std::marker::PhantomData;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_conformance::libtest_mimic::{Arguments, run};
+use cubbyhole_conformance::{Document, Harness, Suite};
+use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
+use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use tokio::sync::OnceCell;
+
+/// A schema with its own clock; the harness makes one store of it.
+struct Postgres<V> {
+    options: &'static str,
+    schema: OnceCell<support::Schema>,
+    value: PhantomData<fn() -> V>,
+}
+
+impl<V> Postgres<V> {
+    /// `options` stand in the URL beside the schema's name.
+    fn new(options: &'static str) -> Self {
+        Self { options, schema: OnceCell::new(), value: PhantomData }
+    }
+
+    async fn schema(&self) -> &support::Schema {
+        let make = || async {
+            let schema = support::Schema::new().await;
+            schema.stop_clock().await;
+            schema.grant_operator().await;
+            schema
+        };
+        self.schema.get_or_init(make).await
+    }
+
+    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    async fn open(&self) -> PostgresStore {
+        let url = self.schema().await.url(self.options);
+        let config = PostgresConfig::from_url(&url).expect("a URL");
+        PostgresStore::open(&ExecutionContext::new(), config).await.expect("a store")
+    }
+}
+
+macro_rules! harness {
+    ($($value:ty: $open:expr;)*) => {
+        $(#[async_trait]
+        impl Harness for Postgres<$value> {
+            type Value = $value;
+
+            async fn store(&self) -> Arc<dyn EntryStore<$value>> {
+                let open: fn(PostgresStore) -> Arc<dyn EntryStore<$value>> = $open;
+                open(self.open().await)
+            }
+
+            async fn advance(&self, duration: Duration) {
+                self.schema().await.advance(duration).await;
+            }
+        })*
+    };
+}
+
+harness! {
+    Bytes: |store| Arc::new(store);
+    Document: |store| Arc::new(store.typed::<Document>());
+}
+
+fn main() -> std::io::Result<ExitCode> {
+    let pooled = "&pooler=transaction&statement_cache=off";
+    let mut trials = Suite::new(|| Postgres::<Bytes>::new(""))?.with_prefix("bytes").trials();
+    trials.extend(Suite::new(|| Postgres::<Document>::new(""))?.with_prefix("typed").trials());
+    let pooled = Suite::new(move || Postgres::<Bytes>::new(pooled))?.with_prefix("pooled");
+    trials.extend(pooled.trials());
+    Ok(run(&Arguments::from_args(), trials).exit_code())
+}

@@ -1,0 +1,144 @@
+//! A schema of its own for each test, on a real server.
+
+#![expect(clippy::expect_used, reason = "without a server and a schema a test cannot begin")]
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cubbyhole_core::ExecutionContext;
+use cubbyhole_postgres::{PostgresConfig, migrate};
+use cubbyhole_test_servers::PostgresServer;
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls};
+
+/// Names a server of the developer's, with a role that may create schemas and roles.
+const URL_VARIABLE: &str = "CUBBYHOLE_TEST_POSTGRES_URL";
+/// The password of the roles that log in. It must not be found in any message.
+pub(crate) const PASSWORD: &str = "s3cret-Pa55";
+
+/// The URL of the server that the tests share: the one that is named, or a private one that lives
+/// as long as this program.
+pub(crate) fn admin_url() -> &'static str {
+    static SERVER: OnceLock<PostgresServer> = OnceLock::new();
+    static URL: OnceLock<String> = OnceLock::new();
+    URL.get_or_init(|| match std::env::var(URL_VARIABLE) {
+        Ok(url) => url,
+        Err(_) => {
+            let start = || PostgresServer::start().expect("a private PostgreSQL");
+            SERVER.get_or_init(start).url().to_owned()
+        }
+    })
+}
+
+/// A schema, migrated, with a role that logs in and has the application's rights and no other.
+pub(crate) struct Schema {
+    pub(crate) name: String,
+    admin_url: String,
+    /// Made once: the proof of a password takes long in a build that is not optimised.
+    own_admin: OnceCell<Client>,
+}
+
+impl Schema {
+    /// On the server that the tests share.
+    pub(crate) async fn new() -> Self {
+        Self::on(admin_url()).await
+    }
+
+    /// On another server.
+    pub(crate) async fn on(admin_url: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t{}_{number}", std::process::id());
+        let schema = Self { name, admin_url: admin_url.to_owned(), own_admin: OnceCell::new() };
+        migrate(&ExecutionContext::new(), &schema.admin_config()).await.expect("migrations");
+        let name = &schema.name;
+        let sql =
+            format!("CREATE ROLE {name}_login LOGIN PASSWORD '{PASSWORD}' IN ROLE {name}_app");
+        schema.execute(&sql).await;
+        schema
+    }
+
+    /// The server's URL with the administrator's role.
+    pub(crate) fn admin_url(&self) -> &str {
+        &self.admin_url
+    }
+
+    /// The administrator's way to it.
+    pub(crate) fn admin_config(&self) -> PostgresConfig {
+        PostgresConfig::from_url(&self.admin_url)
+            .and_then(|config| config.with_schema(&self.name))
+            .expect("a URL")
+    }
+
+    /// The application's URL, with `options` beside the schema's name.
+    pub(crate) fn url(&self, options: &str) -> String {
+        let (_, address) = self.admin_url.rsplit_once('@').expect("a URL with a user");
+        let address = address.split('?').next().unwrap_or(address);
+        let name = &self.name;
+        format!("postgres://{name}_login:{PASSWORD}@{address}?schema={name}{options}")
+    }
+
+    /// Lets the role list tenants.
+    pub(crate) async fn grant_operator(&self) {
+        let name = &self.name;
+        let sql = format!("GRANT {name}_operator TO {name}_login");
+        self.execute(&sql).await;
+    }
+
+    /// Puts a clock that stands still in place of the server's; [`advance`](Self::advance) moves
+    /// it.
+    pub(crate) async fn stop_clock(&self) {
+        let name = &self.name;
+        let sql = format!(
+            "CREATE TABLE {name}.test_clock (now bigint);
+             INSERT INTO {name}.test_clock VALUES ({name}.clock());
+             GRANT SELECT ON {name}.test_clock TO PUBLIC;
+             CREATE OR REPLACE FUNCTION {name}.clock() RETURNS bigint
+             LANGUAGE sql VOLATILE AS $$ SELECT now FROM {name}.test_clock $$;"
+        );
+        self.execute(&sql).await;
+    }
+
+    /// Moves the clock that stands still.
+    pub(crate) async fn advance(&self, by: std::time::Duration) {
+        let sql = format!("UPDATE {}.test_clock SET now = now + {}", self.name, by.as_millis());
+        self.execute(&sql).await;
+    }
+
+    /// Runs SQL as the administrator.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let admin = self.own_admin.get_or_init(|| connect(self.admin_url())).await;
+        admin.batch_execute(sql).await.expect("SQL of the administrator's");
+    }
+}
+
+/// Leaves nothing on a server that may be the developer's own.
+impl Drop for Schema {
+    fn drop(&mut self) {
+        let (url, name) = (self.admin_url.clone(), self.name.clone());
+        // A drop cannot wait for a future, and may be on a thread that runs others.
+        let cleanup = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let admin = connect(&url).await;
+                let roles = ["login", "app", "sweeper", "enumerator", "operator", "auditor"]
+                    .map(|role| format!("{name}_{role}"))
+                    .join(", ");
+                let sql = format!(
+                    "SET client_min_messages = warning; DROP SCHEMA IF EXISTS {name} CASCADE;
+                     DROP OWNED BY {roles}; DROP ROLE {roles}"
+                );
+                // The server may have been stopped by the test.
+                drop(admin.batch_execute(&sql).await);
+            });
+        });
+        drop(cleanup.join());
+    }
+}
+
+/// A plain connection.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
+    tokio::spawn(async move { drop(connection.await) });
+    client
+}

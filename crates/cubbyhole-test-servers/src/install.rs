@@ -1,0 +1,49 @@
+//! Finding the programs of a server, and installing them where that is this machine's way.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::folder::is_root;
+use crate::process::output;
+
+/// Where `program` is on `PATH`, with links followed: what belongs to it is beside its file.
+pub(crate) fn on_path(program: &str) -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .filter(|file| file.is_file())
+        .filter_map(|file| file.canonicalize().ok())
+        .collect()
+}
+
+/// Installs `package` where this program runs as root on a system with `apt-get`, such as a
+/// build machine or a container; elsewhere it changes nothing. Whether it was installed.
+pub(crate) fn with_apt_get(package: &str) -> Result<bool, String> {
+    if on_path("apt-get").is_empty() || !is_root()? {
+        return Ok(false);
+    }
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        // Another test program may be installing the same at this moment.
+        command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
+        output(command.env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    // An update that fails may leave lists that are good enough; if not, installing says so.
+    let update = apt_get(&["update"]);
+    apt_get(&["install", "-y", "--no-install-recommends", package])
+        .map_err(|error| format!("{error}\n{}", update.err().unwrap_or_default()))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_on_the_path() {
+        assert!(on_path("sh").iter().all(|file| file.is_absolute() && file.is_file()));
+        assert!(!on_path("sh").is_empty());
+        assert!(on_path("no-such-program").is_empty());
+    }
+}

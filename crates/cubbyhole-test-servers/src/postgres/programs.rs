@@ -1,0 +1,106 @@
+//! Where the programs of PostgreSQL are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::install;
+use crate::process::output;
+
+/// The oldest version that is tried; its `initdb` is the first that knows ICU.
+const MIN_VERSION: u32 = 15;
+
+/// Where Debian has a folder for each version, which is not on `PATH`.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+const ADVICE: &str = "\
+PostgreSQL 15 or newer was not found on PATH, under /usr/lib/postgresql, nor by `pg_config`.
+Install it:
+  Debian, Ubuntu   apt-get install postgresql
+  Fedora           dnf install postgresql-server
+  macOS            brew install postgresql@17, and put its `bin` folder on PATH
+Or let CUBBYHOLE_TEST_POSTGRES_URL name a server of yours.";
+
+/// The folder that has `initdb`, `postgres` and `psql`, once it was found.
+static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The folder of the programs; installs them if need be and possible.
+pub(super) fn folder() -> Result<PathBuf, String> {
+    // Held throughout, so that tests that start together install once.
+    let mut found =
+        FOUND.lock().map_err(|_| "another test failed while it looked for PostgreSQL")?;
+    if found.is_none() {
+        *found = find();
+    }
+    if found.is_none() && install::with_apt_get("postgresql")? {
+        *found = find();
+    }
+    found.clone().ok_or_else(|| ADVICE.to_owned())
+}
+
+fn find() -> Option<PathBuf> {
+    let on_path = install::on_path("postgres");
+    let on_path = on_path.iter().filter_map(|file| file.parent()).map(Path::to_owned);
+    let by_pg_config = output(Command::new("pg_config").arg("--bindir")).ok();
+    let by_pg_config = by_pg_config.map(|line| PathBuf::from(line.trim_end()));
+    on_path
+        .chain(newest_first(Path::new(DEBIAN)))
+        .chain(by_pg_config)
+        .find(|folder| is_usable(folder))
+}
+
+/// `VERSION/bin` under `folder`.
+fn newest_first(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut versions: Vec<(u32, PathBuf)> = entries
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+    versions.into_iter().map(|(_, path)| path).collect()
+}
+
+fn is_usable(folder: &Path) -> bool {
+    let has_all = ["initdb", "psql"].iter().all(|program| folder.join(program).is_file());
+    let version = output(Command::new(folder.join("postgres")).arg("--version"));
+    has_all && version.is_ok_and(|line| major_version(&line).is_some_and(|n| n >= MIN_VERSION))
+}
+
+/// Of `postgres (PostgreSQL) 15.18 (Debian …)` or `… 19beta1`.
+fn major_version(line: &str) -> Option<u32> {
+    let version = line.split_once(") ")?.1;
+    let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
+    version[..end].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Folder;
+
+    #[test]
+    fn the_version_is_read() {
+        assert_eq!(
+            major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
+            Some(15)
+        );
+        assert_eq!(major_version("postgres (PostgreSQL) 9.6.24\n"), Some(9));
+        assert_eq!(major_version("postgres (PostgreSQL) 19beta1"), Some(19));
+        assert_eq!(major_version("something else"), None);
+    }
+
+    #[test]
+    fn the_newest_version_comes_first_by_number() {
+        let folder = Folder::create().unwrap();
+        for version in ["9", "15", "100", "common"] {
+            fs::create_dir(folder.path().join(version)).unwrap();
+        }
+        let found = newest_first(folder.path());
+        let wanted = ["100/bin", "15/bin", "9/bin"].map(|path| folder.path().join(path));
+        assert_eq!(found, wanted);
+        assert!(found.iter().all(|folder| !is_usable(folder)));
+        assert!(newest_first(&folder.path().join("absent")).is_empty());
+    }
+}
