@@ -4,6 +4,7 @@ mod contestant;
 mod data;
 mod harness;
 mod opening;
+mod postgres;
 mod report;
 mod workloads;
 
@@ -25,17 +26,20 @@ use report::Report;
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 const HELP: &str = "\
-Measures the store at two sizes, in turns, and prints both and their ratio.
+Measures in turns, and prints medians and ratios: memory and embedded at two sizes, PostgreSQL
+beside a peer on a server that is started for it.
 
-  cargo xtask bench [memory|embedded|all] [--quick] [--json PATH]
+  cargo xtask bench [memory|embedded|postgres|all] [--quick] [--json PATH]
 
-  memory, embedded   one backend; all is the default
+  memory, embedded, postgres   one backend; all is the default
   --quick            10,000 and 100,000 entries and fewer rounds, in place of 10,000 and 1,000,000
+                     (PostgreSQL: a million, and fewer rounds)
   --json PATH        where the results go, target/bench/results.json by default
 ";
 
 const MEMORY: &str = "memory";
 const EMBEDDED: &str = "embedded";
+const POSTGRES: &str = "postgres";
 
 /// What to measure.
 struct Plan {
@@ -71,6 +75,7 @@ fn run(arguments: &[String]) -> Result<()> {
     for store in &plan.stores {
         match *store {
             MEMORY => memory(&runtime, &plan, &mut report)?,
+            POSTGRES => postgres::compare(&runtime, &plan.settings, &mut report)?,
             _ => embedded(&runtime, &plan, &mut report)?,
         }
     }
@@ -81,7 +86,7 @@ fn run(arguments: &[String]) -> Result<()> {
 fn plan(arguments: &[String]) -> Result<Option<Plan>> {
     let milliseconds = Duration::from_millis;
     let mut plan = Plan {
-        stores: vec![MEMORY, EMBEDDED],
+        stores: vec![MEMORY, EMBEDDED, POSTGRES],
         sizes: [10_000, 1_000_000],
         settings: Settings { rounds: 15, turn: milliseconds(100), warm_up: milliseconds(500) },
         json: folder().join("results.json"),
@@ -89,9 +94,10 @@ fn plan(arguments: &[String]) -> Result<Option<Plan>> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "all" => plan.stores = vec![MEMORY, EMBEDDED],
+            "all" => plan.stores = vec![MEMORY, EMBEDDED, POSTGRES],
             "memory" => plan.stores = vec![MEMORY],
             "embedded" => plan.stores = vec![EMBEDDED],
+            "postgres" => plan.stores = vec![POSTGRES],
             "--quick" => {
                 plan.sizes = [10_000, 100_000];
                 plan.settings =

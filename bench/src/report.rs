@@ -16,6 +16,7 @@ pub struct Report {
     reads: Vec<Read>,
     puts: Vec<Puts>,
     opens: Vec<Open>,
+    comparisons: Vec<Comparison>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +70,18 @@ pub struct Open {
     pub with_first_get: Samples,
 }
 
+/// The same work by the store and by a peer; times in nanoseconds per operation.
+#[derive(Serialize)]
+pub struct Comparison {
+    pub store: &'static str,
+    pub operation: String,
+    pub ours: Samples,
+    pub peer: &'static str,
+    pub theirs: Samples,
+    /// The peer's time to the store's.
+    pub faster: Samples,
+}
+
 impl Report {
     pub fn new(settings: Settings) -> Self {
         let machine = Machine::this();
@@ -78,8 +91,8 @@ impl Report {
             "{} rounds in turns; medians, ± half the distance of the quartiles\n",
             settings.rounds
         );
-        let (loads, reads, puts, opens) = Default::default();
-        Self { machine, settings, loads, reads, puts, opens }
+        let (loads, reads, puts, opens, comparisons) = Default::default();
+        Self { machine, settings, loads, reads, puts, opens, comparisons }
     }
 
     pub fn load(&mut self, load: Load) {
@@ -104,6 +117,17 @@ impl Report {
             println!("{operation:<36} {small:>20} {large:>20} {ratio:>14}");
         }
         self.reads.extend(reads);
+    }
+
+    pub fn compare(&mut self, rows: Vec<Comparison>) {
+        let Some(Comparison { store, peer, .. }) = rows.first() else { return };
+        println!("\n{store:<42} {:>18} {peer:>26} {:>14}", "ours", "ratio");
+        for Comparison { operation, ours, theirs, faster, .. } in &rows {
+            let [ours, theirs] = [ours, theirs].map(|samples| with_spread(samples, nanoseconds));
+            let faster = with_spread(faster, |ratio| format!("{ratio:.2}"));
+            println!("{operation:<42} {ours:>18} {theirs:>26} {faster:>14}");
+        }
+        self.comparisons.extend(rows);
     }
 
     pub fn puts(&mut self, puts: Vec<Puts>) {

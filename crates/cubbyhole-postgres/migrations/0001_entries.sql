@@ -473,18 +473,25 @@ BEGIN
     IF p_after COLLATE "C" >= low THEN
         low := p_after || chr(1);
     END IF;
-    RETURN QUERY WITH RECURSIVE found AS (
+    -- The last one is looked up first: the steps between then need no upper bound, which the
+    -- index would compare with every key on the page of each step.
+    RETURN QUERY WITH RECURSIVE last AS MATERIALIZED (
+        SELECT e.namespace FROM @schema@.entries e
+            WHERE e.namespace >= low AND e.namespace < high
+                AND (e.expires_at IS NULL OR e.expires_at > now)
+            ORDER BY e.namespace DESC, e.key DESC LIMIT 1
+    ), found AS (
         (SELECT e.namespace FROM @schema@.entries e
             WHERE e.namespace >= low AND e.namespace < high
                 AND (e.expires_at IS NULL OR e.expires_at > now)
             ORDER BY e.namespace, e.key LIMIT 1)
         UNION ALL
         SELECT (SELECT e.namespace FROM @schema@.entries e
-            WHERE e.namespace > f.namespace AND e.namespace < high
+            WHERE e.namespace > f.namespace
                 AND (e.expires_at IS NULL OR e.expires_at > now)
             ORDER BY e.namespace, e.key LIMIT 1)
-        FROM found f WHERE f.namespace IS NOT NULL
-    ) SELECT f.namespace FROM found f WHERE f.namespace IS NOT NULL LIMIT p_limit;
+        FROM found f WHERE f.namespace < (SELECT l.namespace FROM last l)
+    ) SELECT f.namespace FROM found f LIMIT p_limit;
 END $$;
 
 CREATE FUNCTION @schema@.usage(
