@@ -9,17 +9,20 @@
 --     after it: an entry that was prolonged in between would seem to have expired), and after the
 --     row is locked where it is written;
 --   * instants are milliseconds since 1970, TTLs milliseconds;
---   * sequential scans are off: a plan that was made and kept while the table was small would
---     otherwise read all of it when it has grown.
+--   * a plan that was made and kept while the table was small must not read all of it when it has
+--     grown: sequential scans are off; where a range is read in order, so are bitmap scans and
+--     sorts (and JIT, which their nominal cost would set off); keys of an array are looked up one
+--     by one, each in a subquery with a limit, which leaves the planner no other way.
+--
+-- What policies and constraints call has its body bound when it is made (RETURN): the text of a
+-- function is looked up in the caller's search_path each time.
 
 -- The tenant of a namespace: its first component as it stands there, escapes included; NULL where
 -- there is none.
 CREATE FUNCTION @schema@.tenant_of(namespace text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$
-    SELECT CASE WHEN strpos(namespace, '\') = 0 THEN nullif(split_part(namespace, ':', 1), '')
-        ELSE substring(namespace FROM '^(?:[^:\\]|\\[:\\])+') END
-$$;
+RETURN CASE WHEN strpos(namespace, '\') = 0 THEN nullif(split_part(namespace, ':', 1), '')
+    ELSE substring(namespace FROM '^(?:[^:\\]|\\[:\\])+') END;
 
 CREATE TABLE @schema@.entries (
     namespace  text   COLLATE "C" NOT NULL,
@@ -54,22 +57,22 @@ ALTER TABLE @schema@.entries FORCE ROW LEVEL SECURITY;
 -- The clock that all expiry is judged by.
 CREATE FUNCTION @schema@.clock() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL SAFE
-AS $$ SELECT floor(date_part('epoch', clock_timestamp()) * 1000)::bigint $$;
+RETURN floor(date_part('epoch', clock_timestamp()) * 1000)::bigint;
 
 -- The end of the year 9999.
 CREATE FUNCTION @schema@.end_of_time() RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT 253402300799999 $$;
+RETURN 253402300799999;
 
 -- When an entry expires that is written at `now`.
 CREATE FUNCTION @schema@.expiry(now bigint, ttl bigint, instant bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT CASE WHEN ttl IS NULL THEN instant ELSE least(now + ttl, @schema@.end_of_time()) END $$;
+RETURN CASE WHEN ttl IS NULL THEN instant ELSE least(now + ttl, @schema@.end_of_time()) END;
 
 -- Past every key that there can be: none is longer than 1024 bytes.
 CREATE FUNCTION @schema@.past_every_key() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT repeat(U&'\+10FFFF', 257) $$;
+RETURN repeat(U&'\+10FFFF', 257);
 
 CREATE FUNCTION @schema@.check_ttl(now bigint, ttl bigint) RETURNS void
 LANGUAGE plpgsql IMMUTABLE
@@ -105,14 +108,15 @@ BEGIN
     PERFORM set_config('cubbyhole.tenant', p_tenant, true);
     IF p_extend IS NOT NULL THEN
         PERFORM @schema@.check_ttl(now, p_extend);
-        -- Only an entry that expires is locked: reading others costs no write.
+        -- Only an entry that expires is locked: reading others costs no write. (`+ 0` keeps the
+        -- planner from the index of expiries.)
         PERFORM 1 FROM @schema@.entries e
-            WHERE e.namespace = p_namespace AND e.key = p_key AND e.expires_at IS NOT NULL
+            WHERE e.namespace = p_namespace AND e.key = p_key AND e.expires_at + 0 IS NOT NULL
             FOR UPDATE;
         now := @schema@.clock();
         UPDATE @schema@.entries e SET expires_at = @schema@.expiry(now, p_extend, NULL)
-            WHERE e.namespace = p_namespace AND e.key = p_key
-                AND e.expires_at > now AND e.expires_at < @schema@.expiry(now, p_extend, NULL);
+            WHERE e.namespace = p_namespace AND e.key = p_key AND e.expires_at + 0 > now
+                AND e.expires_at + 0 < @schema@.expiry(now, p_extend, NULL);
     END IF;
     RETURN QUERY SELECT e.version, e.created_at, e.updated_at, e.expires_at, e.value
         FROM @schema@.entries e
@@ -132,9 +136,11 @@ DECLARE
 BEGIN
     PERFORM set_config('cubbyhole.tenant', p_tenant, true);
     RETURN QUERY SELECT e.key, e.version, e.created_at, e.updated_at, e.expires_at, e.value
-        FROM @schema@.entries e
-        WHERE e.namespace = p_namespace AND e.key = ANY (p_keys)
-            AND (e.expires_at IS NULL OR e.expires_at > now);
+        FROM unnest(p_keys) AS wanted (key) CROSS JOIN LATERAL (
+            SELECT * FROM @schema@.entries d
+            WHERE d.namespace = p_namespace AND d.key = wanted.key LIMIT 1
+        ) e
+        WHERE e.expires_at IS NULL OR e.expires_at > now;
 END $$;
 
 CREATE FUNCTION @schema@.put(
@@ -319,8 +325,10 @@ DECLARE
 BEGIN
     PERFORM set_config('cubbyhole.tenant', p_tenant, true);
     PERFORM @schema@.check_ttl(now, max(ttl)) FROM unnest(p_ttls) AS ttl;
-    PERFORM 1 FROM @schema@.entries e
-        WHERE e.namespace = p_namespace AND e.key = ANY (p_keys) ORDER BY e.key FOR UPDATE;
+    PERFORM 1 FROM unnest(p_keys) AS o (key) CROSS JOIN LATERAL (
+        SELECT 1 FROM @schema@.entries d
+        WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1 FOR UPDATE
+    ) e;
     GET DIAGNOSTICS locked = ROW_COUNT;
 
     now := @schema@.clock();
@@ -331,7 +339,10 @@ BEGIN
                 ELSE false END)
         INTO seen, next_expiry, lost
         FROM unnest(p_keys, p_conditions, p_expected) AS o (key, condition, expected)
-        LEFT JOIN @schema@.entries e ON e.namespace = p_namespace AND e.key = o.key;
+        LEFT JOIN LATERAL (
+            SELECT d.key, d.version, d.expires_at FROM @schema@.entries d
+            WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1
+        ) e ON true;
     -- An entry came after the locks were taken: it is not locked.
     IF seen <> locked THEN
         RAISE EXCEPTION 'a key was written meanwhile' USING ERRCODE = 'serialization_failure';
@@ -341,7 +352,10 @@ BEGIN
             INTO failed, current
             FROM unnest(p_keys, p_conditions, p_expected, p_places)
                 AS o (key, condition, expected, place)
-            LEFT JOIN @schema@.entries e ON e.namespace = p_namespace AND e.key = o.key
+            LEFT JOIN LATERAL (
+                SELECT d.key, d.version, d.expires_at FROM @schema@.entries d
+                WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1
+            ) e ON true
             WHERE CASE o.condition
                 WHEN 1 THEN e.key IS NOT NULL AND (e.expires_at IS NULL OR e.expires_at > now)
                 WHEN 2 THEN e.version IS DISTINCT FROM o.expected OR e.expires_at <= now
@@ -360,9 +374,11 @@ BEGIN
         ON CONFLICT (namespace, key) DO UPDATE SET
             version = excluded.version,
             value = excluded.value,
-            created_at = CASE WHEN e.expires_at <= now THEN now ELSE e.created_at END,
-            updated_at = now,
-            expires_at = excluded.expires_at;
+            expires_at = excluded.expires_at,
+            (created_at, updated_at) = (
+                SELECT CASE WHEN e.expires_at <= t.now THEN t.now ELSE e.created_at END, t.now
+                FROM (SELECT @schema@.clock() AS now) t
+            );
     IF 1 = ANY (p_conditions) THEN
         INSERT INTO @schema@.entries AS e
                 (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
@@ -386,10 +402,26 @@ BEGIN
         END IF;
     END IF;
     IF array_position(p_versions, NULL) IS NOT NULL THEN
-        DELETE FROM @schema@.entries e
-            USING unnest(p_keys, p_conditions, p_versions) AS o (key, condition, version)
-            WHERE e.namespace = p_namespace AND e.key = o.key
-                AND o.version IS NULL AND o.condition <> 1;
+        -- A key that must be absent and is not written cannot be claimed: it is looked at again.
+        PERFORM 1 FROM unnest(p_keys, p_conditions, p_versions) AS o (key, condition, version)
+            CROSS JOIN LATERAL (
+                SELECT d.expires_at FROM @schema@.entries d
+                WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1
+            ) e
+            WHERE o.version IS NULL AND o.condition = 1
+                AND (e.expires_at IS NULL OR e.expires_at > @schema@.clock());
+        IF FOUND THEN
+            RAISE EXCEPTION 'a key was written meanwhile' USING ERRCODE = 'serialization_failure';
+        END IF;
+        DELETE FROM @schema@.entries e WHERE e.ctid = ANY (ARRAY(
+            SELECT l.place FROM unnest(p_keys, p_conditions, p_versions)
+                AS o (key, condition, version)
+            CROSS JOIN LATERAL (
+                SELECT d.ctid AS place FROM @schema@.entries d
+                WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1
+            ) l
+            WHERE o.version IS NULL AND o.condition <> 1
+        ));
     END IF;
     -- The conditions must still hold now that everything is locked.
     IF next_expiry <= @schema@.clock() AND (1 = ANY (p_conditions) OR 2 = ANY (p_conditions)) THEN
@@ -400,7 +432,9 @@ END $$;
 -- The keys in [p_from, p_to), or all from `p_from` on.
 CREATE FUNCTION @schema@.list(p_tenant text, p_namespace text, p_from text, p_to text)
 RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET jit = off
 AS $$
 DECLARE
     now bigint := @schema@.clock();
@@ -423,7 +457,9 @@ CREATE FUNCTION @schema@.scan(
     key text, version uuid, created_at bigint, updated_at bigint, expires_at bigint,
     value_bytes integer, value bytea
 )
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET jit = off
 AS $$
 DECLARE
     now bigint := @schema@.clock();
@@ -453,7 +489,9 @@ END $$;
 CREATE FUNCTION @schema@.namespaces(
     p_tenant text, p_prefix text, p_after text, p_limit bigint
 ) RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET jit = off
 AS $$
 DECLARE
     now bigint := @schema@.clock();
@@ -524,7 +562,9 @@ END $$;
 CREATE FUNCTION @schema@.erase(
     p_tenant text, p_prefix text, p_limit bigint, OUT removed bigint, OUT done boolean
 )
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
+LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET jit = off
 AS $$
 DECLARE
     low text := p_prefix || ':';
@@ -533,22 +573,17 @@ DECLARE
     live bigint;
 BEGIN
     PERFORM set_config('cubbyhole.tenant', p_tenant, true);
-    WITH doomed AS MATERIALIZED (
-        SELECT e.namespace, e.key FROM @schema@.entries e
-            WHERE e.namespace = p_prefix ORDER BY e.namespace, e.key LIMIT p_limit FOR UPDATE
-    ), gone AS (
-        DELETE FROM @schema@.entries e USING doomed d
-            WHERE e.namespace = d.namespace AND e.key = d.key
-            RETURNING e.expires_at IS NULL OR e.expires_at > @schema@.clock() AS was_live
+    WITH gone AS (
+        DELETE FROM @schema@.entries e WHERE e.ctid = ANY (ARRAY(
+            SELECT d.ctid FROM @schema@.entries d WHERE d.namespace = p_prefix
+                ORDER BY d.namespace, d.key LIMIT p_limit FOR UPDATE
+        )) RETURNING e.expires_at IS NULL OR e.expires_at > @schema@.clock() AS was_live
     ) SELECT count(*), count(*) FILTER (WHERE was_live) INTO passed, removed FROM gone;
-    WITH doomed AS MATERIALIZED (
-        SELECT e.namespace, e.key FROM @schema@.entries e
-            WHERE e.namespace >= low AND e.namespace < high
-            ORDER BY e.namespace, e.key LIMIT p_limit - passed FOR UPDATE
-    ), gone AS (
-        DELETE FROM @schema@.entries e USING doomed d
-            WHERE e.namespace = d.namespace AND e.key = d.key
-            RETURNING e.expires_at IS NULL OR e.expires_at > @schema@.clock() AS was_live
+    WITH gone AS (
+        DELETE FROM @schema@.entries e WHERE e.ctid = ANY (ARRAY(
+            SELECT d.ctid FROM @schema@.entries d WHERE d.namespace >= low AND d.namespace < high
+                ORDER BY d.namespace, d.key LIMIT p_limit - passed FOR UPDATE
+        )) RETURNING e.expires_at IS NULL OR e.expires_at > @schema@.clock() AS was_live
     ) SELECT count(*) FILTER (WHERE was_live) INTO live FROM gone;
     removed := removed + live;
     done := NOT EXISTS (SELECT 1 FROM @schema@.entries e WHERE e.namespace = p_prefix)
@@ -561,18 +596,18 @@ END $$;
 -- hold are left to the next step.
 CREATE FUNCTION @schema@.evict(p_limit integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET jit = off
 AS $$
 DECLARE
     now bigint := @schema@.clock();
     removed bigint;
 BEGIN
-    WITH doomed AS MATERIALIZED (
-        SELECT e.namespace, e.key FROM @schema@.entries e WHERE e.expires_at <= now
-            ORDER BY e.expires_at LIMIT least(p_limit, 1000) FOR UPDATE SKIP LOCKED
-    )
-    DELETE FROM @schema@.entries e USING doomed d
-        WHERE e.namespace = d.namespace AND e.key = d.key AND e.expires_at <= now;
+    DELETE FROM @schema@.entries e WHERE e.expires_at <= now AND e.ctid = ANY (ARRAY(
+        SELECT d.ctid FROM @schema@.entries d WHERE d.expires_at <= now
+            ORDER BY d.expires_at LIMIT least(p_limit, 1000) FOR UPDATE SKIP LOCKED
+    ));
     GET DIAGNOSTICS removed = ROW_COUNT;
     RETURN removed;
 END $$;
@@ -585,7 +620,9 @@ END $$;
 -- beginning of it, has only names of the second sort, which stand further on.
 CREATE FUNCTION @schema@.tenants(p_after text, p_limit integer) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
+SET jit = off
 AS $$
 DECLARE
     now bigint := @schema@.clock();
@@ -674,7 +711,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON @schema@.entries TO @app@;
 GRANT SELECT ON @schema@.documents, @schema@.migrations TO @app@, @auditor@;
 GRANT SELECT ON @schema@.entries TO @auditor@;
 -- Locking a row takes the right to update a column; the policy lets no update through.
-GRANT SELECT (namespace, key, expires_at), UPDATE (expires_at), DELETE
+GRANT SELECT (ctid, expires_at), UPDATE (expires_at), DELETE
     ON @schema@.entries TO @sweeper@;
 GRANT SELECT (namespace, key, expires_at) ON @schema@.entries TO @enumerator@;
 

@@ -7,7 +7,7 @@
 //! connection's next statement.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -165,8 +165,9 @@ impl<T: Send + 'static> Drop for Running<T> {
 /// Stops a statement whose caller has gone, and gives the connection back if it is sure to be
 /// quiet.
 async fn stop<T>(work: Work<T>, control: Control) {
-    let ends = join(work, control.cancel());
-    match tokio::time::timeout(CANCEL_PATIENCE, ends).await {
+    let mut ends = pin!(join(work, control.cancel()));
+    // By reference: what does not end is closed first, and its lease given back after that.
+    match tokio::time::timeout(CANCEL_PATIENCE, ends.as_mut()).await {
         Ok(((lease, _), Ok(()))) => drop(lease),
         // No request to stop it was sent, or it is not known whether one is still under way.
         Ok(((lease, _), Err(_))) => {
@@ -200,6 +201,9 @@ impl Call {
                 let pause = Duration::from_micros(fastrand::u64(0..=most * 1000));
                 // It cannot fail: its context never ends.
                 let _ = never_ends.sleep(pause).await;
+                if stopped.0.load(Ordering::Acquire) {
+                    return (lease, Err(Failure::KeptLosing));
+                }
             } else {
                 return (lease, Err(Failure::Server(error)));
             }

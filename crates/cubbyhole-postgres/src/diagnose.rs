@@ -160,9 +160,16 @@ fn check_role(diagnosis: &mut Diagnosis, found: &Inspection, schema: &str) {
     }
 }
 
-/// Policies by name, with the role that each is for.
-const POLICIES: [(&str, &str); 4] =
-    [("tenant", "app"), ("audit", "auditor"), ("sweep", "sweeper"), ("enumerate", "enumerator")];
+/// A policy of the schema: its name, the role that it is for, the command, what it shows and what
+/// it lets be written. `@` stands for the schema.
+const POLICIES: [[&str; 5]; 4] = [
+    ["tenant", "@_app", "ALL", OF_THE_TENANT, OF_THE_TENANT],
+    ["audit", "@_auditor", "SELECT", OF_THE_TENANT, ""],
+    ["sweep", "@_sweeper", "ALL", "expires_at <= @.clock()", "false"],
+    ["enumerate", "@_enumerator", "SELECT", "true", ""],
+];
+const OF_THE_TENANT: &str =
+    "@.tenant_of(namespace) = current_setting('cubbyhole.tenant'::text, true)";
 
 async fn check_policies(
     diagnosis: &mut Diagnosis,
@@ -174,30 +181,39 @@ async fn check_policies(
         problem(diagnosis, "row security", &error, "turn it on and force it");
         return Ok(());
     }
-    let select = "SELECT policyname::text AS name, array_to_string(roles, ',') AS roles \
-                  FROM pg_policies WHERE schemaname = $1 AND tablename = 'entries'";
+    // An expression is shown with the names that are not in the path: none of ours is.
+    let select = "SELECT policyname::text AS name, array_to_string(roles, ',') AS roles, cmd, \
+                  coalesce(qual, '') AS shows, coalesce(with_check, '') AS lets \
+                  FROM pg_policies WHERE schemaname = $1 AND tablename = 'entries' \
+                  AND permissive = 'PERMISSIVE'";
     let rows = query(connection, select, Some(schema)).await?;
+    let plain = |text: &str| text.replace(['(', ')', '"', ' '], "");
+    let mut missing: Vec<[String; 5]> = POLICIES
+        .iter()
+        .map(|policy| policy.map(|part| plain(&part.replace('@', schema))))
+        .collect();
     let mut strange = Vec::new();
-    let mut there = Vec::new();
     for row in &rows {
-        let (name, roles): (String, String) = (column(row, "name")?, column(row, "roles")?);
-        let known = POLICIES
-            .iter()
-            .any(|(known, role)| name == *known && roles == format!("{schema}_{role}"));
-        if known { there.push(name) } else { strange.push(format!("`{name}` for {roles}")) }
+        let mut policy = Vec::with_capacity(5);
+        for name in ["name", "roles", "cmd", "shows", "lets"] {
+            policy.push(plain(&column::<String>(row, name)?));
+        }
+        match missing.iter().position(|known| *known == policy[..]) {
+            Some(place) => drop(missing.remove(place)),
+            None => strange.push(format!("`{}` for {}", policy[0], policy[1])),
+        }
     }
-    let missing = POLICIES.iter().filter(|(name, _)| !there.iter().any(|found| found == name));
-    let missing: Vec<String> = missing.map(|(name, _)| format!("`{name}`")).collect();
     if strange.is_empty() && missing.is_empty() {
         diagnosis.ok("row security", "on and forced, with the four policies of the schema");
         return Ok(());
     }
     let mut finding = Vec::new();
     if !strange.is_empty() {
-        finding.push(format!("policies that are not the schema's: {}", strange.join(", ")));
+        finding.push(format!("policies that are not as they were made: {}", strange.join(", ")));
     }
     if !missing.is_empty() {
-        finding.push(format!("policies that are missing: {}", missing.join(", ")));
+        let names: Vec<String> = missing.iter().map(|[name, ..]| format!("`{name}`")).collect();
+        finding.push(format!("policies that are missing: {}", names.join(", ")));
     }
     diagnosis.found(
         Verdict::Problem,

@@ -46,6 +46,12 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
+    if text.contains("channel binding") {
+        return Error::permission_denied(
+            "the server's answer to the password is not bound to its certificate, as \
+             `channel_binding` asks: somebody may stand in between",
+        );
+    }
     if text.contains("password") {
         return Error::permission_denied("the server asks for a password; put one into the URL");
     }

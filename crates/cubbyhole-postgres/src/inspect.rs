@@ -124,7 +124,7 @@ impl Inspection {
         let role = &self.role;
         Err(Error::permission_denied(format!(
             "the role `{role}` has not the rights of `{schema}_app`; run `GRANT {schema}_app TO \
-             {role}`"
+             {role}` (and, if it was granted before, `ALTER ROLE {role} INHERIT`)"
         )))
     }
 

@@ -84,7 +84,8 @@ fn with_advice(error: Error, schema: &str) -> Error {
 async fn run(client: &Client, schema: &str) -> Result<Vec<String>> {
     let failed = |error| error::from_call(error, Effect::Write, schema);
     inspect::inspect(client, schema).await?.check_server()?;
-    let begin = "BEGIN; SET LOCAL client_min_messages = warning; SET LOCAL lock_timeout = 0";
+    // What others did while this waits for the lock must be seen.
+    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL client_min_messages = warning; SET LOCAL lock_timeout = 0";
     client.batch_execute(begin).await.map_err(failed)?;
     let lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))";
     client
@@ -142,7 +143,8 @@ fn preparation(schema: &str) -> String {
     for role in ROLES {
         // Roles are the whole server's: one who migrates another database may just have made it.
         sql += &format!(
-            "DO $$ BEGIN CREATE ROLE \"{schema}_{role}\" NOLOGIN; \
+            "DO $$ BEGIN IF to_regrole('{schema}_{role}') IS NULL THEN \
+             CREATE ROLE \"{schema}_{role}\" NOLOGIN; END IF; \
              EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;\n"
         );
     }

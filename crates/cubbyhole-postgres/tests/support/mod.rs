@@ -46,16 +46,21 @@ impl Schema {
 
     /// On another server.
     pub(crate) async fn on(admin_url: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("t{}_{number}", std::process::id());
-        let schema = Self { name, admin_url: admin_url.to_owned(), own_admin: OnceCell::new() };
+        let schema = Self::unmade(admin_url);
         migrate(&ExecutionContext::new(), &schema.admin_config()).await.expect("migrations");
         let name = &schema.name;
         let sql =
             format!("CREATE ROLE {name}_login LOGIN PASSWORD '{PASSWORD}' IN ROLE {name}_app");
         schema.execute(&sql).await;
         schema
+    }
+
+    /// A name, and nothing under it yet.
+    pub(crate) fn unmade(admin_url: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t{}_{number}", std::process::id());
+        Self { name, admin_url: admin_url.to_owned(), own_admin: OnceCell::new() }
     }
 
     /// The server's URL with the administrator's role.
@@ -121,12 +126,22 @@ impl Drop for Schema {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let admin = connect(&url).await;
-                let roles = ["login", "app", "sweeper", "enumerator", "operator", "auditor"]
-                    .map(|role| format!("{name}_{role}"))
-                    .join(", ");
+                // A test that failed may have left a transaction open, on this very thread. Roles
+                // that were made last go first: others may have made them.
                 let sql = format!(
-                    "SET client_min_messages = warning; DROP SCHEMA IF EXISTS {name} CASCADE;
-                     DROP OWNED BY {roles}; DROP ROLE {roles}"
+                    "SET client_min_messages = warning; SET lock_timeout = '20s';
+                     SELECT pg_terminate_backend(l.pid) FROM pg_locks l
+                        JOIN pg_class c ON c.oid = l.relation
+                        WHERE c.relnamespace = to_regnamespace('{name}');
+                     DROP SCHEMA IF EXISTS {name} CASCADE;
+                     DO $$ DECLARE role text; BEGIN
+                        FOR role IN SELECT rolname FROM pg_roles
+                            WHERE starts_with(rolname, '{name}_') ORDER BY oid DESC
+                        LOOP
+                            EXECUTE format('DROP OWNED BY %I CASCADE', role);
+                            EXECUTE format('DROP ROLE %I', role);
+                        END LOOP;
+                     END $$"
                 );
                 // The server may have been stopped by the test.
                 drop(admin.batch_execute(&sql).await);

@@ -1,0 +1,127 @@
+//! SQL by hand, and waiting for what the server says.
+
+use std::time::Duration;
+
+use cubbyhole_core::{Bytes, ExecutionContext, Namespace};
+use cubbyhole_postgres::PostgresConfig;
+use tokio_postgres::Client;
+use tokio_postgres::types::FromSqlOwned;
+
+use crate::support::{PASSWORD, Schema, connect};
+
+/// Ends a test that hangs; nothing is measured by it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A context that does not end, but for a test that hangs.
+pub(crate) fn ctx() -> ExecutionContext {
+    ExecutionContext::new().with_timeout(PATIENCE)
+}
+
+pub(crate) fn ns(rendered: &str) -> Namespace {
+    Namespace::parse(rendered).unwrap()
+}
+
+pub(crate) fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// The one value that `sql` gives.
+pub(crate) async fn one<T: FromSqlOwned>(client: &Client, sql: &str) -> T {
+    match client.query_one(sql, &[]).await {
+        Ok(row) => row.get(0),
+        Err(error) => panic!("{sql}: {error:?}"),
+    }
+}
+
+/// How many rows `sql` gives or changes.
+pub(crate) async fn rows(client: &Client, sql: &str) -> u64 {
+    match client.execute(sql, &[]).await {
+        Ok(rows) => rows,
+        Err(error) => panic!("{sql}: {error:?}"),
+    }
+}
+
+/// What the server answers to `sql`, which it must refuse: the SQLSTATE, and all that it says.
+pub(crate) async fn refusal(client: &Client, sql: &str) -> (String, String) {
+    let error = match client.batch_execute(sql).await {
+        Ok(()) => panic!("it was not refused: {sql}"),
+        Err(error) => error,
+    };
+    let Some(database) = error.as_db_error() else { panic!("{sql}: {error:?}") };
+    let said = format!(
+        "{} / {:?} / {:?} / {:?}",
+        database.message(),
+        database.detail(),
+        database.hint(),
+        database.where_()
+    );
+    (database.code().code().to_owned(), said)
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let ctx = ctx();
+    while !condition().await {
+        assert!(ctx.sleep(Duration::from_millis(5)).await.is_ok(), "it never came: {what}");
+    }
+}
+
+impl Schema {
+    /// A role of the schema's own, `<schema>_<name>`, that logs in with the tests' password.
+    pub(crate) async fn make_role(&self, name: &str, attributes: &str) {
+        let sql =
+            format!("CREATE ROLE {}_{name} LOGIN PASSWORD '{PASSWORD}' {attributes}", self.name);
+        self.execute(&sql).await;
+    }
+
+    /// The configuration with such a role.
+    pub(crate) fn config_of(&self, role: &str) -> PostgresConfig {
+        PostgresConfig::from_url(&self.url_of(role)).unwrap()
+    }
+
+    pub(crate) fn url_of(&self, role: &str) -> String {
+        let login = format!("//{}_login:", self.name);
+        self.url("").replace(&login, &format!("//{}_{role}:", self.name))
+    }
+
+    /// A connection of such a role.
+    pub(crate) async fn connect_as(&self, role: &str) -> Client {
+        let url = self.url_of(role);
+        let (address, _) = url.split_once('?').unwrap();
+        connect(address).await
+    }
+
+    /// An entry as a row of its own, written by the administrator.
+    pub(crate) fn row(&self, name: &str, key: &str, expires_at: Option<i64>) -> String {
+        let expires_at = expires_at.map_or("NULL".to_owned(), |at| at.to_string());
+        format!(
+            "INSERT INTO {}.entries
+                (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+             VALUES ('{name}', '{key}', split_part('{name}', ':', 1), gen_random_uuid(), 0, 0,
+                {expires_at}, 'by hand');",
+            self.name
+        )
+    }
+
+    /// Everything in the table of one tenant, or of all, as the administrator sees it.
+    pub(crate) async fn digest(&self, admin: &Client, tenant: Option<&str>) -> String {
+        let condition = tenant.map_or("true".to_owned(), |tenant| format!("tenant = '{tenant}'"));
+        let sql = format!(
+            "SELECT count(*) || ' ' || coalesce(md5(string_agg(e::text, '|'
+                ORDER BY namespace, key)), '') FROM {}.entries e WHERE {condition}",
+            self.name
+        );
+        one(admin, &sql).await
+    }
+
+    /// Waits until as many calls of the application's role wait for a lock.
+    pub(crate) async fn until_waiting(&self, admin: &Client, calls: i64) {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE usename = '{}_login' AND wait_event_type = 'Lock'",
+            self.name
+        );
+        until(&format!("{calls} calls that wait"), async || one::<i64>(admin, &sql).await == calls)
+            .await;
+    }
+}

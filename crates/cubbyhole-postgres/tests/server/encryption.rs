@@ -1,0 +1,329 @@
+//! Encrypted connections: a proxy that ends the encryption before the server, with certificates of
+//! the test's own, and a server that encrypts by itself.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use cubbyhole_core::{ErrorKind, ExecutionContext, Result, Store};
+use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_test_servers::PostgresServer;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::by_hand::{bytes, ctx, ns, one, until};
+use crate::proxy::{address_of, with_address};
+use crate::support::{PASSWORD, Schema};
+
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
+
+/// An authority, with its certificate in a file.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let number = COUNT.fetch_add(1, SeqCst);
+        let file = format!("cubbyhole-test-{}-{number}.pem", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { issuer: Issuer::new(params, key), file }
+    }
+
+    /// A certificate for `name`, and its key.
+    fn certify(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    fn acceptor(&self, name: &str) -> TlsAcceptor {
+        let (certificate, key) = self.certify(name);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.file));
+    }
+}
+
+/// Stands before the server, which itself does not see the encryption.
+struct Front {
+    address: SocketAddr,
+    seen: Arc<Seen>,
+    _acceptor: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    asked: AtomicUsize,
+    encrypted: AtomicUsize,
+    plain: AtomicUsize,
+    encrypted_cancels: AtomicUsize,
+}
+
+impl Front {
+    /// Offers encryption if there is an acceptor.
+    async fn before(schema: &Schema, acceptor: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = address_of(schema.admin_url());
+        let seen = Arc::<Seen>::default();
+        let shared = Arc::clone(&seen);
+        let accept = async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                let serve = serve(client, server, acceptor.clone(), Arc::clone(&shared));
+                connections.spawn(async move { drop(serve.await) });
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        Self { address, seen, _acceptor: AbortOnDropHandle::new(tokio::spawn(accept)) }
+    }
+
+    /// Connects to it by a name of its address.
+    async fn open(&self, schema: &Schema, host: &str, options: &str) -> Result<PostgresStore> {
+        let address = format!("{host}:{}", self.address.port());
+        let url = with_address(&schema.url(options), &address);
+        let store = PostgresStore::open(&ctx(), PostgresConfig::from_url(&url)?).await?;
+        store.put(&ctx(), &ns("acme"), "k", bytes(options)).await?;
+        assert_eq!(store.get(&ctx(), &ns("acme"), "k").await?, Some(bytes(options)));
+        Ok(store)
+    }
+
+    /// How many connections asked for encryption, had it, and had it not.
+    fn seen(&self) -> (usize, usize, usize) {
+        let Seen { asked, encrypted, plain, .. } = &*self.seen;
+        (asked.load(SeqCst), encrypted.load(SeqCst), plain.load(SeqCst))
+    }
+}
+
+async fn serve(
+    mut client: TcpStream,
+    server: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    seen: Arc<Seen>,
+) -> std::io::Result<()> {
+    let mut first = [0; 8];
+    client.read_exact(&mut first).await?;
+    if first != SSL_REQUEST {
+        seen.plain.fetch_add(1, SeqCst);
+        return forward(client, server, first).await;
+    }
+    seen.asked.fetch_add(1, SeqCst);
+    match acceptor {
+        Some(acceptor) => {
+            client.write_all(b"S").await?;
+            let mut client = acceptor.accept(client).await?;
+            client.read_exact(&mut first).await?;
+            seen.encrypted.fetch_add(1, SeqCst);
+            if first == CANCEL_REQUEST {
+                seen.encrypted_cancels.fetch_add(1, SeqCst);
+            }
+            forward(client, server, first).await
+        }
+        None => {
+            client.write_all(b"N").await?;
+            client.read_exact(&mut first).await?;
+            seen.plain.fetch_add(1, SeqCst);
+            forward(client, server, first).await
+        }
+    }
+}
+
+async fn forward(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    mut server: TcpStream,
+    first: [u8; 8],
+) -> std::io::Result<()> {
+    server.write_all(&first).await?;
+    copy_bidirectional(&mut client, &mut server).await.map(drop)
+}
+
+fn refused_for_good(opened: Result<PostgresStore>, why: &str) {
+    let error = opened.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(!error.is_retryable(), "{error:?}");
+    assert!(error.message().contains(why), "{error:?}");
+    assert!(!format!("{error:?}").contains(PASSWORD), "{error:?}");
+}
+
+#[tokio::test]
+async fn require_encrypts_and_accepts_any_certificate_prefer_too() {
+    let schema = Schema::new().await;
+    let authority = Authority::new("the one");
+    let front = Front::before(&schema, Some(authority.acceptor("db.example"))).await;
+    for options in ["&sslmode=require", "&sslmode=prefer", ""] {
+        let (_, encrypted, _) = front.seen();
+        front.open(&schema, "127.0.0.1", options).await.unwrap();
+        assert_eq!(front.seen(), (encrypted + 1, encrypted + 1, 0), "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn disable_never_asks() {
+    let schema = Schema::new().await;
+    let authority = Authority::new("the one");
+    let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
+    front.open(&schema, "127.0.0.1", "&sslmode=disable").await.unwrap();
+    assert_eq!(front.seen(), (0, 0, 1));
+}
+
+#[tokio::test]
+async fn without_encryption_at_the_server_prefer_goes_on_and_the_others_refuse() {
+    let schema = Schema::new().await;
+    let authority = Authority::new("the one");
+    let front = Front::before(&schema, None).await;
+    front.open(&schema, "127.0.0.1", "&sslmode=prefer").await.unwrap();
+    assert_eq!(front.seen(), (1, 0, 1));
+    let roots = format!("&sslrootcert={}", authority.file.display());
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let options = format!("&sslmode={mode}{roots}");
+        refused_for_good(front.open(&schema, "127.0.0.1", &options).await, "offers no TLS");
+    }
+    assert_eq!(front.seen().2, 1);
+}
+
+#[tokio::test]
+async fn verify_ca_checks_who_signed_and_verify_full_the_name_too() {
+    let schema = Schema::new().await;
+    let (ours, others) = (Authority::new("ours"), Authority::new("others"));
+    let trusted = format!("&sslrootcert={}", ours.file.display());
+    let certificate = "certificate is not accepted";
+
+    let right = Front::before(&schema, Some(ours.acceptor("localhost"))).await;
+    for mode in ["require", "verify-ca", "verify-full"] {
+        right.open(&schema, "localhost", &format!("&sslmode={mode}{trusted}")).await.unwrap();
+    }
+    // The name in the URL counts, not what it leads to.
+    let full = format!("&sslmode=verify-full{trusted}");
+    refused_for_good(right.open(&schema, "127.0.0.1", &full).await, certificate);
+    let numeric = Front::before(&schema, Some(ours.acceptor("127.0.0.1"))).await;
+    numeric.open(&schema, "127.0.0.1", &full).await.unwrap();
+
+    let misnamed = Front::before(&schema, Some(ours.acceptor("db.example"))).await;
+    for mode in ["require", "verify-ca"] {
+        misnamed.open(&schema, "localhost", &format!("&sslmode={mode}{trusted}")).await.unwrap();
+    }
+    refused_for_good(misnamed.open(&schema, "localhost", &full).await, certificate);
+
+    let foreign = Front::before(&schema, Some(others.acceptor("localhost"))).await;
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let options = format!("&sslmode={mode}{trusted}");
+        refused_for_good(foreign.open(&schema, "localhost", &options).await, certificate);
+    }
+    // Nor is it among those that the platform trusts.
+    for mode in ["verify-ca", "verify-full"] {
+        let opened = foreign.open(&schema, "localhost", &format!("&sslmode={mode}")).await;
+        assert!(!opened.unwrap_err().is_retryable());
+    }
+    assert_eq!(foreign.seen().1, 0, "something was sent to a server that is not trusted");
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_is_encrypted_too() {
+    let schema = Schema::new().await;
+    let authority = Authority::new("the one");
+    let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
+    let options =
+        format!("&pool_size=1&sslmode=verify-full&sslrootcert={}", authority.file.display());
+    let store = front.open(&schema, "localhost", &options).await.unwrap();
+    let (admin, holder) = (schema.admin().await, schema.admin().await);
+    let lock = format!("BEGIN; SELECT FROM {}.entries FOR UPDATE", schema.name);
+    holder.batch_execute(&lock).await.unwrap();
+    let context = ExecutionContext::new();
+    let (waits, caller) = (store.clone(), context.clone());
+    let put = tokio::spawn(async move { waits.put(&caller, &ns("acme"), "k", bytes("new")).await });
+    schema.until_waiting(&admin, 1).await;
+    context.cancel();
+    assert_eq!(put.await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+    schema.until_waiting(&admin, 0).await;
+    until("the connection back", async || store.connections().1 == 0).await;
+    // The same connection goes on: its request to cancel had an end.
+    assert_eq!(store.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(&options)));
+    assert_eq!(front.seen(), (2, 2, 0));
+    assert_eq!(front.seen.encrypted_cancels.load(SeqCst), 1);
+    holder.batch_execute("ROLLBACK").await.unwrap();
+}
+
+/// A server that encrypts by itself also proves, with the password, that nobody stands between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    let server = tokio::task::block_in_place(PostgresServer::start).unwrap();
+    let schema = Schema::on(server.url()).await;
+    let authority = Authority::new("the one");
+    let (certificate, key) = authority.certify("localhost");
+    let folder = server.socket_folder();
+    let owner = fs::metadata(folder).unwrap();
+    let files = [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())];
+    for (name, text) in files {
+        let file = folder.join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    let folder = folder.display();
+    for sql in [
+        format!("ALTER SYSTEM SET ssl_cert_file = '{folder}/server.crt'"),
+        format!("ALTER SYSTEM SET ssl_key_file = '{folder}/server.key'"),
+        "ALTER SYSTEM SET ssl = on".to_owned(),
+        "SELECT pg_reload_conf()".to_owned(),
+    ] {
+        schema.execute(&sql).await;
+    }
+    let admin = schema.admin().await;
+    until("encryption", async || one::<String>(&admin, "SHOW ssl").await == "on").await;
+
+    let url = with_address(&schema.url(""), &format!("localhost:{}", server.port()));
+    let strict = format!(
+        "{url}&sslmode=verify-full&sslrootcert={}&channel_binding=require",
+        authority.file.display()
+    );
+    let config = PostgresConfig::from_url(&strict).unwrap();
+    let store = PostgresStore::open(&ctx(), config).await.unwrap();
+    let encrypted = format!(
+        "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+         WHERE ssl AND usename = '{}_login'",
+        schema.name
+    );
+    assert_eq!(one::<i64>(&admin, &encrypted).await, 1);
+    store.put(&ctx(), &ns("acme"), "k", bytes("v")).await.unwrap();
+
+    // One who ends the encryption in between cannot be bound to the server's certificate.
+    let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
+    let between = with_address(&strict, &format!("localhost:{}", front.address.port()));
+    let config = PostgresConfig::from_url(&between).unwrap();
+    let error = PostgresStore::open(&ctx(), config).await.unwrap_err();
+    assert!(!error.is_retryable(), "{error:?}");
+    assert!(!format!("{error:?}").contains(PASSWORD), "{error:?}");
+}

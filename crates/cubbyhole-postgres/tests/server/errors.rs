@@ -1,0 +1,271 @@
+//! What the server's refusals come to, each provoked for real.
+
+use std::error::Error as _;
+
+use cubbyhole_core::{Condition, EntryStore, Error, ErrorKind, PutOptions, Result, Store};
+use cubbyhole_postgres::PostgresStore;
+use futures_util::future::join_all;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+
+use crate::by_hand::{bytes, ctx, ns, one};
+use crate::support::{PASSWORD, Schema};
+
+/// A value and a key that no message may hold.
+const MARK: &str = "M4rked-value";
+const KEY: &str = "m4rked-key";
+
+/// The error's kind, once it is sure that it gives nothing away.
+fn kind(error: &Error) -> ErrorKind {
+    let mut shown = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        shown += &format!(" {cause} {cause:?}");
+        source = cause.source();
+    }
+    for secret in [PASSWORD, MARK, KEY] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    error.kind()
+}
+
+async fn put(store: &PostgresStore) -> Result<()> {
+    store.put(&ctx(), &ns("a"), KEY, bytes(MARK)).await
+}
+
+async fn get(store: &PostgresStore) -> Result<Option<cubbyhole_core::Bytes>> {
+    store.get(&ctx(), &ns("a"), KEY).await
+}
+
+/// An entry whose row someone holds.
+struct Held {
+    schema: Schema,
+    store: PostgresStore,
+    holder: Client,
+    admin: Client,
+}
+
+impl Held {
+    async fn new() -> Self {
+        let schema = Schema::new().await;
+        let store = schema.open().await;
+        store.put(&ctx(), &ns("a"), KEY, bytes("old")).await.unwrap();
+        let (holder, admin) = (schema.admin().await, schema.admin().await);
+        let hold = format!("BEGIN; SELECT FROM {}.entries FOR UPDATE", schema.name);
+        holder.batch_execute(&hold).await.unwrap();
+        Self { schema, store, holder, admin }
+    }
+
+    /// Runs a function of the server's on the session that waits.
+    async fn signal(&self, function: &str) {
+        self.schema.until_waiting(&self.admin, 1).await;
+        let sql = format!(
+            "SELECT {function}(pid) FROM pg_stat_activity
+             WHERE usename = '{}_login' AND wait_event_type = 'Lock'",
+            self.schema.name
+        );
+        assert!(one::<bool>(&self.admin, &sql).await);
+    }
+
+    fn putting(&self) -> JoinHandle<Result<()>> {
+        let store = self.store.clone();
+        tokio::spawn(async move { put(&store).await })
+    }
+
+    /// Lets the row go; the entry is as it was, and the store works.
+    async fn is_unharmed(&self) {
+        self.holder.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(get(&self.store).await.unwrap(), Some(bytes("old")));
+        put(&self.store).await.unwrap();
+        assert_eq!(get(&self.store).await.unwrap(), Some(bytes(MARK)));
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_an_administrator_cancels_had_no_effect() {
+    let held = Held::new().await;
+    let putting = held.putting();
+    held.signal("pg_cancel_backend").await;
+    let error = putting.await.unwrap().unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::DeadlineExceeded, "{error:?}");
+    assert!(!error.may_have_been_applied() && !error.is_retryable());
+    held.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_write_whose_session_is_terminated_has_an_unknown_outcome() {
+    let held = Held::new().await;
+    let putting = held.putting();
+    held.signal("pg_terminate_backend").await;
+    let error = putting.await.unwrap().unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.may_have_been_applied() && !error.is_retryable());
+    held.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_read_whose_session_is_terminated_can_be_repeated() {
+    let held = Held::new().await;
+    let lock = format!("LOCK TABLE {}.entries", held.schema.name);
+    held.holder.batch_execute(&lock).await.unwrap();
+    let store = held.store.clone();
+    let getting = tokio::spawn(async move { get(&store).await });
+    held.signal("pg_terminate_backend").await;
+    let error = getting.await.unwrap().unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.is_retryable() && !error.may_have_been_applied());
+    held.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_lock_that_is_not_to_be_had_in_the_roles_time_can_be_waited_for_again() {
+    let held = Held::new().await;
+    let set = format!("ALTER ROLE {}_login SET lock_timeout = '20ms'", held.schema.name);
+    held.schema.execute(&set).await;
+    let impatient = held.schema.open().await;
+    let error = put(&impatient).await.unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.is_retryable() && !error.may_have_been_applied());
+    held.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_statement_past_the_roles_own_time_limit_had_no_effect() {
+    let held = Held::new().await;
+    let set = format!("ALTER ROLE {}_login SET statement_timeout = '200ms'", held.schema.name);
+    held.schema.execute(&set).await;
+    let impatient = held.schema.open().await;
+    let forever = cubbyhole_core::ExecutionContext::new();
+    let error = impatient.put(&forever, &ns("a"), KEY, bytes(MARK)).await.unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::DeadlineExceeded, "{error:?}");
+    assert!(!error.may_have_been_applied());
+    held.is_unharmed().await;
+}
+
+#[tokio::test]
+async fn a_schema_that_was_dropped_is_not_asked_for_again() {
+    let schema = Schema::new().await;
+    let store = schema.open().await;
+    put(&store).await.unwrap();
+    get(&store).await.unwrap();
+    schema.execute(&format!("DROP SCHEMA {} CASCADE", schema.name)).await;
+    let never_prepared = store.list(&ctx(), &ns("a"), None).await.unwrap_err();
+    for error in [put(&store).await.unwrap_err(), get(&store).await.unwrap_err(), never_prepared] {
+        assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
+        assert!(!error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
+        assert!(error.message().contains("cubbyhole migrate"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_unavailable_for_them_alone() {
+    let schema = Schema::new().await;
+    put(&schema.open().await).await.unwrap();
+    let name = &schema.name;
+    let set = format!("ALTER ROLE {name}_login SET default_transaction_read_only = on");
+    schema.execute(&set).await;
+    let store = schema.open().await;
+    assert_eq!(get(&store).await.unwrap(), Some(bytes(MARK)));
+    let absent = Condition::IfAbsent;
+    let (ctx, options) = (ctx(), PutOptions::new());
+    let conditional =
+        store.put_entry(&ctx, &ns("a"), "new", bytes(MARK), options, absent).await.map(drop);
+    for error in [put(&store).await, conditional, store.delete(&ctx, &ns("a"), KEY).await] {
+        let error = error.unwrap_err();
+        assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
+        assert!(error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
+    }
+    // New connections find the server as it is now: nothing has to be restarted.
+    schema.execute(&format!("ALTER ROLE {name}_login RESET default_transaction_read_only")).await;
+    put(&store).await.unwrap();
+}
+
+#[tokio::test]
+async fn rights_that_were_taken_away_are_named() {
+    let schema = Schema::new().await;
+    let store = schema.open().await;
+    put(&store).await.unwrap();
+    let name = &schema.name;
+    schema.execute(&format!("REVOKE {name}_app FROM {name}_login")).await;
+    for error in [put(&store).await.unwrap_err(), get(&store).await.unwrap_err()] {
+        assert_eq!(kind(&error), ErrorKind::PermissionDenied, "{error:?}");
+        assert!(!error.is_retryable() && !error.may_have_been_applied());
+        assert!(error.message().contains(&format!("{name}_app")), "{error}");
+    }
+    schema.execute(&format!("GRANT {name}_app TO {name}_login")).await;
+    assert_eq!(get(&store).await.unwrap(), Some(bytes(MARK)));
+}
+
+#[tokio::test]
+async fn a_role_that_may_have_no_more_connections_is_told_so() {
+    let held = Held::new().await;
+    let name = &held.schema.name;
+    held.schema.execute(&format!("ALTER ROLE {name}_login CONNECTION LIMIT 1")).await;
+    let putting = held.putting();
+    held.schema.until_waiting(&held.admin, 1).await;
+    let error = get(&held.store).await.unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::ResourceExhausted, "{error:?}");
+    held.holder.batch_execute("ROLLBACK").await.unwrap();
+    putting.await.unwrap().unwrap();
+    assert_eq!(get(&held.store).await.unwrap(), Some(bytes(MARK)));
+}
+
+#[tokio::test]
+async fn a_migration_while_statements_are_prepared_is_survived() {
+    let (schema, ctx, own) = (Schema::new().await, ctx(), ns("a"));
+    let store = schema.open().await;
+    let name = &schema.name;
+    store.put(&ctx, &own, "k", bytes("v")).await.unwrap();
+    for change in [
+        // As it was, in place; anew; and with another type of result.
+        "EXECUTE pg_get_functiondef('@.list'::regproc)".to_owned(),
+        "DECLARE made text := pg_get_functiondef('@.list'::regproc); BEGIN
+            DROP FUNCTION @.list; EXECUTE made; END"
+            .to_owned(),
+        "BEGIN DROP FUNCTION @.list;
+            CREATE FUNCTION @.list(text, text, text, text) RETURNS SETOF varchar
+                LANGUAGE sql AS $f$ SELECT 'k'::varchar $f$; END"
+            .to_owned(),
+    ] {
+        // Several connections have the statement prepared.
+        for _ in 0..2 {
+            let lists = join_all((0..6).map(|_| store.list(&ctx, &own, None))).await;
+            assert!(lists.into_iter().all(|keys| keys.unwrap() == ["k"]));
+        }
+        let change = change.replace('@', name);
+        let body =
+            if change.starts_with("EXECUTE") { format!("BEGIN {change}; END") } else { change };
+        schema.execute(&format!("DO $do$ {body} $do$")).await;
+        let lists = join_all((0..6).map(|_| store.list(&ctx, &own, None))).await;
+        for keys in lists {
+            assert_eq!(keys.unwrap(), ["k"], "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_in_the_servers_detail_is_not_shown() {
+    let schema = Schema::new().await;
+    let store = schema.open().await;
+    let name = &schema.name;
+    let trigger = format!(
+        "CREATE FUNCTION {name}.tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'not today' USING
+                DETAIL = convert_from(NEW.value, 'UTF8') || NEW.key,
+                HINT = convert_from(NEW.value, 'UTF8') || NEW.key;
+         END $$;
+         CREATE TRIGGER tell BEFORE INSERT ON {name}.entries
+            FOR EACH ROW EXECUTE FUNCTION {name}.tell()"
+    );
+    schema.execute(&trigger).await;
+    let error = put(&store).await.unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::Internal, "{error:?}");
+    // What the server says in its first line, whoever looks for the cause needs.
+    assert!(format!("{error:?}").contains("not today"), "{error:?}");
+    let constraint = format!(
+        "DROP TRIGGER tell ON {name}.entries;
+         ALTER TABLE {name}.entries ADD CONSTRAINT never CHECK (octet_length(value) = 0)"
+    );
+    schema.execute(&constraint).await;
+    assert_eq!(kind(&put(&store).await.unwrap_err()), ErrorKind::Internal);
+}

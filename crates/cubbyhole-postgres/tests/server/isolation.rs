@@ -1,0 +1,684 @@
+//! Tenants are kept apart by the database itself, whatever SQL the application's role sends, and
+//! by the store, whatever their names hold.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Bytes, Condition, EntryStore, ExecutionContext, Expiry, GetOptions, Namespace,
+    NamespacePrefix, ScanOptions, Store, TenantId,
+};
+use cubbyhole_postgres::PostgresStore;
+use futures_util::TryStreamExt;
+use tokio_postgres::Client;
+
+use crate::by_hand::{bytes, ctx, ns, one, refusal, rows};
+use crate::support::Schema;
+
+/// Tenants `a` and `b` with an entry each, and `b` with another; and two ways in by hand.
+struct Tenants {
+    schema: Schema,
+    /// As the application, without a tenant.
+    login: Client,
+    admin: Client,
+}
+
+impl Tenants {
+    async fn new() -> Self {
+        let schema = Schema::new().await;
+        let store = schema.open().await;
+        let ctx = ctx();
+        store.put(&ctx, &ns("a:x"), "k", bytes("of a")).await.unwrap();
+        store.put(&ctx, &ns("b:x"), "k", bytes("of b")).await.unwrap();
+        store.put(&ctx, &ns("b"), "j", bytes("of b too")).await.unwrap();
+        let (login, admin) = (schema.login().await, schema.admin().await);
+        Self { schema, login, admin }
+    }
+
+    /// With tenant `a` set for the session.
+    async fn as_a() -> Self {
+        let tenants = Self::new().await;
+        tenants.login.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
+        tenants
+    }
+
+    /// With the schema's name in place of `@`.
+    fn sql(&self, sql: &str) -> String {
+        sql.replace('@', &self.schema.name)
+    }
+
+    async fn rows(&self, sql: &str) -> u64 {
+        rows(&self.login, &self.sql(sql)).await
+    }
+
+    async fn one<T: tokio_postgres::types::FromSqlOwned>(&self, sql: &str) -> T {
+        one(&self.login, &self.sql(sql)).await
+    }
+
+    /// The SQLSTATE, and all that the server says.
+    async fn refusal(&self, sql: &str) -> (String, String) {
+        refusal(&self.login, &self.sql(sql)).await
+    }
+
+    /// It is row security or the table's own constraints that refuse it.
+    async fn is_kept_out(&self, sql: &str) {
+        let (code, said) = self.refusal(sql).await;
+        assert!(["42501", "23514"].contains(&code.as_str()), "{sql}: {code} {said}");
+    }
+
+    async fn all(&self) -> String {
+        self.schema.digest(&self.admin, None).await
+    }
+
+    async fn of_b(&self) -> String {
+        self.schema.digest(&self.admin, Some("b")).await
+    }
+}
+
+/// An INSERT of a row by hand.
+fn insert(tenant: &str, name: &str, key: &str) -> String {
+    format!(
+        "INSERT INTO @.entries (namespace, key, tenant, version, created_at, updated_at, value)
+         VALUES ($n${name}$n$, '{key}', $n${tenant}$n$, gen_random_uuid(), 0, 0, 'by hand')"
+    )
+}
+
+#[tokio::test]
+async fn without_a_tenant_nothing_is_visible_and_nothing_can_be_written() {
+    let t = Tenants::new().await;
+    let before = t.all().await;
+    for tenant in ["RESET cubbyhole.tenant", "SET cubbyhole.tenant = ''"] {
+        t.login.batch_execute(tenant).await.unwrap();
+        assert_eq!(t.rows("SELECT FROM @.entries").await, 0, "{tenant}");
+        assert_eq!(t.rows("SELECT FROM @.documents").await, 0, "{tenant}");
+        assert_eq!(t.rows("SELECT FROM @.entries FOR UPDATE").await, 0, "{tenant}");
+        assert_eq!(t.rows("UPDATE @.entries SET value = ''").await, 0, "{tenant}");
+        assert_eq!(t.rows("DELETE FROM @.entries").await, 0, "{tenant}");
+        for owner in ["a", "b", "c"] {
+            let (code, _) = t.refusal(&insert(owner, &format!("{owner}:x"), "k")).await;
+            assert_eq!(code, "42501", "{tenant} {owner}");
+        }
+        // An empty tenant is no tenant.
+        t.is_kept_out(&insert("", ":x", "k")).await;
+    }
+    assert_eq!(t.all().await, before);
+}
+
+#[tokio::test]
+async fn the_rows_of_another_tenant_can_be_neither_read_nor_counted_nor_locked() {
+    let t = Tenants::as_a().await;
+    assert_eq!(t.one::<i64>("SELECT count(*) FROM @.entries").await, 1);
+    assert_eq!(t.one::<i64>("SELECT count(*) FROM @.documents").await, 1);
+    assert_eq!(t.one::<Vec<u8>>("SELECT value FROM @.entries").await, b"of a");
+    for condition in ["namespace = 'b:x' AND key = 'k'", "tenant = 'b'", "tenant <> 'a'"] {
+        for locking in ["", "FOR UPDATE", "FOR SHARE", "FOR KEY SHARE SKIP LOCKED"] {
+            let sql = format!("SELECT FROM @.entries WHERE {condition} {locking}");
+            assert_eq!(t.rows(&sql).await, 0, "{sql}");
+        }
+    }
+    // Not by the ways that go around a plain SELECT either.
+    let copy = t.sql("COPY @.entries TO STDOUT");
+    let copied: Vec<Bytes> = t.login.copy_out(&copy).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(copied.len(), 1, "COPY shows another tenant's rows");
+    let (code, _) = t.refusal("SET row_security = off; SELECT FROM @.entries").await;
+    assert_eq!(code, "42501");
+    // A condition of the caller's is not asked about rows that it may not see.
+    let prying = "CREATE FUNCTION pg_temp.pry(tenant text, value bytea) RETURNS boolean
+        LANGUAGE plpgsql COST 0.0001 AS $$ BEGIN
+            IF tenant <> 'a' THEN RAISE EXCEPTION 'seen: %', value; END IF;
+            RETURN true;
+        END $$";
+    t.login.batch_execute(prying).await.unwrap();
+    for sql in [
+        "SELECT FROM @.entries WHERE pg_temp.pry(tenant, value)",
+        "SELECT FROM @.documents WHERE pg_temp.pry(split_part(namespace, ':', 1), namespace::bytea)",
+        "SELECT FROM @.entries WHERE 1 / (CASE tenant WHEN 'a' THEN 1 ELSE 0 END) = 1",
+        "UPDATE @.entries SET value = value WHERE pg_temp.pry(tenant, value)",
+    ] {
+        assert_eq!(t.rows(sql).await, 1, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn statistics_of_the_columns_show_nothing_of_another_tenant() {
+    let t = Tenants::as_a().await;
+    t.schema.execute(&t.sql("ANALYZE @.entries")).await;
+    let select = t.sql("SELECT count(*) FROM pg_stats WHERE schemaname = '@'");
+    // There is something to see for those who may.
+    assert!(one::<i64>(&t.admin, &select).await > 0);
+    assert_eq!(one::<i64>(&t.login, &select).await, 0);
+    let (code, _) = t.refusal("SELECT stavalues1 FROM pg_catalog.pg_statistic").await;
+    assert_eq!(code, "42501");
+}
+
+#[tokio::test]
+async fn the_rows_of_another_tenant_can_be_neither_written_nor_moved() {
+    let t = Tenants::as_a().await;
+    let before = t.of_b().await;
+    assert_eq!(t.rows("UPDATE @.entries SET value = 'mine'").await, 1);
+    for sql in [
+        "UPDATE @.entries SET value = 'mine' WHERE tenant = 'b'",
+        "UPDATE @.entries SET value = 'mine' WHERE namespace = 'b:x'",
+        "UPDATE @.entries SET tenant = 'a', namespace = 'a:stolen' WHERE namespace = 'b:x'",
+        "DELETE FROM @.entries WHERE namespace = 'b:x' AND key = 'k'",
+        "DELETE FROM @.entries WHERE tenant = 'b'",
+    ] {
+        assert_eq!(t.rows(sql).await, 0, "{sql}");
+    }
+    // Its own rows cannot be pushed over either.
+    for set in [
+        "tenant = 'b'",
+        "tenant = 'b', namespace = 'b:x'",
+        "tenant = 'b', namespace = 'b:new'",
+        "namespace = 'b:x'",
+        "namespace = 'b:new'",
+        "tenant = ''",
+    ] {
+        t.is_kept_out(&format!("UPDATE @.entries SET {set}")).await;
+    }
+    for conflict in ["DO NOTHING", "(namespace, key) DO UPDATE SET value = 'mine'"] {
+        for tenant in ["a", "b"] {
+            t.is_kept_out(&format!("{} ON CONFLICT {conflict}", insert(tenant, "b:x", "k"))).await;
+        }
+    }
+    assert_eq!(t.rows("DELETE FROM @.entries").await, 1);
+    assert_eq!(t.of_b().await, before);
+}
+
+#[tokio::test]
+async fn no_tenant_can_squat_in_the_names_of_another() {
+    let t = Tenants::as_a().await;
+    let before = t.all().await;
+    // The tenant that is set, and a namespace: what the store would never write.
+    for (tenant, name) in [
+        ("a", "b"),
+        ("a", "b:x"),
+        ("a", "b:new"),
+        ("a", "ab"),
+        ("a", "A"),
+        ("a", "A:x"),
+        ("a", "a "),
+        ("a", "a\n:x"),
+        ("a", ""),
+        ("a", ":a"),
+        ("a", r"a\:b"),
+        ("a", r"a\:b:x"),
+        ("a", r"a\"),
+        ("a", r"a:x\"),
+        ("a", r"a:\x"),
+        ("a", r"\a:x"),
+        ("a", "a\\\n:x"),
+        ("a\n", "a:x"),
+        ("a:b", "a:b"),
+        ("a:b", "a:b:c"),
+        (r"a\", r"a\:b"),
+        (r"a\", r"a\"),
+        (r"a\:b", "a:b"),
+        (r"a\:", r"a\:b:x"),
+        (r"a\\", r"a\\\:b"),
+        ("", ""),
+        ("", ":x"),
+        (":", ":"),
+        (":b", ":b:x"),
+        ("a%", "a:x"),
+        ("_", "b:x"),
+        ("%", "b:x"),
+        ("[^:]", "b:x"),
+        (".", "b:x"),
+    ] {
+        t.login
+            .execute("SELECT set_config('cubbyhole.tenant', $1, false)", &[&tenant])
+            .await
+            .unwrap();
+        t.is_kept_out(&insert(tenant, name, "squatter")).await;
+        // It cannot claim to be another either.
+        if tenant == "a" {
+            t.is_kept_out(&insert("b", name, "squatter")).await;
+        }
+    }
+    assert_eq!(t.all().await, before);
+    // What is well formed is taken, or the above would prove nothing.
+    for (tenant, name) in [
+        ("a", "a"),
+        ("a", "a:"),
+        ("a", r"a:b\:c:\\"),
+        (r"a\:b", r"a\:b:c"),
+        (r"a\\", r"a\\:b"),
+        ("a\nb", "a\nb:\n"),
+        ("a\nb\\:", "a\nb\\::\n"),
+    ] {
+        t.login
+            .execute("SELECT set_config('cubbyhole.tenant', $1, false)", &[&tenant])
+            .await
+            .unwrap();
+        assert_eq!(t.rows(&insert(tenant, name, "mine")).await, 1, "{tenant:?} {name:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_error_tells_whether_a_row_of_another_tenant_exists() {
+    let t = Tenants::as_a().await;
+    let put = "SELECT @.put('a', '?', 'k', '', gen_random_uuid(), NULL, NULL)";
+    let put_if = "SELECT @.put_if('a', '?', 'k', '', gen_random_uuid(), NULL, NULL, NULL)";
+    let batch = "SELECT @.write_batch('a', '?', '{k}', '{0}', '{1}', '{null}',
+        ARRAY[gen_random_uuid()], '{null}', '{null}', ARRAY[''::bytea])";
+    for sql in [
+        insert("a", "?", "k"),
+        insert("b", "?", "k"),
+        format!("{} ON CONFLICT DO NOTHING", insert("a", "?", "k")),
+        "UPDATE @.entries SET namespace = '?'".to_owned(),
+        put.to_owned(),
+        put_if.to_owned(),
+        batch.to_owned(),
+    ] {
+        let there = t.refusal(&sql.replace('?', "b:x")).await;
+        let not_there = t.refusal(&sql.replace('?', "b:y")).await;
+        assert_eq!(there, not_there, "{sql}");
+        assert!(!there.1.contains("by hand"), "{there:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_only_an_owner_may_do_is_refused() {
+    let t = Tenants::as_a().await;
+    let before = t.all().await;
+    for sql in [
+        "TRUNCATE @.entries",
+        "DROP TABLE @.entries",
+        "DROP SCHEMA @ CASCADE",
+        "DROP POLICY tenant ON @.entries",
+        "ALTER POLICY tenant ON @.entries USING (true)",
+        "CREATE POLICY mine ON @.entries USING (true)",
+        "ALTER TABLE @.entries DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE @.entries NO FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE @.entries DROP CONSTRAINT tenant_owns_namespace",
+        "ALTER TABLE @.entries OWNER TO CURRENT_USER",
+        "CREATE INDEX ON @.entries (tenant)",
+        "CREATE TABLE @.mine ()",
+        "CREATE VIEW @.mine AS SELECT 1",
+        "CREATE FUNCTION @.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OR REPLACE FUNCTION @.clock() RETURNS bigint LANGUAGE sql AS 'SELECT 9'",
+        "ALTER FUNCTION @.evict(integer) OWNER TO CURRENT_USER",
+        "ALTER FUNCTION @.evict(integer) RESET search_path",
+        "CREATE FUNCTION pg_temp.t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+         CREATE TRIGGER t BEFORE DELETE ON @.entries EXECUTE FUNCTION pg_temp.t()",
+        "CREATE RULE r AS ON DELETE TO @.entries DO INSTEAD NOTHING",
+        "INSERT INTO @.migrations VALUES (99, 'mine')",
+        "DELETE FROM @.migrations",
+        "SET ROLE @_sweeper",
+        "SET ROLE @_enumerator",
+        "SET ROLE @_operator",
+        "SET ROLE @_auditor",
+        "SET SESSION AUTHORIZATION @_enumerator",
+        "SET session_replication_role = replica",
+        "ALTER ROLE CURRENT_USER BYPASSRLS",
+        "ALTER ROLE CURRENT_USER SUPERUSER",
+        "GRANT @_operator TO CURRENT_USER",
+        "GRANT @_enumerator TO CURRENT_USER",
+        "DROP OWNED BY @_sweeper",
+        "COPY @.entries TO PROGRAM 'cat'",
+        "SELECT @.tenants(NULL, 10)",
+        "SELECT stavalues1 FROM pg_catalog.pg_statistic",
+    ] {
+        let (code, said) = t.refusal(sql).await;
+        assert_eq!(code, "42501", "{sql}: {said}");
+    }
+    // Row security does not know COPY.
+    assert_eq!(t.refusal("COPY @.entries FROM STDIN").await.0, "0A000");
+    assert_eq!(t.all().await, before);
+}
+
+#[tokio::test]
+async fn the_functions_give_nothing_of_another_tenant() {
+    let t = Tenants::as_a().await;
+    let before = t.all().await;
+    let version: String =
+        one(&t.admin, &t.sql("SELECT version::text FROM @.entries WHERE namespace = 'b:x'")).await;
+    // The tenant that the call names is `a`, the namespace is of `b`.
+    for nothing in [
+        "SELECT 1 WHERE @.get('a', 'b:x', 'k') IS NOT NULL",
+        "SELECT * FROM @.get_entry('a', 'b:x', 'k', NULL)",
+        "SELECT * FROM @.get_entry('a', 'b:x', 'k', 5)",
+        "SELECT * FROM @.get_many('a', 'b:x', '{k}')",
+        "SELECT * FROM @.list('a', 'b:x', '', NULL)",
+        "SELECT * FROM @.scan('a', 'b:x', '', NULL, 10, 1000000, true)",
+        "SELECT * FROM @.namespaces('a', 'b', NULL, NULL)",
+        "SELECT * FROM @.usage('a', 'b') WHERE (namespaces, entries, bytes, expired) <> (0, 0, 0, 0)",
+        "SELECT * FROM @.erase('a', 'b', 100) WHERE removed <> 0 OR NOT done",
+        "SELECT 1 WHERE @.delete('a', 'b:x', 'k')",
+        "SELECT * FROM @.take('a', 'b:x', 'k')",
+        "SELECT 1 WHERE @.touch('a', 'b:x', 'k', NULL, 1)",
+        "SELECT * FROM @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, '?')
+            WHERE written OR current IS NOT NULL",
+        "SELECT * FROM @.delete_if('a', 'b:x', 'k', '?') WHERE held OR current IS NOT NULL",
+        "SELECT * FROM @.delete_if('a', 'b:x', 'k', NULL) WHERE NOT held OR current IS NOT NULL",
+        "SELECT * FROM @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}', '{null}',
+            '{null}', '{null}', '{null}') WHERE failed IS NOT NULL",
+        "SELECT * FROM @.write_batch('a', 'b:x', '{k}', '{0}', '{2}', '{?}', '{null}',
+            '{null}', '{null}', '{null}') WHERE failed IS NULL OR current IS NOT NULL",
+        "SELECT 1 WHERE @.lock_entry('b:x', 'k') IS NOT NULL",
+    ] {
+        let sql = nothing.replace('?', &version);
+        assert_eq!(t.rows(&sql).await, 0, "{sql}");
+        assert_eq!(t.all().await, before, "{sql}");
+    }
+    for refused in [
+        "SELECT @.put('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL)",
+        "SELECT @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL)",
+        "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}',
+            ARRAY[gen_random_uuid()], '{null}', '{null}', ARRAY[''::bytea])",
+        "SELECT @.put('a', 'b:new', 'k', '', gen_random_uuid(), NULL, NULL)",
+    ] {
+        t.is_kept_out(refused).await;
+    }
+    assert_eq!(t.all().await, before);
+}
+
+#[tokio::test]
+async fn the_sweep_reveals_a_count_and_nothing_else() {
+    let t = Tenants::as_a().await;
+    for (name, key) in [("b:x", "gone"), ("b:x", "gone too"), ("c", "gone")] {
+        t.schema.execute(&t.schema.row(name, key, Some(1))).await;
+    }
+    let live = "SELECT md5(string_agg(e::text, '|' ORDER BY namespace, key)) FROM @.entries e
+        WHERE expires_at IS NULL";
+    let before: String = one(&t.admin, &t.sql(live)).await;
+    assert_eq!(t.rows("SELECT FROM @.entries WHERE expires_at IS NOT NULL").await, 0);
+    assert_eq!(t.rows("DELETE FROM @.entries WHERE expires_at IS NOT NULL").await, 0);
+    // In the same transaction too nothing more can be seen than before.
+    t.login.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(t.one::<i64>("SELECT @.evict(2)").await, 2);
+    assert_eq!(t.one::<i64>("SELECT count(*) FROM @.entries").await, 1);
+    t.login.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(t.one::<i64>("SELECT @.evict(2147483647)").await, 1);
+    assert_eq!(t.one::<i64>("SELECT @.evict(NULL)").await, 0);
+    assert_eq!(one::<String>(&t.admin, &t.sql(live)).await, before);
+}
+
+/// What stands in the way of the names that the schema's own functions use, in the schema `?`.
+const SHADOWS: &str = "
+    CREATE TABLE ?.entries (namespace text, key text, expires_at bigint);
+    INSERT INTO ?.entries VALUES ('b:x', 'k', 0), ('b', 'j', 0);
+    CREATE FUNCTION ?.clock() RETURNS bigint LANGUAGE sql
+        AS 'SELECT 99999999999999';
+    CREATE FUNCTION ?.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+        AS $$ SELECT '9000-01-01'::timestamptz $$;
+    CREATE FUNCTION ?.floor(double precision) RETURNS double precision LANGUAGE sql
+        AS 'SELECT 99999999999999.0::double precision';
+    CREATE FUNCTION ?.date_part(text, timestamptz) RETURNS double precision LANGUAGE sql
+        AS 'SELECT 99999999999.0::double precision';
+    CREATE FUNCTION ?.least(integer, integer) RETURNS integer LANGUAGE sql
+        AS 'SELECT 1000000';
+    CREATE FUNCTION ?.always(bigint, bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+        IF current_user <> session_user THEN
+            RAISE EXCEPTION 'this runs with the rights of %', current_user;
+        END IF;
+        RETURN true;
+    END $$;
+    CREATE OPERATOR ?.<= (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = ?.always);
+    CREATE FUNCTION ?.times(double precision, integer) RETURNS double precision
+        LANGUAGE sql AS 'SELECT 99999999999999.0::double precision';
+    CREATE OPERATOR ?.* (LEFTARG = double precision, RIGHTARG = integer,
+        FUNCTION = ?.times);
+    CREATE FUNCTION ?.split_part(text, text, integer) RETURNS text LANGUAGE sql IMMUTABLE
+        AS $$ SELECT 'a'::text $$;
+    CREATE FUNCTION ?.strpos(text, text) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 0';
+    CREATE FUNCTION ?.current_setting(text, boolean) RETURNS text LANGUAGE sql STABLE
+        AS $$ SELECT 'b'::text $$;
+    CREATE FUNCTION ?.set_config(text, text, boolean) RETURNS text LANGUAGE sql
+        AS $$ SELECT 'b'::text $$;";
+
+/// A schema that belongs to the application's role, for what it likes: more than it should have.
+async fn own_schema(t: &Tenants) -> String {
+    let name = format!("{}_own", t.schema.name);
+    let sql = format!(
+        "CREATE SCHEMA {name} AUTHORIZATION {}_login; GRANT USAGE ON SCHEMA {name} TO PUBLIC",
+        t.schema.name
+    );
+    t.schema.execute(&sql).await;
+    name
+}
+
+#[tokio::test]
+async fn row_security_does_not_look_names_up_in_the_callers_search_path() {
+    let t = Tenants::as_a().await;
+    let before = t.of_b().await;
+    let own = own_schema(&t).await;
+    t.login.batch_execute(&SHADOWS.replace('?', &own)).await.unwrap();
+    for path in [format!("{own}, pg_catalog"), format!("{own}, {}, pg_catalog", t.schema.name)] {
+        t.login.batch_execute(&format!("SET search_path = {path}")).await.unwrap();
+        let seen = "SELECT count(*) FROM @.entries WHERE tenant OPERATOR(pg_catalog.=) 'b'";
+        assert_eq!(t.one::<i64>(seen).await, 0, "{path}");
+        let seen = "SELECT count(*) FROM @.documents";
+        assert_eq!(t.one::<i64>(seen).await, 1, "{path}");
+        assert_eq!(t.rows("UPDATE @.entries SET value = 'mine'").await, 1, "{path}");
+        t.is_kept_out(&insert("b", "b:new", "squatter")).await;
+        t.is_kept_out(&insert("a", "b:new", "squatter")).await;
+        assert_eq!(t.rows("DELETE FROM @.entries WHERE key = 'j'").await, 0, "{path}");
+    }
+    assert_eq!(t.of_b().await, before);
+}
+
+#[tokio::test]
+async fn the_sweep_cannot_be_made_to_remove_what_is_live() {
+    let t = Tenants::as_a().await;
+    let own = own_schema(&t).await;
+    t.schema.execute(&t.schema.row("b:x", "mortal", Some(9_999_999_999_999))).await;
+    let before = t.all().await;
+    for place in [own.as_str(), "pg_temp"] {
+        let equal = "
+            CREATE FUNCTION ?.always(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+            CREATE OPERATOR ?.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ?.always)";
+        let shadows = format!("{SHADOWS}{equal}").replace('?', place);
+        t.login.batch_execute(&shadows).await.unwrap();
+        for path in [format!("{place}, pg_catalog, {}", t.schema.name), place.to_owned()] {
+            t.login.batch_execute(&format!("SET search_path = {path}")).await.unwrap();
+            t.schema.execute(&t.schema.row("b:x", "gone", Some(1))).await;
+            assert_eq!(t.one::<i64>("SELECT @.evict(1000)").await, 1, "{path}");
+            assert_eq!(t.all().await, before, "{path}");
+        }
+    }
+    // Settings of the session's do not help either.
+    for setting in ["cubbyhole.tenant = 'b'", "row_security = off", "TimeZone = '-167'"] {
+        t.login.batch_execute(&format!("RESET search_path; SET {setting}")).await.unwrap();
+        let swept = t.login.query_one(&t.sql("SELECT @.evict(1000)"), &[]).await;
+        let swept = swept.map_or(0, |row| row.get::<_, i64>(0));
+        assert_eq!((swept, t.all().await), (0, before.clone()), "{setting}");
+    }
+    t.login.batch_execute("RESET row_security").await.unwrap();
+    assert_eq!(t.refusal("SELECT @.evict(-1)").await.0, "2201W");
+}
+
+#[tokio::test]
+async fn the_list_of_tenants_takes_the_right_that_the_operator_grants() {
+    let t = Tenants::as_a().await;
+    assert_eq!(t.refusal("SELECT @.tenants(NULL, 10)").await.0, "42501");
+    t.schema.grant_operator().await;
+    let found: Vec<String> = t.one("SELECT array_agg(n) FROM @.tenants(NULL, 10) n").await;
+    assert_eq!(found, ["a", "b"]);
+    // It is a list of names: the rows stay hidden.
+    assert_eq!(t.rows("SELECT FROM @.entries WHERE tenant = 'b'").await, 0);
+    assert_eq!(t.refusal("SET ROLE @_enumerator").await.0, "42501");
+}
+
+#[tokio::test]
+async fn the_tenant_of_a_call_ends_with_its_transaction() {
+    let t = Tenants::new().await;
+    let unset = "SELECT coalesce(current_setting('cubbyhole.tenant', true), '')";
+    for call in [
+        "SELECT 1 WHERE @.get('b', 'b:x', 'k') IS NOT NULL",
+        "SELECT @.put('b', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL)",
+        "SELECT * FROM @.list('b', 'b:x', '', NULL)",
+        "SELECT * FROM @.write_batch('b', 'b:x', '{k}', '{0}', '{1}', '{null}', '{null}',
+            '{null}', '{null}', '{null}')",
+    ] {
+        assert_eq!(t.rows(call).await, 1, "{call}");
+        assert_eq!(t.one::<String>(unset).await, "", "{call}");
+        assert_eq!(t.rows("SELECT FROM @.entries").await, 0, "{call}");
+    }
+    // After a call that failed, and where the session has a tenant of its own.
+    t.refusal("SELECT @.put('b', 'a:x', 'k', '', gen_random_uuid(), NULL, NULL)").await;
+    assert_eq!(t.one::<String>(unset).await, "");
+    t.login.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
+    assert_eq!(t.rows("SELECT 1 WHERE @.get('b', 'b:x', 'k') IS NOT NULL").await, 1);
+    assert_eq!(t.one::<String>("SELECT tenant FROM @.entries").await, "a");
+}
+
+#[tokio::test]
+async fn row_security_binds_the_owner_of_the_table_too() {
+    let t = Tenants::new().await;
+    t.schema.execute(&t.sql("ALTER TABLE @.entries OWNER TO @_login")).await;
+    assert_eq!(t.rows("SELECT FROM @.entries").await, 0);
+    assert_eq!(t.rows("DELETE FROM @.entries").await, 0);
+    t.login.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
+    assert_eq!(t.rows("SELECT FROM @.entries").await, 1);
+}
+
+/// Names that mean something to a pattern, to the stored form, or to a careless comparison.
+const NAMES: [&str; 17] = [
+    "a",
+    "ab",
+    "a_",
+    "a%",
+    "a:b",
+    "a\\",
+    "A",
+    "a\nb",
+    "a;",
+    "a\\:",
+    "a:",
+    "a\\b",
+    "ä",
+    "a\u{308}",
+    "a-b",
+    "\u{10ffff}",
+    "[a]*?",
+];
+
+/// Everything of one tenant that the store shows.
+type Contents = BTreeMap<(String, String), Bytes>;
+
+async fn contents(store: &PostgresStore, ctx: &ExecutionContext, tenant: &str) -> Contents {
+    let prefix = NamespacePrefix::from(TenantId::new(tenant).unwrap());
+    let mut found = Contents::new();
+    for name in store.list_namespaces(ctx, &prefix).await.unwrap() {
+        let page = store.scan(ctx, &name, ScanOptions::new()).await.unwrap();
+        for item in page.items {
+            let place = (name.as_str().to_owned(), item.key);
+            found.insert(place, item.value.unwrap().unwrap());
+        }
+    }
+    found
+}
+
+/// Three namespaces of a tenant's.
+fn namespaces(tenant: &str) -> [Namespace; 3] {
+    let of = |segments: &[&str]| Namespace::from_parts(tenant, segments).unwrap();
+    [of(&[]), of(&["b"]), of(&["b", ""])]
+}
+
+/// A store in which each of the names has two keys in each of its three namespaces.
+async fn crowd(schema: &Schema, ctx: &ExecutionContext) -> (PostgresStore, Vec<Contents>) {
+    let store = schema.open().await;
+    let mut all = Vec::new();
+    for (place, tenant) in NAMES.iter().enumerate() {
+        let mut own = Contents::new();
+        for name in namespaces(tenant) {
+            for key in ["k", "k%"] {
+                let value = bytes(&format!("{place} {} {key}", name.as_str()));
+                store.put(ctx, &name, key, value.clone()).await.unwrap();
+                own.insert((name.as_str().to_owned(), key.to_owned()), value);
+            }
+        }
+        all.push(own);
+    }
+    (store, all)
+}
+
+#[tokio::test]
+async fn no_reading_call_under_one_name_shows_another() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let (store, all) = crowd(&schema, &ctx).await;
+    for (tenant, own) in NAMES.iter().zip(&all) {
+        assert_eq!(contents(&store, &ctx, tenant).await, *own, "{tenant:?}");
+        for (place, name) in namespaces(tenant).iter().enumerate() {
+            let value = |key: &str| own[&(name.as_str().to_owned(), key.to_owned())].clone();
+            assert_eq!(store.get(&ctx, name, "k").await.unwrap(), Some(value("k")), "{tenant:?}");
+            let entry = store.get_entry(&ctx, name, "k%", GetOptions::new()).await.unwrap();
+            assert_eq!(entry.unwrap().value, value("k%"), "{tenant:?}");
+            let many = store.get_many(&ctx, name, &["k%", "K", "k"]).await.unwrap();
+            let many: Vec<_> =
+                many.into_iter().map(|one| one.unwrap().map(|entry| entry.value)).collect();
+            assert_eq!(many, [Some(value("k%")), None, Some(value("k"))], "{tenant:?}");
+            assert_eq!(store.list(&ctx, name, None).await.unwrap(), ["k", "k%"], "{tenant:?}");
+            assert_eq!(store.list(&ctx, name, Some("k%")).await.unwrap(), ["k%"], "{tenant:?}");
+            let prefix = NamespacePrefix::from(name);
+            let names = store.scan_namespaces(&ctx, &prefix, None, 100).await.unwrap().items;
+            assert_eq!(names, namespaces(tenant)[place..], "{tenant:?}");
+            let usage = store.usage(&ctx, &prefix).await.unwrap();
+            let left = u64::try_from(3 - place).unwrap();
+            assert_eq!((usage.namespaces, usage.entries), (left, 2 * left), "{tenant:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_writing_call_under_one_name_touches_another() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let (store, mut all) = crowd(&schema, &ctx).await;
+    for (place, tenant) in NAMES.iter().enumerate() {
+        let [whole, scope, deep] = namespaces(tenant);
+        let version = store
+            .put_entry(&ctx, &whole, "k", bytes("new"), Default::default(), Condition::Always)
+            .await
+            .unwrap();
+        assert!(
+            store.delete_entry(&ctx, &whole, "k", Condition::IfVersion(version)).await.unwrap()
+        );
+        assert!(store.take(&ctx, &whole, "k%").await.unwrap().is_some(), "{tenant:?}");
+        let minute = Expiry::After(Duration::from_secs(60));
+        assert!(store.touch(&ctx, &scope, "k", minute).await.unwrap(), "{tenant:?}");
+        let batch = Batch::new().delete("k").put("k%", bytes("new"));
+        store.write(&ctx, &scope, batch).await.unwrap();
+        store.delete(&ctx, &deep, "k").await.unwrap();
+        let own = &mut all[place];
+        own.clear();
+        own.insert((scope.as_str().to_owned(), "k%".to_owned()), bytes("new"));
+        let kept = store.get(&ctx, &deep, "k%").await.unwrap().unwrap();
+        own.insert((deep.as_str().to_owned(), "k%".to_owned()), kept);
+        for (other, wanted) in NAMES.iter().zip(&all) {
+            assert_eq!(contents(&store, &ctx, other).await, *wanted, "{tenant:?}: {other:?}");
+        }
+        let erased = store.erase(&ctx, &NamespacePrefix::from(&whole), 100).await.unwrap();
+        assert_eq!((erased.removed, erased.done), (2, true), "{tenant:?}");
+        all[place].clear();
+        for (other, wanted) in NAMES.iter().zip(&all) {
+            assert_eq!(contents(&store, &ctx, other).await, *wanted, "{tenant:?}: {other:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_is_literal_text() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let store = schema.open().await;
+    let name = ns("a");
+    let keys = ["user_", "user_1", "userX", "userX1", "user", "user%", "user\\_1", "USER_1"];
+    for key in keys {
+        store.put(&ctx, &name, key, bytes(key)).await.unwrap();
+    }
+    for (prefix, wanted) in [
+        ("user_", vec!["user_", "user_1"]),
+        ("user%", vec!["user%"]),
+        ("user\\", vec!["user\\_1"]),
+        ("userX", vec!["userX", "userX1"]),
+        ("user_1", vec!["user_1"]),
+        ("u_er", vec![]),
+    ] {
+        assert_eq!(store.list(&ctx, &name, Some(prefix)).await.unwrap(), wanted, "{prefix}");
+        let options = ScanOptions::new().with_prefix(prefix);
+        let page = store.scan(&ctx, &name, options).await.unwrap();
+        let found: Vec<String> = page.items.into_iter().map(|item| item.key).collect();
+        assert_eq!(found, wanted, "{prefix}");
+    }
+}

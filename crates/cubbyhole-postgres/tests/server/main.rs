@@ -1,0 +1,32 @@
+//! What is PostgreSQL's own, on real servers: isolation by the database, migrations, round trips,
+//! cancellation, restarts.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap is a failed test, in what tests share too"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod application;
+mod by_hand;
+
+mod cancel_requests;
+mod cancellation;
+mod cancelled_load;
+mod doctor;
+mod encryption;
+mod errors;
+mod isolation;
+mod migrations;
+mod plans;
+mod pool;
+mod proxy;
+mod restart;
+mod roles;
+mod round_trips;
+mod sweep;
+mod view;
