@@ -29,10 +29,15 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// The command as one would type it.
+/// The command as one would type it, but for URLs, which may hold a password.
 pub(crate) fn line(command: &Command) -> String {
     let set = command.get_envs().filter_map(|(name, value)| {
-        Some(format!("{}={:?}", name.to_string_lossy(), value?.to_string_lossy()))
+        let (name, value) = (name.to_string_lossy(), value?.to_string_lossy());
+        Some(if value.contains("://") {
+            format!("{name}=…")
+        } else {
+            format!("{name}={value:?}")
+        })
     });
     let program = Path::new(command.get_program()).file_stem().unwrap_or(command.get_program());
     let program = program.to_string_lossy().into_owned();
@@ -50,6 +55,8 @@ mod tests {
         command.env("RUSTDOCFLAGS", "-D warnings");
         assert!(line(&command).ends_with(" doc --no-deps"), "{}", line(&command));
         assert!(line(&command).starts_with("RUSTDOCFLAGS=\"-D warnings\" "), "{}", line(&command));
+        command.env("SERVER", "postgres://user:password@host/state");
+        assert!(!line(&command).contains("password"), "{}", line(&command));
     }
 
     #[test]
