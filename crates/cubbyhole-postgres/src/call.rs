@@ -110,6 +110,12 @@ impl Caller {
 #[derive(Clone, Default)]
 pub(crate) struct Stopped(Arc<AtomicBool>);
 
+impl Stopped {
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Why a call failed.
 pub(crate) enum Failure {
     Server(tokio_postgres::Error),
@@ -191,7 +197,7 @@ impl Call {
             if error::spoils_connection(&error) {
                 lease.connection.control.spoil();
             }
-            if stopped.0.load(Ordering::Acquire) {
+            if stopped.is_set() {
                 return (lease, Err(Failure::Server(error)));
             }
             if error::statements_are_stale(&error) && attempt == 0 {
@@ -201,7 +207,7 @@ impl Call {
                 let pause = Duration::from_micros(fastrand::u64(0..=most * 1000));
                 // It cannot fail: its context never ends.
                 let _ = never_ends.sleep(pause).await;
-                if stopped.0.load(Ordering::Acquire) {
+                if stopped.is_set() {
                     return (lease, Err(Failure::KeptLosing));
                 }
             } else {
@@ -226,9 +232,10 @@ impl Call {
                     client.batch_execute("COMMIT"),
                 )
                 .await;
-                // The call's own error tells more than those that follow from it.
+                // The call's own error tells more than those that follow from it. Where there was
+                // no transaction to commit, the call was one by itself, and is committed.
                 let rows = answer?;
-                begun.and(ended).map(|()| rows)
+                if begun.is_ok() { ended.map(|()| rows) } else { Ok(rows) }
             }
             (Pooler::None, limit) if limit != *time_limit => {
                 let set = match limit {

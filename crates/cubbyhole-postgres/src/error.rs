@@ -52,6 +52,9 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
              `channel_binding` asks: somebody may stand in between",
         );
     }
+    if text.contains("authentication error") {
+        return Error::permission_denied(format!("the server and this build do not agree: {text}"));
+    }
     if text.contains("password") {
         return Error::permission_denied("the server asks for a password; put one into the URL");
     }

@@ -4,7 +4,7 @@ use cubbyhole_core::{Compaction, Error, Result};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::call::Failure;
+use crate::call::{Failure, Stopped};
 use crate::config::PostgresConfig;
 use crate::error::{self, Effect};
 use crate::migrate::LATEST;
@@ -193,14 +193,15 @@ pub(crate) async fn admit(client: &Client, config: &PostgresConfig) -> Result<()
 pub(crate) async fn compact(
     mut lease: Lease,
     schema: String,
+    stopped: Stopped,
 ) -> (Lease, Result<Compaction, Failure>) {
-    let compacted = vacuum(&lease.connection.client, &schema).await;
+    let compacted = vacuum(&lease.connection.client, &schema, &stopped).await;
     // The connection's own limit is not set any more.
     lease.connection.time_limit = None;
     (lease, compacted)
 }
 
-async fn vacuum(client: &Client, schema: &str) -> Result<Compaction, Failure> {
+async fn vacuum(client: &Client, schema: &str, stopped: &Stopped) -> Result<Compaction, Failure> {
     let table = format!("\"{schema}\".\"entries\"");
     let size = || async {
         let select = format!(
@@ -222,6 +223,9 @@ async fn vacuum(client: &Client, schema: &str) -> Result<Compaction, Failure> {
     }
     // One after the other: `VACUUM` takes a transaction of its own.
     client.batch_execute("RESET statement_timeout").await.map_err(Failure::Server)?;
+    if stopped.is_set() {
+        return Err(Failure::Refused(Error::cancelled()));
+    }
     client.batch_execute(&format!("VACUUM {table}")).await.map_err(Failure::Server)?;
     let (bytes_after, _) = size().await?;
     Ok(Compaction { bytes_before, bytes_after })

@@ -478,7 +478,8 @@ impl Backend for PostgresStore {
     /// Runs `VACUUM` on the table, which takes its owner; autovacuum does the same by itself.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         let schema = self.caller.pool.config().schema().to_owned();
-        let compact = self.caller.run(ctx, Read, |lease, _| inspect::compact(lease, schema));
+        let compact =
+            self.caller.run(ctx, Read, |lease, stopped| inspect::compact(lease, schema, stopped));
         compact.await.in_operation("compact")
     }
 }

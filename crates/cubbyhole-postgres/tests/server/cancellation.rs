@@ -33,14 +33,14 @@ async fn open(url: &str) -> PostgresStore {
 struct Told {
     /// The value that was there when the last call of certain outcome ended.
     certain: Option<String>,
-    /// Values of later calls of unknown outcome.
+    /// Values of calls of unknown outcome. Each stays possible: it may be applied as late as after
+    /// a later call was answered.
     possible: Vec<String>,
 }
 
 impl Told {
     fn applied(&mut self, value: Option<String>) {
         self.certain = value;
-        self.possible.clear();
     }
 
     fn failed(&mut self, error: &Error, value: String) {

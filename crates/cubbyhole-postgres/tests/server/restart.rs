@@ -286,14 +286,13 @@ async fn calls_to_a_paused_server_end_with_their_contexts_and_it_goes_on() {
             store.put(&context, &ns("acme"), "held", bytes(&number.to_string())).await
         });
     }
-    let all = async {
-        while let Some(call) = calls.join_next().await {
-            let error = call.unwrap().unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error:?}");
-        }
-    };
-    tokio::time::timeout(PATIENCE, all).await.unwrap();
+    let all = tokio::time::timeout(PATIENCE, calls.join_all()).await;
+    // A failed test has to be able to clean up.
     server.resume().unwrap();
+    for answer in all.unwrap() {
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error:?}");
+    }
     // What was sent before the pause ended may be applied, but no call waits for it.
     store.put(&ctx(), &ns("acme"), "other", bytes("new")).await.unwrap();
     until("the pool", async || store.connections().1 == 0).await;
