@@ -46,6 +46,11 @@ CREATE TABLE @schema@.entries (
     ),
     CONSTRAINT names_are_short CHECK (
         octet_length(namespace) <= 1024 AND octet_length(key) <= 1024
+    ),
+    -- Up to the end of the year 9999.
+    CONSTRAINT instants_can_be_read CHECK (
+        least(created_at, updated_at, expires_at) >= 0
+        AND greatest(created_at, updated_at, expires_at) <= 253402300799999
     )
 );
 
@@ -304,10 +309,12 @@ END $$;
 -- A batch. The operations stand in key order; `p_places` are their places in the caller's. A put
 -- has a version, a delete has none. Conditions: 0 none, 1 absent, 2 at the version expected.
 --
--- What exists is locked first, in key order; then the conditions are judged, then puts claim the
--- keys that were absent, and deletes come last, in one statement: a batch that meets another on
--- any key comes wholly before or wholly after it. Where something came in between that breaks
--- this, it fails as a serialization failure and is run again by the caller.
+-- Every key is locked first, in key order; then the conditions are judged, then puts and deletes
+-- are applied: a batch that meets another on any key comes wholly before or wholly after it. An
+-- absent key cannot be locked. A put claims it by its insert; where the batch has deletes, which
+-- may find nothing, all its absent keys are claimed by rows that have expired and are gone again
+-- at the end. Where something came in between that breaks this, the batch fails as a
+-- serialization failure and is run again by the caller.
 CREATE FUNCTION @schema@.write_batch(
     p_tenant text, p_namespace text, p_keys text[], p_places integer[], p_conditions integer[],
     p_expected uuid[], p_versions uuid[], p_ttls bigint[], p_instants bigint[], p_values bytea[],
@@ -322,9 +329,17 @@ DECLARE
     next_expiry bigint;
     lost bigint;
     claimed bigint;
+    nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
 BEGIN
     PERFORM set_config('cubbyhole.tenant', p_tenant, true);
     PERFORM @schema@.check_ttl(now, max(ttl)) FROM unnest(p_ttls) AS ttl;
+    IF array_position(p_versions, NULL) IS NOT NULL THEN
+        -- Rows that exist stay locked although the condition lets none be changed.
+        INSERT INTO @schema@.entries AS e
+                (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+            SELECT p_namespace, o.key, p_tenant, nobody, 0, 0, 0, '' FROM unnest(p_keys) AS o (key)
+            ON CONFLICT (namespace, key) DO UPDATE SET version = e.version WHERE false;
+    END IF;
     PERFORM 1 FROM unnest(p_keys) AS o (key) CROSS JOIN LATERAL (
         SELECT 1 FROM @schema@.entries d
         WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1 FOR UPDATE
@@ -361,6 +376,14 @@ BEGIN
                 WHEN 2 THEN e.version IS DISTINCT FROM o.expected OR e.expires_at <= now
                 ELSE false END
             ORDER BY o.place LIMIT 1;
+        DELETE FROM @schema@.entries e WHERE e.ctid = ANY (ARRAY(
+            SELECT l.place FROM unnest(p_keys) AS o (key)
+            CROSS JOIN LATERAL (
+                SELECT d.ctid AS place, d.version FROM @schema@.entries d
+                WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1
+            ) l
+            WHERE l.version = nobody
+        ));
         RETURN;
     END IF;
 
@@ -402,25 +425,13 @@ BEGIN
         END IF;
     END IF;
     IF array_position(p_versions, NULL) IS NOT NULL THEN
-        -- A key that must be absent and is not written cannot be claimed: it is looked at again.
-        PERFORM 1 FROM unnest(p_keys, p_conditions, p_versions) AS o (key, condition, version)
-            CROSS JOIN LATERAL (
-                SELECT d.expires_at FROM @schema@.entries d
-                WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1
-            ) e
-            WHERE o.version IS NULL AND o.condition = 1
-                AND (e.expires_at IS NULL OR e.expires_at > @schema@.clock());
-        IF FOUND THEN
-            RAISE EXCEPTION 'a key was written meanwhile' USING ERRCODE = 'serialization_failure';
-        END IF;
         DELETE FROM @schema@.entries e WHERE e.ctid = ANY (ARRAY(
-            SELECT l.place FROM unnest(p_keys, p_conditions, p_versions)
-                AS o (key, condition, version)
+            SELECT l.place FROM unnest(p_keys, p_versions) AS o (key, version)
             CROSS JOIN LATERAL (
                 SELECT d.ctid AS place FROM @schema@.entries d
                 WHERE d.namespace = p_namespace AND d.key = o.key LIMIT 1
             ) l
-            WHERE o.version IS NULL AND o.condition <> 1
+            WHERE o.version IS NULL
         ));
     END IF;
     -- The conditions must still hold now that everything is locked.

@@ -29,6 +29,8 @@ use crate::pool::{Control, Lease, Pool};
 const MOST_ATTEMPTS: u32 = 20;
 /// How long a connection whose caller has gone may take to come to its end before it is closed.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a statement may go on after a request to stop it before the next one.
+const CANCEL_PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes calls over the pool.
 #[derive(Debug, Clone)]
@@ -169,18 +171,24 @@ impl<T: Send + 'static> Drop for Running<T> {
 }
 
 /// Stops a statement whose caller has gone, and gives the connection back if it is sure to be
-/// quiet.
+/// quiet: every request to stop it has ended before the end of the statement is waited for. One
+/// that came too early for the statement is repeated.
 async fn stop<T>(work: Work<T>, control: Control) {
-    let mut ends = pin!(join(work, control.cancel()));
-    // By reference: what does not end is closed first, and its lease given back after that.
-    match tokio::time::timeout(CANCEL_PATIENCE, ends.as_mut()).await {
-        Ok(((lease, _), Ok(()))) => drop(lease),
-        // No request to stop it was sent, or it is not known whether one is still under way.
-        Ok(((lease, _), Err(_))) => {
-            control.close();
-            drop(lease);
+    let mut work = pin!(work);
+    let stopping = async {
+        loop {
+            if control.cancel().await.is_err() {
+                return None;
+            }
+            if let Ok((lease, _)) = tokio::time::timeout(CANCEL_PAUSE, work.as_mut()).await {
+                return Some(lease);
+            }
         }
-        Err(_) => control.close(),
+    };
+    match tokio::time::timeout(CANCEL_PATIENCE, stopping).await {
+        Ok(Some(lease)) => drop(lease),
+        // Closed first: the lease, within the work, is given back after that.
+        Ok(None) | Err(_) => control.close(),
     }
 }
 

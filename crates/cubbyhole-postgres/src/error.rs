@@ -23,9 +23,13 @@ pub(crate) fn from_call(error: tokio_postgres::Error, effect: Effect, schema: &s
         return unknown_if_written(lost, effect);
     };
     // The server ends a connection as it is shut down: whether it had committed cannot be told.
-    let ended = matches!(database.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    let ended = ended_connection(database);
     let told = from_database(database, Some(schema));
     if ended { unknown_if_written(told, effect) } else { told }
+}
+
+fn ended_connection(database: &DbError) -> bool {
+    matches!(database.parsed_severity(), Some(Severity::Fatal | Severity::Panic))
 }
 
 fn unknown_if_written(error: Error, effect: Effect) -> Error {
@@ -229,14 +233,10 @@ pub(crate) fn statements_are_stale(error: &tokio_postgres::Error) -> bool {
 
 /// Whether the connection leads to a server, or a state of it, that another may not have.
 pub(crate) fn spoils_connection(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        None => true,
-        Some(code) => {
-            let code = code.code();
-            ["25006", "26000", "42P05", "08"].iter().any(|prefix| code.starts_with(prefix))
-                || (code.starts_with("57") && code != "57014")
-        }
-    }
+    let Some(database) = error.as_db_error() else { return true };
+    let code = database.code().code();
+    ended_connection(database)
+        || ["25006", "25P02", "26000", "42P05", "08"].iter().any(|prefix| code.starts_with(prefix))
 }
 
 #[cfg(test)]

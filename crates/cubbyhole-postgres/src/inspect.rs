@@ -195,8 +195,12 @@ pub(crate) async fn compact(
     schema: String,
     stopped: Stopped,
 ) -> (Lease, Result<Compaction, Failure>) {
-    let compacted = vacuum(&lease.connection.client, &schema, &stopped).await;
-    // The connection's own limit is not set any more.
+    let client = &lease.connection.client;
+    // Without the limit of an earlier call; the next call sets its own.
+    if let Err(error) = client.batch_execute("RESET statement_timeout").await {
+        return (lease, Err(Failure::Server(error)));
+    }
+    let compacted = vacuum(client, &schema, &stopped).await;
     lease.connection.time_limit = None;
     (lease, compacted)
 }
@@ -221,8 +225,6 @@ async fn vacuum(client: &Client, schema: &str, stopped: &Stopped) -> Result<Comp
              run `VACUUM {schema}.entries` as the owner"
         ))));
     }
-    // One after the other: `VACUUM` takes a transaction of its own.
-    client.batch_execute("RESET statement_timeout").await.map_err(Failure::Server)?;
     if stopped.is_set() {
         return Err(Failure::Refused(Error::cancelled()));
     }

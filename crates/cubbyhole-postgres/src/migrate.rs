@@ -85,7 +85,8 @@ async fn run(client: &Client, schema: &str) -> Result<Vec<String>> {
     let failed = |error| error::from_call(error, Effect::Write, schema);
     inspect::inspect(client, schema).await?.check_server()?;
     // What others did while this waits for the lock must be seen.
-    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL client_min_messages = warning; SET LOCAL lock_timeout = 0";
+    let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL client_min_messages = warning; \
+                 SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
     client.batch_execute(begin).await.map_err(failed)?;
     let lock = "SELECT pg_advisory_xact_lock($1, hashtext($2))";
     client
@@ -103,7 +104,7 @@ async fn run(client: &Client, schema: &str) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     client.batch_execute(&preparation(schema)).await.map_err(failed)?;
-    let borrowed = borrow_owners(client, schema, found.superuser).await?;
+    let borrowed = borrow_owners(client, schema, &found).await?;
     let mut done = Vec::new();
     for (place, migration) in
         MIGRATIONS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0))
@@ -158,17 +159,25 @@ fn preparation(schema: &str) -> String {
 
 /// Makes the migrating role a member of the roles that it gives functions to, which it must be
 /// for that unless it is a superuser. Returns those that it was made a member of.
-async fn borrow_owners(client: &Client, schema: &str, superuser: bool) -> Result<Vec<String>> {
+async fn borrow_owners(
+    client: &Client,
+    schema: &str,
+    found: &inspect::Inspection,
+) -> Result<Vec<String>> {
     let mut borrowed = Vec::new();
-    if superuser {
+    if found.superuser {
         return Ok(borrowed);
     }
     let failed = |error| error::from_call(error, Effect::Write, schema);
     for owner in OWNERS {
         let role = format!("{schema}_{owner}");
-        let is_member = "SELECT pg_has_role($1, 'USAGE')";
-        let found = client.query_typed(is_member, &[(&role, Type::TEXT)]).await.map_err(failed)?;
-        if !rows::scalar::<bool>(&found)? {
+        // Since version 16 being a member does not mean that one may give to the role.
+        let is_member = match found.server {
+            160_000.. => "SELECT pg_has_role($1, 'SET')",
+            _ => "SELECT pg_has_role($1, 'MEMBER')",
+        };
+        let answer = client.query_typed(is_member, &[(&role, Type::TEXT)]).await.map_err(failed)?;
+        if !rows::scalar::<bool>(&answer)? {
             let grant = format!("GRANT \"{role}\" TO CURRENT_USER");
             client.batch_execute(&grant).await.map_err(failed)?;
             borrowed.push(role);

@@ -431,7 +431,8 @@ impl EntryStore<Bytes> for PostgresStore {
             ctx.check()?;
             check_key(key)?;
             let rows = self.caller.call(ctx, Write, Function::Take, location(ns, key)).await?;
-            rows::optional_entry(&rows)
+            // It is gone, whatever it was.
+            rows::optional_entry(&rows).map_err(Error::with_unknown_outcome)
         };
         take.await.in_operation("take")
     }

@@ -352,10 +352,6 @@ async fn the_functions_give_nothing_of_another_tenant() {
             WHERE written OR current IS NOT NULL",
         "SELECT * FROM @.delete_if('a', 'b:x', 'k', '?') WHERE held OR current IS NOT NULL",
         "SELECT * FROM @.delete_if('a', 'b:x', 'k', NULL) WHERE NOT held OR current IS NOT NULL",
-        "SELECT * FROM @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}', '{null}',
-            '{null}', '{null}', '{null}') WHERE failed IS NOT NULL",
-        "SELECT * FROM @.write_batch('a', 'b:x', '{k}', '{0}', '{2}', '{?}', '{null}',
-            '{null}', '{null}', '{null}') WHERE failed IS NULL OR current IS NOT NULL",
         "SELECT 1 WHERE @.lock_entry('b:x', 'k') IS NOT NULL",
     ] {
         let sql = nothing.replace('?', &version);
@@ -367,9 +363,13 @@ async fn the_functions_give_nothing_of_another_tenant() {
         "SELECT @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL)",
         "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}',
             ARRAY[gen_random_uuid()], '{null}', '{null}', ARRAY[''::bytea])",
+        "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}', '{null}',
+            '{null}', '{null}', '{null}')",
+        "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{2}', '{?}', '{null}',
+            '{null}', '{null}', '{null}')",
         "SELECT @.put('a', 'b:new', 'k', '', gen_random_uuid(), NULL, NULL)",
     ] {
-        t.is_kept_out(refused).await;
+        t.is_kept_out(&refused.replace('?', &version)).await;
     }
     assert_eq!(t.all().await, before);
 }

@@ -489,3 +489,33 @@ async fn a_key_that_must_be_absent_is_absent_when_the_batch_is_applied() {
         assert_eq!(rows(&admin, &sql).await, 2);
     }
 }
+
+/// A key that is absent cannot be locked, and must still not be written behind a batch's back.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_batches_that_each_want_the_others_key_gone_one_finds_it() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let store = schema.open().await;
+    let name = ns("a");
+    let absent = Condition::IfAbsent;
+    for round in 0..150 {
+        store.write(&ctx, &name, Batch::new().delete("1").delete("2")).await.unwrap();
+        // A move there and a move back: one of the keys is left, whichever comes last.
+        let there = Batch::new().delete("1").put("2", bytes("v"));
+        let back = Batch::new().delete("2").put("1", bytes("v"));
+        let (first, second) =
+            join(store.write(&ctx, &name, there), store.write(&ctx, &name, back)).await;
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+        assert_eq!(store.list(&ctx, &name, None).await.unwrap().len(), 1, "{round}");
+
+        store.write(&ctx, &name, Batch::new().delete("1").delete("2")).await.unwrap();
+        let one = Batch::new().delete_if("1", absent).put("2", bytes("v"));
+        let other = Batch::new().delete_if("2", absent).put("1", bytes("v"));
+        let (first, second) =
+            join(store.write(&ctx, &name, one), store.write(&ctx, &name, other)).await;
+        assert!(first.is_ok() != second.is_ok(), "{round}: {first:?} {second:?}");
+        assert_eq!(store.list(&ctx, &name, None).await.unwrap().len(), 1, "{round}");
+    }
+    // Nothing is left of what claimed the absent keys.
+    let left = format!("SELECT FROM {}.entries WHERE expires_at = 0", schema.name);
+    assert_eq!(rows(&schema.admin().await, &left).await, 0);
+}
