@@ -1,5 +1,14 @@
 //! The benchmarks of Cubbyhole: `cargo xtask bench`.
 
+#![expect(
+    clippy::disallowed_macros,
+    reason = "a tool for the terminal: there is no caller to hand its output to"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "time is what is measured, and the network that is far away keeps others waiting"
+)]
+
 mod contestant;
 mod data;
 mod harness;

@@ -17,6 +17,7 @@ pub struct Report {
     puts: Vec<Puts>,
     opens: Vec<Open>,
     comparisons: Vec<Comparison>,
+    timings: Vec<Timing>,
 }
 
 #[derive(Serialize)]
@@ -82,6 +83,14 @@ pub struct Comparison {
     pub faster: Samples,
 }
 
+/// What only the store does; times in nanoseconds per operation.
+#[derive(Serialize)]
+pub struct Timing {
+    pub store: &'static str,
+    pub operation: String,
+    pub time: Samples,
+}
+
 impl Report {
     pub fn new(settings: Settings) -> Self {
         let machine = Machine::this();
@@ -91,8 +100,8 @@ impl Report {
             "{} rounds in turns; medians, ± half the distance of the quartiles\n",
             settings.rounds
         );
-        let (loads, reads, puts, opens, comparisons) = Default::default();
-        Self { machine, settings, loads, reads, puts, opens, comparisons }
+        let (loads, reads, puts, opens, comparisons, timings) = Default::default();
+        Self { machine, settings, loads, reads, puts, opens, comparisons, timings }
     }
 
     pub fn load(&mut self, load: Load) {
@@ -119,15 +128,37 @@ impl Report {
         self.reads.extend(reads);
     }
 
-    pub fn compare(&mut self, rows: Vec<Comparison>) {
+    /// Shown as operations per second of all callers together.
+    pub fn rates(&mut self, rows: Vec<Comparison>) {
+        self.compare("per second", rows, per_second);
+    }
+
+    /// Shown as the time of one operation.
+    pub fn times(&mut self, rows: Vec<Comparison>) {
+        self.compare("time", rows, nanoseconds);
+    }
+
+    fn compare(&mut self, what: &str, rows: Vec<Comparison>, unit: fn(f64) -> String) {
         let Some(Comparison { store, peer, .. }) = rows.first() else { return };
-        println!("\n{store:<42} {:>18} {peer:>26} {:>14}", "ours", "ratio");
+        let title = format!("{store}, {what}");
+        println!("\n{title:<36} {:>18} {peer:>30} {:>14}", "ours", "ratio");
         for Comparison { operation, ours, theirs, faster, .. } in &rows {
-            let [ours, theirs] = [ours, theirs].map(|samples| with_spread(samples, nanoseconds));
+            let [ours, theirs] = [ours, theirs].map(|samples| with_spread(samples, unit));
             let faster = with_spread(faster, |ratio| format!("{ratio:.2}"));
-            println!("{operation:<42} {ours:>18} {theirs:>26} {faster:>14}");
+            println!("{operation:<36} {ours:>18} {theirs:>30} {faster:>14}");
         }
         self.comparisons.extend(rows);
+    }
+
+    pub fn watch(&mut self, rows: Vec<Timing>) {
+        let Some(Timing { store, .. }) = rows.first() else { return };
+        let title = format!("{store}, 1 caller");
+        println!("\n{title:<48} {:>18} {:>18}", "time", "per second");
+        for Timing { operation, time, .. } in &rows {
+            let times = with_spread(time, nanoseconds);
+            println!("{operation:<48} {times:>18} {:>18}", per_second(time.median));
+        }
+        self.timings.extend(rows);
     }
 
     pub fn puts(&mut self, puts: Vec<Puts>) {
@@ -169,6 +200,12 @@ impl Report {
 
 fn with_spread(samples: &Samples, unit: impl Fn(f64) -> String) -> String {
     format!("{} ± {:.0} %", unit(samples.median), samples.spread() * 100.0)
+}
+
+/// Of something that takes so many nanoseconds.
+fn per_second(time: f64) -> String {
+    let rate = 1e9 / time;
+    if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
 }
 
 fn nanoseconds(time: f64) -> String {

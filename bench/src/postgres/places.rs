@@ -4,6 +4,7 @@ use cubbyhole::Namespace;
 
 use crate::Result;
 
+pub const TENANT: &str = "acme";
 pub const ENTRIES: usize = 1_000_000;
 pub const PER_NAMESPACE: usize = 100;
 pub const NAMESPACES: usize = ENTRIES / PER_NAMESPACE;
@@ -12,7 +13,7 @@ pub const PER_GROUP: usize = 10;
 /// The name of the namespace of entry `i`, in SQL. The peer writes names in the same way.
 pub fn sql() -> String {
     let in_group = PER_GROUP * PER_NAMESPACE;
-    format!("'acme:g' || i / {in_group} || ':n' || i / {PER_NAMESPACE} % {PER_GROUP}")
+    format!("'{TENANT}:g' || i / {in_group} || ':n' || i / {PER_NAMESPACE} % {PER_GROUP}")
 }
 
 /// Where one entry is.
@@ -20,8 +21,13 @@ pub fn sql() -> String {
 pub struct Place(usize);
 
 impl Place {
-    pub fn anywhere() -> Self {
-        Self(fastrand::usize(0..ENTRIES))
+    pub fn anywhere(random: &mut fastrand::Rng) -> Self {
+        Self(random.usize(0..ENTRIES))
+    }
+
+    /// As it is stored.
+    pub fn rendered(self) -> String {
+        format!("{TENANT}:{}:{}", self.group(), self.name())
     }
 
     fn group(self) -> String {
@@ -37,11 +43,11 @@ impl Place {
     }
 
     pub fn namespace(self) -> Result<Namespace> {
-        Ok(Namespace::from_parts("acme", [self.group(), self.name()])?)
+        Ok(Namespace::from_parts(TENANT, [self.group(), self.name()])?)
     }
 
     pub fn peer_namespace(self) -> entelix_memory::Namespace {
-        let tenant = entelix_core::TenantId::new("acme");
+        let tenant = entelix_core::TenantId::new(TENANT);
         entelix_memory::Namespace::new(tenant).with_scope(self.group()).with_scope(self.name())
     }
 }
@@ -55,6 +61,7 @@ mod tests {
         let place = Place(77_543);
         assert_eq!(place.namespace().unwrap().as_str(), "acme:g77:n5");
         assert_eq!(place.peer_namespace().render(), "acme:g77:n5");
+        assert_eq!(place.rendered(), "acme:g77:n5");
         assert_eq!(place.key(), "k43");
     }
 }
