@@ -14,6 +14,7 @@ mod support;
 mod application;
 mod by_hand;
 
+mod batches;
 mod cancel_requests;
 mod cancellation;
 mod cancelled_load;

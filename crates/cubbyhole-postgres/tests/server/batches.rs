@@ -1,0 +1,224 @@
+//! Batches and conditional writes that meet on the same keys.
+
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Condition, EntryStore, ErrorKind, Expiry, GetOptions, PutOptions, Store,
+};
+use cubbyhole_postgres::PostgresStore;
+use futures_util::future::join;
+
+use crate::by_hand::{bytes, ctx, ns, rows};
+use crate::support::Schema;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_over_the_same_keys_in_any_order_all_succeed_and_do_not_mix() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let store = schema.open().await;
+    let name = ns("a");
+    let writer = |writer: usize| {
+        let (store, name, ctx) = (store.clone(), name.clone(), ctx.clone());
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let value = format!("{writer} {round}");
+                let mut keys: Vec<usize> = (0..8).collect();
+                keys.rotate_left(writer);
+                if writer % 2 == 1 {
+                    keys.reverse();
+                }
+                let mut batch = Batch::new();
+                for key in keys {
+                    batch = batch.put(key.to_string(), bytes(&value));
+                }
+                store.write(&ctx, &name, batch).await.unwrap();
+                // A batch that begins with nothing there is another case.
+                if round % 5 == writer {
+                    let all = (0..8).fold(Batch::new(), |batch, key| batch.delete(key.to_string()));
+                    store.write(&ctx, &name, all).await.unwrap();
+                }
+            }
+        })
+    };
+    let watcher = {
+        let (store, name, ctx) = (store.clone(), name.clone(), ctx.clone());
+        tokio::spawn(async move {
+            let keys = ["0", "1", "2", "3", "4", "5", "6", "7"];
+            for _ in 0..100 {
+                let found = store.get_many(&ctx, &name, &keys).await.unwrap();
+                let values: Vec<_> = found
+                    .into_iter()
+                    .map(|entry| entry.unwrap().map(|entry| entry.value))
+                    .collect();
+                assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+            }
+        })
+    };
+    for task in (0..6).map(writer).chain([watcher]).collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_a_deadlock_undid_is_run_again_and_succeeds() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    // The application's statement is the one that the server ends, and soon.
+    let name = &schema.name;
+    schema.execute(&format!("ALTER ROLE {name}_login SET deadlock_timeout = '50ms'")).await;
+    let store = schema.open().await;
+    let (holder, admin) = (schema.admin().await, schema.admin().await);
+    let old = Batch::new().put("j", bytes("old")).put("k", bytes("old"));
+    store.write(&ctx, &ns("a"), old).await.unwrap();
+    let hold = |key: &str| format!("SELECT FROM {name}.entries WHERE key = '{key}' FOR UPDATE");
+    let begin = format!("SET deadlock_timeout = '10min'; BEGIN; {}", hold("k"));
+    holder.batch_execute(&begin).await.unwrap();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        let batch = Batch::new().put("j", bytes("new")).put("k", bytes("new"));
+        async move { store.write(&ctx, &ns("a"), batch).await }
+    });
+    schema.until_waiting(&admin, 1).await;
+    // The row is to be had only because the batch was undone.
+    holder.batch_execute(&hold("j")).await.unwrap();
+    assert!(!waiting.is_finished());
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().len(), 2);
+    let ctx = crate::by_hand::ctx();
+    for key in ["j", "k"] {
+        assert_eq!(store.get(&ctx, &ns("a"), key).await.unwrap(), Some(bytes("new")));
+    }
+}
+
+/// Adds one to a counter until it was its turn.
+async fn increment(store: &PostgresStore, key: &str) {
+    let (ctx, name) = (ctx(), ns("a"));
+    loop {
+        let entry = store.get_entry(&ctx, &name, key, GetOptions::new()).await.unwrap();
+        let (count, condition) = match entry {
+            Some(entry) => {
+                let count: u32 = std::str::from_utf8(&entry.value).unwrap().parse().unwrap();
+                (count, Condition::IfVersion(entry.meta.version))
+            }
+            None => (0, Condition::IfAbsent),
+        };
+        let value = bytes(&(count + 1).to_string());
+        match store.put_entry(&ctx, &name, key, value, PutOptions::new(), condition).await {
+            Ok(_) => return,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditional_writes_hold_at_whatever_isolation_level_the_role_has() {
+    for level in ["read committed", "repeatable read", "serializable"] {
+        let (schema, ctx) = (Schema::new().await, ctx());
+        let name = &schema.name;
+        let sql = format!("ALTER ROLE {name}_login SET default_transaction_isolation = '{level}'");
+        schema.execute(&sql).await;
+        let store = schema.open().await;
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let (store, ctx) = (store.clone(), ctx.clone());
+                tokio::spawn(async move {
+                    for round in 0..15 {
+                        increment(&store, "count").await;
+                        let minute = Expiry::After(Duration::from_secs(60));
+                        store.touch(&ctx, &ns("a"), "count", minute).await.unwrap();
+                        let batch = Batch::new().put("j", bytes("x")).delete("k");
+                        store.write(&ctx, &ns("a"), batch).await.unwrap();
+                        store.put(&ctx, &ns("a"), "k", bytes(&round.to_string())).await.unwrap();
+                        store.evict_expired(&ctx).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let count = store.get(&ctx, &ns("a"), "count").await.unwrap();
+        assert_eq!(count, Some(bytes("60")), "{level}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_meet_leave_what_one_after_the_other_leaves() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let store = schema.open().await;
+    let name = ns("a");
+    for round in 0..150 {
+        let clear = Batch::new().delete("1").delete("3");
+        store.write(&ctx, &name, clear).await.unwrap();
+        let one = Batch::new().delete("1").put("3", bytes("one"));
+        let other = Batch::new().put("1", bytes("other")).put("3", bytes("other"));
+        let (first, second) =
+            join(store.write(&ctx, &name, one), store.write(&ctx, &name, other)).await;
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+        let found = store.get_many(&ctx, &name, &["1", "3"]).await.unwrap();
+        let found: Vec<_> =
+            found.into_iter().map(|entry| entry.unwrap().map(|entry| entry.value)).collect();
+        let (one, other) = (Some(bytes("one")), Some(bytes("other")));
+        assert!(found == [None, one] || found == [other.clone(), other], "{round}: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_must_be_absent_is_absent_when_the_batch_is_applied() {
+    let ctx = ctx();
+    let absent = Condition::IfAbsent;
+    for batch in [
+        Batch::new().put("3", bytes("new")).delete_if("1", absent),
+        Batch::new().put("3", bytes("new")).put_with("1", bytes("new"), PutOptions::new(), absent),
+    ] {
+        let schema = Schema::new().await;
+        let store = schema.open().await;
+        let (other, admin) = (schema.admin().await, schema.admin().await);
+        // Another batch is about to write both keys.
+        let both = [schema.row("a", "1", None), schema.row("a", "3", None)].concat();
+        other.batch_execute(&format!("BEGIN; {both}")).await.unwrap();
+        let what = format!("{:?}", batch.operations()[1]);
+        let waiting = tokio::spawn({
+            let (store, ctx) = (store.clone(), ctx.clone());
+            async move { store.write(&ctx, &ns("a"), batch).await }
+        });
+        schema.until_waiting(&admin, 1).await;
+        other.batch_execute("COMMIT").await.unwrap();
+        let answer = waiting.await.unwrap();
+        // Before the other it would have been overwritten, after it the condition fails.
+        let value = store.get(&ctx, &ns("a"), "3").await.unwrap();
+        assert_eq!(value, Some(bytes("by hand")), "{what}: {answer:?}");
+        let error = answer.unwrap_err();
+        assert_eq!((error.kind(), error.batch_index()), (ErrorKind::Conflict, Some(1)), "{what}");
+        let sql = format!("SELECT FROM {}.entries", schema.name);
+        assert_eq!(rows(&admin, &sql).await, 2);
+    }
+}
+
+/// A key that is absent cannot be locked, and must still not be written behind a batch's back.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_batches_that_each_want_the_others_key_gone_one_finds_it() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let store = schema.open().await;
+    let name = ns("a");
+    let absent = Condition::IfAbsent;
+    for round in 0..150 {
+        store.write(&ctx, &name, Batch::new().delete("1").delete("2")).await.unwrap();
+        // A move there and a move back: one of the keys is left, whichever comes last.
+        let there = Batch::new().delete("1").put("2", bytes("v"));
+        let back = Batch::new().delete("2").put("1", bytes("v"));
+        let (first, second) =
+            join(store.write(&ctx, &name, there), store.write(&ctx, &name, back)).await;
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+        assert_eq!(store.list(&ctx, &name, None).await.unwrap().len(), 1, "{round}");
+
+        store.write(&ctx, &name, Batch::new().delete("1").delete("2")).await.unwrap();
+        let one = Batch::new().delete_if("1", absent).put("2", bytes("v"));
+        let other = Batch::new().delete_if("2", absent).put("1", bytes("v"));
+        let (first, second) =
+            join(store.write(&ctx, &name, one), store.write(&ctx, &name, other)).await;
+        assert!(first.is_ok() != second.is_ok(), "{round}: {first:?} {second:?}");
+        assert_eq!(store.list(&ctx, &name, None).await.unwrap().len(), 1, "{round}");
+    }
+    // Nothing is left of what claimed the absent keys.
+    let left = format!("SELECT FROM {}.entries WHERE expires_at = 0", schema.name);
+    assert_eq!(rows(&schema.admin().await, &left).await, 0);
+}
