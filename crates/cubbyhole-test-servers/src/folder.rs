@@ -44,12 +44,23 @@ impl Folder {
     }
 
     /// Writes a file that only the owner may read.
-    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, String> {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf, String> {
         let path = self.path.join(name);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        let written = options.open(&path).and_then(|mut file| file.write_all(content.as_ref()));
         written
+            .and_then(|()| self.give(&path))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Makes a folder in this one, of the same owner.
+    pub(crate) fn create_folder(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.path.join(name);
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
             .and_then(|()| self.give(&path))
             .map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)

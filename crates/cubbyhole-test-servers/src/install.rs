@@ -9,11 +9,17 @@ use crate::process::output;
 
 /// Where `program` is on `PATH`, with links followed: what belongs to it is beside its file.
 pub(crate) fn on_path(program: &str) -> Vec<PathBuf> {
+    let links = links_on_path(program);
+    links.into_iter().filter_map(|file| file.canonicalize().ok()).collect()
+}
+
+/// Where `program` is on `PATH`, by the names that are there: some programs are several, and
+/// do what the name says by which they are called.
+pub(crate) fn links_on_path(program: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .map(|folder| folder.join(program))
-        .filter(|file| file.is_file())
-        .filter_map(|file| file.canonicalize().ok())
+        .filter(|file| file.is_absolute() && file.is_file())
         .collect()
 }
 
@@ -27,6 +33,9 @@ pub(crate) fn with_apt_get(package: &str) -> Result<bool, String> {
         let mut command = Command::new("apt-get");
         // Another test program may be installing the same at this moment.
         command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
+        // The packages start a server of the system's, which nobody asked for. In the runlevel
+        // of a single user they do not; under systemd, which has none, that server does start.
+        command.env("RUNLEVEL", "1");
         output(command.env("DEBIAN_FRONTEND", "noninteractive"))
     };
     // An update that fails may leave lists that are good enough; if not, installing says so.

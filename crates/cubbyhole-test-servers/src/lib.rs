@@ -11,17 +11,20 @@
 //! ```
 //!
 //! What every server needs is in a file of its own here: `folder.rs` (where its data is and who
-//! owns it), `watcher.rs` (what ends it), `process.rs` (who runs, and signals), `wait.rs`,
-//! `install.rs`. A server is a file that puts these together.
+//! owns it), `watcher.rs` (what ends it), `process.rs` (who runs, and signals), `port.rs`,
+//! `wait.rs`, `install.rs`. A server is a file that puts these together.
 //!
 //! Only for Unix: elsewhere the crate is empty, and tests need a server of the developer's.
 #![cfg(unix)]
 
 mod folder;
 mod install;
+mod port;
 mod postgres;
 mod process;
+mod redis;
 mod wait;
 mod watcher;
 
 pub use postgres::PostgresServer;
+pub use redis::{RedisCluster, RedisServer};

@@ -6,13 +6,13 @@ mod programs;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::folder::{Folder, random_word};
-use crate::process::{Process, children, last_lines, output, signal};
+use crate::port;
+use crate::process::{children, last_lines, none_runs, output, signal};
 use crate::wait;
 use crate::watcher::{Watcher, without_settings};
 
@@ -25,9 +25,6 @@ const OBSTACLE_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long the processes of a killed server may take to notice, which needs them to be idle.
 const ORPHANS_LIMIT: Duration = Duration::from_secs(5);
-
-/// Another program may take the free port before the server does.
-const PORT_ATTEMPTS: usize = 5;
 
 /// PostgreSQL's server and its tools take settings from variables that begin so.
 const VARIABLES: &str = "PG";
@@ -67,7 +64,7 @@ impl PostgresServer {
     /// What to install, or the end of the server's log; a setting that the server does not know is
     /// in that.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Self, String> {
-        Self::start_on(settings, free_port)
+        Self::start_on(settings, port::free)
     }
 
     fn start_on(
@@ -85,7 +82,7 @@ impl PostgresServer {
         loop {
             server.use_port(next_port()?);
             match server.launch() {
-                Err(log) if is_port_taken(&log) && attempt < PORT_ATTEMPTS => attempt += 1,
+                Err(log) if is_port_taken(&log) && attempt < port::ATTEMPTS => attempt += 1,
                 result => return result.map(|()| server),
             }
         }
@@ -293,23 +290,6 @@ impl fmt::Debug for PostgresServer {
     }
 }
 
-fn none_runs(processes: &[Process]) -> Result<bool, String> {
-    for process in processes {
-        if process.is_running()? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16, String> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|error| format!("no free port on 127.0.0.1: {error}"))
-}
-
 fn is_port_taken(log: &str) -> bool {
     log.contains("could not bind")
 }
@@ -324,10 +304,12 @@ fn is_passing(log: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
+    use std::net::{Ipv4Addr, TcpListener};
     use std::process::{Child, Stdio};
     use std::sync::mpsc;
 
     use super::*;
+    use crate::process::Process;
 
     #[test]
     fn a_taken_port_is_exchanged_at_first_and_waited_for_later() {
@@ -335,7 +317,7 @@ mod tests {
         let taken_port = taken.local_addr().unwrap().port();
         let mut ports = [taken_port].into_iter();
         let mut server =
-            PostgresServer::start_on(&[], || ports.next().map_or_else(free_port, Ok)).unwrap();
+            PostgresServer::start_on(&[], || ports.next().map_or_else(port::free, Ok)).unwrap();
         let port = server.port();
         assert_ne!(port, taken_port);
 

@@ -42,6 +42,16 @@ pub(crate) fn children(parent: u32) -> Result<Vec<Process>, String> {
     Ok(all)
 }
 
+/// Whether all of `processes` have ended.
+pub(crate) fn none_runs(processes: &[Process]) -> Result<bool, String> {
+    for process in processes {
+        if process.is_running()? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Sends `signal`, named without its `SIG`, to those of `processes` that still run.
 ///
 /// The `kill` of the shell does it: std has none, and the program is missing on small systems.

@@ -2,44 +2,22 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod support;
+
 use std::env;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use cubbyhole_test_servers::PostgresServer;
-
-/// Asks for a minute at most.
-#[expect(clippy::disallowed_methods, reason = "processes end when they do; nothing wakes us")]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let mut attempts = 600;
-    while !holds() {
-        assert!(attempts > 0, "not within a minute: {what}");
-        attempts -= 1;
-        thread::sleep(Duration::from_millis(100));
-    }
-}
+use support::{ROLE, connects, eventually, is_empty, is_named_by_a_process, kill, owner, place};
 
 fn pid(server: &PostgresServer) -> String {
     let path = server.socket_folder().join("data/postmaster.pid");
     fs::read_to_string(path).unwrap().lines().next().unwrap().to_owned()
-}
-
-/// `kill` of the shell: a `signal` of 0 asks whether there is such a process.
-fn kill(signal: &str, pid: &str) -> bool {
-    let mut command = Command::new("sh");
-    command.args(["-c", "kill -s \"$1\" -- \"$2\"", "sh", signal, pid]).stderr(Stdio::null());
-    command.status().unwrap().success()
-}
-
-fn connects(port: u16) -> bool {
-    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 #[test]
@@ -174,32 +152,6 @@ fn segment_exists(id: &str) -> bool {
     text.lines().any(|line| line.split_whitespace().nth(1) == Some(id))
 }
 
-/// Where the process that is to be killed is told what to be.
-const ROLE: &str = "CUBBYHOLE_TEST_SERVERS_OWNER";
-
-/// This test program again, as one that starts a server and waits to be killed; its temporary
-/// folder is `place`, its process group its own.
-fn owner(test: &str, place: &Path) -> Child {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args([test, "--exact"]).env(ROLE, "1").env("TMPDIR", place);
-    // A setting of the developer's that would be in the way.
-    command.env("PGOPTIONS", "--no-such-setting=1");
-    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    command.spawn().unwrap()
-}
-
-fn place(name: &str) -> PathBuf {
-    let path = env::temp_dir().join(format!("cubbyhole-{name}-{}", std::process::id()));
-    DirBuilder::new().create(&path).unwrap();
-    // The server may run as another user.
-    fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
-    path
-}
-
-fn is_empty(folder: &Path) -> bool {
-    fs::read_dir(folder).unwrap().next().is_none()
-}
-
 #[test]
 fn a_server_ends_with_its_owner_however_that_ends() {
     const TEST: &str = "a_server_ends_with_its_owner_however_that_ends";
@@ -256,10 +208,4 @@ fn an_owner_that_is_killed_while_it_starts_a_server_leaves_nothing() {
         assert!(is_empty(&place), "it came again");
         fs::remove_dir(&place).unwrap();
     }
-}
-
-/// Whether `path` is in the command line of a process.
-fn is_named_by_a_process(path: &Path) -> bool {
-    let output = Command::new("ps").args(["-A", "-o", "args="]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).contains(path.to_str().unwrap())
 }

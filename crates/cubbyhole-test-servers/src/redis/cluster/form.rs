@@ -1,0 +1,107 @@
+//! Making a cluster of nodes that run. With the commands themselves: `redis-cli --cluster create`
+//! asks questions, waits a second at a time, and does not know a clock that stands still.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::{MASTERS, RedisCluster, SLOTS};
+use crate::redis::client::Client;
+use crate::redis::clock::Clock;
+use crate::redis::{LIMIT, Plan, RedisServer, Time};
+use crate::wait;
+
+/// How far a clock is moved each time that the nodes are asked. They wait for some seconds, by
+/// their clock, until they trust a cluster that they were not in before.
+const STEP: Duration = Duration::from_secs(1);
+
+/// Starts `count` nodes that do not know each other, all at once; with one clock or the system's.
+pub(super) fn start_nodes(
+    count: usize,
+    lines: &[&str],
+    with_clock: bool,
+) -> Result<Vec<RedisServer>, String> {
+    let start = |time| RedisServer::start_as(Plan { lines, time, is_node: true });
+    let mut nodes = Vec::with_capacity(count);
+    let mut clock: Option<Arc<Clock>> = None;
+    if with_clock {
+        // The others need its clock.
+        let first = start(Time::Own)?;
+        clock = first.clock.clone();
+        nodes.push(first);
+    }
+    let time = || clock.clone().map_or(Time::System, Time::Shared);
+    thread::scope(|scope| {
+        let starts: Vec<_> = (nodes.len()..count)
+            .map(|_| {
+                let time = time();
+                scope.spawn(move || start(time))
+            })
+            .collect();
+        for start in starts {
+            nodes.push(start.join().map_err(|_| "the start of a node panicked")??);
+        }
+        Ok::<_, String>(())
+    })?;
+    Ok(nodes)
+}
+
+/// Gives the first three nodes all slots, and each of the others one of these for its master.
+pub(super) fn form(cluster: &RedisCluster) -> Result<(), String> {
+    for (index, node) in cluster.nodes.iter().enumerate() {
+        let mut client = Client::connect(node.port)?;
+        // Before any two meet: a node that knows another takes no epoch, and without epochs they
+        // would have to find out whose slots are the newest.
+        client.call(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])?;
+        if index < MASTERS {
+            let bound = |index: usize| index * usize::from(SLOTS) / MASTERS;
+            let (first, last) = (bound(index).to_string(), (bound(index + 1) - 1).to_string());
+            client.call(&["CLUSTER", "ADDSLOTSRANGE", &first, &last])?;
+        }
+    }
+    for index in 0..cluster.nodes.len() {
+        // Each pair once; waiting for gossip takes longer.
+        introduce(cluster, index, index + 1..cluster.nodes.len())?;
+    }
+    until(cluster, || {
+        (0..cluster.nodes.len()).try_for_each(|index| cluster.check_terms(index).map(drop))
+    })?;
+    // A node that is met learns nothing about the slots of the other, which it does not know yet.
+    // It would the next time that it is asked for a sign of life, and that is rarely.
+    for index in 0..cluster.nodes.len() {
+        introduce(cluster, index, 0..cluster.nodes.len())?;
+    }
+    for index in MASTERS..cluster.nodes.len() {
+        let master = &cluster.ids[index % MASTERS];
+        cluster.nodes[index].call(&["CLUSTER", "REPLICATE", master])?;
+    }
+    until(cluster, || cluster.check())
+}
+
+/// Has a node greet `others`, itself excepted.
+fn introduce(cluster: &RedisCluster, index: usize, others: Range<usize>) -> Result<(), String> {
+    let mut client = Client::connect(cluster.nodes[index].port)?;
+    for other in others.filter(|other| *other != index) {
+        let other = &cluster.nodes[other];
+        let (port, bus_port) = (other.port.to_string(), other.bus_port.to_string());
+        client.call(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus_port])?;
+    }
+    Ok(())
+}
+
+/// Waits for `check`, with a clock that moves meanwhile.
+fn until(
+    cluster: &RedisCluster,
+    mut check: impl FnMut() -> Result<(), String>,
+) -> Result<(), String> {
+    let mut result = Ok(());
+    wait::until(LIMIT, || {
+        if let Some(clock) = &cluster.clock {
+            clock.advance(STEP)?;
+        }
+        result = check();
+        Ok(result.is_ok())
+    })?;
+    result.map_err(|error| format!("the cluster did not form: {error}"))
+}

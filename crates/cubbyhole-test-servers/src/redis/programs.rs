@@ -1,0 +1,65 @@
+//! Where the program of Redis is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use crate::install;
+use crate::process::output;
+
+/// The oldest version that is tried: the first where a cluster's second port can be chosen.
+const MIN_VERSION: u32 = 7;
+
+const PROGRAM: &str = "redis-server";
+
+const ADVICE: &str = "\
+Redis 7.0 or newer, the program `redis-server`, was not found on PATH.
+Install it:
+  Debian, Ubuntu   apt-get install redis-server
+  Fedora           dnf install redis
+  macOS            brew install redis
+Or let CUBBYHOLE_TEST_REDIS_URL and CUBBYHOLE_TEST_REDIS_CLUSTER_URL name servers of yours.";
+
+/// The program, once it was found.
+static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The program of the server; installs it if need be and possible.
+pub(super) fn server() -> Result<PathBuf, String> {
+    // Held throughout, so that tests that start together install once.
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if found.is_none() {
+        *found = find();
+    }
+    if found.is_none() && install::with_apt_get(PROGRAM)? {
+        *found = find();
+    }
+    found.clone().ok_or_else(|| ADVICE.to_owned())
+}
+
+/// By its own name: on Debian that is a link to a program that is several.
+fn find() -> Option<PathBuf> {
+    install::links_on_path(PROGRAM).into_iter().find(|program| is_usable(program))
+}
+
+fn is_usable(program: &Path) -> bool {
+    let version = output(Command::new(program).arg("--version"));
+    version.is_ok_and(|line| major_version(&line).is_some_and(|n| n >= MIN_VERSION))
+}
+
+/// Of `Redis server v=7.0.15 sha=…`.
+fn major_version(line: &str) -> Option<u32> {
+    line.split_once(" v=")?.1.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read() {
+        let line = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n";
+        assert_eq!(major_version(line), Some(7));
+        assert_eq!(major_version("Redis server v=255.255.255 sha=0"), Some(255));
+        assert_eq!(major_version("something else"), None);
+    }
+}
