@@ -1,0 +1,19 @@
+-- Removes keys of a namespace, whatever they hold, and the registration of the namespace if nothing
+-- is left in it.
+--
+-- KEYS: keys, metas, expiries, fence, the values. ARGV: the token with which the namespace is
+-- listed, the keys. Answers how many were live, whether the name may go from the index.
+local time = now()
+local members = { unpack(ARGV, 2) }
+local live = 0
+if #members > 0 then
+  local metas = redis.call('HMGET', KEYS[2], unpack(members))
+  for i = 1, #members do
+    if is_live(metas[i], time) then
+      live = live + 1
+    end
+  end
+  redis.call('UNLINK', unpack(KEYS, 5))
+  forget(KEYS[1], KEYS[2], KEYS[3], members)
+end
+return { live, withdraw(KEYS[1], KEYS[3], KEYS[4], ARGV[1]) }

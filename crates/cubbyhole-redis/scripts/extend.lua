@@ -1,0 +1,18 @@
+-- Reads an entry and prolongs it if it expires before a new TTL would end.
+--
+-- KEYS: metas, expiries, value. ARGV: key, the new expiry. Answers meta data and value.
+local time = now()
+local meta = redis.call('HGET', KEYS[1], ARGV[1])
+local value = redis.call('GET', KEYS[3])
+if not value or not is_live(meta, time) then
+  return { false, false }
+end
+local expires = instant(ARGV[2], time)
+if not expires then
+  return refuse('TOOLATE', 0)
+end
+local current = expires_at(meta)
+if current ~= 0 and current < expires then
+  meta = set_expiry(KEYS[1], KEYS[2], KEYS[3], ARGV[1], meta, expires, time)
+end
+return { meta, value }

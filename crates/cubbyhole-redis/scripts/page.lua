@@ -1,0 +1,53 @@
+-- Live keys of a namespace in byte order, with their meta data if asked for.
+--
+-- KEYS: keys, metas, expiries. ARGV: from and to (bounds as ZRANGE BYLEX takes them), how many,
+-- 'metas' or ''. Answers where to go on if it stopped early, then the keys, each followed by its
+-- meta data if that was asked for.
+local keys, metas, expiries = KEYS[1], KEYS[2], KEYS[3]
+local from, to, wanted = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local with_metas = ARGV[4] == 'metas'
+local time = now()
+local some_dead = redis.call('ZCOUNT', expiries, 0, time) > 0
+-- How many keys are looked at before the server serves others: dead ones count too.
+local budget = wanted + 4000
+local answer, found = { false }, 0
+
+while found < wanted do
+  if budget <= 0 then
+    answer[1] = from
+    break
+  end
+  local ask = math.min(wanted - found, 1000)
+  local members = redis.call('ZRANGE', keys, from, to, 'BYLEX', 'LIMIT', 0, ask)
+  if #members == 0 then
+    break
+  end
+  budget = budget - #members
+  local details
+  if with_metas then
+    details = redis.call('HMGET', metas, unpack(members))
+  elseif some_dead then
+    details = redis.call('ZMSCORE', expiries, unpack(members))
+  end
+  for i = 1, #members do
+    local live
+    if with_metas then
+      live = is_live(details[i], time)
+    else
+      local score = some_dead and details[i]
+      live = not score or tonumber(score) > time
+    end
+    if live then
+      found = found + 1
+      answer[#answer + 1] = members[i]
+      if with_metas then
+        answer[#answer + 1] = details[i]
+      end
+    end
+  end
+  if #members < ask then
+    break
+  end
+  from = '(' .. members[#members]
+end
+return answer

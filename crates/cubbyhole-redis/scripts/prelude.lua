@@ -1,0 +1,122 @@
+-- What the scripts share. It stands before each of them.
+--
+-- The meta data of an entry, 38 bytes, big-endian: version (16), created_at, updated_at and
+-- expires_at (6 each, milliseconds since 1970, 0 for never), length of the value (4).
+
+-- The last millisecond of the year 9999.
+local LAST_INSTANT = 253402300799999
+-- A token is taken for a minute after it was asked for; a fence outlives it by far.
+local TOKEN_VALID_MILLIS = 60000
+local FENCE_MILLIS = 600000
+-- The member that says that a namespace or a tenant is registered. No key or name holds NUL.
+local MARKER = '\0'
+
+-- The one source that decides expiry: the server's clock, read once in each script.
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000), time[1] * 1000000 + time[2]
+end
+
+local function expires_at(meta)
+  return (struct.unpack('>I6', meta, 29))
+end
+
+-- Whether meta data (false: there is none) is of an entry that is live.
+local function is_live(meta, time)
+  if not meta then
+    return false
+  end
+  local expires = expires_at(meta)
+  return expires == 0 or expires > time
+end
+
+-- The instant that an argument means: '' never (0), '+N' after N milliseconds, '@N' at N. Nothing
+-- if it is past the year 9999.
+local function instant(argument, time)
+  if argument == '' then
+    return 0
+  end
+  local number = tonumber(string.sub(argument, 2))
+  if string.sub(argument, 1, 1) == '+' then
+    number = time + number
+  end
+  if number <= LAST_INSTANT then
+    -- 1970 is as past as the next millisecond, and zero is taken.
+    return math.max(number, 1)
+  end
+end
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- Refusals are errors, so that they cannot be taken for answers: nothing was written.
+local function refuse(code, ...)
+  return { err = table.concat({ code, ... }, ' ') }
+end
+
+local function unregistered(time, fence)
+  return refuse('UNREGISTERED', digits(time), digits(fence))
+end
+
+-- Whether a token registers: it must be fresh, by the clock of the slot that asked for it, and
+-- drawn after the last time that nothing was found to be live here.
+local function accepts(fence_key, token, issued, time)
+  local fence = tonumber(redis.call('GET', fence_key) or 0)
+  local age = time - (tonumber(issued) or 0)
+  local accepted = token ~= '' and age >= 0 and age <= TOKEN_VALID_MILLIS
+    and tonumber(token) > fence
+  return accepted, fence
+end
+
+-- Refuses every token up to this one, for longer than any of them is valid.
+local function raise_fence(fence_key, token)
+  local fence = math.max(tonumber(redis.call('GET', fence_key) or 0), tonumber(token))
+  redis.call('SET', fence_key, digits(fence), 'PX', FENCE_MILLIS)
+end
+
+-- Removes keys from the indexes of a namespace.
+local function forget(keys, metas, expiries, members)
+  redis.call('ZREM', keys, unpack(members))
+  redis.call('HDEL', metas, unpack(members))
+  redis.call('ZREM', expiries, unpack(members))
+end
+
+-- Takes the registration of a namespace back in which nothing is left. Whether its name may go.
+local function withdraw(keys, expiries, fence_key, token)
+  if redis.call('EXISTS', keys) == 1 then
+    return 0
+  end
+  redis.call('DEL', expiries)
+  raise_fence(fence_key, token)
+  return 1
+end
+
+-- Has the engine remove a value at an instant that lies ahead. The engine counts the instant itself
+-- as alive; here it is the first that is not. For the next millisecond PEXPIREAT would remove the
+-- value at once, and SET does not (before Redis 7.2).
+local function expire_value(value, expires, time)
+  if expires - 1 > time then
+    redis.call('PEXPIREAT', value, expires - 1)
+  else
+    redis.call('SET', value, redis.call('GET', value), 'PXAT', expires - 1)
+  end
+end
+
+-- Gives a live entry another expiry.
+local function set_expiry(metas, expiries, value, key, meta, expires, time)
+  local changed = string.sub(meta, 1, 28) .. struct.pack('>I6', expires) .. string.sub(meta, 35)
+  redis.call('HSET', metas, key, changed)
+  if expires == 0 then
+    redis.call('ZREM', expiries, key)
+    redis.call('PERSIST', value)
+    return changed
+  end
+  redis.call('ZADD', expiries, expires, key)
+  if expires > time then
+    expire_value(value, expires, time)
+  else
+    redis.call('UNLINK', value)
+  end
+  return changed
+end

@@ -1,0 +1,13 @@
+-- Removes expired entries of a namespace from its indexes (the engine removed their values), and
+-- the registration of the namespace if nothing is left in it.
+--
+-- KEYS: keys, metas, expiries, fence. ARGV: the token with which the namespace is listed, at most
+-- how many. Answers how many were removed, whether the name may go from the index, whether more
+-- have expired.
+local limit = tonumber(ARGV[2])
+local dead = redis.call('ZRANGE', KEYS[3], 0, (now()), 'BYSCORE', 'LIMIT', 0, limit)
+if #dead > 0 then
+  forget(KEYS[1], KEYS[2], KEYS[3], dead)
+end
+local emptied = withdraw(KEYS[1], KEYS[3], KEYS[4], ARGV[1])
+return { #dead, emptied, #dead == limit and 1 or 0 }

@@ -1,0 +1,316 @@
+//! One call: to the master of its slot, after redirections and failovers, within its deadline.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cubbyhole_core::{Error, ErrorKind, ExecutionContext, Result};
+use redis::{Cmd, Pipeline, ToRedisArgs, Value};
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Address, RedisConfig};
+use crate::connection::{Node, closed};
+use crate::error::{Effect, Failure, Next, Refusal, judge};
+use crate::keys::Place;
+use crate::scripts::Script;
+use crate::topology::Topology;
+
+/// How often a call follows redirections without a pause.
+const REDIRECTIONS_AT_ONCE: u32 = 5;
+/// The first pause; each is twice the one before, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A command, and the slot that its keys are in.
+pub(crate) struct Request {
+    slot: u16,
+    effect: Effect,
+    command: Cmd,
+    script: Option<&'static Script>,
+}
+
+impl Request {
+    pub(crate) fn command(place: &Place, effect: Effect, name: &str) -> Self {
+        Self { slot: place.slot(), effect, command: redis::cmd(name), script: None }
+    }
+
+    /// A script with all keys that it touches.
+    pub(crate) fn script(
+        place: &Place,
+        effect: Effect,
+        script: &'static LazyLock<Script>,
+        keys: &[String],
+    ) -> Self {
+        let script: &'static Script = LazyLock::force(script);
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&script.digest).arg(keys.len()).arg(keys);
+        Self { slot: place.slot(), effect, command, script: Some(script) }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
+        self.command.arg(arg);
+        self
+    }
+}
+
+/// What a script answers: a value, or that it wrote nothing and why.
+pub(crate) type Answer = Result<Value, Refusal>;
+
+/// Where the calls of a store go through. Cloning it is cheap.
+#[derive(Clone)]
+pub(crate) struct Caller(Arc<Inner>);
+
+struct Inner {
+    topology: Topology,
+    config: RedisConfig,
+    calls: TaskTracker,
+    closed: AtomicBool,
+}
+
+/// Whom a call asks.
+enum Route {
+    Master,
+    /// The one to which its slot is being moved, this once.
+    Ask(Address),
+}
+
+impl Caller {
+    /// Connects to nothing yet.
+    pub(crate) fn new(config: RedisConfig) -> Result<Self> {
+        let topology = Topology::new(&config)?;
+        Ok(Self(Arc::new(Inner {
+            topology,
+            config,
+            calls: TaskTracker::new(),
+            closed: AtomicBool::new(false),
+        })))
+    }
+
+    pub(crate) fn config(&self) -> &RedisConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.0.topology
+    }
+
+    /// The answer to a request that no script may refuse.
+    pub(crate) async fn ask(&self, ctx: &ExecutionContext, request: &Request) -> Result<Value> {
+        let answer = self.call(ctx, request).await?;
+        answer.map_err(|refusal| match refusal {
+            Refusal::TooLate => too_late(),
+            Refusal::Conflict { index, current } => Error::conflict(current).at_batch_index(index),
+            Refusal::Unregistered { .. } => {
+                Error::internal("a script asked for a registration that it does not need")
+            }
+        })
+    }
+
+    /// Sends a request until it is answered, refused for good, or its time is over. What may have
+    /// had an effect is never sent again.
+    pub(crate) async fn call(&self, ctx: &ExecutionContext, request: &Request) -> Result<Answer> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        let _under_way = self.0.calls.token();
+        let mut repeat = Repeat::new(self.0.config.retry_timeout);
+        let mut route = Route::Master;
+        let mut with_script = false;
+        loop {
+            let seen = self.0.topology.generation();
+            let node = match &route {
+                Route::Master => self.0.topology.master(request.slot),
+                Route::Ask(address) => Some(self.0.topology.node(address)),
+            };
+            let failure = match &node {
+                None => Failure::NoOwner,
+                Some(node) => {
+                    let asking = matches!(route, Route::Ask(_));
+                    match self.attempt(ctx, request, node, asking, with_script).await? {
+                        Ok(value) => return Ok(Ok(value)),
+                        Err(failure) => failure,
+                    }
+                }
+            };
+            let asked_for_script = std::mem::take(&mut with_script);
+            let previous = std::mem::replace(&mut route, Route::Master);
+            let refresh = match self.next(request, node.as_deref(), &failure) {
+                Next::Refusal(refusal) => return Ok(Err(refusal)),
+                Next::LoadScript if !asked_for_script => {
+                    with_script = true;
+                    route = previous;
+                    continue;
+                }
+                Next::Moved(address) => {
+                    self.0.topology.moved(request.slot, &address);
+                    if repeat.at_once() {
+                        continue;
+                    }
+                    true
+                }
+                Next::Ask(address) => {
+                    if repeat.at_once() {
+                        route = Route::Ask(address);
+                        continue;
+                    }
+                    false
+                }
+                Next::Later { refresh } => refresh,
+                Next::LoadScript | Next::Fail => return Err(failure.into_error(request.effect)),
+            };
+            if !repeat.after_a_pause(ctx).await? {
+                return Err(failure.into_error(request.effect));
+            }
+            if refresh {
+                // If nobody tells the map, the next attempt says why.
+                let _ = ctx.race(self.0.topology.refresh(seen)).await?;
+            }
+        }
+    }
+
+    /// One attempt. The outer error is that of the context.
+    async fn attempt(
+        &self,
+        ctx: &ExecutionContext,
+        request: &Request,
+        node: &Node,
+        asking: bool,
+        with_script: bool,
+    ) -> Result<Result<Value, Failure>> {
+        let sent = AtomicBool::new(false);
+        let sending = self.send(ctx, request, node, asking, with_script, &sent);
+        ctx.race(sending).await.map_err(|ended| {
+            let unknown = request.effect == Effect::Write && sent.load(Ordering::Relaxed);
+            if unknown { ended.with_unknown_outcome() } else { ended }
+        })
+    }
+
+    async fn send(
+        &self,
+        ctx: &ExecutionContext,
+        request: &Request,
+        node: &Node,
+        asking: bool,
+        with_script: bool,
+        sent: &AtomicBool,
+    ) -> Result<Value, Failure> {
+        let replicas = match request.effect {
+            Effect::Write | Effect::Registration => self.0.config.wait_replicas,
+            Effect::Read => 0,
+        };
+        let connecting = async {
+            if replicas > 0 { node.waiting_connection().await } else { node.connection().await }
+        };
+        let mut connection = connecting.await.map_err(Failure::Unsent)?;
+        sent.store(true, Ordering::Relaxed);
+        if !asking && !with_script && replicas == 0 {
+            let answer = connection.shared.send_packed_command(&request.command).await;
+            return answered(answer);
+        }
+        // What goes together is written together, so that nothing of others comes between.
+        let mut together = Pipeline::new();
+        if let Some(script) = request.script.filter(|_| with_script) {
+            together.cmd("SCRIPT").arg("LOAD").arg(script.source);
+        }
+        if asking {
+            together.cmd("ASKING");
+        }
+        let place = together.len();
+        together.add_command(request.command.clone());
+        if replicas > 0 {
+            let wait = self.0.config.wait_timeout;
+            let wait = ctx.remaining().map_or(wait, |remaining| remaining.min(wait));
+            // Zero would wait for ever.
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            together.cmd("WAIT").arg(replicas).arg(millis);
+        }
+        let count = together.len();
+        let answers = connection.shared.send_packed_commands(&together, 0, count).await;
+        let mut answers = answers.map_err(Failure::Lost)?.into_iter().skip(place);
+        let value = answered(Ok(answers.next().unwrap_or_default()))?;
+        match answers.next() {
+            Some(Value::Int(count)) if count < i64::from(replicas) => {
+                Err(Failure::FewReplicas(count))
+            }
+            Some(Value::ServerError(error)) => Err(Failure::Lost(error.into())),
+            _ => Ok(value),
+        }
+    }
+
+    fn next(&self, request: &Request, node: Option<&Node>, failure: &Failure) -> Next {
+        let cluster = self.0.topology.is_cluster();
+        match failure {
+            Failure::Refused(error) => {
+                let next = node.map_or(Next::Fail, |node| judge(error, &node.address));
+                match next {
+                    // A single server that redirects is asked in the wrong way.
+                    Next::Moved(_) | Next::Ask(_) if !cluster => Next::Fail,
+                    next => next,
+                }
+            }
+            Failure::NoOwner => Next::Later { refresh: true },
+            Failure::Unsent(error) if cluster && error.kind() == ErrorKind::Unavailable => {
+                Next::Later { refresh: true }
+            }
+            Failure::Lost(_) if request.effect != Effect::Write => Next::Later { refresh: true },
+            Failure::Unsent(_) | Failure::Lost(_) | Failure::FewReplicas(_) => Next::Fail,
+        }
+    }
+
+    /// Waits for the calls under way and lets go of the connections.
+    pub(crate) async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.calls.close();
+        let waited = ctx.race(self.0.calls.wait()).await;
+        self.0.topology.disconnect();
+        waited
+    }
+}
+
+pub(crate) fn too_late() -> Error {
+    Error::invalid_argument(
+        "the TTL ends past the year 9999; leave it out for an entry that never expires",
+    )
+}
+
+fn answered(answer: redis::RedisResult<Value>) -> Result<Value, Failure> {
+    match answer {
+        Ok(value) => value.extract_error().map_err(Failure::Refused),
+        Err(error) => Err(Failure::Lost(error)),
+    }
+}
+
+/// For how long a call goes on trying.
+struct Repeat {
+    timeout: Duration,
+    limit: Option<ExecutionContext>,
+    pause: Duration,
+    redirections: u32,
+}
+
+impl Repeat {
+    const fn new(timeout: Duration) -> Self {
+        Self { timeout, limit: None, pause: FIRST_PAUSE, redirections: 0 }
+    }
+
+    fn at_once(&mut self) -> bool {
+        self.redirections += 1;
+        self.redirections <= REDIRECTIONS_AT_ONCE
+    }
+
+    /// Whether to try again, after a pause that differs from caller to caller.
+    async fn after_a_pause(&mut self, ctx: &ExecutionContext) -> Result<bool> {
+        if self.timeout.is_zero() {
+            return Ok(false);
+        }
+        let timeout = self.timeout;
+        let limit = self.limit.get_or_insert_with(|| ExecutionContext::new().with_timeout(timeout));
+        if limit.check().is_err() {
+            return Ok(false);
+        }
+        ctx.sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await?;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(true)
+    }
+}

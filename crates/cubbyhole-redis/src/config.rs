@@ -1,0 +1,417 @@
+//! How the servers are reached and how the store behaves.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
+use cubbyhole_core::{Error, Result};
+use percent_encoding::percent_decode_str;
+
+/// What stands before the names of all keys unless set: `cubbyhole:`.
+pub const DEFAULT_PREFIX: &str = "cubbyhole:";
+/// How long connecting to a server may take unless set: 5 seconds.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For how long a call that certainly had no effect is repeated unless set: 2 seconds.
+pub const DEFAULT_RETRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a write waits for replicas, where it does, unless set: 1 second.
+pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many connections to a server the writes that wait for replicas share unless set: 8.
+pub const DEFAULT_WAIT_CONNECTIONS: usize = 8;
+
+/// The largest limit on values: Redis takes strings of 512 MiB, and a script holds one several
+/// times over.
+const MOST_VALUE_BYTES: usize = 256 * 1024 * 1024;
+const MAX_PREFIX_BYTES: usize = 128;
+const DEFAULT_PORT: u16 = 6379;
+
+/// How the servers are reached and how the store behaves.
+///
+/// ```
+/// use std::time::Duration;
+/// use cubbyhole_redis::RedisConfig;
+///
+/// let config = RedisConfig::from_url("redis://app:secret@cache.internal:6379/0?prefix=agents:")?
+///     .with_retry_timeout(Duration::from_millis(500));
+/// assert!(!format!("{config:?}").contains("secret"));
+///
+/// let cluster = RedisConfig::from_url("redis+cluster://10.0.0.1:7000,10.0.0.2:7000")?
+///     .with_wait_for_replicas(1);
+/// assert!(cluster.is_cluster());
+/// # Ok::<(), cubbyhole_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct RedisConfig {
+    pub(crate) cluster: bool,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) database: i64,
+    pub(crate) tls: bool,
+    pub(crate) root_cert: Option<PathBuf>,
+    pub(crate) prefix: String,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) retry_timeout: Duration,
+    pub(crate) wait_replicas: u32,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) wait_connections: usize,
+    pub(crate) max_value_bytes: usize,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl RedisConfig {
+    /// Reads a URL: `redis://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…`, with names
+    /// percent-encoded; `rediss://` for TLS. For a cluster `redis+cluster://HOST:PORT,HOST:PORT,…`
+    /// or `rediss+cluster://…`: some of its nodes, the others are learned from them; it has no
+    /// databases.
+    ///
+    /// The options, each the method of that name here: `prefix`, `connect_timeout`,
+    /// `retry_timeout`, `wait_timeout` (seconds, or milliseconds such as `500ms`), `wait_replicas`,
+    /// `wait_connections`, and for TLS `tls_ca` (a file of trusted certificates in PEM; the
+    /// platform's otherwise).
+    ///
+    /// # Errors
+    /// `InvalidArgument` that names the option. No message quotes the URL.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(not_a_url)?;
+        let (cluster, tls) = match scheme {
+            "redis" => (false, false),
+            "rediss" => (false, true),
+            "redis+cluster" => (true, false),
+            "rediss+cluster" => (true, true),
+            _ => return Err(not_a_url()),
+        };
+        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = address.split_once('/').unwrap_or((address, ""));
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((credentials, hosts)) => (Some(credentials), hosts),
+            None => (None, authority),
+        };
+        let mut config = Self::new(cluster, addresses(hosts, cluster)?);
+        config.tls = tls;
+        config.database = match path {
+            "" => 0,
+            _ if cluster => {
+                return Err(Error::invalid_argument(
+                    "a Redis Cluster has no databases: leave out what follows the `/`",
+                ));
+            }
+            number => number.parse().ok().filter(|number| *number >= 0).ok_or_else(|| {
+                Error::invalid_argument("the database after the `/` of the Redis URL is no number")
+            })?,
+        };
+        if let Some(credentials) = credentials {
+            let (username, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+            config.username = Some(decoded("user", username)?).filter(|text| !text.is_empty());
+            config.password = Some(decoded("password", password)?).filter(|text| !text.is_empty());
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Error::invalid_argument("an option in the URL has no `=`"))?;
+            config.set(name, &decoded(name, value)?)?;
+        }
+        Ok(config)
+    }
+
+    fn new(cluster: bool, addresses: Vec<Address>) -> Self {
+        Self {
+            cluster,
+            addresses,
+            username: None,
+            password: None,
+            database: 0,
+            tls: false,
+            root_cert: None,
+            prefix: DEFAULT_PREFIX.to_owned(),
+            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+            retry_timeout: DEFAULT_RETRY_TIMEOUT,
+            wait_replicas: 0,
+            wait_timeout: DEFAULT_WAIT_TIMEOUT,
+            wait_connections: DEFAULT_WAIT_CONNECTIONS,
+            max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        match name {
+            "prefix" => *self = self.clone().with_prefix(value)?,
+            "connect_timeout" => self.connect_timeout = positive(name, duration(name, value)?)?,
+            "retry_timeout" => self.retry_timeout = duration(name, value)?,
+            "wait_timeout" => self.wait_timeout = positive(name, duration(name, value)?)?,
+            "wait_replicas" => {
+                self.wait_replicas =
+                    value.parse().map_err(|_| invalid(name, "write a number of replicas"))?;
+            }
+            "wait_connections" => {
+                self.wait_connections = value
+                    .parse()
+                    .ok()
+                    .filter(|count| *count > 0)
+                    .ok_or_else(|| invalid(name, "write a number from 1 on"))?;
+            }
+            "tls_ca" if self.tls => self.root_cert = Some(PathBuf::from(value)),
+            "tls_ca" => return Err(invalid(name, "it goes with `rediss://`, which encrypts")),
+            _ => {
+                // Only the beginning: what follows a misplaced `?` may be a password.
+                let shown: String =
+                    name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                return Err(invalid(&shown, "there is no such option"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands before the names of all keys, so that several stores share a server: at most
+    /// 128 bytes without braces, which would change the slots. [`DEFAULT_PREFIX`] unless set. The
+    /// empty prefix is for a server of the store's own.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another prefix.
+    pub fn with_prefix(mut self, prefix: impl Into<String>) -> Result<Self> {
+        let prefix = prefix.into();
+        if prefix.contains(['{', '}', '\0']) || prefix.len() > MAX_PREFIX_BYTES {
+            return Err(invalid(
+                "prefix",
+                "it may not hold `{`, `}` or NUL, nor more than 128 bytes",
+            ));
+        }
+        self.prefix = prefix;
+        Ok(self)
+    }
+
+    /// How long connecting to a server may take; [`DEFAULT_CONNECT_TIMEOUT`] unless set.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// For how long a call is repeated that the servers answer with "not now" (`TRYAGAIN`,
+    /// `CLUSTERDOWN`, `LOADING`, a master that is not there) and that so had no effect;
+    /// [`DEFAULT_RETRY_TIMEOUT`] unless set. Zero does not repeat. It never goes past the call's
+    /// deadline.
+    #[must_use]
+    pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
+        self.retry_timeout = timeout;
+        self
+    }
+
+    /// How many replicas must have received a write before it succeeds; 0 unless set, which waits
+    /// for none. Too few within the [`wait_timeout`](Self::with_wait_timeout) is `Unavailable`
+    /// with an unknown outcome: the master has applied the write.
+    ///
+    /// It narrows the loss of a failover and is no consensus. A replica that has received a write
+    /// has it in memory, not yet on disk; a master that restarts without its data before a replica
+    /// was promoted takes its replicas' data with it; and a cluster may promote a replica that did
+    /// not receive the write, if there is more than one for each master.
+    #[must_use]
+    pub fn with_wait_for_replicas(mut self, replicas: u32) -> Self {
+        self.wait_replicas = replicas;
+        self
+    }
+
+    /// How long a write waits for replicas; [`DEFAULT_WAIT_TIMEOUT`] unless set.
+    #[must_use]
+    pub fn with_wait_timeout(mut self, timeout: Duration) -> Self {
+        self.wait_timeout = timeout;
+        self
+    }
+
+    /// How many connections to a server the writes share that wait for replicas, at least 1;
+    /// [`DEFAULT_WAIT_CONNECTIONS`] unless set. A connection does one such write at a time.
+    #[must_use]
+    pub fn with_wait_connections(mut self, count: usize) -> Self {
+        self.wait_connections = count.max(1);
+        self
+    }
+
+    /// The largest value in bytes, 16 MiB unless set, at most 256 MiB.
+    #[must_use]
+    pub fn with_max_value_bytes(mut self, bytes: usize) -> Self {
+        self.max_value_bytes = bytes.min(MOST_VALUE_BYTES);
+        self
+    }
+
+    /// Whether the URL names a cluster.
+    #[must_use]
+    pub const fn is_cluster(&self) -> bool {
+        self.cluster
+    }
+
+    /// What stands before the names of all keys.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
+fn addresses(hosts: &str, cluster: bool) -> Result<Vec<Address>> {
+    let addresses: Vec<Address> = hosts.split(',').map(address).collect::<Result<_>>()?;
+    if addresses.len() > 1 && !cluster {
+        return Err(Error::invalid_argument(
+            "several servers are a cluster: write `redis+cluster://HOST:PORT,HOST:PORT`",
+        ));
+    }
+    Ok(addresses)
+}
+
+fn address(text: &str) -> Result<Address> {
+    let bad = || {
+        Error::invalid_argument(
+            "a server of the Redis URL is not HOST:PORT; an IPv6 address stands in brackets",
+        )
+    };
+    let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
+        let (host, rest) = bracketed.split_once(']').ok_or_else(bad)?;
+        (host, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, Some(port).filter(|port| !port.is_empty())),
+            None => (text, Some("")),
+        }
+    };
+    let port = match port.ok_or_else(bad)? {
+        "" => DEFAULT_PORT,
+        number => number.parse().map_err(|_| bad())?,
+    };
+    let host = if host.is_empty() { "localhost".to_owned() } else { decoded("host", host)? };
+    Ok(Address { host, port })
+}
+
+fn decoded(name: &str, value: &str) -> Result<String> {
+    percent_decode_str(value)
+        .decode_utf8()
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| invalid(name, "it is not UTF-8"))
+}
+
+fn duration(name: &str, value: &str) -> Result<Duration> {
+    let (number, unit) = match value.strip_suffix("ms") {
+        Some(number) => (number, 1),
+        None => (value.strip_suffix('s').unwrap_or(value), 1000),
+    };
+    let number: u32 = number
+        .parse()
+        .map_err(|_| invalid(name, "write seconds or milliseconds, such as `2` or `500ms`"))?;
+    Ok(Duration::from_millis(u64::from(number) * unit))
+}
+
+fn positive(name: &str, duration: Duration) -> Result<Duration> {
+    if duration.is_zero() {
+        return Err(invalid(name, "it must be more than zero"));
+    }
+    Ok(duration)
+}
+
+fn not_a_url() -> Error {
+    Error::invalid_argument(
+        "not a Redis URL: write `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` for TLS, \
+         or `redis+cluster://HOST:PORT,HOST:PORT`",
+    )
+}
+
+fn invalid(option: &str, advice: &str) -> Error {
+    Error::invalid_argument(format!("option `{option}` of the Redis URL: {advice}"))
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("cluster", &self.cluster)
+            .field("addresses", &self.addresses)
+            .field("username", &self.username)
+            .field("database", &self.database)
+            .field("tls", &self.tls)
+            .field("prefix", &self.prefix)
+            .field("wait_replicas", &self.wait_replicas)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_url_sets_what_it_names() {
+        let config = RedisConfig::from_url(
+            "rediss://app:s3%40cret@db:7000/3?prefix=a%3A&connect_timeout=7&retry_timeout=0\
+             &wait_replicas=2&wait_timeout=250ms&wait_connections=3&tls_ca=%2Fca.pem",
+        )
+        .unwrap();
+        assert!(config.tls && !config.cluster);
+        assert_eq!(config.addresses, [Address { host: "db".to_owned(), port: 7000 }]);
+        assert_eq!(config.username.as_deref(), Some("app"));
+        assert_eq!(config.password.as_deref(), Some("s3@cret"));
+        assert_eq!(config.database, 3);
+        assert_eq!(config.prefix, "a:");
+        assert_eq!(config.connect_timeout, Duration::from_secs(7));
+        assert_eq!(config.retry_timeout, Duration::ZERO);
+        assert_eq!((config.wait_replicas, config.wait_connections), (2, 3));
+        assert_eq!(config.wait_timeout, Duration::from_millis(250));
+        assert_eq!(config.root_cert, Some(PathBuf::from("/ca.pem")));
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_has_a_default() {
+        let config = RedisConfig::from_url("redis://").unwrap();
+        assert_eq!(config.addresses, [Address { host: "localhost".to_owned(), port: 6379 }]);
+        assert_eq!((config.username, config.password, config.database), (None, None, 0));
+        assert_eq!(config.prefix, DEFAULT_PREFIX);
+    }
+
+    #[test]
+    fn a_cluster_names_some_of_its_nodes() {
+        let config = RedisConfig::from_url("redis+cluster://:pw@a:1,b,[::1]:3?prefix=").unwrap();
+        let shown: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a:1", "b:6379", "[::1]:3"]);
+        assert_eq!(config.password.as_deref(), Some("pw"));
+        assert!(config.is_cluster() && config.prefix.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_without_quoting_it() {
+        for url in [
+            "redis:s3cret",
+            "http://s3cret",
+            "redis://a:s3cret@b,c",
+            "redis://a:s3cret@b:port",
+            "redis://a:s3cret@b/x",
+            "redis+cluster://a:s3cret@b/1",
+            "redis://a:s3cret@b?prefix={x}",
+            "redis://a:s3cret@b?prefix",
+            "redis://a:s3cret@b?wait_timeout=0",
+            "redis://a:s3cret@b?wait_timeout=-1",
+            "redis://a:s3cret@b?wait_replicas=some",
+            "redis://a:s3cret@b?wait_connections=0",
+            "redis://a:s3cret@b?tls_ca=/x",
+            "redis://a:s3cret@b?S3CRET=1",
+            "redis://a:%ff@b",
+            "redis://a:s3cret@[::1",
+        ] {
+            let error = RedisConfig::from_url(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
+            assert!(!format!("{error} {error:?}").to_lowercase().contains("s3cret"), "{error:?}");
+        }
+        let config = RedisConfig::from_url("redis://app:s3cret@db").unwrap();
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+}

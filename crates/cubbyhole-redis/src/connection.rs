@@ -1,0 +1,226 @@
+//! One server, and the connections to it that callers share.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cubbyhole_core::{Error, ExecutionContext, Result};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::{Address, RedisConfig};
+use crate::error::{not_admitted, unreachable};
+use crate::tls;
+
+/// A peer that is silent for this long is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// A peer that has not confirmed bytes for this long is given up.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many requests wait to be written before callers wait.
+const BUFFERED_REQUESTS: usize = 1024;
+
+/// How connections are made, to any server of the store.
+pub(crate) struct Connector {
+    info: RedisConnectionInfo,
+    tls: Option<TlsConnector>,
+    connect_timeout: Duration,
+    wait_connections: usize,
+}
+
+impl Connector {
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+        let mut info = RedisConnectionInfo::default()
+            .set_db(config.database)
+            .set_lib_name("cubbyhole", env!("CARGO_PKG_VERSION"));
+        if let Some(username) = &config.username {
+            info = info.set_username(username);
+        }
+        if let Some(password) = &config.password {
+            info = info.set_password(password);
+        }
+        let tls = if config.tls { Some(tls::connector(config)?) } else { None };
+        Ok(Self {
+            info,
+            tls,
+            connect_timeout: config.connect_timeout,
+            wait_connections: config.wait_connections,
+        })
+    }
+
+    async fn connect(&self, address: &Address) -> Result<Connection> {
+        // The limit is on the connection, whoever waits for it.
+        let limit = ExecutionContext::new().with_timeout(self.connect_timeout);
+        let connecting = async {
+            let stream = self.open(address).await.map_err(|error| unreachable(address, error))?;
+            let config = AsyncConnectionConfig::new()
+                .set_response_timeout(None)
+                .set_pipeline_buffer_size(BUFFERED_REQUESTS);
+            let connected = MultiplexedConnection::new_with_config(&self.info, stream, config);
+            connected.await.map_err(|error| not_admitted(address, error))
+        };
+        let timed_out = |_| {
+            unreachable(address, io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"))
+        };
+        let (shared, driver) = limit.race(connecting).await.map_err(timed_out)??;
+        Ok(Connection { shared, driver: Arc::new(Driver(tokio::spawn(driver))) })
+    }
+
+    async fn open(&self, address: &Address) -> io::Result<Stream> {
+        let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let Some(tls) = &self.tls else {
+            return Ok(Stream::Plain(stream));
+        };
+        let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
+        Ok(Stream::Encrypted(Box::new(tls.connect(name, stream).await?)))
+    }
+}
+
+/// A connection that many use at once: each gets the answer to its own request, and an answer that
+/// nobody awaits any more is read and dropped.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) shared: MultiplexedConnection,
+    driver: Arc<Driver>,
+}
+
+/// The task that reads and writes. It ends with the connection, and with the last who holds it.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Connection {
+    fn is_closed(&self) -> bool {
+        self.driver.0.is_finished()
+    }
+}
+
+/// A server.
+pub(crate) struct Node {
+    pub(crate) address: Address,
+    connector: Arc<Connector>,
+    ordinary: Slot,
+    /// For writes that wait for replicas: such a write keeps others on its connection waiting.
+    waiting: Vec<Slot>,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Slot {
+    current: RwLock<Option<Connection>>,
+    connecting: tokio::sync::Mutex<()>,
+}
+
+impl Node {
+    pub(crate) fn new(address: Address, connector: Arc<Connector>) -> Self {
+        let waiting = (0..connector.wait_connections).map(|_| Slot::default()).collect();
+        let ordinary = Slot::default();
+        Self { address, connector, ordinary, waiting, turn: AtomicUsize::new(0) }
+    }
+
+    /// The connection for what is answered at once.
+    pub(crate) async fn connection(&self) -> Result<Connection> {
+        self.connection_of(&self.ordinary).await
+    }
+
+    /// One of the connections for writes that wait for replicas.
+    pub(crate) async fn waiting_connection(&self) -> Result<Connection> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.waiting.len();
+        self.connection_of(&self.waiting[turn]).await
+    }
+
+    async fn connection_of(&self, slot: &Slot) -> Result<Connection> {
+        if let Some(connection) = slot.open() {
+            return Ok(connection);
+        }
+        let _turn = slot.connecting.lock().await;
+        if let Some(connection) = slot.open() {
+            return Ok(connection);
+        }
+        let connection = self.connector.connect(&self.address).await?;
+        *slot.current.write().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Lets go of the connections; those under way end with their last request.
+    pub(crate) fn disconnect(&self) {
+        for slot in std::iter::once(&self.ordinary).chain(&self.waiting) {
+            slot.current.write().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+impl Slot {
+    fn open(&self) -> Option<Connection> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().filter(|connection| !connection.is_closed()).cloned()
+    }
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Encrypted(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Encrypted(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Encrypted(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// That a store was closed.
+pub(crate) fn closed() -> Error {
+    Error::invalid_argument("the store was closed")
+}

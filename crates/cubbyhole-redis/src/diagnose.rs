@@ -1,0 +1,368 @@
+//! Looking the servers over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, Result, SystemClock,
+    Timestamp, Verdict,
+};
+
+use crate::call::Caller;
+use crate::config::RedisConfig;
+use crate::connection::Node;
+use crate::keys::{self, Found};
+use crate::keyspace::Keyspace;
+use crate::servers::{self, Info};
+use crate::{replies, topology};
+
+/// How far the clocks of server and client may be apart without remark.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+/// How many keys of each master are drawn to see whether they are listed.
+const SAMPLES: usize = 100;
+
+/// Looks servers, cluster, settings, clocks and a sample of the registrations over, and says what
+/// to do. Connects by itself and changes nothing. What goes wrong is in the [`Diagnosis`].
+///
+/// # Errors
+/// The context's end.
+pub async fn diagnose(ctx: &ExecutionContext, config: &RedisConfig) -> Result<Diagnosis> {
+    let mut diagnosis = Diagnosis::default();
+    ctx.check()?;
+    let keyspace = match Caller::new(config.clone()) {
+        Ok(caller) => Keyspace { caller },
+        Err(error) => {
+            problem(&mut diagnosis, "connection", &error, advice_on_connecting(&error));
+            return Ok(diagnosis);
+        }
+    };
+    if let Err(error) = ctx.race(servers::admit(&keyspace.caller)).await? {
+        problem(&mut diagnosis, "connection", &error, advice_on_connecting(&error));
+        return Ok(diagnosis);
+    }
+    check_encryption(&mut diagnosis, config);
+    let masters = keyspace.caller.topology().masters();
+    if config.is_cluster() {
+        ctx.race(check_cluster(&mut diagnosis, &masters)).await?;
+    }
+    for node in &masters {
+        let name = |what: &str| {
+            if config.is_cluster() { format!("{what} {}", node.address) } else { what.to_owned() }
+        };
+        let looked = ctx.race(look_over(node, config, &mut diagnosis, &name)).await?;
+        if let Err(error) = looked {
+            let advice = "see whether it runs, and its log";
+            problem(&mut diagnosis, &name("server"), &error, advice);
+        }
+    }
+    check_scripts(ctx, &mut diagnosis, &keyspace).await?;
+    check_registrations(ctx, &mut diagnosis, &keyspace, &masters).await?;
+    Ok(diagnosis)
+}
+
+fn check_encryption(diagnosis: &mut Diagnosis, config: &RedisConfig) {
+    let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
+    if config.tls {
+        diagnosis.ok("encryption", "TLS, and the server's name is checked");
+    } else if config.addresses.iter().all(|address| local(&address.host)) {
+        diagnosis.ok("encryption", "none, to this machine");
+    } else {
+        diagnosis.found(
+            Verdict::Warning,
+            "encryption",
+            "none: values and the password cross the network in the clear",
+            "turn TLS on at the servers and write `rediss://`, or keep the network to yourself",
+        );
+    }
+}
+
+async fn look_over(
+    node: &Node,
+    config: &RedisConfig,
+    diagnosis: &mut Diagnosis,
+    name: &(dyn Fn(&str) -> String + Sync),
+) -> Result<()> {
+    let info = servers::info(node, "everything").await?;
+    diagnosis.ok(name("server"), info.server());
+    check_clock(diagnosis, node, name("clock")).await?;
+    check_role(diagnosis, &info, name("role"));
+    check_replicas(diagnosis, &info, config, name("replicas"));
+    check_persistence(diagnosis, node, &info, name("persistence")).await?;
+    check_memory(diagnosis, &info, name("memory"));
+    Ok(())
+}
+
+async fn check_clock(diagnosis: &mut Diagnosis, node: &Node, name: String) -> Result<()> {
+    let before = SystemClock.now();
+    let answer = replies::array(servers::ask(node, &redis::cmd("TIME")).await?)?;
+    let after = SystemClock.now();
+    let mut numbers = answer.into_iter().map(replies::text);
+    let mut number = || -> Result<u64> {
+        let text = numbers.next().ok_or_else(replies::unexpected)??;
+        text.parse().map_err(|_| replies::unexpected())
+    };
+    let server = Timestamp::from_millis(number()? * 1000 + number()? / 1000)?;
+    let apart = before.saturating_since(server).max(server.saturating_since(after));
+    if apart > CLOCK_TOLERANCE {
+        diagnosis.found(
+            Verdict::Warning,
+            name,
+            format!("the server's clock and this machine's are {apart:?} apart"),
+            "set the clocks of all servers by NTP: each decides what has expired in its slots, and \
+             a replica that is promoted goes on with its own",
+        );
+    } else {
+        let finding = format!("the server's, within {CLOCK_TOLERANCE:?} of this machine's");
+        diagnosis.ok(name, finding);
+    }
+    Ok(())
+}
+
+fn check_role(diagnosis: &mut Diagnosis, info: &Info, name: String) {
+    if info.field("role") == Some("slave") {
+        diagnosis.found(
+            Verdict::Problem,
+            name,
+            "a replica: it takes no writes",
+            "put the address of its master into the URL",
+        );
+    }
+}
+
+fn check_replicas(diagnosis: &mut Diagnosis, info: &Info, config: &RedisConfig, name: String) {
+    let count = number(info, "connected_slaves");
+    let wanted = u64::from(config.wait_replicas);
+    if count < wanted {
+        diagnosis.found(
+            Verdict::Problem,
+            name,
+            format!("{count} connected, and every write waits for {wanted}"),
+            "start the replicas, or lower `wait_replicas`",
+        );
+    } else if count == 0 && config.is_cluster() {
+        diagnosis.found(
+            Verdict::Warning,
+            name,
+            "none: if this master fails, its slots and what is in them are gone",
+            "give each master a replica",
+        );
+    } else {
+        let waits = if wanted == 0 { "writes wait for none" } else { "writes wait for some" };
+        diagnosis.ok(name, format!("{count} connected; {waits}"));
+    }
+}
+
+async fn check_persistence(
+    diagnosis: &mut Diagnosis,
+    node: &Node,
+    info: &Info,
+    name: String,
+) -> Result<()> {
+    let failed = ["rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status"]
+        .into_iter()
+        .find(|field| info.field(field).is_some_and(|status| status != "ok"));
+    if let Some(field) = failed {
+        diagnosis.found(
+            Verdict::Problem,
+            name,
+            format!("the server cannot write to its disk (`{field}`)"),
+            "see its log: space, rights, and `fork` under memory pressure",
+        );
+        return Ok(());
+    }
+    let append = info.field("aof_enabled") == Some("1");
+    let Some(fsync) = setting(node, "appendfsync").await? else {
+        diagnosis.found(
+            Verdict::Warning,
+            name,
+            "this user may not read the settings (`CONFIG GET`)",
+            "see yourself that `appendonly` is on and what `appendfsync` is",
+        );
+        return Ok(());
+    };
+    let saves = setting(node, "save").await?.is_some_and(|save| !save.is_empty());
+    match (append, fsync.as_str(), saves) {
+        (true, "always", _) => {
+            diagnosis.ok(name, "append-only file, synced before each answer");
+        }
+        (true, "everysec", _) => diagnosis.ok(
+            name,
+            "append-only file, synced every second: a machine that fails loses about a second",
+        ),
+        (true, _, _) => diagnosis.found(
+            Verdict::Warning,
+            name,
+            "append-only file, synced when the system likes: a machine that fails loses up to half \
+             a minute",
+            "set `appendfsync everysec`, or `always`",
+        ),
+        (false, _, true) => diagnosis.found(
+            Verdict::Warning,
+            name,
+            "snapshots only: a server that fails loses all since the last one",
+            "set `appendonly yes`",
+        ),
+        (false, _, false) => diagnosis.found(
+            Verdict::Warning,
+            name,
+            "none: a server that restarts has nothing, and its replicas then empty themselves too",
+            "set `appendonly yes`, unless all of it can be made anew",
+        ),
+    }
+    Ok(())
+}
+
+fn check_memory(diagnosis: &mut Diagnosis, info: &Info, name: String) {
+    let (used, most) = (number(info, "used_memory"), number(info, "maxmemory"));
+    let policy = info.field("maxmemory_policy").unwrap_or("noeviction");
+    let megabytes = |bytes: u64| format!("{:.0} MiB", bytes as f64 / 1_048_576.0);
+    if policy != "noeviction" {
+        let verdict = if most > 0 { Verdict::Problem } else { Verdict::Warning };
+        diagnosis.found(
+            verdict,
+            name,
+            format!("`maxmemory-policy` is `{policy}`: the server drops keys when memory is short"),
+            "set it to `noeviction`: what is dropped is entries, or the books of them",
+        );
+    } else if most > 0 && used.saturating_mul(10) > most.saturating_mul(9) {
+        diagnosis.found(
+            Verdict::Warning,
+            name,
+            format!(
+                "{} of {} used; at the end writes are refused",
+                megabytes(used),
+                megabytes(most)
+            ),
+            "raise `maxmemory`, erase, or give entries a TTL",
+        );
+    } else if most == 0 {
+        diagnosis.ok(name, format!("{} used, no limit set, nothing is evicted", megabytes(used)));
+    } else {
+        let finding =
+            format!("{} of {} used, nothing is evicted", megabytes(used), megabytes(most));
+        diagnosis.ok(name, finding);
+    }
+}
+
+async fn check_cluster(diagnosis: &mut Diagnosis, masters: &[Arc<Node>]) {
+    let mut told = false;
+    for node in masters {
+        let Ok(health) = topology::health(node).await else {
+            continue;
+        };
+        told = true;
+        if let Some(finding) = health.trouble() {
+            diagnosis.found(
+                Verdict::Problem,
+                "cluster",
+                finding,
+                "see `redis-cli --cluster check`, and what each node logs",
+            );
+            return;
+        }
+        if !health.moving.is_empty() {
+            diagnosis.found(
+                Verdict::Warning,
+                "cluster",
+                format!(
+                    "slots on their way from {}: {}; most calls on them wait for the end of it",
+                    node.address, health.moving
+                ),
+                "let it end, or mend what was left half way: `redis-cli --cluster fix`",
+            );
+            return;
+        }
+    }
+    if told {
+        let finding = format!("{} masters, all slots served, none on its way", masters.len());
+        diagnosis.ok("cluster", finding);
+    }
+}
+
+/// Runs a script that reads, where nothing is.
+async fn check_scripts(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    keyspace: &Keyspace,
+) -> Result<()> {
+    let nowhere = Namespace::from_parts("doctor", ["nothing is kept here"])?;
+    match keyspace.count(ctx, &nowhere).await {
+        Ok(_) => diagnosis.ok("scripts", "they run"),
+        Err(error) => {
+            ctx.check()?;
+            let advice = "allow the user `EVALSHA`, `SCRIPT LOAD` and the commands of the scripts \
+                          on the keys under the store's prefix";
+            problem(diagnosis, "scripts", &error, advice);
+        }
+    }
+    Ok(())
+}
+
+/// Draws keys and sees whether their namespaces are listed. It may miss what is rare.
+async fn check_registrations(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    keyspace: &Keyspace,
+    masters: &[Arc<Node>],
+) -> Result<()> {
+    let (mut looked_at, mut unlisted) = (0_u64, 0_u64);
+    for node in masters {
+        for _ in 0..SAMPLES {
+            let drawn = ctx.race(servers::ask(node, &redis::cmd("RANDOMKEY"))).await?;
+            let Ok(Some(name)) = drawn.and_then(replies::bytes) else {
+                break;
+            };
+            let ns = match keys::parse(keyspace.prefix(), &name) {
+                Some(Found::Keys(ns) | Found::Value(ns, _)) => ns,
+                _ => continue,
+            };
+            looked_at += 1;
+            let Ok(false) = keyspace.is_listed(ctx, &ns).await else {
+                continue;
+            };
+            // It may have gone meanwhile.
+            let [live, _] = keyspace.count(ctx, &ns).await.unwrap_or_default();
+            unlisted += u64::from(live > 0);
+        }
+    }
+    ctx.check()?;
+    if unlisted > 0 {
+        diagnosis.found(
+            Verdict::Problem,
+            "registrations",
+            format!("{unlisted} of {looked_at} keys drawn are of namespaces that are not listed"),
+            "run `cubbyhole doctor --repair`",
+        );
+    } else {
+        diagnosis.ok("registrations", format!("{looked_at} keys drawn, all of listed namespaces"));
+    }
+    Ok(())
+}
+
+/// A setting; `None` where the user may not ask.
+async fn setting(node: &Node, name: &str) -> Result<Option<String>> {
+    let mut command = redis::cmd("CONFIG");
+    command.arg("GET").arg(name);
+    match servers::ask(node, &command).await {
+        Ok(answer) => replies::array(answer)?.into_iter().nth(1).map(replies::text).transpose(),
+        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+fn number(info: &Info, field: &str) -> u64 {
+    info.field(field).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn advice_on_connecting(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "check user and password in the URL, and the server's ACL",
+        ErrorKind::InvalidArgument => "correct the URL",
+        ErrorKind::Unsupported => "use a newer server",
+        _ => "check the address, and that the server runs and lets this machine in",
+    }
+}
+
+fn problem(diagnosis: &mut Diagnosis, name: &str, error: &Error, advice: &str) {
+    diagnosis.found(Verdict::Problem, name, error.message().to_owned(), advice);
+}

@@ -1,0 +1,260 @@
+//! What Redis answers and what the connection meets, as the contract's errors.
+
+use std::io;
+
+use cubbyhole_core::{Error, ErrorKind, Version};
+use redis::RedisError;
+
+use crate::config::Address;
+
+/// What a call changes, and so whether it may be sent again when its outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    Read,
+    /// The books of what is registered, which the caller does not see: twice does no harm.
+    Registration,
+    /// Entries.
+    Write,
+}
+
+/// A script's own way to say that it wrote nothing.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The condition of this operation does not hold.
+    Conflict { index: usize, current: Option<Version> },
+    /// The place is not listed in its index: register it, above this fence.
+    Unregistered { issued: String, fence: String },
+    /// The expiry is past the year 9999.
+    TooLate,
+}
+
+/// Why a command has no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was not sent.
+    Unsent(Error),
+    /// No server is known that has the slot.
+    NoOwner,
+    /// It was sent, and the connection ended before the answer.
+    Lost(RedisError),
+    /// The server refused it.
+    Refused(RedisError),
+    /// It was applied, and this many replicas have it, fewer than asked for.
+    FewReplicas(i64),
+}
+
+/// What to do about what the server answered.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// The slot is there now.
+    Moved(Address),
+    /// This one call is to be asked there.
+    Ask(Address),
+    /// The script is to be sent along.
+    LoadScript,
+    /// It is to be tried again a little later; with the map of slots read anew.
+    Later { refresh: bool },
+    /// It is an answer.
+    Refusal(Refusal),
+    /// It is an error.
+    Fail,
+}
+
+/// Judges an error that the server answered; `asked` names the server, for redirections that
+/// leave the host out.
+pub(crate) fn judge(error: &RedisError, asked: &Address) -> Next {
+    let details = || error.detail().unwrap_or_default().split(' ');
+    let fail = |next: Option<Next>| next.unwrap_or(Next::Fail);
+    match error.code().unwrap_or_default() {
+        "MOVED" => fail(redirection(error, asked).map(Next::Moved)),
+        "ASK" => fail(redirection(error, asked).map(Next::Ask)),
+        "NOSCRIPT" => Next::LoadScript,
+        "TRYAGAIN" | "LOADING" | "BUSY" => Next::Later { refresh: false },
+        "CLUSTERDOWN" | "MASTERDOWN" | "READONLY" => Next::Later { refresh: true },
+        "UNREGISTERED" => {
+            let mut words = details();
+            let mut word = || words.next().unwrap_or_default().to_owned();
+            Next::Refusal(Refusal::Unregistered { issued: word(), fence: word() })
+        }
+        "TOOLATE" => Next::Refusal(Refusal::TooLate),
+        "CONFLICT" => {
+            let mut words = details();
+            let index = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            // Thirty-two digits, or `absent`.
+            let current = words.next().and_then(|word| word.parse().ok());
+            Next::Refusal(Refusal::Conflict { index, current })
+        }
+        _ => Next::Fail,
+    }
+}
+
+fn redirection(error: &RedisError, asked: &Address) -> Option<Address> {
+    let (place, _) = error.redirect_node()?;
+    let (host, port) = place.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    // A server that does not know its own name means that the port changes and the host does not.
+    let host = if host.is_empty() || host == "?" { &asked.host } else { host };
+    Some(Address { host: host.to_owned(), port: port.parse().ok()? })
+}
+
+impl Failure {
+    /// The error that the caller sees.
+    pub(crate) fn into_error(self, effect: Effect) -> Error {
+        match self {
+            Self::Unsent(error) => error,
+            Self::NoOwner => Error::unavailable(
+                "no master of the Redis Cluster serves the slot; see `cubbyhole doctor`",
+            ),
+            Self::Lost(error) => {
+                let lost = Error::unavailable("the connection to Redis ended before the answer")
+                    .with_source(error);
+                if effect == Effect::Write { lost.with_unknown_outcome() } else { lost }
+            }
+            Self::Refused(error) => refused(error),
+            Self::FewReplicas(count) => {
+                let few = Error::unavailable(format!(
+                    "too few replicas have confirmed the write in time ({count})"
+                ));
+                if effect == Effect::Write { few.with_unknown_outcome() } else { few }
+            }
+        }
+    }
+}
+
+/// What the server refuses had no effect: a script fails at its first write or not at all.
+fn refused(error: RedisError) -> Error {
+    let code = error.code().unwrap_or_default().to_owned();
+    let detail = error.detail().unwrap_or_default().to_owned();
+    let known = KNOWN.iter().find(|known| known.code == code && detail.contains(known.text));
+    let Some(known) = known else {
+        return Error::internal(format!("Redis refused the command ({code})")).with_source(error);
+    };
+    let mapped = Error::new(known.kind, known.message).with_source(error);
+    if known.permanent { mapped.permanent() } else { mapped }
+}
+
+struct Known {
+    code: &'static str,
+    /// A part of the message, where the code alone does not tell.
+    text: &'static str,
+    kind: ErrorKind,
+    permanent: bool,
+    message: &'static str,
+}
+
+const fn known(code: &'static str, kind: ErrorKind, message: &'static str) -> Known {
+    Known { code, text: "", kind, permanent: false, message }
+}
+
+const fn permanent(
+    code: &'static str,
+    text: &'static str,
+    kind: ErrorKind,
+    message: &'static str,
+) -> Known {
+    Known { code, text, kind, permanent: true, message }
+}
+
+const KNOWN: [Known; 21] = [
+    known(
+        "OOM",
+        ErrorKind::ResourceExhausted,
+        "Redis has no memory left for writes (`maxmemory`); erase or evict, or give it more",
+    ),
+    known(
+        "MISCONF",
+        ErrorKind::Unavailable,
+        "Redis takes no writes because it cannot save to disk; see its log",
+    ),
+    known(
+        "NOREPLICAS",
+        ErrorKind::Unavailable,
+        "Redis takes no writes because too few replicas are connected (`min-replicas-to-write`)",
+    ),
+    known("READONLY", ErrorKind::Unavailable, "the server is a replica and takes no writes"),
+    known("LOADING", ErrorKind::Unavailable, "Redis is still loading its data"),
+    known("BUSY", ErrorKind::Unavailable, "Redis is busy with a script"),
+    known("TRYAGAIN", ErrorKind::Unavailable, "the slot is being moved to another master"),
+    known("ASK", ErrorKind::Unavailable, "the slot is being moved to another master"),
+    known("MOVED", ErrorKind::Unavailable, "the masters do not agree on who has the slot"),
+    known("CLUSTERDOWN", ErrorKind::Unavailable, "the Redis Cluster is down"),
+    known("MASTERDOWN", ErrorKind::Unavailable, "the replica has lost its master"),
+    permanent(
+        "NOAUTH",
+        "",
+        ErrorKind::PermissionDenied,
+        "Redis asks for a password; put user and password in the URL",
+    ),
+    permanent("WRONGPASS", "", ErrorKind::PermissionDenied, "Redis refuses the user or password"),
+    permanent(
+        "NOPERM",
+        "",
+        ErrorKind::PermissionDenied,
+        "the Redis user may not run this command or use these keys; see its ACL",
+    ),
+    permanent(
+        "WRONGTYPE",
+        "",
+        ErrorKind::Corrupt,
+        "a key of the store holds something else: another program writes under its prefix",
+    ),
+    permanent(
+        "ERR",
+        "max number of clients",
+        ErrorKind::ResourceExhausted,
+        "Redis takes no more connections (`maxclients`)",
+    ),
+    permanent(
+        "ERR",
+        "unknown command",
+        ErrorKind::Unsupported,
+        "the server lacks a command that the store needs; it takes Redis 7 or newer",
+    ),
+    permanent(
+        "ERR",
+        "DB index is out of range",
+        ErrorKind::InvalidArgument,
+        "the server has no such database: see the number after the `/` of the URL",
+    ),
+    permanent(
+        "ERR",
+        "SELECT is not allowed",
+        ErrorKind::InvalidArgument,
+        "a Redis Cluster has no databases: leave the number after the `/` of the URL out",
+    ),
+    permanent(
+        "ERR",
+        "cluster support disabled",
+        ErrorKind::InvalidArgument,
+        "the server is not part of a Redis Cluster: write `redis://`",
+    ),
+    permanent(
+        "CROSSSLOT",
+        "",
+        ErrorKind::Internal,
+        "the keys of one call stand in several slots: this is a defect",
+    ),
+];
+
+/// Why a server could not be connected to.
+pub(crate) fn unreachable(address: &Address, error: io::Error) -> Error {
+    Error::unavailable(format!("the Redis server {address} cannot be reached")).with_source(error)
+}
+
+/// Why a connection that stands cannot be used.
+pub(crate) fn not_admitted(address: &Address, error: RedisError) -> Error {
+    let code = error.code().map(str::to_owned);
+    let detail = error.detail().unwrap_or_default().to_owned();
+    if KNOWN.iter().any(|known| Some(known.code) == code.as_deref() && detail.contains(known.text))
+    {
+        return refused(error);
+    }
+    if error.kind() == redis::ErrorKind::AuthenticationFailed {
+        return Error::permission_denied("Redis refuses the user or password")
+            .with_source(error)
+            .permanent();
+    }
+    Error::unavailable(format!("the Redis server {address} does not answer as one"))
+        .with_source(error)
+}

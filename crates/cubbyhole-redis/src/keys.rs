@@ -1,0 +1,230 @@
+//! Where things are: the names of the keys in Redis, and the slots that they belong to.
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `PREFIX{NAMESPACE}vKEY` | string | the value, as it was given |
+//! | `PREFIX{NAMESPACE}m` | hash | the meta data of each entry, by key |
+//! | `PREFIX{NAMESPACE}k` | sorted set | the keys, in byte order |
+//! | `PREFIX{NAMESPACE}x` | sorted set | the keys that expire, by instant, and the marker of registration |
+//! | `PREFIX{NAMESPACE}f` | string | the fence: the last token that is refused |
+//! | `PREFIX{TENANT}n` | sorted set | the tenant's namespaces, each with its token, and the tenant's own marker |
+//! | `PREFIX{TENANT}g` | string | the tenant's fence |
+//! | `PREFIX{\*}n` | sorted set | the tenants, each with its token |
+//!
+//! What stands in braces is the hash tag: it alone decides the slot. It is the rendered namespace
+//! with `{` as `\(` and `}` as `\)`. Rendered names have `\` before `:` and `\` only, so that no
+//! two become the same, none becomes `\*`, and the first `}` of a key ends its tag.
+
+use std::fmt::Write;
+
+use crc::{CRC_16_XMODEM, Crc};
+use cubbyhole_core::{Namespace, TenantId};
+
+/// How many slots a cluster has.
+pub(crate) const SLOTS: u16 = 16384;
+
+const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+
+/// A name that holds a tag: all keys of one place are in one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Prefix and tag.
+    stem: String,
+    slot: u16,
+}
+
+impl Place {
+    /// The member that says that a place is registered.
+    pub(crate) const MARKER: &'static str = "\0";
+
+    pub(crate) fn of_namespace(prefix: &str, ns: &Namespace) -> Self {
+        Self::tagged(prefix, ns.as_str())
+    }
+
+    pub(crate) fn of_tenant(prefix: &str, tenant: &TenantId) -> Self {
+        Self::tagged(prefix, tenant.as_rendered())
+    }
+
+    /// Of the index of tenants.
+    pub(crate) fn root(prefix: &str) -> Self {
+        Self::new(prefix, "\\*")
+    }
+
+    fn tagged(prefix: &str, name: &str) -> Self {
+        if !name.contains(['{', '}']) {
+            return Self::new(prefix, name);
+        }
+        Self::new(prefix, &name.replace('{', "\\(").replace('}', "\\)"))
+    }
+
+    fn new(prefix: &str, tag: &str) -> Self {
+        let mut stem = String::with_capacity(prefix.len() + tag.len() + 2);
+        // Writing to a string cannot fail.
+        let _ = write!(stem, "{prefix}{{{tag}}}");
+        Self { stem, slot: CRC.checksum(tag.as_bytes()) % SLOTS }
+    }
+
+    pub(crate) const fn slot(&self) -> u16 {
+        self.slot
+    }
+
+    pub(crate) fn value(&self, key: &str) -> String {
+        let mut name = String::with_capacity(self.stem.len() + 1 + key.len());
+        name.push_str(&self.stem);
+        name.push('v');
+        name.push_str(key);
+        name
+    }
+
+    pub(crate) fn keys(&self) -> String {
+        self.kind('k')
+    }
+
+    pub(crate) fn metas(&self) -> String {
+        self.kind('m')
+    }
+
+    pub(crate) fn expiries(&self) -> String {
+        self.kind('x')
+    }
+
+    pub(crate) fn fence(&self) -> String {
+        self.kind('f')
+    }
+
+    pub(crate) fn index(&self) -> String {
+        self.kind('n')
+    }
+
+    pub(crate) fn index_fence(&self) -> String {
+        self.kind('g')
+    }
+
+    fn kind(&self, kind: char) -> String {
+        let mut name = String::with_capacity(self.stem.len() + 1);
+        name.push_str(&self.stem);
+        name.push(kind);
+        name
+    }
+}
+
+/// What a key of this store is, read back from its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    /// The sorted set of keys of a namespace.
+    Keys(Namespace),
+    /// The value of an entry.
+    Value(Namespace, &'a str),
+    /// An index, a fence, meta data.
+    Other,
+}
+
+/// The reverse of [`Place`]; `None` for a key that is not of the store with this prefix.
+pub(crate) fn parse<'a>(prefix: &str, name: &'a [u8]) -> Option<Found<'a>> {
+    let name = std::str::from_utf8(name).ok()?;
+    let (tag, rest) = name.strip_prefix(prefix)?.strip_prefix('{')?.split_once('}')?;
+    let mut kind_and_key = rest.chars();
+    let kind = kind_and_key.next()?;
+    let namespace = || Namespace::parse(&untagged(tag)).ok();
+    match (kind, kind_and_key.as_str()) {
+        ('v', key) => Some(Found::Value(namespace()?, key)),
+        ('k', "") => Some(Found::Keys(namespace()?)),
+        ('m' | 'x' | 'f' | 'n' | 'g', "") => Some(Found::Other),
+        _ => None,
+    }
+}
+
+/// The rendered name that a tag stands for.
+fn untagged(tag: &str) -> String {
+    let mut name = String::with_capacity(tag.len());
+    let mut chars = tag.chars();
+    while let Some(c) = chars.next() {
+        match (c, if c == '\\' { chars.next() } else { None }) {
+            (_, Some('(')) => name.push('{'),
+            (_, Some(')')) => name.push('}'),
+            (c, escaped) => name.extend([Some(c), escaped].into_iter().flatten()),
+        }
+    }
+    name
+}
+
+/// Bounds of `ZRANGE BYLEX`. Texts are UTF-8, in which the byte 0xFF does not occur, and hold no
+/// NUL.
+pub(crate) mod bound {
+    /// From `text` on.
+    pub(crate) fn from(text: &str) -> Vec<u8> {
+        [b"[", text.as_bytes()].concat()
+    }
+
+    /// Past `text`.
+    pub(crate) fn past(text: &str) -> Vec<u8> {
+        [b"(", text.as_bytes()].concat()
+    }
+
+    /// Up to the last that begins with `text`.
+    pub(crate) fn to_end_of(text: &str) -> Vec<u8> {
+        [b"(", text.as_bytes(), b"\xff"].concat()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(rendered: &str) -> Place {
+        Place::of_namespace("p:", &Namespace::parse(rendered).unwrap())
+    }
+
+    /// By the rule of the cluster specification, not by ours.
+    fn slot_by_the_rule(key: &str) -> u16 {
+        let open = key.find('{').unwrap();
+        let close = key[open + 1..].find('}').unwrap();
+        CRC.checksum(&key.as_bytes()[open + 1..open + 1 + close]) % SLOTS
+    }
+
+    #[test]
+    fn slots_are_those_of_the_cluster_specification() {
+        assert_eq!(CRC.checksum(b"123456789"), 0x31c3);
+        assert_eq!(Place::new("", "user1000").slot(), 3443);
+    }
+
+    #[test]
+    fn braces_in_names_do_not_change_the_slot_rule() {
+        let names = ["acme", "a{b}c", "}a", "{}", "{", "}}{{", r"a\\(", "a:{b}", "ü:}"];
+        let mut seen = std::collections::HashSet::new();
+        for name in names {
+            let place = place(name);
+            for key in ["", "k", "{x}", "}{"] {
+                assert_eq!(slot_by_the_rule(&place.value(key)), place.slot(), "{name} {key}");
+                assert!(seen.insert(place.value(key)), "{name} {key} stands for two entries");
+            }
+            assert_eq!(slot_by_the_rule(&place.keys()), place.slot(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_read_back_from_its_key() {
+        for rendered in ["acme", "a{b}:c", r"x\\(y", r"a\:b:}", "a:"] {
+            let ns = Namespace::parse(rendered).unwrap();
+            for key in ["", "k", "a}b{c", "v"] {
+                let name = place(rendered).value(key);
+                assert_eq!(parse("p:", name.as_bytes()), Some(Found::Value(ns.clone(), key)));
+            }
+            let name = place(rendered).keys();
+            assert_eq!(parse("p:", name.as_bytes()), Some(Found::Keys(ns)));
+        }
+        assert_eq!(parse("p:", b"q:{a}k"), None);
+        assert_eq!(parse("p:", b"p:{a}kx"), None);
+        assert_eq!(parse("p:", b"p:a"), None);
+        assert_eq!(parse("p:", Place::root("p:").index().as_bytes()), Some(Found::Other));
+    }
+
+    #[test]
+    fn the_index_of_tenants_is_no_tenants() {
+        let root = Place::root("p:").index();
+        for name in [r"\\*", "*", r"\\"] {
+            let tenant = Namespace::parse(name).unwrap().tenant();
+            assert_ne!(Place::of_tenant("p:", &tenant).index(), root, "{name}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The keys of a namespace, in order.
+
+use bytes::Bytes;
+use cubbyhole_core::limits::MAX_PAGE_BYTES;
+use cubbyhole_core::{ExecutionContext, Namespace, Page, Result, ScanItem, ScanOptions};
+use redis::Value;
+
+use crate::call::Request;
+use crate::error::Effect::Read;
+use crate::keys::bound;
+use crate::keyspace::Keyspace;
+use crate::replies::{self, Stored};
+use crate::scripts;
+
+/// How many keys a listing without pages fetches at a time: the server serves nobody else
+/// meanwhile.
+const LIST_STEP: usize = 5000;
+
+/// Which keys of a namespace.
+struct Range {
+    from: Vec<u8>,
+    to: Vec<u8>,
+}
+
+impl Range {
+    fn new(prefix: &str, after: Option<&str>) -> Self {
+        let from = match after {
+            Some(after) if after >= prefix => bound::past(after),
+            _ => bound::from(prefix),
+        };
+        let to = if prefix.is_empty() { b"+".to_vec() } else { bound::to_end_of(prefix) };
+        Self { from, to }
+    }
+}
+
+impl Keyspace {
+    pub(crate) async fn list(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        prefix: &str,
+    ) -> Result<Vec<String>> {
+        let mut range = Range::new(prefix, None);
+        let mut keys = Vec::new();
+        loop {
+            let (next, found) = self.step(ctx, ns, &range, LIST_STEP, false).await?;
+            let full = found.len() == LIST_STEP;
+            keys.reserve(found.len());
+            for key in found {
+                keys.push(replies::text(key)?);
+            }
+            range.from = match (next, keys.last()) {
+                (Some(next), _) => next,
+                (None, Some(last)) if full => bound::past(last),
+                _ => return Ok(keys),
+            };
+        }
+    }
+
+    pub(crate) async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: &ScanOptions,
+    ) -> Result<Page<ScanItem<Bytes>, String>> {
+        let mut found = self.keys_and_metas(ctx, ns, options).await?;
+        let mut more = found.len() > options.limit();
+        found.truncate(options.limit());
+        if options.values() {
+            let fitting = fitting(&found);
+            more |= fitting < found.len();
+            found.truncate(fitting);
+        }
+        let next = found.last().filter(|_| more).map(|(key, _)| key.clone());
+        let items = if options.values() {
+            self.with_values(ctx, ns, found).await?
+        } else {
+            let item = |(key, stored): (String, Stored)| ScanItem {
+                key,
+                meta: stored.meta,
+                value_bytes: Some(stored.value_bytes),
+                value: None,
+            };
+            found.into_iter().map(item).collect()
+        };
+        Ok(Page { items, next })
+    }
+
+    /// One more than the page takes, which tells whether there is more.
+    async fn keys_and_metas(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: &ScanOptions,
+    ) -> Result<Vec<(String, Stored)>> {
+        let mut range = Range::new(options.prefix().unwrap_or(""), options.after());
+        let mut items = Vec::with_capacity(options.limit() + 1);
+        loop {
+            let wanted = options.limit() + 1 - items.len();
+            let (next, found) = self.step(ctx, ns, &range, wanted, true).await?;
+            let mut found = found.into_iter();
+            while let (Some(key), Some(meta)) = (found.next(), found.next()) {
+                let meta = replies::bytes(meta)?.ok_or_else(replies::unexpected)?;
+                items.push((replies::text(key)?, replies::stored(&meta)?));
+            }
+            match next {
+                Some(next) if items.len() <= options.limit() => range.from = next,
+                _ => return Ok(items),
+            }
+        }
+    }
+
+    /// What is still there of `found`, with its values: an entry is as it is then.
+    async fn with_values(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        found: Vec<(String, Stored)>,
+    ) -> Result<Vec<ScanItem<Bytes>>> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+        let entries = self.entries(ctx, ns, &keys).await?;
+        let mut items = Vec::with_capacity(found.len());
+        for ((key, stored), entry) in found.into_iter().zip(entries) {
+            let (meta, value) = match entry {
+                Ok(None) => continue,
+                Ok(Some(entry)) => (entry.meta, Ok(entry.value)),
+                Err(error) => (stored.meta, Err(error)),
+            };
+            let value_bytes = value.as_ref().ok().map(|value| value.len() as u64);
+            items.push(ScanItem { key, meta, value_bytes, value: Some(value) });
+        }
+        Ok(items)
+    }
+
+    /// One script's worth: where to go on if it stopped early, and what it found.
+    async fn step(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        range: &Range,
+        wanted: usize,
+        metas: bool,
+    ) -> Result<(Option<Vec<u8>>, Vec<Value>)> {
+        let place = self.place(ns);
+        let names = [place.keys(), place.metas(), place.expiries()];
+        let request = Request::script(&place, Read, &scripts::PAGE, &names)
+            .arg(&range.from)
+            .arg(&range.to)
+            .arg(wanted)
+            .arg(if metas { "metas" } else { "" });
+        let mut answer = replies::array(self.caller.ask(ctx, &request).await?)?;
+        if answer.is_empty() {
+            return Err(replies::unexpected());
+        }
+        let next = replies::bytes(answer.remove(0))?;
+        Ok((next, answer))
+    }
+}
+
+/// How many of the entries a page holds, at least one.
+fn fitting(found: &[(String, Stored)]) -> usize {
+    let mut bytes = 0_u64;
+    for (place, (key, stored)) in found.iter().enumerate() {
+        bytes += key.len() as u64 + stored.value_bytes;
+        if bytes > MAX_PAGE_BYTES as u64 && place > 0 {
+            return place;
+        }
+    }
+    found.len()
+}

@@ -1,0 +1,33 @@
+//! The scripts, one for each thing that must be atomic.
+
+use std::sync::LazyLock;
+
+/// A script and the digest by which servers know it.
+pub(crate) struct Script {
+    pub(crate) source: &'static str,
+    pub(crate) digest: String,
+}
+
+macro_rules! scripts {
+    ($($name:ident: $file:literal;)*) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            let source = concat!(include_str!("../scripts/prelude.lua"), include_str!($file));
+            Script { source, digest: redis::Script::new(source).get_hash().to_owned() }
+        });)*
+    };
+}
+
+scripts! {
+    WRITE: "../scripts/write.lua";
+    ENTRIES: "../scripts/entries.lua";
+    EXTEND: "../scripts/extend.lua";
+    TOUCH: "../scripts/touch.lua";
+    TAKE: "../scripts/take.lua";
+    PAGE: "../scripts/page.lua";
+    COUNT: "../scripts/count.lua";
+    USAGE: "../scripts/usage.lua";
+    SWEEP: "../scripts/sweep.lua";
+    ERASE: "../scripts/erase.lua";
+    REGISTER: "../scripts/register.lua";
+    UNLIST: "../scripts/unlist.lua";
+}

@@ -1,0 +1,131 @@
+//! What is asked of servers and not of a slot.
+
+use std::sync::Arc;
+
+use cubbyhole_core::{Compaction, Error, ErrorKind, Result};
+use redis::{Cmd, Value};
+
+use crate::call::Caller;
+use crate::connection::Node;
+use crate::error::{Effect, Failure};
+use crate::replies;
+
+/// The oldest Redis that has what the scripts use.
+const OLDEST_MAJOR: u32 = 7;
+
+/// What a server tells of itself.
+pub(crate) struct Info(String);
+
+impl Info {
+    /// A field of the answer to `INFO`.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+    }
+
+    /// `Redis 7.0.15`, or what Valkey says of itself.
+    pub(crate) fn server(&self) -> String {
+        match self.field("valkey_version") {
+            Some(version) => format!("Valkey {version}"),
+            None => format!("Redis {}", self.field("redis_version").unwrap_or("of no version")),
+        }
+    }
+
+    /// Whether the store works on it.
+    pub(crate) fn check_version(&self) -> Result<()> {
+        let major = self.field("redis_version").and_then(|version| version.split('.').next());
+        let new_enough =
+            major.and_then(|major| major.parse().ok()).is_some_and(|m: u32| m >= OLDEST_MAJOR);
+        if new_enough {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!(
+            "the server is {}; the store needs Redis {OLDEST_MAJOR} or newer",
+            self.server()
+        )))
+    }
+
+    /// Whether it is what the URL says.
+    pub(crate) fn check_mode(&self, cluster: bool) -> Result<()> {
+        let is_cluster = self.field("redis_mode") == Some("cluster");
+        match (is_cluster, cluster) {
+            (true, false) => Err(Error::invalid_argument(
+                "the server is part of a Redis Cluster: write `redis+cluster://`",
+            )),
+            (false, true) => Err(Error::invalid_argument(
+                "the server is not part of a Redis Cluster: write `redis://`",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes sure that there are servers on which the store works. A cluster may lack some.
+pub(crate) async fn admit(caller: &Caller) -> Result<()> {
+    let topology = caller.topology();
+    topology.refresh(topology.generation()).await?;
+    let mut admitted = false;
+    let mut last = Error::unavailable("the Redis Cluster has no master");
+    for node in topology.masters() {
+        match info(&node, "server").await {
+            Ok(info) => {
+                info.check_version()?;
+                info.check_mode(topology.is_cluster())?;
+                admitted = true;
+            }
+            // A user that may not ask is taken at its word.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !refuses_user(&error) => {
+                admitted = true;
+            }
+            Err(error) => last = error,
+        }
+    }
+    if admitted { Ok(()) } else { Err(last) }
+}
+
+/// Whether the user as such is refused, and not only what it asked.
+fn refuses_user(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let refused = source.and_then(|source| source.downcast_ref::<redis::RedisError>());
+    refused.is_none_or(|refused| refused.code() != Some("NOPERM"))
+}
+
+pub(crate) async fn info(node: &Node, section: &str) -> Result<Info> {
+    let mut command = redis::cmd("INFO");
+    command.arg(section);
+    match ask(node, &command).await? {
+        Value::VerbatimString { text, .. } => Ok(Info(text)),
+        answer => Ok(Info(replies::text(answer)?)),
+    }
+}
+
+/// One command to one server, sent once.
+pub(crate) async fn ask(node: &Node, command: &Cmd) -> Result<Value> {
+    let mut connection = node.connection().await?;
+    let answer = connection.shared.send_packed_command(command).await;
+    let failed = |failure: Failure| failure.into_error(Effect::Read);
+    let value = answer.map_err(|error| failed(Failure::Lost(error)))?;
+    value.extract_error().map_err(|error| failed(Failure::Refused(error)))
+}
+
+/// Asks every master to give memory back.
+pub(crate) async fn purge(caller: &Caller) -> Result<Compaction> {
+    let masters = caller.topology().masters();
+    let before = resident_bytes(&masters).await?;
+    for node in &masters {
+        let mut command = redis::cmd("MEMORY");
+        command.arg("PURGE");
+        ask(node, &command).await?;
+    }
+    let after = resident_bytes(&masters).await?;
+    Ok(Compaction { bytes_before: before, bytes_after: after })
+}
+
+async fn resident_bytes(masters: &[Arc<Node>]) -> Result<Option<u64>> {
+    let mut sum = Some(0);
+    for node in masters {
+        let info = info(node, "memory").await?;
+        let bytes = info.field("used_memory_rss").and_then(|text| text.parse::<u64>().ok());
+        sum = sum.zip(bytes).map(|(sum, bytes)| sum + bytes);
+    }
+    Ok(sum)
+}

@@ -1,0 +1,401 @@
+//! The store: what each method checks, and which part of the keyspace does it.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cubbyhole_core::limits::{
+    check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
+};
+use cubbyhole_core::{
+    Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
+    GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result, ResultExt,
+    ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+};
+
+use crate::call::Caller;
+use crate::config::RedisConfig;
+use crate::keyspace::{Change, Keyspace, Put};
+use crate::removal::interrupted;
+use crate::servers;
+
+/// A store on a Redis server or a Redis Cluster. Cloning it is cheap and shares the connections.
+///
+/// Nothing is to be set up beforehand. It is used within the tokio runtime in which it was opened,
+/// and reconnects and follows failovers by itself.
+///
+/// ```no_run
+/// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
+/// use cubbyhole_redis::{RedisConfig, RedisStore};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ctx = ExecutionContext::new();
+/// let config = RedisConfig::from_url("redis+cluster://10.0.0.1:7000,10.0.0.2:7000")?;
+/// let store = RedisStore::open(&ctx, config).await?.typed::<String>();
+/// let ns = Namespace::parse("acme:agent-7")?;
+/// store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
+/// assert_eq!(store.get(&ctx, &ns, "greeting").await?.as_deref(), Some("hello"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct RedisStore {
+    keyspace: Keyspace,
+}
+
+impl RedisStore {
+    /// Connects, and makes sure that the servers are what the URL says and new enough.
+    ///
+    /// # Errors
+    /// `Unavailable` if no server can be reached; `Unsupported` if one is older than Redis 7;
+    /// `PermissionDenied` if it refuses the user; `InvalidArgument` if it is a cluster and the URL
+    /// says otherwise, or the reverse.
+    pub async fn open(ctx: &ExecutionContext, config: RedisConfig) -> Result<Self> {
+        let open = async {
+            ctx.check()?;
+            let caller = Caller::new(config)?;
+            ctx.race(servers::admit(&caller)).await??;
+            Ok(Self { keyspace: Keyspace { caller } })
+        };
+        open.await.in_operation("open")
+    }
+
+    fn max_value_bytes(&self) -> usize {
+        self.keyspace.caller.config().max_value_bytes
+    }
+
+    async fn put_if(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        ctx.check()?;
+        check_key(key)?;
+        check_value_bytes(value.len(), self.max_value_bytes())?;
+        options.expiry().check()?;
+        let version = options.version_or_draw();
+        let put = Put { value: &value, version, expiry: options.expiry() };
+        let change = Change { key, condition, put: Some(put) };
+        self.keyspace.write(ctx, ns, &[change]).await?;
+        Ok(version)
+    }
+
+    async fn delete_if(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        ctx.check()?;
+        check_key(key)?;
+        let change = Change { key, condition, put: None };
+        Ok(self.keyspace.write(ctx, ns, &[change]).await? > 0)
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Store<Bytes> for RedisStore {
+    async fn put_with_options(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<()> {
+        let put = self.put_if(ctx, ns, key, value, options, Condition::Always);
+        put.await.map(drop).in_operation("put")
+    }
+
+    async fn get(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Bytes>> {
+        let get = async {
+            ctx.check()?;
+            check_key(key)?;
+            self.keyspace.get(ctx, ns, key).await
+        };
+        get.await.in_operation("get")
+    }
+
+    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        self.delete_if(ctx, ns, key, Condition::Always).await.map(drop).in_operation("delete")
+    }
+
+    async fn list(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        prefix: Option<&str>,
+    ) -> Result<Vec<String>> {
+        let list = async {
+            ctx.check()?;
+            check_prefix(prefix)?;
+            self.keyspace.list(ctx, ns, prefix.unwrap_or("")).await
+        };
+        list.await.in_operation("list")
+    }
+
+    async fn put(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+    ) -> Result<()> {
+        self.put_with_options(ctx, ns, key, value, PutOptions::default()).await
+    }
+
+    async fn list_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+    ) -> Result<Vec<Namespace>> {
+        let list = async {
+            ctx.check()?;
+            let all = self.keyspace.namespaces(ctx, prefix, None, usize::MAX).await?;
+            Ok(all.items)
+        };
+        list.await.in_operation("list_namespaces")
+    }
+
+    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
+        let evict = async {
+            ctx.check()?;
+            let removed = AtomicU64::new(0);
+            let swept = self.keyspace.sweep(ctx, &removed).await;
+            let removed = removed.into_inner();
+            swept.map_err(|error| interrupted(error, removed > 0))?;
+            Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+        };
+        evict.await.in_operation("evict_expired")
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl EntryStore<Bytes> for RedisStore {
+    async fn get_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        options: GetOptions,
+    ) -> Result<Option<Entry<Bytes>>> {
+        let get = async {
+            ctx.check()?;
+            check_key(key)?;
+            if let Some(ttl) = options.extended_ttl() {
+                Expiry::After(ttl).check()?;
+                return self.keyspace.extend(ctx, ns, key, ttl).await;
+            }
+            let mut entries = self.keyspace.entries(ctx, ns, &[key]).await?;
+            entries.pop().unwrap_or(Ok(None))
+        };
+        get.await.in_operation("get_entry")
+    }
+
+    async fn get_many(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+        let get = async {
+            ctx.check()?;
+            check_keys(keys)?;
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.keyspace.entries(ctx, ns, keys).await
+        };
+        get.await.in_operation("get_many")
+    }
+
+    async fn put_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: Bytes,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        self.put_if(ctx, ns, key, value, options, condition).await.in_operation("put_entry")
+    }
+
+    async fn delete_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        self.delete_if(ctx, ns, key, condition).await.in_operation("delete_entry")
+    }
+
+    async fn write(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        batch: Batch<Bytes>,
+    ) -> Result<Vec<Option<Version>>> {
+        let write = async {
+            ctx.check()?;
+            batch.check(self.max_value_bytes(), |value| Some(value.len()))?;
+            if batch.is_empty() {
+                return Ok(Vec::new());
+            }
+            let changes: Vec<Change<'_>> = batch.operations().iter().map(change).collect();
+            let written = self.keyspace.write(ctx, ns, &changes).await;
+            // A batch of one is a batch.
+            written.map_err(|error| {
+                let index = error.batch_index().unwrap_or(0);
+                error.at_batch_index(index)
+            })?;
+            Ok(changes.iter().map(|change| change.put.as_ref().map(|put| put.version)).collect())
+        };
+        write.await.in_operation("write")
+    }
+
+    async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<Bytes>, String>> {
+        let scan = async {
+            ctx.check()?;
+            options.check()?;
+            self.keyspace.scan(ctx, ns, &options).await
+        };
+        scan.await.in_operation("scan")
+    }
+
+    async fn scan_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Page<Namespace>> {
+        let scan = async {
+            ctx.check()?;
+            check_page_limit(limit)?;
+            self.keyspace.namespaces(ctx, prefix, after, limit).await
+        };
+        scan.await.in_operation("scan_namespaces")
+    }
+
+    async fn scan_tenants(
+        &self,
+        ctx: &ExecutionContext,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Page<TenantId>> {
+        let scan = async {
+            ctx.check()?;
+            check_page_limit(limit)?;
+            self.keyspace.tenants(ctx, after, limit).await
+        };
+        scan.await.in_operation("scan_tenants")
+    }
+
+    async fn touch(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        expiry: Expiry,
+    ) -> Result<bool> {
+        let touch = async {
+            ctx.check()?;
+            check_key(key)?;
+            expiry.check()?;
+            self.keyspace.touch(ctx, ns, key, expiry).await
+        };
+        touch.await.in_operation("touch")
+    }
+
+    async fn take(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Entry<Bytes>>> {
+        let take = async {
+            ctx.check()?;
+            check_key(key)?;
+            self.keyspace.take(ctx, ns, key).await
+        };
+        take.await.in_operation("take")
+    }
+
+    async fn erase(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        limit: usize,
+    ) -> Result<Erased> {
+        let erase = async {
+            ctx.check()?;
+            check_page_limit(limit)?;
+            let removed = AtomicU64::new(0);
+            let done = self.keyspace.erase(ctx, prefix, limit, &removed).await;
+            let removed = removed.into_inner();
+            let done = done.map_err(|error| interrupted(error, removed > 0))?;
+            Ok(Erased { removed, done })
+        };
+        erase.await.in_operation("erase")
+    }
+
+    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        let usage = async {
+            ctx.check()?;
+            self.keyspace.usage(ctx, prefix).await
+        };
+        usage.await.in_operation("usage")
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for RedisStore {
+    async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        self.keyspace.caller.close(ctx).await.in_operation("close")
+    }
+
+    /// Asks the servers to give memory back to the system. It is the whole server's memory that is
+    /// told, not the store's alone.
+    async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
+        let compact = async { ctx.race(servers::purge(&self.keyspace.caller)).await? };
+        compact.await.in_operation("compact")
+    }
+}
+
+fn change(operation: &Operation<Bytes>) -> Change<'_> {
+    match operation {
+        Operation::Put { key, value, options, condition } => {
+            let version = options.version_or_draw();
+            let put = Put { value, version, expiry: options.expiry() };
+            Change { key, condition: *condition, put: Some(put) }
+        }
+        Operation::Delete { key, condition } => Change { key, condition: *condition, put: None },
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("config", self.keyspace.caller.config()).finish()
+    }
+}

@@ -1,0 +1,244 @@
+//! Which server has which slot: one server all of them, or the masters of a cluster.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use cubbyhole_core::{Error, ExecutionContext, Result};
+use redis::Value;
+
+use crate::config::{Address, RedisConfig};
+use crate::connection::{Connector, Node};
+use crate::keys::SLOTS;
+use crate::{replies, servers};
+
+/// A server that does not tell its map within this time is passed over.
+const MAP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The map of slots, as far as it is known. Redirections correct it for a slot; it is read anew
+/// when a master cannot be reached or is none any more.
+pub(crate) struct Topology {
+    connector: Arc<Connector>,
+    seeds: Vec<Address>,
+    cluster: bool,
+    map: RwLock<Map>,
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Map {
+    /// How often it was read.
+    generation: u64,
+    /// By slot.
+    masters: Vec<Option<Arc<Node>>>,
+    nodes: HashMap<Address, Arc<Node>>,
+}
+
+impl Topology {
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+        let connector = Arc::new(Connector::new(config)?);
+        let mut map = Map { masters: vec![None; usize::from(SLOTS)], ..Map::default() };
+        if !config.cluster
+            && let Some(address) = config.addresses.first()
+        {
+            let node = Arc::new(Node::new(address.clone(), Arc::clone(&connector)));
+            map.masters.fill(Some(node));
+        }
+        Ok(Self {
+            connector,
+            seeds: config.addresses.clone(),
+            cluster: config.cluster,
+            map: RwLock::new(map),
+            reading: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    pub(crate) const fn is_cluster(&self) -> bool {
+        self.cluster
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.read().generation
+    }
+
+    pub(crate) fn master(&self, slot: u16) -> Option<Arc<Node>> {
+        self.read().masters.get(usize::from(slot)).cloned().flatten()
+    }
+
+    /// Every master once.
+    pub(crate) fn masters(&self) -> Vec<Arc<Node>> {
+        let mut masters: Vec<Arc<Node>> = Vec::new();
+        for node in self.read().masters.iter().flatten() {
+            if !masters.iter().any(|known| Arc::ptr_eq(known, node)) {
+                masters.push(Arc::clone(node));
+            }
+        }
+        masters
+    }
+
+    /// A server by its address.
+    pub(crate) fn node(&self, address: &Address) -> Arc<Node> {
+        if let Some(node) = self.read().nodes.get(address) {
+            return Arc::clone(node);
+        }
+        self.write().node(address, &self.connector)
+    }
+
+    /// A redirection told where a slot is.
+    pub(crate) fn moved(&self, slot: u16, address: &Address) {
+        let mut map = self.write();
+        let node = map.node(address, &self.connector);
+        if let Some(master) = map.masters.get_mut(usize::from(slot)) {
+            *master = Some(node);
+        }
+    }
+
+    /// Reads the map anew, from the first server that tells it, unless that was done since it had
+    /// the generation `seen`.
+    pub(crate) async fn refresh(&self, seen: u64) -> Result<()> {
+        if !self.cluster {
+            return Ok(());
+        }
+        let _turn = self.reading.lock().await;
+        if self.generation() != seen {
+            return Ok(());
+        }
+        let mut last = Error::unavailable("the Redis Cluster has no node to ask");
+        for node in self.candidates() {
+            let limit = ExecutionContext::new().with_timeout(MAP_TIMEOUT);
+            match limit.race(slots_of(&node)).await {
+                Ok(Ok(slots)) => {
+                    self.install(&slots);
+                    return Ok(());
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => {
+                    last = Error::unavailable(format!("the node {} does not answer", node.address));
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Whom to ask: the masters in any order, then those that the URL names.
+    fn candidates(&self) -> Vec<Arc<Node>> {
+        let mut candidates = self.masters();
+        fastrand::shuffle(&mut candidates);
+        for address in &self.seeds {
+            if !candidates.iter().any(|node| node.address == *address) {
+                candidates.push(self.node(address));
+            }
+        }
+        candidates
+    }
+
+    fn install(&self, slots: &[(u16, u16, Address)]) {
+        let mut map = self.write();
+        let mut masters = vec![None; usize::from(SLOTS)];
+        for (first, last, address) in slots {
+            let node = map.node(address, &self.connector);
+            for slot in *first..=*last {
+                if let Some(master) = masters.get_mut(usize::from(slot)) {
+                    *master = Some(Arc::clone(&node));
+                }
+            }
+        }
+        map.masters = masters;
+        map.generation += 1;
+        // Those that own nothing now are let go; their last callers hold them until they are done.
+        map.nodes.retain(|address, _| slots.iter().any(|(_, _, owner)| owner == address));
+    }
+
+    pub(crate) fn disconnect(&self) {
+        let map = self.read();
+        for node in map.nodes.values().chain(map.masters.iter().flatten()) {
+            node.disconnect();
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Map> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Map> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Map {
+    fn node(&mut self, address: &Address, connector: &Arc<Connector>) -> Arc<Node> {
+        let node = self.nodes.entry(address.clone());
+        Arc::clone(
+            node.or_insert_with(|| Arc::new(Node::new(address.clone(), Arc::clone(connector)))),
+        )
+    }
+}
+
+/// What a node of a cluster knows of the whole.
+pub(crate) struct Health {
+    state: String,
+    assigned: u64,
+    /// Slots of this node that are being moved, as it shows them.
+    pub(crate) moving: String,
+}
+
+impl Health {
+    pub(crate) fn trouble(&self) -> Option<String> {
+        if self.state != "ok" {
+            return Some(format!("`cluster_state` is `{}`: calls fail", self.state));
+        }
+        let missing = u64::from(SLOTS).saturating_sub(self.assigned);
+        (missing > 0).then(|| format!("{missing} slots have no master: calls on them fail"))
+    }
+}
+
+pub(crate) async fn health(node: &Node) -> Result<Health> {
+    let mut command = redis::cmd("CLUSTER");
+    let info = servers::ask(node, command.arg("INFO")).await.and_then(replies::text)?;
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
+    let mut command = redis::cmd("CLUSTER");
+    let nodes = servers::ask(node, command.arg("NODES")).await.and_then(replies::text)?;
+    let own = nodes.lines().find(|line| line.contains("myself")).unwrap_or("");
+    let moving: Vec<&str> = own.split(' ').filter(|word| word.starts_with('[')).collect();
+    Ok(Health {
+        state: field("cluster_state:").to_owned(),
+        assigned: field("cluster_slots_assigned:").parse().unwrap_or(0),
+        moving: moving.join(" "),
+    })
+}
+
+/// The slots as a node knows them: first, last, master.
+async fn slots_of(node: &Node) -> Result<Vec<(u16, u16, Address)>> {
+    let answer = servers::ask(node, redis::cmd("CLUSTER").arg("SLOTS")).await?;
+    let slots = slot_ranges(&answer, &node.address);
+    slots.filter(|slots| !slots.is_empty()).ok_or_else(|| {
+        Error::unavailable(format!("the node {} knows no master of any slot", node.address))
+    })
+}
+
+fn slot_ranges(answer: &Value, asked: &Address) -> Option<Vec<(u16, u16, Address)>> {
+    let Value::Array(ranges) = answer else {
+        return None;
+    };
+    ranges.iter().map(|range| slot_range(range, asked)).collect()
+}
+
+fn slot_range(range: &Value, asked: &Address) -> Option<(u16, u16, Address)> {
+    let Value::Array(parts) = range else {
+        return None;
+    };
+    let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = parts.as_slice() else {
+        return None;
+    };
+    let host = match master.first()? {
+        Value::BulkString(host) => std::str::from_utf8(host).ok()?,
+        // The node does not know its own name.
+        _ => "",
+    };
+    let host = if host.is_empty() || host == "?" { &asked.host } else { host };
+    let Value::Int(port) = master.get(1)? else {
+        return None;
+    };
+    let address = Address { host: host.to_owned(), port: u16::try_from(*port).ok()? };
+    Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, address))
+}

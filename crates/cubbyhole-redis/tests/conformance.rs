@@ -1,0 +1,114 @@
+//! The conformance suite over a Redis server and over a Redis Cluster, whose clocks stand still
+//! until they are moved: of bytes, and of documents through `Typed`.
+
+use std::marker::PhantomData;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cubbyhole_conformance::libtest_mimic::{Arguments, run};
+use cubbyhole_conformance::{Document, Harness, Suite};
+use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
+use cubbyhole_redis::{RedisConfig, RedisStore};
+use cubbyhole_test_servers::{RedisCluster, RedisServer};
+use tokio::sync::OnceCell;
+
+/// Servers of its own; each store has a prefix of its own on them.
+struct Redis<V> {
+    kind: Kind,
+    servers: OnceCell<Servers>,
+    stores: AtomicU32,
+    value: PhantomData<fn() -> V>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Single,
+    Cluster,
+}
+
+enum Servers {
+    Single(RedisServer),
+    Cluster(RedisCluster),
+}
+
+impl Servers {
+    fn start(kind: Kind) -> Result<Self, String> {
+        Ok(match kind {
+            Kind::Single => Self::Single(RedisServer::start_with_clock()?),
+            Kind::Cluster => Self::Cluster(RedisCluster::start_with_clock()?),
+        })
+    }
+
+    fn url(&self) -> &str {
+        match self {
+            Self::Single(server) => server.url(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "without its clock the case means nothing")]
+    fn advance(&self, duration: Duration) {
+        let advanced = match self {
+            Self::Single(server) => server.advance(duration),
+            Self::Cluster(cluster) => cluster.advance(duration),
+        };
+        advanced.expect("the clock");
+    }
+}
+
+impl<V> Redis<V> {
+    fn new(kind: Kind) -> Self {
+        let servers = OnceCell::new();
+        Self { kind, servers, stores: AtomicU32::new(0), value: PhantomData }
+    }
+
+    #[expect(clippy::expect_used, reason = "without servers the case cannot begin")]
+    async fn servers(&self) -> &Servers {
+        let start = || async { Servers::start(self.kind).expect("servers") };
+        self.servers.get_or_init(start).await
+    }
+
+    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    async fn open(&self) -> RedisStore {
+        let number = self.stores.fetch_add(1, Ordering::Relaxed);
+        let config = RedisConfig::from_url(self.servers().await.url()).expect("a URL");
+        let config = config.with_prefix(format!("{number}:")).expect("a prefix");
+        RedisStore::open(&ExecutionContext::new(), config).await.expect("a store")
+    }
+}
+
+macro_rules! harness {
+    ($($value:ty: $open:expr;)*) => {
+        $(#[async_trait]
+        impl Harness for Redis<$value> {
+            type Value = $value;
+
+            async fn store(&self) -> Arc<dyn EntryStore<$value>> {
+                let open: fn(RedisStore) -> Arc<dyn EntryStore<$value>> = $open;
+                open(self.open().await)
+            }
+
+            async fn advance(&self, duration: Duration) {
+                self.servers().await.advance(duration);
+            }
+        })*
+    };
+}
+
+harness! {
+    Bytes: |store| Arc::new(store);
+    Document: |store| Arc::new(store.typed::<Document>());
+}
+
+fn main() -> std::io::Result<ExitCode> {
+    let mut trials = Vec::new();
+    for (name, kind) in [("single", Kind::Single), ("cluster", Kind::Cluster)] {
+        let bytes = Suite::new(move || Redis::<Bytes>::new(kind))?;
+        trials.extend(bytes.with_prefix(&format!("{name}::bytes")).trials());
+        let typed = Suite::new(move || Redis::<Document>::new(kind))?;
+        trials.extend(typed.with_prefix(&format!("{name}::typed")).trials());
+    }
+    Ok(run(&Arguments::from_args(), trials).exit_code())
+}
