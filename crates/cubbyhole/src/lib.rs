@@ -33,6 +33,8 @@ pub use cubbyhole_postgres::{
     DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_POOL_SIZE,
     DEFAULT_SCHEMA, Pooler, PostgresConfig, PostgresStore,
 };
+#[cfg(feature = "redis")]
+pub use cubbyhole_redis::{RedisConfig, RedisStore};
 
 use url::StoreUrl;
 
@@ -43,6 +45,8 @@ use url::StoreUrl;
 /// | `memory:` | a new, empty store in this process |
 /// | `redb:PATH`, `redb:PATH?durability=relaxed` | a file on this machine |
 /// | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL database; the feature `postgres` |
+/// | `redis://USER:PASSWORD@HOST:PORT`, `rediss://…` | a Redis server; the feature `redis` |
+/// | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis Cluster; the feature `redis` |
 ///
 /// # Errors
 /// `InvalidArgument` for a URL that is none of these; `Unsupported` for a backend that this build
@@ -102,6 +106,28 @@ pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
         StoreUrl::Embedded(config) => cubbyhole_embedded::diagnose(ctx, &config).await,
         #[cfg(feature = "postgres")]
         StoreUrl::Postgres(config) => cubbyhole_postgres::diagnose(ctx, &config).await,
+        #[cfg(feature = "redis")]
+        StoreUrl::Redis(config) => cubbyhole_redis::diagnose(ctx, &config).await,
+    }
+}
+
+/// Mends what a backend can lose without losing entries: on Redis the books of which namespaces and
+/// tenants there are, which a failover can leave behind the entries. It may take long on a large
+/// store, and others may use the store meanwhile. Returns what was done, a line each: nothing if
+/// nothing was wrong.
+///
+/// # Errors
+/// As [`open`]. On backends that keep their books in the same transaction as their entries there is
+/// nothing to mend: opening is the whole of it, and a file that is not there is not created.
+pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
+    match StoreUrl::parse(url)? {
+        #[cfg(feature = "redis")]
+        StoreUrl::Redis(config) => cubbyhole_redis::repair(ctx, *config).await,
+        other => {
+            let store = OpenOptions::new().create(false).open_parsed(ctx, other).await?;
+            store.close(ctx).await?;
+            Ok(Vec::new())
+        }
     }
 }
 
@@ -175,6 +201,8 @@ impl OpenOptions {
             }
             #[cfg(feature = "postgres")]
             StoreUrl::Postgres(config) => Ok(Arc::new(PostgresStore::open(ctx, *config).await?)),
+            #[cfg(feature = "redis")]
+            StoreUrl::Redis(config) => Ok(Arc::new(RedisStore::open(ctx, *config).await?)),
         }
     }
 }

@@ -4,6 +4,8 @@
 use cubbyhole_embedded::EmbeddedConfig;
 #[cfg(feature = "postgres")]
 use cubbyhole_postgres::PostgresConfig;
+#[cfg(feature = "redis")]
+use cubbyhole_redis::RedisConfig;
 
 use crate::{Error, Result};
 
@@ -14,6 +16,8 @@ pub(crate) enum StoreUrl {
     Embedded(EmbeddedConfig),
     #[cfg(feature = "postgres")]
     Postgres(Box<PostgresConfig>),
+    #[cfg(feature = "redis")]
+    Redis(Box<RedisConfig>),
 }
 
 impl StoreUrl {
@@ -33,19 +37,26 @@ impl StoreUrl {
             }
             #[cfg(not(feature = "postgres"))]
             "postgres" | "postgresql" => Err(built_without("postgres")),
-            "redis" | "rediss" | "redis+cluster" => Err(built_without("redis")),
+            #[cfg(feature = "redis")]
+            "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => {
+                RedisConfig::from_url(url).map(|config| Self::Redis(Box::new(config)))
+            }
+            #[cfg(not(feature = "redis"))]
+            "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => Err(built_without("redis")),
             _ => Err(unknown()),
         }
     }
 }
 
+#[cfg(not(all(feature = "embedded", feature = "postgres", feature = "redis")))]
 fn built_without(feature: &'static str) -> Error {
     Error::unsupported(format!("built without `{feature}`"))
 }
 
 fn unknown() -> Error {
     Error::invalid_argument(
-        "not the URL of a store: write `memory:`, `redb:PATH` or `postgres://…`",
+        "not the URL of a store: write `memory:`, `redb:PATH`, `postgres://…`, `redis://…` or \
+         `redis+cluster://…`",
     )
 }
 
@@ -71,11 +82,28 @@ mod tests {
         assert!(!format!("{error:?}").contains("s3cret"));
     }
 
+    #[cfg(feature = "redis")]
+    #[test]
+    fn redis_is_one_server_or_a_cluster() {
+        for url in ["redis://h", "rediss://:s3cret@h", "redis+cluster://h:1,h:2"] {
+            let parsed = StoreUrl::parse(url).unwrap();
+            assert!(matches!(&parsed, StoreUrl::Redis(_)), "{url}");
+            assert!(!format!("{parsed:?}").contains("s3cret"));
+        }
+    }
+
+    #[cfg(not(all(feature = "embedded", feature = "postgres", feature = "redis")))]
     #[test]
     fn what_was_not_compiled_in_says_so_and_shows_no_password() {
-        let mut urls = vec!["rediss://:s3cret@h", "redis+cluster://h:1,h:2"];
+        let mut urls = Vec::new();
+        if cfg!(not(feature = "embedded")) {
+            urls.push("redb:s3cret");
+        }
         if cfg!(not(feature = "postgres")) {
             urls.push("postgres://u:s3cret@h/db");
+        }
+        if cfg!(not(feature = "redis")) {
+            urls.extend(["rediss://:s3cret@h", "redis+cluster://:s3cret@h:1,h:2"]);
         }
         for url in urls {
             let error = StoreUrl::parse(url).unwrap_err();
