@@ -58,7 +58,7 @@ impl Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
-    /// The store: redb:PATH, postgres://… or memory: [default: $CUBBYHOLE_STORE, else redb:cubbyhole.redb]
+    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: $CUBBYHOLE_STORE, else redb:cubbyhole.redb]
     // Not clap's `env`: its help and its errors would show a password in the variable.
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,

@@ -1,8 +1,12 @@
-//! Real data goes in, and comes out the same, in a file and on PostgreSQL: 5,311 questions and
+//! Real data goes in, and comes out the same, in a file and on every server: 5,311 questions and
 //! answers in 28 languages.
 //!
 //! The file is not part of the repository; where it is not there these tests are reported ignored.
 
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/redis.rs"]
+mod redis;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +16,11 @@ use std::process::Output;
 
 use cubbyhole::{ExecutionContext, GetOptions, Namespace, OpenOptions};
 use libtest_mimic::{Arguments, Failed, Trial};
+use postgres::Schema;
+use redis::{Kind, Prefix};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use support::{Outcome, Schema, tool};
+use support::{Outcome, tool};
 use tempfile::TempDir;
 
 const ENTRIES: usize = 5311;
@@ -37,8 +43,12 @@ fn main() -> std::process::ExitCode {
         ("namespaces_of_english_are_english", namespaces_of_english_are_english),
         ("importing_twice_changes_versions_only", importing_twice_changes_versions_only),
     ];
-    let places: [(&str, MakePlace); 2] =
-        [("file", || Ok(Place::File(tempfile::tempdir()?))), ("postgres", in_postgres)];
+    let places: [(&str, MakePlace); 4] = [
+        ("file", || Ok(Place::File(tempfile::tempdir()?))),
+        ("postgres", in_postgres),
+        ("redis", || Ok(Place::Redis(Prefix::new(Kind::Single)?))),
+        ("redis_cluster", || Ok(Place::Redis(Prefix::new(Kind::Cluster)?))),
+    ];
     let mut trials = Vec::new();
     for (name, case) in cases {
         for (place_name, place) in places {
@@ -66,6 +76,7 @@ fn in_postgres() -> Outcome<Place> {
 enum Place {
     File(TempDir),
     Postgres(Schema),
+    Redis(Prefix),
 }
 
 /// A store of its own with the data in it.
@@ -80,6 +91,7 @@ impl Imported {
         let url = match &place {
             Place::File(folder) => format!("redb:{}", folder.path().join("d.redb").display()),
             Place::Postgres(schema) => schema.store.clone(),
+            Place::Redis(prefix) => prefix.store.clone(),
         };
         let imported = Self { place, url, data };
         imported.import()?;

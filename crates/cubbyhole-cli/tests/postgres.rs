@@ -1,13 +1,17 @@
 //! The tool on PostgreSQL: what an operator does there.
 
 #[cfg(test)]
+#[path = "support/postgres.rs"]
+mod places;
+#[cfg(test)]
 mod support;
 
 #[cfg(test)]
 mod tests {
     use std::process::Output;
 
-    use crate::support::{Outcome, PASSWORD, Schema, tool};
+    use crate::places::{PASSWORD, Schema};
+    use crate::support::{Outcome, tool};
 
     fn text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()

@@ -215,7 +215,8 @@ async fn check_persistence(
 fn check_memory(diagnosis: &mut Diagnosis, info: &Info, name: String) {
     let (used, most) = (number(info, "used_memory"), number(info, "maxmemory"));
     let policy = info.field("maxmemory_policy").unwrap_or("noeviction");
-    let megabytes = |bytes: u64| format!("{:.0} MiB", bytes as f64 / 1_048_576.0);
+    let keys: u64 = info.keys();
+    let megabytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
     if policy != "noeviction" {
         let verdict = if most > 0 { Verdict::Problem } else { Verdict::Warning };
         diagnosis.found(
@@ -236,10 +237,11 @@ fn check_memory(diagnosis: &mut Diagnosis, info: &Info, name: String) {
             "raise `maxmemory`, erase, or give entries a TTL",
         );
     } else if most == 0 {
-        diagnosis.ok(name, format!("{} used, no limit set, nothing is evicted", megabytes(used)));
+        let used = megabytes(used);
+        diagnosis.ok(name, format!("{used} used, {keys} keys; no limit set, nothing is evicted"));
     } else {
-        let finding =
-            format!("{} of {} used, nothing is evicted", megabytes(used), megabytes(most));
+        let (used, most) = (megabytes(used), megabytes(most));
+        let finding = format!("{used} of {most} used, {keys} keys; nothing is evicted");
         diagnosis.ok(name, finding);
     }
 }
@@ -317,9 +319,11 @@ async fn check_registrations(
                 _ => continue,
             };
             looked_at += 1;
-            let Ok(false) = keyspace.is_listed(ctx, &ns).await else {
+            let listed = keyspace.is_listed(ctx, &ns).await;
+            let tenant = keyspace.listed_tenant(ctx, &ns.tenant()).await;
+            if !matches!((listed, tenant), (Ok(false), _) | (_, Ok(None))) {
                 continue;
-            };
+            }
             // It may have gone meanwhile.
             let [live, _] = keyspace.count(ctx, &ns).await.unwrap_or_default();
             unlisted += u64::from(live > 0);

@@ -22,6 +22,13 @@ impl Info {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     }
 
+    /// How many keys it holds, of whatever program.
+    pub(crate) fn keys(&self) -> u64 {
+        let databases = self.0.lines().filter(|line| line.starts_with("db"));
+        let counts = databases.filter_map(|line| line.split_once("keys=")?.1.split(',').next());
+        counts.filter_map(|count| count.parse::<u64>().ok()).sum()
+    }
+
     /// `Redis 7.0.15`, or what Valkey says of itself.
     pub(crate) fn server(&self) -> String {
         match self.field("valkey_version") {

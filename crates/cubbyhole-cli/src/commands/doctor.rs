@@ -13,13 +13,27 @@ Works also where the store cannot be opened. If there is a problem the exit code
 store, or another process has it open), 2 (that is not a store) or 6 (anything else); what is only a
 warning is code 0.
 
-Example:
-  cubbyhole doctor";
+A failover of Redis can lose the registration of a namespace and not its entries: they are then in no
+listing. `--repair` lists them again; it looks at every key, and others may go on meanwhile. Other
+stores have nothing to mend.
+
+Examples:
+  cubbyhole doctor
+  cubbyhole doctor --repair --store redis+cluster://10.0.0.1:7000";
 
 /// Look the store over: what it holds, and what should be looked after
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Doctor {}
+pub(crate) struct Doctor {
+    /// Mend what can be mended first
+    #[arg(long)]
+    repair: bool,
+}
+
+#[derive(Serialize)]
+struct RepairLine<'a> {
+    repaired: &'a [String],
+}
 
 #[derive(Serialize)]
 struct DiagnosisLine<'a> {
@@ -29,6 +43,9 @@ struct DiagnosisLine<'a> {
 
 impl Doctor {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        if self.repair {
+            repair(session).await?;
+        }
         let diagnosis = cubbyhole::diagnose(&session.ctx, &session.store.url).await;
         let diagnosis = diagnosis.map_err(|error| session.explain(error))?;
         if session.out.json() {
@@ -56,6 +73,21 @@ impl Doctor {
             Ok(()) => Failure::Incomplete(found),
         })
     }
+}
+
+async fn repair(session: &mut Session) -> Result<(), Failure> {
+    let repaired = cubbyhole::repair(&session.ctx, &session.store.url).await;
+    let repaired = repaired.map_err(|error| session.explain(error))?;
+    if session.out.json() {
+        return session.out.object(&RepairLine { repaired: &repaired });
+    }
+    for line in &repaired {
+        session.out.line(&format!("repaired {line}"))?;
+    }
+    if repaired.is_empty() {
+        session.out.note("there was nothing to repair");
+    }
+    Ok(())
 }
 
 fn show(diagnosis: &Diagnosis, session: &mut Session) -> Result<(), Failure> {

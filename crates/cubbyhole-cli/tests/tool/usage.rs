@@ -72,10 +72,10 @@ fn the_environment_names_the_store_and_the_option_wins() {
     assert_eq!(place.files(), ["env.redb"]);
     // Empty is as if it were not set.
     assert!(run("", &["get", "acme", "k"]).stderr.contains("cubbyhole.redb"));
-    // Not in this build, and not there.
-    for (url, code) in [("redis://u:s3cret@h/0", 6), ("postgres://u:s3cret@127.0.0.1:1/db", 5)] {
+    // Not there.
+    for url in ["redis://u:s3cret@127.0.0.1:1/0", "postgres://u:s3cret@127.0.0.1:1/db"] {
         let ran = run(url, &["get", "acme", "k"]);
-        assert_eq!(ran.code, code, "{ran:?}");
+        assert_eq!(ran.code, 5, "{ran:?}");
         assert!(!ran.stderr.contains("s3cret"), "{ran:?}");
     }
     assert!(!run("redis://:s3cret@h", &["--help"]).stdout.windows(6).any(|w| w == b"s3cret"));

@@ -1,0 +1,87 @@
+//! A schema of its own in PostgreSQL, made by the tool itself.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cubbyhole_test_servers::PostgresServer;
+use tokio_postgres::NoTls;
+
+use crate::support::{Outcome, tool};
+
+/// Names a server of the developer's, with a role that may create schemas and roles.
+const URL_VARIABLE: &str = "CUBBYHOLE_TEST_POSTGRES_URL";
+/// The password of the application's role.
+pub(crate) const PASSWORD: &str = "s3cret-Pa55";
+
+/// A schema, and a role that logs in with the application's rights and no other.
+pub(crate) struct Schema {
+    name: String,
+    /// What may migrate it.
+    pub(crate) admin_store: String,
+    /// What the application uses.
+    pub(crate) store: String,
+}
+
+impl Schema {
+    pub(crate) fn new() -> Outcome<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tool{}_{number}", std::process::id());
+        let admin = admin_url()?;
+        let (_, address) = admin.rsplit_once('@').ok_or("the URL names no user")?;
+        let schema = Self {
+            admin_store: format!("{admin}?schema={name}"),
+            store: format!("postgres://{name}_login:{PASSWORD}@{address}?schema={name}"),
+            name,
+        };
+        let migrated = tool(&["migrate", "--store", &schema.admin_store])?;
+        if !migrated.status.success() {
+            return Err(format!("{migrated:?}").into());
+        }
+        let name = &schema.name;
+        execute(&format!(
+            "CREATE ROLE {name}_login LOGIN PASSWORD '{PASSWORD}' IN ROLE {name}_app"
+        ))?;
+        Ok(schema)
+    }
+
+    /// Lets the role list tenants.
+    pub(crate) fn grant_operator(&self) -> Outcome {
+        execute(&format!("GRANT {0}_operator TO {0}_login", self.name))
+    }
+}
+
+/// Leaves nothing on a server that may be the developer's own.
+impl Drop for Schema {
+    fn drop(&mut self) {
+        let name = &self.name;
+        let roles = ["login", "app", "sweeper", "enumerator", "operator", "auditor"]
+            .map(|role| format!("{name}_{role}"))
+            .join(", ");
+        // Without it a test fails no less; what is left has a name of its own.
+        drop(execute(&format!(
+            "SET client_min_messages = warning; DROP SCHEMA IF EXISTS {name} CASCADE;
+             DROP OWNED BY {roles}; DROP ROLE {roles}"
+        )));
+    }
+}
+
+/// The server that is named, or a private one that lives as long as this program.
+fn admin_url() -> Outcome<&'static str> {
+    static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
+    static NAMED: OnceLock<Option<String>> = OnceLock::new();
+    if let Some(url) = NAMED.get_or_init(|| std::env::var(URL_VARIABLE).ok()) {
+        return Ok(url);
+    }
+    Ok(SERVER.get_or_init(PostgresServer::start).as_ref().map_err(Clone::clone)?.url())
+}
+
+fn execute(sql: &str) -> Outcome {
+    let url = admin_url()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+        tokio::spawn(connection);
+        client.batch_execute(sql).await?;
+        Ok(())
+    })
+}
