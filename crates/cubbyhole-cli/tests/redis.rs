@@ -157,6 +157,40 @@ mod tests {
     }
 
     #[test]
+    fn the_user_of_the_readme_may_do_all_that_an_application_does() -> Outcome {
+        let readme = std::fs::read_to_string(
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md"),
+        )?;
+        let line = readme.lines().find(|line| line.starts_with("ACL SETUSER ")).ok_or("no user")?;
+        let words: Vec<&str> = line.split(' ').collect();
+        let cluster = RedisCluster::start()?;
+        for node in cluster.nodes() {
+            node.cli(&words)?;
+        }
+        let store = cluster.url().replacen("//", "//my_service:PASSWORD@", 1);
+        said(&store, &["demo"])?;
+        said(&store, &["put", "acme", "k", "v", "--ttl", "1h", "--if-absent"])?;
+        said(&store, &["touch", "acme", "k", "--persist"])?;
+        said(&store, &["touch", "acme", "k", "--ttl", "1m"])?;
+        said(&store, &["list", "acme", "--values"])?;
+        said(&store, &["export", "--all"])?;
+        said(&store, &["take", "acme", "k"])?;
+        said(&store, &["evict"])?;
+        said(&store, &["erase", "acme", "--yes"])?;
+        let waiting = format!("{store}?wait_replicas=1");
+        said(&waiting, &["put", "acme", "k", "v"])?;
+        for node in cluster.nodes() {
+            // What a connection tells of its library is the client's affair.
+            let log = node.cli(&["ACL", "LOG"])?;
+            let log = log.lines().collect::<Vec<_>>();
+            let denied = log.windows(2).filter(|pair| pair[0] == "object").map(|pair| pair[1]);
+            let denied: Vec<&str> = denied.filter(|what| !what.starts_with("client")).collect();
+            assert!(denied.is_empty(), "{denied:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn what_is_no_such_server_is_told() -> Outcome {
         let missing = call("redis://app:s3cret-Pa55@127.0.0.1:1", &["get", "acme", "k"])?;
         assert_eq!(missing.status.code(), Some(5), "{missing:?}");

@@ -308,9 +308,11 @@ async fn check_registrations(
     masters: &[Arc<Node>],
 ) -> Result<()> {
     let (mut looked_at, mut unlisted) = (0_u64, 0_u64);
+    let mut denied = false;
     for node in masters {
         for _ in 0..SAMPLES {
             let drawn = ctx.race(servers::ask(node, &redis::cmd("RANDOMKEY"))).await?;
+            denied |= drawn.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
             let Ok(Some(name)) = drawn.and_then(replies::bytes) else {
                 break;
             };
@@ -336,6 +338,13 @@ async fn check_registrations(
             "registrations",
             format!("{unlisted} of {looked_at} keys drawn are of namespaces that are not listed"),
             "run `cubbyhole doctor --repair`",
+        );
+    } else if denied {
+        diagnosis.found(
+            Verdict::Warning,
+            "registrations",
+            "this user may not draw keys (`RANDOMKEY`)",
+            "ask as a user that may, after a failover",
         );
     } else {
         diagnosis.ok("registrations", format!("{looked_at} keys drawn, all of listed namespaces"));
