@@ -156,7 +156,7 @@ const fn permanent(
     Known { code, text, kind, permanent: true, message }
 }
 
-const KNOWN: [Known; 21] = [
+const KNOWN: [Known; 22] = [
     known(
         "OOM",
         ErrorKind::ResourceExhausted,
@@ -192,6 +192,12 @@ const KNOWN: [Known; 21] = [
         "",
         ErrorKind::PermissionDenied,
         "the Redis user may not run this command or use these keys; see its ACL",
+    ),
+    permanent(
+        "ERR",
+        "The user executing the script",
+        ErrorKind::PermissionDenied,
+        "the Redis user may not run a command of the scripts; see its ACL",
     ),
     permanent(
         "WRONGTYPE",

@@ -30,4 +30,5 @@ scripts! {
     ERASE: "../scripts/erase.lua";
     REGISTER: "../scripts/register.lua";
     UNLIST: "../scripts/unlist.lua";
+    RIGHTS: "../scripts/rights.lua";
 }

@@ -8,7 +8,8 @@ use redis::{Cmd, Value};
 use crate::call::Caller;
 use crate::connection::Node;
 use crate::error::{Effect, Failure};
-use crate::replies;
+use crate::keys::Place;
+use crate::{replies, scripts};
 
 /// The oldest Redis that has what the scripts use.
 const OLDEST_MAJOR: u32 = 7;
@@ -77,16 +78,43 @@ pub(crate) async fn admit(caller: &Caller) -> Result<()> {
             Ok(info) => {
                 info.check_version()?;
                 info.check_mode(topology.is_cluster())?;
-                admitted = true;
             }
             // A user that may not ask is taken at its word.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied && !refuses_user(&error) => {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !refuses_user(&error) => {}
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        }
+        match check_rights(&node, caller.config().prefix()).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
+            checked => {
+                checked?;
                 admitted = true;
             }
-            Err(error) => last = error,
         }
     }
     if admitted { Ok(()) } else { Err(last) }
+}
+
+/// Makes sure that the user may run what the scripts run.
+async fn check_rights(node: &Node, prefix: &str) -> Result<()> {
+    let mut load = redis::cmd("SCRIPT");
+    ask(node, load.arg("LOAD").arg(scripts::RIGHTS.source)).await?;
+    let mut run = redis::cmd("EVALSHA");
+    let key = Place::root(prefix).index();
+    let missing = ask(node, run.arg(&scripts::RIGHTS.digest).arg(0).arg(key)).await?;
+    let missing: Vec<String> =
+        replies::array(missing)?.into_iter().map(replies::text).collect::<Result<_>>()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(", ");
+    Err(Error::permission_denied(format!(
+        "the Redis user may not run {missing} on keys that begin with the prefix of the store; \
+         README has a user that may"
+    ))
+    .permanent())
 }
 
 /// Whether the user as such is refused, and not only what it asked.

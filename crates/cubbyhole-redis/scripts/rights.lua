@@ -1,0 +1,19 @@
+-- Which commands of the scripts the user may not run on the store's keys. Redis finds that out
+-- command by command, so that without this a script could end between two writes.
+--
+-- ARGV: a key of the store. Answers their names.
+local key = ARGV[1]
+local needed = {
+  { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'DEL', key }, { 'UNLINK', key },
+  { 'EXISTS', key }, { 'PERSIST', key }, { 'PEXPIREAT', key, 1 }, { 'HGET', key, '' },
+  { 'HMGET', key, '' }, { 'HSET', key, '', '' }, { 'HDEL', key, '' }, { 'ZADD', key, 0, '' },
+  { 'ZREM', key, '' }, { 'ZRANGE', key, 0, 0 }, { 'ZSCORE', key, '' }, { 'ZMSCORE', key, '' },
+  { 'ZCARD', key }, { 'ZCOUNT', key, 0, 0 }, { 'TIME' },
+}
+local missing = {}
+for _, command in ipairs(needed) do
+  if not redis.acl_check_cmd(unpack(command)) then
+    missing[#missing + 1] = command[1]
+  end
+end
+return missing
