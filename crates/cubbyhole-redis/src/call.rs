@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, ToRedisArgs, Value};
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Address, RedisConfig};
-use crate::connection::{Node, closed};
+use crate::connection::Node;
 use crate::error::{Effect, Failure, Next, Refusal, judge};
 use crate::keys::Place;
 use crate::scripts::Script;
@@ -95,6 +95,10 @@ impl Caller {
         &self.0.topology
     }
 
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.0.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+    }
+
     /// The answer to a request that no script may refuse.
     pub(crate) async fn ask(&self, ctx: &ExecutionContext, request: &Request) -> Result<Value> {
         let answer = self.call(ctx, request).await?;
@@ -110,9 +114,7 @@ impl Caller {
     /// Sends a request until it is answered, refused for good, or its time is over. What may have
     /// had an effect is never sent again.
     pub(crate) async fn call(&self, ctx: &ExecutionContext, request: &Request) -> Result<Answer> {
-        if self.0.closed.load(Ordering::Acquire) {
-            return Err(closed());
-        }
+        self.check_open()?;
         let _under_way = self.0.calls.token();
         let mut repeat = Repeat::new(self.0.config.retry_timeout);
         let mut route = Route::Master;
@@ -266,6 +268,10 @@ impl Caller {
         self.0.topology.disconnect();
         waited
     }
+}
+
+fn closed() -> Error {
+    Error::invalid_argument("the store is closed; open it again")
 }
 
 pub(crate) fn too_late() -> Error {

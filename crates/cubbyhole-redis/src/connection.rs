@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cubbyhole_core::{Error, ExecutionContext, Result};
+use cubbyhole_core::{ExecutionContext, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo};
 use rustls::pki_types::ServerName;
@@ -218,9 +218,4 @@ impl AsyncWrite for Stream {
             Self::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
-}
-
-/// That a store was closed.
-pub(crate) fn closed() -> Error {
-    Error::invalid_argument("the store was closed")
 }

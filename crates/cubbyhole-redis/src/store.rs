@@ -378,7 +378,11 @@ impl Backend for RedisStore {
     /// Asks the servers to give memory back to the system. It is the whole server's memory that is
     /// told, not the store's alone.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
-        let compact = async { ctx.race(servers::purge(&self.keyspace.caller)).await? };
+        let compact = async {
+            ctx.check()?;
+            self.keyspace.caller.check_open()?;
+            ctx.race(servers::purge(&self.keyspace.caller)).await?
+        };
         compact.await.in_operation("compact")
     }
 }
