@@ -13,6 +13,9 @@ if #members > 0 then
       live = live + 1
     end
   end
+  -- A key of another type fails here and not half way.
+  redis.call('ZCARD', KEYS[1])
+  redis.call('ZCARD', KEYS[3])
   redis.call('UNLINK', unpack(KEYS, 5))
   forget(KEYS[1], KEYS[2], KEYS[3], members)
 end

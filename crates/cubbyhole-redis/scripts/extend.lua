@@ -7,7 +7,7 @@ local value = redis.call('GET', KEYS[3])
 if not value or not is_live(meta, time) then
   return { false, false }
 end
-local expires = instant(ARGV[2], time)
+local expires = instant_of(ARGV[2], time)
 if not expires then
   return refuse('TOOLATE', 0)
 end

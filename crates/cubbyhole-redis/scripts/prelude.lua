@@ -32,7 +32,7 @@ end
 
 -- The instant that an argument means: '' never (0), '+N' after N milliseconds, '@N' at N. Nothing
 -- if it is past the year 9999.
-local function instant(argument, time)
+local function instant_of(argument, time)
   if argument == '' then
     return 0
   end
@@ -82,6 +82,15 @@ local function forget(keys, metas, expiries, members)
   redis.call('ZREM', expiries, unpack(members))
 end
 
+-- What can leave dead members behind also clears some away, more than it can add, so that they never
+-- outnumber this however long nobody sweeps.
+local function clear_some(keys, metas, expiries, time, step)
+  if redis.call('ZCOUNT', expiries, 0, time) > 1000 then
+    forget(keys, metas, expiries,
+      redis.call('ZRANGE', expiries, 0, time, 'BYSCORE', 'LIMIT', 0, step))
+  end
+end
+
 -- Takes the registration of a namespace back in which nothing is left. Whether its name may go.
 local function withdraw(keys, expiries, fence_key, token)
   if redis.call('EXISTS', keys) == 1 then
@@ -105,6 +114,8 @@ end
 
 -- Gives a live entry another expiry.
 local function set_expiry(metas, expiries, value, key, meta, expires, time)
+  -- A key of another type fails here and not half way.
+  redis.call('ZCARD', expiries)
   local changed = string.sub(meta, 1, 28) .. struct.pack('>I6', expires) .. string.sub(meta, 35)
   redis.call('HSET', metas, key, changed)
   if expires == 0 then

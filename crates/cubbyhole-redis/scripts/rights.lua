@@ -6,7 +6,7 @@ local key = ARGV[1]
 local needed = {
   { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'DEL', key }, { 'UNLINK', key },
   { 'EXISTS', key }, { 'PERSIST', key }, { 'PEXPIREAT', key, 1 }, { 'HGET', key, '' },
-  { 'HMGET', key, '' }, { 'HSET', key, '', '' }, { 'HDEL', key, '' }, { 'ZADD', key, 0, '' },
+  { 'HMGET', key, '' }, { 'HSET', key, '', '' }, { 'HDEL', key, '' }, { 'HLEN', key }, { 'ZADD', key, 0, '' },
   { 'ZREM', key, '' }, { 'ZRANGE', key, 0, 0 }, { 'ZSCORE', key, '' }, { 'ZMSCORE', key, '' },
   { 'ZCARD', key }, { 'ZCOUNT', key, 0, 0 }, { 'TIME' },
 }

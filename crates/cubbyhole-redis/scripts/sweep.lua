@@ -7,6 +7,9 @@
 local limit = tonumber(ARGV[2])
 local dead = redis.call('ZRANGE', KEYS[3], 0, (now()), 'BYSCORE', 'LIMIT', 0, limit)
 if #dead > 0 then
+  -- A key of another type fails here and not half way.
+  redis.call('ZCARD', KEYS[1])
+  redis.call('HLEN', KEYS[2])
   forget(KEYS[1], KEYS[2], KEYS[3], dead)
 end
 local emptied = withdraw(KEYS[1], KEYS[3], KEYS[4], ARGV[1])

@@ -7,6 +7,9 @@ if not is_live(meta, time) then
   return { false, false }
 end
 local value = redis.call('GET', KEYS[4])
+-- A key of another type fails here and not half way.
+redis.call('ZCARD', KEYS[1])
+redis.call('ZCARD', KEYS[3])
 redis.call('UNLINK', KEYS[4])
 forget(KEYS[1], KEYS[2], KEYS[3], { ARGV[1] })
 return { value and meta, value }

@@ -2,100 +2,121 @@
 -- empty batch registers only.
 --
 -- KEYS: keys, metas, expiries, the value of each operation, and, with a token, the fence.
--- ARGV: token ('' without), when it was asked for; then for each operation six: 'put' or 'delete',
---       key, condition ('' always, 'absent', else the version), new version, expiry, value.
+-- ARGV: token ('' without), when it was asked for; then for each operation five: key, condition
+--       ('' always, 'absent', else the version), new version ('' deletes), expiry, value.
 -- Answers how many live entries were deleted.
-local keys, metas, expiries = KEYS[1], KEYS[2], KEYS[3]
-local token, issued = ARGV[1], ARGV[2]
-local time = now()
-local count = (#ARGV - 2) / 6
-local before, instants = {}, {}
-local expects_registration = count == 0
-local may_expire = false
-
-local function hex(bytes)
-  return (string.gsub(bytes, '.', function(byte)
-    return string.format('%02x', string.byte(byte))
-  end))
-end
+--
+-- Half of what a put costs is here, so that the common way calls no function that it can do without.
+local call = redis.call
+local metas, expiries = KEYS[2], KEYS[3]
+local clock = call('TIME')
+local time = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local count = (#ARGV - 2) / 5
+-- Of each operation: its meta data as it was, when it was created (0: there is no live entry), when
+-- it expires.
+local metas_before, created_before, instants = {}, {}, {}
+local expects_registration, may_expire = count == 0, false
+local touches_keys, touches_expiries = false, false
 
 for i = 1, count do
-  local at = i * 6 - 4
-  local meta = redis.call('HGET', metas, ARGV[at + 2])
-  local live = is_live(meta, time)
-  local condition = ARGV[at + 3]
-  local holds = condition == ''
-    or (condition == 'absent' and not live)
-    or (live and condition == string.sub(meta, 1, 16))
-  if not holds then
-    return refuse('CONFLICT', i - 1, live and hex(string.sub(meta, 1, 16)) or 'absent')
-  end
-  if ARGV[at + 1] == 'put' then
-    instants[i] = instant(ARGV[at + 5], time)
-    if not instants[i] then
-      return refuse('TOOLATE', i - 1)
+  local at = i * 5 - 2
+  local meta = call('HGET', metas, ARGV[at])
+  local created = 0
+  if meta then
+    local created_at, expires = struct.unpack('>I6xxxxxxI6', meta, 17)
+    if expires == 0 or expires > time then
+      created = created_at
     end
-    expects_registration = expects_registration or not live
-    may_expire = may_expire or instants[i] ~= 0
+    touches_expiries = touches_expiries or expires ~= 0
   end
-  before[i] = meta
+  local condition = ARGV[at + 1]
+  if condition ~= '' then
+    local current = created > 0 and string.sub(meta, 1, 16) or 'absent'
+    if condition ~= current then
+      if current ~= 'absent' then
+        current = string.gsub(current, '.', function(byte)
+          return string.format('%02x', string.byte(byte))
+        end)
+      end
+      return refuse('CONFLICT', i - 1, current)
+    end
+  end
+  if ARGV[at + 2] ~= '' then
+    local instant = 0
+    if ARGV[at + 3] ~= '' then
+      instant = instant_of(ARGV[at + 3], time)
+      if not instant then
+        return refuse('TOOLATE', i - 1)
+      end
+      may_expire = true
+    end
+    instants[i] = instant
+    expects_registration = expects_registration or created == 0
+    touches_keys = touches_keys or not meta
+  else
+    touches_keys = true
+  end
+  metas_before[i], created_before[i] = meta, created
 end
 
-if expects_registration and not redis.call('ZSCORE', expiries, MARKER) then
+-- A key of another type, which only another program can have put there, fails here and not half way.
+if touches_keys then
+  call('ZCARD', KEYS[1])
+end
+if touches_keys or touches_expiries or may_expire then
+  call('ZCARD', expiries)
+end
+
+if expects_registration and not call('ZSCORE', expiries, MARKER) then
+  local token = ARGV[1]
   if token == '' then
     return unregistered(time, 0)
   end
-  local accepted, fence = accepts(KEYS[#KEYS], token, issued, time)
+  local accepted, fence = accepts(KEYS[#KEYS], token, ARGV[2], time)
   if not accepted then
     return unregistered(time, fence)
   end
-  redis.call('ZADD', expiries, -1, MARKER)
+  call('ZADD', expiries, -1, MARKER)
 end
 
 local deleted = 0
 for i = 1, count do
-  local at = i * 6 - 4
-  local key, value = ARGV[at + 2], KEYS[i + 3]
-  local meta = before[i]
-  local live = is_live(meta, time)
-  local had_expiry = meta and expires_at(meta) ~= 0
-  if ARGV[at + 1] == 'put' then
-    local expires = instants[i]
+  local at = i * 5 - 2
+  local key, version, value = ARGV[at], ARGV[at + 2], KEYS[i + 3]
+  local meta, created = metas_before[i], created_before[i]
+  if version ~= '' then
+    local bytes, expires = ARGV[at + 4], instants[i]
     if not meta then
-      redis.call('ZADD', keys, 0, key)
+      call('ZADD', KEYS[1], 0, key)
     end
-    local created = live and struct.unpack('>I6', meta, 17) or time
-    local bytes = ARGV[at + 6]
-    redis.call('HSET', metas, key,
-      ARGV[at + 4] .. struct.pack('>I6I6I6I4', created, time, expires, #bytes))
+    if created == 0 then
+      created = time
+    end
+    call('HSET', metas, key, version .. struct.pack('>I6I6I6I4', created, time, expires, #bytes))
     if expires == 0 then
-      redis.call('SET', value, bytes)
-      if had_expiry then
-        redis.call('ZREM', expiries, key)
+      call('SET', value, bytes)
+      if meta and expires_at(meta) ~= 0 then
+        call('ZREM', expiries, key)
       end
     else
-      redis.call('ZADD', expiries, expires, key)
+      call('ZADD', expiries, expires, key)
       if expires > time then
         -- As in expire_value.
-        redis.call('SET', value, bytes, 'PXAT', expires - 1)
+        call('SET', value, bytes, 'PXAT', expires - 1)
       else
-        redis.call('UNLINK', value)
+        call('UNLINK', value)
       end
     end
   elseif meta then
-    redis.call('UNLINK', value)
-    forget(keys, metas, expiries, { key })
-    if live then
+    call('UNLINK', value)
+    forget(KEYS[1], metas, expiries, { key })
+    if created > 0 then
       deleted = deleted + 1
     end
   end
 end
 
--- What can leave dead members behind also clears some away, more than it can add, so that they
--- never outnumber this however long nobody sweeps.
-if may_expire and redis.call('ZCOUNT', expiries, 0, time) > 1000 then
-  local step = math.max(100, 2 * count)
-  local dead = redis.call('ZRANGE', expiries, 0, time, 'BYSCORE', 'LIMIT', 0, step)
-  forget(keys, metas, expiries, dead)
+if may_expire then
+  clear_some(KEYS[1], metas, expiries, time, math.max(100, 2 * count))
 end
 return deleted

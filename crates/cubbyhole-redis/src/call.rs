@@ -21,6 +21,8 @@ const REDIRECTIONS_AT_ONCE: u32 = 5;
 /// The first pause; each is twice the one before, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// How old the map of a cluster becomes while the store is used.
+const MAP_AGE: Duration = Duration::from_secs(2);
 
 /// A command, and the slot that its keys are in.
 pub(crate) struct Request {
@@ -42,8 +44,21 @@ impl Request {
         script: &'static LazyLock<Script>,
         keys: &[String],
     ) -> Self {
+        Self::script_of(place, effect, script, keys, 0)
+    }
+
+    /// A script whose arguments have about so many bytes, which is asked of the system at once.
+    pub(crate) fn script_of(
+        place: &Place,
+        effect: Effect,
+        script: &'static LazyLock<Script>,
+        keys: &[String],
+        bytes: usize,
+    ) -> Self {
         let script: &'static Script = LazyLock::force(script);
-        let mut command = redis::cmd("EVALSHA");
+        let names: usize = keys.iter().map(|key| 2 * key.len()).sum();
+        let mut command = Cmd::with_capacity(8 + 6 * keys.len(), 128 + names + bytes);
+        command.arg("EVALSHA");
         command.arg(&script.digest).arg(keys.len()).arg(keys);
         Self { slot: place.slot(), effect, command, script: Some(script) }
     }
@@ -66,6 +81,8 @@ struct Inner {
     config: RedisConfig,
     calls: TaskTracker,
     closed: AtomicBool,
+    /// A call has ended without an answer since the map was looked at.
+    suspect: AtomicBool,
 }
 
 /// Whom a call asks.
@@ -73,6 +90,12 @@ enum Route {
     Master,
     /// The one to which its slot is being moved, this once.
     Ask(Address),
+}
+
+impl Inner {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
 }
 
 impl Caller {
@@ -84,7 +107,29 @@ impl Caller {
             config,
             calls: TaskTracker::new(),
             closed: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
         })))
+    }
+
+    /// Reads the map of a cluster anew from time to time while the store is used, as long as there
+    /// is a store. A master that hangs and was replaced says nothing, nor does the system.
+    pub(crate) fn keep_map(&self) {
+        if !self.0.topology.is_cluster() {
+            return;
+        }
+        let store = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            let ctx = ExecutionContext::new();
+            while ctx.sleep(MAP_AGE).await.is_ok() {
+                let Some(inner) = store.upgrade().filter(|inner| !inner.is_closed()) else {
+                    return;
+                };
+                if inner.suspect.swap(false, Ordering::Relaxed) || !inner.calls.is_empty() {
+                    // Nobody tells it: the next time.
+                    let _ = inner.topology.refresh(inner.topology.generation(), None).await;
+                }
+            }
+        });
     }
 
     pub(crate) fn config(&self) -> &RedisConfig {
@@ -96,7 +141,7 @@ impl Caller {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
-        if self.0.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
+        if self.0.is_closed() { Err(closed()) } else { Ok(()) }
     }
 
     /// The answer to a request that no script may refuse.
@@ -139,17 +184,21 @@ impl Caller {
             let previous = std::mem::replace(&mut route, Route::Master);
             let refresh = match self.next(request, node.as_deref(), &failure) {
                 Next::Refusal(refusal) => return Ok(Err(refusal)),
-                Next::LoadScript if !asked_for_script => {
+                Next::LoadScript => {
                     with_script = true;
                     route = previous;
-                    continue;
+                    if !asked_for_script {
+                        continue;
+                    }
+                    // Another has flushed the scripts in between.
+                    false
                 }
                 Next::Moved(address) => {
                     self.0.topology.moved(request.slot, &address);
                     if repeat.at_once() {
                         continue;
                     }
-                    true
+                    false
                 }
                 Next::Ask(address) => {
                     if repeat.at_once() {
@@ -159,14 +208,15 @@ impl Caller {
                     false
                 }
                 Next::Later { refresh } => refresh,
-                Next::LoadScript | Next::Fail => return Err(failure.into_error(request.effect)),
+                Next::Fail => return Err(failure.into_error(request.effect)),
             };
             if !repeat.after_a_pause(ctx).await? {
                 return Err(failure.into_error(request.effect));
             }
             if refresh {
                 // If nobody tells the map, the next attempt says why.
-                let _ = ctx.race(self.0.topology.refresh(seen)).await?;
+                let doubt = node.as_ref().map(|node| (request.slot, &node.address));
+                let _ = ctx.race(self.0.topology.refresh(seen, doubt)).await?;
             }
         }
     }
@@ -183,6 +233,7 @@ impl Caller {
         let sent = AtomicBool::new(false);
         let sending = self.send(ctx, request, node, asking, with_script, &sent);
         ctx.race(sending).await.map_err(|ended| {
+            self.0.suspect.store(true, Ordering::Relaxed);
             let unknown = request.effect == Effect::Write && sent.load(Ordering::Relaxed);
             if unknown { ended.with_unknown_outcome() } else { ended }
         })
@@ -202,7 +253,11 @@ impl Caller {
             Effect::Read => 0,
         };
         let connecting = async {
-            if replicas > 0 { node.waiting_connection().await } else { node.connection().await }
+            if replicas > 0 {
+                node.waiting_connection().await
+            } else {
+                node.connection(request.slot).await
+            }
         };
         let mut connection = connecting.await.map_err(Failure::Unsent)?;
         sent.store(true, Ordering::Relaxed);
@@ -229,7 +284,10 @@ impl Caller {
         }
         let count = together.len();
         let answers = connection.shared.send_packed_commands(&together, 0, count).await;
-        let mut answers = answers.map_err(Failure::Lost)?.into_iter().skip(place);
+        let mut answers = answers.map_err(Failure::Lost)?.into_iter();
+        for prepared in answers.by_ref().take(place) {
+            answered(Ok(prepared))?;
+        }
         let value = answered(Ok(answers.next().unwrap_or_default()))?;
         match answers.next() {
             Some(Value::Int(count)) if count < i64::from(replicas) => {
@@ -317,6 +375,7 @@ impl Repeat {
         }
         ctx.sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await?;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.redirections = 0;
         Ok(true)
     }
 }

@@ -16,6 +16,8 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const DEFAULT_RETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a write waits for replicas, where it does, unless set: 1 second.
 pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many connections to a server calls share unless set: 4.
+pub const DEFAULT_CONNECTIONS: usize = 4;
 /// How many connections to a server the writes that wait for replicas share unless set: 8.
 pub const DEFAULT_WAIT_CONNECTIONS: usize = 8;
 
@@ -52,6 +54,7 @@ pub struct RedisConfig {
     pub(crate) prefix: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) retry_timeout: Duration,
+    pub(crate) connections: usize,
     pub(crate) wait_replicas: u32,
     pub(crate) wait_timeout: Duration,
     pub(crate) wait_connections: usize,
@@ -81,8 +84,8 @@ impl RedisConfig {
     /// databases.
     ///
     /// The options, each the method of that name here: `prefix`, `connect_timeout`,
-    /// `retry_timeout`, `wait_timeout` (seconds, or milliseconds such as `500ms`), `wait_replicas`,
-    /// `wait_connections`, and for TLS `tls_ca` (a file of trusted certificates in PEM; the
+    /// `retry_timeout`, `wait_timeout` (seconds, or milliseconds such as `500ms`), `connections`,
+    /// `wait_replicas`, `wait_connections`, and for TLS `tls_ca` (a file of trusted certificates in PEM; the
     /// platform's otherwise).
     ///
     /// # Errors
@@ -141,6 +144,7 @@ impl RedisConfig {
             prefix: DEFAULT_PREFIX.to_owned(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             retry_timeout: DEFAULT_RETRY_TIMEOUT,
+            connections: DEFAULT_CONNECTIONS,
             wait_replicas: 0,
             wait_timeout: DEFAULT_WAIT_TIMEOUT,
             wait_connections: DEFAULT_WAIT_CONNECTIONS,
@@ -158,13 +162,8 @@ impl RedisConfig {
                 self.wait_replicas =
                     value.parse().map_err(|_| invalid(name, "write a number of replicas"))?;
             }
-            "wait_connections" => {
-                self.wait_connections = value
-                    .parse()
-                    .ok()
-                    .filter(|count| *count > 0)
-                    .ok_or_else(|| invalid(name, "write a number from 1 on"))?;
-            }
+            "connections" => self.connections = count(name, value)?,
+            "wait_connections" => self.wait_connections = count(name, value)?,
             "tls_ca" if self.tls => self.root_cert = Some(PathBuf::from(value)),
             "tls_ca" => return Err(invalid(name, "it goes with `rediss://`, which encrypts")),
             _ => {
@@ -212,6 +211,16 @@ impl RedisConfig {
         self
     }
 
+    /// How many connections to a server calls share, at least 1; [`DEFAULT_CONNECTIONS`] unless set.
+    /// Each takes any number of calls at once and answers them in order. The namespaces are divided
+    /// among them: with several, a large value delays fewer others, and the server works on one
+    /// while the client reads another.
+    #[must_use]
+    pub fn with_connections(mut self, count: usize) -> Self {
+        self.connections = count.max(1);
+        self
+    }
+
     /// How many replicas must have received a write before it succeeds; 0 unless set, which waits
     /// for none. Too few within the [`wait_timeout`](Self::with_wait_timeout) is `Unavailable`
     /// with an unknown outcome: the master has applied the write.
@@ -220,6 +229,9 @@ impl RedisConfig {
     /// has it in memory, not yet on disk; a master that restarts without its data before a replica
     /// was promoted takes its replicas' data with it; and a cluster may promote a replica that did
     /// not receive the write, if there is more than one for each master.
+    ///
+    /// Such writes have connections of their own, so that a read is not behind them: one that
+    /// follows a write of unknown outcome may still come before it.
     #[must_use]
     pub fn with_wait_for_replicas(mut self, replicas: u32) -> Self {
         self.wait_replicas = replicas;
@@ -312,6 +324,11 @@ fn duration(name: &str, value: &str) -> Result<Duration> {
     Ok(Duration::from_millis(u64::from(number) * unit))
 }
 
+fn count(name: &str, value: &str) -> Result<usize> {
+    let count = value.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| invalid(name, "write a number from 1 on"))
+}
+
 fn positive(name: &str, duration: Duration) -> Result<Duration> {
     if duration.is_zero() {
         return Err(invalid(name, "it must be more than zero"));
@@ -354,7 +371,7 @@ mod tests {
     fn a_url_sets_what_it_names() {
         let config = RedisConfig::from_url(
             "rediss://app:s3%40cret@db:7000/3?prefix=a%3A&connect_timeout=7&retry_timeout=0\
-             &wait_replicas=2&wait_timeout=250ms&wait_connections=3&tls_ca=%2Fca.pem",
+             &connections=5&wait_replicas=2&wait_timeout=250ms&wait_connections=3&tls_ca=%2Fca.pem",
         )
         .unwrap();
         assert!(config.tls && !config.cluster);
@@ -365,6 +382,7 @@ mod tests {
         assert_eq!(config.prefix, "a:");
         assert_eq!(config.connect_timeout, Duration::from_secs(7));
         assert_eq!(config.retry_timeout, Duration::ZERO);
+        assert_eq!(config.connections, 5);
         assert_eq!((config.wait_replicas, config.wait_connections), (2, 3));
         assert_eq!(config.wait_timeout, Duration::from_millis(250));
         assert_eq!(config.root_cert, Some(PathBuf::from("/ca.pem")));
@@ -402,6 +420,7 @@ mod tests {
             "redis://a:s3cret@b?wait_timeout=-1",
             "redis://a:s3cret@b?wait_replicas=some",
             "redis://a:s3cret@b?wait_connections=0",
+            "redis://a:s3cret@b?connections=0",
             "redis://a:s3cret@b?tls_ca=/x",
             "redis://a:s3cret@b?S3CRET=1",
             "redis://a:%ff@b",

@@ -34,6 +34,7 @@ pub(crate) struct Connector {
     info: RedisConnectionInfo,
     tls: Option<TlsConnector>,
     connect_timeout: Duration,
+    connections: usize,
     wait_connections: usize,
 }
 
@@ -53,6 +54,7 @@ impl Connector {
             info,
             tls,
             connect_timeout: config.connect_timeout,
+            connections: config.connections,
             wait_connections: config.wait_connections,
         })
     }
@@ -117,58 +119,72 @@ impl Connection {
 pub(crate) struct Node {
     pub(crate) address: Address,
     connector: Arc<Connector>,
-    ordinary: Slot,
+    /// For what is answered at once. The slots are divided among them.
+    ordinary: Vec<Place>,
     /// For writes that wait for replicas: such a write keeps others on its connection waiting.
-    waiting: Vec<Slot>,
+    waiting: Vec<Place>,
     turn: AtomicUsize,
 }
 
+/// Where a connection is kept.
 #[derive(Default)]
-struct Slot {
+struct Place {
     current: RwLock<Option<Connection>>,
     connecting: tokio::sync::Mutex<()>,
 }
 
 impl Node {
     pub(crate) fn new(address: Address, connector: Arc<Connector>) -> Self {
-        let waiting = (0..connector.wait_connections).map(|_| Slot::default()).collect();
-        let ordinary = Slot::default();
+        let places = |count| (0..count).map(|_| Place::default()).collect();
+        let ordinary = places(connector.connections);
+        let waiting = places(connector.wait_connections);
         Self { address, connector, ordinary, waiting, turn: AtomicUsize::new(0) }
     }
 
-    /// The connection for what is answered at once.
-    pub(crate) async fn connection(&self) -> Result<Connection> {
-        self.connection_of(&self.ordinary).await
+    /// The connection of a slot for what is answered at once. It is always the same, so that a
+    /// read comes after a write that was given up: then it tells what became of it.
+    pub(crate) async fn connection(&self, slot: u16) -> Result<Connection> {
+        self.connection_of(&self.ordinary[usize::from(slot) % self.ordinary.len()]).await
     }
 
-    /// One of the connections for writes that wait for replicas.
+    /// One of the connections for writes that wait for replicas, in turn.
     pub(crate) async fn waiting_connection(&self) -> Result<Connection> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.waiting.len();
-        self.connection_of(&self.waiting[turn]).await
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.connection_of(&self.waiting[turn % self.waiting.len()]).await
     }
 
-    async fn connection_of(&self, slot: &Slot) -> Result<Connection> {
-        if let Some(connection) = slot.open() {
+    async fn connection_of(&self, place: &Place) -> Result<Connection> {
+        if let Some(connection) = place.open() {
             return Ok(connection);
         }
-        let _turn = slot.connecting.lock().await;
-        if let Some(connection) = slot.open() {
+        let _turn = place.connecting.lock().await;
+        if let Some(connection) = place.open() {
             return Ok(connection);
         }
         let connection = self.connector.connect(&self.address).await?;
-        *slot.current.write().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        *place.current.write().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
         Ok(connection)
+    }
+
+    /// Ends the connections: what waits for an answer on them does not get one.
+    pub(crate) fn hang_up(&self) {
+        for place in self.ordinary.iter().chain(&self.waiting) {
+            let current = place.current.write().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(connection) = current {
+                connection.driver.0.abort();
+            }
+        }
     }
 
     /// Lets go of the connections; those under way end with their last request.
     pub(crate) fn disconnect(&self) {
-        for slot in std::iter::once(&self.ordinary).chain(&self.waiting) {
-            slot.current.write().unwrap_or_else(PoisonError::into_inner).take();
+        for place in self.ordinary.iter().chain(&self.waiting) {
+            place.current.write().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 }
 
-impl Slot {
+impl Place {
     fn open(&self) -> Option<Connection> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.as_ref().filter(|connection| !connection.is_closed()).cloned()

@@ -245,7 +245,20 @@ const KNOWN: [Known; 22] = [
 
 /// Why a server could not be connected to.
 pub(crate) fn unreachable(address: &Address, error: io::Error) -> Error {
-    Error::unavailable(format!("the Redis server {address} cannot be reached")).with_source(error)
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        None => Error::unavailable(format!("the Redis server {address} cannot be reached")),
+        Some(rustls::Error::InvalidCertificate(_)) => Error::unavailable(format!(
+            "the certificate of the Redis server {address} is refused: name the host as it does, \
+             and its authority with `tls_ca`"
+        ))
+        .permanent(),
+        Some(_) => Error::unavailable(format!(
+            "the Redis server {address} does not speak TLS: write `redis://`, or use its TLS port"
+        ))
+        .permanent(),
+    }
+    .with_source(error)
 }
 
 /// Why a connection that stands cannot be used.
@@ -261,6 +274,13 @@ pub(crate) fn not_admitted(address: &Address, error: RedisError) -> Error {
             .with_source(error)
             .permanent();
     }
-    Error::unavailable(format!("the Redis server {address} does not answer as one"))
-        .with_source(error)
+    let message = if error.is_connection_dropped() {
+        format!(
+            "the Redis server {address} ended the connection at once: it takes no more \
+             (`maxclients`), expects TLS, or is no Redis"
+        )
+    } else {
+        format!("the Redis server {address} does not answer as one")
+    };
+    Error::unavailable(message).with_source(error)
 }

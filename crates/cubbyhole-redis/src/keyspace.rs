@@ -109,7 +109,7 @@ impl Keyspace {
         new_expiry: Expiry,
     ) -> Result<bool> {
         let place = self.place(ns);
-        let names = [place.metas(), place.expiries(), place.value(key)];
+        let names = [place.keys(), place.metas(), place.expiries(), place.value(key)];
         let request = Request::script(&place, Write, &scripts::TOUCH, &names)
             .arg(key)
             .arg(expiry(new_expiry));
@@ -173,17 +173,18 @@ fn write_request(place: &Place, changes: &[Change<'_>], token: Option<&Token>) -
     let (drawn, issued) = token.map_or(("", ""), |token| (&token.drawn, &token.issued));
     let mut request = Request::script(place, Write, &scripts::WRITE, &names).arg(drawn).arg(issued);
     for change in changes {
-        let (kind, version, expires, value) = match &change.put {
-            Some(put) => ("put", &put.version.to_bytes()[..], expiry(put.expiry), put.value),
-            None => ("delete", &[][..], String::new(), &[][..]),
-        };
-        request = request.arg(kind).arg(change.key);
+        request = request.arg(change.key);
         request = match change.condition {
             Condition::Always => request.arg(""),
             Condition::IfAbsent => request.arg("absent"),
             Condition::IfVersion(version) => request.arg(&version.to_bytes()[..]),
         };
-        request = request.arg(version).arg(expires).arg(value);
+        request = match &change.put {
+            Some(put) => {
+                request.arg(&put.version.to_bytes()[..]).arg(expiry(put.expiry)).arg(put.value)
+            }
+            None => request.arg("").arg("").arg(""),
+        };
     }
     request
 }

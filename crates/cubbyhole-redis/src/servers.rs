@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cubbyhole_core::{Compaction, Error, ErrorKind, Result};
-use redis::{Cmd, Value};
+use redis::{Cmd, Pipeline, Value};
 
 use crate::call::Caller;
 use crate::connection::Node;
@@ -70,7 +70,7 @@ impl Info {
 /// Makes sure that there are servers on which the store works. A cluster may lack some.
 pub(crate) async fn admit(caller: &Caller) -> Result<()> {
     let topology = caller.topology();
-    topology.refresh(topology.generation()).await?;
+    topology.refresh(topology.generation(), None).await?;
     let mut admitted = false;
     let mut last = Error::unavailable("the Redis Cluster has no master");
     for node in topology.masters() {
@@ -99,11 +99,21 @@ pub(crate) async fn admit(caller: &Caller) -> Result<()> {
 
 /// Makes sure that the user may run what the scripts run.
 async fn check_rights(node: &Node, prefix: &str) -> Result<()> {
-    let mut load = redis::cmd("SCRIPT");
-    ask(node, load.arg("LOAD").arg(scripts::RIGHTS.source)).await?;
-    let mut run = redis::cmd("EVALSHA");
+    let mut together = Pipeline::new();
+    together.cmd("SCRIPT").arg("LOAD").arg(scripts::RIGHTS.source);
     let key = Place::root(prefix).index();
-    let missing = ask(node, run.arg(&scripts::RIGHTS.digest).arg(0).arg(key)).await?;
+    together.cmd("EVALSHA").arg(&scripts::RIGHTS.digest).arg(0).arg(key);
+    let mut connection = node.connection(0).await?;
+    let answers = connection.shared.send_packed_commands(&together, 0, 2).await;
+    let answers = answers.map_err(|error| Failure::Lost(error).into_error(Effect::Read))?;
+    let mut missing = Value::Nil;
+    for answer in answers {
+        missing = match answer.extract_error() {
+            // Another has flushed the scripts in between; the calls load theirs by themselves.
+            Err(error) if error.code() == Some("NOSCRIPT") => return Ok(()),
+            answer => answer.map_err(|error| Failure::Refused(error).into_error(Effect::Read))?,
+        };
+    }
     let missing: Vec<String> =
         replies::array(missing)?.into_iter().map(replies::text).collect::<Result<_>>()?;
     if missing.is_empty() {
@@ -135,7 +145,7 @@ pub(crate) async fn info(node: &Node, section: &str) -> Result<Info> {
 
 /// One command to one server, sent once.
 pub(crate) async fn ask(node: &Node, command: &Cmd) -> Result<Value> {
-    let mut connection = node.connection().await?;
+    let mut connection = node.connection(0).await?;
     let answer = connection.shared.send_packed_command(command).await;
     let failed = |failure: Failure| failure.into_error(Effect::Read);
     let value = answer.map_err(|error| failed(Failure::Lost(error)))?;

@@ -56,6 +56,7 @@ impl RedisStore {
             ctx.check()?;
             let caller = Caller::new(config)?;
             ctx.race(servers::admit(&caller)).await??;
+            caller.keep_map();
             Ok(Self { keyspace: Keyspace { caller } })
         };
         open.await.in_operation("open")

@@ -14,6 +14,10 @@ use crate::{replies, servers};
 
 /// A server that does not tell its map within this time is passed over.
 const MAP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many servers are asked for a map that differs from the one in doubt.
+const OPINIONS: usize = 8;
+/// What a server still answers that has lost its last slot, it answers within this time.
+const PARTING_TIME: Duration = Duration::from_secs(2);
 
 /// The map of slots, as far as it is known. Redirections correct it for a slot; it is read anew
 /// when a master cannot be reached or is none any more.
@@ -93,9 +97,10 @@ impl Topology {
         }
     }
 
-    /// Reads the map anew, from the first server that tells it, unless that was done since it had
-    /// the generation `seen`.
-    pub(crate) async fn refresh(&self, seen: u64) -> Result<()> {
+    /// Reads the map anew, unless that was done since it had the generation `seen`: from the first
+    /// server that tells it, and that does not give the slot in doubt to the same master as before,
+    /// for a server that was cut off or is late tells an old one.
+    pub(crate) async fn refresh(&self, seen: u64, doubt: Option<(u16, &Address)>) -> Result<()> {
         if !self.cluster {
             return Ok(());
         }
@@ -103,21 +108,27 @@ impl Topology {
         if self.generation() != seen {
             return Ok(());
         }
-        let mut last = Error::unavailable("the Redis Cluster has no node to ask");
-        for node in self.candidates() {
+        let mut found = Err(Error::unavailable("the Redis Cluster has no node to ask"));
+        for node in self.candidates().into_iter().take(OPINIONS) {
             let limit = ExecutionContext::new().with_timeout(MAP_TIMEOUT);
             match limit.race(slots_of(&node)).await {
                 Ok(Ok(slots)) => {
-                    self.install(&slots);
-                    return Ok(());
+                    let is_in_doubt = doubt.is_some_and(|doubt| gives(&slots, doubt));
+                    found = Ok(slots);
+                    if !is_in_doubt {
+                        break;
+                    }
                 }
-                Ok(Err(error)) => last = error,
-                Err(_) => {
-                    last = Error::unavailable(format!("the node {} does not answer", node.address));
+                Ok(Err(error)) if found.is_err() => found = Err(error),
+                Err(_) if found.is_err() => {
+                    let silent = format!("the node {} does not answer", node.address);
+                    found = Err(Error::unavailable(silent));
                 }
+                Ok(Err(_)) | Err(_) => {}
             }
         }
-        Err(last)
+        self.install(&found?);
+        Ok(())
     }
 
     /// Whom to ask: the masters in any order, then those that the URL names.
@@ -143,10 +154,21 @@ impl Topology {
                 }
             }
         }
-        map.masters = masters;
+        let before = std::mem::replace(&mut map.masters, masters);
         map.generation += 1;
-        // Those that own nothing now are let go; their last callers hold them until they are done.
         map.nodes.retain(|address, _| slots.iter().any(|(_, _, owner)| owner == address));
+        let mut replaced: Vec<Arc<Node>> = before.into_iter().flatten().collect();
+        replaced.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        replaced.retain(|node| !map.nodes.contains_key(&node.address));
+        drop(map);
+        for node in replaced {
+            // One that hangs would keep its callers for as long as it does.
+            tokio::spawn(async move {
+                let slept = ExecutionContext::new().sleep(PARTING_TIME).await;
+                debug_assert!(slept.is_ok(), "a context that never ends has ended");
+                node.hang_up();
+            });
+        }
     }
 
     pub(crate) fn disconnect(&self) {
@@ -205,6 +227,12 @@ pub(crate) async fn health(node: &Node) -> Result<Health> {
         assigned: field("cluster_slots_assigned:").parse().unwrap_or(0),
         moving: moving.join(" "),
     })
+}
+
+/// Whether a map gives a slot to a master.
+fn gives(slots: &[(u16, u16, Address)], (slot, master): (u16, &Address)) -> bool {
+    let owner = slots.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
+    owner.is_none_or(|(_, _, owner)| owner == master)
 }
 
 /// The slots as a node knows them: first, last, master.

@@ -1,0 +1,397 @@
+//! Masters that are gone, and replicas that take over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Bytes, CancellationToken, Condition, Entry, EntryStore, EntryStoreExt, Error, ErrorKind,
+    ExecutionContext, GetOptions, Namespace, NamespacePrefix, PutOptions, ScanOptions, Store,
+    TenantId, Update, Version,
+};
+use cubbyhole_redis::RedisStore;
+use cubbyhole_test_servers::RedisCluster;
+use tokio::task::{JoinSet, block_in_place};
+
+use crate::clusters::{cli, config, harmed, open, owner, owners};
+use crate::shared::{
+    PATIENCE, SLACK, bytes, check_unavailable, ctx, names, ns, pause, persist, slot, timed, until,
+    within,
+};
+
+const WRITERS: usize = 8;
+/// The longest that a call without a deadline takes by itself: the retry timeout, the last attempt
+/// and the last reading of the map.
+const LONGEST: Duration = Duration::from_secs(2 + 1 + 2);
+
+/// What the writers were told, so far.
+struct Load {
+    store: RedisStore,
+    timeout: Option<Duration>,
+    /// The namespace of each writer.
+    homes: Vec<Namespace>,
+    stop: CancellationToken,
+    acknowledged: Mutex<BTreeSet<(Namespace, String)>>,
+    refused: Mutex<BTreeSet<(Namespace, String)>>,
+    unknown: Mutex<BTreeSet<(Namespace, String)>>,
+    /// The versions that each writer's own entry may have.
+    allowed: Mutex<BTreeMap<usize, Vec<Version>>>,
+    successes: [AtomicUsize; WRITERS],
+    failures: [AtomicUsize; WRITERS],
+}
+
+impl Load {
+    fn start(
+        store: &RedisStore,
+        homes: Vec<Namespace>,
+        timeout: Option<Duration>,
+    ) -> (Arc<Self>, JoinSet<()>) {
+        let load = Arc::new(Self {
+            store: store.clone(),
+            timeout,
+            homes,
+            stop: CancellationToken::new(),
+            acknowledged: Mutex::default(),
+            refused: Mutex::default(),
+            unknown: Mutex::default(),
+            allowed: Mutex::default(),
+            successes: Default::default(),
+            failures: Default::default(),
+        });
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            let load = Arc::clone(&load);
+            writers.spawn(async move { load.write(writer).await });
+        }
+        (load, writers)
+    }
+
+    fn context(&self) -> ExecutionContext {
+        let context = ExecutionContext::new();
+        self.timeout.map_or(context.clone(), |timeout| context.with_timeout(timeout))
+    }
+
+    /// Waits until every writer has done more.
+    async fn until_more(&self, writers: &mut JoinSet<()>, more: usize) {
+        let count = |writer: &AtomicUsize| writer.load(SeqCst);
+        let before: Vec<usize> = self.successes.iter().map(count).collect();
+        let ctx = ctx();
+        while self.successes.iter().zip(&before).any(|(now, before)| count(now) < before + more) {
+            if let Some(ended) = writers.try_join_next() {
+                ended.unwrap();
+            }
+            assert!(ctx.sleep(Duration::from_millis(5)).await.is_ok(), "a writer does not go on");
+        }
+    }
+
+    async fn failed(&self, writer: usize, error: &Error, took: Duration) {
+        match self.timeout {
+            Some(timeout) if error.kind() == ErrorKind::DeadlineExceeded => {
+                assert!(took < timeout + SLACK, "{took:?}: {error:?}");
+            }
+            _ => {
+                check_unavailable(error);
+                assert!(took < LONGEST + SLACK, "{took:?}: {error:?}");
+            }
+        }
+        self.failures[writer].fetch_add(1, SeqCst);
+        pause(10).await;
+    }
+
+    /// Puts keys and names that are new each time, and an entry of its own at the version that it
+    /// was left at.
+    async fn write(&self, writer: usize) {
+        let home = self.homes[writer].clone();
+        let mut own = Own { acknowledged: None, unknown: Vec::new(), seen: None };
+        for number in 0_u32.. {
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let (name, key) = match number % 16 {
+                3 | 7 | 11 => (ns(&format!("{home}:{number}")), "k".to_owned()),
+                15 => (ns(&format!("new {writer} {number}")), "k".to_owned()),
+                _ => (home.clone(), format!("new {number}")),
+            };
+            let value = bytes(&format!("{name} {key}"));
+            let context = self.context();
+            let put = self.store.put(&context, &name, &key, value);
+            let (answer, took) = timed(put).await;
+            let list = match &answer {
+                Ok(()) => &self.acknowledged,
+                Err(error) if error.may_have_been_applied() => &self.unknown,
+                Err(_) => &self.refused,
+            };
+            list.lock().unwrap().insert((name, key));
+            match answer {
+                Ok(()) => drop(self.successes[writer].fetch_add(1, SeqCst)),
+                Err(error) => self.failed(writer, &error, took).await,
+            }
+            self.write_own(writer, &mut own).await;
+            self.allowed.lock().unwrap().insert(writer, own.allowed());
+            pause(2).await;
+        }
+    }
+
+    async fn write_own(&self, writer: usize, own: &mut Own) {
+        let next = Version::draw();
+        let options = PutOptions::new().with_version(next);
+        let condition = own.seen.map_or(Condition::IfAbsent, Condition::IfVersion);
+        let (value, context) = (bytes(&next.to_string()), self.context());
+        let put =
+            self.store.put_entry(&context, &self.homes[writer], "own", value, options, condition);
+        match timed(put).await {
+            (Ok(version), _) => {
+                assert_eq!(version, next);
+                *own = Own { acknowledged: Some(next), unknown: Vec::new(), seen: Some(next) };
+            }
+            (Err(error), _) if error.kind() == ErrorKind::Conflict => {
+                // One of its own writes of unknown outcome came through, or was there and is lost.
+                let current = error.current_version();
+                assert!(
+                    current == own.acknowledged
+                        || current.is_some_and(|current| own.unknown.contains(&current)),
+                    "{current:?} is none of {:?} {:?}",
+                    own.acknowledged,
+                    own.unknown
+                );
+                own.seen = current;
+            }
+            (Err(error), took) => {
+                if error.may_have_been_applied() {
+                    own.unknown.push(next);
+                }
+                self.failed(writer, &error, took).await;
+            }
+        }
+    }
+
+    /// Nothing that was acknowledged is missing, nothing that was refused is there, and all that
+    /// is there is listed.
+    async fn check(&self) {
+        let mut found = BTreeMap::<Namespace, BTreeSet<String>>::new();
+        let acknowledged = self.acknowledged.lock().unwrap().clone();
+        let refused = self.refused.lock().unwrap().clone();
+        let unknown = self.unknown.lock().unwrap().clone();
+        let allowed = self.allowed.lock().unwrap().clone();
+        let tenants = self.store.scan_tenants(&ctx(), None, 1000).await.unwrap();
+        assert!(tenants.next.is_none());
+        for tenant in tenants.items {
+            let prefix = NamespacePrefix::from(tenant);
+            for name in self.store.list_namespaces(&ctx(), &prefix).await.unwrap() {
+                let keys = all_entries(&self.store, &name).await;
+                found.insert(name, keys);
+            }
+        }
+        let has = |(name, key): &(Namespace, String)| {
+            found.get(name).is_some_and(|keys| keys.contains(key))
+        };
+        let missing: Vec<_> = acknowledged.iter().filter(|entry| !has(entry)).collect();
+        for (name, key) in &missing {
+            let there = self.store.get(&ctx(), name, key).await;
+            assert!(
+                there.is_err(),
+                "acknowledged, and not listed or not there: {name} {key} {there:?}"
+            );
+        }
+        assert!(missing.is_empty(), "acknowledged, and not found: {missing:?}");
+        let applied: Vec<_> = refused.iter().filter(|entry| has(entry)).collect();
+        assert!(applied.is_empty(), "told to have had no effect, and there: {applied:?}");
+        for name in unknown.iter().filter(|entry| !has(entry)).map(|(name, _)| name) {
+            // What is not there is not half there.
+            let keys = self.store.list(&ctx(), name, None).await.unwrap();
+            assert!(found.contains_key(name) || keys.is_empty(), "{name} is not listed");
+        }
+        for (writer, allowed) in allowed {
+            let home = &self.homes[writer];
+            let entry = self.store.get_entry(&ctx(), home, "own", GetOptions::new()).await.unwrap();
+            let entry = entry.unwrap();
+            assert!(
+                allowed.contains(&entry.meta.version),
+                "{home}: {entry:?} is not of {allowed:?}"
+            );
+            assert_eq!(entry.value, bytes(&entry.meta.version.to_string()), "{home}");
+        }
+    }
+}
+
+/// What a writer knows of its own entry.
+struct Own {
+    acknowledged: Option<Version>,
+    /// Attempted since.
+    unknown: Vec<Version>,
+    /// What the next write builds on.
+    seen: Option<Version>,
+}
+
+impl Own {
+    fn allowed(&self) -> Vec<Version> {
+        self.acknowledged.into_iter().chain(self.unknown.iter().copied()).collect()
+    }
+}
+
+/// The keys of a namespace, each with the value that a writer gave it.
+async fn all_entries(store: &RedisStore, name: &Namespace) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    let mut options = ScanOptions::new().with_limit(1000);
+    loop {
+        let page = store.scan(&ctx(), name, options).await.unwrap();
+        for item in page.items {
+            let value = item.value.unwrap().unwrap();
+            let expected = bytes(&format!("{name} {}", item.key));
+            assert!(item.key == "own" || value == expected, "{name} {}: {value:?}", item.key);
+            keys.insert(item.key);
+        }
+        match page.next {
+            Some(next) => options = ScanOptions::new().with_limit(1000).with_after(next),
+            None => return keys,
+        }
+    }
+}
+
+/// Kills a master under load, and looks what is left when its replica has taken over.
+async fn kill_under_load(cluster: &mut RedisCluster, victim: &str, timeout: Option<Duration>) {
+    let store = open(config(cluster.url()).with_wait_for_replicas(1)).await;
+    let (owners, killed) = (owners(cluster), owner(cluster, victim));
+    let masters = block_in_place(|| cluster.masters()).unwrap();
+    let home = |writer: usize| {
+        let master = masters[writer % masters.len()];
+        names(&format!("t{writer}:"), 1, |name| owners[usize::from(slot(name))] == master).remove(0)
+    };
+    let homes: Vec<Namespace> = (0..WRITERS).map(home).collect();
+    let is_hit = |home: &Namespace| owners[usize::from(slot(home.as_str()))] == killed;
+    let hit: Vec<usize> = (0..WRITERS).filter(|writer| is_hit(&homes[*writer])).collect();
+
+    let (load, mut writers) = Load::start(&store, homes, timeout);
+    load.until_more(&mut writers, 20).await;
+    block_in_place(|| cluster.node_mut(killed).kill()).unwrap();
+    let failed = |writer: &usize| load.failures[*writer].load(SeqCst) > 0;
+    until("failures", async || hit.iter().all(failed) || writers.is_empty()).await;
+    // The other nodes may learn of it later; the store is to find it all the same.
+    until("a successor", async || {
+        block_in_place(|| cluster.owner_of(slot(victim))).is_ok_and(|owner| owner != killed)
+    })
+    .await;
+    // Reads go on though the old master does not tell where they are to go.
+    let context = ctx();
+    for home in &load.homes {
+        assert!(persist(|| store.get(&context, home, "own")).await.is_some(), "{home}");
+    }
+    // A write is taken again only when a replica has it too: there is none until the old master is
+    // back as one.
+    block_in_place(|| cluster.node_mut(killed).start_again()).unwrap();
+    load.until_more(&mut writers, 20).await;
+    load.stop.cancel();
+    let all = tokio::time::timeout(PATIENCE, async {
+        while let Some(writer) = writers.join_next().await {
+            writer.unwrap();
+        }
+    });
+    all.await.expect("a writer hangs");
+    load.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_master_killed_under_load_loses_nothing_and_the_store_goes_on() {
+    let mut cluster = harmed().await;
+    // The master that has the index of tenants, and another.
+    kill_under_load(&mut cluster, r"\*", None).await;
+    block_in_place(|| cluster.wait_until_whole()).unwrap();
+    kill_under_load(&mut cluster, "t0", Some(Duration::from_millis(300))).await;
+    cluster.give_back();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_that_takes_over_in_order_loses_no_increment() {
+    let cluster = harmed().await;
+    let store = open(config(cluster.url())).await;
+    let owners = owners(&cluster);
+    let masters = block_in_place(|| cluster.masters()).unwrap();
+    let name = |master: usize| {
+        names("count:", 1, |name| owners[usize::from(slot(name))] == master).remove(0)
+    };
+    let counters: Vec<Namespace> = masters.iter().map(|master| name(*master)).collect();
+    let stop = CancellationToken::new();
+    let told: Arc<Vec<[AtomicUsize; 2]>> =
+        Arc::new(counters.iter().map(|_| Default::default()).collect());
+    let mut callers = JoinSet::new();
+    for number in 0..6 {
+        let (store, stop, told) = (store.clone(), stop.clone(), Arc::clone(&told));
+        let counter = number % counters.len();
+        let name = counters[counter].clone();
+        callers.spawn(async move {
+            while !stop.is_cancelled() {
+                let more = |entry: Option<Entry<Bytes>>| {
+                    let count = entry.map_or(0, |entry| number_in(&entry.value));
+                    Ok(Update::Put(bytes(&(count + 1).to_string())))
+                };
+                match timed(store.update(&ExecutionContext::new(), &name, "n", more)).await {
+                    (Ok(_), _) => drop(told[counter][0].fetch_add(1, SeqCst)),
+                    (Err(error), took) => {
+                        check_unavailable(&error);
+                        assert!(took < LONGEST + SLACK, "{took:?}: {error:?}");
+                        let unknown = usize::from(error.may_have_been_applied());
+                        told[counter][1].fetch_add(unknown, SeqCst);
+                    }
+                }
+                // The nodes are to have time for each other.
+                pause(2).await;
+            }
+        });
+    }
+    let victim = slot(counters[0].as_str());
+    let until_more = async |callers: &mut JoinSet<()>| {
+        let count = |told: &[AtomicUsize; 2]| told[0].load(SeqCst);
+        let before: Vec<usize> = told.iter().map(count).collect();
+        until("increments", async || {
+            callers.len() < 6 || told.iter().zip(&before).all(|(now, old)| count(now) >= old + 30)
+        })
+        .await;
+        assert!(callers.len() == 6, "{:?}", callers.try_join_next());
+    };
+    for _ in 0..2 {
+        until_more(&mut callers).await;
+        replace_in_order(&cluster, victim).await;
+        until_more(&mut callers).await;
+        block_in_place(|| cluster.wait_until_whole()).unwrap();
+    }
+    stop.cancel();
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    for (name, told) in counters.iter().zip(told.iter()) {
+        let count = store.get(&ctx(), name, "n").await.unwrap().unwrap();
+        let [acknowledged, unknown] = [told[0].load(SeqCst), told[1].load(SeqCst)];
+        let count = number_in(&count);
+        assert!(
+            (acknowledged..=acknowledged + unknown).contains(&count),
+            "{name}: {count} of {acknowledged} acknowledged and {unknown} unknown"
+        );
+    }
+    let tenants = store.scan_tenants(&ctx(), None, 10).await.unwrap();
+    assert_eq!(tenants.items, [TenantId::new("count").unwrap()]);
+    cluster.give_back();
+}
+
+/// Has the replica of a slot's master take over. A replica that was in the middle of following its
+/// master anew gives up after five seconds, and is asked again.
+async fn replace_in_order(cluster: &RedisCluster, slot: u16) {
+    let old = block_in_place(|| cluster.owner_of(slot)).unwrap();
+    let replica = block_in_place(|| cluster.replica_of(old)).unwrap();
+    for _ in 0..5 {
+        assert_eq!(cli(&cluster.nodes()[replica], &["CLUSTER", "FAILOVER"]), "OK");
+        let attempt = within(6000);
+        while attempt.sleep(Duration::from_millis(10)).await.is_ok() {
+            if block_in_place(|| cluster.owner_of(slot)).is_ok_and(|owner| owner != old) {
+                let new = block_in_place(|| cluster.wait_for_successor(slot, old)).unwrap();
+                assert_eq!(new, replica);
+                return;
+            }
+        }
+    }
+    panic!("node {replica} does not take over from node {old}");
+}
+
+fn number_in(value: &[u8]) -> usize {
+    std::str::from_utf8(value).unwrap().parse().unwrap()
+}

@@ -1,0 +1,242 @@
+//! Nodes that hang: connections stay open and nothing answers.
+
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Condition, EntryStore, Error, ErrorKind, ExecutionContext, Namespace, PutOptions, Store,
+};
+use cubbyhole_redis::RedisStore;
+use cubbyhole_test_servers::RedisCluster;
+use tokio::task::{JoinSet, block_in_place};
+
+use crate::clusters::{cli, config, harmed, open, owner, owners};
+use crate::shared::{
+    SLACK, bytes, check_unavailable, ctx, names, persist, slot, timed, until, within,
+};
+
+/// A namespace of a node, and one of each other master.
+fn homes(cluster: &RedisCluster, tenant: &str, node: usize) -> (Namespace, Vec<Namespace>) {
+    let owners = owners(cluster);
+    let of = |node: usize| {
+        names(&format!("{tenant}:"), 1, |name| owners[usize::from(slot(name))] == node).remove(0)
+    };
+    let masters = block_in_place(|| cluster.masters()).unwrap();
+    (of(node), masters.into_iter().filter(|master| *master != node).map(of).collect())
+}
+
+/// Runs a check while a node hangs. A check that fails leaves a node that goes on.
+async fn while_hung<T>(cluster: &RedisCluster, node: usize, check: impl AsyncFnOnce() -> T) -> T {
+    struct Resumed<'a>(&'a RedisCluster, usize);
+    impl Drop for Resumed<'_> {
+        fn drop(&mut self) {
+            block_in_place(|| self.0.nodes()[self.1].resume()).unwrap();
+        }
+    }
+    block_in_place(|| cluster.nodes()[node].pause()).unwrap();
+    let _resumed = Resumed(cluster, node);
+    check().await
+}
+
+fn check_deadline(error: &Error, took: Duration, deadline: Duration) {
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error:?}");
+    assert!(took < deadline + SLACK, "{took:?}: {error:?}");
+}
+
+/// Starts each kind of call at once; how many there were.
+async fn call_in_vain(store: &RedisStore, name: &Namespace, deadline: Duration) -> usize {
+    let context = || ExecutionContext::new().with_timeout(deadline);
+    let mut calls = JoinSet::new();
+    for kind in 0..4 {
+        let (store, name, context) = (store.clone(), name.clone(), context());
+        calls.spawn(timed(async move {
+            match kind {
+                0 => store.get(&context, &name, "k").await.map(drop),
+                1 => store.list(&context, &name, None).await.map(drop),
+                2 => store.put(&context, &name, "unknown", bytes("v")).await,
+                _ => store.take(&context, &name, "nothing").await.map(drop),
+            }
+            .map_err(|error| (error, kind >= 2))
+        }));
+    }
+    let answers = calls.join_all().await;
+    for (answer, took) in &answers {
+        let (error, is_write) = answer.as_ref().unwrap_err();
+        check_deadline(error, *took, deadline);
+        // They were sent: only reads have certainly done nothing.
+        assert_eq!(error.may_have_been_applied(), *is_write, "{error:?}");
+    }
+    answers.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_to_a_master_that_hangs_end_at_their_deadline_and_others_are_not_held_up() {
+    let cluster = harmed().await;
+    let store = open(config(cluster.url())).await;
+    let hung = owner(&cluster, "pause");
+    let (name, others) = homes(&cluster, "pause", hung);
+    for name in others.iter().chain([&name]) {
+        store.put(&ctx(), name, "k", bytes("old")).await.unwrap();
+    }
+    // Not for as long as the others wait before they take it for dead.
+    while_hung(&cluster, hung, async || {
+        let deadline = Duration::from_millis(200);
+        let calls = call_in_vain(&store, &name, deadline);
+        let quick = async {
+            for _ in 0..20 {
+                for other in &others {
+                    let context = within(1000);
+                    assert_eq!(store.get(&context, other, "k").await.unwrap(), Some(bytes("old")));
+                    store.put(&context, other, "n", bytes("new")).await.unwrap();
+                    assert_eq!(store.list(&context, other, None).await.unwrap(), ["k", "n"]);
+                }
+            }
+        };
+        let (calls, ()) = tokio::join!(calls, quick);
+        assert_eq!(calls, 4);
+        // A caller that has no deadline ends when it is cancelled.
+        let context = ExecutionContext::new();
+        let cancelled = async {
+            context.sleep(Duration::from_millis(50)).await.unwrap();
+            context.cancel();
+        };
+        let ((answer, took), ()) = tokio::join!(timed(store.get(&context, &name, "k")), cancelled);
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert!(took < SLACK, "{took:?}");
+    })
+    .await;
+    assert_eq!(store.get(&ctx(), &name, "k").await.unwrap(), Some(bytes("old")));
+    store.put(&ctx(), &name, "k", bytes("new")).await.unwrap();
+    assert_eq!(store.get(&ctx(), &name, "k").await.unwrap(), Some(bytes("new")));
+    // On the same connection, after everything that was sent before.
+    assert_eq!(store.list(&ctx(), &name, None).await.unwrap(), ["k", "unknown"]);
+    cluster.give_back();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_whose_connection_ends_before_the_answer_is_not_sent_again() {
+    let cluster = harmed().await;
+    let wait = Duration::from_secs(30);
+    let store = config(cluster.url()).with_wait_for_replicas(1).with_wait_timeout(wait);
+    let store = open(store).await;
+    let master = owner(&cluster, "cut");
+    let replica = block_in_place(|| cluster.replica_of(master)).unwrap();
+    let (name, _) = homes(&cluster, "cut", master);
+    store.put(&ctx(), &name, "k", bytes("old")).await.unwrap();
+    while_hung(&cluster, replica, async || {
+        let writing = async {
+            let (options, condition) = (PutOptions::new(), Condition::IfAbsent);
+            let context = ExecutionContext::new();
+            store.put_entry(&context, &name, "new", bytes("1"), options, condition).await
+        };
+        let cutting = async {
+            until("the write", async || store.get(&ctx(), &name, "new").await.unwrap().is_some())
+                .await;
+            cli(&cluster.nodes()[master], &["CLIENT", "KILL", "TYPE", "normal"])
+        };
+        let ((answer, took), _) = tokio::join!(timed(writing), cutting);
+        // Sent again, it would be in its own way.
+        let error = answer.unwrap_err();
+        check_unavailable(&error);
+        assert!(error.may_have_been_applied(), "{error:?}");
+        assert!(took < SLACK, "{took:?}");
+        // A read is sent again, on a connection of its own.
+        assert_eq!(store.get(&within(2000), &name, "new").await.unwrap(), Some(bytes("1")));
+    })
+    .await;
+    cluster.give_back();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_without_a_replica_to_confirm_it_is_of_unknown_outcome_and_reads_do_not_wait() {
+    let cluster = harmed().await;
+    let wait = Duration::from_millis(300);
+    let store = config(cluster.url()).with_wait_for_replicas(1).with_wait_timeout(wait);
+    let store = open(store).await;
+    let master = owner(&cluster, "wait");
+    let replica = block_in_place(|| cluster.replica_of(master)).unwrap();
+    // The index of the tenant is the master's too.
+    let (name, others) = homes(&cluster, "wait", master);
+    for name in others.iter().chain([&name]) {
+        store.put(&ctx(), name, "k", bytes("old")).await.unwrap();
+    }
+    while_hung(&cluster, replica, async || {
+        let mut writes = JoinSet::new();
+        for number in 0..16 {
+            let (store, name) = (store.clone(), name.clone());
+            let key = format!("{number}");
+            writes.spawn(timed(async move { store.put(&ctx(), &name, &key, bytes("new")).await }));
+        }
+        // Each is read while its writer waits.
+        let ((), took) = timed(until("the writes", async || {
+            store.list(&ctx(), &name, None).await.unwrap().len() == 1 + 16
+        }))
+        .await;
+        assert!(took < SLACK, "{took:?}");
+        for _ in 0..20 {
+            let (answer, took) = timed(store.get(&within(1000), &name, "k")).await;
+            assert_eq!(answer.unwrap(), Some(bytes("old")));
+            assert!(took < wait, "a read waited for {took:?}");
+        }
+        for (answer, took) in writes.join_all().await {
+            let error = answer.unwrap_err();
+            check_unavailable(&error);
+            assert!(error.may_have_been_applied() && !error.is_retryable(), "{error:?}");
+            assert!(took < wait * 3 + SLACK, "{took:?}");
+        }
+        // What is not registered for certain is not written.
+        let new = names("wait:new", 1, |_| true).remove(0);
+        let error = store.put(&ctx(), &new, "k", bytes("new")).await.unwrap_err();
+        check_unavailable(&error);
+        assert!(!error.may_have_been_applied(), "{error:?}");
+        assert_eq!(store.get(&ctx(), &new, "k").await.unwrap(), None);
+        // With a deadline before the wait is over.
+        let deadline = Duration::from_millis(100);
+        let context = ExecutionContext::new().with_timeout(deadline);
+        let (answer, took) = timed(store.put(&context, &name, "late", bytes("new"))).await;
+        let error = answer.unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::DeadlineExceeded | ErrorKind::Unavailable),
+            "{error:?}"
+        );
+        assert!(took < deadline + SLACK, "{took:?}");
+        assert!(error.may_have_been_applied(), "{error:?}");
+        for other in &others {
+            store.put(&within(2000), other, "n", bytes("new")).await.unwrap();
+        }
+    })
+    .await;
+    // The replica catches up, and writes are confirmed again.
+    let context = ctx();
+    persist(|| store.put(&context, &name, "k", bytes("new"))).await;
+    assert_eq!(store.list(&ctx(), &name, None).await.unwrap().len(), 1 + 16 + 1);
+    cluster.give_back();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_hangs_until_it_is_replaced_is_left_though_it_never_answers() {
+    let cluster = harmed().await;
+    let store = open(config(cluster.url())).await;
+    let hung = owner(&cluster, "hung");
+    let (name, _) = homes(&cluster, "hung", hung);
+    store.put(&ctx(), &name, "k", bytes("old")).await.unwrap();
+    while_hung(&cluster, hung, async || {
+        block_in_place(|| cluster.wait_for_successor(slot(name.as_str()), hung)).unwrap();
+        let mut last = None;
+        for _ in 0..20 {
+            let (answer, took) = timed(store.get(&within(250), &name, "k")).await;
+            match answer {
+                Ok(found) => {
+                    assert_eq!(found, Some(bytes("old")));
+                    store.put(&within(1000), &name, "k", bytes("new")).await.unwrap();
+                    return;
+                }
+                Err(error) => check_deadline(&error, took, Duration::from_millis(250)),
+            }
+            last = Some(took);
+        }
+        panic!("its successor is not found, the last time for {last:?}");
+    })
+    .await;
+    assert_eq!(store.get(&ctx(), &name, "k").await.unwrap(), Some(bytes("new")));
+    cluster.give_back();
+}

@@ -1,0 +1,133 @@
+//! Servers, stores and commands by hand, and waiting for what the server says.
+
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cubbyhole_core::{Bytes, Error, ExecutionContext, Namespace, NamespacePrefix, Store, TenantId};
+use cubbyhole_redis::{RedisConfig, RedisStore};
+use cubbyhole_test_servers::RedisServer;
+
+/// Ends a test that hangs; nothing is measured by it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// A password that must not be found in any message.
+pub(crate) const PASSWORD: &str = "s3cret-Pa55";
+
+/// The server of those tests that do it no harm; each has a prefix of its own on it.
+pub(crate) fn shared() -> &'static RedisServer {
+    static SERVER: OnceLock<RedisServer> = OnceLock::new();
+    SERVER.get_or_init(|| RedisServer::start().unwrap())
+}
+
+/// A prefix that no other test has.
+pub(crate) fn new_prefix() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}:", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A context that does not end, but for a test that hangs.
+pub(crate) fn ctx() -> ExecutionContext {
+    ExecutionContext::new().with_timeout(PATIENCE)
+}
+
+pub(crate) fn ns(rendered: &str) -> Namespace {
+    Namespace::parse(rendered).unwrap()
+}
+
+pub(crate) fn under(rendered: &str) -> NamespacePrefix {
+    NamespacePrefix::from(ns(rendered))
+}
+
+pub(crate) fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).unwrap()
+}
+
+pub(crate) fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// With one connection, on which the order of what is sent is known.
+pub(crate) fn config(url: &str, prefix: &str) -> RedisConfig {
+    RedisConfig::from_url(url).unwrap().with_prefix(prefix).unwrap().with_connections(1)
+}
+
+pub(crate) async fn open(url: &str, prefix: &str) -> RedisStore {
+    RedisStore::open(&ctx(), config(url, prefix)).await.unwrap()
+}
+
+/// With several connections, all of which are open.
+pub(crate) async fn open_several(url: &str, prefix: &str, connections: usize) -> RedisStore {
+    let config = config(url, prefix).with_connections(connections);
+    let store = RedisStore::open(&ctx(), config).await.unwrap();
+    use_each(&store, connections).await;
+    store
+}
+
+/// Reads on each connection: what was sent on them before is answered then. The namespaces are
+/// divided among them, so that some of many are on each.
+pub(crate) async fn use_each(store: &RedisStore, connections: usize) {
+    for number in 0..16 * connections {
+        store.get(&ctx(), &ns(&format!("none{number}")), "none").await.unwrap();
+    }
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let ctx = ctx();
+    while !condition().await {
+        assert!(ctx.sleep(Duration::from_millis(5)).await.is_ok(), "it never came: {what}");
+    }
+}
+
+/// What the server answers to a command by hand.
+pub(crate) fn cli(server: &RedisServer, command: &[&str]) -> String {
+    match server.cli(command) {
+        Ok(answer) => answer,
+        Err(error) => panic!("{command:?}: {error}"),
+    }
+}
+
+/// A number that the server answers to a command by hand.
+pub(crate) fn number(server: &RedisServer, command: &[&str]) -> u64 {
+    let answer = cli(server, command);
+    answer.parse().unwrap_or_else(|_| panic!("{command:?}: {answer:?}"))
+}
+
+/// The names of all keys that begin so, which must not hold newlines.
+pub(crate) fn keys(server: &RedisServer, prefix: &str) -> BTreeSet<String> {
+    let all = cli(server, &["KEYS", "*"]);
+    all.lines().filter(|key| key.starts_with(prefix)).map(str::to_owned).collect()
+}
+
+/// The names in an index: what is listed, without tokens, and the marker as an empty name.
+pub(crate) fn listed(server: &RedisServer, index: &str) -> Vec<String> {
+    let members = cli(server, &["ZRANGE", index, "0", "-1"]);
+    let name = |member: &str| member.split('\0').next().unwrap_or_default().to_owned();
+    members.lines().map(name).collect()
+}
+
+/// How often the server ran a command, from scripts too.
+pub(crate) fn calls_of(server: &RedisServer, command: &str) -> u64 {
+    let stats = cli(server, &["INFO", "commandstats"]);
+    let start = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&start));
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+/// A server's own clock, in milliseconds since 1970.
+pub(crate) fn clock(server: &RedisServer) -> u64 {
+    u64::try_from(server.now().unwrap().as_millis()).unwrap()
+}
+
+/// Everything that an error shows.
+pub(crate) fn shown(error: &Error) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text} {cause} {cause:?}");
+        source = cause.source();
+    }
+    text
+}

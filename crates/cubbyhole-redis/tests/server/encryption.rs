@@ -1,0 +1,199 @@
+//! Encrypted connections: a proxy that ends the encryption before the server, with certificates of
+//! the test's own.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use cubbyhole_core::{Error, ErrorKind, Result, Store};
+use cubbyhole_redis::{RedisConfig, RedisStore};
+use cubbyhole_test_servers::RedisServer;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::by_hand::{PASSWORD, bytes, cli, ctx, new_prefix, ns, shared, shown};
+
+/// An authority, with its certificate in a file.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let number = COUNT.fetch_add(1, SeqCst);
+        let file = format!("cubbyhole-redis-test-{}-{number}.pem", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
+        Self { issuer: Issuer::new(params, key), file }
+    }
+
+    /// Presents a certificate for `name`.
+    fn acceptor(&self, name: &str) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    fn option(&self) -> String {
+        format!("&tls_ca={}", self.file.display())
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.file));
+    }
+}
+
+/// Stands before a server, which itself does not see the encryption.
+struct Front {
+    address: SocketAddr,
+    encrypted: Arc<AtomicUsize>,
+    _acceptor: AbortOnDropHandle<()>,
+}
+
+impl Front {
+    async fn before(server: &RedisServer, acceptor: TlsAcceptor) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (server, encrypted) = (server.port(), Arc::<AtomicUsize>::default());
+        let seen = Arc::clone(&encrypted);
+        let accept = async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+                connections.spawn(async move {
+                    let Ok(mut client) = acceptor.accept(client).await else { return };
+                    seen.fetch_add(1, SeqCst);
+                    let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await;
+                    drop(copy_bidirectional(&mut client, &mut server.unwrap()).await);
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        Self { address, encrypted, _acceptor: AbortOnDropHandle::new(tokio::spawn(accept)) }
+    }
+
+    /// Connects to it by a name of its address.
+    async fn open(&self, scheme: &str, host: &str, options: &str) -> Result<RedisStore> {
+        let (port, prefix) = (self.address.port(), new_prefix());
+        let url =
+            format!("{scheme}://:{PASSWORD}@{host}:{port}/?connections=1&prefix={prefix}{options}");
+        let store = RedisStore::open(&ctx(), RedisConfig::from_url(&url)?).await?;
+        store.put(&ctx(), &ns("acme"), "k", bytes(options)).await?;
+        assert_eq!(store.get(&ctx(), &ns("acme"), "k").await?, Some(bytes(options)));
+        Ok(store)
+    }
+
+    fn encrypted(&self) -> usize {
+        self.encrypted.load(SeqCst)
+    }
+}
+
+/// A server that asks for the password, so that it is on the wire.
+fn server() -> RedisServer {
+    RedisServer::start_with(&[&format!("requirepass {PASSWORD}")]).unwrap()
+}
+
+fn refused(opened: Result<RedisStore>, why: &str) -> Error {
+    let error = opened.err().unwrap();
+    let text = shown(&error);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{text}");
+    assert!(text.contains(why), "{why:?} is not in {text}");
+    assert!(!text.contains(PASSWORD), "{text}");
+    error
+}
+
+#[tokio::test]
+async fn an_encrypted_connection_is_made_to_whom_a_trusted_authority_has_named() {
+    let (server, ours) = (server(), Authority::new("ours"));
+    let right = Front::before(&server, ours.acceptor("localhost")).await;
+    let store = right.open("rediss", "localhost", &ours.option()).await.unwrap();
+    assert_eq!(right.encrypted(), 1);
+    let numeric = Front::before(&server, ours.acceptor("127.0.0.1")).await;
+    numeric.open("rediss", "127.0.0.1", &ours.option()).await.unwrap();
+
+    // A new connection is encrypted as the first was.
+    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    let command = format!("AUTH {PASSWORD}\r\n{}\r\n", kill.join(" "));
+    let mut by_hand = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut by_hand, command.as_bytes()).await.unwrap();
+    crate::by_hand::until("another connection", async || {
+        store.get(&ctx(), &ns("acme"), "k").await.is_ok() && right.encrypted() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whom_nobody_trusted_has_named_is_refused_before_anything_is_said() {
+    let server = server();
+    let (ours, others) = (Authority::new("ours"), Authority::new("others"));
+    let foreign = Front::before(&server, others.acceptor("localhost")).await;
+    refused(foreign.open("rediss", "localhost", &ours.option()).await, "certificate");
+    // Nor is it among those that the platform trusts.
+    let opened = foreign.open("rediss", "localhost", "").await;
+    assert!(!shown(&opened.err().unwrap()).contains(PASSWORD));
+
+    // The name in the URL counts, not what it leads to.
+    let right = Front::before(&server, ours.acceptor("localhost")).await;
+    refused(right.open("rediss", "127.0.0.1", &ours.option()).await, "certificate");
+    let misnamed = Front::before(&server, ours.acceptor("cache.example")).await;
+    refused(misnamed.open("rediss", "localhost", &ours.option()).await, "certificate");
+    let seen = [&foreign, &right, &misnamed].map(Front::encrypted);
+    assert_eq!(seen, [0; 3], "something was said to a server that is not trusted");
+}
+
+#[tokio::test]
+async fn plain_to_encrypted_and_encrypted_to_plain_are_clear_errors() {
+    let ours = Authority::new("ours");
+    let front = Front::before(shared(), ours.acceptor("localhost")).await;
+    refused(front.open("redis", "localhost", "").await, "does not answer as one");
+    assert_eq!(front.encrypted(), 0);
+
+    let port = shared().port();
+    let url = format!("rediss://:{PASSWORD}@127.0.0.1:{port}/?{}", &ours.option()[1..]);
+    let config = RedisConfig::from_url(&url).unwrap();
+    refused(RedisStore::open(&ctx(), config).await, "cannot be reached");
+    assert_eq!(cli(shared(), &["PING"]), "PONG");
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_cannot_be_used_is_the_callers_mistake() {
+    let authority = Authority::new("ours");
+    let front = Front::before(shared(), authority.acceptor("localhost")).await;
+    let missing = format!("{}-missing", authority.option());
+    let error = front.open("rediss", "localhost", &missing).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+    for content in ["", "no certificate"] {
+        let other = Authority::new("other");
+        fs::write(&other.file, content).unwrap();
+        let error = front.open("rediss", "localhost", &other.option()).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+    }
+    let error = front.open("redis", "localhost", &authority.option()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+}

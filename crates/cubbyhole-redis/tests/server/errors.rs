@@ -1,0 +1,350 @@
+//! What the server refuses, as the contract's errors: of the right kind, without effect, and
+//! without a password or a value in what they show.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, EntryStore, Error, ErrorKind, ExecutionContext, Expiry, PutOptions, Store,
+};
+use cubbyhole_redis::RedisStore;
+use cubbyhole_test_servers::RedisServer;
+
+use crate::by_hand::{
+    PASSWORD, PATIENCE, bytes, cli, config, ctx, keys, new_prefix, ns, open, shown, until,
+};
+
+/// A value that must not be found in any message.
+const VALUE: &str = "the-V4lue-itself";
+
+/// Checks an error, and that nothing that is no one's business is in it.
+fn check(error: &Error, kind: ErrorKind, says: &str) {
+    let text = shown(error);
+    assert_eq!(error.kind(), kind, "{text}");
+    assert!(text.contains(says), "{says:?} is not in {text}");
+    assert!(!text.contains(PASSWORD) && !text.contains(VALUE), "{text}");
+    assert!(!error.may_have_been_applied(), "{text}");
+}
+
+async fn refusal_to_open(url: &str) -> Error {
+    let opened = RedisStore::open(&ctx(), config(url, &new_prefix())).await;
+    opened.err().unwrap_or_else(|| panic!("it was opened: {url}"))
+}
+
+/// With a short time for what is tried again.
+async fn open_briefly(url: &str, prefix: &str) -> RedisStore {
+    let config = config(url, prefix).with_retry_timeout(Duration::from_millis(100));
+    RedisStore::open(&ctx(), config).await.unwrap()
+}
+
+fn url_of(server: &RedisServer, credentials: &str) -> String {
+    format!("redis://{credentials}@127.0.0.1:{}", server.port())
+}
+
+#[tokio::test]
+async fn who_is_not_admitted_is_told_so_and_not_to_try_again() {
+    let server = RedisServer::start_with(&[
+        &format!("requirepass {PASSWORD}"),
+        &format!("user nothing on >{PASSWORD} ~* &* -@all"),
+        &format!("user off off >{PASSWORD} ~* &* +@all"),
+    ])
+    .unwrap();
+    let wrong = "s3cret-Pa56";
+    for (credentials, says) in [
+        (format!(":{wrong}"), "refuses the user or password"),
+        (format!("nobody:{PASSWORD}"), "refuses the user or password"),
+        (format!("off:{PASSWORD}"), "refuses the user or password"),
+        (String::new(), "asks for a password"),
+    ] {
+        let error = refusal_to_open(&url_of(&server, &credentials)).await;
+        check(&error, ErrorKind::PermissionDenied, says);
+        assert!(!error.is_retryable() && !shown(&error).contains(wrong), "{}", shown(&error));
+    }
+    let store = open(&url_of(&server, &format!(":{PASSWORD}")), "p:").await;
+    store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
+    assert!(!format!("{store:?}").contains(PASSWORD), "{store:?}");
+    let config = config(&url_of(&server, &format!(":{PASSWORD}")), "p:");
+    assert!(!format!("{config:?}").contains(PASSWORD), "{config:?}");
+}
+
+#[tokio::test]
+async fn a_user_without_the_rights_is_refused_and_nothing_is_written() {
+    let server = RedisServer::start().unwrap();
+    let granted = open(server.url(), "p:").await;
+    granted.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
+    let password = format!(">{PASSWORD}");
+    for (user, taken) in [
+        ("noget", "-get"),
+        ("noscript", "-evalsha"),
+        ("notime", "-time"),
+        ("noscores", "-zscore -hget"),
+        ("nokeys", "resetkeys ~other:*"),
+        ("readonly", "resetkeys %R~*"),
+    ] {
+        let grant = |rules: &str| {
+            let all: Vec<&str> = rules.split(' ').collect();
+            cli(&server, &[&["ACL", "SETUSER", user], all.as_slice()].concat());
+        };
+        grant(&format!("on {password} ~* &* +@all"));
+        let url = url_of(&server, &format!("{user}:{PASSWORD}"));
+        // Opened before the rights were taken.
+        let store = open(&url, "p:").await;
+        grant(taken);
+        let (acme, before) = (ns("acme"), keys(&server, ""));
+        let error = match user {
+            "noget" => store.get(&ctx(), &acme, "k").await.unwrap_err(),
+            _ => store.put(&ctx(), &acme, "new", bytes(VALUE)).await.unwrap_err(),
+        };
+        check(&error, ErrorKind::PermissionDenied, "the Redis user may not");
+        assert!(!error.is_retryable(), "{user}");
+        let error = refusal_to_open(&url).await;
+        check(&error, ErrorKind::PermissionDenied, "the Redis user may not");
+        assert!(!error.is_retryable(), "{user}");
+        assert_eq!(keys(&server, ""), before, "{user}");
+        assert_eq!(granted.list(&ctx(), &acme, None).await.unwrap(), ["k"], "{user}");
+    }
+    // Who may not ask what server it is, may use it.
+    cli(&server, &["ACL", "SETUSER", "noinfo", "on", "nopass", "~p:*", "+@all", "-info"]);
+    let store = open(&url_of(&server, "noinfo:x"), "p:").await;
+    assert_eq!(store.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(VALUE)));
+}
+
+#[tokio::test]
+async fn a_url_that_means_another_server_is_the_callers_mistake() {
+    let server = RedisServer::start().unwrap();
+    let error = refusal_to_open(&format!("{}/99", server.url())).await;
+    check(&error, ErrorKind::InvalidArgument, "no such database");
+    let as_cluster = server.url().replace("redis://", "redis+cluster://");
+    let error = refusal_to_open(&as_cluster).await;
+    check(&error, ErrorKind::InvalidArgument, "write `redis://`");
+    // Databases are apart.
+    let (zero, one) =
+        (open(server.url(), "p:").await, { open(&format!("{}/1", server.url()), "p:").await });
+    zero.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
+    assert_eq!(one.get(&ctx(), &ns("acme"), "k").await.unwrap(), None);
+
+    let node = RedisServer::start_with(&["cluster-enabled yes"]).unwrap();
+    let error = refusal_to_open(node.url()).await;
+    check(&error, ErrorKind::InvalidArgument, "write `redis+cluster://`");
+    let error = refusal_to_open(&format!("{}/1", node.url())).await;
+    check(&error, ErrorKind::InvalidArgument, "");
+}
+
+#[tokio::test]
+async fn without_memory_writes_are_refused_whole_and_deletes_go_on() {
+    let server = RedisServer::start().unwrap();
+    let store = open_briefly(server.url(), "p:").await;
+    let acme = ns("acme");
+    for key in ["deleted", "taken", "kept", "erased"] {
+        store.put(&ctx(), &acme, key, bytes(VALUE)).await.unwrap();
+    }
+    let ttl = PutOptions::new().with_ttl(Duration::from_millis(1));
+    store.put_with_options(&ctx(), &acme, "dead", bytes(VALUE), ttl).await.unwrap();
+    store.put(&ctx(), &ns("gone"), "k", bytes(VALUE)).await.unwrap();
+    let batch = |number: usize| {
+        let put = |batch: Batch<_>, at| batch.put(format!("{number} {at}"), bytes(VALUE));
+        (0..10).fold(Batch::new(), put)
+    };
+    cli(&server, &["CONFIG", "SET", "maxmemory", "1"]);
+    let before = keys(&server, "");
+    let refused = [
+        store.put(&ctx(), &acme, "new", bytes(VALUE)).await.unwrap_err(),
+        store.put(&ctx(), &acme, "kept", bytes("other")).await.unwrap_err(),
+        store.put(&ctx(), &ns("new"), "k", bytes(VALUE)).await.unwrap_err(),
+        store.write(&ctx(), &acme, batch(0)).await.unwrap_err(),
+        store.touch(&ctx(), &acme, "kept", Expiry::After(PATIENCE)).await.unwrap_err(),
+    ];
+    for error in &refused {
+        check(error, ErrorKind::ResourceExhausted, "maxmemory");
+    }
+    assert_eq!(keys(&server, ""), before);
+    assert_eq!(store.get(&ctx(), &acme, "kept").await.unwrap(), Some(bytes(VALUE)));
+    store.delete(&ctx(), &acme, "deleted").await.unwrap();
+    assert!(store.take(&ctx(), &acme, "taken").await.unwrap().is_some());
+    let erased = store.erase(&ctx(), &ns("gone").into(), 10).await.unwrap();
+    assert!(erased.done && erased.removed == 1);
+    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1);
+    assert_eq!(store.list(&ctx(), &acme, None).await.unwrap(), ["erased", "kept"]);
+
+    // A limit that is met in the middle of a batch: it is done or it is not.
+    cli(&server, &["CONFIG", "SET", "maxmemory", "0"]);
+    let big = |number: usize| {
+        let value = "x".repeat(200_000);
+        let put = |batch: Batch<_>, at| batch.put(format!("{number} {at}"), bytes(&value));
+        (0..10).fold(Batch::new(), put)
+    };
+    let used = cli(&server, &["INFO", "memory"]);
+    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let limit = used.parse::<u64>().unwrap() + 5_000_000;
+    cli(&server, &["CONFIG", "SET", "maxmemory", &limit.to_string()]);
+    let mut refused = 0;
+    for number in 1..=10 {
+        let written = store.write(&ctx(), &acme, big(number)).await;
+        let there = store.list(&ctx(), &acme, Some(&format!("{number} "))).await.unwrap().len();
+        match written {
+            Ok(_) => assert_eq!(there, 10),
+            Err(error) => {
+                check(&error, ErrorKind::ResourceExhausted, "maxmemory");
+                assert_eq!(there, 0);
+                refused += 1;
+            }
+        }
+    }
+    assert!((1..10).contains(&refused), "{refused} were refused");
+    cli(&server, &["CONFIG", "SET", "maxmemory", "0"]);
+    store.write(&ctx(), &acme, batch(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_save_takes_no_writes_until_it_can() {
+    let server =
+        RedisServer::start_with(&["save 3600 1", "stop-writes-on-bgsave-error yes"]).unwrap();
+    let store = open_briefly(server.url(), "p:").await;
+    store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
+    let folder = cli(&server, &["CONFIG", "GET", "dir"]).lines().nth(1).unwrap().to_owned();
+    let mode = fs::metadata(&folder).unwrap().permissions();
+    let saved = async |wanted: &str| {
+        cli(&server, &["BGSAVE"]);
+        let wanted = format!("rdb_last_bgsave_status:{wanted}");
+        until(&wanted, async || cli(&server, &["INFO", "persistence"]).contains(&wanted)).await;
+    };
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).unwrap();
+    saved("err").await;
+    let put = store.put(&ctx(), &ns("acme"), "new", bytes(VALUE)).await;
+    let first = store.put(&ctx(), &ns("globex"), "new", bytes(VALUE)).await;
+    fs::set_permissions(&folder, mode).unwrap();
+    check(&put.unwrap_err(), ErrorKind::Unavailable, "cannot save to disk");
+    check(&first.unwrap_err(), ErrorKind::Unavailable, "cannot save to disk");
+    assert_eq!(store.list(&ctx(), &ns("acme"), None).await.unwrap(), ["k"]);
+    assert_eq!(keys(&server, "p:{globex}"), keys(&server, "none"));
+    saved("ok").await;
+    store.put(&ctx(), &ns("acme"), "new", bytes(VALUE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_and_a_master_without_one_take_no_writes() {
+    let master = RedisServer::start().unwrap();
+    let store = open_briefly(master.url(), "p:").await;
+    store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
+    cli(&master, &["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    for name in ["acme", "globex"] {
+        let error = store.put(&ctx(), &ns(name), "new", bytes(VALUE)).await.unwrap_err();
+        check(&error, ErrorKind::Unavailable, "min-replicas-to-write");
+        assert!(error.is_retryable());
+    }
+    let error = store.take(&ctx(), &ns("acme"), "k").await.unwrap_err();
+    check(&error, ErrorKind::Unavailable, "min-replicas-to-write");
+    assert_eq!(store.list(&ctx(), &ns("acme"), None).await.unwrap(), ["k"]);
+
+    let line = format!("replicaof 127.0.0.1 {}", master.port());
+    let replica = RedisServer::start_with(&[&line]).unwrap();
+    let linked = async || cli(&replica, &["INFO", "replication"]).contains("master_link_status:up");
+    until("the replica", linked).await;
+    let reader = open_briefly(replica.url(), "p:").await;
+    assert_eq!(reader.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(VALUE)));
+    for name in ["acme", "globex"] {
+        let error = reader.put(&ctx(), &ns(name), "new", bytes(VALUE)).await.unwrap_err();
+        check(&error, ErrorKind::Unavailable, "is a replica");
+    }
+    let error = reader.take(&ctx(), &ns("acme"), "k").await.unwrap_err();
+    check(&error, ErrorKind::Unavailable, "is a replica");
+
+    // With a replica the master takes writes.
+    let enough = async || store.put(&ctx(), &ns("acme"), "new", bytes(VALUE)).await.is_ok();
+    until("enough replicas", enough).await;
+    let arrived = async || reader.get(&ctx(), &ns("acme"), "new").await.unwrap().is_some();
+    until("the write at the replica", arrived).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_server_is_asked_again_for_a_while_and_then_unavailable() {
+    let server = RedisServer::start_with(&["busy-reply-threshold 10"]).unwrap();
+    let store = open_briefly(server.url(), "p:").await;
+    let patient = open(server.url(), "p:").await;
+    store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
+    let port = server.port();
+    let runs = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.write_all(b"EVAL \"while true do end\" 0\r\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        answer
+    });
+    until("a busy server", async || server.cli(&["PING"]).is_err()).await;
+    let never = ExecutionContext::new();
+    let error = store.put(&never, &ns("acme"), "new", bytes(VALUE)).await.unwrap_err();
+    check(&error, ErrorKind::Unavailable, "busy with a script");
+    assert!(error.is_retryable());
+    let error = store.get(&never, &ns("acme"), "k").await.unwrap_err();
+    check(&error, ErrorKind::Unavailable, "busy with a script");
+    // A call with more time outlasts it.
+    let (context, acme) = (ctx(), ns("acme"));
+    let waits = patient.put(&context, &acme, "new", bytes(VALUE));
+    let (put, ()) = tokio::join!(waits, async {
+        ctx().sleep(Duration::from_millis(100)).await.unwrap();
+        cli(&server, &["SCRIPT", "KILL"]);
+    });
+    put.unwrap();
+    assert!(runs.join().unwrap().starts_with('-'));
+    assert_eq!(store.list(&ctx(), &acme, None).await.unwrap(), ["k", "new"]);
+}
+
+#[tokio::test]
+async fn a_server_with_too_many_clients_says_so() {
+    let server = RedisServer::start_with(&["maxclients 2"]).unwrap();
+    let connect = || {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
+        let mut reader = BufReader::new(stream);
+        reader.get_mut().write_all(b"PING\r\n").unwrap();
+        let mut answer = String::new();
+        reader.read_line(&mut answer).map(|_| (reader, answer))
+    };
+    let is_pong = |answer: &str| answer == "+PONG\r\n";
+    // The clients that the start needed may not be gone yet.
+    let mut held = Vec::new();
+    let deadline = ctx();
+    while held.len() < 2 {
+        match connect() {
+            Ok((reader, answer)) if is_pong(&answer) => held.push(reader),
+            _ => deadline.sleep(Duration::from_millis(5)).await.unwrap(),
+        }
+    }
+    for _ in 0..10 {
+        let error = refusal_to_open(server.url()).await;
+        match error.kind() {
+            ErrorKind::ResourceExhausted => check(&error, error.kind(), "maxclients"),
+            // The server does not wait for what it is asked: its words may be lost.
+            kind => {
+                check(&error, ErrorKind::Unavailable, "127.0.0.1");
+                assert!(error.is_retryable(), "{kind:?}");
+            }
+        }
+    }
+    drop(held);
+    until("a place", async || {
+        let opened = RedisStore::open(&ctx(), config(server.url(), "p:")).await;
+        opened.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_protocol_behind_the_port_is_told_apart_from_an_outage_in_words() {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answers = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut bytes = [0; 16];
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut bytes).await;
+            let page = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, page).await;
+        }
+    });
+    let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}");
+    let error = refusal_to_open(&url).await;
+    check(&error, ErrorKind::Unavailable, "does not answer as one");
+    answers.abort();
+}

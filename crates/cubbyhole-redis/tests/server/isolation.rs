@@ -1,0 +1,252 @@
+//! The raw keys, looked at by hand: what is two is two, odd names are literal text, and stores with
+//! different prefixes see nothing of each other.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Condition, EntryStore, Namespace, NamespacePrefix, PutOptions, ScanOptions, Store,
+};
+use cubbyhole_redis::RedisStore;
+use cubbyhole_test_servers::RedisServer;
+
+use crate::by_hand::{
+    bytes, calls_of, cli, ctx, keys, listed, new_prefix, ns, number, open, shared, tenant, under,
+};
+
+/// Texts that mean something to some pattern, quoting or range.
+const ODD: [&str; 27] = [
+    "*",
+    "?",
+    "[",
+    "]",
+    "[a-z]",
+    "a*",
+    "{",
+    "}",
+    "{}",
+    "{a}",
+    "}{",
+    r"\",
+    r"\\",
+    r"\*",
+    r"\(",
+    "(",
+    ":",
+    "::",
+    "a:b",
+    "\n",
+    "\r\n",
+    " ",
+    "a b",
+    "\"'",
+    "ü",
+    "日本",
+    "\u{10ffff}",
+];
+
+fn of(parts: &[&str]) -> Namespace {
+    let name = Namespace::new(tenant(parts[0]));
+    parts[1..].iter().fold(name, |name, part| name.with_scope(part).unwrap())
+}
+
+#[tokio::test]
+async fn what_reads_alike_in_one_line_is_two_keys() {
+    let (server, prefix) = (shared(), new_prefix());
+    let store = open(server.url(), &prefix).await;
+    store.put(&ctx(), &of(&["acme", "x"]), "y", bytes("in x")).await.unwrap();
+    store.put(&ctx(), &of(&["acme"]), "x:y", bytes("in acme")).await.unwrap();
+    store.put(&ctx(), &of(&["acme:x"]), "y", bytes("in acme:x")).await.unwrap();
+    for (key, value) in [
+        ("{acme:x}vy", "in x"),
+        ("{acme}vx:y", "in acme"),
+        (r"{acme\:x}vy", "in acme:x"),
+        ("{acme:x}vx", ""),
+        ("{acme}vy", ""),
+    ] {
+        assert_eq!(cli(server, &["GET", &format!("{prefix}{key}")]), value, "{key}");
+    }
+    let values: BTreeSet<String> =
+        keys(server, &prefix).into_iter().filter(|key| key.contains("}v")).collect();
+    assert_eq!(values.len(), 3, "{values:?}");
+    assert_eq!(store.get(&ctx(), &of(&["acme"]), "y").await.unwrap(), None);
+    // The end of a tag, in a name and in a key.
+    let pairs =
+        [("a", "k}vz"), ("a}vk", "z"), (r"a\)vk", "z"), ("a)vk", "z"), ("a}", ""), ("a", "}v")];
+    for (name, key) in pairs {
+        store.put(&ctx(), &of(&[name]), key, bytes(&format!("{key} in {name}"))).await.unwrap();
+    }
+    for (name, key) in pairs {
+        let value = store.get(&ctx(), &of(&[name]), key).await.unwrap();
+        assert_eq!(value, Some(bytes(&format!("{key} in {name}"))), "{name} {key}");
+    }
+    assert_eq!(store.list(&ctx(), &of(&["acme"]), None).await.unwrap(), ["x:y"]);
+    assert_eq!(listed(server, &format!("{prefix}{{acme}}n")), ["", "acme", "acme:x"]);
+    assert_eq!(listed(server, &format!("{prefix}{{acme\\:x}}n")), ["", r"acme\:x"]);
+    let tenants = listed(server, &format!("{prefix}{{\\*}}n"));
+    assert_eq!(tenants, ["a", "a)vk", r"a\\)vk", "acme", r"acme\:x", "a}", "a}vk"]);
+}
+
+#[tokio::test]
+async fn odd_keys_list_exactly_their_own() {
+    let (server, prefix) = (shared(), new_prefix());
+    let store = open(server.url(), &prefix).await;
+    let acme = ns("acme");
+    let mut sorted = ODD;
+    sorted.sort_unstable();
+    for key in ODD {
+        store.put(&ctx(), &acme, key, bytes(&format!("<{key}>"))).await.unwrap();
+    }
+    store.put(&ctx(), &acme, "", bytes("<>")).await.unwrap();
+    for key in ODD {
+        assert_eq!(store.get(&ctx(), &acme, key).await.unwrap(), Some(bytes(&format!("<{key}>"))));
+        let raw = cli(server, &["GET", &format!("{prefix}{{acme}}v{key}")]);
+        assert_eq!(raw, format!("<{key}>"));
+        let own: Vec<&str> =
+            sorted.iter().copied().filter(|other| other.starts_with(key)).collect();
+        assert_eq!(store.list(&ctx(), &acme, Some(key)).await.unwrap(), own, "{key:?}");
+        let options = ScanOptions::new().with_prefix(key).with_limit(1);
+        let page = store.scan(&ctx(), &acme, options).await.unwrap();
+        assert_eq!((page.items[0].key.as_str(), page.next.is_some()), (own[0], own.len() > 1));
+        let past: Vec<&str> = sorted.iter().copied().filter(|other| *other > key).collect();
+        let options = ScanOptions::new().with_after(key).keys_only();
+        let page = store.scan(&ctx(), &acme, options).await.unwrap();
+        let found: Vec<String> = page.items.into_iter().map(|item| item.key).collect();
+        assert_eq!(found, past, "after {key:?}");
+    }
+    for (at, key) in ODD.iter().enumerate() {
+        assert!(store.take(&ctx(), &acme, key).await.unwrap().is_some(), "{key:?}");
+        let left = store.list(&ctx(), &acme, None).await.unwrap();
+        assert_eq!(left.len(), ODD.len() - at, "{key:?} took others with it");
+    }
+}
+
+#[tokio::test]
+async fn odd_tenants_and_segments_are_listed_swept_and_erased_alone() {
+    let (server, prefix) = (shared(), new_prefix());
+    let store = open(server.url(), &prefix).await;
+    let mut all = Vec::new();
+    for odd in ODD {
+        all.extend([of(&[odd]), of(&[odd, "x"]), of(&["acme", odd]), of(&["acme", "x", odd])]);
+    }
+    for name in &all {
+        store.put(&ctx(), name, "k", bytes(&name.to_string())).await.unwrap();
+    }
+    let mut tenants: Vec<_> = ODD.iter().map(|odd| tenant(odd)).chain([tenant("acme")]).collect();
+    tenants.sort_by(|a, b| a.as_rendered().cmp(b.as_rendered()));
+    assert_eq!(store.scan_tenants(&ctx(), None, 100).await.unwrap().items, tenants);
+    for name in &all {
+        assert_eq!(store.list(&ctx(), name, None).await.unwrap(), ["k"], "{name}");
+        let value = store.get(&ctx(), name, "k").await.unwrap();
+        assert_eq!(value, Some(bytes(&name.to_string())), "{name}");
+        let mut own: Vec<_> = all.iter().filter(|other| is_under(other, name)).cloned().collect();
+        own.sort();
+        let found = store.list_namespaces(&ctx(), &name.clone().into()).await.unwrap();
+        assert_eq!(found, own, "under {name}");
+    }
+    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 0);
+    let mut left = all.clone();
+    for odd in ODD {
+        let gone = of(&["acme", odd]);
+        let erased = store.erase(&ctx(), &gone.clone().into(), 1000).await.unwrap();
+        let before = left.len();
+        left.retain(|other| !is_under(other, &gone));
+        assert_eq!((erased.done, erased.removed), (true, (before - left.len()) as u64), "{gone}");
+    }
+    for odd in ODD {
+        let erased = store.erase(&ctx(), &tenant(odd).into(), 1000).await.unwrap();
+        assert_eq!((erased.done, erased.removed), (true, 2), "{odd:?}");
+    }
+    left.retain(|name| name.tenant() == tenant("acme"));
+    left.sort();
+    let found = store.list_namespaces(&ctx(), &tenant("acme").into()).await.unwrap();
+    assert_eq!(found, left);
+    assert_eq!(store.scan_tenants(&ctx(), None, 100).await.unwrap().items, [tenant("acme")]);
+}
+
+fn is_under(name: &Namespace, prefix: &Namespace) -> bool {
+    let (name, prefix) = (name.as_str(), prefix.as_str());
+    name == prefix || name.starts_with(&format!("{prefix}:"))
+}
+
+/// Everything that a store does that goes over many keys, of which nothing is another store's.
+async fn sees_only(store: &RedisStore, what: &str) {
+    let (acme, context) = (ns("acme"), ctx());
+    assert_eq!(store.list(&context, &acme, None).await.unwrap(), [what, "k"]);
+    assert_eq!(store.get(&context, &acme, "k").await.unwrap(), Some(bytes(what)));
+    let names = store.list_namespaces(&context, &under("acme")).await.unwrap();
+    assert_eq!(names, std::slice::from_ref(&acme));
+    let tenants = store.scan_tenants(&context, None, 10).await.unwrap().items;
+    assert_eq!(tenants, [tenant(&format!("A{what}")), tenant("acme")]);
+    assert_eq!(store.usage(&context, &under("acme")).await.unwrap().entries, 2);
+    assert_eq!(store.evict_expired(&context).await.unwrap(), 1);
+    assert_eq!(store.evict_expired(&context).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn stores_of_different_prefixes_on_one_server_see_nothing_of_each_other() {
+    let server = RedisServer::start_with_clock().unwrap();
+    // One the beginning of another, the empty one, and one that reads like a tag's end.
+    let prefixes = ["", "p", "p:", "p:p", "*", r"\*", "a b\n"];
+    let mut stores = Vec::new();
+    for (at, prefix) in prefixes.iter().enumerate() {
+        let (store, what) = (open(server.url(), prefix).await, format!("{at}"));
+        for key in ["k", &what] {
+            store.put(&ctx(), &ns("acme"), key, bytes(&what)).await.unwrap();
+        }
+        store.put(&ctx(), &ns(&format!("A{what}")), "k", bytes(&what)).await.unwrap();
+        let short = PutOptions::new().with_ttl(Duration::from_secs(1));
+        store.put_with_options(&ctx(), &ns("acme"), "dead", bytes(&what), short).await.unwrap();
+        stores.push((store, what));
+    }
+    server.advance(Duration::from_secs(1)).unwrap();
+    for (store, what) in &stores {
+        sees_only(store, what).await;
+    }
+    while let Some((store, what)) = stores.pop() {
+        let erased = store.erase(&ctx(), &under("acme"), 1000).await.unwrap();
+        assert_eq!((erased.removed, erased.done), (2, true));
+        let erased = store.erase(&ctx(), &under(&format!("A{what}")), 1000).await.unwrap();
+        assert_eq!((erased.removed, erased.done), (1, true));
+        assert!(store.scan_tenants(&ctx(), None, 10).await.unwrap().items.is_empty());
+        for (other, what) in &stores {
+            assert_eq!(other.list(&ctx(), &ns("acme"), None).await.unwrap(), [what, "k"]);
+            assert_eq!(other.scan_tenants(&ctx(), None, 10).await.unwrap().items.len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_call_of_the_contract_goes_over_all_keys_of_the_server() {
+    let server = RedisServer::start().unwrap();
+    let store = open(server.url(), "p:").await;
+    let (acme, context, options) = (ns("acme"), ctx(), PutOptions::new());
+    for number in 0..20 {
+        let name = ns(&format!("acme:{number}"));
+        store.put(&context, &name, "k", bytes("v")).await.unwrap();
+    }
+    let version =
+        store.put_entry(&context, &acme, "a", bytes("v"), options, Condition::IfAbsent).await;
+    let at = Condition::IfVersion(version.unwrap());
+    store.put_entry(&context, &acme, "a", bytes("w"), options, at).await.unwrap();
+    store.write(&context, &acme, Batch::new().put("b", bytes("v")).delete("a")).await.unwrap();
+    store.get(&context, &acme, "b").await.unwrap();
+    store.get_many(&context, &acme, &["a", "b"]).await.unwrap();
+    store.list(&context, &acme, Some("b")).await.unwrap();
+    store.scan(&context, &acme, ScanOptions::new().with_prefix("b")).await.unwrap();
+    store.take(&context, &acme, "b").await.unwrap();
+    store.list_namespaces(&context, &under("acme")).await.unwrap();
+    store.scan_namespaces(&context, &under("acme"), None, 3).await.unwrap();
+    store.scan_tenants(&context, None, 3).await.unwrap();
+    store.usage(&context, &under("acme")).await.unwrap();
+    store.evict_expired(&context).await.unwrap();
+    while !store.erase(&context, &under("acme"), 3).await.unwrap().done {}
+    assert!(calls_of(&server, "evalsha") > 20, "the server counts");
+    let all = ["keys", "scan", "sscan", "hscan", "zscan", "hgetall", "hkeys", "hvals"];
+    for command in all.into_iter().chain(["smembers", "flushdb", "flushall", "sort", "dbsize"]) {
+        assert_eq!(calls_of(&server, command), 0, "{command}");
+    }
+    let everything: NamespacePrefix = tenant("acme").into();
+    assert_eq!(store.usage(&context, &everything).await.unwrap().entries, 0);
+    assert!(number(&server, &["DBSIZE"]) > 0, "the fences");
+}

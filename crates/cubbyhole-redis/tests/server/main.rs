@@ -1,0 +1,23 @@
+//! What is Redis's own, on private single servers: round trips, cancellation, restarts, refusals,
+//! the raw keys, expiry to the millisecond, and registration under attack.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap is a failed test, in what tests share too"
+)]
+
+mod by_hand;
+mod proxy;
+
+mod cancellation;
+mod cancelled_load;
+mod encryption;
+mod erase;
+mod errors;
+mod expiry;
+mod isolation;
+mod registration;
+mod restart;
+mod round_trips;
+mod wrong_types;

@@ -1,0 +1,108 @@
+//! Keys of the store that another program has replaced with something of another type.
+
+use std::collections::BTreeMap;
+
+use cubbyhole_core::{
+    Batch, Condition, EntryStore, Error, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions,
+    Store,
+};
+use cubbyhole_redis::RedisStore;
+use cubbyhole_test_servers::RedisServer;
+
+use crate::by_hand::{PATIENCE, bytes, cli, ctx, keys, new_prefix, ns, open, shared, under};
+
+const WRITES: usize = 6;
+const CALLS: usize = WRITES + 9;
+
+/// Every call; the first [`WRITES`] write.
+async fn call(store: &RedisStore, number: usize) -> Result<(), Error> {
+    let (context, acme) = (ctx(), ns("acme"));
+    let ttl = PutOptions::new().with_ttl(PATIENCE);
+    match number {
+        0 => {
+            let mut batch = Batch::new();
+            for (key, options) in [("a", PutOptions::new()), ("ttl", ttl), ("new", ttl)] {
+                let always = Condition::Always;
+                batch = batch.put_with(key, bytes("written"), options, always);
+            }
+            store.write(&context, &acme, batch.delete("b")).await.map(drop)
+        }
+        1 => store.put(&context, &acme, "a", bytes("written")).await,
+        2 => store.delete(&context, &acme, "a").await,
+        3 => store.touch(&context, &acme, "a", Expiry::After(PATIENCE)).await.map(drop),
+        4 => {
+            let slide = GetOptions::new().with_extended_ttl(PATIENCE * 10);
+            store.get_entry(&context, &acme, "ttl", slide).await.map(drop)
+        }
+        5 => store.take(&context, &acme, "a").await.map(drop),
+        6 => store.get(&context, &acme, "a").await.map(drop),
+        7 => store.get_entry(&context, &acme, "a", GetOptions::new()).await.map(drop),
+        8 => store.list(&context, &acme, None).await.map(drop),
+        9 => store.scan(&context, &acme, ScanOptions::new()).await.map(drop),
+        10 => store.usage(&context, &under("acme")).await.map(drop),
+        11 => store.scan_namespaces(&context, &under("acme"), None, 10).await.map(drop),
+        12 => store.scan_tenants(&context, None, 10).await.map(drop),
+        13 => store.put(&context, &ns("acme:other"), "k", bytes("written")).await,
+        _ => store.put(&context, &ns("globex"), "k", bytes("written")).await,
+    }
+}
+
+/// Everything that is stored, without what counts down.
+fn digest(server: &RedisServer, prefix: &str) -> BTreeMap<String, (String, String)> {
+    let dump = |key: String| {
+        let parts = (cli(server, &["DUMP", &key]), cli(server, &["PEXPIRETIME", &key]));
+        (key, parts)
+    };
+    keys(server, prefix).into_iter().map(dump).collect()
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_is_corrupt_and_not_to_be_tried_again() {
+    let (wrong, _) = replace_each_kind().await;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn what_fails_for_a_key_of_another_type_has_written_nothing() {
+    let (_, half_written) = replace_each_kind().await;
+    assert!(half_written.is_empty(), "{half_written:#?}");
+}
+
+/// Makes every call with a key of each kind replaced: what was told wrongly, what failed and had
+/// an effect all the same.
+async fn replace_each_kind() -> (Vec<String>, Vec<String>) {
+    let server = shared();
+    let (mut wrong, mut half_written) = (Vec::new(), Vec::new());
+    for kind in ["{acme}va", "{acme}m", "{acme}k", "{acme}x", "{acme}n", r"{\*}n"] {
+        let mut corrupt = 0;
+        for number in 0..CALLS {
+            let prefix = new_prefix();
+            let store = open(server.url(), &prefix).await;
+            let acme = ns("acme");
+            for key in ["a", "b"] {
+                store.put(&ctx(), &acme, key, bytes("old")).await.unwrap();
+            }
+            let ttl = PutOptions::new().with_ttl(PATIENCE);
+            store.put_with_options(&ctx(), &acme, "ttl", bytes("old"), ttl).await.unwrap();
+            let name = format!("{prefix}{kind}");
+            cli(server, &["DEL", &name]);
+            cli(server, &["LPUSH", &name, "anothers"]);
+            let before = digest(server, &prefix);
+            let Err(error) = call(&store, number).await else { continue };
+            corrupt += 1;
+            let after = digest(server, &prefix);
+            let changed: Vec<_> =
+                after.keys().filter(|key| after.get(*key) != before.get(*key)).collect();
+            if error.kind() != ErrorKind::Corrupt || error.is_retryable() {
+                wrong.push(format!("{kind} {number}: {error:?}"));
+            }
+            if !changed.is_empty() && number < WRITES {
+                half_written.push(format!("{kind} {number}: {changed:?}"));
+            }
+        }
+        if corrupt == 0 {
+            wrong.push(format!("{kind}: nothing noticed it"));
+        }
+    }
+    (wrong, half_written)
+}
