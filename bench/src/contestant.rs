@@ -8,6 +8,7 @@ use cubbyhole::{
     Backend, Batch, Bytes, Condition, EmbeddedConfig, EmbeddedStore, ExecutionContext,
     InMemoryStore, PutOptions, ScanOptions,
 };
+use cubbyhole_redis::RedisStore;
 
 use crate::Result;
 use crate::data::{Names, Place};
@@ -71,6 +72,12 @@ impl Ours<EmbeddedStore> {
         let ctx = ExecutionContext::new();
         let store = EmbeddedStore::open(&ctx, config).await?;
         Ok(Self { store, names, ctx, commits: |store| Some(store.commits()) })
+    }
+}
+
+impl Ours<RedisStore> {
+    pub fn redis(names: Arc<Names>, store: RedisStore) -> Self {
+        Self { store, names, ctx: ExecutionContext::new(), commits: |_| None }
     }
 }
 

@@ -102,6 +102,11 @@ pub fn interleave(settings: &Settings, cases: &mut [Case<'_>]) -> Result<Vec<Sam
     Ok(rounds.into_iter().map(Samples::new).collect())
 }
 
+/// What [`interleave`] gave, of a number of cases that is known.
+pub fn exactly<const N: usize>(samples: Vec<Samples>) -> Result<[Samples; N]> {
+    samples.try_into().map_err(|_| "as many samples as cases".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

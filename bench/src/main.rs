@@ -9,11 +9,13 @@
     reason = "time is what is measured, and the network that is far away keeps others waiting"
 )]
 
+mod callers;
 mod contestant;
 mod data;
 mod harness;
 mod opening;
 mod postgres;
+mod redis;
 mod report;
 mod workloads;
 
@@ -36,24 +38,27 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 const HELP: &str = "\
 Measures in turns, and prints medians and ratios: memory and embedded at two sizes, PostgreSQL
-beside a peer on a server that is started for it.
+and Redis beside a peer on servers that are started for it.
 
-  cargo xtask bench [memory|embedded|postgres|all] [--quick] [--json PATH]
+  cargo xtask bench [memory|embedded|postgres|redis|all] [--quick] [--json PATH]
 
-  memory, embedded, postgres   one backend; all is the default
+  memory, …, redis   one backend; all is the default
   --quick            10,000 and 100,000 entries and fewer rounds, in place of 10,000 and 1,000,000
-                     (PostgreSQL: a million, and fewer rounds)
+                     (PostgreSQL and Redis: a million, and fewer rounds)
   --json PATH        where the results go, target/bench/results.json by default
 ";
 
 const MEMORY: &str = "memory";
 const EMBEDDED: &str = "embedded";
 const POSTGRES: &str = "postgres";
+const REDIS: &str = "redis";
+const ALL: [&str; 4] = [MEMORY, EMBEDDED, POSTGRES, REDIS];
 
 /// What to measure.
 struct Plan {
     stores: Vec<&'static str>,
     sizes: [usize; 2],
+    redis: redis::Scale,
     settings: Settings,
     json: PathBuf,
 }
@@ -85,6 +90,7 @@ fn run(arguments: &[String]) -> Result<()> {
         match *store {
             MEMORY => memory(&runtime, &plan, &mut report)?,
             POSTGRES => postgres::compare(&runtime, &plan.settings, &mut report)?,
+            REDIS => redis::compare(&runtime, &plan.settings, &plan.redis, &mut report)?,
             _ => embedded(&runtime, &plan, &mut report)?,
         }
     }
@@ -95,20 +101,23 @@ fn run(arguments: &[String]) -> Result<()> {
 fn plan(arguments: &[String]) -> Result<Option<Plan>> {
     let milliseconds = Duration::from_millis;
     let mut plan = Plan {
-        stores: vec![MEMORY, EMBEDDED, POSTGRES],
+        stores: ALL.to_vec(),
         sizes: [10_000, 1_000_000],
+        redis: redis::Scale::FULL,
         settings: Settings { rounds: 15, turn: milliseconds(100), warm_up: milliseconds(500) },
         json: folder().join("results.json"),
     };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "all" => plan.stores = vec![MEMORY, EMBEDDED, POSTGRES],
+            "all" => plan.stores = ALL.to_vec(),
             "memory" => plan.stores = vec![MEMORY],
             "embedded" => plan.stores = vec![EMBEDDED],
             "postgres" => plan.stores = vec![POSTGRES],
+            "redis" => plan.stores = vec![REDIS],
             "--quick" => {
                 plan.sizes = [10_000, 100_000];
+                plan.redis = redis::Scale::QUICK;
                 plan.settings =
                     Settings { rounds: 7, turn: milliseconds(30), warm_up: milliseconds(100) };
             }
@@ -167,7 +176,7 @@ fn load<C: Contestant>(
     contestant: &Arc<C>,
     report: &mut Report,
 ) -> Result<()> {
-    let seconds = workloads::load(runtime, contestant)?.as_secs_f64();
+    let seconds = workloads::load(runtime, contestant, data::value)?.as_secs_f64();
     report.load(report::Load { store, entries: contestant.names().entries(), seconds });
     Ok(())
 }

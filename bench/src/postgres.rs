@@ -14,9 +14,9 @@ use cubbyhole::{ExecutionContext, NamespacePrefix};
 use entelix_memory::Store as _;
 use tokio::runtime::Runtime;
 
-use crate::harness::{Samples, Settings, interleave};
+use crate::harness::{Samples, Settings, exactly, interleave};
 use crate::report::{Comparison, Report};
-use crate::{POSTGRES, Result};
+use crate::{POSTGRES, Result, callers};
 use places::{NAMESPACES, PER_GROUP, TENANT};
 use stores::Stores;
 use work::{Work, work};
@@ -60,13 +60,13 @@ fn points(
     println!("\nget and put, {} rounds:", settings.rounds);
     let (mut rows, mut untested_rows) = (Vec::new(), Vec::new());
     for callers in [1, 16] {
+        let settings = &callers::settings(settings, callers);
         let gets = [work::get(ours), work::peer_get(peer), work::peer_get(untested_peer)];
         let puts = [work::put(ours), work::peer_put(peer), work::peer_put(untested_peer)];
         for (name, all) in [("get", gets), ("put", puts)] {
             let mut cases = all.map(|work| work::case(runtime, callers, work));
             let [own, theirs, untested] = exactly(interleave(settings, &mut cases)?)?;
-            let plural = if callers == 1 { "caller" } else { "callers" };
-            let operation = format!("{name}, {callers} {plural}{note}");
+            let operation = format!("{name}, {}{note}", callers::count(callers));
             rows.push(comparison(operation.clone(), &own, PEER, theirs));
             untested_rows.push(comparison(operation, &own, UNTESTED_PEER, untested));
         }
@@ -126,10 +126,5 @@ fn comparison(
     peer: &'static str,
     theirs: Samples,
 ) -> Comparison {
-    let faster = theirs.ratio(ours);
-    Comparison { store: POSTGRES, operation, ours: ours.clone(), peer, theirs, faster }
-}
-
-fn exactly<const N: usize>(samples: Vec<Samples>) -> Result<[Samples; N]> {
-    samples.try_into().map_err(|_| "as many samples as cases".into())
+    Comparison::new(POSTGRES, operation, ours, peer, theirs)
 }

@@ -18,6 +18,7 @@ pub struct Report {
     opens: Vec<Open>,
     comparisons: Vec<Comparison>,
     timings: Vec<Timing>,
+    sizes: Vec<Size>,
 }
 
 #[derive(Serialize)]
@@ -91,6 +92,30 @@ pub struct Timing {
     pub time: Samples,
 }
 
+/// Memory of the server for each entry, in bytes.
+#[derive(Serialize)]
+pub struct Size {
+    pub store: &'static str,
+    /// What is stored.
+    pub what: String,
+    pub ours: f64,
+    /// Its keys and values alone, under the names that the store gives them.
+    pub bare: f64,
+}
+
+impl Comparison {
+    pub fn new(
+        store: &'static str,
+        operation: String,
+        ours: &Samples,
+        peer: &'static str,
+        theirs: Samples,
+    ) -> Self {
+        let faster = theirs.ratio(ours);
+        Self { store, operation, ours: ours.clone(), peer, theirs, faster }
+    }
+}
+
 impl Report {
     pub fn new(settings: Settings) -> Self {
         let machine = Machine::this();
@@ -100,8 +125,8 @@ impl Report {
             "{} rounds in turns; medians, ± half the distance of the quartiles\n",
             settings.rounds
         );
-        let (loads, reads, puts, opens, comparisons, timings) = Default::default();
-        Self { machine, settings, loads, reads, puts, opens, comparisons, timings }
+        let (loads, reads, puts, opens, comparisons, timings, sizes) = Default::default();
+        Self { machine, settings, loads, reads, puts, opens, comparisons, timings, sizes }
     }
 
     pub fn load(&mut self, load: Load) {
@@ -118,7 +143,7 @@ impl Report {
             return;
         };
         let [small, large] = [small_entries, large_entries].map(|count| format!("{count} entries"));
-        let title = format!("{store}, in {large_tenants_read} tenants");
+        let title = format!("{store}, tenants: {large_tenants_read}");
         println!("\n{title:<36} {small:>20} {large:>20} {:>14}", "ratio");
         for Read { operation, small, large, ratio, .. } in &reads {
             let [small, large] = [small, large].map(|samples| with_spread(samples, nanoseconds));
@@ -161,6 +186,16 @@ impl Report {
         self.timings.extend(rows);
     }
 
+    pub fn sizes(&mut self, rows: Vec<Size>) {
+        let Some(Size { store, .. }) = rows.first() else { return };
+        let title = format!("{store}, bytes of memory for each entry");
+        println!("\n{title:<48} {:>10} {:>10} {:>10}", "ours", "bare SET", "more");
+        for Size { what, ours, bare, .. } in &rows {
+            println!("{what:<48} {ours:>10.0} {bare:>10.0} {:>10.0}", ours - bare);
+        }
+        self.sizes.extend(rows);
+    }
+
     pub fn puts(&mut self, puts: Vec<Puts>) {
         let Some(Puts { store, entries, .. }) = puts.first() else {
             return;
@@ -186,6 +221,14 @@ impl Report {
             println!("{title:<36} {open:>20} {get:>20}");
         }
         self.opens.extend(opens);
+    }
+
+    /// What was compared, read and watched.
+    #[cfg(test)]
+    pub fn operations(&self) -> impl Iterator<Item = String> {
+        let compared = self.comparisons.iter().map(|row| row.operation.clone());
+        let read = self.reads.iter().map(|row| row.operation.to_owned());
+        compared.chain(read).chain(self.timings.iter().map(|row| row.operation.clone()))
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cubbyhole::Bytes;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -73,8 +74,12 @@ impl Read {
     }
 }
 
-/// Fills the contestant, a batch for each namespace, several in flight.
-pub fn load<C: Contestant>(runtime: &Runtime, contestant: &Arc<C>) -> Result<Duration> {
+/// Fills the contestant with such values, a batch for each namespace, several in flight.
+pub fn load<C: Contestant>(
+    runtime: &Runtime,
+    contestant: &Arc<C>,
+    value: fn(&mut fastrand::Rng) -> Bytes,
+) -> Result<Duration> {
     const IN_FLIGHT: u64 = 16;
     let next = Arc::new(AtomicUsize::new(0));
     let start = Instant::now();
@@ -89,7 +94,7 @@ pub fn load<C: Contestant>(runtime: &Runtime, contestant: &Arc<C>) -> Result<Dur
                 if namespace >= names.namespaces.len() {
                     return Ok(());
                 }
-                let values = names.keys.iter().map(|_| data::value(&mut random)).collect();
+                let values = names.keys.iter().map(|_| value(&mut random)).collect();
                 contestant.load(namespace, values).await?;
             }
         };

@@ -67,6 +67,32 @@ impl Request {
         self.command.arg(arg);
         self
     }
+
+    /// The command with what goes before and behind it, and its place among them. What goes
+    /// together is written together, so that nothing of others comes between.
+    fn together(
+        &self,
+        asking: bool,
+        with_script: bool,
+        replicas: u32,
+        wait: Duration,
+    ) -> (Pipeline, usize) {
+        let mut together = Pipeline::new();
+        if let Some(script) = self.script.filter(|_| with_script) {
+            together.cmd("SCRIPT").arg("LOAD").arg(script.source);
+        }
+        if asking {
+            together.cmd("ASKING");
+        }
+        let place = together.len();
+        together.add_command(self.command.clone());
+        if replicas > 0 {
+            // Zero would wait for ever.
+            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+            together.cmd("WAIT").arg(replicas).arg(millis);
+        }
+        (together, place)
+    }
 }
 
 /// What a script answers: a value, or that it wrote nothing and why.
@@ -210,13 +236,18 @@ impl Caller {
                 Next::Later { refresh } => refresh,
                 Next::Fail => return Err(failure.into_error(request.effect)),
             };
-            if !repeat.after_a_pause(ctx).await? {
+            // Apart, because a call that is answered at once would carry the room for it along.
+            let again = Box::pin(async {
+                let again = repeat.after_a_pause(ctx).await?;
+                if again && refresh {
+                    // If nobody tells the map, the next attempt says why.
+                    let doubt = node.as_ref().map(|node| (request.slot, &node.address));
+                    let _ = ctx.race(self.0.topology.refresh(seen, doubt)).await?;
+                }
+                Ok::<_, Error>(again)
+            });
+            if !again.await? {
                 return Err(failure.into_error(request.effect));
-            }
-            if refresh {
-                // If nobody tells the map, the next attempt says why.
-                let doubt = node.as_ref().map(|node| (request.slot, &node.address));
-                let _ = ctx.race(self.0.topology.refresh(seen, doubt)).await?;
             }
         }
     }
@@ -252,50 +283,20 @@ impl Caller {
             Effect::Write | Effect::Registration => self.0.config.wait_replicas,
             Effect::Read => 0,
         };
-        let connecting = async {
-            if replicas > 0 {
-                node.waiting_connection().await
-            } else {
-                node.connection(request.slot).await
-            }
-        };
-        let mut connection = connecting.await.map_err(Failure::Unsent)?;
+        if asking || with_script || replicas > 0 {
+            // Apart, because the ordinary call would carry the room for it along.
+            let together = request.together(asking, with_script, replicas, self.wait(ctx));
+            return Box::pin(send_together(together, request.slot, node, replicas, sent)).await;
+        }
+        let mut connection = node.connection(request.slot).await.map_err(Failure::Unsent)?;
         sent.store(true, Ordering::Relaxed);
-        if !asking && !with_script && replicas == 0 {
-            let answer = connection.shared.send_packed_command(&request.command).await;
-            return answered(answer);
-        }
-        // What goes together is written together, so that nothing of others comes between.
-        let mut together = Pipeline::new();
-        if let Some(script) = request.script.filter(|_| with_script) {
-            together.cmd("SCRIPT").arg("LOAD").arg(script.source);
-        }
-        if asking {
-            together.cmd("ASKING");
-        }
-        let place = together.len();
-        together.add_command(request.command.clone());
-        if replicas > 0 {
-            let wait = self.0.config.wait_timeout;
-            let wait = ctx.remaining().map_or(wait, |remaining| remaining.min(wait));
-            // Zero would wait for ever.
-            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            together.cmd("WAIT").arg(replicas).arg(millis);
-        }
-        let count = together.len();
-        let answers = connection.shared.send_packed_commands(&together, 0, count).await;
-        let mut answers = answers.map_err(Failure::Lost)?.into_iter();
-        for prepared in answers.by_ref().take(place) {
-            answered(Ok(prepared))?;
-        }
-        let value = answered(Ok(answers.next().unwrap_or_default()))?;
-        match answers.next() {
-            Some(Value::Int(count)) if count < i64::from(replicas) => {
-                Err(Failure::FewReplicas(count))
-            }
-            Some(Value::ServerError(error)) => Err(Failure::Lost(error.into())),
-            _ => Ok(value),
-        }
+        answered(connection.shared.send_packed_command(&request.command).await)
+    }
+
+    /// How long a write of this context waits for replicas.
+    fn wait(&self, ctx: &ExecutionContext) -> Duration {
+        let wait = self.0.config.wait_timeout;
+        ctx.remaining().map_or(wait, |remaining| remaining.min(wait))
     }
 
     fn next(&self, request: &Request, node: Option<&Node>, failure: &Failure) -> Next {
@@ -336,6 +337,32 @@ pub(crate) fn too_late() -> Error {
     Error::invalid_argument(
         "the TTL ends past the year 9999; leave it out for an entry that never expires",
     )
+}
+
+async fn send_together(
+    (together, place): (Pipeline, usize),
+    slot: u16,
+    node: &Node,
+    replicas: u32,
+    sent: &AtomicBool,
+) -> Result<Value, Failure> {
+    let connecting = async {
+        if replicas > 0 { node.waiting_connection().await } else { node.connection(slot).await }
+    };
+    let mut connection = connecting.await.map_err(Failure::Unsent)?;
+    sent.store(true, Ordering::Relaxed);
+    let count = together.len();
+    let answers = connection.shared.send_packed_commands(&together, 0, count).await;
+    let mut answers = answers.map_err(Failure::Lost)?.into_iter();
+    for prepared in answers.by_ref().take(place) {
+        answered(Ok(prepared))?;
+    }
+    let value = answered(Ok(answers.next().unwrap_or_default()))?;
+    match answers.next() {
+        Some(Value::Int(count)) if count < i64::from(replicas) => Err(Failure::FewReplicas(count)),
+        Some(Value::ServerError(error)) => Err(Failure::Lost(error.into())),
+        _ => Ok(value),
+    }
 }
 
 fn answered(answer: redis::RedisResult<Value>) -> Result<Value, Failure> {

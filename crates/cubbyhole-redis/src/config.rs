@@ -16,8 +16,8 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const DEFAULT_RETRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a write waits for replicas, where it does, unless set: 1 second.
 pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many connections to a server calls share unless set: 4.
-pub const DEFAULT_CONNECTIONS: usize = 4;
+/// How many connections to a server calls share unless set: 1, which batches best.
+pub const DEFAULT_CONNECTIONS: usize = 1;
 /// How many connections to a server the writes that wait for replicas share unless set: 8.
 pub const DEFAULT_WAIT_CONNECTIONS: usize = 8;
 
@@ -213,8 +213,8 @@ impl RedisConfig {
 
     /// How many connections to a server calls share, at least 1; [`DEFAULT_CONNECTIONS`] unless set.
     /// Each takes any number of calls at once and answers them in order. The namespaces are divided
-    /// among them: with several, a large value delays fewer others, and the server works on one
-    /// while the client reads another.
+    /// among them: with several, a large value delays fewer others; with one, what many callers ask
+    /// for at once travels together.
     #[must_use]
     pub fn with_connections(mut self, count: usize) -> Self {
         self.connections = count.max(1);

@@ -154,9 +154,14 @@ impl Node {
     }
 
     async fn connection_of(&self, place: &Place) -> Result<Connection> {
-        if let Some(connection) = place.open() {
-            return Ok(connection);
+        match place.open() {
+            Some(connection) => Ok(connection),
+            // Apart, because a call that need not connect would carry the room for it along.
+            None => Box::pin(self.connect(place)).await,
         }
+    }
+
+    async fn connect(&self, place: &Place) -> Result<Connection> {
         let _turn = place.connecting.lock().await;
         if let Some(connection) = place.open() {
             return Ok(connection);

@@ -141,11 +141,15 @@ impl Keyspace {
         let place = self.place(ns);
         let mut token: Option<Token> = None;
         for _ in 0..REGISTRATION_ATTEMPTS {
-            let request = write_request(&place, changes, token.as_ref());
+            let request = match (changes, &token) {
+                ([only], None) if only.is_plain_put() => put_request(&place, only),
+                _ => write_request(&place, changes, token.as_ref()),
+            };
             match self.caller.call(ctx, &request).await? {
                 Ok(deleted) => return replies::integer(&deleted),
                 Err(Refusal::Unregistered { issued, fence }) => {
-                    let drawn = self.register(ctx, ns, &fence).await?;
+                    // Apart, because most writes need none and would carry the room for it along.
+                    let drawn = Box::pin(self.register(ctx, ns, &fence)).await?;
                     token = Some(Token { drawn, issued });
                 }
                 Err(Refusal::TooLate) => return Err(too_late()),
@@ -163,6 +167,24 @@ impl Keyspace {
             "the namespace was emptied and tidied again and again while it was written to",
         ))
     }
+}
+
+impl Change<'_> {
+    /// Whether it is what most writes are: put, whatever is there, for good.
+    fn is_plain_put(&self) -> bool {
+        let for_good = self.put.as_ref().is_some_and(|put| put.expiry == Expiry::Never);
+        for_good && self.condition == Condition::Always
+    }
+}
+
+fn put_request(place: &Place, change: &Change<'_>) -> Request {
+    let names = [place.keys(), place.metas(), place.expiries(), place.value(change.key)];
+    let value = change.put.as_ref().map_or(&[][..], |put| put.value);
+    let version = change.put.as_ref().map_or([0; 16], |put| put.version.to_bytes());
+    Request::script_of(place, Write, &scripts::PUT, &names, value.len())
+        .arg(change.key)
+        .arg(&version[..])
+        .arg(value)
 }
 
 fn write_request(place: &Place, changes: &[Change<'_>], token: Option<&Token>) -> Request {

@@ -8,11 +8,20 @@ pub(crate) struct Script {
     pub(crate) digest: String,
 }
 
+impl Script {
+    fn new(source: &'static str) -> Self {
+        Self { source, digest: redis::Script::new(source).get_hash().to_owned() }
+    }
+}
+
+/// The one that has no prelude.
+pub(crate) static PUT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../scripts/put.lua")));
+
 macro_rules! scripts {
     ($($name:ident: $file:literal;)*) => {
         $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            let source = concat!(include_str!("../scripts/prelude.lua"), include_str!($file));
-            Script { source, digest: redis::Script::new(source).get_hash().to_owned() }
+            Script::new(concat!(include_str!("../scripts/prelude.lua"), include_str!($file)))
         });)*
     };
 }

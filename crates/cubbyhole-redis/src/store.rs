@@ -154,7 +154,8 @@ impl Store<Bytes> for RedisStore {
         key: &str,
         value: Bytes,
     ) -> Result<()> {
-        self.put_with_options(ctx, ns, key, value, PutOptions::default()).await
+        let put = self.put_if(ctx, ns, key, value, PutOptions::default(), Condition::Always);
+        put.await.map(drop).in_operation("put")
     }
 
     async fn list_namespaces(
