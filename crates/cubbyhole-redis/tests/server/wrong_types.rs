@@ -11,7 +11,7 @@ use cubbyhole_test_servers::RedisServer;
 
 use crate::by_hand::{PATIENCE, bytes, cli, ctx, keys, new_prefix, ns, open, shared, under};
 
-const WRITES: usize = 6;
+const WRITES: usize = 8;
 const CALLS: usize = WRITES + 9;
 
 /// Every call; the first [`WRITES`] write.
@@ -28,21 +28,23 @@ async fn call(store: &RedisStore, number: usize) -> Result<(), Error> {
             store.write(&context, &acme, batch.delete("b")).await.map(drop)
         }
         1 => store.put(&context, &acme, "a", bytes("written")).await,
-        2 => store.delete(&context, &acme, "a").await,
-        3 => store.touch(&context, &acme, "a", Expiry::After(PATIENCE)).await.map(drop),
-        4 => {
+        2 => store.put(&context, &acme, "ttl", bytes("for good")).await,
+        3 => store.put(&context, &acme, "new", bytes("written")).await,
+        4 => store.delete(&context, &acme, "a").await,
+        5 => store.touch(&context, &acme, "a", Expiry::After(PATIENCE)).await.map(drop),
+        6 => {
             let slide = GetOptions::new().with_extended_ttl(PATIENCE * 10);
             store.get_entry(&context, &acme, "ttl", slide).await.map(drop)
         }
-        5 => store.take(&context, &acme, "a").await.map(drop),
-        6 => store.get(&context, &acme, "a").await.map(drop),
-        7 => store.get_entry(&context, &acme, "a", GetOptions::new()).await.map(drop),
-        8 => store.list(&context, &acme, None).await.map(drop),
-        9 => store.scan(&context, &acme, ScanOptions::new()).await.map(drop),
-        10 => store.usage(&context, &under("acme")).await.map(drop),
-        11 => store.scan_namespaces(&context, &under("acme"), None, 10).await.map(drop),
-        12 => store.scan_tenants(&context, None, 10).await.map(drop),
-        13 => store.put(&context, &ns("acme:other"), "k", bytes("written")).await,
+        7 => store.take(&context, &acme, "a").await.map(drop),
+        8 => store.get(&context, &acme, "a").await.map(drop),
+        9 => store.get_entry(&context, &acme, "a", GetOptions::new()).await.map(drop),
+        10 => store.list(&context, &acme, None).await.map(drop),
+        11 => store.scan(&context, &acme, ScanOptions::new()).await.map(drop),
+        12 => store.usage(&context, &under("acme")).await.map(drop),
+        13 => store.scan_namespaces(&context, &under("acme"), None, 10).await.map(drop),
+        14 => store.scan_tenants(&context, None, 10).await.map(drop),
+        15 => store.put(&context, &ns("acme:other"), "k", bytes("written")).await,
         _ => store.put(&context, &ns("globex"), "k", bytes("written")).await,
     }
 }
