@@ -13,10 +13,10 @@ if #members > 0 then
       live = live + 1
     end
   end
-  -- A key of another type fails here and not half way.
+  -- A key of another type fails here and not half way, and a fence that has gone.
   redis.call('ZCARD', KEYS[1])
   redis.call('ZCARD', KEYS[3])
+  redis.call('GET', KEYS[4])
   redis.call('UNLINK', unpack(KEYS, 5))
-  forget(KEYS[1], KEYS[2], KEYS[3], members)
 end
-return { live, withdraw(KEYS[1], KEYS[3], KEYS[4], ARGV[1]) }
+return { live, forget_and_withdraw(KEYS[1], KEYS[2], KEYS[3], KEYS[4], members, ARGV[1]) }

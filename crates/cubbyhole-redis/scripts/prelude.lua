@@ -1,5 +1,10 @@
 -- What the scripts share. It stands before each of them.
 --
+-- While a slot is being moved, its old master fails a command that names a key that is not there.
+-- It lets a script in if all of its keys are there; so that none ends half way, no script names a
+-- key again that it may have emptied or removed, nor one for the first time after its first write
+-- that the engine may have removed since it was let in: it asks for that one before.
+--
 -- The meta data of an entry, 38 bytes, big-endian: version (16), created_at, updated_at and
 -- expires_at (6 each, milliseconds since 1970, 0 for never), length of the value (4).
 
@@ -46,6 +51,7 @@ local function instant_of(argument, time)
   end
 end
 
+-- A number as an argument: some versions of Redis write it as `1.8e+12`.
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -69,17 +75,22 @@ local function accepts(fence_key, token, issued, time)
   return accepted, fence
 end
 
--- Refuses every token up to this one, for longer than any of them is valid.
-local function raise_fence(fence_key, token)
-  local fence = math.max(tonumber(redis.call('GET', fence_key) or 0), tonumber(token))
-  redis.call('SET', fence_key, digits(fence), 'PX', FENCE_MILLIS)
+-- What refuses every token up to this one; to be asked for before the first write.
+local function raised_fence(fence_key, token)
+  return digits(math.max(tonumber(redis.call('GET', fence_key) or 0), tonumber(token)))
 end
 
--- Removes keys from the indexes of a namespace.
+-- Sets a fence for longer than any token is valid.
+local function set_fence(fence_key, fence)
+  redis.call('SET', fence_key, fence, 'PX', FENCE_MILLIS)
+end
+
+-- Removes keys from the indexes of a namespace. Answers how many of them it had.
 local function forget(keys, metas, expiries, members)
-  redis.call('ZREM', keys, unpack(members))
+  local removed = redis.call('ZREM', keys, unpack(members))
   redis.call('HDEL', metas, unpack(members))
   redis.call('ZREM', expiries, unpack(members))
+  return removed
 end
 
 -- What can leave dead members behind also clears some away, more than it can add, so that they never
@@ -91,13 +102,19 @@ local function clear_some(keys, metas, expiries, time, step)
   end
 end
 
--- Takes the registration of a namespace back in which nothing is left. Whether its name may go.
-local function withdraw(keys, expiries, fence_key, token)
-  if redis.call('EXISTS', keys) == 1 then
+-- Removes members from the indexes of a namespace, and its registration if nothing is left then.
+-- Whether its name may go.
+local function forget_and_withdraw(keys, metas, expiries, fence_key, members, token)
+  local left = redis.call('ZCARD', keys)
+  local fence = raised_fence(fence_key, token)
+  if #members > 0 then
+    left = left - forget(keys, metas, expiries, members)
+  end
+  if left > 0 then
     return 0
   end
   redis.call('DEL', expiries)
-  raise_fence(fence_key, token)
+  set_fence(fence_key, fence)
   return 1
 end
 
@@ -106,9 +123,9 @@ end
 -- value at once, and SET does not (before Redis 7.2).
 local function expire_value(value, expires, time)
   if expires - 1 > time then
-    redis.call('PEXPIREAT', value, expires - 1)
+    redis.call('PEXPIREAT', value, digits(expires - 1))
   else
-    redis.call('SET', value, redis.call('GET', value), 'PXAT', expires - 1)
+    redis.call('SET', value, redis.call('GET', value), 'PXAT', digits(expires - 1))
   end
 end
 

@@ -18,6 +18,10 @@ if created == 0 or (expires ~= 0 and expires <= time) then
   if not call('ZSCORE', KEYS[3], '\0') then
     return { err = string.format('UNREGISTERED %.0f 0', time) }
   end
+  if meta then
+    -- The engine may have removed it only now: see the prelude.
+    call('EXISTS', KEYS[4])
+  end
   created = time
 elseif expires ~= 0 then
   call('ZCARD', KEYS[3])

@@ -20,7 +20,10 @@ local listed = redis.call('ZRANGE', index, '[' .. stem, '(' .. name .. '\1', 'BY
 local token = math.max(micros, tonumber(ARGV[2]) + 1)
 for _, member in ipairs(listed) do
   token = math.max(token, tonumber(string.sub(member, #stem + 1)) + 1)
+end
+-- The new one first, so that the index is never empty.
+redis.call('ZADD', index, 0, stem .. digits(token))
+for _, member in ipairs(listed) do
   redis.call('ZREM', index, member)
 end
-redis.call('ZADD', index, 0, stem .. digits(token))
 return digits(token)

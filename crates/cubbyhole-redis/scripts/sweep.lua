@@ -10,7 +10,6 @@ if #dead > 0 then
   -- A key of another type fails here and not half way.
   redis.call('ZCARD', KEYS[1])
   redis.call('HLEN', KEYS[2])
-  forget(KEYS[1], KEYS[2], KEYS[3], dead)
 end
-local emptied = withdraw(KEYS[1], KEYS[3], KEYS[4], ARGV[1])
+local emptied = forget_and_withdraw(KEYS[1], KEYS[2], KEYS[3], KEYS[4], dead, ARGV[1])
 return { #dead, emptied, #dead == limit and 1 or 0 }

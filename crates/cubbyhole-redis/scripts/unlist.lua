@@ -9,6 +9,7 @@ end
 if names > 0 then
   return 0
 end
+local fence = raised_fence(KEYS[2], ARGV[1])
 redis.call('DEL', KEYS[1])
-raise_fence(KEYS[2], ARGV[1])
+set_fence(KEYS[2], fence)
 return 1

@@ -26,6 +26,9 @@ for i = 1, count do
     local created_at, expires = struct.unpack('>I6xxxxxxI6', meta, 17)
     if expires == 0 or expires > time then
       created = created_at
+    else
+      -- The engine may have removed it only now: see the prelude.
+      call('EXISTS', KEYS[i + 3])
     end
     touches_expiries = touches_expiries or expires ~= 0
   end
@@ -102,7 +105,7 @@ for i = 1, count do
       call('ZADD', expiries, expires, key)
       if expires > time then
         -- As in expire_value.
-        call('SET', value, bytes, 'PXAT', expires - 1)
+        call('SET', value, bytes, 'PXAT', digits(expires - 1))
       else
         call('UNLINK', value)
       end

@@ -12,6 +12,7 @@ mod clusters;
 mod shared;
 
 mod failover;
+mod half_moved;
 mod hung;
 mod moving;
 mod redirections;
