@@ -26,6 +26,9 @@ pub const DEFAULT_WAIT_CONNECTIONS: usize = 8;
 const MOST_VALUE_BYTES: usize = 256 * 1024 * 1024;
 const MAX_PREFIX_BYTES: usize = 128;
 const DEFAULT_PORT: u16 = 6379;
+/// What a URL may set.
+const OPTIONS: &str = "prefix, connect_timeout, retry_timeout, connections, wait_replicas, \
+                       wait_timeout, wait_connections, tls_ca";
 
 /// How the servers are reached and how the store behaves.
 ///
@@ -79,7 +82,7 @@ impl fmt::Display for Address {
 
 impl RedisConfig {
     /// Reads a URL: `redis://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…`, with names
-    /// percent-encoded; `rediss://` for TLS. For a cluster `redis+cluster://HOST:PORT,HOST:PORT,…`
+    /// percent-encoded (`USER:@` for a user without a password); `rediss://` for TLS. For a cluster `redis+cluster://HOST:PORT,HOST:PORT,…`
     /// or `rediss+cluster://…`: some of its nodes, the others are learned from them; it has no
     /// databases.
     ///
@@ -119,17 +122,38 @@ impl RedisConfig {
             })?,
         };
         if let Some(credentials) = credentials {
-            let (username, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-            config.username = Some(decoded("user", username)?).filter(|text| !text.is_empty());
-            config.password = Some(decoded("password", password)?).filter(|text| !text.is_empty());
+            config.set_credentials(credentials)?;
         }
+        let known = |name: &str| OPTIONS.split(", ").any(|option| option == name);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair
                 .split_once('=')
                 .ok_or_else(|| Error::invalid_argument("an option in the URL has no `=`"))?;
+            if !known(name) {
+                return Err(unknown_option(name, query));
+            }
             config.set(name, &decoded(name, value)?)?;
         }
         Ok(config)
+    }
+
+    /// A user without a password is not sent by the client, so that it would be another user's
+    /// connection: who has none is written `USER:@`.
+    fn set_credentials(&mut self, credentials: &str) -> Result<()> {
+        let (username, password) = match credentials.split_once(':') {
+            Some((username, password)) => (username, Some(password)),
+            None => (credentials, None),
+        };
+        if password.is_none() && !username.is_empty() {
+            return Err(Error::invalid_argument(
+                "the Redis URL names a user and no password: write `USER:PASSWORD@HOST`, or \
+                 `USER:@HOST` for a user that has none",
+            ));
+        }
+        self.username = Some(decoded("user", username)?).filter(|name| !name.is_empty());
+        let password = password.map(|password| decoded("password", password)).transpose()?;
+        self.password = password.filter(|password| !password.is_empty() || self.username.is_some());
+        Ok(())
     }
 
     fn new(cluster: bool, addresses: Vec<Address>) -> Self {
@@ -166,12 +190,7 @@ impl RedisConfig {
             "wait_connections" => self.wait_connections = count(name, value)?,
             "tls_ca" if self.tls => self.root_cert = Some(PathBuf::from(value)),
             "tls_ca" => return Err(invalid(name, "it goes with `rediss://`, which encrypts")),
-            _ => {
-                // Only the beginning: what follows a misplaced `?` may be a password.
-                let shown: String =
-                    name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                return Err(invalid(&shown, "there is no such option"));
-            }
+            _ => return Err(unknown_option(name, "")),
         }
         Ok(())
     }
@@ -202,7 +221,8 @@ impl RedisConfig {
     }
 
     /// For how long a call is repeated that the servers answer with "not now" (`TRYAGAIN`,
-    /// `CLUSTERDOWN`, `LOADING`, a master that is not there) and that so had no effect;
+    /// `CLUSTERDOWN`, `LOADING`; in a cluster also a master that is not there: a single server that
+    /// cannot be reached is `Unavailable` at once) and that so had no effect;
     /// [`DEFAULT_RETRY_TIMEOUT`] unless set. Zero does not repeat. It never goes past the call's
     /// deadline.
     #[must_use]
@@ -274,6 +294,11 @@ impl RedisConfig {
 }
 
 fn addresses(hosts: &str, cluster: bool) -> Result<Vec<Address>> {
+    if cluster && hosts.split(',').any(|host| host.is_empty() || host.starts_with(':')) {
+        return Err(Error::invalid_argument(
+            "a node of the Redis Cluster has no host: write `redis+cluster://HOST:PORT,HOST:PORT`",
+        ));
+    }
     let addresses: Vec<Address> = hosts.split(',').map(address).collect::<Result<_>>()?;
     if addresses.len() > 1 && !cluster {
         return Err(Error::invalid_argument(
@@ -334,6 +359,17 @@ fn positive(name: &str, duration: Duration) -> Result<Duration> {
         return Err(invalid(name, "it must be more than zero"));
     }
     Ok(duration)
+}
+
+/// A `?` that stands in a password unencoded makes the rest of it an option, which is not shown.
+fn unknown_option(name: &str, query: &str) -> Error {
+    if query.contains('@') {
+        return Error::invalid_argument(
+            "the Redis URL has a `@` after its `?`: in a password, write `%3F` and `%40`",
+        );
+    }
+    let shown: String = name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+    invalid(&shown, &format!("there is no such option; there are {OPTIONS}"))
 }
 
 fn not_a_url() -> Error {
@@ -423,6 +459,12 @@ mod tests {
             "redis://a:s3cret@b?connections=0",
             "redis://a:s3cret@b?tls_ca=/x",
             "redis://a:s3cret@b?S3CRET=1",
+            "redis://app:12?s3cret=1@host",
+            "redis://app:12?S3CRET=%ff@host",
+            "redis://app:12?prefix=s3cret%ff@host",
+            "redis://s3cret@host",
+            "redis+cluster://:s3cret@a:1,",
+            "redis+cluster://:s3cret@:7000",
             "redis://a:%ff@b",
             "redis://a:s3cret@[::1",
         ] {
@@ -432,5 +474,22 @@ mod tests {
         }
         let config = RedisConfig::from_url("redis://app:s3cret@db").unwrap();
         assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_user_has_a_password_or_says_that_it_has_none() {
+        let credentials = |url: &str| {
+            let config = RedisConfig::from_url(url).unwrap();
+            (config.username, config.password)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(credentials("redis://app:pw@db"), (some("app"), some("pw")));
+        assert_eq!(credentials("redis://app:@db"), (some("app"), some("")));
+        assert_eq!(credentials("redis://:pw@db"), (None, some("pw")));
+        for url in ["redis://db", "redis://@db", "redis://:@db"] {
+            assert_eq!(credentials(url), (None, None), "{url}");
+        }
+        let refused = RedisConfig::from_url("redis://app@db").unwrap_err();
+        assert!(refused.message().contains("USER:@HOST"), "{refused}");
     }
 }
