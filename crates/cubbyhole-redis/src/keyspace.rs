@@ -8,12 +8,17 @@ use crate::error::Effect::{Read, Write};
 use crate::error::Refusal;
 use crate::keys::Place;
 use crate::registry::Token;
-use crate::{replies, scripts};
+use crate::replies::{self, Found};
+use crate::scripts;
 use bytes::Bytes;
 use cubbyhole_core::{
     Condition, Entry, Error, ExecutionContext, Expiry, Namespace, Result, TenantId, Version,
 };
 
+/// How many bytes of values a script reads with others before the server serves others.
+const VALUE_BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
+/// Each attempt follows a write to what is being read.
+const READING_ATTEMPTS: u32 = 16;
 /// Each attempt follows another's tidying of the same namespace, which is rare once.
 const REGISTRATION_ATTEMPTS: u32 = 32;
 
@@ -62,18 +67,62 @@ impl Keyspace {
         Ok(replies::bytes(value)?.map(Bytes::from))
     }
 
-    /// As of one instant, in the order asked.
+    /// As of one instant, in the order asked. What is too much for one script is read by several:
+    /// all is as it was for the first of them while no meta data has changed since, and otherwise
+    /// it is read again.
     pub(crate) async fn entries(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
-    ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+    ) -> Result<Vec<Found>> {
+        for _ in 0..READING_ATTEMPTS {
+            let mut found = self.some_entries(ctx, ns, keys).await?;
+            loop {
+                let Some(rest) = found.iter().position(Found::is_left_out) else {
+                    return Ok(found);
+                };
+                let now = self.some_entries(ctx, ns, &keys[rest..]).await?;
+                if found[rest..].iter().zip(&now).any(|(then, now)| now.meta != then.meta) {
+                    break;
+                }
+                found.splice(rest.., now);
+            }
+        }
+        Err(Error::unavailable(
+            "the entries changed again and again while they were read: ask for fewer at a time",
+        ))
+    }
+
+    /// In the order asked, each as it is when it is read.
+    pub(crate) async fn entries_one_by_one(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Found>> {
+        let mut found = self.some_entries(ctx, ns, keys).await?;
+        while let Some(rest) = found.iter().position(Found::is_left_out) {
+            let now = self.some_entries(ctx, ns, &keys[rest..]).await?;
+            found.splice(rest.., now);
+        }
+        Ok(found)
+    }
+
+    /// One script's worth: the first, and as many more as are not too much.
+    async fn some_entries(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Found>> {
         let place = self.place(ns);
         let mut names = Vec::with_capacity(keys.len() + 1);
         names.push(place.metas());
         names.extend(keys.iter().map(|key| place.value(key)));
-        let request = Request::script(&place, Read, &scripts::ENTRIES, &names).arg(keys);
+        let request = Request::script(&place, Read, &scripts::ENTRIES, &names)
+            .arg(VALUE_BYTES_AT_ONCE)
+            .arg(keys);
         let answer = replies::array(self.caller.ask(ctx, &request).await?)?;
         if answer.len() != 2 * keys.len() {
             return Err(replies::unexpected());
@@ -81,7 +130,7 @@ impl Keyspace {
         let mut answer = answer.into_iter();
         let mut entries = Vec::with_capacity(keys.len());
         while let (Some(meta), Some(value)) = (answer.next(), answer.next()) {
-            entries.push(replies::entry(meta, value));
+            entries.push(Found { meta: replies::bytes(meta)?, value: replies::bytes(value)? });
         }
         Ok(entries)
     }

@@ -121,10 +121,10 @@ impl Keyspace {
             return Ok(Vec::new());
         }
         let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
-        let entries = self.entries(ctx, ns, &keys).await?;
+        let entries = self.entries_one_by_one(ctx, ns, &keys).await?;
         let mut items = Vec::with_capacity(found.len());
         for ((key, stored), entry) in found.into_iter().zip(entries) {
-            let (meta, value) = match entry {
+            let (meta, value) = match entry.into_entry() {
                 Ok(None) => continue,
                 Ok(Some(entry)) => (entry.meta, Ok(entry.value)),
                 Err(error) => (stored.meta, Err(error)),

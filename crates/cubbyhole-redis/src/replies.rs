@@ -88,18 +88,31 @@ pub(crate) fn text(value: Value) -> Result<String> {
     }
 }
 
-/// Meta data and value, or nothing.
-pub(crate) fn entry(meta: Value, value: Value) -> Result<Option<Entry<Bytes>>> {
-    let (Some(meta), Some(value)) = (bytes(meta)?, bytes(value)?) else {
-        return Ok(None);
-    };
-    Ok(Some(Entry { value: Bytes::from(value), meta: stored(&meta)?.meta }))
+/// What a script found of an entry: meta data and value, nothing, or meta data alone of a value
+/// that was too much to be read with others.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) meta: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+impl Found {
+    pub(crate) const fn is_left_out(&self) -> bool {
+        self.meta.is_some() && self.value.is_none()
+    }
+
+    pub(crate) fn into_entry(self) -> Result<Option<Entry<Bytes>>> {
+        let (Some(meta), Some(value)) = (self.meta, self.value) else {
+            return Ok(None);
+        };
+        Ok(Some(Entry { value: Bytes::from(value), meta: stored(&meta)?.meta }))
+    }
 }
 
 /// The entry of an answer of one.
 pub(crate) fn only_entry(answer: Value) -> Result<Option<Entry<Bytes>>> {
     let [meta, value] = array(answer)?.try_into().map_err(|_| unexpected())?;
-    entry(meta, value)
+    Found { meta: bytes(meta)?, value: bytes(value)? }.into_entry()
 }
 
 #[cfg(test)]

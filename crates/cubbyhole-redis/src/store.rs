@@ -18,6 +18,7 @@ use crate::call::Caller;
 use crate::config::RedisConfig;
 use crate::keyspace::{Change, Keyspace, Put};
 use crate::removal::interrupted;
+use crate::replies::Found;
 use crate::servers;
 
 /// A store on a Redis server or a Redis Cluster. Cloning it is cheap and shares the connections.
@@ -202,7 +203,7 @@ impl EntryStore<Bytes> for RedisStore {
                 return self.keyspace.extend(ctx, ns, key, ttl).await;
             }
             let mut entries = self.keyspace.entries(ctx, ns, &[key]).await?;
-            entries.pop().unwrap_or(Ok(None))
+            entries.pop().map_or(Ok(None), Found::into_entry)
         };
         get.await.in_operation("get_entry")
     }
@@ -219,7 +220,8 @@ impl EntryStore<Bytes> for RedisStore {
             if keys.is_empty() {
                 return Ok(Vec::new());
             }
-            self.keyspace.entries(ctx, ns, keys).await
+            let entries = self.keyspace.entries(ctx, ns, keys).await?;
+            Ok(entries.into_iter().map(Found::into_entry).collect())
         };
         get.await.in_operation("get_many")
     }

@@ -17,6 +17,7 @@ mod erase;
 mod errors;
 mod expiry;
 mod isolation;
+mod large;
 mod registration;
 mod restart;
 mod round_trips;
