@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 32;
 /// How many names of an index are read at a time.
 pub(crate) const NAMES_AT_ONCE: usize = 1000;
 /// How many namespaces are asked at the same time, over the shared connections.
-const CALLS_AT_ONCE: usize = 128;
+pub(crate) const CALLS_AT_ONCE: usize = 128;
 
 /// What a place needs to be registered: drawn by the index that lists it, for a question that the
 /// place put at an instant of its own clock.

@@ -1,33 +1,102 @@
 //! What goes: expired entries, erased prefixes, the names of namespaces in which nothing is left.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cubbyhole_core::{Error, ExecutionContext, NamespacePrefix, Result, Usage};
+use futures_util::{StreamExt, stream};
 
 use crate::call::Request;
 use crate::error::Effect::{Read, Registration, Write};
 use crate::keys::{Place, bound};
 use crate::keyspace::Keyspace;
-use crate::registry::{Listed, NAMES_AT_ONCE, all};
+use crate::registry::{CALLS_AT_ONCE, Listed, NAMES_AT_ONCE, all};
 use crate::{replies, scripts};
 
 /// How many entries a script removes before the server serves others.
 const SWEEP_STEP: usize = 500;
+/// How many tenants are swept at the same time.
+const TENANTS_AT_ONCE: usize = 8;
 /// How many namespaces an erasure empties at the same time.
 const ERASED_AT_ONCE: usize = 32;
 /// How many namespaces a step of erasing looks at, which may all be empty already.
 const NAMES_A_STEP: usize = 1024;
 
+/// What failed on the way. A removal goes on with what is left, so that one namespace that cannot
+/// be worked on keeps no other from being tidied, and then tells the first failure.
+#[derive(Default)]
+struct Failures {
+    first: Mutex<Option<Error>>,
+    /// Some call may have removed what it did not count.
+    unknown: AtomicBool,
+}
+
+impl Failures {
+    /// Takes note of a failure. What ends the whole call is passed on.
+    fn note<T>(&self, ctx: &ExecutionContext, result: Result<T>) -> Result<Option<T>> {
+        let error = match result {
+            Ok(value) => return Ok(Some(value)),
+            Err(error) => error,
+        };
+        self.unknown.fetch_or(error.may_have_been_applied(), Ordering::Relaxed);
+        ctx.check()?;
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(error);
+        Ok(None)
+    }
+
+    /// What a removal comes to in the end.
+    fn conclude<T>(self, removal: Result<T>) -> Result<T> {
+        let first = self.first.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let result = match (removal, first) {
+            (Ok(_), Some(error)) => Err(error),
+            (removal, _) => removal,
+        };
+        let unknown = self.unknown.into_inner();
+        result.map_err(|error| if unknown { error.with_unknown_outcome() } else { error })
+    }
+}
+
+/// Makes calls that remove, some at a time, each to its end, also when another fails: what was
+/// sent is counted. Nothing for those that failed.
+async fn each<T>(
+    ctx: &ExecutionContext,
+    failures: &Failures,
+    at_once: usize,
+    calls: Vec<impl Future<Output = Result<T>>>,
+) -> Result<Vec<Option<T>>> {
+    let results: Vec<Result<T>> = stream::iter(calls).buffered(at_once).collect().await;
+    let mut noted = Vec::with_capacity(results.len());
+    let mut ended = Ok(());
+    for result in results {
+        match failures.note(ctx, result) {
+            Ok(value) => noted.push(value),
+            Err(error) => ended = Err(error),
+        }
+    }
+    ended.map(|()| noted)
+}
+
 impl Keyspace {
-    /// Sweeps every namespace, tenant by tenant, and adds what it removed to `removed`, so that it
-    /// is known also when it fails.
+    /// Sweeps every namespace and adds what it removed to `removed`, so that it is known also when
+    /// it fails.
     pub(crate) async fn sweep(&self, ctx: &ExecutionContext, removed: &AtomicU64) -> Result<()> {
+        let failures = Failures::default();
+        let swept = self.sweep_tenants(ctx, &failures, removed).await;
+        failures.conclude(swept)
+    }
+
+    async fn sweep_tenants(
+        &self,
+        ctx: &ExecutionContext,
+        failures: &Failures,
+        removed: &AtomicU64,
+    ) -> Result<()> {
         let mut after = None;
         loop {
             let tenants = self.listed_tenants(ctx, after.as_deref(), NAMES_AT_ONCE).await?;
-            for tenant in &tenants {
-                self.sweep_tenant(ctx, tenant, removed).await?;
-            }
+            let sweep = |tenant| self.sweep_tenant(ctx, tenant, failures, removed);
+            each(ctx, failures, TENANTS_AT_ONCE, tenants.iter().map(sweep).collect()).await?;
             if tenants.len() < NAMES_AT_ONCE {
                 return Ok(());
             }
@@ -39,6 +108,7 @@ impl Keyspace {
         &self,
         ctx: &ExecutionContext,
         listed: &Listed,
+        failures: &Failures,
         removed: &AtomicU64,
     ) -> Result<()> {
         let prefix = NamespacePrefix::from(listed.tenant()?);
@@ -48,8 +118,9 @@ impl Keyspace {
             let names =
                 self.listed_namespaces(ctx, &prefix, after.as_deref(), NAMES_AT_ONCE).await?;
             let sweep = |name| self.sweep_namespace(ctx, name, removed);
-            let are_empty = all(names.iter().map(sweep).collect()).await?;
-            let emptied: Vec<&Listed> = those(&names, &are_empty);
+            let are_empty =
+                each(ctx, failures, CALLS_AT_ONCE, names.iter().map(sweep).collect()).await?;
+            let emptied = those(&names.iter().collect::<Vec<_>>(), &are_empty);
             some_left |= emptied.len() < names.len();
             self.unlist(ctx, &self.tenant_place(&prefix.tenant()), &emptied).await?;
             if names.len() < NAMES_AT_ONCE {
@@ -112,6 +183,25 @@ impl Keyspace {
         limit: usize,
         removed: &AtomicU64,
     ) -> Result<bool> {
+        let failures = Failures::default();
+        let erased = self.erase_step(ctx, prefix, limit, &failures, removed).await;
+        let erased = failures.conclude(erased);
+        let went_on = removed.load(Ordering::Relaxed) > 0 && ctx.check().is_ok();
+        match erased {
+            // There was something to do beside: the step that has nothing else tells it.
+            Err(error) if went_on && !error.may_have_been_applied() => Ok(false),
+            erased => erased,
+        }
+    }
+
+    async fn erase_step(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        limit: usize,
+        failures: &Failures,
+        removed: &AtomicU64,
+    ) -> Result<bool> {
         let mut left = limit;
         let mut looked_at = 0;
         let mut after: Option<String> = None;
@@ -119,7 +209,8 @@ impl Keyspace {
         loop {
             let names =
                 self.listed_namespaces(ctx, prefix, after.as_deref(), ERASED_AT_ONCE).await?;
-            let all_emptied = self.erase_some(ctx, prefix, &names, &mut left, removed).await?;
+            let all_emptied =
+                self.erase_some(ctx, prefix, &names, &mut left, failures, removed).await?;
             some_left |= !all_emptied;
             looked_at += names.len();
             if names.len() < ERASED_AT_ONCE {
@@ -146,20 +237,36 @@ impl Keyspace {
         prefix: &NamespacePrefix,
         names: &[Listed],
         left: &mut usize,
+        failures: &Failures,
         removed: &AtomicU64,
     ) -> Result<bool> {
-        let most = *left;
-        let first = |name| self.first_keys(ctx, name, most);
-        let keys = all(names.iter().map(first).collect()).await?;
-        let erase = |(name, mut keys): (_, Vec<String>)| {
-            keys.truncate(*left);
-            *left -= keys.len();
-            self.erase_keys(ctx, name, keys, removed)
-        };
-        let are_empty = all(names.iter().zip(keys).map(erase).collect()).await?;
-        let emptied = those(names, &are_empty);
-        self.unlist(ctx, &self.tenant_place(&prefix.tenant()), &emptied).await?;
-        Ok(emptied.len() == names.len())
+        let mut names: Vec<&Listed> = names.iter().collect();
+        loop {
+            let most = *left;
+            let first = |name| self.first_keys(ctx, name, most);
+            let keys = names.iter().copied().map(first).collect();
+            let keys = each(ctx, failures, CALLS_AT_ONCE, keys).await?;
+            let mut shares = Vec::with_capacity(names.len());
+            let erase = |(name, keys): (_, Option<Vec<String>>)| {
+                let share = keys.as_ref().map_or(0, Vec::len).min(*left);
+                *left -= share;
+                shares.push(share);
+                self.erase_first(ctx, name, keys, share, removed)
+            };
+            let erasing = names.iter().copied().zip(keys).map(erase).collect();
+            let are_empty = each(ctx, failures, CALLS_AT_ONCE, erasing).await?;
+            let emptied = those(&names, &are_empty);
+            self.unlist(ctx, &self.tenant_place(&prefix.tenant()), &emptied).await?;
+            // What failed has taken its share from others, which get it now.
+            let failed = are_empty.iter().zip(shares).filter(|(is_empty, _)| is_empty.is_none());
+            let back: usize = failed.map(|(_, share)| share).sum();
+            if back == 0 || *left > 0 {
+                return Ok(emptied.len() == names.len());
+            }
+            *left = back;
+            let mut are_empty = are_empty.iter();
+            names.retain(|_| are_empty.next() == Some(&Some(false)));
+        }
     }
 
     async fn first_keys(
@@ -174,14 +281,19 @@ impl Keyspace {
         keys.into_iter().map(replies::text).collect()
     }
 
-    /// Whether the namespace's name may go.
-    async fn erase_keys(
+    /// Removes the first of a namespace's keys. Whether its name may go.
+    async fn erase_first(
         &self,
         ctx: &ExecutionContext,
         listed: &Listed,
-        keys: Vec<String>,
+        keys: Option<Vec<String>>,
+        count: usize,
         removed: &AtomicU64,
     ) -> Result<bool> {
+        let Some(mut keys) = keys else {
+            return Ok(false);
+        };
+        keys.truncate(count);
         let place = self.place(&listed.namespace()?);
         let mut names = vec![place.keys(), place.metas(), place.expiries(), place.fence()];
         names.extend(keys.iter().map(|key| place.value(key)));
@@ -259,8 +371,8 @@ impl Keyspace {
 }
 
 /// Those of the names of which it is true.
-fn those<'a>(names: &'a [Listed], of: &[bool]) -> Vec<&'a Listed> {
-    names.iter().zip(of).filter(|(_, is)| **is).map(|(name, _)| name).collect()
+fn those<'a>(names: &[&'a Listed], of: &[Option<bool>]) -> Vec<&'a Listed> {
+    names.iter().zip(of).filter(|(_, is)| **is == Some(true)).map(|(name, _)| *name).collect()
 }
 
 /// What an interrupted removal did is not known to the caller.

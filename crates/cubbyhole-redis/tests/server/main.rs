@@ -19,6 +19,7 @@ mod expiry;
 mod isolation;
 mod large;
 mod registration;
+mod removal;
 mod restart;
 mod round_trips;
 mod wrong_types;
