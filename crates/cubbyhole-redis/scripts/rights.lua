@@ -1,7 +1,7 @@
 -- Which commands of the scripts the user may not run on the store's keys. Redis finds that out
 -- command by command, so that without this a script could end between two writes.
 --
--- ARGV: a key of the store. Answers their names.
+-- ARGV: a key of the store, 'wait' if writes wait for replicas. Answers their names.
 local key = ARGV[1]
 local needed = {
   { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'DEL', key }, { 'UNLINK', key },
@@ -10,6 +10,9 @@ local needed = {
   { 'ZREM', key, '' }, { 'ZRANGE', key, 0, 0 }, { 'ZSCORE', key, '' }, { 'ZMSCORE', key, '' },
   { 'ZCARD', key }, { 'ZCOUNT', key, 0, 0 }, { 'TIME' },
 }
+if ARGV[2] == 'wait' then
+  needed[#needed + 1] = { 'WAIT', 0, 1 }
+end
 local missing = {}
 for _, command in ipairs(needed) do
   if not redis.acl_check_cmd(unpack(command)) then

@@ -307,6 +307,12 @@ impl Caller {
                 match next {
                     // A single server that redirects is asked in the wrong way.
                     Next::Moved(_) | Next::Ask(_) if !cluster => Next::Fail,
+                    Next::Later { refresh: true } if !cluster => {
+                        // It was demoted and keeps its clients: whoever has its name now is found
+                        // by connecting anew.
+                        node.inspect(|node| node.disconnect());
+                        next
+                    }
                     next => next,
                 }
             }
@@ -315,7 +321,10 @@ impl Caller {
                 Next::Later { refresh: true }
             }
             Failure::Lost(_) if request.effect != Effect::Write => Next::Later { refresh: true },
-            Failure::Unsent(_) | Failure::Lost(_) | Failure::FewReplicas(_) => Next::Fail,
+            Failure::Unsent(_)
+            | Failure::Lost(_)
+            | Failure::FewReplicas(_)
+            | Failure::NotWaited(_) => Next::Fail,
         }
     }
 
@@ -354,13 +363,21 @@ async fn send_together(
     let count = together.len();
     let answers = connection.shared.send_packed_commands(&together, 0, count).await;
     let mut answers = answers.map_err(Failure::Lost)?.into_iter();
-    for prepared in answers.by_ref().take(place) {
-        answered(Ok(prepared))?;
-    }
-    let value = answered(Ok(answers.next().unwrap_or_default()))?;
+    let prepared: Vec<Value> = answers.by_ref().take(place).collect();
+    let value = match answered(Ok(answers.next().unwrap_or_default())) {
+        // What went before says why the script is not there. What is answered itself counts, also
+        // where what went before was refused: another may have sent the script.
+        Err(Failure::Refused(error)) if error.code() == Some("NOSCRIPT") => {
+            for prepared in prepared {
+                answered(Ok(prepared))?;
+            }
+            return Err(Failure::Refused(error));
+        }
+        answer => answer?,
+    };
     match answers.next() {
         Some(Value::Int(count)) if count < i64::from(replicas) => Err(Failure::FewReplicas(count)),
-        Some(Value::ServerError(error)) => Err(Failure::Lost(error.into())),
+        Some(Value::ServerError(error)) => Err(Failure::NotWaited(error.into())),
         _ => Ok(value),
     }
 }
@@ -373,7 +390,7 @@ fn answered(answer: redis::RedisResult<Value>) -> Result<Value, Failure> {
 }
 
 /// For how long a call goes on trying.
-struct Repeat {
+pub(crate) struct Repeat {
     timeout: Duration,
     limit: Option<ExecutionContext>,
     pause: Duration,
@@ -381,7 +398,7 @@ struct Repeat {
 }
 
 impl Repeat {
-    const fn new(timeout: Duration) -> Self {
+    pub(crate) const fn new(timeout: Duration) -> Self {
         Self { timeout, limit: None, pause: FIRST_PAUSE, redirections: 0 }
     }
 
@@ -391,7 +408,7 @@ impl Repeat {
     }
 
     /// Whether to try again, after a pause that differs from caller to caller.
-    async fn after_a_pause(&mut self, ctx: &ExecutionContext) -> Result<bool> {
+    pub(crate) async fn after_a_pause(&mut self, ctx: &ExecutionContext) -> Result<bool> {
         if self.timeout.is_zero() {
             return Ok(false);
         }

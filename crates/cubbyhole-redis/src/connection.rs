@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cubbyhole_core::{ExecutionContext, Result};
+use cubbyhole_core::{Error, ExecutionContext, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo};
 use rustls::pki_types::ServerName;
@@ -130,7 +130,10 @@ pub(crate) struct Node {
 #[derive(Default)]
 struct Place {
     current: RwLock<Option<Connection>>,
-    connecting: tokio::sync::Mutex<()>,
+    /// How often connecting has failed.
+    failures: AtomicUsize,
+    /// Held while connecting; why it failed last.
+    connecting: tokio::sync::Mutex<Option<Error>>,
 }
 
 impl Node {
@@ -161,12 +164,27 @@ impl Node {
         }
     }
 
+    /// Whoever waits while another connects takes what comes of it: callers that each tried for
+    /// themselves, one after another, would wait for many times the limit.
     async fn connect(&self, place: &Place) -> Result<Connection> {
-        let _turn = place.connecting.lock().await;
+        let failures = place.failures.load(Ordering::Acquire);
+        let mut last_failure = place.connecting.lock().await;
         if let Some(connection) = place.open() {
             return Ok(connection);
         }
-        let connection = self.connector.connect(&self.address).await?;
+        if place.failures.load(Ordering::Acquire) != failures
+            && let Some(error) = last_failure.as_ref()
+        {
+            return Err(error.clone());
+        }
+        let connection = match self.connector.connect(&self.address).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                *last_failure = Some(error.clone());
+                place.failures.fetch_add(1, Ordering::AcqRel);
+                return Err(error);
+            }
+        };
         *place.current.write().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
         Ok(connection)
     }

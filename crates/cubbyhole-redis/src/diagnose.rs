@@ -36,7 +36,8 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &RedisConfig) -> Result<Di
             return Ok(diagnosis);
         }
     };
-    if let Err(error) = ctx.race(servers::admit(&keyspace.caller)).await? {
+    if let Err(error) = servers::admit(ctx, &keyspace.caller).await {
+        ctx.check()?;
         problem(&mut diagnosis, "connection", &error, advice_on_connecting(&error));
         return Ok(diagnosis);
     }

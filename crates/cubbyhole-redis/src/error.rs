@@ -42,6 +42,8 @@ pub(crate) enum Failure {
     Refused(RedisError),
     /// It was applied, and this many replicas have it, fewer than asked for.
     FewReplicas(i64),
+    /// It was applied, and the server refused to wait for replicas.
+    NotWaited(RedisError),
 }
 
 /// What to do about what the server answered.
@@ -111,23 +113,41 @@ impl Failure {
                     .with_source(error);
                 if effect == Effect::Write { lost.with_unknown_outcome() } else { lost }
             }
-            Self::Refused(error) => refused(error),
+            Self::Refused(error) => {
+                let is_doubtful = has_doubtful_effect(&error);
+                let refused = refused(error);
+                let unknown = is_doubtful && effect == Effect::Write;
+                if unknown { refused.with_unknown_outcome() } else { refused }
+            }
             Self::FewReplicas(count) => {
                 let few = Error::unavailable(format!(
                     "too few replicas have confirmed the write in time ({count})"
                 ));
                 if effect == Effect::Write { few.with_unknown_outcome() } else { few }
             }
+            Self::NotWaited(error) => {
+                let refused = refused(error);
+                if effect == Effect::Write { refused.with_unknown_outcome() } else { refused }
+            }
         }
     }
 }
 
-/// What the server refuses had no effect: a script fails at its first write or not at all.
+/// What the server refuses had no effect: a script fails before its first write or not at all. If
+/// one fails as no script of ours should, that is not relied on.
+fn has_doubtful_effect(error: &RedisError) -> bool {
+    known_as(error).is_none_or(|known| known.text == NOT_LOCAL)
+}
+
+fn known_as(error: &RedisError) -> Option<&'static Known> {
+    let code = error.code().unwrap_or_default();
+    let detail = error.detail().unwrap_or_default();
+    KNOWN.iter().find(|known| known.code == code && detail.contains(known.text))
+}
+
 fn refused(error: RedisError) -> Error {
-    let code = error.code().unwrap_or_default().to_owned();
-    let detail = error.detail().unwrap_or_default().to_owned();
-    let known = KNOWN.iter().find(|known| known.code == code && detail.contains(known.text));
-    let Some(known) = known else {
+    let Some(known) = known_as(&error) else {
+        let code = error.code().unwrap_or_default().to_owned();
         return Error::internal(format!("Redis refused the command ({code})")).with_source(error);
     };
     let mapped = Error::new(known.kind, known.message).with_source(error);
@@ -156,7 +176,10 @@ const fn permanent(
     Known { code, text, kind, permanent: true, message }
 }
 
-const KNOWN: [Known; 22] = [
+/// A part of what a command of a script is told whose key is not there while its slot is moved.
+const NOT_LOCAL: &str = "access a non local key";
+
+static KNOWN: [Known; 23] = [
     known(
         "OOM",
         ErrorKind::ResourceExhausted,
@@ -180,6 +203,13 @@ const KNOWN: [Known; 22] = [
     known("MOVED", ErrorKind::Unavailable, "the masters do not agree on who has the slot"),
     known("CLUSTERDOWN", ErrorKind::Unavailable, "the Redis Cluster is down"),
     known("MASTERDOWN", ErrorKind::Unavailable, "the replica has lost its master"),
+    Known {
+        code: "ERR",
+        text: NOT_LOCAL,
+        kind: ErrorKind::Unavailable,
+        permanent: false,
+        message: "the slot is being moved to another master",
+    },
     permanent(
         "NOAUTH",
         "",
@@ -263,11 +293,17 @@ pub(crate) fn unreachable(address: &Address, error: io::Error) -> Error {
 
 /// Why a connection that stands cannot be used.
 pub(crate) fn not_admitted(address: &Address, error: RedisError) -> Error {
-    let code = error.code().map(str::to_owned);
-    let detail = error.detail().unwrap_or_default().to_owned();
-    if KNOWN.iter().any(|known| Some(known.code) == code.as_deref() && detail.contains(known.text))
-    {
+    if known_as(&error).is_some() {
         return refused(error);
+    }
+    // The client gives what `SELECT` was told in words of its own, without the code.
+    if error.detail().is_some_and(|detail| detail.contains("no permissions to run")) {
+        return Error::permission_denied(
+            "the Redis user may not run a command that connecting needs (for a database after the \
+             `/` of the URL it is `SELECT`); see its ACL",
+        )
+        .with_source(error)
+        .permanent();
     }
     if error.kind() == redis::ErrorKind::AuthenticationFailed {
         return Error::permission_denied("Redis refuses the user or password")

@@ -37,7 +37,7 @@ pub async fn repair(ctx: &ExecutionContext, config: RedisConfig) -> Result<Vec<S
     let repair = async {
         ctx.check()?;
         let caller = Caller::new(config)?;
-        ctx.race(servers::admit(&caller)).await??;
+        servers::admit(ctx, &caller).await?;
         let keyspace = Keyspace { caller };
         let mut repaired = Repaired::default();
         let mut tenants = HashSet::new();

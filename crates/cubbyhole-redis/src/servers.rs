@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use cubbyhole_core::{Compaction, Error, ErrorKind, Result};
+use cubbyhole_core::{Compaction, Error, ErrorKind, ExecutionContext, Result};
 use redis::{Cmd, Pipeline, Value};
 
-use crate::call::Caller;
+use crate::call::{Caller, Repeat};
+use crate::config::RedisConfig;
 use crate::connection::Node;
 use crate::error::{Effect, Failure};
 use crate::keys::Place;
@@ -67,8 +68,19 @@ impl Info {
     }
 }
 
-/// Makes sure that there are servers on which the store works. A cluster may lack some.
-pub(crate) async fn admit(caller: &Caller) -> Result<()> {
+/// Makes sure that there are servers on which the store works, also if they say "not now" at first.
+pub(crate) async fn admit(ctx: &ExecutionContext, caller: &Caller) -> Result<()> {
+    let mut repeat = Repeat::new(caller.config().retry_timeout);
+    loop {
+        match ctx.race(admit_now(caller)).await? {
+            Err(error) if says_not_now(&error) && repeat.after_a_pause(ctx).await? => {}
+            admitted => return admitted,
+        }
+    }
+}
+
+/// A cluster may lack some of its servers.
+async fn admit_now(caller: &Caller) -> Result<()> {
     let topology = caller.topology();
     topology.refresh(topology.generation(), None).await?;
     let mut admitted = false;
@@ -86,7 +98,7 @@ pub(crate) async fn admit(caller: &Caller) -> Result<()> {
                 continue;
             }
         }
-        match check_rights(&node, caller.config().prefix()).await {
+        match check_rights(&node, caller.config()).await {
             Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
             checked => {
                 checked?;
@@ -98,11 +110,12 @@ pub(crate) async fn admit(caller: &Caller) -> Result<()> {
 }
 
 /// Makes sure that the user may run what the scripts run.
-async fn check_rights(node: &Node, prefix: &str) -> Result<()> {
+async fn check_rights(node: &Node, config: &RedisConfig) -> Result<()> {
     let mut together = Pipeline::new();
     together.cmd("SCRIPT").arg("LOAD").arg(scripts::RIGHTS.source);
-    let key = Place::root(prefix).index();
-    together.cmd("EVALSHA").arg(&scripts::RIGHTS.digest).arg(0).arg(key);
+    let key = Place::root(config.prefix()).index();
+    let wait = if config.wait_replicas > 0 { "wait" } else { "" };
+    together.cmd("EVALSHA").arg(&scripts::RIGHTS.digest).arg(0).arg(key).arg(wait);
     let mut connection = node.connection(0).await?;
     let answers = connection.shared.send_packed_commands(&together, 0, 2).await;
     let answers = answers.map_err(|error| Failure::Lost(error).into_error(Effect::Read))?;
@@ -129,9 +142,17 @@ async fn check_rights(node: &Node, prefix: &str) -> Result<()> {
 
 /// Whether the user as such is refused, and not only what it asked.
 fn refuses_user(error: &Error) -> bool {
-    let source = std::error::Error::source(error);
-    let refused = source.and_then(|source| source.downcast_ref::<redis::RedisError>());
-    refused.is_none_or(|refused| refused.code() != Some("NOPERM"))
+    code_of(error) != Some("NOPERM")
+}
+
+fn says_not_now(error: &Error) -> bool {
+    matches!(code_of(error), Some("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN"))
+}
+
+/// The code of the server's answer that is behind an error.
+fn code_of(error: &Error) -> Option<&str> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref::<redis::RedisError>()?.code()
 }
 
 pub(crate) async fn info(node: &Node, section: &str) -> Result<Info> {

@@ -56,7 +56,7 @@ impl RedisStore {
         let open = async {
             ctx.check()?;
             let caller = Caller::new(config)?;
-            ctx.race(servers::admit(&caller)).await??;
+            servers::admit(ctx, &caller).await?;
             caller.keep_map();
             Ok(Self { keyspace: Keyspace { caller } })
         };

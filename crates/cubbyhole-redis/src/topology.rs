@@ -1,10 +1,13 @@
 //! Which server has which slot: one server all of them, or the masters of a cluster.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cubbyhole_core::{Error, ExecutionContext, Result};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use redis::Value;
 
 use crate::config::{Address, RedisConfig};
@@ -14,6 +17,9 @@ use crate::{replies, servers};
 
 /// A server that does not tell its map within this time is passed over.
 const MAP_TIMEOUT: Duration = Duration::from_secs(2);
+/// After this time without an answer the next one is asked as well, and when all were asked, one
+/// that does not answer is no longer waited for if another did.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// How many servers are asked for a map that differs from the one in doubt.
 const OPINIONS: usize = 8;
 /// What a server still answers that has lost its last slot, it answers within this time.
@@ -26,7 +32,10 @@ pub(crate) struct Topology {
     seeds: Vec<Address>,
     cluster: bool,
     map: RwLock<Map>,
-    reading: tokio::sync::Mutex<()>,
+    /// How often reading the map has ended, well or not.
+    readings: AtomicU64,
+    /// Held while the map is read; why that failed last.
+    reading: tokio::sync::Mutex<Option<Error>>,
 }
 
 #[derive(Default)]
@@ -53,7 +62,8 @@ impl Topology {
             seeds: config.addresses.clone(),
             cluster: config.cluster,
             map: RwLock::new(map),
-            reading: tokio::sync::Mutex::new(()),
+            readings: AtomicU64::new(0),
+            reading: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -97,38 +107,56 @@ impl Topology {
         }
     }
 
-    /// Reads the map anew, unless that was done since it had the generation `seen`: from the first
-    /// server that tells it, and that does not give the slot in doubt to the same master as before,
-    /// for a server that was cut off or is late tells an old one.
+    /// Reads the map anew, unless that was done since it had the generation `seen`. Whoever waits
+    /// while another reads takes what comes of it.
     pub(crate) async fn refresh(&self, seen: u64, doubt: Option<(u16, &Address)>) -> Result<()> {
         if !self.cluster {
             return Ok(());
         }
-        let _turn = self.reading.lock().await;
+        let readings = self.readings.load(Ordering::Acquire);
+        let mut last_failure = self.reading.lock().await;
         if self.generation() != seen {
             return Ok(());
         }
+        if self.readings.load(Ordering::Acquire) != readings
+            && let Some(error) = last_failure.as_ref()
+        {
+            return Err(error.clone());
+        }
+        let found = self.ask_around(doubt).await;
+        *last_failure = found.as_ref().err().cloned();
+        self.readings.fetch_add(1, Ordering::AcqRel);
+        self.install(&found?);
+        Ok(())
+    }
+
+    /// The map of the first server that tells it, and that does not give the slot in doubt to the
+    /// same master as before, for a server that was cut off or is late tells an old one.
+    async fn ask_around(&self, doubt: Option<(u16, &Address)>) -> Result<Slots> {
         let mut found = Err(Error::unavailable("the Redis Cluster has no node to ask"));
-        for node in self.candidates().into_iter().take(OPINIONS) {
-            let limit = ExecutionContext::new().with_timeout(MAP_TIMEOUT);
-            match limit.race(slots_of(&node)).await {
-                Ok(Ok(slots)) => {
+        let mut candidates = self.candidates().into_iter().take(OPINIONS);
+        let mut asked = FuturesUnordered::new();
+        loop {
+            let next = candidates.next();
+            let is_last = next.is_none();
+            asked.extend(next.map(slots_in_time));
+            let nobody_told = is_last && found.is_err();
+            let patience = if nobody_told { MAP_TIMEOUT } else { HEAD_START };
+            let patience = ExecutionContext::new().with_timeout(patience);
+            match patience.race(asked.next()).await {
+                Ok(Some(Ok(slots))) => {
                     let is_in_doubt = doubt.is_some_and(|doubt| gives(&slots, doubt));
                     found = Ok(slots);
                     if !is_in_doubt {
-                        break;
+                        return found;
                     }
                 }
-                Ok(Err(error)) if found.is_err() => found = Err(error),
-                Err(_) if found.is_err() => {
-                    let silent = format!("the node {} does not answer", node.address);
-                    found = Err(Error::unavailable(silent));
-                }
-                Ok(Err(_)) | Err(_) => {}
+                Ok(Some(Err(error))) if found.is_err() => found = Err(error),
+                Ok(None) | Err(_) if is_last => return found,
+                // Another may tell more.
+                Ok(_) | Err(_) => {}
             }
         }
-        self.install(&found?);
-        Ok(())
     }
 
     /// Whom to ask: the masters in any order, then those that the URL names.
@@ -235,8 +263,16 @@ fn gives(slots: &[(u16, u16, Address)], (slot, master): (u16, &Address)) -> bool
     owner.is_none_or(|(_, _, owner)| owner == master)
 }
 
-/// The slots as a node knows them: first, last, master.
-async fn slots_of(node: &Node) -> Result<Vec<(u16, u16, Address)>> {
+/// Slots as a node knows them: first, last, master.
+type Slots = Vec<(u16, u16, Address)>;
+
+async fn slots_in_time(node: Arc<Node>) -> Result<Slots> {
+    let limit = ExecutionContext::new().with_timeout(MAP_TIMEOUT);
+    let silent = |_| Error::unavailable(format!("the node {} does not answer", node.address));
+    limit.race(slots_of(&node)).await.map_err(silent)?
+}
+
+async fn slots_of(node: &Node) -> Result<Slots> {
     let answer = servers::ask(node, redis::cmd("CLUSTER").arg("SLOTS")).await?;
     let slots = slot_ranges(&answer, &node.address);
     slots.filter(|slots| !slots.is_empty()).ok_or_else(|| {
@@ -244,7 +280,7 @@ async fn slots_of(node: &Node) -> Result<Vec<(u16, u16, Address)>> {
     })
 }
 
-fn slot_ranges(answer: &Value, asked: &Address) -> Option<Vec<(u16, u16, Address)>> {
+fn slot_ranges(answer: &Value, asked: &Address) -> Option<Slots> {
     let Value::Array(ranges) = answer else {
         return None;
     };

@@ -113,6 +113,41 @@ async fn a_user_without_the_rights_is_refused_and_nothing_is_written() {
 }
 
 #[tokio::test]
+async fn a_right_that_only_some_urls_need_is_missed_when_they_do() {
+    let server = RedisServer::start_with(&[
+        &format!("user noselect on >{PASSWORD} ~* &* +@all -select"),
+        &format!("user nowait on >{PASSWORD} ~* &* +@all -wait"),
+        &format!("user soon on >{PASSWORD} ~* &* +@all"),
+        "user free on nopass ~q:* &* +@all",
+    ])
+    .unwrap();
+    let url = |user: &str, rest: &str| url_of(&server, &format!("{user}:{PASSWORD}")) + rest;
+    open(&url("noselect", ""), "p:").await;
+    let error = refusal_to_open(&url("noselect", "/1")).await;
+    check(&error, ErrorKind::PermissionDenied, "SELECT");
+    assert!(!error.is_retryable(), "{error:?}");
+
+    open(&url("nowait", ""), "p:").await;
+    let error = refusal_to_open(&url("nowait", "?wait_replicas=1")).await;
+    check(&error, ErrorKind::PermissionDenied, "may not run WAIT");
+    let waiting = open(&url("soon", "?wait_replicas=1"), "p:").await;
+    open(server.url(), "p:").await.put(&ctx(), &ns("acme"), "k", bytes("old")).await.unwrap();
+    cli(&server, &["ACL", "SETUSER", "soon", "-wait"]);
+    let error = waiting.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    assert!(error.may_have_been_applied(), "it was: {error:?}");
+    assert_eq!(waiting.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(VALUE)));
+
+    // A user without a password is that user and not the one that everybody is.
+    let free = url_of(&server, "free:");
+    let error = refusal_to_open(&free).await;
+    check(&error, ErrorKind::PermissionDenied, "the Redis user may not");
+    let store = open(&free, "q:").await;
+    store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
+    assert!(cli(&server, &["CLIENT", "LIST"]).contains("user=free"));
+}
+
+#[tokio::test]
 async fn a_url_that_means_another_server_is_the_callers_mistake() {
     let server = RedisServer::start().unwrap();
     let error = refusal_to_open(&format!("{}/99", server.url())).await;
@@ -283,11 +318,13 @@ async fn a_busy_server_is_asked_again_for_a_while_and_then_unavailable() {
     // A call with more time outlasts it.
     let (context, acme) = (ctx(), ns("acme"));
     let waits = patient.put(&context, &acme, "new", bytes(VALUE));
-    let (put, ()) = tokio::join!(waits, async {
+    let opens = RedisStore::open(&context, config(server.url(), "p:"));
+    let (put, opened, ()) = tokio::join!(waits, opens, async {
         ctx().sleep(Duration::from_millis(100)).await.unwrap();
         cli(&server, &["SCRIPT", "KILL"]);
     });
     put.unwrap();
+    opened.unwrap();
     assert!(runs.join().unwrap().starts_with('-'));
     assert_eq!(store.list(&ctx(), &acme, None).await.unwrap(), ["k", "new"]);
 }

@@ -22,4 +22,5 @@ mod registration;
 mod removal;
 mod restart;
 mod round_trips;
+mod unreachable;
 mod wrong_types;

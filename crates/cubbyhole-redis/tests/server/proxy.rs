@@ -2,7 +2,7 @@
 //! told to.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    server: u16,
+    server: AtomicU16,
     rule: Mutex<Option<Rule>>,
     turns: AtomicUsize,
     connections: AtomicUsize,
@@ -84,7 +84,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (state, _) = watch::channel(State::default());
         let shared = Arc::new(Shared {
-            server: server.port(),
+            server: AtomicU16::new(server.port()),
             rule: Mutex::default(),
             turns: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -160,6 +160,11 @@ impl Proxy {
         self.shared.state.send_modify(|state| state.is_silent = silent);
     }
 
+    /// New connections are to this server.
+    pub(crate) fn lead_to(&self, server: &RedisServer) {
+        self.shared.server.store(server.port(), SeqCst);
+    }
+
     /// Resets new connections.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.shared.state.send_modify(|state| state.refuses = refuse);
@@ -218,7 +223,9 @@ fn reset(stream: &TcpStream) {
 async fn serve(mut client: TcpStream, shared: &Shared) {
     let mut state = shared.state.subscribe();
     let resets = state.borrow().resets;
-    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server)).await else {
+    let Ok(mut server) =
+        TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server.load(SeqCst))).await
+    else {
         return reset(&client);
     };
     client.set_nodelay(true).unwrap();
