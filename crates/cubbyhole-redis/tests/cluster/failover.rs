@@ -11,7 +11,7 @@ use cubbyhole_core::{
     TenantId, Update, Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_test_servers::{RedisCluster, RedisServer};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, harmed, open, owner, owners};
@@ -249,6 +249,33 @@ async fn all_entries(store: &RedisStore, name: &Namespace) -> BTreeSet<String> {
     }
 }
 
+/// What each node that answers knows of all.
+fn views(cluster: &RedisCluster) -> String {
+    let ask = |node: &RedisServer, what| block_in_place(|| node.cli(&["CLUSTER", what]));
+    let view = |node: &RedisServer| {
+        let (nodes, info) = (ask(node, "NODES").ok()?, ask(node, "INFO").ok()?);
+        Some(format!("{}:\n{nodes}\n{info}\n", node.port()))
+    };
+    cluster.nodes().iter().filter_map(view).collect()
+}
+
+/// Reads what a writer keeps, as soon as it can be read.
+async fn read_own(cluster: &RedisCluster, store: &RedisStore, home: &Namespace, victim: &str) {
+    for _ in 0..3 {
+        let context = ctx();
+        let reading = persist(|| store.get(&context, home, "own"));
+        if let Ok(found) = tokio::time::timeout(PATIENCE / 4, reading).await {
+            assert!(found.is_some(), "{home}");
+            return;
+        }
+        // At times a replica takes over with an epoch that is not above its dead master's (Redis's
+        // own race, seen once in some twenty runs): the others refuse its slots, and the cluster is
+        // down until somebody raises the epoch.
+        cli(&cluster.nodes()[owner(cluster, victim)], &["CLUSTER", "BUMPEPOCH"]);
+    }
+    panic!("{home} cannot be read\n{}", views(cluster));
+}
+
 /// Kills a master under load, and looks what is left when its replica has taken over.
 async fn kill_under_load(cluster: &mut RedisCluster, victim: &str, timeout: Option<Duration>) {
     let store = open(config(cluster.url()).with_wait_for_replicas(1)).await;
@@ -273,9 +300,8 @@ async fn kill_under_load(cluster: &mut RedisCluster, victim: &str, timeout: Opti
     })
     .await;
     // Reads go on though the old master does not tell where they are to go.
-    let context = ctx();
     for home in &load.homes {
-        assert!(persist(|| store.get(&context, home, "own")).await.is_some(), "{home}");
+        read_own(cluster, &store, home, victim).await;
     }
     // A write is taken again only when a replica has it too: there is none until the old master is
     // back as one.

@@ -57,10 +57,14 @@ pub(crate) fn check_unavailable(error: &Error) {
 /// The answer, once it is no outage any more.
 pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> T {
     let ctx = ctx();
+    let mut last = None;
     loop {
         match call().await {
             Ok(answer) => return answer,
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?} after {last:?}");
+                last = Some(error);
+            }
         }
         ctx.sleep(Duration::from_millis(10)).await.unwrap();
     }
