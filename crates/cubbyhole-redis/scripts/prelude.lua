@@ -106,7 +106,7 @@ end
 -- Whether its name may go.
 local function forget_and_withdraw(keys, metas, expiries, fence_key, members, token)
   local left = redis.call('ZCARD', keys)
-  local fence = raised_fence(fence_key, token)
+  local fence = left <= #members and raised_fence(fence_key, token)
   if #members > 0 then
     left = left - forget(keys, metas, expiries, members)
   end

@@ -26,9 +26,6 @@ pub const DEFAULT_WAIT_CONNECTIONS: usize = 8;
 const MOST_VALUE_BYTES: usize = 256 * 1024 * 1024;
 const MAX_PREFIX_BYTES: usize = 128;
 const DEFAULT_PORT: u16 = 6379;
-/// What a URL may set.
-const OPTIONS: &str = "prefix, connect_timeout, retry_timeout, connections, wait_replicas, \
-                       wait_timeout, wait_connections, tls_ca";
 
 /// How the servers are reached and how the store behaves.
 ///
@@ -124,14 +121,16 @@ impl RedisConfig {
         if let Some(credentials) = credentials {
             config.set_credentials(credentials)?;
         }
-        let known = |name: &str| OPTIONS.split(", ").any(|option| option == name);
+        // A `?` that stands in a password unencoded makes the rest of it an option.
+        if query.contains('@') {
+            return Err(Error::invalid_argument(
+                "the Redis URL has a `@` after its `?`: write `%40`, and in a password `%3F`",
+            ));
+        }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair
                 .split_once('=')
                 .ok_or_else(|| Error::invalid_argument("an option in the URL has no `=`"))?;
-            if !known(name) {
-                return Err(unknown_option(name, query));
-            }
             config.set(name, &decoded(name, value)?)?;
         }
         Ok(config)
@@ -190,7 +189,14 @@ impl RedisConfig {
             "wait_connections" => self.wait_connections = count(name, value)?,
             "tls_ca" if self.tls => self.root_cert = Some(PathBuf::from(value)),
             "tls_ca" => return Err(invalid(name, "it goes with `rediss://`, which encrypts")),
-            _ => return Err(unknown_option(name, "")),
+            _ => {
+                let shown: String =
+                    name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                let advice = "there is no such option, but prefix, connect_timeout, \
+                              retry_timeout, connections, wait_replicas, wait_timeout, \
+                              wait_connections and tls_ca";
+                return Err(invalid(&shown, advice));
+            }
         }
         Ok(())
     }
@@ -359,17 +365,6 @@ fn positive(name: &str, duration: Duration) -> Result<Duration> {
         return Err(invalid(name, "it must be more than zero"));
     }
     Ok(duration)
-}
-
-/// A `?` that stands in a password unencoded makes the rest of it an option, which is not shown.
-fn unknown_option(name: &str, query: &str) -> Error {
-    if query.contains('@') {
-        return Error::invalid_argument(
-            "the Redis URL has a `@` after its `?`: in a password, write `%3F` and `%40`",
-        );
-    }
-    let shown: String = name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-    invalid(&shown, &format!("there is no such option; there are {OPTIONS}"))
 }
 
 fn not_a_url() -> Error {

@@ -103,33 +103,30 @@ fn redirection(error: &RedisError, asked: &Address) -> Option<Address> {
 impl Failure {
     /// The error that the caller sees.
     pub(crate) fn into_error(self, effect: Effect) -> Error {
-        match self {
-            Self::Unsent(error) => error,
-            Self::NoOwner => Error::unavailable(
-                "no master of the Redis Cluster serves the slot; see `cubbyhole doctor`",
-            ),
+        let (error, may_be_applied) = match self {
+            Self::Unsent(error) => (error, false),
+            Self::NoOwner => {
+                let message =
+                    "no master of the Redis Cluster serves the slot; see `cubbyhole doctor`";
+                (Error::unavailable(message), false)
+            }
             Self::Lost(error) => {
-                let lost = Error::unavailable("the connection to Redis ended before the answer")
-                    .with_source(error);
-                if effect == Effect::Write { lost.with_unknown_outcome() } else { lost }
+                let lost = Error::unavailable("the connection to Redis ended before the answer");
+                (lost.with_source(error), true)
             }
             Self::Refused(error) => {
                 let is_doubtful = has_doubtful_effect(&error);
-                let refused = refused(error);
-                let unknown = is_doubtful && effect == Effect::Write;
-                if unknown { refused.with_unknown_outcome() } else { refused }
+                (refused(error), is_doubtful)
             }
             Self::FewReplicas(count) => {
-                let few = Error::unavailable(format!(
-                    "too few replicas have confirmed the write in time ({count})"
-                ));
-                if effect == Effect::Write { few.with_unknown_outcome() } else { few }
+                let message =
+                    format!("too few replicas have confirmed the write in time ({count})");
+                (Error::unavailable(message), true)
             }
-            Self::NotWaited(error) => {
-                let refused = refused(error);
-                if effect == Effect::Write { refused.with_unknown_outcome() } else { refused }
-            }
-        }
+            Self::NotWaited(error) => (refused(error), true),
+        };
+        let unknown = may_be_applied && effect == Effect::Write;
+        if unknown { error.with_unknown_outcome() } else { error }
     }
 }
 

@@ -248,10 +248,11 @@ impl Keyspace {
             let keys = each(ctx, failures, CALLS_AT_ONCE, keys).await?;
             let mut shares = Vec::with_capacity(names.len());
             let erase = |(name, keys): (_, Option<Vec<String>>)| {
-                let share = keys.as_ref().map_or(0, Vec::len).min(*left);
-                *left -= share;
-                shares.push(share);
-                self.erase_first(ctx, name, keys, share, removed)
+                let mut keys = keys.unwrap_or_default();
+                keys.truncate(*left);
+                *left -= keys.len();
+                shares.push(keys.len());
+                self.erase_keys(ctx, name, keys, removed)
             };
             let erasing = names.iter().copied().zip(keys).map(erase).collect();
             let are_empty = each(ctx, failures, CALLS_AT_ONCE, erasing).await?;
@@ -260,10 +261,11 @@ impl Keyspace {
             // What failed has taken its share from others, which get it now.
             let failed = are_empty.iter().zip(shares).filter(|(is_empty, _)| is_empty.is_none());
             let back: usize = failed.map(|(_, share)| share).sum();
-            if back == 0 || *left > 0 {
+            let is_used_up = *left == 0;
+            *left += back;
+            if !is_used_up || back == 0 {
                 return Ok(emptied.len() == names.len());
             }
-            *left = back;
             let mut are_empty = are_empty.iter();
             names.retain(|_| are_empty.next() == Some(&Some(false)));
         }
@@ -281,19 +283,14 @@ impl Keyspace {
         keys.into_iter().map(replies::text).collect()
     }
 
-    /// Removes the first of a namespace's keys. Whether its name may go.
-    async fn erase_first(
+    /// Whether the namespace's name may go.
+    async fn erase_keys(
         &self,
         ctx: &ExecutionContext,
         listed: &Listed,
-        keys: Option<Vec<String>>,
-        count: usize,
+        keys: Vec<String>,
         removed: &AtomicU64,
     ) -> Result<bool> {
-        let Some(mut keys) = keys else {
-            return Ok(false);
-        };
-        keys.truncate(count);
         let place = self.place(&listed.namespace()?);
         let mut names = vec![place.keys(), place.metas(), place.expiries(), place.fence()];
         names.extend(keys.iter().map(|key| place.value(key)));

@@ -167,7 +167,7 @@ async fn the_first_put_of_a_tenant_is_five_of_a_namespace_three_and_then_one() {
 async fn a_page_of_namespaces_asks_all_of_them_in_one_flight() {
     let wired = Wired::before(shared()).await;
     // Longer than a slow machine takes to send them all.
-    wired.proxy.delay(Duration::from_millis(25));
+    wired.proxy.delay(Duration::from_millis(100));
     wired.direct.put(&ctx(), &ns("warm"), "k", bytes("v")).await.unwrap();
     wired.direct.scan_tenants(&ctx(), None, 10).await.unwrap();
     wired.direct.delete(&ctx(), &ns("warm"), "k").await.unwrap();
