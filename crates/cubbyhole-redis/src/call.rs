@@ -8,6 +8,7 @@ use std::time::Duration;
 use cubbyhole_core::{Error, ErrorKind, ExecutionContext, Result};
 use redis::{Cmd, Pipeline, ToRedisArgs, Value};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::{Address, RedisConfig};
 use crate::connection::Node;
@@ -172,7 +173,17 @@ impl Caller {
 
     /// The answer to a request that no script may refuse.
     pub(crate) async fn ask(&self, ctx: &ExecutionContext, request: &Request) -> Result<Value> {
-        let answer = self.call(ctx, request).await?;
+        self.ask_within(ctx, request, &mut self.repeat()).await
+    }
+
+    /// The same for one of several requests that have a time to repeat in together.
+    pub(crate) async fn ask_within(
+        &self,
+        ctx: &ExecutionContext,
+        request: &Request,
+        repeat: &mut Repeat,
+    ) -> Result<Value> {
+        let answer = self.call(ctx, request, repeat).await?;
         answer.map_err(|refusal| match refusal {
             Refusal::TooLate => too_late(),
             Refusal::Conflict { index, current } => Error::conflict(current).at_batch_index(index),
@@ -182,12 +193,26 @@ impl Caller {
         })
     }
 
+    /// One more call is under way, until what this returns is dropped.
+    fn begin(&self) -> Result<TaskTrackerToken> {
+        self.check_open()?;
+        Ok(self.0.calls.token())
+    }
+
+    /// The time in which requests that belong together are repeated.
+    pub(crate) fn repeat(&self) -> Repeat {
+        Repeat::new(self.0.config.retry_timeout)
+    }
+
     /// Sends a request until it is answered, refused for good, or its time is over. What may have
     /// had an effect is never sent again.
-    pub(crate) async fn call(&self, ctx: &ExecutionContext, request: &Request) -> Result<Answer> {
-        self.check_open()?;
-        let _under_way = self.0.calls.token();
-        let mut repeat = Repeat::new(self.0.config.retry_timeout);
+    pub(crate) async fn call(
+        &self,
+        ctx: &ExecutionContext,
+        request: &Request,
+        repeat: &mut Repeat,
+    ) -> Result<Answer> {
+        let _under_way = self.begin()?;
         let mut route = Route::Master;
         let mut with_script = false;
         loop {

@@ -230,7 +230,7 @@ impl RedisConfig {
     /// `CLUSTERDOWN`, `LOADING`; in a cluster also a master that is not there: a single server that
     /// cannot be reached is `Unavailable` at once) and that so had no effect;
     /// [`DEFAULT_RETRY_TIMEOUT`] unless set. Zero does not repeat. It never goes past the call's
-    /// deadline.
+    /// deadline. A put that lists its namespace first asks several servers, all within this time.
     #[must_use]
     pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
         self.retry_timeout = timeout;

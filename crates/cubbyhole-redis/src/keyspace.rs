@@ -189,16 +189,17 @@ impl Keyspace {
     ) -> Result<u64> {
         let place = self.place(ns);
         let mut token: Option<Token> = None;
+        let mut repeat = self.caller.repeat();
         for _ in 0..REGISTRATION_ATTEMPTS {
             let request = match (changes, &token) {
                 ([only], None) if only.is_plain_put() => put_request(&place, only),
                 _ => write_request(&place, changes, token.as_ref()),
             };
-            match self.caller.call(ctx, &request).await? {
+            match self.caller.call(ctx, &request, &mut repeat).await? {
                 Ok(deleted) => return replies::integer(&deleted),
                 Err(Refusal::Unregistered { issued, fence }) => {
                     // Apart, because most writes need none and would carry the room for it along.
-                    let drawn = Box::pin(self.register(ctx, ns, &fence)).await?;
+                    let drawn = Box::pin(self.register(ctx, ns, &fence, &mut repeat)).await?;
                     token = Some(Token { drawn, issued });
                 }
                 Err(Refusal::TooLate) => return Err(too_late()),

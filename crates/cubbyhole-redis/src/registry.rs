@@ -8,7 +8,7 @@
 use cubbyhole_core::{Error, ExecutionContext, Namespace, NamespacePrefix, Page, Result, TenantId};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::call::Request;
+use crate::call::{Repeat, Request};
 use crate::error::Effect::{Read, Registration};
 use crate::error::Refusal;
 use crate::keys::Place;
@@ -69,6 +69,7 @@ impl Keyspace {
         ctx: &ExecutionContext,
         ns: &Namespace,
         fence: &str,
+        repeat: &mut Repeat,
     ) -> Result<String> {
         let tenant = ns.tenant();
         let index = self.tenant_place(&tenant);
@@ -83,10 +84,10 @@ impl Keyspace {
                 .arg("")
                 .arg(drawn)
                 .arg(issued);
-            match self.caller.call(ctx, &request).await? {
+            match self.caller.call(ctx, &request, repeat).await? {
                 Ok(token) => return replies::text(token),
                 Err(Refusal::Unregistered { issued, fence }) => {
-                    let drawn = self.register_tenant(ctx, &tenant, &fence).await?;
+                    let drawn = self.register_tenant(ctx, &tenant, &fence, repeat).await?;
                     own = Some(Token { drawn, issued });
                 }
                 Err(_) => return Err(replies::unexpected()),
@@ -102,6 +103,7 @@ impl Keyspace {
         ctx: &ExecutionContext,
         tenant: &TenantId,
         fence: &str,
+        repeat: &mut Repeat,
     ) -> Result<String> {
         let root = Place::root(self.prefix());
         let request = Request::script(&root, Registration, &scripts::REGISTER, &[root.index()])
@@ -110,7 +112,7 @@ impl Keyspace {
             .arg("root")
             .arg("")
             .arg("");
-        replies::text(self.caller.ask(ctx, &request).await?)
+        replies::text(self.caller.ask_within(ctx, &request, repeat).await?)
     }
 
     /// The listed tenants past `after`, also those that hold nothing any more.

@@ -106,7 +106,7 @@ impl Keyspace {
         if self.listed_tenant(ctx, tenant).await?.is_some() {
             return Ok(false);
         }
-        self.register_tenant(ctx, tenant, "0").await?;
+        self.register_tenant(ctx, tenant, "0", &mut self.caller.repeat()).await?;
         Ok(true)
     }
 
@@ -122,7 +122,7 @@ impl Keyspace {
             // Registers, and so lists.
             self.write(ctx, ns, &[]).await?;
         } else if !listed {
-            self.register(ctx, ns, "0").await?;
+            self.register(ctx, ns, "0", &mut self.caller.repeat()).await?;
         }
         Ok((!listed, !marked))
     }
