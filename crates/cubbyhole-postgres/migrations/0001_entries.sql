@@ -113,15 +113,16 @@ BEGIN
     PERFORM set_config('cubbyhole.tenant', p_tenant, true);
     IF p_extend IS NOT NULL THEN
         PERFORM @schema@.check_ttl(now, p_extend);
-        -- Only an entry that expires is locked: reading others costs no write. (`+ 0` keeps the
-        -- planner from the index of expiries.)
+        -- Only an entry that expires is locked: reading others costs no write. (`coalesce` keeps
+        -- the planner from the index of expiries: of anything strict it knows that the column is
+        -- not null, and then may read that index from end to end.)
         PERFORM 1 FROM @schema@.entries e
-            WHERE e.namespace = p_namespace AND e.key = p_key AND e.expires_at + 0 IS NOT NULL
+            WHERE e.namespace = p_namespace AND e.key = p_key AND coalesce(e.expires_at, 0) > 0
             FOR UPDATE;
         now := @schema@.clock();
         UPDATE @schema@.entries e SET expires_at = @schema@.expiry(now, p_extend, NULL)
-            WHERE e.namespace = p_namespace AND e.key = p_key AND e.expires_at + 0 > now
-                AND e.expires_at + 0 < @schema@.expiry(now, p_extend, NULL);
+            WHERE e.namespace = p_namespace AND e.key = p_key AND coalesce(e.expires_at, 0) > now
+                AND coalesce(e.expires_at, 0) < @schema@.expiry(now, p_extend, NULL);
     END IF;
     RETURN QUERY SELECT e.version, e.created_at, e.updated_at, e.expires_at, e.value
         FROM @schema@.entries e
@@ -555,16 +556,23 @@ DECLARE
     high text := p_prefix || ';';
 BEGIN
     PERFORM set_config('cubbyhole.tenant', p_tenant, true);
+    -- Two ranges apart: joined by OR, a plan may read the whole index instead.
     SELECT count(*) FILTER (WHERE n.live > 0), coalesce(sum(n.live), 0),
             coalesce(sum(n.size), 0), coalesce(sum(n.dead), 0)
         INTO namespaces, entries, bytes, expired
         FROM (
-            SELECT count(*) FILTER (WHERE e.expires_at IS NULL OR e.expires_at > now) AS live,
-                sum(octet_length(e.key) + octet_length(e.value))
-                    FILTER (WHERE e.expires_at IS NULL OR e.expires_at > now) AS size,
-                count(*) FILTER (WHERE e.expires_at <= now) AS dead
-            FROM @schema@.entries e
-            WHERE e.namespace = p_prefix OR (e.namespace >= low AND e.namespace < high)
+            SELECT count(*) FILTER (WHERE e.is_live) AS live,
+                sum(e.size) FILTER (WHERE e.is_live) AS size,
+                count(*) FILTER (WHERE NOT e.is_live) AS dead
+            FROM (
+                SELECT o.namespace, octet_length(o.key) + octet_length(o.value) AS size,
+                    o.expires_at IS NULL OR o.expires_at > now AS is_live
+                FROM @schema@.entries o WHERE o.namespace = p_prefix
+                UNION ALL
+                SELECT b.namespace, octet_length(b.key) + octet_length(b.value),
+                    b.expires_at IS NULL OR b.expires_at > now
+                FROM @schema@.entries b WHERE b.namespace >= low AND b.namespace < high
+            ) e
             GROUP BY e.namespace
         ) n;
 END $$;
