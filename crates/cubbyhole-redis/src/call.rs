@@ -193,9 +193,10 @@ impl Caller {
         })
     }
 
-    /// One more call is under way, until what this returns is dropped.
-    fn begin(&self) -> Result<TaskTrackerToken> {
+    /// One more request is under way, until what this returns is dropped.
+    fn begin(&self, repeat: &mut Repeat) -> Result<TaskTrackerToken> {
         self.check_open()?;
+        repeat.redirections = 0;
         Ok(self.0.calls.token())
     }
 
@@ -212,7 +213,7 @@ impl Caller {
         request: &Request,
         repeat: &mut Repeat,
     ) -> Result<Answer> {
-        let _under_way = self.begin()?;
+        let _under_way = self.begin(repeat)?;
         let mut route = Route::Master;
         let mut with_script = false;
         loop {
@@ -423,7 +424,7 @@ pub(crate) struct Repeat {
 }
 
 impl Repeat {
-    pub(crate) const fn new(timeout: Duration) -> Self {
+    const fn new(timeout: Duration) -> Self {
         Self { timeout, limit: None, pause: FIRST_PAUSE, redirections: 0 }
     }
 

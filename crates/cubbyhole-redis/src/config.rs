@@ -79,14 +79,14 @@ impl fmt::Display for Address {
 
 impl RedisConfig {
     /// Reads a URL: `redis://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…`, with names
-    /// percent-encoded (`USER:@` for a user without a password); `rediss://` for TLS. For a cluster `redis+cluster://HOST:PORT,HOST:PORT,…`
-    /// or `rediss+cluster://…`: some of its nodes, the others are learned from them; it has no
-    /// databases.
+    /// percent-encoded (`USER:@` for a user without a password); `rediss://` for TLS. For a cluster
+    /// `redis+cluster://HOST:PORT,HOST:PORT,…` or `rediss+cluster://…`: some of its nodes, the
+    /// others are learned from them; it has no databases.
     ///
     /// The options, each the method of that name here: `prefix`, `connect_timeout`,
     /// `retry_timeout`, `wait_timeout` (seconds, or milliseconds such as `500ms`), `connections`,
-    /// `wait_replicas`, `wait_connections`, and for TLS `tls_ca` (a file of trusted certificates in PEM; the
-    /// platform's otherwise).
+    /// `wait_replicas`, `wait_connections`, and for TLS `tls_ca` (a file of trusted certificates in
+    /// PEM; the platform's otherwise).
     ///
     /// # Errors
     /// `InvalidArgument` that names the option. No message quotes the URL.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cubbyhole_core::{Compaction, Error, ErrorKind, ExecutionContext, Result};
 use redis::{Cmd, Pipeline, Value};
 
-use crate::call::{Caller, Repeat};
+use crate::call::Caller;
 use crate::config::RedisConfig;
 use crate::connection::Node;
 use crate::error::{Effect, Failure};
@@ -70,7 +70,7 @@ impl Info {
 
 /// Makes sure that there are servers on which the store works, also if they say "not now" at first.
 pub(crate) async fn admit(ctx: &ExecutionContext, caller: &Caller) -> Result<()> {
-    let mut repeat = Repeat::new(caller.config().retry_timeout);
+    let mut repeat = caller.repeat();
     loop {
         match ctx.race(admit_now(caller)).await? {
             Err(error) if says_not_now(&error) && repeat.after_a_pause(ctx).await? => {}

@@ -23,6 +23,7 @@ mod encryption;
 mod errors;
 mod isolation;
 mod migrations;
+mod names;
 mod plans;
 mod pool;
 mod proxy;

@@ -94,6 +94,11 @@ pub(crate) fn end_move(cluster: &RedisCluster, slot: u16) {
 pub(crate) fn move_on(cluster: &RedisCluster, slot: u16) {
     let target = (block_in_place(|| cluster.owner_of(slot)).unwrap() + 1) % 3;
     block_in_place(|| cluster.begin_move(slot, target)).unwrap();
+    finish_move(cluster, slot);
+}
+
+/// Moves what is left of a slot's keys, and ends its move.
+pub(crate) fn finish_move(cluster: &RedisCluster, slot: u16) {
     while block_in_place(|| cluster.move_keys(slot, 100)).unwrap() > 0 {}
     end_move(cluster, slot);
 }

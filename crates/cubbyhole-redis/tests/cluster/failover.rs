@@ -21,9 +21,9 @@ use crate::shared::{
 };
 
 const WRITERS: usize = 8;
-/// The longest that a call without a deadline takes by itself: the retry timeout, the last reading
-/// of the map, and for each request (five, for the first put of a tenant) the wait for a replica.
-const LONGEST: Duration = Duration::from_secs(2 + 2 + 5);
+/// The longest that a call without a deadline takes by itself: the retry timeout, the last attempt
+/// and the last reading of the map.
+const LONGEST: Duration = Duration::from_secs(2 + 1 + 2);
 
 /// What the writers were told, so far.
 struct Load {

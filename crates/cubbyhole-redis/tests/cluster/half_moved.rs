@@ -8,7 +8,7 @@ use cubbyhole_redis::RedisStore;
 use cubbyhole_test_servers::RedisCluster;
 use tokio::task::block_in_place;
 
-use crate::clusters::{Harmed, cli, config, end_move, harmed, open, owner};
+use crate::clusters::{Harmed, cli, config, finish_move, harmed, open, owner};
 use crate::shared::{bytes, ctx, ns, slot, until};
 
 /// Declares that a slot moves, and leaves all keys where they are.
@@ -17,11 +17,6 @@ fn begin_move(cluster: &RedisCluster, tag: &str) {
     let masters = block_in_place(|| cluster.masters()).unwrap();
     let target = masters.into_iter().find(|master| *master != owner).unwrap();
     block_in_place(|| cluster.begin_move(slot(tag), target)).unwrap();
-}
-
-fn finish_move(cluster: &RedisCluster, tag: &str) {
-    while block_in_place(|| cluster.move_keys(slot(tag), 100)).unwrap() > 0 {}
-    end_move(cluster, slot(tag));
 }
 
 /// A namespace that was empty once, so that it has a fence, and has entries.
@@ -86,7 +81,7 @@ async fn what_empties_a_namespace_that_begins_to_move_does_so_whole() {
         }
         let left = if matches!(way, "erase" | "sweep") { ["f"].to_vec() } else { vec!["f", "x"] };
         assert_eq!(kinds(&cluster, &prefix, &tag), left, "{way}");
-        finish_move(&cluster, &tag);
+        finish_move(&cluster, slot(&tag));
         assert!(store.list(&ctx(), &name, None).await.unwrap().is_empty());
         // Nothing is in the way of what comes next.
         store.put(&ctx(), &name, "c", bytes("v")).await.unwrap();
@@ -107,7 +102,7 @@ async fn a_tenant_is_listed_anew_while_the_index_of_tenants_begins_to_move() {
     assert_eq!(cli(&cluster.nodes()[owner(&cluster, "anew")], &["DEL", &index]), "1");
     begin_move(&cluster, r"\*");
     store.put(&ctx(), &ns("anew:b"), "k", bytes("v")).await.unwrap();
-    finish_move(&cluster, r"\*");
+    finish_move(&cluster, slot(r"\*"));
     let tenants = store.scan_tenants(&ctx(), None, 10).await.unwrap();
     assert_eq!(tenants.items, [ns("anew").tenant()]);
     cluster.give_back();
@@ -126,7 +121,7 @@ async fn a_tenant_that_is_swept_while_its_index_begins_to_move_can_be_written_to
     store.delete(&ctx(), &name, "k").await.unwrap();
     begin_move(&cluster, "swept");
     store.evict_expired(&ctx()).await.unwrap();
-    finish_move(&cluster, "swept");
+    finish_move(&cluster, slot("swept"));
     assert!(store.scan_tenants(&ctx(), None, 10).await.unwrap().items.is_empty());
     store.put(&ctx(), &name, "k", bytes("v")).await.unwrap();
     assert_eq!(store.list_namespaces(&ctx(), &tenant).await.unwrap(), [name]);

@@ -3,15 +3,18 @@
 //! must hold nothing else.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use cubbyhole_core::{EntryStore, ErrorKind, Store};
+use cubbyhole_core::{EntryStore, ErrorKind, ExecutionContext, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_test_servers::RedisServer;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::by_hand::{
-    bytes, cli, clock, config, ctx, keys, listed, new_prefix, ns, number, open, shared, tenant,
+    PATIENCE, bytes, cli, clock, config, ctx, keys, listed, new_prefix, ns, number, open, shared,
+    tenant,
 };
 use crate::proxy::{Command, Gate, Proxy, is_write, script_keys};
 
@@ -75,6 +78,44 @@ async fn check_swept(server: &RedisServer, prefix: &str, store: &RedisStore, wha
         }
     };
     assert!(left.iter().all(is_known), "{what}: {left:?}");
+}
+
+/// The first put of a tenant makes five requests. That their lost answers are repeated has one time
+/// for all, and not one for each.
+#[tokio::test]
+async fn a_put_that_registers_repeats_within_one_time() {
+    let (retry, first) = (Duration::from_secs(5), Duration::from_millis(4500));
+    // By how much a busy machine may be late: less than the time that a second one would add.
+    let slack = Duration::from_secs(3);
+    let (proxy, prefix) = (Proxy::before(shared()).await, new_prefix());
+    let config = config(&proxy.url(), &prefix).with_retry_timeout(retry);
+    let store = RedisStore::open(&ctx(), config).await.unwrap();
+    // Each command that has the tenant's index is lost for a while, each that has the index of
+    // tenants for ever.
+    let (own, all) = (format!("{prefix}{{acme}}n"), format!("{prefix}{{\\*}}n"));
+    let mut until: Option<ExecutionContext> = None;
+    let lost = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let counted = Arc::clone(&lost);
+    proxy.judge(move |command| {
+        let index = script_keys(command).into_iter().next();
+        let is_own = index.as_ref() == Some(&own);
+        let until = until.get_or_insert_with(|| ExecutionContext::new().with_timeout(first));
+        if index.as_ref() != Some(&all) && !(is_own && until.check().is_ok()) {
+            return Gate::Pass;
+        }
+        counted[usize::from(is_own)].fetch_add(1, SeqCst);
+        Gate::CutBefore
+    });
+    let context = ctx();
+    let error = store.put(&context, &ns("acme:a"), "k", bytes("v")).await.unwrap_err();
+    let took = PATIENCE - context.remaining().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.is_retryable(), "nothing but a registration was lost: {error:?}");
+    assert!(lost.iter().all(|count| count.load(SeqCst) > 0), "{lost:?}");
+    assert!((retry..retry + slack).contains(&took), "{took:?}");
+    proxy.release();
+    store.put(&ctx(), &ns("acme:a"), "k", bytes("v")).await.unwrap();
+    check_swept(shared(), &prefix, &store, "after the outage").await;
 }
 
 /// What a client does when it is cut off.
