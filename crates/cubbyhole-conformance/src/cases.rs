@@ -13,6 +13,7 @@ macro_rules! topics {
             let mut all = Vec::new();
             $(all.extend($topic::cases());)*
             all.extend(crate::model::cases());
+            all.extend(crate::history::cases());
             all
         }
     };

@@ -80,6 +80,11 @@
 //! The case `model::random_operations` plays random sequences of operations against a simple model
 //! and shrinks what fails; see [`model`].
 //!
+//! # Histories
+//!
+//! The cases of [`history`] write down what concurrent callers are answered, and look for an order
+//! that explains it.
+//!
 //! # Can it fail?
 //!
 //! The tests of this crate hold some thirty deliberately broken stores, and the name of the case
@@ -88,6 +93,7 @@
 mod case;
 mod cases;
 mod harness;
+pub mod history;
 pub mod model;
 mod sample;
 mod suite;

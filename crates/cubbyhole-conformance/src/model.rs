@@ -23,6 +23,7 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::case::{Outcome, Stop, Verdict, cases};
+use crate::suite::number_from_env;
 use crate::{Harness, Sample, World};
 
 pub use operation::{Change, Life, Operation, Place, When};
@@ -102,10 +103,6 @@ fn seed_bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes
-}
-
-fn number_from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.trim().parse().ok()
 }
 
 fn text_of(stop: Stop) -> String {

@@ -18,6 +18,8 @@ use crate::{Harness, Sample, World, cases};
 
 /// A case that takes longer has met a store that hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Those that are asked for more than they do by themselves may take long.
+const LONG_PATIENCE: Duration = Duration::from_secs(12 * 3600);
 
 /// The whole suite over the stores of one harness.
 ///
@@ -124,10 +126,11 @@ impl<H: Harness> Shared<H> {
     fn run(&self, case: &Case<H::Value>) -> Verdict {
         self.runtime.block_on(async {
             let attempt = AssertUnwindSafe(self.attempt(case)).catch_unwind();
-            match tokio::time::timeout(PATIENCE, attempt).await {
+            let patience = patience();
+            match tokio::time::timeout(patience, attempt).await {
                 Ok(Ok(verdict)) => verdict,
                 Ok(Err(panic)) => Verdict::Failed(format!("panicked: {}", panic_text(&*panic))),
-                Err(_) => Verdict::Failed(format!("no end after {PATIENCE:?}")),
+                Err(_) => Verdict::Failed(format!("no end after {patience:?}")),
             }
         })
     }
@@ -164,6 +167,17 @@ impl<H: Harness> Shared<H> {
         }
         (Arc::clone(harness), Arc::clone(store))
     }
+}
+
+fn patience() -> Duration {
+    let asked = |name| number_from_env(name).is_some();
+    let long = asked("CUBBYHOLE_MODEL_CASES") || asked("CUBBYHOLE_HISTORY_OPERATIONS");
+    if long { LONG_PATIENCE } else { PATIENCE }
+}
+
+/// What a variable of the environment asks of a case.
+pub(crate) fn number_from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.trim().parse().ok()
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -1,0 +1,507 @@
+//! A client of a round: it draws calls, makes them, and writes down what they were answered.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Condition, Entry, EntryStore, Error, ErrorKind, ExecutionContext, Expiry, GetOptions,
+    Namespace, PutOptions, Result, Version,
+};
+
+use super::check::{Call, KEYS, Seen};
+use super::{Failure, Plan};
+use crate::Sample;
+
+/// The names of a round's keys.
+const NAMES: [&str; KEYS] = ["a", "b", "c"];
+/// Longer than any run.
+const LONG: Duration = Duration::from_secs(86_400);
+/// How long a client waits after a failure.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Counts calls and answers of all clients: what began after another's end has a larger number.
+#[derive(Debug, Default)]
+pub(super) struct Ticks(AtomicU64);
+
+impl Ticks {
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+}
+
+/// What the clients of a round share.
+pub(super) struct Round<V: Sample> {
+    pub(super) ns: Namespace,
+    /// The number of the first value; the others follow.
+    base: u64,
+    known: Mutex<Known<V>>,
+}
+
+struct Known<V> {
+    /// The values that were drawn.
+    values: Vec<V>,
+    /// Which value was written with which version.
+    by_version: HashMap<Version, u64>,
+    by_number: HashMap<u64, Version>,
+    /// The latest version that was seen of each key, to build conditions on.
+    latest: [Option<Version>; KEYS],
+    calls: Vec<Call>,
+    failures: Vec<Failure>,
+    /// What no order of calls can explain.
+    nonsense: Option<String>,
+}
+
+/// What a round leaves.
+pub(super) struct Written {
+    pub(super) calls: Vec<Call>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) nonsense: Option<String>,
+}
+
+impl<V: Sample> Round<V> {
+    /// A round whose values are numbered from `base` on.
+    pub(super) fn new(ns: Namespace, base: u64) -> Self {
+        let known = Known {
+            values: Vec::new(),
+            by_version: HashMap::new(),
+            by_number: HashMap::new(),
+            latest: [None; KEYS],
+            calls: Vec::new(),
+            failures: Vec::new(),
+            nonsense: None,
+        };
+        Self { ns, base, known: Mutex::new(known) }
+    }
+
+    pub(super) fn into_written(self) -> Written {
+        let known = self.known.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Written { calls: known.calls, failures: known.failures, nonsense: known.nonsense }
+    }
+
+    fn known<T>(&self, with: impl FnOnce(&mut Known<V>) -> T) -> T {
+        with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A value that was not written yet, and its number.
+    fn draw(&self) -> (u64, V) {
+        self.known(|known| {
+            let number = self.base + known.values.len() as u64;
+            let value = V::sample(number);
+            known.values.push(value.clone());
+            (number, value)
+        })
+    }
+
+    fn number_of(&self, value: &V) -> Option<u64> {
+        // Most that is read was written lately.
+        let place = self.known(|known| known.values.iter().rposition(|known| known == value))?;
+        Some(self.base + place as u64)
+    }
+
+    fn nonsense(&self, text: String) {
+        self.known(|known| {
+            known.nonsense.get_or_insert(text);
+        });
+    }
+
+    fn seen_value(&self, value: Option<&V>) -> Seen {
+        let number = value.map(|value| {
+            self.number_of(value).unwrap_or_else(|| {
+                self.nonsense(format!("a value that nobody wrote there: {value:?}"));
+                0
+            })
+        });
+        Seen::Is(number)
+    }
+
+    fn seen_entry(&self, key: usize, entry: Option<&Entry<V>>) -> Seen {
+        let seen = self.seen_value(entry.map(|entry| &entry.value));
+        if let (Some(entry), Seen::Is(Some(number))) = (entry, seen) {
+            let version = entry.meta.version;
+            self.know(version, number);
+            self.known(|known| known.latest[key] = Some(version));
+        }
+        seen
+    }
+
+    /// One version, one value.
+    fn know(&self, version: Version, number: u64) {
+        let (other_number, other_version) = self.known(|known| {
+            let number_then = *known.by_version.entry(version).or_insert(number);
+            let version_then = *known.by_number.entry(number).or_insert(version);
+            (number_then, version_then)
+        });
+        if other_number != number || other_version != version {
+            self.nonsense(format!(
+                "value {number} at {version}, but value {other_number} was at {other_version}"
+            ));
+        }
+    }
+
+    fn seen_version(&self, key: usize, version: Option<Version>) -> Seen {
+        let Some(version) = version else {
+            return Seen::Is(None);
+        };
+        self.known(|known| {
+            known.latest[key] = Some(version);
+            match known.by_version.get(&version) {
+                Some(number) => Seen::Is(Some(*number)),
+                None => Seen::Something,
+            }
+        })
+    }
+
+    fn guard(&self, condition: Condition) -> Option<Seen> {
+        match condition {
+            Condition::Always => None,
+            Condition::IfAbsent => Some(Seen::Is(None)),
+            Condition::IfVersion(version) => {
+                let number = self.known(|known| known.by_version.get(&version).copied());
+                // What is unknown was never written: the store cannot have found it.
+                Some(Seen::Is(Some(number.unwrap_or(0))))
+            }
+        }
+    }
+}
+
+pub(super) struct Client<'a, V: Sample> {
+    pub(super) store: &'a dyn EntryStore<V>,
+    pub(super) plan: &'a Plan,
+    pub(super) round: &'a Round<V>,
+    pub(super) ticks: &'a Ticks,
+    pub(super) random: fastrand::Rng,
+    /// Its last write has an unknown outcome: it looks before it writes again.
+    pub(super) must_look: bool,
+}
+
+/// What a call is, before it is made.
+struct Asked {
+    text: String,
+    seen: Vec<(usize, Seen)>,
+    wrote: Vec<(usize, Option<u64>)>,
+}
+
+impl Asked {
+    fn new(text: String) -> Self {
+        Self { text, seen: Vec::new(), wrote: Vec::new() }
+    }
+}
+
+/// How a call ended, for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It stands in the history.
+    Written,
+    /// It certainly had no effect.
+    Refused,
+}
+
+impl<V: Sample> Client<'_, V> {
+    /// Makes one call.
+    pub(super) async fn step(&mut self) -> Ended {
+        let ctx = self.context();
+        if self.must_look {
+            return self.look_at_all(&ctx).await;
+        }
+        let key = self.random.usize(..KEYS);
+        let is_plain = self.plan.sees_presence;
+        match self.random.u32(..if is_plain { 23 } else { 21 }) {
+            0..=3 => self.get(&ctx, key).await,
+            4..=5 => self.get_entry(&ctx, key).await,
+            6..=7 => self.look_at_all(&ctx).await,
+            8..=10 => self.put(&ctx, key).await,
+            11..=15 => self.put_entry(&ctx, key).await,
+            16 => self.delete(&ctx, key).await,
+            17 => self.delete_at_version(&ctx, key).await,
+            18 => self.take(&ctx, key).await,
+            19..=20 => self.write(&ctx).await,
+            21 => self.delete_entry(&ctx, key).await,
+            _ => self.touch(&ctx, key).await,
+        }
+    }
+
+    /// Reads all keys, as often as it takes.
+    pub(super) async fn look_at_last(&mut self, patience: &ExecutionContext) -> Result<()> {
+        loop {
+            let ctx = self.plan.timeout.map_or_else(ExecutionContext::new, |timeout| {
+                ExecutionContext::new().with_timeout(timeout)
+            });
+            if self.look_at_all(&ctx).await == Ended::Written {
+                return Ok(());
+            }
+            patience.sleep(PAUSE).await?;
+        }
+    }
+
+    fn context(&mut self) -> ExecutionContext {
+        let ctx = ExecutionContext::new();
+        let ctx = self.plan.timeout.map_or(ctx.clone(), |timeout| ctx.with_timeout(timeout));
+        match self.plan.cut_short {
+            Some((one_in, within)) if self.random.u32(..one_in) == 0 => {
+                ctx.with_timeout(within.mul_f64(self.random.f64()))
+            }
+            _ => ctx,
+        }
+    }
+
+    fn options(&mut self, number: u64) -> PutOptions {
+        let mut options = PutOptions::new();
+        if self.random.bool() {
+            options = options.with_expiry(Expiry::After(LONG));
+        }
+        if self.random.u32(..4) > 0 {
+            let version = Version::draw();
+            self.round.know(version, number);
+            options = options.with_version(version);
+        }
+        options
+    }
+
+    fn condition(&mut self, key: usize) -> Condition {
+        let latest = self.round.known(|known| {
+            known.latest[key].filter(|version| known.by_version.contains_key(version))
+        });
+        match latest {
+            Some(version) if self.random.u32(..3) > 0 => Condition::IfVersion(version),
+            _ => Condition::IfAbsent,
+        }
+    }
+
+    async fn get(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let asked = Asked::new(format!("get {}", NAMES[key]));
+        let round = self.round;
+        let call = self.store.get(ctx, &round.ns, NAMES[key]);
+        self.read(asked, call, |value| vec![(key, round.seen_value(value.as_ref()))]).await
+    }
+
+    async fn get_entry(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let mut options = GetOptions::new();
+        if self.random.bool() {
+            options = options.with_extended_ttl(LONG);
+        }
+        let asked = Asked::new(format!("get_entry {}", NAMES[key]));
+        let round = self.round;
+        let call = self.store.get_entry(ctx, &round.ns, NAMES[key], options);
+        self.read(asked, call, |entry| vec![(key, round.seen_entry(key, entry.as_ref()))]).await
+    }
+
+    async fn look_at_all(&mut self, ctx: &ExecutionContext) -> Ended {
+        let asked = Asked::new("get_many".to_owned());
+        let round = self.round;
+        let call = async {
+            let answers = self.store.get_many(ctx, &round.ns, &NAMES).await?;
+            answers.into_iter().collect::<Result<Vec<_>>>()
+        };
+        let ended = self
+            .read(asked, call, |entries| {
+                let keyed = entries.iter().enumerate();
+                keyed.map(|(key, entry)| (key, round.seen_entry(key, entry.as_ref()))).collect()
+            })
+            .await;
+        self.must_look &= ended != Ended::Written;
+        ended
+    }
+
+    async fn put(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let (number, value) = self.round.draw();
+        let mut asked = Asked::new(format!("put {}={number}", NAMES[key]));
+        asked.wrote.push((key, Some(number)));
+        if self.random.bool() {
+            let call = self.store.put(ctx, &self.round.ns, NAMES[key], value);
+            return self.change(asked, call, |()| Vec::new()).await;
+        }
+        let options = self.options(number);
+        let call = self.store.put_with_options(ctx, &self.round.ns, NAMES[key], value, options);
+        self.change(asked, call, |()| Vec::new()).await
+    }
+
+    async fn put_entry(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let (number, value) = self.round.draw();
+        let (options, condition) = (self.options(number), self.condition(key));
+        let mut asked = Asked::new(format!("put_entry {}={number} {condition:?}", NAMES[key]));
+        asked.seen.extend(self.round.guard(condition).map(|guard| (key, guard)));
+        asked.wrote.push((key, Some(number)));
+        let round = self.round;
+        let call = self.store.put_entry(ctx, &round.ns, NAMES[key], value, options, condition);
+        self.change(asked, call, |version| {
+            round.know(version, number);
+            Vec::new()
+        })
+        .await
+    }
+
+    async fn delete(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let mut asked = Asked::new(format!("delete {}", NAMES[key]));
+        asked.wrote.push((key, None));
+        let call = self.store.delete(ctx, &self.round.ns, NAMES[key]);
+        self.change(asked, call, |()| Vec::new()).await
+    }
+
+    async fn delete_entry(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let mut asked = Asked::new(format!("delete_entry {}", NAMES[key]));
+        asked.wrote.push((key, None));
+        let call = self.store.delete_entry(ctx, &self.round.ns, NAMES[key], Condition::Always);
+        self.change(asked, call, |found| vec![(key, presence(found))]).await
+    }
+
+    async fn delete_at_version(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let condition = self.condition(key);
+        let mut asked = Asked::new(format!("delete_entry {} {condition:?}", NAMES[key]));
+        asked.seen.extend(self.round.guard(condition).map(|guard| (key, guard)));
+        asked.wrote.push((key, None));
+        let call = self.store.delete_entry(ctx, &self.round.ns, NAMES[key], condition);
+        self.change(asked, call, |_| Vec::new()).await
+    }
+
+    async fn take(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let mut asked = Asked::new(format!("take {}", NAMES[key]));
+        asked.wrote.push((key, None));
+        let round = self.round;
+        let call = self.store.take(ctx, &round.ns, NAMES[key]);
+        self.change(asked, call, |entry| vec![(key, round.seen_entry(key, entry.as_ref()))]).await
+    }
+
+    async fn touch(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+        let expiry = if self.random.bool() { Expiry::Never } else { Expiry::After(LONG) };
+        let asked = Asked::new(format!("touch {}", NAMES[key]));
+        let call = self.store.touch(ctx, &self.round.ns, NAMES[key], expiry);
+        self.change(asked, call, |found| vec![(key, presence(found))]).await
+    }
+
+    async fn write(&mut self, ctx: &ExecutionContext) -> Ended {
+        let mut keys: Vec<usize> = (0..KEYS).collect();
+        self.random.shuffle(&mut keys);
+        keys.truncate(self.random.usize(2..=KEYS));
+        let mut batch = Batch::new();
+        let mut asked = Asked::new("write".to_owned());
+        let mut numbers = Vec::new();
+        for key in keys {
+            let condition = match self.random.u32(..4) {
+                0 => self.condition(key),
+                _ => Condition::Always,
+            };
+            asked.seen.extend(self.round.guard(condition).map(|guard| (key, guard)));
+            if self.random.u32(..4) == 0 {
+                batch = batch.delete_if(NAMES[key], condition);
+                asked.text += &format!(" {}=- {condition:?}", NAMES[key]);
+                asked.wrote.push((key, None));
+                numbers.push(None);
+            } else {
+                let (number, value) = self.round.draw();
+                batch = batch.put_with(NAMES[key], value, self.options(number), condition);
+                asked.text += &format!(" {}={number} {condition:?}", NAMES[key]);
+                asked.wrote.push((key, Some(number)));
+                numbers.push(Some(number));
+            }
+        }
+        let round = self.round;
+        let call = self.store.write(ctx, &round.ns, batch);
+        self.change(asked, call, |versions| {
+            for (version, number) in versions.into_iter().zip(numbers) {
+                if let (Some(version), Some(number)) = (version, number) {
+                    round.know(version, number);
+                }
+            }
+            Vec::new()
+        })
+        .await
+    }
+
+    /// Makes a call that changes nothing: without an answer it is as if it had not been made.
+    async fn read<T>(
+        &mut self,
+        asked: Asked,
+        call: impl Future<Output = Result<T>>,
+        seen: impl FnOnce(T) -> Vec<(usize, Seen)>,
+    ) -> Ended {
+        let (called, began) = (self.ticks.next(), tokio::time::Instant::now());
+        let answer = call.await;
+        let returned = self.ticks.next();
+        match answer {
+            Ok(answer) => {
+                self.note(asked, called, Some(returned), seen(answer));
+                Ended::Written
+            }
+            Err(error) => self.refused(error, began.elapsed()).await,
+        }
+    }
+
+    /// Makes a call that may change something. `seen` is what its answer shows.
+    async fn change<T>(
+        &mut self,
+        mut asked: Asked,
+        call: impl Future<Output = Result<T>>,
+        seen: impl FnOnce(T) -> Vec<(usize, Seen)>,
+    ) -> Ended {
+        let (called, began) = (self.ticks.next(), tokio::time::Instant::now());
+        let answer = call.await;
+        let returned = self.ticks.next();
+        match answer {
+            Ok(answer) => {
+                let seen = seen(answer);
+                self.note(asked, called, Some(returned), seen);
+                Ended::Written
+            }
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let Some(key) = refusing_key(&asked, &error) else {
+                    self.round.nonsense(format!("a conflict without a condition: {}", asked.text));
+                    return Ended::Refused;
+                };
+                let current = self.round.seen_version(key.0, error.current_version());
+                if current == key.1 {
+                    self.round
+                        .nonsense(format!("a conflict where the condition holds: {}", asked.text));
+                }
+                asked.text += " (conflict)";
+                asked.seen = vec![(key.0, current)];
+                asked.wrote.clear();
+                self.note(asked, called, Some(returned), Vec::new());
+                Ended::Written
+            }
+            Err(error) if error.may_have_been_applied() => {
+                self.must_look = true;
+                self.note(asked, called, None, Vec::new());
+                self.refused(error, began.elapsed()).await;
+                Ended::Written
+            }
+            Err(error) => self.refused(error, began.elapsed()).await,
+        }
+    }
+
+    fn note(&self, asked: Asked, called: u64, returned: Option<u64>, seen: Vec<(usize, Seen)>) {
+        let Asked { mut text, seen: guards, wrote } = asked;
+        if returned.is_none() {
+            text += " (unknown)";
+        }
+        for (key, seen) in &seen {
+            text += &format!(" {} {seen:?}", NAMES[*key]);
+        }
+        let seen = guards.into_iter().chain(seen).collect();
+        self.round.known(|known| known.calls.push(Call { text, called, returned, seen, wrote }));
+    }
+
+    async fn refused(&mut self, error: Error, took: Duration) -> Ended {
+        let failure = Failure { error, took };
+        self.round.known(|known| known.failures.push(failure));
+        // Nobody ends this context.
+        let _ = ExecutionContext::new().sleep(PAUSE).await;
+        Ended::Refused
+    }
+}
+
+fn presence(found: bool) -> Seen {
+    if found { Seen::Something } else { Seen::Is(None) }
+}
+
+/// The condition that a conflict is about.
+fn refusing_key(asked: &Asked, error: &Error) -> Option<(usize, Seen)> {
+    match error.batch_index() {
+        None => asked.seen.first().copied(),
+        Some(index) => {
+            let key = asked.wrote.get(index)?.0;
+            asked.seen.iter().find(|(guarded, _)| *guarded == key).copied()
+        }
+    }
+}

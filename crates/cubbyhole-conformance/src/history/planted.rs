@@ -1,0 +1,278 @@
+//! Faults that a store might have, planted above a sound one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cubbyhole_core::{
+    Batch, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry, GetOptions, Namespace,
+    NamespacePrefix, Operation, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId,
+    Usage, Version, async_trait,
+};
+
+use crate::Sample;
+
+/// What [`Planted`] breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Now and then a read answers what it answered before.
+    StaleRead,
+    /// Now and then a put is acknowledged and not made.
+    LostUpdate,
+    /// Conditions are checked first, and the write is made then.
+    ConditionOutside,
+    /// The parts of a batch are written one after the other.
+    TornBatch,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 4] =
+        [Self::StaleRead, Self::LostUpdate, Self::ConditionOutside, Self::TornBatch];
+}
+
+/// A layer that breaks a store in one way, and else hands everything on. It shows that a test of
+/// histories can fail on your store.
+pub struct Planted<V: Sample> {
+    store: Arc<dyn EntryStore<V>>,
+    fault: Fault,
+    state: Mutex<State<V>>,
+}
+
+struct State<V> {
+    random: fastrand::Rng,
+    read: HashMap<(Namespace, String), Option<V>>,
+}
+
+impl<V: Sample> fmt::Debug for Planted<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Planted").field("fault", &self.fault).finish_non_exhaustive()
+    }
+}
+
+impl<V: Sample> Planted<V> {
+    /// Breaks `store`; `seed` says when.
+    #[must_use]
+    pub fn new(store: Arc<dyn EntryStore<V>>, fault: Fault, seed: u64) -> Self {
+        let state = State { random: fastrand::Rng::with_seed(seed), read: HashMap::new() };
+        Self { store, fault, state: Mutex::new(state) }
+    }
+
+    fn state<T>(&self, with: impl FnOnce(&mut State<V>) -> T) -> T {
+        with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One time in so many, where this is the fault.
+    fn now(&self, fault: Fault, one_in: u32) -> bool {
+        self.fault == fault && self.state(|state| state.random.u32(..one_in)) == 0
+    }
+
+    async fn check(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<()> {
+        let entry = self.store.get_entry(ctx, ns, key, GetOptions::new()).await?;
+        condition.check(entry.map(|entry| entry.meta.version))
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Sample> Store<V> for Planted<V> {
+    async fn put_with_options(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: V,
+        options: PutOptions,
+    ) -> Result<()> {
+        if self.now(Fault::LostUpdate, 50) {
+            return Ok(());
+        }
+        self.store.put_with_options(ctx, ns, key, value, options).await
+    }
+
+    async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
+        let place = (ns.clone(), key.to_owned());
+        let earlier = self.state(|state| state.read.get(&place).cloned());
+        if let Some(earlier) = earlier.filter(|_| self.now(Fault::StaleRead, 20)) {
+            return Ok(earlier);
+        }
+        let value = self.store.get(ctx, ns, key).await?;
+        self.state(|state| state.read.insert(place, value.clone()));
+        Ok(value)
+    }
+
+    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        self.store.delete(ctx, ns, key).await
+    }
+
+    async fn list(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        prefix: Option<&str>,
+    ) -> Result<Vec<String>> {
+        self.store.list(ctx, ns, prefix).await
+    }
+
+    async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
+        self.put_with_options(ctx, ns, key, value, PutOptions::new()).await
+    }
+
+    async fn list_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+    ) -> Result<Vec<Namespace>> {
+        self.store.list_namespaces(ctx, prefix).await
+    }
+
+    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
+        self.store.evict_expired(ctx).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Sample> EntryStore<V> for Planted<V> {
+    async fn get_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        options: GetOptions,
+    ) -> Result<Option<Entry<V>>> {
+        self.store.get_entry(ctx, ns, key, options).await
+    }
+
+    async fn get_many(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        self.store.get_many(ctx, ns, keys).await
+    }
+
+    async fn put_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        value: V,
+        options: PutOptions,
+        condition: Condition,
+    ) -> Result<Version> {
+        if self.fault != Fault::ConditionOutside {
+            return self.store.put_entry(ctx, ns, key, value, options, condition).await;
+        }
+        self.check(ctx, ns, key, condition).await?;
+        // As long as another round trip to a server.
+        tokio::task::yield_now().await;
+        self.store.put_entry(ctx, ns, key, value, options, Condition::Always).await
+    }
+
+    async fn delete_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool> {
+        self.store.delete_entry(ctx, ns, key, condition).await
+    }
+
+    async fn write(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        batch: Batch<V>,
+    ) -> Result<Vec<Option<Version>>> {
+        if self.fault != Fault::TornBatch {
+            return self.store.write(ctx, ns, batch).await;
+        }
+        for operation in batch.operations() {
+            self.check(ctx, ns, operation.key(), operation.condition()).await?;
+        }
+        let mut versions = Vec::with_capacity(batch.len());
+        for operation in batch.into_operations() {
+            versions.push(match operation {
+                Operation::Put { key, value, options, .. } => {
+                    let always = Condition::Always;
+                    Some(self.store.put_entry(ctx, ns, &key, value, options, always).await?)
+                }
+                Operation::Delete { key, .. } => {
+                    self.store.delete(ctx, ns, &key).await?;
+                    None
+                }
+            });
+            tokio::task::yield_now().await;
+        }
+        Ok(versions)
+    }
+
+    async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<V>, String>> {
+        self.store.scan(ctx, ns, options).await
+    }
+
+    async fn scan_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Page<Namespace>> {
+        self.store.scan_namespaces(ctx, prefix, after, limit).await
+    }
+
+    async fn scan_tenants(
+        &self,
+        ctx: &ExecutionContext,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Page<TenantId>> {
+        self.store.scan_tenants(ctx, after, limit).await
+    }
+
+    async fn touch(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        expiry: Expiry,
+    ) -> Result<bool> {
+        self.store.touch(ctx, ns, key, expiry).await
+    }
+
+    async fn take(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+    ) -> Result<Option<Entry<V>>> {
+        self.store.take(ctx, ns, key).await
+    }
+
+    async fn erase(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        limit: usize,
+    ) -> Result<Erased> {
+        self.store.erase(ctx, prefix, limit).await
+    }
+
+    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        self.store.usage(ctx, prefix).await
+    }
+}
