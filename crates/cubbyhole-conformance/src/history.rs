@@ -33,6 +33,7 @@
 mod check;
 mod client;
 mod planted;
+mod round;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +44,8 @@ use tokio::task::JoinSet;
 
 use crate::case::{Outcome, Stop, cases, check};
 use crate::{Sample, World};
-use client::{Client, Ended, Round, Ticks, Written};
+use client::{Client, Ended, Ticks};
+use round::{Round, Written};
 
 pub use planted::{Fault, Planted};
 

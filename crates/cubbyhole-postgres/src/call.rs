@@ -198,7 +198,8 @@ impl Call {
     async fn run(self, mut lease: Lease, stopped: Stopped) -> (Lease, Result<Vec<Row>, Failure>) {
         let never_ends = ExecutionContext::new();
         for attempt in 0..MOST_ATTEMPTS {
-            let error = match self.exchange(&mut lease.connection).await {
+            let (answer, ran_under_old_limit) = self.exchange(&mut lease.connection).await;
+            let error = match answer {
                 Ok(rows) => return (lease, Ok(rows)),
                 Err(error) => error,
             };
@@ -208,7 +209,9 @@ impl Call {
             if stopped.is_set() {
                 return (lease, Err(Failure::Server(error)));
             }
-            if error::statements_are_stale(&error) && attempt == 0 {
+            if ran_under_old_limit && error::was_stopped(&error) {
+                // Not this call's time was up. Sent again, with its own limit.
+            } else if error::statements_are_stale(&error) && attempt == 0 {
                 lease.connection.prepared = Default::default();
             } else if error::lost_a_race(&error) {
                 let most = 1_u64 << attempt.min(6);
@@ -225,13 +228,15 @@ impl Call {
         (lease, Err(Failure::KeptLosing))
     }
 
-    /// One round trip: what is awaited together is written together.
+    /// One round trip: what is awaited together is written together. Also whether the statement ran
+    /// under the time limit of the call before: setting a new one is a statement too, and has the
+    /// old one, which it may exceed on a busy server if that was a millisecond or two.
     async fn exchange(
         &self,
         connection: &mut Connection,
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+    ) -> (Result<Vec<Row>, tokio_postgres::Error>, bool) {
         let Connection { client, prepared, time_limit, .. } = connection;
-        match (self.pooler, self.limit) {
+        let answer = match (self.pooler, self.limit) {
             (Pooler::Transaction, Some(limit)) => {
                 let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis());
                 let (begun, answer, ended) = join3(
@@ -242,8 +247,7 @@ impl Call {
                 .await;
                 // The call's own error tells more than those that follow from it. Where there was
                 // no transaction to commit, the call was one by itself, and is committed.
-                let rows = answer?;
-                if begun.is_ok() { ended.map(|()| rows) } else { Ok(rows) }
+                answer.and_then(|rows| if begun.is_ok() { ended.map(|()| rows) } else { Ok(rows) })
             }
             (Pooler::None, limit) if limit != *time_limit => {
                 let set = match limit {
@@ -252,13 +256,15 @@ impl Call {
                 };
                 let (set, answer) =
                     join(client.batch_execute(&set), self.send(client, prepared)).await;
-                if set.is_ok() {
-                    *time_limit = limit;
+                if set.is_err() {
+                    return (answer, true);
                 }
+                *time_limit = limit;
                 answer
             }
             (Pooler::None, _) | (Pooler::Transaction, None) => self.send(client, prepared).await,
-        }
+        };
+        (answer, false)
     }
 
     /// Sends the statement; the first time on a connection it is prepared alongside, for the next.

@@ -223,6 +223,11 @@ pub(crate) fn lost_a_race(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// Whether the server stopped the statement: at its time limit, or asked to. It had no effect.
+pub(crate) fn was_stopped(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::QUERY_CANCELED)
+}
+
 /// Whether the connection's prepared statements are of no more use: the schema was migrated.
 pub(crate) fn statements_are_stale(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|database| {

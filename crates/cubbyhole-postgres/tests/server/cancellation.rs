@@ -10,6 +10,7 @@ use cubbyhole_core::{
 };
 use cubbyhole_postgres::{PostgresConfig, PostgresStore};
 
+use crate::by_hand::{bytes, ctx, ns, one, until};
 use crate::proxy::Proxy;
 use crate::support::Schema;
 
@@ -179,4 +180,43 @@ async fn a_call_returns_promptly_when_the_server_is_silent() {
     let get = store.get(&ctx, &ns, "k");
     let got = tokio::time::timeout(PROMPT * 3, get).await.unwrap().unwrap();
     assert_eq!(got.as_deref(), Some(&b"old"[..]));
+}
+
+/// The new limit of a call is set by a statement that has the one of the call before. Where that is
+/// over before the server comes to it, the call still has its own time.
+#[tokio::test]
+async fn a_call_has_its_own_time_also_where_its_limit_could_not_be_set_at_once() {
+    let schema = Schema::new().await;
+    let proxy = Proxy::before(schema.admin_url()).await;
+    let store = open(&proxy.url(&schema.url("&pool_size=1"))).await;
+    let acme = ns("acme");
+    store.put(&ctx(), &acme, "k", bytes("old")).await.unwrap();
+    let (admin, holder) = (schema.admin().await, schema.admin().await);
+    let lock = format!("BEGIN; SELECT FROM {}.entries FOR UPDATE", schema.name);
+    holder.batch_execute(&lock).await.unwrap();
+
+    let short = ExecutionContext::new().with_timeout(Duration::from_millis(200));
+    assert_eq!(store.get(&short, &acme, "k").await.unwrap(), Some(bytes("old")));
+    // As long as a server takes that has a great deal to do.
+    proxy.swap_once("SET statement_timeout = 30720", "SELECT pg_sleep(50)");
+    let writer = store.clone();
+    let put = tokio::spawn(async move {
+        let long = ExecutionContext::new().with_timeout(Duration::from_secs(30));
+        writer.put(&long, &ns("acme"), "k", bytes("new")).await
+    });
+    // When the statement began that waits for the lock.
+    let waits = format!(
+        "SELECT coalesce(max(query_start::text), '') FROM pg_stat_activity
+         WHERE usename = '{}_login' AND wait_event_type = 'Lock'",
+        schema.name
+    );
+    let waits = async || one::<String>(&admin, &waits).await;
+    until("the first try", async || !waits().await.is_empty()).await;
+    assert!(!proxy.has_swap(), "the limit was set in another way");
+    let first = waits().await;
+    let is_second = |at: String| !at.is_empty() && at != first;
+    until("the second", async || put.is_finished() || is_second(waits().await)).await;
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    put.await.unwrap().unwrap();
+    assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
 }

@@ -30,6 +30,8 @@ pub(crate) struct Proxy {
 struct Shared {
     server: String,
     wires: Mutex<Vec<Arc<Wire>>>,
+    /// What the client says next of this is passed on as that, once.
+    swap: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     state: watch::Sender<State>,
 }
 
@@ -64,7 +66,12 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (state, _) = watch::channel(State::default());
-        let shared = Arc::new(Shared { server: address_of(url), wires: Mutex::default(), state });
+        let shared = Arc::new(Shared {
+            server: address_of(url),
+            wires: Mutex::default(),
+            swap: Mutex::default(),
+            state,
+        });
         let accept = accept(listener, Arc::clone(&shared));
         Self { address, shared, _acceptor: AbortOnDropHandle::new(tokio::spawn(accept)) }
     }
@@ -117,9 +124,32 @@ impl Proxy {
         self.shared.state.send_modify(|state| state.holds_cancels = hold);
     }
 
+    /// When the client says `this` next, the server is told `that`, filled up with blanks.
+    pub(crate) fn swap_once(&self, this: &str, that: &str) {
+        let that = format!("{that:0$}", this.len());
+        assert_eq!(this.len(), that.len(), "messages say how long they are");
+        *self.shared.swap.lock().unwrap() = Some((this.into(), that.into()));
+    }
+
+    /// Whether that is still to come.
+    pub(crate) fn has_swap(&self) -> bool {
+        self.shared.swap.lock().unwrap().is_some()
+    }
+
     /// Resets the connections that there are.
     pub(crate) fn reset_all(&self) {
         self.shared.state.send_modify(|state| state.resets += 1);
+    }
+}
+
+impl Shared {
+    fn swap_in(&self, bytes: &mut [u8]) {
+        let mut swap = self.swap.lock().unwrap();
+        let Some((this, that)) = &*swap else { return };
+        if let Some(at) = bytes.windows(this.len()).position(|window| window == this) {
+            bytes[at..at + that.len()].copy_from_slice(that);
+            *swap = None;
+        }
     }
 }
 
@@ -198,8 +228,9 @@ async fn pump(
     let reading = async move {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let bytes = buffer[..length].to_vec();
+            let mut bytes = buffer[..length].to_vec();
             if side == Side::Client {
+                shared.swap_in(&mut bytes);
                 wire.client_spoke.store(true, SeqCst);
                 if length == 16 && bytes[4..8] == CANCEL_CODE {
                     wire.is_cancel.store(true, SeqCst);
