@@ -14,6 +14,7 @@
 mod bench;
 mod process;
 mod services;
+mod soak;
 mod test;
 mod tidy;
 
@@ -26,6 +27,8 @@ The project's chores.
   cargo xtask test [-- ARGS]   everything that must pass; ARGS go to `cargo test`
   cargo xtask tidy             only the layout rules
   cargo xtask bench [ARGS]     the benchmarks; `cargo xtask bench --help` lists ARGS
+  cargo xtask soak ARGS        all backends under load for a time, such as `--for 10m`, watched
+                               for wrong answers and growth; `cargo xtask soak --help` lists ARGS
   cargo xtask help             this text
 ";
 
@@ -49,6 +52,7 @@ fn dispatch(arguments: &[String]) -> Result<(), String> {
         ("test", [dashes, arguments @ ..]) if dashes == "--" => test::run(arguments),
         ("tidy", []) => tidy::run(),
         ("bench", arguments) => bench::run(arguments),
+        ("soak", arguments) => soak::run(arguments),
         ("help" | "--help" | "-h", []) => {
             print!("{HELP}");
             Ok(())

@@ -1,0 +1,138 @@
+//! A prefix of its own on a Redis server or a Redis Cluster, and what the servers say.
+
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+/// The scheme by which the URL of a cluster is told from that of a single server.
+const CLUSTER_SCHEME: &str = "redis+cluster://";
+
+/// Connections to all masters, and the prefix.
+pub(crate) struct Keyspace {
+    prefix: String,
+    url: String,
+    masters: Vec<MultiplexedConnection>,
+}
+
+impl Keyspace {
+    /// On the servers of `url`.
+    pub(crate) async fn new(url: &str) -> Result<Self, String> {
+        let prefix = format!("soak{}:", std::process::id());
+        let join = if url.contains('?') { '&' } else { '?' };
+        let own_url = format!("{url}{join}prefix={prefix}");
+        let base = url.split('?').next().unwrap_or(url);
+        let masters = match base.strip_prefix(CLUSTER_SCHEME) {
+            None => vec![connect(base).await?],
+            Some(servers) => masters(servers).await?,
+        };
+        Ok(Self { prefix, url: own_url, masters })
+    }
+
+    /// Where the store is opened.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The memory that the masters use.
+    pub(crate) async fn bytes(&mut self) -> Result<u64, String> {
+        let mut bytes = 0;
+        for master in &mut self.masters {
+            let text: String = ask(master, redis::cmd("INFO").arg("memory")).await?;
+            let used = text.lines().find_map(|line| line.strip_prefix("used_memory:"));
+            bytes += used
+                .and_then(|used| used.trim().parse::<u64>().ok())
+                .ok_or("INFO memory without used_memory")?;
+        }
+        Ok(bytes)
+    }
+
+    /// The connections of clients to the masters, but for those of this struct.
+    pub(crate) async fn connections(&mut self) -> Result<u64, String> {
+        let mut count = 0;
+        for master in &mut self.masters {
+            let mut command = redis::cmd("CLIENT");
+            let text: String = ask(master, command.arg("LIST").arg("TYPE").arg("normal")).await?;
+            count += text.lines().filter(|line| !line.is_empty()).count() as u64 - 1;
+        }
+        Ok(count)
+    }
+
+    /// Removes every key with the prefix.
+    pub(crate) async fn remove(&mut self) -> Result<(), String> {
+        for master in &mut self.masters {
+            let mut cursor = 0_u64;
+            loop {
+                let mut scan = redis::cmd("SCAN");
+                scan.arg(cursor).arg("MATCH").arg(format!("{}*", self.prefix));
+                let (next, keys): (u64, Vec<Vec<u8>>) =
+                    ask(master, scan.arg("COUNT").arg(1000)).await?;
+                // One by one: in a cluster they are in different slots.
+                let mut pipeline = redis::pipe();
+                for key in &keys {
+                    pipeline.cmd("UNLINK").arg(key).ignore();
+                }
+                if !keys.is_empty() {
+                    let () = pipeline.query_async(master).await.map_err(|e| e.to_string())?;
+                }
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn connect(url: &str) -> Result<MultiplexedConnection, String> {
+    let client = redis::Client::open(url).map_err(|error| error.to_string())?;
+    client.get_multiplexed_async_connection().await.map_err(|error| error.to_string())
+}
+
+/// `servers` are those of the URL, perhaps with a user and a password before the first.
+async fn masters(servers: &str) -> Result<Vec<MultiplexedConnection>, String> {
+    let (login, addresses) = match servers.rsplit_once('@') {
+        Some((login, addresses)) => (format!("{login}@"), addresses),
+        None => (String::new(), servers),
+    };
+    let first = addresses.split([',', '/']).next().unwrap_or(addresses);
+    let mut seed = connect(&format!("redis://{login}{first}")).await?;
+    let nodes: String = ask(&mut seed, redis::cmd("CLUSTER").arg("NODES")).await?;
+    let mut masters = Vec::new();
+    for address in master_addresses(&nodes) {
+        masters.push(connect(&format!("redis://{login}{address}")).await?);
+    }
+    if masters.is_empty() { Err("the cluster names no masters".to_owned()) } else { Ok(masters) }
+}
+
+/// The third word of a line has the flags, the second `host:port@bus,name`.
+fn master_addresses(nodes: &str) -> Vec<&str> {
+    let lines = nodes.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let masters = lines.filter_map(|words| match words.as_slice() {
+        [_, address, flags, ..] if flags.split(',').any(|flag| flag == "master") => {
+            address.split('@').next()
+        }
+        _ => None,
+    });
+    masters.collect()
+}
+
+async fn ask<T: redis::FromRedisValue>(
+    connection: &mut MultiplexedConnection,
+    command: &redis::Cmd,
+) -> Result<T, String> {
+    let value: Value = command.query_async(connection).await.map_err(|e| e.to_string())?;
+    redis::from_redis_value(value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masters_are_found_among_the_nodes() {
+        let nodes = "a1 127.0.0.1:7001@17001,host myself,master - 0 0 1 connected 0-8191\n\
+                     b2 127.0.0.1:7002@17002 slave a1 0 0 1 connected\n\
+                     c3 127.0.0.1:7003@17003 master - 0 0 2 connected 8192-16383\n";
+        assert_eq!(master_addresses(nodes), ["127.0.0.1:7001", "127.0.0.1:7003"]);
+    }
+}
