@@ -56,6 +56,11 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
             "set the clock; until it has caught up, entries expire as if no time passed",
         );
     }
+    if let Err(error) = store.verify(ctx).await {
+        ctx.check()?;
+        let advice = "export what can be read, and import it into a new store";
+        diagnosis.found(Verdict::Problem, "tables", error.message().to_owned(), advice);
+    }
     match store.counts(ctx).await {
         Ok((entries, 0)) => diagnosis.ok("entries", format!("{entries}, none of them expired")),
         Ok((entries, expired)) if expired * 4 > entries => diagnosis.found(

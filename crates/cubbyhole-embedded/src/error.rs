@@ -5,6 +5,8 @@ use std::io;
 use cubbyhole_core::Error;
 use redb::{DatabaseError, StorageError};
 
+use crate::checked::Damaged;
+
 /// Why a transaction did not do what it was asked.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -84,6 +86,9 @@ pub(crate) fn from_engine(error: redb::Error) -> Error {
 pub(crate) fn from_io(error: io::Error) -> Error {
     use io::ErrorKind as Io;
     match error.kind() {
+        _ if Damaged::is(&error) => {
+            Error::corrupt("the file is damaged; restore it from a backup or an export")
+        }
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
             Error::resource_exhausted("the disk is full; free some space and try again")
         }
@@ -148,8 +153,10 @@ pub(crate) fn from_open_io(error: io::Error, path: &std::path::Path) -> Error {
     let shown = path.display();
     match error.kind() {
         Io::NotFound => Error::unavailable(format!("there is no store at {shown}")).permanent(),
-        // The engine's word for a file that is not its own.
-        Io::InvalidData => Error::invalid_argument(format!("{shown} is not a Cubbyhole store")),
+        // A block that is not as it was written; also the engine's word for a header that is none.
+        Io::InvalidData => {
+            Error::corrupt(format!("{shown} is damaged; restore it from a backup or an export"))
+        }
         Io::IsADirectory => Error::invalid_argument(format!("{shown} is a folder and no file")),
         Io::NotADirectory => {
             Error::invalid_argument(format!("a part of {shown} is a file and no folder"))

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use cubbyhole_core::{Compaction, Error, Result, Timestamp};
@@ -12,6 +12,7 @@ use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
 use tokio::sync::watch;
 
+use crate::checked::{Checked, Origin, Unsettled};
 use crate::config::EmbeddedConfig;
 use crate::error::{Failure, OpenFailure, from_engine, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, VALUES};
@@ -21,15 +22,23 @@ use crate::storage::{Temperature, Watched};
 pub(crate) struct StoreFile {
     config: EmbeddedConfig,
     temperature: Arc<Temperature>,
-    database: RwLock<Option<Database>>,
+    unsettled: Unsettled,
+    opened: RwLock<Opened>,
     closed: AtomicBool,
     /// Whether somebody wants the database alone.
     busy: watch::Sender<bool>,
-    /// Counts how often the file was opened, so that of many who see one failure one opens it.
-    generation: AtomicU64,
 }
 
-pub(crate) type Guard<'a> = RwLockReadGuard<'a, Option<Database>>;
+/// What is open at the moment.
+pub(crate) struct Opened {
+    pub(crate) database: Option<Database>,
+    /// Counts how often the file was opened, so that of many who see one failure one opens it. It
+    /// is read beside the database, under one lock: who took an older number for the handle that
+    /// failed under them would leave that handle, and what it still shows, in place.
+    pub(crate) generation: u64,
+}
+
+pub(crate) type Guard<'a> = RwLockReadGuard<'a, Opened>;
 
 impl StoreFile {
     /// Opens the file, creating it if the configuration says so. Returns the high-water mark of
@@ -39,14 +48,15 @@ impl StoreFile {
             prepare(&config)?;
         }
         let temperature = Arc::new(Temperature::new());
-        let (database, mark) = open_database(&config, &temperature)?;
+        let unsettled = Unsettled::default();
+        let (database, mark) = open_database(&config, &temperature, &unsettled)?;
         let file = Self {
             config,
             temperature,
-            database: RwLock::new(Some(database)),
+            unsettled,
+            opened: RwLock::new(Opened { database: Some(database), generation: 0 }),
             closed: AtomicBool::new(false),
             busy: watch::Sender::new(false),
-            generation: AtomicU64::new(0),
         };
         Ok((file, mark))
     }
@@ -66,18 +76,14 @@ impl StoreFile {
         let _ = self.busy.subscribe().wait_for(|busy| !busy).await;
     }
 
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
     /// The database, waiting while it is compacted or opened anew.
     pub(crate) fn read(&self) -> Guard<'_> {
-        self.database.read().unwrap_or_else(PoisonError::into_inner)
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The database, unless that means waiting.
     pub(crate) fn try_read(&self) -> Option<Guard<'_>> {
-        match self.database.try_read() {
+        match self.opened.try_read() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
@@ -87,8 +93,8 @@ impl StoreFile {
     /// The database, with nobody else at it.
     fn exclusive(&self) -> Exclusive<'_> {
         self.busy.send_replace(true);
-        let database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        Exclusive { database, busy: &self.busy }
+        let opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        Exclusive { opened, busy: &self.busy }
     }
 
     /// What a call finds that finds no database: the file was closed, or could not be opened anew.
@@ -106,22 +112,21 @@ impl StoreFile {
         if self.closed.load(Ordering::Acquire) {
             return Err(closed());
         }
-        if self.generation() != seen {
+        if exclusive.opened.generation != seen {
             return Ok(());
         }
-        if let Some(failed) = exclusive.database.take() {
+        if let Some(failed) = exclusive.opened.database.take() {
             // It failed before; what it says on closing adds nothing.
             let _ = catch_unwind(AssertUnwindSafe(|| failed.close()));
         }
-        *exclusive.database = Some(self.open_again()?);
-        Ok(())
+        self.open_again(&mut exclusive.opened)
     }
 
     /// Gives free space back. The file is opened anew at the end: closing is what trims it, and
     /// what leaves behind that the next opening is quick.
     pub(crate) fn compact(&self) -> Result<Compaction> {
         let mut exclusive = self.exclusive();
-        let Some(mut database) = exclusive.database.take() else {
+        let Some(mut database) = exclusive.opened.database.take() else {
             return Err(self.absent().into_error());
         };
         let bytes_before = self.length();
@@ -129,25 +134,27 @@ impl StoreFile {
             database.compact().map_err(|error| from_engine(error.into()))?;
             database.close().map_err(|error| from_open(error, self.path()).into_error())
         }));
-        *exclusive.database = Some(self.open_again()?);
+        self.open_again(&mut exclusive.opened)?;
         compacted.unwrap_or_else(|_| Err(damaged(self.path())))?;
         Ok(Compaction { bytes_before, bytes_after: self.length() })
     }
 
     /// Opens the file that was there: one that is gone or empty now must not be replaced by an
     /// empty store.
-    fn open_again(&self) -> Result<Database> {
+    fn open_again(&self, opened: &mut Opened) -> Result<()> {
         let config = self.config.clone().with_create(false);
-        let opened = open_database(&config, &self.temperature).map_err(OpenFailure::into_error)?;
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        Ok(opened.0)
+        let again = open_database(&config, &self.temperature, &self.unsettled);
+        let (database, _) = again.map_err(OpenFailure::into_error)?;
+        opened.database = Some(database);
+        opened.generation += 1;
+        Ok(())
     }
 
     /// Closes the file; it stays closed.
     pub(crate) fn close(&self) -> Result<()> {
         let mut exclusive = self.exclusive();
         self.closed.store(true, Ordering::Release);
-        match exclusive.database.take() {
+        match exclusive.opened.database.take() {
             Some(database) => {
                 database.close().map_err(|error| from_open(error, self.path()).into_error())
             }
@@ -162,7 +169,7 @@ impl StoreFile {
 
 /// The database alone; others are told when it is given back.
 struct Exclusive<'a> {
-    database: RwLockWriteGuard<'a, Option<Database>>,
+    opened: RwLockWriteGuard<'a, Opened>,
     busy: &'a watch::Sender<bool>,
 }
 
@@ -220,7 +227,7 @@ fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
         let storage = FileBackend::new(file)
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
         let database = redb::Builder::new()
-            .create_with_backend(storage)
+            .create_with_backend(Checked::new(Box::new(storage), Unsettled::default()))
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
         initialise(&database).map_err(|error| CreateError::Store(error.into_error()))?;
         database
@@ -286,6 +293,7 @@ fn creation_error(error: io::Error, path: &Path) -> Error {
 fn open_database(
     config: &EmbeddedConfig,
     temperature: &Arc<Temperature>,
+    unsettled: &Unsettled,
 ) -> Result<(Database, Timestamp), OpenFailure> {
     let path = config.path();
     let storage: Box<dyn StorageBackend> = match config.storage() {
@@ -299,11 +307,15 @@ fn open_database(
             Box::new(FileBackend::new(file).map_err(|error| from_open(error, path))?)
         }
     };
-    let length = storage.len().map_err(|error| from_open_io(error, path))?;
-    if length == 0 && !config.create() {
-        return Err(truncated(path).into());
+    let storage = Checked::new(storage, Arc::clone(unsettled));
+    match storage.origin().map_err(|error| from_open_io(error, path))? {
+        Origin::Ours => {}
+        Origin::Empty if config.create() => {}
+        Origin::Empty | Origin::Stump => return Err(truncated(path).into()),
+        Origin::BareEngine => return Err(foreign(path).into()),
+        Origin::Unknown => return Err(not_a_store(path).into()),
     }
-    let storage = Watched::new(storage, Arc::clone(temperature));
+    let storage = Watched::new(Box::new(storage), Arc::clone(temperature));
     // The engine may panic over a file that something else wrote to.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = redb::Builder::new()
@@ -337,10 +349,7 @@ fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Timestamp> 
         return Ok(Timestamp::EPOCH);
     }
     if !tables.iter().any(|table| table == META.name()) {
-        return Err(Error::invalid_argument(format!(
-            "{} is a redb file of another program and not a Cubbyhole store",
-            path.display()
-        )));
+        return Err(damaged(path));
     }
     let meta = transaction.open_table(META).map_err(|error| engine(error.into()))?;
     let read = |name| {
@@ -362,13 +371,24 @@ fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Timestamp> 
     Timestamp::from_millis(millis).map_err(|_| damaged())
 }
 
+fn foreign(path: &Path) -> Error {
+    Error::invalid_argument(format!(
+        "{} is a redb file of another program and not a Cubbyhole store",
+        path.display()
+    ))
+}
+
+fn not_a_store(path: &Path) -> Error {
+    Error::invalid_argument(format!("{} is not a Cubbyhole store", path.display()))
+}
+
 fn damaged(path: &Path) -> Error {
     Error::corrupt(format!("{} is damaged; restore it from a backup or an export", path.display()))
 }
 
 fn truncated(path: &Path) -> Error {
     Error::corrupt(format!(
-        "{} is empty and holds no store; if it held one, restore it from a backup or an export",
+        "{} is empty, or nearly so, and holds no store; if it held one, restore it from a backup or an export",
         path.display()
     ))
 }
@@ -383,4 +403,31 @@ fn initialise(database: &Database) -> Result<(), Failure> {
     transaction.open_table(EXPIRY)?;
     transaction.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole_core::{ErrorKind, ExecutionContext, Verdict};
+
+    use super::*;
+    use crate::{EmbeddedStore, diagnose};
+
+    #[tokio::test]
+    async fn a_newer_format_is_refused() {
+        let (ctx, folder) = (ExecutionContext::new(), tempfile::tempdir().unwrap());
+        let config = EmbeddedConfig::new(folder.path().join("s.redb"));
+        drop(EmbeddedStore::open(&ctx, config.clone()).await.unwrap());
+        let (file, _) = StoreFile::open(config.clone()).unwrap_or_else(|_| panic!("it opens"));
+        let transaction = file.read().database.as_ref().unwrap().begin_write().unwrap();
+        let newer = (FORMAT + 1).to_le_bytes();
+        transaction.open_table(META).unwrap().insert(META_FORMAT, newer.as_slice()).unwrap();
+        transaction.commit().unwrap();
+        file.close().unwrap();
+
+        let error = EmbeddedStore::open(&ctx, config.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("format 2"), "{error}");
+        let diagnosis = diagnose(&ctx, &config).await.unwrap();
+        assert_eq!(diagnosis.verdict(), Verdict::Problem);
+    }
 }

@@ -8,10 +8,13 @@
 //! - **Expiry** is judged by the configured clock, the system's by default, and a clock that steps
 //!   back revives nothing: see [`EmbeddedConfig::with_clock`]. An entry that expires while a
 //!   write that prolongs it is being committed may read as absent until that write is answered.
+//! - **Damage** is noticed: every block of the file has a checksum that is compared when the block
+//!   is read, so that a flipped bit is `Corrupt` and never a wrong answer.
 //! - **Failures of the disk** do not outlast their cause: the store opens its file anew by itself.
 //!
 //! Most programs open it by `cubbyhole::open(ctx, "redb:PATH")`.
 
+mod checked;
 mod config;
 mod diagnose;
 mod error;

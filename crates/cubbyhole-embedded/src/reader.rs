@@ -72,7 +72,7 @@ impl Reader {
             return None;
         }
         let guard = self.file.try_read()?;
-        match self.attempt(guard.as_ref()?, Place::Inline(ctx, temperature), work) {
+        match self.attempt(guard.database.as_ref()?, Place::Inline(ctx, temperature), work) {
             Err(Failure::OverBudget) => None,
             // The pool has the time to open the file anew.
             Err(failure) if failure.breaks_handle() => None,
@@ -88,16 +88,18 @@ impl Reader {
     ) -> Result<T> {
         let once = || {
             let guard = self.file.read();
-            let database = guard.as_ref().ok_or_else(|| self.file.absent())?;
-            self.attempt(database, Place::Pool(ctx), work)
+            let result = match &guard.database {
+                Some(database) => self.attempt(database, Place::Pool(ctx), work),
+                None => Err(self.file.absent()),
+            };
+            (result, guard.generation)
         };
-        let seen = self.file.generation();
         let result = match once() {
-            Err(failure) if failure.breaks_handle() => {
+            (Err(failure), seen) if failure.breaks_handle() => {
                 self.file.reopen(seen)?;
-                once()
+                once().0
             }
-            result => result,
+            (result, _) => result,
         };
         result.map_err(Failure::into_error)
     }

@@ -1,5 +1,7 @@
 //! Reads of the tables within one snapshot.
 
+mod verify;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 

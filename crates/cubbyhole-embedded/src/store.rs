@@ -117,6 +117,17 @@ impl EmbeddedStore {
         self.writer.commits()
     }
 
+    /// Reads everything, and checks that it fits together: every entry and its value can be read,
+    /// and the index that the sweep goes by has each entry that expires and no other. For a copy
+    /// that is about to be trusted as a backup, say. Others may go on meanwhile.
+    ///
+    /// # Errors
+    /// `Corrupt` with what was found; the context's end.
+    pub async fn verify(&self, ctx: &ExecutionContext) -> Result<()> {
+        let verified = self.reader.run(ctx, |snapshot| snapshot.verify()).await;
+        verified.and_then(|found| found.verdict()).in_operation("verify")
+    }
+
     /// How many entries the file holds, expired ones included, and how many of them have expired.
     pub(crate) async fn counts(&self, ctx: &ExecutionContext) -> Result<(u64, u64)> {
         self.reader.run(ctx, |snapshot| snapshot.counts()).await

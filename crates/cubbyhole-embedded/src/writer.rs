@@ -275,13 +275,14 @@ impl Worker {
     fn try_group(&mut self, group: &mut [Box<dyn Request>]) -> Result<()> {
         let mut first = true;
         loop {
-            self.notice_loss();
+            let generation = self.file.read().generation;
+            self.notice_loss(generation);
             if let Some(lost) = self.lost.take() {
                 return Err(lost);
             }
-            let seen = self.file.generation();
             let mut stage = Stage::Beginning;
-            let failure = match self.transact(group, &mut stage) {
+            let (outcome, seen) = self.transact(group, &mut stage);
+            let failure = match outcome {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
@@ -298,18 +299,23 @@ impl Worker {
         }
     }
 
-    fn transact(&mut self, group: &mut [Box<dyn Request>], stage: &mut Stage) -> Result<()> {
+    /// Also the generation of the handle that it went by.
+    fn transact(
+        &mut self,
+        group: &mut [Box<dyn Request>],
+        stage: &mut Stage,
+    ) -> (Result<()>, u64) {
         let durable = self.durability == Durability::Immediate;
+        let guard = self.file.read();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let guard = self.file.read();
-            let database = guard.as_ref().ok_or_else(|| self.file.absent())?;
+            let database = guard.database.as_ref().ok_or_else(|| self.file.absent())?;
             self.apply(database, group, durable, stage)
         }));
-        match outcome {
+        let generation = guard.generation;
+        let outcome = match outcome {
             Ok(Ok(committed)) => {
                 self.commits.fetch_add(u64::from(committed), Ordering::Relaxed);
                 if committed && !durable {
-                    let generation = self.file.generation();
                     self.flush_due
                         .get_or_insert_with(|| (now() + RELAXED_FLUSH_INTERVAL, generation));
                 }
@@ -317,7 +323,8 @@ impl Worker {
             }
             Ok(Err(failure)) => Err(failure.into_error()),
             Err(_) => Err(Error::corrupt("the engine failed over the file; it may be damaged")),
-        }
+        };
+        (outcome, generation)
     }
 
     /// Runs a group in one transaction. Answers whether anything was committed.
@@ -359,12 +366,15 @@ impl Worker {
     /// Makes what the relaxed mode holds back durable, and the clock's mark with it. A failure is
     /// kept as a loss.
     fn flush(&mut self) {
-        self.notice_loss();
-        let seen = self.file.generation();
+        let file = Arc::clone(&self.file);
+        let guard = file.read();
+        self.notice_loss(guard.generation);
         let flushed = catch_unwind(AssertUnwindSafe(|| {
-            let guard = self.file.read();
-            guard.as_ref().map_or(Ok(()), |database| commit_mark(database, &self.clock))
+            let database = guard.database.as_ref();
+            database.map_or(Ok(()), |database| commit_mark(database, &self.clock))
         }));
+        let seen = guard.generation;
+        drop(guard);
         let held_back = self.flush_due.take().is_some();
         if !matches!(flushed, Ok(Ok(()))) {
             // If it cannot be opened anew now, the next request tries again.
@@ -376,8 +386,7 @@ impl Worker {
     }
 
     /// Whoever opens the file anew, because its handle failed, loses what that handle held back.
-    fn notice_loss(&mut self) {
-        let generation = self.file.generation();
+    fn notice_loss(&mut self, generation: u64) {
         if self.flush_due.take_if(|(_, held_by)| *held_by != generation).is_some() {
             self.lost = Some(loss());
         }
@@ -390,8 +399,11 @@ impl Worker {
         if let Some(lost) = self.lost.take() {
             return Err(lost);
         }
-        let seen = self.file.generation();
-        if self.file.read().is_none() {
+        let (is_absent, seen) = {
+            let guard = self.file.read();
+            (guard.database.is_none(), guard.generation)
+        };
+        if is_absent {
             self.file.reopen(seen)?;
         }
         self.file.compact()

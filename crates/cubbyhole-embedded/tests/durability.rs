@@ -208,6 +208,46 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_the_store_works_again() 
     assert!(rescued.contains_key("before") && rescued.contains_key("after"));
 }
 
+/// A reader opens the file anew, and the commit that waited for that fails: the writer must open it
+/// once more, or reads would go on by a handle that does not know what its file holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_unknown_outcome_all_reads_agree() {
+    let mut applied = 0;
+    for failing_sync in 1..10 {
+        let disk = Disk::new();
+        let store = disk.open().await;
+        store.put(&ctx(), &ns(), "k", bytes("old")).await.unwrap();
+        // A handle that failed, and could not be replaced.
+        disk.broken_syncs.store(true, Ordering::SeqCst);
+        disk.broken_reads.store(true, Ordering::SeqCst);
+        store.put(&ctx(), &ns(), "lost", bytes("v")).await.unwrap_err();
+        disk.broken_syncs.store(false, Ordering::SeqCst);
+        disk.broken_reads.store(false, Ordering::SeqCst);
+        let gate = disk.shut_gate();
+        let reader = store.clone();
+        let read = tokio::spawn(async move { reader.get(&ctx(), &ns(), "k").await });
+        disk.somebody_waits().await;
+        let writer = store.clone();
+        let put = begin(async move { writer.put(&ctx(), &ns(), "k", bytes("new")).await });
+        // The writer's thread is to meet the lock before the gate opens. If it comes later there
+        // is nothing to see this time.
+        ctx().sleep(Duration::from_millis(20)).await.unwrap();
+        disk.failing_sync.store(failing_sync, Ordering::SeqCst);
+        drop(gate);
+        let (put, _) = (put.await, read.await.unwrap());
+        disk.failing_sync.store(0, Ordering::SeqCst);
+
+        let before = store.get(&ctx(), &ns(), "k").await.unwrap();
+        // This needs a handle that works.
+        store.put(&ctx(), &ns(), "other", bytes("v")).await.unwrap();
+        let after = store.get(&ctx(), &ns(), "k").await.unwrap();
+        assert_eq!(before, after, "sync {failing_sync} failed, the put was answered {put:?}");
+        let is_unknown = put.is_err_and(|error| error.may_have_been_applied());
+        applied += u32::from(is_unknown && after == Some(bytes("new")));
+    }
+    assert!(applied > 0, "no put of unknown outcome was applied");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_read_the_store_works_again() {
     let disk = Disk::new();

@@ -1,0 +1,495 @@
+//! The bytes beneath the engine, with a checksum for every block: one that is not as it was written
+//! is an error when it is read, and never a wrong answer.
+//!
+//! The engine has checksums of its own and looks at them when it repairs a file, not when it reads
+//! a page. Here every block of 4 KiB that is read is compared with its sum.
+//!
+//! The file is made of groups of 512 blocks, 2 MiB:
+//!
+//! | block of the group | what |
+//! |---|---|
+//! | 0 and 1 | the sums of the group, twice |
+//! | 2 to 511 | 510 blocks of the engine |
+//!
+//! A block of sums is a checksum of the rest of it, a number that grows with each time it is
+//! written, and 510 sums. The two copies are written in turn, before each sync, and the valid one
+//! with the larger number counts: a write that tears it leaves the other, whose sums are right for
+//! every block that was not written since. The engine overwrites no block that the last commit
+//! refers to, so that those are the blocks that nobody will read.
+//!
+//! The exception is the engine's header, the first block: it is overwritten in place. Its bytes and
+//! their sum stand in one sector of 512 bytes, which disks write whole.
+//!
+//! After a failed sync the system may count blocks as written that are not. A copy of sums in that
+//! state is written again before anything else, for otherwise the next write would go to the other
+//! copy, the only one that is certainly on disk.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::io;
+use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::{BackendError, StorageBackend};
+use twox_hash::XxHash3_64;
+
+const BLOCK: usize = 4096;
+const SUMS: usize = 510;
+const COPIES: u64 = 2;
+const GROUP_BLOCKS: u64 = SUMS as u64 + COPIES;
+/// The engine's header with its sum: what a disk writes at once.
+const SECTOR: usize = 512;
+const HEADER: usize = SECTOR - 8;
+/// Where the header stands in the file.
+const HEADER_AT: u64 = COPIES * BLOCK as u64;
+/// What a file of the engine begins with that has no sums.
+const BARE_ENGINE: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
+/// Makes sums of this format unlike any others.
+const SEED: u64 = u64::from_be_bytes(*b"cubbyhol");
+/// How many groups are kept in memory, 4 KiB for each 2 MiB of the file: 32 GiB of it.
+const MOST_GROUPS: usize = 16 * 1024;
+
+/// A block that is not as it was written.
+#[derive(Debug)]
+pub(crate) struct Damaged {
+    at: u64,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the block at byte {} is not as it was written", self.at)
+    }
+}
+
+impl std::error::Error for Damaged {}
+
+impl Damaged {
+    /// Whether that is what the error says.
+    pub(crate) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|source| source.is::<Self>())
+    }
+}
+
+fn damaged(at: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, Damaged { at })
+}
+
+/// The groups whose sums may be on disk only as far as the system believes. It outlives the file's
+/// handle, which is given up when a sync fails.
+pub(crate) type Unsettled = Arc<Mutex<BTreeSet<u64>>>;
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nothing yet.
+    Empty,
+    Ours,
+    /// The beginning of ours, and not even its header is left.
+    Stump,
+    /// The engine's, and of another program.
+    BareEngine,
+    Unknown,
+}
+
+/// Storage whose blocks are checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    inner: Box<dyn StorageBackend>,
+    groups: Mutex<HashMap<u64, Group>>,
+    unsettled: Unsettled,
+    is_settled: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Group {
+    sequence: u64,
+    sums: Box<[u64; SUMS]>,
+    is_dirty: bool,
+}
+
+impl Checked {
+    pub(crate) fn new(inner: Box<dyn StorageBackend>, unsettled: Unsettled) -> Self {
+        Self { inner, groups: Mutex::default(), unsettled, is_settled: AtomicBool::new(false) }
+    }
+
+    /// What the file is, by its beginning.
+    pub(crate) fn origin(&self) -> io::Result<Origin> {
+        let length = self.inner.len()?;
+        if length == 0 {
+            return Ok(Origin::Empty);
+        }
+        let mut start = vec![0; length.min(HEADER_AT + SECTOR as u64) as usize];
+        self.inner.read(0, &mut start)?;
+        let copies = start.chunks_exact(BLOCK).take(COPIES as usize);
+        let has_sums = copies.zip(0..).any(|(copy, place)| Group::decode(copy, 0, place).is_some());
+        let header = start.get(HEADER_AT as usize..).and_then(|sector| sector.try_into().ok());
+        if has_sums || header.is_some_and(|sector: &[u8; SECTOR]| is_header(sector)) {
+            return Ok(if inner_length(length) > 0 { Origin::Ours } else { Origin::Stump });
+        }
+        Ok(if start.starts_with(BARE_ENGINE) { Origin::BareEngine } else { Origin::Unknown })
+    }
+
+    /// Writes sums again that a failed sync left in doubt: before the first write, which comes when
+    /// the engine has locked the file.
+    fn settle(&self) -> io::Result<()> {
+        if self.is_settled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut unsettled = lock(&self.unsettled);
+        if unsettled.is_empty() {
+            self.is_settled.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let groups = self.inner.len()?.div_ceil(GROUP_BLOCKS * BLOCK as u64);
+        for number in unsettled.range(..groups) {
+            let group = self.load(*number)?;
+            if group.sequence > 0 {
+                self.inner.write(group.place(*number), &group.encode(*number))?;
+            }
+        }
+        self.inner.sync_data()?;
+        unsettled.clear();
+        self.is_settled.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads the sums of a group.
+    fn load(&self, number: u64) -> io::Result<Group> {
+        let start = number * GROUP_BLOCKS * BLOCK as u64;
+        let mut both = vec![0; COPIES as usize * BLOCK];
+        self.inner.read(start, &mut both)?;
+        let copies = both.chunks_exact(BLOCK).zip(0..);
+        let valid = copies.filter_map(|(copy, place)| Group::decode(copy, number, place));
+        match valid.max_by_key(|group| group.sequence) {
+            Some(group) => Ok(group),
+            None if is_zero(&both) => Ok(Group::new()),
+            None => Err(damaged(start)),
+        }
+    }
+
+    /// Does something with the sums of a group, which are read first if need be.
+    fn with_group<T>(&self, number: u64, work: impl FnOnce(&mut Group) -> T) -> io::Result<T> {
+        let mut groups = lock(&self.groups);
+        if !groups.contains_key(&number) {
+            if groups.len() >= MOST_GROUPS {
+                let clean = groups.iter().find(|(_, group)| !group.is_dirty).map(|(old, _)| *old);
+                clean.map(|old| groups.remove(&old));
+            }
+            groups.insert(number, self.load(number)?);
+        }
+        // It was there, or has just been put there.
+        groups.get_mut(&number).map(work).ok_or_else(|| damaged(0))
+    }
+
+    fn read_blocks(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut rest = out;
+        for run in runs(first, rest.len() / BLOCK) {
+            let (part, next) = rest.split_at_mut(run.places.len() * BLOCK);
+            rest = next;
+            self.inner.read(run.at(), part)?;
+            let wrong = self.with_group(run.group, |group| {
+                let mut blocks = part.chunks_exact(BLOCK).zip(run.places.clone());
+                blocks
+                    .find(|(block, place)| !run.fits(block, *place, group.sums[*place]))
+                    .map(|(_, place)| place)
+            })?;
+            if let Some(place) = wrong {
+                return Err(damaged(run.at() + ((place - run.places.start) * BLOCK) as u64));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_blocks(&self, first: u64, data: &[u8]) -> io::Result<()> {
+        let mut rest = data;
+        for run in runs(first, rest.len() / BLOCK) {
+            let (part, next) = rest.split_at(run.places.len() * BLOCK);
+            rest = next;
+            self.inner.write(run.at(), part)?;
+            self.with_group(run.group, |group| {
+                for (block, place) in part.chunks_exact(BLOCK).zip(run.places.clone()) {
+                    group.sums[place] = sum(block, run.block(place));
+                }
+                group.is_dirty = true;
+            })?;
+        }
+        Ok(())
+    }
+
+    fn read_header(&self, out: &mut [u8]) -> io::Result<()> {
+        let mut sector = [0; SECTOR];
+        self.inner.read(HEADER_AT, &mut sector)?;
+        if !is_header(&sector) && !is_zero(&sector) {
+            return Err(damaged(HEADER_AT));
+        }
+        out.copy_from_slice(&sector[..out.len()]);
+        Ok(())
+    }
+
+    fn write_header(&self, data: &[u8]) -> io::Result<()> {
+        let mut sector = [0; SECTOR];
+        sector[..data.len()].copy_from_slice(data);
+        let sum = header_sum(&sector);
+        sector[HEADER..].copy_from_slice(&sum.to_le_bytes());
+        self.inner.write(HEADER_AT, &sector)
+    }
+
+    /// Forgets the sums of blocks that are cut off: zeros come back if the file grows again.
+    fn forget_from(&self, blocks: u64) -> io::Result<()> {
+        let (last, kept) = (blocks / SUMS as u64, (blocks % SUMS as u64) as usize);
+        lock(&self.groups).retain(|number, _| *number <= last);
+        if kept > 0 {
+            self.with_group(last, |group| {
+                let cut = &mut group.sums[kept..];
+                group.is_dirty |= cut.iter().any(|sum| *sum != 0);
+                cut.fill(0);
+            })?;
+        } else {
+            lock(&self.groups).remove(&last);
+        }
+        Ok(())
+    }
+
+    /// Writes the sums that have changed.
+    fn write_sums(&self) -> io::Result<Vec<u64>> {
+        let mut written = Vec::new();
+        for (number, group) in lock(&self.groups).iter_mut().filter(|(_, group)| group.is_dirty) {
+            lock(&self.unsettled).insert(*number);
+            group.sequence += 1;
+            self.inner.write(group.place(*number), &group.encode(*number))?;
+            group.is_dirty = false;
+            written.push(*number);
+        }
+        Ok(written)
+    }
+}
+
+impl Group {
+    fn new() -> Self {
+        Self { sequence: 0, sums: Box::new([0; SUMS]), is_dirty: false }
+    }
+
+    /// Where its next copy stands in the file.
+    fn place(&self, number: u64) -> u64 {
+        (number * GROUP_BLOCKS + self.sequence % COPIES) * BLOCK as u64
+    }
+
+    fn encode(&self, number: u64) -> Vec<u8> {
+        let mut block = Vec::with_capacity(BLOCK);
+        block.extend_from_slice(&[0; 8]);
+        block.extend_from_slice(&self.sequence.to_le_bytes());
+        for sum in self.sums.iter() {
+            block.extend_from_slice(&sum.to_le_bytes());
+        }
+        let check = XxHash3_64::oneshot_with_seed(SEED ^ number, &block[8..]);
+        block[..8].copy_from_slice(&check.to_le_bytes());
+        block
+    }
+
+    /// The copy that stands at that place, if it is whole.
+    fn decode(block: &[u8], number: u64, place: u64) -> Option<Self> {
+        let (check, rest) = block.split_first_chunk::<8>()?;
+        if u64::from_le_bytes(*check) != XxHash3_64::oneshot_with_seed(SEED ^ number, rest) {
+            return None;
+        }
+        let (sequence, rest) = rest.split_first_chunk::<8>()?;
+        let mut group = Self { sequence: u64::from_le_bytes(*sequence), ..Self::new() };
+        for (sum, bytes) in group.sums.iter_mut().zip(rest.as_chunks::<8>().0) {
+            *sum = u64::from_le_bytes(*bytes);
+        }
+        (group.sequence % COPIES == place).then_some(group)
+    }
+}
+
+/// Blocks that stand side by side in one group.
+struct Run {
+    group: u64,
+    places: Range<usize>,
+}
+
+impl Run {
+    /// Where it begins in the file.
+    fn at(&self) -> u64 {
+        (self.group * GROUP_BLOCKS + COPIES + self.places.start as u64) * BLOCK as u64
+    }
+
+    /// The engine's number of a block.
+    fn block(&self, place: usize) -> u64 {
+        self.group * SUMS as u64 + place as u64
+    }
+
+    /// Whether a block is as it was written; one that never was is zeros.
+    fn fits(&self, block: &[u8], place: usize, expected: u64) -> bool {
+        if expected == 0 { is_zero(block) } else { sum(block, self.block(place)) == expected }
+    }
+}
+
+/// So many of the engine's blocks, group by group.
+fn runs(first: u64, count: usize) -> impl Iterator<Item = Run> {
+    let mut next = first;
+    let end = first + count as u64;
+    std::iter::from_fn(move || {
+        let (group, start) = (next / SUMS as u64, (next % SUMS as u64) as usize);
+        let length = (SUMS - start).min(end.checked_sub(next)? as usize);
+        next += length as u64;
+        (length > 0).then_some(Run { group, places: start..start + length })
+    })
+}
+
+/// Never 0, which stands for a block that was not written.
+fn sum(block: &[u8], number: u64) -> u64 {
+    XxHash3_64::oneshot_with_seed(SEED ^ number, block).max(1)
+}
+
+fn header_sum(sector: &[u8; SECTOR]) -> u64 {
+    XxHash3_64::oneshot_with_seed(!SEED, &sector[..HEADER])
+}
+
+fn is_header(sector: &[u8; SECTOR]) -> bool {
+    sector[HEADER..] == header_sum(sector).to_le_bytes()
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// How long the file is for so much of the engine's.
+fn outer_length(length: u64) -> u64 {
+    match length.div_ceil(BLOCK as u64) {
+        0 => 0,
+        blocks => (blocks + (blocks - 1) / SUMS as u64 * COPIES + COPIES) * BLOCK as u64,
+    }
+}
+
+/// How much of the engine's is in a file of that length.
+fn inner_length(length: u64) -> u64 {
+    let blocks = length / BLOCK as u64;
+    let (groups, rest) = (blocks / GROUP_BLOCKS, blocks % GROUP_BLOCKS);
+    (groups * SUMS as u64 + rest.saturating_sub(COPIES)) * BLOCK as u64
+}
+
+/// What nobody leaves half done when it panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first block of a request, if it is one of whole blocks past the header.
+fn whole_blocks(offset: u64, length: usize) -> io::Result<u64> {
+    let block = BLOCK as u64;
+    if offset < block || !offset.is_multiple_of(block) || !length.is_multiple_of(BLOCK) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a whole number of blocks"));
+    }
+    Ok(offset / block)
+}
+
+impl StorageBackend for Checked {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len().map(inner_length)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if offset == 0 && out.len() <= HEADER {
+            return self.read_header(out);
+        }
+        self.read_blocks(whole_blocks(offset, out.len())?, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.settle()?;
+        if len < self.len()? {
+            self.forget_from(len / BLOCK as u64)?;
+        }
+        self.inner.set_len(outer_length(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.settle()?;
+        let written = self.write_sums()?;
+        self.inner.sync_data()?;
+        let mut unsettled = lock(&self.unsettled);
+        for number in written {
+            unsettled.remove(&number);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.settle()?;
+        if offset == 0 && data.len() <= HEADER {
+            return self.write_header(data);
+        }
+        self.write_blocks(whole_blocks(offset, data.len())?, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_go_there_and_back() {
+        let block = BLOCK as u64;
+        for blocks in [0, 1, 2, 509, 510, 511, 1019, 1020, 1021, 100_000] {
+            let length = blocks * block;
+            assert_eq!(inner_length(outer_length(length)), length, "{blocks} blocks");
+        }
+        assert_eq!(outer_length(block), 3 * block);
+        assert_eq!(outer_length(510 * block), 512 * block);
+        assert_eq!(outer_length(511 * block), 515 * block);
+    }
+
+    #[test]
+    fn runs_end_where_groups_end() {
+        let all: Vec<_> = runs(508, 600).map(|run| (run.group, run.places)).collect();
+        assert_eq!(all, [(0, 508..510), (1, 0..510), (2, 0..88)]);
+        assert_eq!(runs(7, 0).count(), 0);
+    }
+
+    #[test]
+    fn a_copy_of_sums_counts_only_whole_and_in_its_place() {
+        let group = Group { sequence: 7, ..Group::new() };
+        let block = group.encode(3);
+        assert_eq!(block.len(), BLOCK);
+        assert_eq!(Group::decode(&block, 3, 1).map(|group| group.sequence), Some(7));
+        assert!(Group::decode(&block, 3, 0).is_none(), "the place of the other copy");
+        assert!(Group::decode(&block, 4, 1).is_none(), "another group's");
+        for at in [0, 9, 100, BLOCK - 1] {
+            let mut torn = block.clone();
+            torn[at] ^= 1;
+            assert!(Group::decode(&torn, 3, 1).is_none(), "{at}");
+        }
+    }
+}

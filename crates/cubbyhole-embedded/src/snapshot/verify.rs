@@ -1,0 +1,114 @@
+//! Whether the tables of the file agree with each other.
+
+use cubbyhole_core::{Error, Result};
+use redb::{ReadOnlyTable, ReadableTable};
+
+use super::Snapshot;
+use crate::error::Failure;
+use crate::format::{self, EXPIRY, VALUES, Value};
+
+/// What was found, each as a count.
+#[derive(Debug, Default)]
+pub(crate) struct Disagreements {
+    /// Entries that cannot be read.
+    unreadable: u64,
+    /// Entries that the sweep would never find.
+    unindexed: u64,
+    /// Long values that are gone, or not as long as their entries say.
+    without_value: u64,
+    /// What the index says of entries that are not there, or that end at another instant.
+    stale_index: u64,
+    /// Long values of no entry, which take space for ever.
+    stray_values: u64,
+}
+
+impl Disagreements {
+    /// # Errors
+    /// `Corrupt`, with all that was found.
+    pub(crate) fn verdict(&self) -> Result<()> {
+        let found = [
+            (self.unreadable, "entries cannot be read"),
+            (self.unindexed, "entries with an expiry are not in the expiry index"),
+            (self.without_value, "entries have lost their values"),
+            (self.stale_index, "rows of the expiry index have no such entry"),
+            (self.stray_values, "values belong to no entry"),
+        ];
+        let found: Vec<String> = found
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!(
+            "the tables of the file disagree: {}; export what can be read into a new store",
+            found.join(", ")
+        )))
+    }
+}
+
+impl Snapshot<'_> {
+    /// Compares the tables, row by row.
+    pub(crate) fn verify(&self) -> Result<Disagreements, Failure> {
+        let expiry = self.transaction.open_table(EXPIRY)?;
+        let values = self.transaction.open_table(VALUES)?;
+        let mut found = Disagreements::default();
+        for item in self.entries.iter()? {
+            let (location, record) = item?;
+            self.step(0)?;
+            let location = location.value();
+            let names = format::split_location(location);
+            let readable = names.and_then(|(ns, _)| format::namespace(ns));
+            let (Ok(_), Ok(record)) = (readable, format::decode(record.value())) else {
+                found.unreadable += 1;
+                continue;
+            };
+            if let Some(instant) = record.meta.expires_at {
+                let key = format::expiry_key(instant, location);
+                found.unindexed += u64::from(expiry.get(key.as_slice())?.is_none());
+            }
+            if let Value::Separate(length) = record.value {
+                self.step(length)?;
+                let value = values.get(location)?;
+                let fits = value.is_some_and(|value| value.value().len() as u64 == length);
+                found.without_value += u64::from(!fits);
+            }
+        }
+        self.verify_expiry(&expiry, &mut found)?;
+        for item in values.iter()? {
+            let (location, _) = item?;
+            self.step(0)?;
+            let entry = self.entries.get(location.value())?;
+            let is_long = entry.is_some_and(|record| {
+                // Of one that cannot be read nothing else is known either.
+                format::decode(record.value())
+                    .map_or(true, |record| matches!(record.value, Value::Separate(_)))
+            });
+            found.stray_values += u64::from(!is_long);
+        }
+        Ok(found)
+    }
+
+    fn verify_expiry(
+        &self,
+        expiry: &ReadOnlyTable<&'static [u8], ()>,
+        found: &mut Disagreements,
+    ) -> Result<(), Failure> {
+        for item in expiry.iter()? {
+            let (key, _) = item?;
+            self.step(0)?;
+            let Ok((instant, location)) = format::split_expiry_key(key.value()) else {
+                found.stale_index += 1;
+                continue;
+            };
+            let entry = self.entries.get(location)?;
+            let ends_then = entry.is_some_and(|record| {
+                format::decode(record.value())
+                    .is_ok_and(|record| record.meta.expires_at == Some(instant))
+            });
+            found.stale_index += u64::from(!ends_then);
+        }
+        Ok(())
+    }
+}
