@@ -316,7 +316,7 @@ impl Caller {
         }
         let mut connection = node.connection(request.slot).await.map_err(Failure::Unsent)?;
         sent.store(true, Ordering::Relaxed);
-        answered(connection.shared.send_packed_command(&request.command).await)
+        answered(connection.send(&request.command).await)
     }
 
     /// How long a write of this context waits for replicas.
@@ -386,8 +386,7 @@ async fn send_together(
     };
     let mut connection = connecting.await.map_err(Failure::Unsent)?;
     sent.store(true, Ordering::Relaxed);
-    let count = together.len();
-    let answers = connection.shared.send_packed_commands(&together, 0, count).await;
+    let answers = connection.send_all(&together).await;
     let mut answers = answers.map_err(Failure::Lost)?.into_iter();
     let prepared: Vec<Value> = answers.by_ref().take(place).collect();
     let value = match answered(Ok(answers.next().unwrap_or_default())) {

@@ -1,15 +1,16 @@
 //! One server, and the connections to it that callers share.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use cubbyhole_core::{Error, ExecutionContext, Result};
+use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, Value};
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Address, RedisConfig};
 use crate::error::{not_admitted, unreachable};
@@ -74,7 +76,7 @@ impl Connector {
             unreachable(address, io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"))
         };
         let (shared, driver) = limit.race(connecting).await.map_err(timed_out)??;
-        Ok(Connection { shared, driver: Arc::new(Driver(tokio::spawn(driver))) })
+        Ok(Connection::new(shared, driver))
     }
 
     async fn open(&self, address: &Address) -> io::Result<Stream> {
@@ -96,22 +98,73 @@ impl Connector {
 /// nobody awaits any more is read and dropped.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    pub(crate) shared: MultiplexedConnection,
+    shared: MultiplexedConnection,
     driver: Arc<Driver>,
 }
 
 /// The task that reads and writes. It ends with the connection, and with the last who holds it.
-struct Driver(JoinHandle<()>);
+struct Driver {
+    task: JoinHandle<()>,
+    /// Cancelled once the task has dropped all that it was to do.
+    ended: CancellationToken,
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
 impl Connection {
+    fn new(
+        shared: MultiplexedConnection,
+        driver: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let ended = CancellationToken::new();
+        let at_the_end = ended.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            // Dropped after the driver, whether that ends by itself or is aborted.
+            let _at_the_end = at_the_end;
+            driver.await;
+        });
+        Self { shared, driver: Arc::new(Driver { task, ended }) }
+    }
+
     fn is_closed(&self) -> bool {
-        self.driver.0.is_finished()
+        self.driver.task.is_finished()
+    }
+
+    /// Sends one command and waits for its answer.
+    pub(crate) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let Self { shared, driver } = self;
+        unless_ended(&driver.ended, shared.send_packed_command(command)).await
+    }
+
+    /// Sends commands together and waits for all their answers.
+    pub(crate) async fn send_all(&mut self, together: &Pipeline) -> RedisResult<Vec<Value>> {
+        let Self { shared, driver } = self;
+        let count = together.len();
+        unless_ended(&driver.ended, shared.send_packed_commands(together, 0, count)).await
+    }
+}
+
+/// The answer, unless the connection ends first. The client alone would not notice in one case: a
+/// request that is handed to the driver at the very moment at which it ends lies in the channel
+/// between them, and its caller, who holds that channel, waits for ever.
+async fn unless_ended<T>(
+    ended: &CancellationToken,
+    answer: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    let mut answer = pin!(answer);
+    tokio::select! {
+        biased;
+        answer = answer.as_mut() => answer,
+        () = ended.cancelled() => {
+            // One that came before the end counts.
+            answer.now_or_never().unwrap_or_else(|| {
+                Err(io::Error::new(io::ErrorKind::BrokenPipe, "the connection has ended").into())
+            })
+        }
     }
 }
 
@@ -194,7 +247,7 @@ impl Node {
         for place in self.ordinary.iter().chain(&self.waiting) {
             let current = place.current.write().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(connection) = current {
-                connection.driver.0.abort();
+                connection.driver.task.abort();
             }
         }
     }
@@ -255,6 +308,72 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Encrypted(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const ROUNDS: usize = 3_000;
+    const CALLERS: usize = 4;
+    /// Ends a test that hangs.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Answers every command, until it is told to stop.
+    async fn answer_all(mut stream: DuplexStream, stop: CancellationToken) {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let length = tokio::select! {
+                length = stream.read(&mut buffer) => length.unwrap_or(0),
+                () = stop.cancelled() => return,
+            };
+            // No argument begins with the sign of a command here.
+            let commands = buffer[..length].iter().filter(|byte| **byte == b'*').count();
+            if length == 0 || stream.write_all(&b"+OK\r\n".repeat(commands)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The moment cannot be hit on purpose; in so many rounds it is.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_request_handed_over_as_the_connection_ends_does_not_wait_for_ever() {
+        for round in 0..ROUNDS {
+            let (near, far) = tokio::io::duplex(4096);
+            let stop = CancellationToken::new();
+            let server = tokio::spawn(answer_all(far, stop.clone()));
+            let config = AsyncConnectionConfig::new().set_response_timeout(None);
+            let info = RedisConnectionInfo::default();
+            let connected = MultiplexedConnection::new_with_config(&info, near, config).await;
+            let (shared, driver) = connected.unwrap();
+            let connection = Connection::new(shared, driver);
+            let mut callers = JoinSet::new();
+            for _ in 0..CALLERS {
+                let mut connection = connection.clone();
+                callers.spawn(async move {
+                    let mut answered = 0;
+                    while connection.send(&redis::cmd("PING")).await.is_ok() {
+                        answered += 1;
+                    }
+                    answered
+                });
+            }
+            for _ in 0..fastrand::u8(1..8) {
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+            let ended = tokio::time::timeout(PATIENCE, callers.join_all()).await;
+            assert_eq!(
+                ended.map(|answered: Vec<u32>| answered.len()),
+                Ok(CALLERS),
+                "round {round}"
+            );
+            server.await.unwrap();
         }
     }
 }

@@ -117,7 +117,7 @@ async fn check_rights(node: &Node, config: &RedisConfig) -> Result<()> {
     let wait = if config.wait_replicas > 0 { "wait" } else { "" };
     together.cmd("EVALSHA").arg(&scripts::RIGHTS.digest).arg(0).arg(key).arg(wait);
     let mut connection = node.connection(0).await?;
-    let answers = connection.shared.send_packed_commands(&together, 0, 2).await;
+    let answers = connection.send_all(&together).await;
     let answers = answers.map_err(|error| Failure::Lost(error).into_error(Effect::Read))?;
     let mut missing = Value::Nil;
     for answer in answers {
@@ -167,7 +167,7 @@ pub(crate) async fn info(node: &Node, section: &str) -> Result<Info> {
 /// One command to one server, sent once.
 pub(crate) async fn ask(node: &Node, command: &Cmd) -> Result<Value> {
     let mut connection = node.connection(0).await?;
-    let answer = connection.shared.send_packed_command(command).await;
+    let answer = connection.send(command).await;
     let failed = |failure: Failure| failure.into_error(Effect::Read);
     let value = answer.map_err(|error| failed(Failure::Lost(error)))?;
     value.extract_error().map_err(|error| failed(Failure::Refused(error)))

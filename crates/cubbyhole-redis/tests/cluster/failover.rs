@@ -401,7 +401,7 @@ async fn a_replica_that_takes_over_in_order_loses_no_increment() {
 
 /// Has the replica of a slot's master take over. A replica that was in the middle of following its
 /// master anew gives up after five seconds, and is asked again.
-async fn replace_in_order(cluster: &RedisCluster, slot: u16) {
+pub(crate) async fn replace_in_order(cluster: &RedisCluster, slot: u16) {
     let old = block_in_place(|| cluster.owner_of(slot)).unwrap();
     let replica = block_in_place(|| cluster.replica_of(old)).unwrap();
     for _ in 0..5 {

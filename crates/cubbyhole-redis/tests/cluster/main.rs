@@ -9,9 +9,12 @@
 )]
 
 mod clusters;
+#[path = "../histories/mod.rs"]
+mod histories;
 mod shared;
 
 mod failover;
+mod faults;
 mod half_moved;
 mod hung;
 mod moving;

@@ -8,6 +8,8 @@
 )]
 
 mod by_hand;
+#[path = "../histories/mod.rs"]
+mod histories;
 mod proxy;
 
 mod cancellation;
@@ -16,6 +18,7 @@ mod encryption;
 mod erase;
 mod errors;
 mod expiry;
+mod faults;
 mod isolation;
 mod large;
 mod registration;
