@@ -41,6 +41,7 @@ topics! {
     erase
     usage
     sweep
+    sweep_races
     concurrency
     update
     pointers

@@ -69,6 +69,7 @@ mutants! {
     EraseLeaks: "erase::other_tenants_are_untouched";
     EraseCountsExpired: "erase::live_entries_are_counted";
     EvictsLiveEntries: "sweep::live_entries_survive";
+    SweepsWhatWasDue: "sweep_races::a_refreshed_entry_is_never_swept";
     UsageCountsExpired: "usage::expired_entries_are_counted_apart";
     TenantsByBareNamespace: "tenants::tenants_with_scopes_alone_appear";
     ValuesAreText: "values::awkward_values_come_back_equal";

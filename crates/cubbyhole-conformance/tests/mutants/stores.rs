@@ -382,6 +382,33 @@ mutants! {
         }
     }
 
+    /// A sweep removes what was due when it looked, without looking again.
+    SweepsWhatWasDue {
+        async fn evict_expired(&self, c: Context<'_>) -> Result<usize> {
+            let mut noted = Vec::new();
+            for tenant in self.0.scan_tenants(c, None, 1000).await?.items {
+                for ns in self.0.list_namespaces(c, &tenant.into()).await? {
+                    for item in self.0.scan(c, &ns, ScanOptions::new()).await?.items {
+                        noted.push((ns.clone(), item.key, item.meta.expires_at));
+                    }
+                }
+            }
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            let now = TenantId::new("clock")?;
+            let now = Namespace::new(now);
+            self.0.put(c, &now, "k", Bytes::new()).await?;
+            let now = self.0.take(c, &now, "k").await?.map(|entry| entry.meta.updated_at);
+            for (ns, key, expires_at) in noted {
+                if expires_at.is_some() && expires_at <= now {
+                    self.0.delete(c, &ns, &key).await?;
+                }
+            }
+            self.0.evict_expired(c).await
+        }
+    }
+
     /// `usage` counts expired entries among the live ones.
     UsageCountsExpired {
         async fn usage(&self, c: Context<'_>, p: &NamespacePrefix) -> Result<Usage> {
