@@ -13,6 +13,7 @@
 
 mod bench;
 mod process;
+mod prove;
 mod services;
 mod soak;
 mod test;
@@ -27,6 +28,8 @@ The project's chores.
   cargo xtask test [-- ARGS]   everything that must pass; ARGS go to `cargo test`
   cargo xtask tidy             only the layout rules
   cargo xtask bench [ARGS]     the benchmarks; `cargo xtask bench --help` lists ARGS
+  cargo xtask prove [NAMES]    the tests of faults and histories, for hours: kills, power, damage,
+                               history-BACKEND, model-BACKEND; all of them, or those named
   cargo xtask soak ARGS        all backends under load for a time, such as `--for 10m`, watched
                                for wrong answers and growth; `cargo xtask soak --help` lists ARGS
   cargo xtask help             this text
@@ -52,6 +55,7 @@ fn dispatch(arguments: &[String]) -> Result<(), String> {
         ("test", [dashes, arguments @ ..]) if dashes == "--" => test::run(arguments),
         ("tidy", []) => tidy::run(),
         ("bench", arguments) => bench::run(arguments),
+        ("prove", names) => prove::run(names),
         ("soak", arguments) => soak::run(arguments),
         ("help" | "--help" | "-h", []) => {
             print!("{HELP}");
