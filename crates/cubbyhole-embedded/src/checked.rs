@@ -20,6 +20,11 @@
 //! The exception is the engine's header, the first block: it is overwritten in place. Its bytes and
 //! their sum stand in one sector of 512 bytes, which disks write whole.
 //!
+//! There is one more: the engine compacts in commits that are synced once, pages and header together,
+//! and tells by its own checksums whether such a commit arrived. So where opening meets a block that is
+//! not as it was written, the file is opened [leniently](Checked::leniently): the engine sees what is
+//! there and verifies all of it. If it is content, so are we, and the sums are brought up to date.
+//!
 //! After a failed sync the system may count blocks as written that are not. A copy of sums in that
 //! state is written again before anything else, for otherwise the next write would go to the other
 //! copy, the only one that is certainly on disk.
@@ -92,13 +97,19 @@ pub(crate) enum Origin {
     Unknown,
 }
 
-/// Storage whose blocks are checked.
+/// Storage whose blocks are checked. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Checked(Arc<Shared>);
+
 #[derive(Debug)]
-pub(crate) struct Checked {
+pub(crate) struct Shared {
     inner: Box<dyn StorageBackend>,
     groups: Mutex<HashMap<u64, Group>>,
     unsettled: Unsettled,
     is_settled: AtomicBool,
+    is_lenient: AtomicBool,
+    /// The blocks that were not as they were written.
+    suspects: Mutex<BTreeSet<(u64, usize)>>,
 }
 
 #[derive(Debug)]
@@ -110,7 +121,52 @@ struct Group {
 
 impl Checked {
     pub(crate) fn new(inner: Box<dyn StorageBackend>, unsettled: Unsettled) -> Self {
-        Self { inner, groups: Mutex::default(), unsettled, is_settled: AtomicBool::new(false) }
+        Self(Arc::new(Shared {
+            inner,
+            groups: Mutex::default(),
+            unsettled,
+            is_settled: AtomicBool::new(false),
+            is_lenient: AtomicBool::new(false),
+            suspects: Mutex::default(),
+        }))
+    }
+
+    /// The same, for an engine that verifies all that it reads: blocks are passed on as they are until
+    /// they are [accepted](Shared::accept).
+    pub(crate) fn leniently(self) -> Self {
+        self.0.is_lenient.store(true, Ordering::Release);
+        self
+    }
+}
+
+impl std::ops::Deref for Checked {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// Whether a block was met that is not as it was written.
+    pub(crate) fn has_suspects(&self) -> bool {
+        !lock(&self.suspects).is_empty()
+    }
+
+    /// The engine has verified what it read: the blocks are right and their sums are not.
+    pub(crate) fn accept(&self) -> io::Result<()> {
+        let mut block = vec![0; BLOCK];
+        for (group, place) in std::mem::take(&mut *lock(&self.suspects)) {
+            let run = Run { group, places: place..place + 1 };
+            self.inner.read(run.at(), &mut block)?;
+            let sum = sum(&block, run.block(place));
+            self.with_group(group, |group| {
+                group.sums[place] = sum;
+                group.is_dirty = true;
+            })?;
+        }
+        self.is_lenient.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// What the file is, by its beginning.
@@ -188,14 +244,16 @@ impl Checked {
             let (part, next) = rest.split_at_mut(run.places.len() * BLOCK);
             rest = next;
             self.inner.read(run.at(), part)?;
-            let wrong = self.with_group(run.group, |group| {
-                let mut blocks = part.chunks_exact(BLOCK).zip(run.places.clone());
-                blocks
-                    .find(|(block, place)| !run.fits(block, *place, group.sums[*place]))
-                    .map(|(_, place)| place)
-            })?;
-            if let Some(place) = wrong {
-                return Err(damaged(run.at() + ((place - run.places.start) * BLOCK) as u64));
+            let expected = self.with_group(run.group, |group| group.sums[run.range()].to_vec())?;
+            let blocks = part.chunks_exact(BLOCK).zip(run.range()).zip(expected);
+            let wrong = blocks.filter(|((block, place), sum)| !run.fits(block, *place, *sum));
+            let wrong: Vec<_> = wrong.map(|((_, place), _)| (run.group, place)).collect();
+            if let Some((_, place)) = wrong.first() {
+                let at = run.at() + ((place - run.places.start) * BLOCK) as u64;
+                lock(&self.suspects).extend(&wrong);
+                if !self.is_lenient.load(Ordering::Acquire) {
+                    return Err(damaged(at));
+                }
             }
         }
         Ok(())
@@ -207,10 +265,12 @@ impl Checked {
             let (part, next) = rest.split_at(run.places.len() * BLOCK);
             rest = next;
             self.inner.write(run.at(), part)?;
+            lock(&self.suspects)
+                .retain(|(group, at)| *group != run.group || !run.places.contains(at));
+            let blocks = part.chunks_exact(BLOCK).zip(run.range());
+            let sums: Vec<u64> = blocks.map(|(block, at)| sum(block, run.block(at))).collect();
             self.with_group(run.group, |group| {
-                for (block, place) in part.chunks_exact(BLOCK).zip(run.places.clone()) {
-                    group.sums[place] = sum(block, run.block(place));
-                }
+                group.sums[run.range()].copy_from_slice(&sums);
                 group.is_dirty = true;
             })?;
         }
@@ -312,6 +372,10 @@ impl Run {
     /// Where it begins in the file.
     fn at(&self) -> u64 {
         (self.group * GROUP_BLOCKS + COPIES + self.places.start as u64) * BLOCK as u64
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.places.clone()
     }
 
     /// The engine's number of a block.

@@ -295,6 +295,22 @@ fn open_database(
     temperature: &Arc<Temperature>,
     unsettled: &Unsettled,
 ) -> Result<(Database, Timestamp), OpenFailure> {
+    let storage = open_storage(config, unsettled)?;
+    let opened = open_engine(config, storage.clone(), temperature, config.integrity_check());
+    if opened.is_ok() || !storage.has_suspects() {
+        return opened;
+    }
+    // A compaction that the power ended leaves blocks that only the engine can judge. The file is
+    // opened once more: this handle has failed, and holds the lock.
+    drop((opened, storage));
+    let storage = open_storage(config, unsettled)?.leniently();
+    let opened = open_engine(config, storage.clone(), temperature, true)?;
+    storage.accept().map_err(|error| from_open_io(error, config.path()))?;
+    Ok(opened)
+}
+
+/// The bytes of the file, if it is a store or may become one.
+fn open_storage(config: &EmbeddedConfig, unsettled: &Unsettled) -> Result<Checked, OpenFailure> {
     let path = config.path();
     let storage: Box<dyn StorageBackend> = match config.storage() {
         Some(open) => open().map_err(|error| from_open_io(error, path))?,
@@ -309,18 +325,27 @@ fn open_database(
     };
     let storage = Checked::new(storage, Arc::clone(unsettled));
     match storage.origin().map_err(|error| from_open_io(error, path))? {
-        Origin::Ours => {}
-        Origin::Empty if config.create() => {}
-        Origin::Empty | Origin::Stump => return Err(truncated(path).into()),
-        Origin::BareEngine => return Err(foreign(path).into()),
-        Origin::Unknown => return Err(not_a_store(path).into()),
+        Origin::Ours => Ok(storage),
+        Origin::Empty if config.create() => Ok(storage),
+        Origin::Empty | Origin::Stump => Err(truncated(path).into()),
+        Origin::BareEngine => Err(foreign(path).into()),
+        Origin::Unknown => Err(not_a_store(path).into()),
     }
+}
+
+fn open_engine(
+    config: &EmbeddedConfig,
+    storage: Checked,
+    temperature: &Arc<Temperature>,
+    verify: bool,
+) -> Result<(Database, Timestamp), OpenFailure> {
+    let path = config.path();
     let storage = Watched::new(Box::new(storage), Arc::clone(temperature));
     // The engine may panic over a file that something else wrote to.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = redb::Builder::new()
             .set_cache_size(config.cache_bytes())
-            .set_check_integrity_on_open(config.integrity_check())
+            .set_check_integrity_on_open(verify)
             .create_with_backend(storage)
             .map_err(|error| from_open(error, path))?;
         let mark = recognise(&database, config)?;

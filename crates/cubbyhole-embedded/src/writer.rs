@@ -300,11 +300,7 @@ impl Worker {
     }
 
     /// Also the generation of the handle that it went by.
-    fn transact(
-        &mut self,
-        group: &mut [Box<dyn Request>],
-        stage: &mut Stage,
-    ) -> (Result<()>, u64) {
+    fn transact(&mut self, group: &mut [Box<dyn Request>], stage: &mut Stage) -> (Result<()>, u64) {
         let durable = self.durability == Durability::Immediate;
         let guard = self.file.read();
         let outcome = catch_unwind(AssertUnwindSafe(|| {

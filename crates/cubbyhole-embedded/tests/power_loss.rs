@@ -45,6 +45,9 @@ async fn write_until_failure(store: &EmbeddedStore, scripts: Vec<Script>) -> Vec
         let store = store.clone();
         async move {
             while store.evict_expired(&ctx()).await.is_ok() {
+                if fastrand::u8(0..8) == 0 && store.compact(&ctx()).await.is_err() {
+                    return;
+                }
                 ctx().sleep(Duration::from_millis(1)).await.unwrap();
             }
         }
