@@ -29,29 +29,22 @@
 //! state is written again before anything else, for otherwise the next write would go to the other
 //! copy, the only one that is certainly on disk.
 
+mod layout;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io;
-use std::ops::{Bound, Range};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
-use twox_hash::XxHash3_64;
 
-const BLOCK: usize = 4096;
-const SUMS: usize = 510;
-const COPIES: u64 = 2;
-const GROUP_BLOCKS: u64 = SUMS as u64 + COPIES;
-/// The engine's header with its sum: what a disk writes at once.
-const SECTOR: usize = 512;
-const HEADER: usize = SECTOR - 8;
-/// Where the header stands in the file.
-const HEADER_AT: u64 = COPIES * BLOCK as u64;
-/// What a file of the engine begins with that has no sums.
-const BARE_ENGINE: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
-/// Makes sums of this format unlike any others.
-const SEED: u64 = u64::from_be_bytes(*b"cubbyhol");
+use layout::{
+    BARE_ENGINE, BLOCK, COPIES, GROUP_BLOCKS, Group, HEADER, HEADER_AT, Run, SECTOR, SUMS,
+    header_sum, inner_length, is_header, is_zero, outer_length, runs, sum,
+};
+
 /// How many groups are kept in memory, 4 KiB for each 2 MiB of the file: 32 GiB of it.
 const MOST_GROUPS: usize = 16 * 1024;
 
@@ -110,13 +103,6 @@ pub(crate) struct Shared {
     is_lenient: AtomicBool,
     /// The blocks that were not as they were written.
     suspects: Mutex<BTreeSet<(u64, usize)>>,
-}
-
-#[derive(Debug)]
-struct Group {
-    sequence: u64,
-    sums: Box<[u64; SUMS]>,
-    is_dirty: bool,
 }
 
 impl Checked {
@@ -325,114 +311,6 @@ impl Shared {
     }
 }
 
-impl Group {
-    fn new() -> Self {
-        Self { sequence: 0, sums: Box::new([0; SUMS]), is_dirty: false }
-    }
-
-    /// Where its next copy stands in the file.
-    fn place(&self, number: u64) -> u64 {
-        (number * GROUP_BLOCKS + self.sequence % COPIES) * BLOCK as u64
-    }
-
-    fn encode(&self, number: u64) -> Vec<u8> {
-        let mut block = Vec::with_capacity(BLOCK);
-        block.extend_from_slice(&[0; 8]);
-        block.extend_from_slice(&self.sequence.to_le_bytes());
-        for sum in self.sums.iter() {
-            block.extend_from_slice(&sum.to_le_bytes());
-        }
-        let check = XxHash3_64::oneshot_with_seed(SEED ^ number, &block[8..]);
-        block[..8].copy_from_slice(&check.to_le_bytes());
-        block
-    }
-
-    /// The copy that stands at that place, if it is whole.
-    fn decode(block: &[u8], number: u64, place: u64) -> Option<Self> {
-        let (check, rest) = block.split_first_chunk::<8>()?;
-        if u64::from_le_bytes(*check) != XxHash3_64::oneshot_with_seed(SEED ^ number, rest) {
-            return None;
-        }
-        let (sequence, rest) = rest.split_first_chunk::<8>()?;
-        let mut group = Self { sequence: u64::from_le_bytes(*sequence), ..Self::new() };
-        for (sum, bytes) in group.sums.iter_mut().zip(rest.as_chunks::<8>().0) {
-            *sum = u64::from_le_bytes(*bytes);
-        }
-        (group.sequence % COPIES == place).then_some(group)
-    }
-}
-
-/// Blocks that stand side by side in one group.
-struct Run {
-    group: u64,
-    places: Range<usize>,
-}
-
-impl Run {
-    /// Where it begins in the file.
-    fn at(&self) -> u64 {
-        (self.group * GROUP_BLOCKS + COPIES + self.places.start as u64) * BLOCK as u64
-    }
-
-    fn range(&self) -> Range<usize> {
-        self.places.clone()
-    }
-
-    /// The engine's number of a block.
-    fn block(&self, place: usize) -> u64 {
-        self.group * SUMS as u64 + place as u64
-    }
-
-    /// Whether a block is as it was written; one that never was is zeros.
-    fn fits(&self, block: &[u8], place: usize, expected: u64) -> bool {
-        if expected == 0 { is_zero(block) } else { sum(block, self.block(place)) == expected }
-    }
-}
-
-/// So many of the engine's blocks, group by group.
-fn runs(first: u64, count: usize) -> impl Iterator<Item = Run> {
-    let mut next = first;
-    let end = first + count as u64;
-    std::iter::from_fn(move || {
-        let (group, start) = (next / SUMS as u64, (next % SUMS as u64) as usize);
-        let length = (SUMS - start).min(end.checked_sub(next)? as usize);
-        next += length as u64;
-        (length > 0).then_some(Run { group, places: start..start + length })
-    })
-}
-
-/// Never 0, which stands for a block that was not written.
-fn sum(block: &[u8], number: u64) -> u64 {
-    XxHash3_64::oneshot_with_seed(SEED ^ number, block).max(1)
-}
-
-fn header_sum(sector: &[u8; SECTOR]) -> u64 {
-    XxHash3_64::oneshot_with_seed(!SEED, &sector[..HEADER])
-}
-
-fn is_header(sector: &[u8; SECTOR]) -> bool {
-    sector[HEADER..] == header_sum(sector).to_le_bytes()
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
-}
-
-/// How long the file is for so much of the engine's.
-fn outer_length(length: u64) -> u64 {
-    match length.div_ceil(BLOCK as u64) {
-        0 => 0,
-        blocks => (blocks + (blocks - 1) / SUMS as u64 * COPIES + COPIES) * BLOCK as u64,
-    }
-}
-
-/// How much of the engine's is in a file of that length.
-fn inner_length(length: u64) -> u64 {
-    let blocks = length / BLOCK as u64;
-    let (groups, rest) = (blocks / GROUP_BLOCKS, blocks % GROUP_BLOCKS);
-    (groups * SUMS as u64 + rest.saturating_sub(COPIES)) * BLOCK as u64
-}
-
 /// What nobody leaves half done when it panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -516,44 +394,5 @@ impl StorageBackend for Checked {
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.inner.query_lock_range(start, end)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_go_there_and_back() {
-        let block = BLOCK as u64;
-        for blocks in [0, 1, 2, 509, 510, 511, 1019, 1020, 1021, 100_000] {
-            let length = blocks * block;
-            assert_eq!(inner_length(outer_length(length)), length, "{blocks} blocks");
-        }
-        assert_eq!(outer_length(block), 3 * block);
-        assert_eq!(outer_length(510 * block), 512 * block);
-        assert_eq!(outer_length(511 * block), 515 * block);
-    }
-
-    #[test]
-    fn runs_end_where_groups_end() {
-        let all: Vec<_> = runs(508, 600).map(|run| (run.group, run.places)).collect();
-        assert_eq!(all, [(0, 508..510), (1, 0..510), (2, 0..88)]);
-        assert_eq!(runs(7, 0).count(), 0);
-    }
-
-    #[test]
-    fn a_copy_of_sums_counts_only_whole_and_in_its_place() {
-        let group = Group { sequence: 7, ..Group::new() };
-        let block = group.encode(3);
-        assert_eq!(block.len(), BLOCK);
-        assert_eq!(Group::decode(&block, 3, 1).map(|group| group.sequence), Some(7));
-        assert!(Group::decode(&block, 3, 0).is_none(), "the place of the other copy");
-        assert!(Group::decode(&block, 4, 1).is_none(), "another group's");
-        for at in [0, 9, 100, BLOCK - 1] {
-            let mut torn = block.clone();
-            torn[at] ^= 1;
-            assert!(Group::decode(&torn, 3, 1).is_none(), "{at}");
-        }
     }
 }
