@@ -73,7 +73,8 @@ impl Report {
     /// The tests with the servers around them; doc tests are among what `cargo test` runs.
     fn tests(&mut self, arguments: &[String]) -> Result<(), String> {
         let services = Services::start()?;
-        let mut command = cargo(["test", "--workspace", "--locked"]);
+        // One that fails hides none of the others.
+        let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command.args(arguments).envs(services.environment());
         self.command("tests", &mut command)
     }

@@ -90,6 +90,25 @@ pub(crate) enum Origin {
     Unknown,
 }
 
+/// How much of a file's beginning tells what it is.
+pub(crate) const ORIGIN_BYTES: u64 = HEADER_AT + SECTOR as u64;
+
+impl Origin {
+    /// What a file of that length is, by its beginning.
+    pub(crate) fn of(length: u64, start: &[u8]) -> Self {
+        if length == 0 {
+            return Self::Empty;
+        }
+        let copies = start.chunks_exact(BLOCK).take(COPIES as usize);
+        let has_sums = copies.zip(0..).any(|(copy, place)| Group::decode(copy, 0, place).is_some());
+        let header = start.get(HEADER_AT as usize..).and_then(|sector| sector.try_into().ok());
+        if has_sums || header.is_some_and(|sector: &[u8; SECTOR]| is_header(sector)) {
+            return if inner_length(length) > 0 { Self::Ours } else { Self::Stump };
+        }
+        if start.starts_with(BARE_ENGINE) { Self::BareEngine } else { Self::Unknown }
+    }
+}
+
 /// Storage whose blocks are checked. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Checked(Arc<Shared>);
@@ -158,18 +177,9 @@ impl Shared {
     /// What the file is, by its beginning.
     pub(crate) fn origin(&self) -> io::Result<Origin> {
         let length = self.inner.len()?;
-        if length == 0 {
-            return Ok(Origin::Empty);
-        }
-        let mut start = vec![0; length.min(HEADER_AT + SECTOR as u64) as usize];
+        let mut start = vec![0; length.min(ORIGIN_BYTES) as usize];
         self.inner.read(0, &mut start)?;
-        let copies = start.chunks_exact(BLOCK).take(COPIES as usize);
-        let has_sums = copies.zip(0..).any(|(copy, place)| Group::decode(copy, 0, place).is_some());
-        let header = start.get(HEADER_AT as usize..).and_then(|sector| sector.try_into().ok());
-        if has_sums || header.is_some_and(|sector: &[u8; SECTOR]| is_header(sector)) {
-            return Ok(if inner_length(length) > 0 { Origin::Ours } else { Origin::Stump });
-        }
-        Ok(if start.starts_with(BARE_ENGINE) { Origin::BareEngine } else { Origin::Unknown })
+        Ok(Origin::of(length, &start))
     }
 
     /// Writes sums again that a failed sync left in doubt: before the first write, which comes when

@@ -1,12 +1,43 @@
 //! Looking a file over.
 
 use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use cubbyhole_core::{Diagnosis, ExecutionContext, Result, Verdict};
 
+use crate::checked::{ORIGIN_BYTES, Origin};
 use crate::config::EmbeddedConfig;
 use crate::store::EmbeddedStore;
+
+/// Whether a file is an embedded store, whole or damaged, or another database of the same engine.
+/// It is only read, by its beginning: it may be open elsewhere, and need not be sound.
+///
+/// For programs that are about to write to a file that a user named. What is no regular file is no
+/// store.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("notes.txt");
+/// std::fs::write(&path, "a line")?;
+/// assert!(!cubbyhole_embedded::is_store_file(&path)?);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of opening and reading the file, among them that it is not there.
+pub fn is_store_file(path: &Path) -> io::Result<bool> {
+    // A pipe would keep its opener waiting.
+    let about = fs::metadata(path)?;
+    if !about.is_file() {
+        return Ok(false);
+    }
+    let mut start = Vec::new();
+    fs::File::open(path)?.take(ORIGIN_BYTES).read_to_end(&mut start)?;
+    let origin = Origin::of(about.len(), &start);
+    Ok(matches!(origin, Origin::Ours | Origin::Stump | Origin::BareEngine))
+}
 
 /// Looks the file over: whether it is there and opens, its size, and what should be looked after.
 /// Never creates it. What goes wrong is in the [`Diagnosis`].

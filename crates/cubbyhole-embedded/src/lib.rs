@@ -29,7 +29,7 @@ mod tables;
 mod writer;
 
 pub use config::{DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
-pub use diagnose::diagnose;
+pub use diagnose::{diagnose, is_store_file};
 #[doc(hidden)]
 pub use redb::StorageBackend;
 pub use store::EmbeddedStore;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole_core::{Error, ErrorKind, Store, Verdict};
-use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore, diagnose};
+use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore, diagnose, is_store_file};
 use support::{bytes, contents, ctx, ns};
 
 async fn refusal(config: EmbeddedConfig) -> Error {
@@ -142,6 +142,38 @@ async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
     let error = refusal(config(&folder, "other.redb")).await;
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.message().contains("another program"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_is_known_by_its_beginning_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s.redb");
+    let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    assert!(is_store_file(&path).unwrap(), "while it is open");
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    // Each leaves one of the two copies of the first sums or the header.
+    for (name, what) in [
+        ("cut", whole[..whole.len() / 2].to_vec()),
+        ("stump", whole[..8192].to_vec()),
+        ("first", [&[0xFF; 4096], &whole[4096..]].concat()),
+        ("second", [&whole[..4096], &[0xFF; 4096], &whole[8192..]].concat()),
+        ("sums", [&[0xFF; 8192], &whole[8192..]].concat()),
+        ("header", [&whole[..8192], &[0xFF; 4096], &whole[12288..]].concat()),
+    ] {
+        std::fs::write(&path, what).unwrap();
+        assert!(is_store_file(&path).unwrap(), "{name}");
+    }
+    redb::Database::create(folder.path().join("other.redb")).unwrap();
+    assert!(is_store_file(&folder.path().join("other.redb")).unwrap());
+    for other in ["".to_owned(), "{}\n".to_owned(), "x".repeat(100_000)] {
+        std::fs::write(&path, other).unwrap();
+        assert!(!is_store_file(&path).unwrap());
+    }
+    assert!(!is_store_file(folder.path()).unwrap(), "a folder");
+    let missing = is_store_file(&folder.path().join("missing")).unwrap_err();
+    assert_eq!(missing.kind(), io::ErrorKind::NotFound);
 }
 
 #[tokio::test]

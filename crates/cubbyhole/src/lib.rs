@@ -27,6 +27,7 @@ pub use cubbyhole_core::*;
 #[cfg(feature = "embedded")]
 pub use cubbyhole_embedded::{
     DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, EmbeddedStore, RELAXED_FLUSH_INTERVAL,
+    is_store_file,
 };
 #[cfg(feature = "postgres")]
 pub use cubbyhole_postgres::{

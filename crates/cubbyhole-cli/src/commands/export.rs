@@ -1,7 +1,7 @@
 //! `export`: every entry under a prefix, or of the store, as JSON Lines.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
@@ -32,9 +32,6 @@ Examples:
 
 /// Values are read in smaller pages than names, to keep the memory small.
 const PAGE_ENTRIES: usize = 500;
-
-/// How a file of the embedded engine begins.
-const STORE_MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
 
 /// Write entries as JSON Lines, to stdout or to a file
 #[derive(Debug, Args)]
@@ -127,12 +124,7 @@ fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
         )));
     }
     // What cannot be read is told of by the one who writes.
-    let mut begin = Vec::new();
-    if fs::metadata(file).is_ok_and(|about| about.is_file())
-        && let Ok(file) = File::open(file)
-        && file.take(STORE_MAGIC.len() as u64).read_to_end(&mut begin).is_ok()
-        && begin == STORE_MAGIC
-    {
+    if cubbyhole::is_store_file(file).is_ok_and(|is_store| is_store) {
         return Err(Failure::Usage(format!(
             "{shown} is a store, and an export would replace it; name another file"
         )));
