@@ -12,19 +12,22 @@
 //!
 //! What every server needs is in a file of its own here: `folder.rs` (where its data is and who
 //! owns it), `watcher.rs` (what ends it), `process.rs` (who runs, and signals), `port.rs`,
-//! `wait.rs`, `install.rs`. A server is a file that puts these together.
+//! `wait.rs`, `install.rs`; `preload.rs` and `disk.rs` make its disk fail. A server is a file that puts these together.
 //!
 //! Only for Unix: elsewhere the crate is empty, and tests need a server of the developer's.
 #![cfg(unix)]
 
+mod disk;
 mod folder;
 mod install;
 mod port;
 mod postgres;
+mod preload;
 mod process;
 mod redis;
 mod wait;
 mod watcher;
 
+pub use disk::Disk;
 pub use postgres::PostgresServer;
 pub use redis::{RedisCluster, RedisServer};

@@ -3,15 +3,16 @@
 mod data;
 mod programs;
 
-use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::disk::Disk;
 use crate::folder::{Folder, random_word};
 use crate::port;
+use crate::preload::variables;
 use crate::process::{children, last_lines, none_runs, output, signal};
 use crate::wait;
 use crate::watcher::{Watcher, without_settings};
@@ -22,9 +23,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// How long what stands in the way of a start may take to go: the memory of a killed server, its
 /// port.
 const OBSTACLE_LIMIT: Duration = Duration::from_secs(15);
-
-/// How long the processes of a killed server may take to notice, which needs them to be idle.
-const ORPHANS_LIMIT: Duration = Duration::from_secs(5);
 
 /// PostgreSQL's server and its tools take settings from variables that begin so.
 const VARIABLES: &str = "PG";
@@ -41,6 +39,7 @@ pub struct PostgresServer {
     port: u16,
     url: String,
     password: String,
+    disk: Option<Disk>,
     /// Before the folder: dropping it ends the server.
     watcher: Watcher,
     folder: Folder,
@@ -64,11 +63,22 @@ impl PostgresServer {
     /// What to install, or the end of the server's log; a setting that the server does not know is
     /// in that.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Self, String> {
-        Self::start_on(settings, port::free)
+        Self::start_on(settings, false, port::free)
+    }
+
+    /// [`start_with`](Self::start_with) with a [disk](Self::disk) that fails when a test says so.
+    /// Linux alone.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`start_with`](Self::start_with).
+    pub fn start_with_disk(settings: &[(&str, &str)]) -> Result<Self, String> {
+        Self::start_on(settings, true, port::free)
     }
 
     fn start_on(
         settings: &[(&str, &str)],
+        has_disk: bool,
         mut next_port: impl FnMut() -> Result<u16, String>,
     ) -> Result<Self, String> {
         let programs = programs::folder()?;
@@ -76,7 +86,9 @@ impl PostgresServer {
         let password = random_word()?;
         let password_file = folder.write("password", &password)?;
         let watcher = data::initialise(&programs, &folder, &password_file)?;
-        let mut server = Self { programs, port: 0, url: String::new(), password, watcher, folder };
+        let disk = if has_disk { Some(Disk::create(&folder)?) } else { None };
+        let url = String::new();
+        let mut server = Self { programs, port: 0, url, password, disk, watcher, folder };
         data::configure(&server.data(), settings)?;
         let mut attempt = 1;
         loop {
@@ -124,6 +136,28 @@ impl PostgresServer {
         command
     }
 
+    /// The disk of a server that was started with one. Tables are in `/base/`, what was written
+    /// ahead is in `/pg_wal/`.
+    ///
+    /// # Errors
+    ///
+    /// The server has the system's disk.
+    pub fn disk(&self) -> Result<&Disk, String> {
+        self.disk.as_ref().ok_or_else(|| "this PostgreSQL has the system's disk".to_owned())
+    }
+
+    /// Waits until the server has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// It still runs after a minute; the end of its log.
+    pub fn await_end(&mut self) -> Result<(), String> {
+        if !wait::until(LIMIT, || Ok(self.watcher.program()?.is_none()))? {
+            return Err(self.complaint("did not end by itself", &self.log_from(0)));
+        }
+        self.watcher.end().map(drop)
+    }
+
     /// Stops the server in order: sessions are ended, what they had not committed is undone. Does
     /// nothing where it does not run.
     ///
@@ -141,8 +175,8 @@ impl PostgresServer {
         self.watcher.end().map(drop)
     }
 
-    /// Ends the server with `kill -9`, and waits until its sessions' processes have noticed and are
-    /// gone too. Does nothing where it does not run.
+    /// Ends the server and its sessions' processes with `kill -9`, all at once, whatever they are
+    /// about. Does nothing where it does not run.
     ///
     /// # Errors
     ///
@@ -151,14 +185,10 @@ impl PostgresServer {
         if let Some(server) = self.watcher.program()? {
             // Halted, it starts no process that would be missing from the list.
             signal("STOP", std::slice::from_ref(&server))?;
-            let orphans = children(server.pid)?;
-            signal("KILL", std::slice::from_ref(&server))?;
-            signal("CONT", &orphans)?;
-            if !wait::until(ORPHANS_LIMIT, || none_runs(&orphans))? {
-                // Those that are in the midst of a long query notice nothing.
-                signal("KILL", &orphans)?;
-            }
-            if !wait::until(LIMIT, || Ok(!server.is_running()? && none_runs(&orphans)?))? {
+            let mut processes = children(server.pid)?;
+            processes.push(server);
+            signal("KILL", &processes)?;
+            if !wait::until(LIMIT, || none_runs(&processes))? {
                 return Err("processes of PostgreSQL did not end after `kill -9`".to_owned());
             }
         }
@@ -222,11 +252,13 @@ impl PostgresServer {
         // data is in use.
         self.watcher.end()?;
         let seen = self.log_from(0).len();
-        let mut arguments: Vec<OsString> = vec!["-p".into(), self.port.to_string().into()];
+        // The pid remains the server's: `env` becomes it.
+        let mut arguments = variables(self.disk.iter().map(Disk::preload));
+        arguments.push(self.programs.join("postgres").into());
+        arguments.extend(["-p".into(), self.port.to_string().into()]);
         arguments.extend(["-k".into(), self.folder.path().into(), "-D".into(), self.data().into()]);
-        let program = self.programs.join("postgres");
         let log = data::log_file(&self.folder);
-        let watcher = Watcher::start(&self.folder, &log, &program, &arguments, VARIABLES)?;
+        let watcher = Watcher::start(&self.folder, &log, "env".as_ref(), &arguments, VARIABLES)?;
         std::mem::replace(&mut self.watcher, watcher).release()?;
 
         let mut is_ready = false;
@@ -317,7 +349,8 @@ mod tests {
         let taken_port = taken.local_addr().unwrap().port();
         let mut ports = [taken_port].into_iter();
         let mut server =
-            PostgresServer::start_on(&[], || ports.next().map_or_else(port::free, Ok)).unwrap();
+            PostgresServer::start_on(&[], false, || ports.next().map_or_else(port::free, Ok))
+                .unwrap();
         let port = server.port();
         assert_ne!(port, taken_port);
 
@@ -384,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_ends_sessions_that_would_not_notice_it() {
+    fn a_kill_ends_sessions_in_the_midst_of_their_work() {
         let mut server = PostgresServer::start().unwrap();
         let loops = "DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$";
         let mut command = server.psql_command(loops);

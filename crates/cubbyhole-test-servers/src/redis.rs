@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::disk::Disk;
 use crate::folder::Folder;
 use crate::port;
+use crate::preload::variables;
 use crate::process::{Process, children, last_lines, none_runs, signal};
 use crate::wait;
 use crate::watcher::Watcher;
@@ -69,6 +71,7 @@ pub struct RedisServer {
     bus_port: u16,
     url: String,
     clock: Option<Arc<Clock>>,
+    disk: Option<Disk>,
     is_halted: AtomicBool,
     /// Before the folder: dropping it ends the server.
     watcher: Watcher,
@@ -79,6 +82,7 @@ pub struct RedisServer {
 struct Plan<'a> {
     lines: &'a [&'a str],
     time: Time,
+    has_disk: bool,
     is_node: bool,
 }
 
@@ -110,7 +114,17 @@ impl RedisServer {
     /// What to install, or the end of the server's log; a line that the server does not
     /// understand is in that.
     pub fn start_with(lines: &[&str]) -> Result<Self, String> {
-        Self::start_as(Plan { lines, time: Time::System, is_node: false })
+        Self::start_as(Plan { lines, time: Time::System, has_disk: false, is_node: false })
+    }
+
+    /// [`start_with`](Self::start_with) with a [disk](Self::disk) that fails when a test says so.
+    /// Linux alone.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`start_with`](Self::start_with).
+    pub fn start_with_disk(lines: &[&str]) -> Result<Self, String> {
+        Self::start_as(Plan { lines, time: Time::System, has_disk: true, is_node: false })
     }
 
     /// [`start`](Self::start) with a clock that stands still until [`advance`](Self::advance)
@@ -120,7 +134,7 @@ impl RedisServer {
     ///
     /// What to install, or the end of the server's log.
     pub fn start_with_clock() -> Result<Self, String> {
-        Self::start_as(Plan { lines: &[], time: Time::Own, is_node: false })
+        Self::start_as(Plan { lines: &[], time: Time::Own, has_disk: false, is_node: false })
     }
 
     fn start_as(plan: Plan<'_>) -> Result<Self, String> {
@@ -142,6 +156,7 @@ impl RedisServer {
             Time::Own => Some(Arc::new(Clock::create(&folder)?)),
             Time::Shared(clock) => Some(clock),
         };
+        let disk = if plan.has_disk { Some(Disk::create(&folder)?) } else { None };
         let data = folder.create_folder("data")?;
         let dir = format!("dir {}\n", quoted(&data.to_string_lossy()));
         let node_settings = if plan.is_node { NODE_SETTINGS } else { "" };
@@ -154,6 +169,7 @@ impl RedisServer {
             bus_port: 0,
             url: String::new(),
             clock,
+            disk,
             is_halted: AtomicBool::new(false),
             watcher,
             folder,
@@ -217,6 +233,27 @@ impl RedisServer {
 
     fn clock(&self) -> Result<&Arc<Clock>, String> {
         self.clock.as_ref().ok_or_else(|| "this Redis lives by the system's clock".to_owned())
+    }
+
+    /// The disk of a server that was started with one; its log of writes is in `/data/`.
+    ///
+    /// # Errors
+    ///
+    /// The server has the system's disk.
+    pub fn disk(&self) -> Result<&Disk, String> {
+        self.disk.as_ref().ok_or_else(|| "this Redis has the system's disk".to_owned())
+    }
+
+    /// Waits until the server has ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// It still runs after a minute; the end of its log.
+    pub fn await_end(&mut self) -> Result<(), String> {
+        if !wait::until(LIMIT, || Ok(self.watcher.program()?.is_none()))? {
+            return Err(self.complaint("did not end by itself", &self.log_from(0)));
+        }
+        self.watcher.end().map(drop)
     }
 
     /// Stops the server in order: what it has logged is on disk. Does nothing where it does not
@@ -315,7 +352,8 @@ impl RedisServer {
         let seen = self.log_from(0).len();
         // The pid remains the server's: `env` becomes it.
         let mut arguments: Vec<OsString> = Vec::new();
-        arguments.extend(self.clock.iter().flat_map(|clock| clock.variables()));
+        let clock = self.clock.iter().map(|clock| clock.preload());
+        arguments.extend(variables(clock.chain(self.disk.iter().map(Disk::preload))));
         arguments.extend([
             self.program.as_os_str().into(),
             self.folder.path().join("redis.conf").into(),
@@ -410,7 +448,7 @@ mod tests {
         let taken_port = taken.local_addr().unwrap().port();
         let [a, b] = port::free_ports().unwrap();
         let mut ports = [[taken_port, a], [b, taken_port]].into_iter();
-        let plan = Plan { lines: &[], time: Time::System, is_node: true };
+        let plan = Plan { lines: &[], time: Time::System, has_disk: false, is_node: true };
         let next = || ports.next().map_or_else(port::free_ports, Ok);
         let mut server = RedisServer::start_on(plan, next).unwrap();
         let port = server.port();

@@ -22,7 +22,7 @@ pub(super) fn start_nodes(
     lines: &[&str],
     with_clock: bool,
 ) -> Result<Vec<RedisServer>, String> {
-    let start = |time| RedisServer::start_as(Plan { lines, time, is_node: true });
+    let start = |time| RedisServer::start_as(Plan { lines, time, has_disk: false, is_node: true });
     let mut nodes = Vec::with_capacity(count);
     let mut clock: Option<Arc<Clock>> = None;
     if with_clock {
