@@ -32,14 +32,18 @@
 
 mod check;
 mod client;
+mod live;
 mod planted;
 mod round;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cubbyhole_core::{CancellationToken, EntryStore, Error, ExecutionContext, Namespace, TenantId};
+use cubbyhole_core::{
+    CancellationToken, EntryStore, Error, ErrorKind, ExecutionContext, Namespace, TenantId,
+};
 use tokio::task::JoinSet;
 
 use crate::case::{Outcome, Stop, cases, check};
@@ -47,6 +51,7 @@ use crate::{Sample, World};
 use client::{Client, Ended, Ticks};
 use round::{Round, Written};
 
+pub use live::{Counts, Live};
 pub use planted::{Fault, Planted};
 
 const OPERATIONS: u64 = 20_000;
@@ -58,8 +63,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Room for the values of one round.
 const NUMBERS_A_ROUND: u64 = 1 << 24;
 
+/// Gives each round of each group of clients its namespace.
+type Names = Arc<dyn Fn(usize, u64) -> cubbyhole_core::Result<Namespace> + Send + Sync>;
+
 /// What the clients do.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Plan {
     tenant: TenantId,
     seed: u64,
@@ -69,6 +77,7 @@ pub struct Plan {
     timeout: Option<Duration>,
     cut_short: Option<(u32, Duration)>,
     sees_presence: bool,
+    names: Option<Names>,
 }
 
 impl Plan {
@@ -85,6 +94,7 @@ impl Plan {
             timeout: None,
             cut_short: None,
             sees_presence: true,
+            names: None,
         }
     }
 
@@ -112,12 +122,35 @@ impl Plan {
         self
     }
 
+    /// Gives the rounds their namespaces, by the number of the group and of the round: each must be
+    /// one of its own, in which nothing is yet.
+    #[must_use]
+    pub fn with_names(
+        mut self,
+        names: impl Fn(usize, u64) -> cubbyhole_core::Result<Namespace> + Send + Sync + 'static,
+    ) -> Self {
+        self.names = Some(Arc::new(names));
+        self
+    }
+
     /// One call in so many (at least 1) is given up after a random time up to `within`.
     #[must_use]
     pub fn cutting_short(mut self, one_in: u32, within: Duration) -> Self {
         self.cut_short = Some((one_in.max(1), within));
         self.sees_presence = false;
         self
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("tenant", &self.tenant)
+            .field("seed", &self.seed)
+            .field("operations", &self.operations)
+            .field("groups", &self.groups)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -151,6 +184,32 @@ impl Report {
     pub fn verdict(&self) -> Result<(), String> {
         self.violation.clone().map_or(Ok(()), Err)
     }
+
+    /// How many failures are of a kind.
+    #[must_use]
+    pub fn failures_of(&self, kind: ErrorKind) -> usize {
+        self.failures.iter().filter(|failure| failure.error.kind() == kind).count()
+    }
+
+    /// Whether the calls failed as they may while a store is harmed: as one of `kinds`, no later than
+    /// `latest` after their beginning, and with an error that says whether to make the call again:
+    /// what had no effect and may be, or what may have had one and must not; an outage is one of
+    /// the two.
+    ///
+    /// # Errors
+    /// The first that did not.
+    pub fn check_failures(&self, kinds: &[ErrorKind], latest: Duration) -> Result<(), String> {
+        for Failure { error, took } in &self.failures {
+            let is_late = *took > latest;
+            let (again, perhaps) = (error.is_retryable(), error.may_have_been_applied());
+            let contradicts =
+                again && perhaps || error.kind() == ErrorKind::Unavailable && !again && !perhaps;
+            if is_late || contradicts || !kinds.contains(&error.kind()) {
+                return Err(format!("a call failed after {took:?}: {error:?}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Runs the clients until they have made their calls or `stop` is cancelled, and checks each round
@@ -161,7 +220,15 @@ pub async fn run<V: Sample>(
     plan: &Plan,
     stop: &CancellationToken,
 ) -> Report {
-    let progress = Arc::new(Progress::default());
+    run_counted(store, plan, stop, &Arc::default()).await
+}
+
+async fn run_counted<V: Sample>(
+    store: &Arc<dyn EntryStore<V>>,
+    plan: &Plan,
+    stop: &CancellationToken,
+    progress: &Arc<Progress>,
+) -> Report {
     let stop = stop.child_token();
     let mut groups = JoinSet::new();
     for group in 0..plan.groups {
@@ -170,7 +237,7 @@ pub async fn run<V: Sample>(
             store: Arc::clone(store),
             plan: plan.clone(),
             stop: stop.clone(),
-            progress: Arc::clone(&progress),
+            progress: Arc::clone(progress),
         };
         groups.spawn(group.run());
     }
@@ -197,6 +264,23 @@ pub async fn run<V: Sample>(
 struct Progress {
     ticks: Ticks,
     operations: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    failed_reads: AtomicU64,
+    failed_writes: AtomicU64,
+    unknown: AtomicU64,
+}
+
+impl Progress {
+    fn count(&self, may_change: bool, is_answered: bool) {
+        let count = match (may_change, is_answered) {
+            (false, true) => &self.reads,
+            (true, true) => &self.writes,
+            (false, false) => &self.failed_reads,
+            (true, false) => &self.failed_writes,
+        };
+        count.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Clients that share their keys.
@@ -233,9 +317,7 @@ impl<V: Sample> Group<V> {
     }
 
     async fn round(self: Arc<Self>, number: u64) -> Result<Written, String> {
-        let segment = format!("{}-{number}", self.number);
-        let tenant = self.plan.tenant.as_str();
-        let ns = Namespace::from_parts(tenant, [segment]).map_err(|error| error.to_string())?;
+        let ns = self.namespace(number).map_err(|error| error.to_string())?;
         let base = (number * self.plan.groups as u64 + self.number as u64) * NUMBERS_A_ROUND + 1;
         let round = Arc::new(Round::new(ns, base));
         let mut clients = JoinSet::new();
@@ -253,13 +335,23 @@ impl<V: Sample> Group<V> {
         Ok(round.into_written())
     }
 
+    fn namespace(&self, round: u64) -> cubbyhole_core::Result<Namespace> {
+        match &self.plan.names {
+            Some(names) => names(self.number, round),
+            None => {
+                let segment = format!("{}-{round}", self.number);
+                Namespace::from_parts(self.plan.tenant.as_str(), [segment])
+            }
+        }
+    }
+
     fn new_client<'a>(&'a self, round: &'a Round<V>, client: usize, number: u64) -> Client<'a, V> {
         let place = (number << 16) + ((self.number as u64) << 8) + client as u64;
         Client {
             store: self.store.as_ref(),
             plan: &self.plan,
             round,
-            ticks: &self.progress.ticks,
+            progress: &self.progress,
             random: fastrand::Rng::with_seed(
                 self.plan.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             ),
@@ -316,7 +408,7 @@ cases! {
         report.verdict().map_err(Stop::failed)?;
         for Failure { error, .. } in &report.failures {
             let kind = error.kind();
-            check!(kind == cubbyhole_core::ErrorKind::DeadlineExceeded, "a call fails: {error:?}");
+            check!(kind == ErrorKind::DeadlineExceeded, "a call fails: {error:?}");
         }
         check!(!report.failures.is_empty(), "no call was given up");
         Ok(())

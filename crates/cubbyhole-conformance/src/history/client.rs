@@ -10,7 +10,7 @@ use cubbyhole_core::{
 
 use super::check::{Call, KEYS, Seen};
 use super::round::Round;
-use super::{Failure, Plan};
+use super::{Failure, Plan, Progress};
 use crate::Sample;
 
 /// The names of a round's keys.
@@ -34,7 +34,7 @@ pub(super) struct Client<'a, V: Sample> {
     pub(super) store: &'a dyn EntryStore<V>,
     pub(super) plan: &'a Plan,
     pub(super) round: &'a Round<V>,
-    pub(super) ticks: &'a Ticks,
+    pub(super) progress: &'a Progress,
     pub(super) random: fastrand::Rng,
     /// Its last write has an unknown outcome: it looks before it writes again.
     pub(super) must_look: bool,
@@ -43,13 +43,15 @@ pub(super) struct Client<'a, V: Sample> {
 /// What a call is, before it is made.
 struct Asked {
     text: String,
+    /// It reads, and extends the life of what it finds.
+    extends: bool,
     seen: Vec<(usize, Seen)>,
     wrote: Vec<(usize, Option<u64>)>,
 }
 
 impl Asked {
     fn new(text: String) -> Self {
-        Self { text, seen: Vec::new(), wrote: Vec::new() }
+        Self { text, extends: false, seen: Vec::new(), wrote: Vec::new() }
     }
 }
 
@@ -142,10 +144,11 @@ impl<V: Sample> Client<'_, V> {
 
     async fn get_entry(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
         let mut options = GetOptions::new();
+        let mut asked = Asked::new(format!("get_entry {}", NAMES[key]));
         if self.random.bool() {
             options = options.with_extended_ttl(LONG);
+            asked.extends = true;
         }
-        let asked = Asked::new(format!("get_entry {}", NAMES[key]));
         let round = self.round;
         let call = self.store.get_entry(ctx, &round.ns, NAMES[key], options);
         self.read(asked, call, |entry| vec![(key, round.seen_entry(key, entry.as_ref()))]).await
@@ -280,15 +283,21 @@ impl<V: Sample> Client<'_, V> {
         call: impl Future<Output = Result<T>>,
         seen: impl FnOnce(T) -> Vec<(usize, Seen)>,
     ) -> Ended {
-        let (called, began) = (self.ticks.next(), tokio::time::Instant::now());
+        let (called, began) = (self.progress.ticks.next(), tokio::time::Instant::now());
         let answer = call.await;
-        let returned = self.ticks.next();
+        let returned = self.progress.ticks.next();
+        self.progress.count(asked.extends, answer.is_ok());
         match answer {
             Ok(answer) => {
                 self.note(asked, called, Some(returned), seen(answer));
                 Ended::Written
             }
-            Err(error) => self.refused(error, began.elapsed()).await,
+            Err(error) => {
+                if error.may_have_been_applied() && !asked.extends {
+                    self.round.nonsense(format!("a read of unknown effect: {error:?}"));
+                }
+                self.refused(error, began.elapsed()).await
+            }
         }
     }
 
@@ -299,9 +308,12 @@ impl<V: Sample> Client<'_, V> {
         call: impl Future<Output = Result<T>>,
         seen: impl FnOnce(T) -> Vec<(usize, Seen)>,
     ) -> Ended {
-        let (called, began) = (self.ticks.next(), tokio::time::Instant::now());
+        let (called, began) = (self.progress.ticks.next(), tokio::time::Instant::now());
         let answer = call.await;
-        let returned = self.ticks.next();
+        let returned = self.progress.ticks.next();
+        let is_conflict = |error: &Error| error.kind() == ErrorKind::Conflict;
+        let is_answer = answer.as_ref().err().is_none_or(is_conflict);
+        self.progress.count(true, is_answer);
         match answer {
             Ok(answer) => {
                 let seen = seen(answer);
@@ -326,6 +338,7 @@ impl<V: Sample> Client<'_, V> {
             }
             Err(error) if error.may_have_been_applied() => {
                 self.must_look = true;
+                self.progress.unknown.fetch_add(1, Ordering::SeqCst);
                 self.note(asked, called, None, Vec::new());
                 self.refused(error, began.elapsed()).await;
                 Ended::Written
@@ -335,7 +348,7 @@ impl<V: Sample> Client<'_, V> {
     }
 
     fn note(&self, asked: Asked, called: u64, returned: Option<u64>, seen: Vec<(usize, Seen)>) {
-        let Asked { mut text, seen: guards, wrote } = asked;
+        let Asked { mut text, seen: guards, wrote, .. } = asked;
         if returned.is_none() {
             text += " (unknown)";
         }

@@ -8,18 +8,15 @@
 //! That a master is killed and its replica takes over loses by Redis's nature what a read may have
 //! seen: what holds then is in `failover`.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use cubbyhole_conformance::history::Report;
-use cubbyhole_core::{ErrorKind, Namespace};
+use cubbyhole_core::{ErrorKind, Namespace, Result};
 use cubbyhole_test_servers::RedisCluster;
 use tokio::task::block_in_place;
 
 use crate::clusters::{Harmed, cli, config, end_move, harmed, open, owner, owners, unharmed};
 use crate::failover::replace_in_order;
-use crate::histories::{Histories, count, plan};
+use crate::histories::{finish, plan, start};
 use crate::shared::{names, ns, pause, slot, until};
 
 /// Longer than a move or a planned failover takes.
@@ -27,23 +24,18 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a master hangs.
 const SHORT: Duration = Duration::from_millis(300);
 /// How many calls must be answered, of each kind, before, between and after the faults.
-const ENOUGH: usize = 100;
+const ENOUGH: u64 = 100;
 /// One connection for calls, and one more while it is replaced.
 const CONNECTIONS: usize = 2;
 
 /// Keeps the namespaces of each group in one slot, that of the home of its number.
-fn in_slots_of(homes: Vec<Namespace>) -> impl Fn(&Namespace) -> Namespace + Send + Sync {
-    let found = Mutex::new(HashMap::<Namespace, Namespace>::new());
-    move |name| {
-        let mut found = found.lock().unwrap();
-        let home = found.entry(name.clone()).or_insert_with(|| {
-            // It is `faults:GROUP-ROUND`.
-            let (_, segment) = name.as_str().rsplit_once(':').unwrap();
-            let group: usize = segment.split_once('-').unwrap().0.parse().unwrap();
-            let wanted = slot(homes[group].as_str());
-            names(&format!("{name}-"), 1, |name| slot(name) == wanted).remove(0)
-        });
-        home.clone()
+fn in_slots_of(
+    homes: Vec<Namespace>,
+) -> impl Fn(usize, u64) -> Result<Namespace> + Send + Sync + 'static {
+    move |group, round| {
+        let wanted = slot(homes[group].as_str());
+        let place = format!("faults:{group}-{round}-");
+        Ok(names(&place, 1, |name| slot(name) == wanted).remove(0))
     }
 }
 
@@ -85,10 +77,6 @@ async fn check_connections(cluster: &RedisCluster) {
     }
 }
 
-fn check_kind(report: &Report, kind: ErrorKind) {
-    assert_eq!(count(report, kind), report.failures.len(), "{:?}", report.failures);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_have_an_order_while_their_slots_move_to_and_fro() {
     let cluster = unharmed().await;
@@ -97,8 +85,8 @@ async fn histories_have_an_order_while_their_slots_move_to_and_fro() {
     let home = ns("moving");
     let moving = slot(home.as_str());
     let home = in_slots_of(vec![home.clone(), home]);
-    let histories = Histories::start(&store, plan(2, TIMEOUT), TIMEOUT, home);
-    histories.until_sound(ENOUGH).await;
+    let histories = start(&store, plan(2, TIMEOUT).with_names(home));
+    histories.until_sound(ENOUGH).await.unwrap();
     for _ in 0..8 {
         let target = (block_in_place(|| cluster.owner_of(moving)).unwrap() + 1) % 3;
         block_in_place(|| cluster.begin_move(moving, target)).unwrap();
@@ -109,11 +97,10 @@ async fn histories_have_an_order_while_their_slots_move_to_and_fro() {
         }
         while block_in_place(|| cluster.move_keys(moving, 100)).unwrap() > 0 {}
         end_move(cluster, moving);
-        histories.until_more(ENOUGH).await;
+        histories.until_more(ENOUGH).await.unwrap();
     }
-    histories.until_sound(ENOUGH).await;
-    let report = histories.finish().await;
-    assert!(report.failures.is_empty(), "{:?}", report.failures.first());
+    histories.until_sound(ENOUGH).await.unwrap();
+    finish(histories, &[], TIMEOUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -122,19 +109,18 @@ async fn histories_have_an_order_while_each_master_is_replaced_in_order() {
     let store = open(config(cluster.url())).await;
     let homes = home_of_each_master(&cluster);
     let home = in_slots_of(homes.clone());
-    let histories = Histories::start(&store, plan(homes.len(), TIMEOUT), TIMEOUT, home);
-    histories.until_sound(ENOUGH).await;
-    assert_eq!(histories.failures(), [0, 0]);
+    let histories = start(&store, plan(homes.len(), TIMEOUT).with_names(home));
+    histories.until_sound(ENOUGH).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..2 {
         for home in &homes {
             replace_in_order(&cluster, slot(home.as_str())).await;
-            histories.until_sound(ENOUGH).await;
+            histories.until_sound(ENOUGH).await.unwrap();
             block_in_place(|| cluster.wait_until_whole()).unwrap();
         }
     }
-    let report = histories.finish().await;
     // The old master holds writes back until the new one has all, and then says where it is.
-    assert!(report.failures.is_empty(), "{:?}", report.failures.first());
+    finish(histories, &[], TIMEOUT).await;
     check_connections(&cluster).await;
     give_back(cluster);
 }
@@ -145,24 +131,20 @@ async fn histories_have_an_order_while_each_master_hangs_for_a_moment() {
     let store = open(config(cluster.url())).await;
     let homes = home_of_each_master(&cluster);
     let home = in_slots_of(homes.clone());
-    let histories = Histories::start(&store, plan(homes.len(), SHORT), SHORT, home);
-    histories.until_sound(ENOUGH).await;
+    let histories = start(&store, plan(homes.len(), SHORT).with_names(home));
+    histories.until_sound(ENOUGH).await.unwrap();
     for home in &homes {
         let hung = owner(&cluster, home.as_str());
         block_in_place(|| cluster.nodes()[hung].pause()).unwrap();
-        histories.until_failures(4).await;
+        histories.until_failures(4).await.unwrap();
         block_in_place(|| cluster.nodes()[hung].resume()).unwrap();
-        histories.until_sound(ENOUGH).await;
+        histories.until_sound(ENOUGH).await.unwrap();
         assert_eq!(owner(&cluster, home.as_str()), hung, "it was replaced");
     }
-    let report = histories.finish().await;
     // A master that hangs for as long as the others wait is taken for dead by them.
-    for failure in &report.failures {
-        let kind = failure.error.kind();
-        let kinds = [ErrorKind::DeadlineExceeded, ErrorKind::Unavailable];
-        assert!(kinds.contains(&kind), "{:?}", failure.error);
-    }
-    assert!(count(&report, ErrorKind::DeadlineExceeded) >= homes.len());
+    let kinds = [ErrorKind::DeadlineExceeded, ErrorKind::Unavailable];
+    let report = finish(histories, &kinds, SHORT).await;
+    assert!(report.failures_of(ErrorKind::DeadlineExceeded) >= homes.len());
     check_connections(&cluster).await;
     give_back(cluster);
 }
@@ -173,19 +155,18 @@ async fn histories_have_an_order_while_the_connections_to_all_nodes_are_ended() 
     let store = open(config(cluster.url())).await;
     let homes = home_of_each_master(&cluster);
     let home = in_slots_of(homes.clone());
-    let histories = Histories::start(&store, plan(homes.len(), TIMEOUT), TIMEOUT, home);
-    histories.until_sound(ENOUGH).await;
-    assert_eq!(histories.failures(), [0, 0]);
+    let histories = start(&store, plan(homes.len(), TIMEOUT).with_names(home));
+    histories.until_sound(ENOUGH).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..10 {
         for node in cluster.nodes() {
             cli(node, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         }
-        histories.until_more(10).await;
+        histories.until_more(10).await.unwrap();
     }
-    histories.until_sound(ENOUGH).await;
-    let report = histories.finish().await;
+    histories.until_sound(ENOUGH).await.unwrap();
     // Reads are made again by the store, and writes that were under way are not.
-    check_kind(&report, ErrorKind::Unavailable);
+    let report = finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
     assert!(report.unknown > 0, "no write was under way");
     check_connections(&cluster).await;
     give_back(cluster);
