@@ -14,6 +14,7 @@ mod proxy;
 
 mod cancellation;
 mod cancelled_load;
+mod disk_faults;
 mod encryption;
 mod erase;
 mod errors;
