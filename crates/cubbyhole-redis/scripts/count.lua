@@ -2,4 +2,8 @@
 --
 -- KEYS: keys, expiries.
 local dead = redis.call('ZCOUNT', KEYS[2], 0, (now()))
-return { redis.call('ZCARD', KEYS[1]) - dead, dead }
+local live = redis.call('ZCARD', KEYS[1]) - dead
+if live < 0 then
+  error('more keys have expired than there are')
+end
+return { live, dead }

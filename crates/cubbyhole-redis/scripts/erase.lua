@@ -9,7 +9,8 @@ local live = 0
 if #members > 0 then
   local metas = redis.call('HMGET', KEYS[2], unpack(members))
   for i = 1, #members do
-    if is_live(metas[i], time) then
+    -- What cannot be read is removed like the rest.
+    if metas[i] and (#metas[i] ~= 38 or is_live(metas[i], time)) then
       live = live + 1
     end
   end

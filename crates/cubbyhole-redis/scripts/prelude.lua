@@ -65,19 +65,29 @@ local function unregistered(time, fence)
   return refuse('UNREGISTERED', digits(time), digits(fence))
 end
 
+-- A token or a fence as a number; nothing for what another program has put in its place.
+local function counted(text)
+  local number = tonumber(text)
+  if number and number >= 0 and number < 9007199254740992 then
+    return number
+  end
+end
+
 -- Whether a token registers: it must be fresh, by the clock of the slot that asked for it, and
 -- drawn after the last time that nothing was found to be live here.
 local function accepts(fence_key, token, issued, time)
-  local fence = tonumber(redis.call('GET', fence_key) or 0)
+  -- Past one that cannot be read no token is known to be.
+  local fence = counted(redis.call('GET', fence_key) or 0) or error('a fence is no number')
   local age = time - (tonumber(issued) or 0)
   local accepted = token ~= '' and age >= 0 and age <= TOKEN_VALID_MILLIS
     and tonumber(token) > fence
   return accepted, fence
 end
 
--- What refuses every token up to this one; to be asked for before the first write.
+-- What refuses every token up to this one; to be asked for before the first write. One that cannot
+-- be read is replaced.
 local function raised_fence(fence_key, token)
-  return digits(math.max(tonumber(redis.call('GET', fence_key) or 0), tonumber(token)))
+  return digits(math.max(counted(redis.call('GET', fence_key) or 0) or 0, counted(token) or 0))
 end
 
 -- Sets a fence for longer than any token is valid.

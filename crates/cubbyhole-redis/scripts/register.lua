@@ -19,7 +19,7 @@ local stem = name .. '\0'
 local listed = redis.call('ZRANGE', index, '[' .. stem, '(' .. name .. '\1', 'BYLEX')
 local token = math.max(micros, tonumber(ARGV[2]) + 1)
 for _, member in ipairs(listed) do
-  token = math.max(token, tonumber(string.sub(member, #stem + 1)) + 1)
+  token = math.max(token, (counted(string.sub(member, #stem + 1)) or 0) + 1)
 end
 -- The new one first, so that the index is never empty.
 redis.call('ZADD', index, 0, stem .. digits(token))

@@ -142,8 +142,19 @@ fn known_as(error: &RedisError) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.code == code && detail.contains(known.text))
 }
 
+/// Whether a script of ours failed by itself and not in a command: on the bytes that it was given.
+fn is_stuck_script(error: &RedisError) -> bool {
+    error.code() == Some("ERR")
+        && error.detail().is_some_and(|detail| detail.starts_with("user_script:"))
+}
+
 fn refused(error: RedisError) -> Error {
     let Some(known) = known_as(&error) else {
+        if is_stuck_script(&error) {
+            let message = "a script of the store met what it cannot read: another program writes \
+                           under its prefix; `erase` removes what stands there";
+            return Error::corrupt(message).with_source(error).permanent();
+        }
         let code = error.code().unwrap_or_default().to_owned();
         return Error::internal(format!("Redis refused the command ({code})")).with_source(error);
     };

@@ -125,7 +125,11 @@ pub(crate) fn parse<'a>(prefix: &str, name: &'a [u8]) -> Option<Found<'a>> {
     let (tag, rest) = name.strip_prefix(prefix)?.strip_prefix('{')?.split_once('}')?;
     let mut kind_and_key = rest.chars();
     let kind = kind_and_key.next()?;
-    let namespace = || Namespace::parse(&untagged(tag)).ok();
+    // No name of ours has a brace in its tag: another program's would be taken for what is `\(` here.
+    let namespace = || match tag.contains('{') {
+        true => None,
+        false => Namespace::parse(&untagged(tag)).ok(),
+    };
     match (kind, kind_and_key.as_str()) {
         ('v', key) => Some(Found::Value(namespace()?, key)),
         ('k', "") => Some(Found::Keys(namespace()?)),
@@ -161,6 +165,15 @@ pub(crate) mod bound {
         [b"(", text.as_bytes()].concat()
     }
 
+    /// Whether a member lies where a range from this bound begins, or further on.
+    pub(crate) fn admits(from: &[u8], member: &[u8]) -> bool {
+        match from.split_first() {
+            Some((b'[', first)) => member >= first,
+            Some((b'(', last)) => member > last,
+            _ => true,
+        }
+    }
+
     /// Up to the last that begins with `text`.
     pub(crate) fn to_end_of(text: &str) -> Vec<u8> {
         [b"(", text.as_bytes(), b"\xff"].concat()
@@ -169,7 +182,59 @@ pub(crate) mod bound {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A failure is printed, shrunk, and leaves no file in the sources.
+    fn cases() -> ProptestConfig {
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    /// Texts of what means something to a name or to a tag.
+    fn any_name() -> impl Strategy<Value = String> {
+        let c = prop::sample::select(vec!['{', '}', '\\', '(', ')', ':', '*', 'v', 'k', 'a', 'ü']);
+        prop::collection::vec(c, 0..8).prop_map(String::from_iter)
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn any_name_of_a_key_is_read_back_as_what_it_was_made_of(
+            tenant in any_name(), segment in any_name(), key in any_name(), prefix in "[a-z:\\\\]{0,3}",
+        ) {
+            prop_assume!(!tenant.is_empty());
+            let ns = Namespace::from_parts(&tenant, [&segment]).unwrap();
+            let place = Place::of_namespace(&prefix, &ns);
+            let name = place.value(&key);
+            prop_assert_eq!(slot_by_the_rule(&name), place.slot());
+            prop_assert_eq!(parse(&prefix, name.as_bytes()), Some(Found::Value(ns.clone(), &key)));
+            let name = place.keys();
+            prop_assert_eq!(parse(&prefix, name.as_bytes()), Some(Found::Keys(ns.clone())));
+            for other in [place.metas(), place.expiries(), place.fence(), place.index()] {
+                prop_assert_eq!(parse(&prefix, other.as_bytes()), Some(Found::Other));
+                prop_assert_eq!(slot_by_the_rule(&other), place.slot());
+            }
+            prop_assert_ne!(place.index(), Place::root(&prefix).index());
+        }
+
+        #[test]
+        fn what_is_read_from_any_bytes_is_named_by_them(
+            bytes in prop_oneof![
+                any_name().prop_map(|name| format!("p:{{{name}").into_bytes()),
+                (any_name(), any_name()).prop_map(|(tag, rest)| format!("p:{{{tag}}}v{rest}").into_bytes()),
+                prop::collection::vec(any::<u8>(), 0..20),
+            ],
+        ) {
+            let again = match parse("p:", &bytes) {
+                Some(Found::Value(ns, key)) => Place::of_namespace("p:", &ns).value(key),
+                Some(Found::Keys(ns)) => Place::of_namespace("p:", &ns).keys(),
+                Some(Found::Other) | None => return Ok(()),
+            };
+            prop_assert_eq!(again.as_bytes(), &bytes[..]);
+        }
+    }
 
     fn place(rendered: &str) -> Place {
         Place::of_namespace("p:", &Namespace::parse(rendered).unwrap())

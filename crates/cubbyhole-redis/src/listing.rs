@@ -156,6 +156,8 @@ impl Keyspace {
             return Err(replies::unexpected());
         }
         let next = replies::bytes(answer.remove(0))?;
+        replies::in_order(&range.from, answer.iter().step_by(if metas { 2 } else { 1 }))?;
+        replies::goes_on(&range.from, next.as_deref())?;
         Ok((next, answer))
     }
 }

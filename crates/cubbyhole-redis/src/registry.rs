@@ -187,6 +187,7 @@ impl Keyspace {
             .arg(&["BYLEX", "LIMIT", "0"])
             .arg(count);
         let members = replies::array(self.caller.ask(ctx, &request).await?)?;
+        replies::in_order(from, &members)?;
         members.into_iter().map(|member| Listed::read(&replies::text(member)?)).collect()
     }
 

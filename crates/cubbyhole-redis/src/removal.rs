@@ -359,7 +359,9 @@ impl Keyspace {
             for (sum, number) in sum.iter_mut().zip(&answer[1..]) {
                 *sum += replies::integer(number)?;
             }
-            match replies::bytes(answer.swap_remove(0))? {
+            let next = replies::bytes(answer.swap_remove(0))?;
+            replies::goes_on(&from, next.as_deref())?;
+            match next {
                 Some(next) => from = next,
                 None => return Ok(sum),
             }

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use cubbyhole_core::{Entry, EntryMeta, Error, Result, Timestamp, Version};
 use redis::Value;
 
+use crate::keys::bound;
+
 /// The meta data of an entry: version (16 bytes), `created_at`, `updated_at` and `expires_at` (6
 /// each, milliseconds since 1970, 0 for never), length of the value (4); big-endian.
 const META_BYTES: usize = 38;
@@ -67,6 +69,33 @@ pub(crate) fn integers<const N: usize>(value: Value) -> Result<[u64; N]> {
     numbers.try_into().map_err(|_| unexpected())
 }
 
+/// Members of a sorted set from a bound on stand in order while all have one score. Those that
+/// another program gave another one would have whoever goes from page to page go round in circles.
+pub(crate) fn in_order<'a>(
+    from: &[u8],
+    members: impl IntoIterator<Item = &'a Value>,
+) -> Result<()> {
+    let mut last: Option<&[u8]> = None;
+    for member in members {
+        let Value::BulkString(member) = member else { continue };
+        if !bound::admits(from, member) || last.is_some_and(|last| last >= member.as_slice()) {
+            return Err(Error::corrupt("the keys are not in order: another program wrote one"));
+        }
+        last = Some(member);
+    }
+    Ok(())
+}
+
+/// Where a range goes on lies past where it began.
+pub(crate) fn goes_on(from: &[u8], next: Option<&[u8]>) -> Result<()> {
+    match next {
+        Some(next) if next == from || !bound::admits(from, next.get(1..).unwrap_or_default()) => {
+            Err(Error::corrupt("the keys are not in order: another program wrote one"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A string that may be missing.
 pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>> {
     match value {
@@ -117,7 +146,83 @@ pub(crate) fn only_entry(answer: Value) -> Result<Option<Entry<Bytes>>> {
 
 #[cfg(test)]
 mod tests {
+    use cubbyhole_core::ErrorKind;
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A failure is printed, shrunk, and leaves no file in the sources.
+    fn cases() -> ProptestConfig {
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    /// An answer of any kind that the protocol has, nested.
+    fn any_value() -> impl Strategy<Value = Value> {
+        let bulk = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..50),
+            prop::collection::vec(0..3_u8, META_BYTES..=META_BYTES),
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            Just(Value::Okay),
+            any::<i64>().prop_map(Value::Int),
+            any::<f64>().prop_map(Value::Double),
+            any::<bool>().prop_map(Value::Boolean),
+            ".{0,8}".prop_map(Value::SimpleString),
+            bulk.prop_map(Value::BulkString),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            let two = prop::collection::vec((inner.clone(), inner.clone()), 0..3);
+            prop_oneof![
+                2 => prop::collection::vec(inner.clone(), 0..5).prop_map(Value::Array),
+                1 => prop::collection::vec(inner, 0..3).prop_map(Value::Set),
+                1 => two.prop_map(Value::Map),
+            ]
+        })
+    }
+
+    /// What is not understood is a defect or another program's, and never the caller's mistake.
+    fn assert_refused<T: std::fmt::Debug>(result: Result<T>) {
+        if let Err(error) = result {
+            assert!([ErrorKind::Corrupt, ErrorKind::Internal].contains(&error.kind()), "{error:?}");
+            assert!(error.message().is_ascii() && error.message().len() < 120, "{error:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn any_answer_is_read_or_refused(value in any_value()) {
+            assert_refused(integer(&value));
+            assert_refused(integers::<2>(value.clone()));
+            assert_refused(bytes(value.clone()));
+            assert_refused(text(value.clone()));
+            assert_refused(only_entry(value.clone()));
+            if let Ok(items) = array(value.clone()) {
+                prop_assert_eq!(Value::Array(items), value);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_the_meta_data_that_they_are_or_corrupt(
+            bytes in prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 34..42),
+        ) {
+            match stored(&bytes) {
+                Ok(stored) => {
+                    let meta = stored.meta;
+                    let mut again = meta.version.to_bytes().to_vec();
+                    let expires_at = meta.expires_at.map_or(0, Timestamp::as_millis);
+                    for millis in [meta.created_at.as_millis(), meta.updated_at.as_millis(), expires_at] {
+                        again.extend(&millis.to_be_bytes()[2..]);
+                    }
+                    again.extend(&stored.value_bytes.to_be_bytes()[4..]);
+                    prop_assert_eq!(again, bytes);
+                }
+                Err(error) => prop_assert_eq!(error.kind(), ErrorKind::Corrupt),
+            }
+        }
+    }
 
     #[test]
     fn meta_data_is_read_as_it_is_written() {

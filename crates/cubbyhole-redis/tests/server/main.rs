@@ -20,6 +20,7 @@ mod erase;
 mod errors;
 mod expiry;
 mod faults;
+mod hostile;
 mod isolation;
 mod large;
 mod registration;
