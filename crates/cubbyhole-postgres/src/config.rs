@@ -104,6 +104,14 @@ impl PostgresConfig {
     /// `InvalidArgument` that names the option. No message quotes the URL.
     pub fn from_url(url: &str) -> Result<Self> {
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
+        // Where one stands in a password unencoded, what follows it would be a host or an option,
+        // and those are shown.
+        if address.matches('@').count() > 1 || query.contains('@') {
+            return Err(Error::invalid_argument(
+                "the PostgreSQL URL has a `@` besides the one before the host: write `%40`, and in \
+                 a password also `%3F` for `?`",
+            ));
+        }
         let mut own = Vec::new();
         let mut rest = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {

@@ -23,6 +23,7 @@ mod doctor;
 mod encryption;
 mod errors;
 mod faults;
+mod hostile;
 mod isolation;
 mod migrations;
 mod names;
