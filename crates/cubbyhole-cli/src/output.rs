@@ -125,7 +125,7 @@ impl Output {
         // Data first, so that both stand in order on a terminal. Nobody can be told that stderr
         // itself does not work.
         drop(self.data.flush());
-        drop(self.messages.write_all(message_line(text).as_bytes()));
+        drop(self.messages.write_all(message_line(text, self.json).as_bytes()));
     }
 }
 
@@ -158,15 +158,15 @@ fn failure_line(failure: &Failure, json: bool) -> String {
     ErrorObject { kind: failure.kind(), message: &message, version }.line(json)
 }
 
-fn message_line(text: &str) -> String {
-    let mut line = escape(text);
+fn message_line(text: &str, json: bool) -> String {
+    let mut line = if json { escape_in_json(text) } else { escape(text) };
     line.push('\n');
     line
 }
 
 /// Ends the process, whatever its tasks are stuck in: says why on stderr, and leaves stdout alone.
 pub(crate) fn abandon(json: bool, failure: &Failure, signal: Option<u8>) -> ! {
-    let line = message_line(&failure_line(failure, json));
+    let line = message_line(&failure_line(failure, json), json);
     let (sender, written) = std::sync::mpsc::channel();
     // stderr may be the same pipe that nobody reads.
     std::thread::spawn(move || {
@@ -238,6 +238,19 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
+/// The same for a line of JSON, which has an escape of its own and stays JSON.
+fn escape_in_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || disguises(c) {
+            push(&mut out, format_args!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 fn push(out: &mut String, text: fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = out.write_fmt(text);
@@ -293,6 +306,16 @@ mod tests {
             assert_eq!(escape(text), text);
         }
         assert_eq!(escape_bytes(b"ok\xff\n"), r"ok\xff\n");
+    }
+
+    #[test]
+    fn a_message_in_json_stays_json() {
+        let message = "a\u{202e}b\u{9b}c\u{7f}d\n\"\\\u{2028}\u{2069}";
+        let error = Failure::Usage(message.to_owned());
+        let line = message_line(&failure_line(&error, true), true);
+        assert!(!line.trim_end().contains(|c: char| c.is_control() || disguises(c)), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["error"]["message"], message);
     }
 
     #[test]

@@ -249,6 +249,9 @@ fn read_line(input: &mut impl BufRead, buffer: &mut Vec<u8>, most: usize) -> io:
 }
 
 #[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,0 +1,517 @@
+//! The tool with arguments, input and files that nobody means: no panic, no hang, a documented exit
+//! code, errors as JSON where JSON was asked for, and a store that can be read afterwards.
+//!
+//! Each case runs processes, so that it tries an eighth of the cases that `PROPTEST_CASES` sets for
+//! other properties. Stores and files are in a temporary folder; the servers that are named do not
+//! exist.
+
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// More than any of these calls takes, and less than a test that hangs.
+const IN_TIME: Duration = Duration::from_secs(60);
+const SHARE: u32 = 8;
+
+/// What the help says: done, not found, wrong usage, conflict, past the deadline, unavailable,
+/// anything else.
+const EXIT_CODES: [i32; 7] = [0, 1, 2, 3, 4, 5, 6];
+
+/// A failure is printed, shrunk, and leaves no file in the sources. Each step of shrinking runs
+/// processes too.
+fn cases() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    let cases = usual.cases.div_ceil(SHARE);
+    ProptestConfig { failure_persistence: None, cases, max_shrink_iters: 100, ..usual }
+}
+
+const COMMANDS: [&str; 21] = [
+    "put",
+    "get",
+    "take",
+    "delete",
+    "touch",
+    "list",
+    "tenants",
+    "namespaces",
+    "usage",
+    "erase",
+    "evict",
+    "export",
+    "import",
+    "migrate",
+    "doctor",
+    "compact",
+    "demo",
+    "completions",
+    "help",
+    "gte",
+    "",
+];
+const FLAGS: [&str; 25] = [
+    "--entry",
+    "--long",
+    "--values",
+    "--null",
+    "-0",
+    "--all",
+    "--yes",
+    "--dry-run",
+    "--repair",
+    "--if-absent",
+    "--json-value",
+    "--persist",
+    "--report-batches",
+    "--help",
+    "-h",
+    "--version",
+    "-V",
+    "--on-error=skip",
+    "--on-error",
+    "--",
+    "-",
+    "--no-such",
+    "-x",
+    "---",
+    "--=",
+];
+const WITH_VALUES: [&str; 9] = [
+    "--store",
+    "--timeout",
+    "--ttl",
+    "--prefix",
+    "--after",
+    "--limit",
+    "--file",
+    "--if-version",
+    "--on-error",
+];
+const STORES: [&str; 16] = [
+    "memory:",
+    "redb:cubbyhole.redb",
+    "redb:other.redb",
+    "redb:other.redb?durability=relaxed",
+    "redb:folder/none/x.redb",
+    "redb:folder",
+    "redb:in.jsonl",
+    "redb:",
+    "redb:cubbyhole.redb?x=y",
+    "other.redb",
+    "",
+    "nonsense",
+    "postgres://u:p@127.0.0.1:1/db",
+    "redis://127.0.0.1:1",
+    "redis+cluster://127.0.0.1:1?retry_timeout=50ms",
+    "memory:x",
+];
+const DURATIONS: [&str; 16] = [
+    "1s",
+    "0s",
+    "1ns",
+    "999us",
+    "1h30m",
+    "7d",
+    "",
+    "-1s",
+    "soon",
+    "18446744073709551615y",
+    "18446744073709551615s",
+    "584942417355y",
+    "8000y",
+    "1s 1s",
+    "1e9s",
+    "99999999999999999999s",
+];
+const WORDS: [&str; 26] = [
+    "acme",
+    "acme:a",
+    "acme:a:b",
+    "globex",
+    ":",
+    "acme:",
+    r"a\:b",
+    r"a\",
+    "k",
+    "k1",
+    "",
+    "v",
+    "*",
+    "-",
+    "--",
+    "-v",
+    "1",
+    "0",
+    "18446744073709551616",
+    "in.jsonl",
+    "out.jsonl",
+    "missing.jsonl",
+    "folder",
+    "cubbyhole.redb",
+    "bash",
+    "00000000-0000-7000-8000-000000000000",
+];
+
+fn select(from: &'static [&'static str]) -> impl Strategy<Value = OsString> {
+    prop::sample::select(from).prop_map(OsString::from)
+}
+
+/// Any bytes that an argument can hold. Without `/`, so that as a file it is in the folder.
+fn anything() -> impl Strategy<Value = OsString> {
+    let bytes = prop_oneof![
+        prop::collection::vec(1..=255_u8, 0..12),
+        "[a-z:\\\\\u{1b}\u{7f}\u{202e}\r\n\tü]{0,12}".prop_map(String::into_bytes),
+        (900..70_000_usize).prop_map(|length| vec![b'a'; length]),
+    ];
+    bytes.prop_map(|bytes| {
+        let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'/').collect();
+        // Neither another folder nor an address.
+        let is_elsewhere = bytes.starts_with(b".") || bytes.windows(5).any(|five| five == b"redb:");
+        OsString::from_vec(if is_elsewhere { b"a".to_vec() } else { bytes })
+    })
+}
+
+fn option() -> impl Strategy<Value = Vec<OsString>> {
+    let value = |name: &'static str| match name {
+        // An address that is made up could be one.
+        "--store" => select(&STORES).boxed(),
+        "--timeout" | "--ttl" => {
+            prop_oneof![4 => select(&DURATIONS), 1 => anything(), 1 => select(&WORDS)].boxed()
+        }
+        _ => prop_oneof![3 => select(&WORDS), 1 => anything()].boxed(),
+    };
+    let named = prop::sample::select(&WITH_VALUES[..])
+        .prop_flat_map(move |name| (Just(name), value(name), any::<bool>()));
+    named.prop_map(|(name, value, glued)| {
+        if !glued {
+            return vec![name.into(), value];
+        }
+        let mut one = OsString::from(name);
+        one.push("=");
+        one.push(value);
+        vec![one]
+    })
+}
+
+/// A command with the arguments that it may take, and some that it may not.
+fn arguments() -> impl Strategy<Value = Vec<OsString>> {
+    let one = |from: BoxedStrategy<OsString>| from.prop_map(|argument| vec![argument]).boxed();
+    let piece = prop_oneof![
+        6 => one(select(&WORDS).boxed()),
+        3 => one(select(&FLAGS).boxed()),
+        2 => option().boxed(),
+        1 => one(anything().boxed()),
+    ];
+    let command = prop_oneof![12 => select(&COMMANDS), 1 => anything()];
+    (command, prop::collection::vec(piece, 0..6), any::<bool>(), prop::option::of(option()))
+        .prop_map(|(command, pieces, json, before)| {
+            let mut arguments = Vec::new();
+            if json {
+                arguments.push("--json".into());
+            }
+            arguments.extend(before.into_iter().flatten());
+            arguments.push(command);
+            arguments.extend(pieces.into_iter().flatten());
+            arguments
+        })
+}
+
+/// Calls that nearly are good: the right places filled, so that they come as far as the store.
+fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
+    let spaces = select(&WORDS[..8]);
+    let keys = prop_oneof![2 => select(&["k", "k1", "", "-v"]), 1 => anything()];
+    let command = prop::sample::select(vec![
+        "put",
+        "put",
+        "put",
+        "get",
+        "take",
+        "delete",
+        "touch",
+        "list",
+        "namespaces",
+        "usage",
+        "erase",
+        "export",
+        "import",
+        "doctor",
+        "tenants",
+        "compact",
+        "evict",
+    ]);
+    let more = prop::collection::vec(
+        prop_oneof![
+            2 => option(),
+            2 => select(&FLAGS[..16]).prop_map(|flag| vec![flag]),
+        ],
+        0..2,
+    );
+    (any::<bool>(), command, spaces, keys, anything(), more).prop_map(
+        |(json, command, space, key, value, more)| {
+            let mut arguments: Vec<OsString> = Vec::new();
+            if json {
+                arguments.push("--json".into());
+            }
+            arguments.push(command.into());
+            match command {
+                "put" => arguments.extend([space, key, value]),
+                "get" | "take" | "delete" => arguments.extend([space, key]),
+                "touch" => arguments.extend([space, key, "--persist".into()]),
+                "erase" => arguments.extend([space, "--yes".into()]),
+                "export" => arguments.extend([space, "out.jsonl".into()]),
+                "list" | "namespaces" | "usage" => arguments.push(space),
+                _ => {}
+            }
+            arguments.extend(more.into_iter().flatten());
+            arguments
+        },
+    )
+}
+
+/// What stands on the tool's input, and in the file to be imported.
+fn input() -> impl Strategy<Value = Vec<u8>> {
+    let good =
+        "\\{\"namespace\":\\[\"(acme|globex)\"\\],\"key\":\"k[0-9]?\",\"value\":[0-9]{1,3}\\}\n";
+    let spoilt = (good, any::<Index>(), any::<u8>(), any::<bool>()).prop_map(
+        |(line, at, byte, cut): (String, Index, u8, bool)| {
+            let mut line = line.into_bytes();
+            let at = at.index(line.len());
+            line[at] = byte;
+            line.truncate(if cut { at } else { line.len() });
+            line
+        },
+    );
+    let line = prop_oneof![3 => good.prop_map(String::into_bytes), 1 => spoilt];
+    prop_oneof![
+        1 => Just(Vec::new()),
+        4 => prop::collection::vec(line, 1..6).prop_map(|lines| lines.concat()),
+        1 => prop::collection::vec(any::<u8>(), 0..200),
+        1 => (0..200_000_usize).prop_map(|depth| vec![b'['; depth]),
+    ]
+}
+
+/// A folder with a store and files in it.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new(input: &[u8]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        std::fs::write(folder.path().join("in.jsonl"), input).unwrap();
+        let place = Self { folder };
+        for (space, key) in [("acme", "k"), ("acme:a", "k1"), ("globex", "k")] {
+            assert_eq!(place.run(&words(&["put", space, key, "1"])).status.code(), Some(0));
+        }
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs the tool to its end, which must come in time.
+    fn run(&self, arguments: &[OsString]) -> Output {
+        let input = match File::open(self.path().join("in.jsonl")) {
+            Ok(file) => Stdio::from(file),
+            Err(_) => Stdio::null(),
+        };
+        let child = Command::new(env!("CARGO_BIN_EXE_cubbyhole"))
+            .args(arguments)
+            .current_dir(self.path())
+            .env_remove("CUBBYHOLE_STORE")
+            .env_remove("RUST_BACKTRACE")
+            .stdin(input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let id = child.id().to_string();
+        let (sender, ended) = mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        match ended.recv_timeout(IN_TIME) {
+            Ok(output) => output.unwrap(),
+            Err(_) => {
+                drop(Command::new("kill").args(["-KILL", &id]).status());
+                panic!("it hangs: {arguments:?}");
+            }
+        }
+    }
+
+    /// Runs what may go well or not, and looks at how it ended.
+    fn run_hostile(&self, arguments: &[OsString]) -> i32 {
+        let output = self.run(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let about =
+            || format!("{:.2000}: {:?}: {stderr:.2000}", format!("{arguments:?}"), output.status);
+        let code = output
+            .status
+            .code()
+            .unwrap_or_else(|| panic!("ended by signal {:?}: {}", output.status.signal(), about()));
+        assert!(EXIT_CODES.contains(&code), "{}", about());
+        assert!(!stderr.contains("panicked"), "{}", about());
+        assert!(std::str::from_utf8(&output.stderr).is_ok(), "{}", about());
+        // Help alone has colours and lines of its own; messages are lines without controls.
+        if arguments.first().is_some_and(|first| first == "--json") {
+            let lines: Vec<&str> = stderr.lines().collect();
+            assert!(code == 0 || !lines.is_empty(), "{}", about());
+            lines.iter().for_each(|line| assert_error_object(line, &about()));
+        } else if code != 0 && !stderr.contains("Usage: cubbyhole") {
+            assert!(stderr.lines().all(|line| !line.contains(char::is_control)), "{}", about());
+            assert!(!stderr.is_empty(), "{}", about());
+        }
+        code
+    }
+}
+
+#[track_caller]
+fn assert_error_object(line: &str, about: &str) {
+    let Ok(Value::Object(object)) = serde_json::from_str(line) else {
+        panic!("no JSON object: {line}: {about}");
+    };
+    assert_eq!(object.len(), 1, "{about}");
+    let error = object["error"].as_object().unwrap();
+    // A defect says so by its kind.
+    assert_ne!(error["kind"].as_str().unwrap(), "internal", "{about}");
+    assert!(!error["message"].as_str().unwrap().is_empty(), "{about}");
+}
+
+fn words(arguments: &[&str]) -> Vec<OsString> {
+    arguments.iter().map(OsString::from).collect()
+}
+
+/// Whoever comes after can read what is there, all of it, and finds it sound.
+fn assert_the_store_is_sound(place: &Place) {
+    for arguments in
+        [&["doctor"][..], &["tenants"], &["put", "last", "k", "v"], &["export", "--all"]]
+    {
+        let output = place.run(&words(arguments));
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn any_arguments_end_in_time_with_a_documented_code() {
+    let calls = prop::collection::vec(prop_oneof![arguments(), nearly_good()], 1..8);
+    let codes = RefCell::new(BTreeSet::new());
+    let outcome = TestRunner::new(cases()).run(&(calls, input()), |(calls, input)| {
+        let place = Place::new(&input);
+        for arguments in &calls {
+            codes.borrow_mut().insert(place.run_hostile(arguments));
+        }
+        assert_the_store_is_sound(&place);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    // Some came as far as the store, and some no further than the command line.
+    let codes = codes.into_inner();
+    assert!(codes.contains(&0) && codes.contains(&2), "{codes:?}");
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn any_arguments_on_a_store_in_memory_leave_no_file(
+        mut calls in prop::collection::vec(nearly_good(), 1..4),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place { folder };
+        for arguments in &mut calls {
+            if !arguments.iter().any(|argument| {
+                ["--store", "--file", "export"].iter().any(|word| argument.as_bytes().starts_with(word.as_bytes()))
+            }) {
+                let at = arguments.iter().position(|argument| argument != "--json").unwrap();
+                arguments.splice(at..at, words(&["--store", "memory:"]));
+                place.run_hostile(arguments);
+            }
+        }
+        prop_assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+}
+
+/// A file in place of the store: of another program, or the store's own with bytes changed.
+#[derive(Debug, Clone)]
+enum Damage {
+    Foreign(Vec<u8>),
+    Changed(Vec<(Index, u8)>),
+    CutOff(Index),
+    Begun(Index, Vec<u8>),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let noise = || prop::collection::vec(any::<u8>(), 1..9_000);
+    prop_oneof![
+        noise().prop_map(Damage::Foreign),
+        prop::collection::vec((any::<Index>(), any::<u8>()), 1..40).prop_map(Damage::Changed),
+        any::<Index>().prop_map(Damage::CutOff),
+        (any::<Index>(), noise()).prop_map(|(at, noise)| Damage::Begun(at, noise)),
+    ]
+}
+
+fn damaged(mut whole: Vec<u8>, damage: &Damage) -> Vec<u8> {
+    match damage {
+        Damage::Foreign(bytes) => return bytes.clone(),
+        Damage::CutOff(at) => whole.truncate(at.index(whole.len())),
+        Damage::Changed(changes) => {
+            let length = whole.len();
+            changes.iter().for_each(|(at, byte)| whole[at.index(length)] = *byte);
+        }
+        Damage::Begun(at, noise) => {
+            let at = at.index(whole.len());
+            let end = whole.len().min(at + noise.len());
+            whole[at..end].copy_from_slice(&noise[..end - at]);
+        }
+    }
+    whole
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_damaged_store_is_answered_for_in_time(damage in damage(), json: bool, first in any::<Index>()) {
+        let place = Place::new(b"{\"namespace\":[\"acme\"],\"key\":\"k\",\"value\":1}\n");
+        let store = place.path().join("cubbyhole.redb");
+        let bytes = damaged(std::fs::read(&store).unwrap(), &damage);
+        std::fs::write(&store, &bytes).unwrap();
+        let calls: [&[&str]; 10] = [
+            &["doctor"], &["export", "--all"], &["export", "--all", "out.jsonl"], &["list", "acme"],
+            &["usage", "acme"], &["get", "acme", "k"], &["tenants"], &["namespaces", "acme"],
+            &["list", "acme", "--values"], &["migrate"],
+        ];
+        // The first call meets what the others may have mended or refused.
+        for place_of_call in 0..3 {
+            let call = calls[(first.index(calls.len()) + place_of_call * 3) % calls.len()];
+            let mut arguments = if json { words(&["--json"]) } else { Vec::new() };
+            arguments.extend(words(call));
+            place.run_hostile(&arguments);
+        }
+        if let Damage::Foreign(_) = damage {
+            prop_assert!(std::fs::read(&store).unwrap() == bytes, "another program's file was changed");
+            prop_assert_ne!(place.run_hostile(&words(&["put", "acme", "k", "v"])), 0);
+            prop_assert!(std::fs::read(&store).unwrap() == bytes, "another program's file was changed");
+        }
+        place.run_hostile(&words(&["put", "acme", "k", "v"]));
+        place.run_hostile(&words(&["import", "in.jsonl"]));
+        place.run_hostile(&words(&["compact"]));
+    }
+}
