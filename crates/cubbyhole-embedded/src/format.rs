@@ -145,7 +145,125 @@ pub(crate) fn split_expiry_key(key: &[u8]) -> Result<(Timestamp, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A failure is printed, shrunk, and leaves no file in the sources.
+    fn cases() -> ProptestConfig {
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    fn any_meta() -> impl Strategy<Value = EntryMeta> {
+        let instant =
+            || (0..=Timestamp::MAX.as_millis()).prop_map(|at| Timestamp::from_millis(at).unwrap());
+        (any::<[u8; 16]>(), instant(), instant(), prop::option::of(instant())).prop_map(
+            |(version, created_at, updated_at, expires_at)| EntryMeta {
+                version: Version::from_bytes(version),
+                created_at,
+                updated_at,
+                expires_at,
+            },
+        )
+    }
+
+    /// Bytes as they were written, and the same with some of them changed, or cut off, or more.
+    fn spoilt(whole: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+        let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+        let more = prop::collection::vec(any::<u8>(), 0..10);
+        (whole, changes, any::<prop::sample::Index>(), more, 0..4_u8).prop_map(
+            |(mut bytes, changes, length, more, how)| {
+                for (at, byte) in changes {
+                    if let Some(place) = bytes.get_mut(at.index(HEADER_BYTES)) {
+                        *place = byte;
+                    }
+                }
+                match how {
+                    0 => bytes.truncate(length.index(bytes.len() + 1)),
+                    1 => bytes.extend(more),
+                    _ => {}
+                }
+                bytes
+            },
+        )
+    }
+
+    fn any_record() -> impl Strategy<Value = Vec<u8>> {
+        let value = prop::collection::vec(any::<u8>(), 0..20);
+        (any_meta(), value, prop::option::of(any::<u64>())).prop_map(|(meta, value, separate)| {
+            encode(&meta, separate.map_or(Value::Inline(&value), Value::Separate))
+        })
+    }
+
+    /// What is not read is damaged, and says nothing of what it holds.
+    fn assert_corrupt(error: &Error) {
+        assert_eq!(error.kind(), cubbyhole_core::ErrorKind::Corrupt, "{error:?}");
+        assert!(error.message().is_ascii() && error.message().len() < 100, "{error:?}");
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn any_bytes_are_the_one_record_that_writes_them_or_corrupt(
+            bytes in prop_oneof![spoilt(any_record()), prop::collection::vec(any::<u8>(), 0..90)],
+        ) {
+            match decode(&bytes) {
+                Ok(record) => prop_assert_eq!(encode(&record.meta, record.value), bytes),
+                Err(error) => assert_corrupt(&error),
+            }
+        }
+
+        #[test]
+        fn every_record_is_read_as_it_was_written(
+            meta in any_meta(),
+            value in prop::collection::vec(any::<u8>(), 0..MAX_INLINE_BYTES + 1),
+            length in any::<u64>(),
+        ) {
+            for value in [Value::Inline(&value), Value::Separate(length)] {
+                let bytes = encode(&meta, value);
+                prop_assert_eq!(decode(&bytes).unwrap(), Record { meta, value });
+                prop_assert_eq!(decode(&bytes).unwrap().value.len(), value.len());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_location_of_two_names_or_corrupt(
+            bytes in prop_oneof![
+                prop::collection::vec(prop_oneof![Just(0), Just(b':'), Just(b'\\'), Just(b'a'), any::<u8>()], 0..12),
+                "[a:\\\\ä]{0,4}\0\\PC{0,4}".prop_map(String::into_bytes),
+            ],
+        ) {
+            match split_location(&bytes) {
+                Ok((rendered, key)) => {
+                    prop_assert_eq!([rendered.as_bytes(), key.as_bytes()].join(&0), &bytes[..]);
+                    match namespace(rendered) {
+                        Ok(ns) => prop_assert_eq!(location(&ns, key), &bytes[..]),
+                        Err(error) => assert_corrupt(&error),
+                    }
+                }
+                Err(error) => assert_corrupt(&error),
+            }
+            match split_expiry_key(&bytes) {
+                Ok((instant, rest)) => prop_assert_eq!(expiry_key(instant, rest), bytes),
+                Err(error) => assert_corrupt(&error),
+            }
+        }
+
+        #[test]
+        fn a_location_and_its_expiry_come_apart_as_they_were_put_together(
+            tenant in "[^\0]{1,4}", segments in prop::collection::vec("[^\0]{0,3}", 0..3),
+            key in "[^\0]{0,6}", millis in 0..=Timestamp::MAX.as_millis(),
+        ) {
+            let ns = Namespace::from_parts(tenant, segments).unwrap();
+            let place = location(&ns, &key);
+            let (rendered, read) = split_location(&place).unwrap();
+            prop_assert_eq!((namespace(rendered).unwrap(), read), (ns, key.as_str()));
+            let instant = Timestamp::from_millis(millis).unwrap();
+            let indexed = expiry_key(instant, &place);
+            prop_assert_eq!(split_expiry_key(&indexed).unwrap(), (instant, &place[..]));
+        }
+    }
 
     fn meta(expires_at: Option<Timestamp>) -> EntryMeta {
         EntryMeta {
