@@ -6,8 +6,8 @@ use super::{Finding, Tree};
 
 const WORKSPACE_MANIFEST: &str = "Cargo.toml";
 
-/// A workspace of its own: its dependencies are its own too.
-const BENCH_MANIFEST: &str = "bench/Cargo.toml";
+/// Workspaces of their own: their dependencies are their own too.
+const OTHER_MANIFESTS: [&str; 2] = ["bench/Cargo.toml", "fuzz/Cargo.toml"];
 
 /// `key = value` in a TOML file.
 pub(super) struct Entry<'a> {
@@ -79,7 +79,7 @@ fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
 /// Where a dependency enters, a comment above it says why. The crates of this repository need none.
 pub(super) fn dependencies_have_reasons(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for path in [WORKSPACE_MANIFEST, BENCH_MANIFEST] {
+    for path in [WORKSPACE_MANIFEST].into_iter().chain(OTHER_MANIFESTS) {
         let entries = entries(tree.get(path).unwrap_or_default());
         for entry in entries.filter(Entry::is_dependency) {
             if !entry.above.starts_with('#') && !entry.value.contains("path =") {
@@ -93,7 +93,7 @@ pub(super) fn dependencies_have_reasons(tree: &Tree) -> Vec<Finding> {
 
 pub(super) fn versions_stand_in_one_place(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (path, manifest) in manifests(tree).filter(|(path, _)| *path != BENCH_MANIFEST) {
+    for (path, manifest) in manifests(tree).filter(|(path, _)| !OTHER_MANIFESTS.contains(path)) {
         let own = entries(manifest).filter(Entry::is_dependency_of_a_crate);
         for entry in own.filter(|entry| !entry.is_taken_from_the_workspace()) {
             let message = format!("`{}` is not taken from the workspace", entry.key);
@@ -126,8 +126,12 @@ mod tests {
         let findings = dependencies_have_reasons(&Tree::of(&[(WORKSPACE_MANIFEST, manifest)]));
         assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [Some(5)]);
 
-        let bench = "[dependencies]\n\n# For speed.\na = \"1\"\n";
-        assert_eq!(dependencies_have_reasons(&Tree::of(&[(BENCH_MANIFEST, bench)])), []);
+        for path in OTHER_MANIFESTS {
+            let good = "[dependencies]\n\n# For speed.\na = \"1\"\n";
+            assert_eq!(dependencies_have_reasons(&Tree::of(&[(path, good)])), []);
+            let bad = "[dependencies]\n\na = \"1\"\n";
+            assert_eq!(dependencies_have_reasons(&Tree::of(&[(path, bad)])).len(), 1);
+        }
     }
 
     #[test]
@@ -146,7 +150,9 @@ mod tests {
         assert_eq!(check("[dev-dependencies]\na = \"1\"\n"), 1);
         assert_eq!(check("[target.'cfg(unix)'.dependencies]\na = \"1\"\n"), 1);
         assert_eq!(check("[dependencies.a]\nversion = \"1\"\n"), 1);
-        let bench = Tree::of(&[(BENCH_MANIFEST, "[dependencies]\na = \"1\"\n")]);
-        assert_eq!(versions_stand_in_one_place(&bench), []);
+        for path in OTHER_MANIFESTS {
+            let own = Tree::of(&[(path, "[dependencies]\na = \"1\"\n")]);
+            assert_eq!(versions_stand_in_one_place(&own), []);
+        }
     }
 }

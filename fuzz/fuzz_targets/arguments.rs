@@ -1,0 +1,25 @@
+//! Any text as an argument of the tool and as an instant: durations, names, versions.
+#![no_main]
+
+// The tool is no library: its own file, as it stands.
+#[path = "../../crates/cubbyhole-cli/src/arguments.rs"]
+mod arguments;
+
+use cubbyhole::{ExecutionContext, Expiry, Timestamp};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Ok(duration) = arguments::parse_duration(text) {
+        let shown = humantime::format_duration(duration).to_string();
+        assert_eq!(arguments::parse_duration(&shown), Ok(duration));
+        drop(ExecutionContext::new().with_timeout(duration));
+        drop(Expiry::After(duration).check());
+    }
+    drop(arguments::parse_namespace(text));
+    drop(arguments::parse_prefix(text));
+    drop(arguments::parse_key(text));
+    drop(arguments::parse_version(text));
+    if let Ok(instant) = text.parse::<Timestamp>() {
+        assert_eq!(instant.to_string().parse::<Timestamp>().unwrap(), instant);
+    }
+});

@@ -1,0 +1,34 @@
+//! Any text as the URL of a store: a configuration or an argument that is refused, and in no message
+//! what stands between a `:` and the `@` of the same URL.
+#![no_main]
+
+use cubbyhole::{EmbeddedConfig, Error, ErrorKind, PostgresConfig, RedisConfig};
+use libfuzzer_sys::fuzz_target;
+
+/// Long enough not to be in a message by chance.
+const PASSWORD: &str = "s3cret-Pa55";
+
+fn check<T: std::fmt::Debug>(result: Result<T, Error>) {
+    let shown = match &result {
+        Ok(config) => format!("{config:?}"),
+        Err(error) => {
+            assert!([ErrorKind::InvalidArgument, ErrorKind::Unsupported].contains(&error.kind()));
+            format!("{error} {error:?}")
+        }
+    };
+    assert!(!shown.contains(PASSWORD), "{shown}");
+}
+
+fuzz_target!(|text: &str| {
+    drop(EmbeddedConfig::from_url_path(text));
+    if text.contains(PASSWORD) {
+        return;
+    }
+    drop(PostgresConfig::from_url(text));
+    drop(RedisConfig::from_url(text));
+    for scheme in ["postgres", "redis", "redis+cluster"] {
+        let url = format!("{scheme}://app:{PASSWORD}@{text}");
+        check(PostgresConfig::from_url(&url));
+        check(RedisConfig::from_url(&url));
+    }
+});
