@@ -17,6 +17,16 @@ pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command
     command
 }
 
+/// A cargo command on a workspace of its own, by its manifest. It builds into the folder of the
+/// product, so that what both depend on is compiled once.
+pub(crate) fn cargo_apart(subcommand: &str, manifest: &str) -> Command {
+    let mut command = cargo([subcommand, "--locked", "--manifest-path", manifest]);
+    if env::var_os("CARGO_TARGET_DIR").is_none() {
+        command.args(["--target-dir", "target"]);
+    }
+    command
+}
+
 /// Runs `command` with this program's own stdin, stdout and stderr.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command.status().map_err(|error| format!("{}: {error}", line(command)))?;

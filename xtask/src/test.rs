@@ -3,17 +3,21 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{cargo, line, run as run_command, succeeds};
+use crate::process::{cargo, cargo_apart, line, run as run_command, succeeds};
 use crate::services::Services;
 use crate::{bench, tidy};
+
+/// Where the targets for coverage-guided runs are.
+const FUZZ: &str = "fuzz/Cargo.toml";
 
 /// Runs every step and stops at the first that fails. `arguments` go to `cargo test`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut report = Report::default();
     report.command("format", &mut cargo(["fmt", "--all", "--check"]))?;
     // Without `--all`, which would take in the crates of the product once more.
-    let mut format_bench = cargo(["fmt", "--manifest-path", bench::MANIFEST, "--check"]);
-    report.command("format bench", &mut format_bench)?;
+    for (name, manifest) in [("format bench", bench::MANIFEST), ("format fuzz", FUZZ)] {
+        report.command(name, &mut cargo(["fmt", "--manifest-path", manifest, "--check"]))?;
+    }
     report.step("tidy", "the layout rules", tidy::run)?;
     report.command("clippy", &mut clippy(&["--workspace", "--all-targets"]))?;
     // The facade is the only crate whose code depends on features.
@@ -22,7 +26,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     report.tests(arguments)?;
     report.command("docs", &mut docs())?;
     // The harness has tests; that the rest of the benchmarks compiles comes with them.
-    report.command("tests bench", &mut bench::cargo_in_bench("test"))?;
+    report.command("tests bench", &mut cargo_apart("test", bench::MANIFEST))?;
+    // That they compile, without the fuzzer's own library, which needs a compiler for C++.
+    let mut clippy_fuzz = cargo_apart("clippy", FUZZ);
+    clippy_fuzz.args(["--no-default-features", "--", "-D", "warnings"]);
+    report.command("clippy fuzz", &mut clippy_fuzz)?;
     report.dependencies()?;
     report.print(arguments);
     Ok(())

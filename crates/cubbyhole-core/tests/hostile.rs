@@ -4,6 +4,8 @@
 //!
 //! `PROPTEST_CASES` sets how many cases each property tries.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -5,6 +5,7 @@
 //! cases each property tries.
 
 #![cfg(all(feature = "embedded", feature = "postgres", feature = "redis"))]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::error::Error as _;
 use std::fmt::Debug;

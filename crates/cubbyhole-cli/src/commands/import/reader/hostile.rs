@@ -237,7 +237,7 @@ struct Endless {
     left: usize,
 }
 
-const CHUNK: [u8; 64 * 1024] = [b'['; 64 * 1024];
+static CHUNK: [u8; 64 * 1024] = [b'['; 64 * 1024];
 
 impl io::Read for Endless {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
