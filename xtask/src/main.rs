@@ -28,8 +28,9 @@ The project's chores.
   cargo xtask test [-- ARGS]   everything that must pass; ARGS go to `cargo test`
   cargo xtask tidy             only the layout rules
   cargo xtask bench [ARGS]     the benchmarks; `cargo xtask bench --help` lists ARGS
-  cargo xtask prove [NAMES]    the tests of faults and histories, for hours: kills, power, damage,
-                               history-BACKEND, model-BACKEND; all of them, or those named
+  cargo xtask prove [NAMES]    the tests of faults, histories and hostile input, for hours: kills,
+                               power, damage, history-BACKEND, model-BACKEND, hostile-PART; all of
+                               them, or those whose names begin so
   cargo xtask soak ARGS        all backends under load for a time, such as `--for 10m`, watched
                                for wrong answers and growth; `cargo xtask soak --help` lists ARGS
   cargo xtask help             this text

@@ -1,4 +1,4 @@
-//! `cargo xtask prove`: the tests of faults and histories, for as long as they tell more.
+//! `cargo xtask prove`: the tests of faults, histories and hostile input, for as long as they tell more.
 
 use std::process::Command;
 use std::time::Instant;
@@ -21,6 +21,8 @@ const DAMAGES: &[(&str, &str)] = &[("CUBBYHOLE_DAMAGES", "5000")];
 const HISTORIES: &[(&str, &str)] = &[("CUBBYHOLE_HISTORY_OPERATIONS", "1000000")];
 const SEQUENCES: &[(&str, &str)] = &[("CUBBYHOLE_MODEL_CASES", "5000")];
 
+const INPUTS: &[(&str, &str)] = &[("PROPTEST_CASES", "5000")];
+
 const HISTORY: &str = "bytes::history::histories_are_linearizable";
 const MODEL: &str = "model::random_operations";
 
@@ -38,7 +40,7 @@ const EMBEDDED: (&str, &str) = ("cubbyhole-embedded", "conformance");
 const POSTGRES: (&str, &str) = ("cubbyhole-postgres", "conformance");
 const REDIS: (&str, &str) = ("cubbyhole-redis", "conformance");
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 15] = [
     part("kills", ("cubbyhole-embedded", "crash"), "what_was_acknowledged", KILLS),
     part("power", ("cubbyhole-embedded", "power_loss"), "", CUTS),
     part("damage", ("cubbyhole-embedded", "damage"), "", DAMAGES),
@@ -50,6 +52,10 @@ const PARTS: [Part; 11] = [
     part("model-embedded", EMBEDDED, MODEL, SEQUENCES),
     part("model-postgres", POSTGRES, MODEL, SEQUENCES),
     part("model-redis", REDIS, MODEL, SEQUENCES),
+    part("hostile-core", ("cubbyhole-core", "hostile"), "", INPUTS),
+    part("hostile-tool", ("cubbyhole-cli", "hostile"), "", INPUTS),
+    part("hostile-postgres", ("cubbyhole-postgres", "server"), "hostile::", INPUTS),
+    part("hostile-redis", ("cubbyhole-redis", "server"), "hostile::", INPUTS),
 ];
 
 /// Runs the parts whose names begin with one of `names`, or all; each to its end, whether the one
