@@ -32,6 +32,9 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a statement may go on after a request to stop it before the next one.
 const CANCEL_PAUSE: Duration = Duration::from_millis(500);
 
+/// The limit of a connection whose next call is to set its own in any case; no call has it.
+const UNKNOWN_LIMIT: Option<Duration> = Some(Duration::MAX);
+
 /// Makes calls over the pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -198,7 +201,11 @@ impl Call {
     async fn run(self, mut lease: Lease, stopped: Stopped) -> (Lease, Result<Vec<Row>, Failure>) {
         let never_ends = ExecutionContext::new();
         for attempt in 0..MOST_ATTEMPTS {
-            let (answer, ran_under_old_limit) = self.exchange(&mut lease.connection).await;
+            let (answer, has_new_limit) = self.exchange(&mut lease.connection).await;
+            if stopped.is_set() {
+                // It may have ended as late as its limit, which the next call must be able to tell.
+                lease.connection.time_limit = UNKNOWN_LIMIT;
+            }
             let error = match answer {
                 Ok(rows) => return (lease, Ok(rows)),
                 Err(error) => error,
@@ -209,8 +216,8 @@ impl Call {
             if stopped.is_set() {
                 return (lease, Err(Failure::Server(error)));
             }
-            if ran_under_old_limit && error::was_stopped(&error) {
-                // Not this call's time was up. Sent again, with its own limit.
+            if has_new_limit && error::was_stopped(&error) {
+                // Not this call's time was up: its caller is still there.
             } else if error::statements_are_stale(&error) && attempt == 0 {
                 lease.connection.prepared = Default::default();
             } else if error::lost_a_race(&error) {
@@ -228,9 +235,10 @@ impl Call {
         (lease, Err(Failure::KeptLosing))
     }
 
-    /// One round trip: what is awaited together is written together. Also whether the statement ran
-    /// under the time limit of the call before: setting a new one is a statement too, and has the
-    /// old one, which it may exceed on a busy server if that was a millisecond or two.
+    /// One round trip: what is awaited together is written together. Also whether a new time limit
+    /// went ahead of the statement. That is a statement too, and has the limit of the call before,
+    /// which it may exceed on a busy server if that was a millisecond or two. Then the server stops
+    /// it; or, where it comes to that too late, the statement that follows.
     async fn exchange(
         &self,
         connection: &mut Connection,
@@ -256,11 +264,10 @@ impl Call {
                 };
                 let (set, answer) =
                     join(client.batch_execute(&set), self.send(client, prepared)).await;
-                if set.is_err() {
-                    return (answer, true);
+                if set.is_ok() {
+                    *time_limit = limit;
                 }
-                *time_limit = limit;
-                answer
+                return (answer, true);
             }
             (Pooler::None, _) | (Pooler::Transaction, None) => self.send(client, prepared).await,
         };

@@ -24,7 +24,9 @@ for i = 1, #metas do
   if i <= read then
     there = live and values[i]
   else
+    -- The length alone says nothing of what is empty, and more of what is no string: it fails.
     there = live and redis.call('EXISTS', KEYS[i + 1]) == 1
+      and redis.call('STRLEN', KEYS[i + 1]) >= 0
   end
   answer[2 * i - 1] = there and metas[i]
   answer[2 * i] = there and i <= read and values[i]

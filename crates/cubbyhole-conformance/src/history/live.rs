@@ -43,7 +43,8 @@ impl Counts {
     }
 }
 
-/// A run of histories that goes on by itself until it is finished.
+/// A run of histories that goes on by itself until it is finished. Dropped, it ends and nothing is
+/// said of what it showed.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -69,7 +70,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// Begins the plan, however many calls it says: it ends when it is finished.
+    /// Begins the plan, however many calls it says: it ends when it is finished. Within a runtime of
+    /// tokio.
     #[must_use]
     pub fn start<V: Sample>(store: &Arc<dyn EntryStore<V>>, plan: Plan) -> Self {
         let (progress, stop) = (Arc::<Progress>::default(), CancellationToken::new());
@@ -147,8 +149,14 @@ impl Live {
     ///
     /// # Errors
     /// If they died.
-    pub async fn finish(self) -> Result<Report, String> {
+    pub async fn finish(mut self) -> Result<Report, String> {
         self.stop.cancel();
-        self.running.await.map_err(|error| format!("the histories died: {error}"))
+        (&mut self.running).await.map_err(|error| format!("the histories died: {error}"))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }

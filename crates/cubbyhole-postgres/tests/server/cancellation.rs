@@ -9,6 +9,8 @@ use cubbyhole_core::{
     ScanOptions, Store,
 };
 use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_test_servers::PostgresServer;
+use tokio::task::block_in_place;
 
 use crate::by_hand::{bytes, ctx, ns, one, until};
 use crate::proxy::Proxy;
@@ -218,5 +220,40 @@ async fn a_call_has_its_own_time_also_where_its_limit_could_not_be_set_at_once()
     until("the second", async || put.is_finished() || is_second(waits().await)).await;
     holder.batch_execute("ROLLBACK").await.unwrap();
     put.await.unwrap().unwrap();
+    assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
+}
+
+/// Where the limit of the call before ends so late during that statement that the server comes to
+/// its end, it stops the statement that follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_has_its_own_time_also_where_the_limit_before_ended_late() {
+    let server = block_in_place(PostgresServer::start).unwrap();
+    let schema = Schema::on(server.url()).await;
+    let proxy = Proxy::before(server.url()).await;
+    let store = open(&proxy.url(&schema.url("&pool_size=1"))).await;
+    let (acme, admin) = (ns("acme"), schema.admin().await);
+    store.put(&ctx(), &acme, "k", bytes("old")).await.unwrap();
+    // The server looks for the end of its time between steps, and the last of these is a long one;
+    // the sequence tells that it was made.
+    let late = "CREATE SEQUENCE made;
+         GRANT USAGE ON SEQUENCE made TO public;
+         CREATE PROCEDURE late(
+            work int DEFAULT octet_length(sha512(convert_to(repeat(repeat('x', 1000000), 150), 'UTF8'))),
+            last bigint DEFAULT nextval('public.made')
+         ) LANGUAGE sql AS ''";
+    admin.batch_execute(late).await.unwrap();
+    let was_made = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM made";
+    let mut attempts = 0;
+    while one::<i64>(&admin, was_made).await < 3 {
+        attempts += 1;
+        assert!(attempts < 30, "the server always noticed in time");
+        let short = ExecutionContext::new().with_timeout(Duration::from_millis(250));
+        // A machine that is too busy for this is tried again.
+        drop(store.get(&short, &acme, "k").await);
+        proxy.swap_once("SET statement_timeout = 30720", "CALL public.late()");
+        let long = ExecutionContext::new().with_timeout(Duration::from_secs(30));
+        store.put(&long, &acme, "k", bytes("new")).await.unwrap();
+        assert!(!proxy.has_swap(), "the limit was set in another way");
+    }
     assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
 }
