@@ -184,7 +184,9 @@ async fn read_everything(store: &RedisStore) {
             answered("one of get_many", one);
         }
     }
-    answered("list", store.list(&ctx, &acme, None).await);
+    if let Some(keys) = answered("list", store.list(&ctx, &acme, None).await) {
+        assert!(keys.is_sorted_by(|one, next| one < next), "{keys:?}");
+    }
     answered("list with a prefix", store.list(&ctx, &acme, Some("t")).await);
     for options in
         [ScanOptions::new(), ScanOptions::new().keys_only(), ScanOptions::new().with_limit(1)]
@@ -196,6 +198,8 @@ async fn read_everything(store: &RedisStore) {
             else {
                 break;
             };
+            let keys: Vec<&String> = page.items.iter().map(|item| &item.key).collect();
+            assert!(keys.is_sorted_by(|one, next| one < next), "{keys:?}");
             for value in page.items.into_iter().filter_map(|item| item.value) {
                 answered("one of scan", value);
             }
@@ -332,5 +336,50 @@ proptest! {
             let expected = serde_json::from_slice::<Vec<String>>(&value).map_err(|_| ErrorKind::Codec);
             assert_eq!(kinds.collect::<Vec<_>>(), [expected.as_ref().map_err(|kind| *kind), Err(ErrorKind::Codec)]);
         });
+    }
+}
+
+fn spoilt(name: &str, anew: bool, command: &[&[u8]]) -> Spoil {
+    let name = NAMES.iter().position(|known| *known == name).unwrap();
+    Spoil { name, anew, command: command.iter().map(|word| word.to_vec()).collect() }
+}
+
+/// Meta data of an entry that never expires and whose value is so long.
+fn meta_of(length: u32) -> Vec<u8> {
+    [&[0; 34][..], &length.to_be_bytes()].concat()
+}
+
+/// Each was found by the property above, or is what it stands for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_once_is_answered_or_corrupt() {
+    let long = meta_of(16 * 1024 * 1024 - 10);
+    for spoils in [
+        // More than one script reads, twice, and no string.
+        vec![
+            spoilt("{acme}va", false, &[b"HSET", b"a", b""]),
+            spoilt("{acme}m", false, &[b"HSET", b"a", &long]),
+        ],
+        vec![spoilt("{acme}m", false, &[b"HSET", b"a", b"short"])],
+        vec![spoilt("{acme}m", false, &[b"HSET", b"a", b""])],
+        // Members in another order than that of their names.
+        vec![spoilt("{acme}k", false, &[b"ZADD", b"-1", b"zz"])],
+        vec![spoilt("{acme}k", false, &[b"ZADD", b"1", b"a"])],
+        vec![spoilt("{acme}n", false, &[b"ZADD", b"-1", b"zz\x001"])],
+        vec![spoilt("{acme}g", false, &[b"ZADD", b"1", b"acme\x001"])],
+        // More that has expired than there is.
+        vec![
+            spoilt("{acme}x", false, &[b"ZADD", b"1", b"one"]),
+            spoilt("{acme}x", false, &[b"ZADD", b"1", b"two"]),
+            spoilt("{acme}k", true, &[b"ZADD", b"0", b"a"]),
+        ],
+        // Fences and tokens that are no numbers.
+        vec![spoilt("{acme}f", true, &[b"SET", b"x"])],
+        vec![spoilt("{acme}f", true, &[b"SET", b"nan"])],
+        vec![spoilt("{acme}f", true, &[b"SET", b"-1e300"])],
+        vec![spoilt("{acme}n", true, &[b"ZADD", b"0", b"acme\0x"])],
+        vec![spoilt("{acme}n", true, &[b"ZADD", b"0", b"acme\0inf"])],
+        vec![spoilt("{acme}n", true, &[b"ZADD", b"0", b"acme\x001e300"])],
+    ] {
+        spoilt_in_every_call(&spoils).await;
     }
 }
