@@ -383,3 +383,28 @@ async fn what_was_found_once_is_answered_or_corrupt() {
         spoilt_in_every_call(&spoils).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_and_fences_that_are_no_numbers_are_replaced() {
+    let (server, prefix) = (shared(), new_prefix());
+    let store = open(server.url(), &prefix).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    for token in ["x", "", "nan", "inf", "-1", "1e300"] {
+        let fresh = ns(&format!("acme:token {token}"));
+        let member = format!("{fresh}\0{token}");
+        by_hand(&mut raw, &prefix, &spoilt("{acme}n", false, &[b"ZADD", b"0", member.as_bytes()]))
+            .await;
+        store.put(&ctx(), &fresh, "k", bytes("v")).await.unwrap();
+        let listed = store.scan_namespaces(&ctx(), &under(fresh.as_str()), None, 10).await.unwrap();
+        assert_eq!(listed.items, [fresh]);
+    }
+    let acme = ns("acme");
+    for fence in ["x", "nan", "-1", "1e300"] {
+        store.put(&ctx(), &acme, "k", bytes("v")).await.unwrap();
+        by_hand(&mut raw, &prefix, &spoilt("{acme}f", true, &[b"SET", fence.as_bytes()])).await;
+        store.erase(&ctx(), &under("acme"), 1000).await.unwrap();
+    }
+    store.put(&ctx(), &acme, "k", bytes("v")).await.unwrap();
+    assert_eq!(store.list(&ctx(), &acme, None).await.unwrap(), ["k"]);
+}
