@@ -1,7 +1,11 @@
 //! A prefix of its own on a Redis server or a Redis Cluster, and what the servers say.
 
-use redis::Value;
+use std::time::Duration;
+
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Value};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The scheme by which the URL of a cluster is told from that of a single server.
 const CLUSTER_SCHEME: &str = "redis+cluster://";
@@ -85,7 +89,12 @@ impl Keyspace {
 
 async fn connect(url: &str) -> Result<MultiplexedConnection, String> {
     let client = redis::Client::open(url).map_err(|error| error.to_string())?;
-    client.get_multiplexed_async_connection().await.map_err(|error| error.to_string())
+    // The client's own limits are shorter than a busy machine may take.
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    let connected = client.get_multiplexed_async_connection_with_config(&patient).await;
+    connected.map_err(|error| error.to_string())
 }
 
 /// `servers` are those of the URL, perhaps with a user and a password before the first.

@@ -10,7 +10,9 @@ use cubbyhole_core::{
     PutOptions, ScanOptions, Store, TypedExt, Version,
 };
 use cubbyhole_redis::RedisStore;
+use cubbyhole_test_servers::RedisServer;
 use proptest::prelude::*;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
 use crate::by_hand::{bytes, ctx, new_prefix, ns, open, shared, shown, under};
@@ -136,6 +138,16 @@ fn spoil() -> impl Strategy<Value = Spoil> {
         anew,
         command,
     })
+}
+
+/// A connection of the test's own.
+async fn raw(server: &RedisServer) -> MultiplexedConnection {
+    let client = redis::Client::open(server.url()).unwrap();
+    // The client's own limits are shorter than a busy machine may take.
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(IN_TIME))
+        .set_response_timeout(Some(IN_TIME));
+    client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
 async fn by_hand(raw: &mut MultiplexedConnection, prefix: &str, spoil: &Spoil) {
@@ -273,8 +285,7 @@ async fn spoilt_in_every_call(spoils: &[Spoil]) {
     for name in ["acme:other", "globex"] {
         store.put(&ctx(), &ns(name), "k", bytes("theirs")).await.unwrap();
     }
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let mut raw = raw(server).await;
     let own = spoils.iter().all(|spoil| spoil.name < OWN_NAMES);
     for spoil in spoils {
         by_hand(&mut raw, &prefix, spoil).await;
@@ -323,8 +334,7 @@ proptest! {
             for key in ["a", "b"] {
                 store.put(&ctx(), &ns("acme"), key, bytes("7")).await.unwrap();
             }
-            let client = redis::Client::open(server.url()).unwrap();
-            let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+            let mut raw = raw(server).await;
             let mut set = redis::cmd("SET");
             set.arg(format!("{prefix}{{acme}}va")).arg(&value);
             let () = set.query_async(&mut raw).await.unwrap();
@@ -388,8 +398,7 @@ async fn what_was_found_once_is_answered_or_corrupt() {
 async fn tokens_and_fences_that_are_no_numbers_are_replaced() {
     let (server, prefix) = (shared(), new_prefix());
     let store = open(server.url(), &prefix).await;
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let mut raw = raw(server).await;
     for token in ["x", "", "nan", "inf", "-1", "1e300"] {
         let fresh = ns(&format!("acme:token {token}"));
         let member = format!("{fresh}\0{token}");
