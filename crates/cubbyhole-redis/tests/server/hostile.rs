@@ -417,3 +417,21 @@ async fn tokens_and_fences_that_are_no_numbers_are_replaced() {
     store.put(&ctx(), &acme, "k", bytes("v")).await.unwrap();
     assert_eq!(store.list(&ctx(), &acme, None).await.unwrap(), ["k"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_erased() {
+    let (server, prefix) = (shared(), new_prefix());
+    let store = open(server.url(), &prefix).await;
+    let mut raw = raw(server).await;
+    let acme = ns("acme");
+    for meta in [&b""[..], b"short", &[0xff; 38], &[0; 60]] {
+        for key in ["a", "b"] {
+            store.put(&ctx(), &acme, key, bytes("v")).await.unwrap();
+        }
+        by_hand(&mut raw, &prefix, &spoilt("{acme}m", false, &[b"HSET", b"a", meta])).await;
+        let erased = store.erase(&ctx(), &under("acme"), 1000).await.unwrap();
+        assert_eq!((erased.removed, erased.done), (2, true), "{meta:?}");
+        assert_eq!(store.get(&ctx(), &acme, "a").await.unwrap(), None);
+        assert_eq!(store.list(&ctx(), &acme, None).await.unwrap(), Vec::<String>::new());
+    }
+}
