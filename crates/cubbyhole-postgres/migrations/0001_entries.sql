@@ -612,7 +612,9 @@ END $$;
 
 -- One step of the sweep, over all tenants. It runs as a role to which row security shows what has
 -- expired and nothing else, and tells how many rows it removed and nothing else. Rows that others
--- hold are left to the next step.
+-- hold are left to the next step. The second look at the expiry stands in `coalesce`: as a plain
+-- condition the planner may go through all that has expired by its index, and compare each with
+-- every row that was locked, which took twenty times as long.
 CREATE FUNCTION @schema@.evict(p_limit integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -623,7 +625,7 @@ DECLARE
     now bigint := @schema@.clock();
     removed bigint;
 BEGIN
-    DELETE FROM @schema@.entries e WHERE e.expires_at <= now AND e.ctid = ANY (ARRAY(
+    DELETE FROM @schema@.entries e WHERE coalesce(e.expires_at <= now, false) AND e.ctid = ANY (ARRAY(
         SELECT d.ctid FROM @schema@.entries d WHERE d.expires_at <= now
             ORDER BY d.expires_at LIMIT least(p_limit, 1000) FOR UPDATE SKIP LOCKED
     ));
@@ -714,8 +716,9 @@ CREATE POLICY tenant ON @schema@.entries FOR ALL TO @app@
     WITH CHECK (@schema@.tenant_of(namespace) = current_setting('cubbyhole.tenant', true));
 CREATE POLICY audit ON @schema@.entries FOR SELECT TO @auditor@
     USING (@schema@.tenant_of(namespace) = current_setting('cubbyhole.tenant', true));
+-- In `coalesce` for the reason that `evict` has.
 CREATE POLICY sweep ON @schema@.entries FOR ALL TO @sweeper@
-    USING (expires_at <= @schema@.clock()) WITH CHECK (false);
+    USING (coalesce(expires_at <= @schema@.clock(), false)) WITH CHECK (false);
 CREATE POLICY enumerate ON @schema@.entries FOR SELECT TO @enumerator@ USING (true);
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @schema@ FROM PUBLIC;

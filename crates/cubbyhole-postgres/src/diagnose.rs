@@ -165,7 +165,7 @@ fn check_role(diagnosis: &mut Diagnosis, found: &Inspection, schema: &str) {
 const POLICIES: [[&str; 5]; 4] = [
     ["tenant", "@_app", "ALL", OF_THE_TENANT, OF_THE_TENANT],
     ["audit", "@_auditor", "SELECT", OF_THE_TENANT, ""],
-    ["sweep", "@_sweeper", "ALL", "expires_at <= @.clock()", "false"],
+    ["sweep", "@_sweeper", "ALL", "COALESCE(expires_at <= @.clock(), false)", "false"],
     ["enumerate", "@_enumerator", "SELECT", "true", ""],
 ];
 const OF_THE_TENANT: &str =

@@ -167,3 +167,32 @@ async fn the_list_of_tenants_reads_as_many_rows_as_there_are_tenants() {
     let rows = one::<i64>(&login, &read).await - before;
     assert!(rows <= 400, "it read {rows}");
 }
+
+#[tokio::test]
+async fn a_step_of_a_sweep_reads_what_it_removes_however_much_has_expired() {
+    let schema = Schema::new().await;
+    without_autovacuum(&schema).await;
+    let insert = |expires_at: &str, first: u32| {
+        let sql = format!(
+            "INSERT INTO {0}.entries
+                (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+             SELECT 'a', 'k' || k, 'a', gen_random_uuid(), 0, 0, {expires_at}, ''
+             FROM generate_series({first}, {first} + 49999) k",
+            schema.name
+        );
+        let schema = &schema;
+        async move { schema.execute(&sql).await }
+    };
+    // What has expired since the statistics were made is what they do not tell of.
+    insert("4102444800000 + k", 0).await;
+    schema.execute(&format!("VACUUM ANALYZE {}.entries", schema.name)).await;
+    insert("k", 50_000).await;
+    let login = schema.login().await;
+    let read = READ.replace('@', &schema.name);
+    login.batch_execute("BEGIN").await.unwrap();
+    let before: i64 = one(&login, &read).await;
+    let sql = format!("SELECT {}.evict(1000)", schema.name);
+    assert_eq!(one::<i64>(&login, &sql).await, 1000);
+    let rows = one::<i64>(&login, &read).await - before;
+    assert!(rows <= 5_000, "it read {rows}");
+}
