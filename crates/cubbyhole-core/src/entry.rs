@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Error, Result, Timestamp};
+use crate::{Clock, Error, Result, SystemClock, Timestamp};
 
 /// Identifies one write of one entry: a UUID v7 that the writer draws. Opaque: compare it for
 /// equality only. It never repeats, not even after the key was deleted and written again.
@@ -21,7 +21,11 @@ impl Version {
     /// whose outcome is unknown whether it was applied.
     #[must_use]
     pub fn draw() -> Self {
-        Self(Uuid::now_v7())
+        // No counter that keeps those of one process in order, and no lock around it: versions are
+        // compared for equality only.
+        let millis = SystemClock.now().as_millis();
+        let nanos = (millis % 1000) as u32 * 1_000_000;
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos)))
     }
 
     /// The sixteen bytes, for storing.

@@ -1,22 +1,27 @@
 //! The store in memory.
 
+mod directory;
+mod index;
 mod operations;
-mod state;
+mod order;
+mod shards;
+mod space;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::limits::{self, DEFAULT_MAX_VALUE_BYTES, MAX_PAGE_ITEMS};
+use crate::limits::{self, DEFAULT_MAX_VALUE_BYTES};
 use crate::{
     Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
     Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
     ResultExt, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version,
 };
-use operations::{live_keys, page_of};
-use state::State;
+use operations::page_of;
+use shards::Shards;
+use space::Slot;
 
 /// A store in memory, of any type that can be cloned; no codec is involved. Cloning the store is
 /// cheap and shares what it holds.
@@ -25,8 +30,9 @@ use state::State;
 /// return or remove, plus the expired, unswept entries that they pass. It needs no runtime, and
 /// its operations ignore their context.
 ///
-/// `V::clone`, and the size function, run while the store's lock is held; keep large values in an
-/// `Arc`.
+/// `V::clone`, and the size function, run while the lock is held that a namespace shares with some
+/// others, so that they must not call the store; keep large values in an `Arc`. A namespace holds
+/// at most 2³² - 1 entries.
 /// Value sizes are checked, and [`Usage::bytes`] is known, only if
 /// [`with_value_size`](InMemoryStoreBuilder::with_value_size) tells them.
 ///
@@ -49,7 +55,7 @@ pub struct InMemoryStore<V> {
 }
 
 struct Shared<V> {
-    state: RwLock<State<V>>,
+    shards: Shards<V>,
     clock: HighWaterClock,
     max_value_bytes: usize,
     value_size: Option<ValueSize<V>>,
@@ -109,7 +115,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStoreBuilder<V> {
     pub fn build(self) -> InMemoryStore<V> {
         InMemoryStore {
             shared: Arc::new(Shared {
-                state: RwLock::new(State::new()),
+                shards: Shards::new(),
                 clock: HighWaterClock::new(self.clock, Timestamp::EPOCH),
                 max_value_bytes: self.max_value_bytes,
                 value_size: self.value_size,
@@ -133,7 +139,7 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
     }
 
     async fn get(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
-        self.lookup(ns, key).map(|entry| entry.map(|entry| entry.value)).in_operation("get")
+        self.lookup(ns, key, |slot| slot.value().clone()).in_operation("get")
     }
 
     async fn delete(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
@@ -146,13 +152,7 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         ns: &Namespace,
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
-        let list = || {
-            limits::check_prefix(prefix)?;
-            let state = self.read()?;
-            let keys = live_keys(&state, ns, prefix, None, self.now());
-            Ok(keys.map(str::to_owned).collect())
-        };
-        list().in_operation("list")
+        self.keys(ns, prefix).in_operation("list")
     }
 
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
@@ -164,22 +164,11 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         _ctx: &ExecutionContext,
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
-        let state = self.read().in_operation("list_namespaces")?;
-        let now = self.now();
-        let live = state.namespaces(prefix, None).filter(|ns| state.is_live(ns, now));
-        Ok(live.cloned().collect())
+        self.live_namespaces(prefix, None, usize::MAX).in_operation("list_namespaces")
     }
 
     async fn evict_expired(&self, _ctx: &ExecutionContext) -> Result<usize> {
-        let mut removed = 0;
-        loop {
-            // The lock is free between steps, so that a long sweep holds nobody up.
-            let step = self.evict_step().in_operation("evict_expired")?;
-            removed += step;
-            if step < MAX_PAGE_ITEMS {
-                return Ok(removed);
-            }
-        }
+        self.evict().in_operation("evict_expired")
     }
 }
 
@@ -194,7 +183,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         if options.extended_ttl().is_none() {
-            return self.lookup(ns, key).in_operation("get_entry");
+            return self.lookup(ns, key, Slot::entry).in_operation("get_entry");
         }
         self.lookup_and_extend(ns, key, options).in_operation("get_entry")
     }
@@ -205,13 +194,8 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
-        limits::check_keys(keys).in_operation("get_many")?;
-        // Under one lock, so that the answers are of one instant.
-        let state = self.read().in_operation("get_many")?;
-        let now = self.now();
-        let live =
-            |key: &&str| state.slot(ns, key).filter(|entry| entry.meta.is_live(now)).cloned();
-        Ok(keys.iter().map(|key| Ok(live(key))).collect())
+        let entries = self.lookup_many(ns, keys).in_operation("get_many")?;
+        Ok(entries.into_iter().map(Ok).collect())
     }
 
     async fn put_entry(
@@ -263,10 +247,11 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         after: Option<&Namespace>,
         limit: usize,
     ) -> Result<Page<Namespace>> {
-        let state = self.read().in_operation("scan_namespaces")?;
-        let now = self.now();
-        let live = state.namespaces(prefix, after).filter(|ns| state.is_live(ns, now));
-        page_of(live.cloned(), limit).in_operation("scan_namespaces")
+        let page = || {
+            limits::check_page_limit(limit)?;
+            Ok(page_of(self.live_namespaces(prefix, after, limit + 1)?, limit))
+        };
+        page().in_operation("scan_namespaces")
     }
 
     async fn scan_tenants(
@@ -275,13 +260,11 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         after: Option<&TenantId>,
         limit: usize,
     ) -> Result<Page<TenantId>> {
-        let state = self.read().in_operation("scan_tenants")?;
-        let now = self.now();
-        let live = state.tenants(after).filter(|tenant| {
-            let prefix = NamespacePrefix::from((*tenant).clone());
-            state.namespaces(&prefix, None).any(|ns| state.is_live(ns, now))
-        });
-        page_of(live.cloned(), limit).in_operation("scan_tenants")
+        let page = || {
+            limits::check_page_limit(limit)?;
+            Ok(page_of(self.live_tenants(after, limit + 1)?, limit))
+        };
+        page().in_operation("scan_tenants")
     }
 
     async fn touch(
@@ -321,14 +304,12 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for InMemoryStore<Bytes> {
     async fn close(&self, _ctx: &ExecutionContext) -> Result<()> {
-        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        *state = State::new();
-        state.closed = true;
+        self.shared.shards.close();
         Ok(())
     }
 
     async fn compact(&self, _ctx: &ExecutionContext) -> Result<Compaction> {
-        drop(self.read().in_operation("compact")?);
+        drop(self.shared.shards.directory().in_operation("compact")?);
         Ok(Compaction::default())
     }
 }

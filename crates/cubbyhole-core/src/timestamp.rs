@@ -79,7 +79,9 @@ impl TryFrom<SystemTime> for Timestamp {
 
     fn try_from(time: SystemTime) -> Result<Self> {
         let since = time.duration_since(UNIX_EPOCH).map_err(|_| out_of_range())?;
-        u64::try_from(since.as_millis()).map_err(|_| out_of_range()).and_then(Self::from_millis)
+        // Without the 128 bits of `as_millis`, whose division shows at each look at the clock.
+        let millis = since.as_secs().checked_mul(1000).ok_or_else(out_of_range)?;
+        Self::from_millis(millis.saturating_add(u64::from(since.subsec_millis())))
     }
 }
 

@@ -1,30 +1,18 @@
-//! What the methods of the store in memory do, each under one lock.
-
-use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
+//! What the methods of the store in memory do, each under the lock of one namespace, or of one after
+//! the other.
 
 use super::InMemoryStore;
-use super::state::{Displaced, State, is_live};
+use super::directory::Standing;
+use super::space::{Displaced, Slot};
 use crate::limits::{self, MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
 use crate::{
-    Batch, Clock, Condition, Entry, Erased, Error, Expiry, GetOptions, Namespace, NamespacePrefix,
-    Operation, Page, PutOptions, Result, ScanItem, ScanOptions, Timestamp, Usage, Version,
+    Batch, Clock, Condition, Entry, Erased, Expiry, GetOptions, Namespace, NamespacePrefix,
+    Operation, Page, PutOptions, Result, ScanItem, ScanOptions, TenantId, Timestamp, Usage,
+    Version,
 };
 
 impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
-    // The maps are changed only by code of ours that does not panic half-way, so a lock that a
-    // panicking `V::clone` poisoned guards maps that are whole.
-    pub(super) fn read(&self) -> Result<RwLockReadGuard<'_, State<V>>> {
-        let state = self.shared.state.read().unwrap_or_else(PoisonError::into_inner);
-        if state.closed { Err(closed()) } else { Ok(state) }
-    }
-
-    pub(super) fn write_lock(&self) -> Result<RwLockWriteGuard<'_, State<V>>> {
-        let state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
-        if state.closed { Err(closed()) } else { Ok(state) }
-    }
-
-    // Asked for while the lock is held: time never goes back between two holders.
+    // Asked for while a namespace's lock is held: time never goes back between two holders.
     pub(super) fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }
@@ -38,14 +26,32 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
             .map_or(Ok(()), |bytes| limits::check_value_bytes(bytes, self.shared.max_value_bytes))
     }
 
-    pub(super) fn lookup(&self, ns: &Namespace, key: &str) -> Result<Option<Entry<V>>> {
+    pub(super) fn lookup<R>(
+        &self,
+        ns: &Namespace,
+        key: &str,
+        answer: impl FnOnce(&Slot<V>) -> R,
+    ) -> Result<Option<R>> {
         limits::check_key(key)?;
-        let state = self.read()?;
-        let entry = state.slot(ns, key).filter(|entry| {
+        self.shared.shards.read(ns, |space| {
+            let slot = space?.slot(key)?;
             // The clock is asked only where there is an expiry to judge.
-            entry.meta.expires_at.is_none_or(|instant| self.now() < instant)
-        });
-        Ok(entry.cloned())
+            slot.is_live_at(|| self.now()).then(|| answer(slot))
+        })
+    }
+
+    /// Many keys at one instant.
+    pub(super) fn lookup_many(
+        &self,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Option<Entry<V>>>> {
+        limits::check_keys(keys)?;
+        self.shared.shards.read(ns, |space| {
+            let now = self.now();
+            let live = |key: &&str| space?.slot(key).filter(|slot| slot.is_live(now));
+            keys.iter().map(|key| live(key).map(Slot::entry)).collect()
+        })
     }
 
     /// Reads an entry and extends its TTL, as `options` say.
@@ -56,27 +62,32 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         limits::check_key(key)?;
-        let mut state = self.write_lock()?;
-        let now = self.now();
-        let live = state.slot(ns, key).filter(|entry| entry.meta.is_live(now));
-        let current = live.and_then(|entry| entry.meta.expires_at);
-        if let Some(extended) = options.extend(now, current)? {
-            state.set_expiry(ns, key, Some(extended));
-        }
-        Ok(state.slot(ns, key).filter(|entry| entry.meta.is_live(now)).cloned())
+        self.shared.shards.change(ns, |space| {
+            let now = self.now();
+            let live = space.slot(key).filter(|slot| slot.is_live(now));
+            let mut entry = live.map(Slot::entry);
+            let current = entry.as_ref().and_then(|entry| entry.meta.expires_at);
+            if let (Some(extended), Some(entry)) = (options.extend(now, current)?, &mut entry) {
+                space.set_expiry(key, Some(extended));
+                entry.meta.expires_at = Some(extended);
+            }
+            // A TTL may be extended to an instant that has come.
+            Ok(entry.filter(|entry| entry.meta.is_live(now)))
+        })?
     }
 
     /// Sets the expiry of a live entry; tells whether there was one.
     pub(super) fn set_expiry(&self, ns: &Namespace, key: &str, expiry: Expiry) -> Result<bool> {
         limits::check_key(key)?;
-        let mut state = self.write_lock()?;
-        let now = self.now();
-        let expires_at = expiry.resolve(now)?;
-        let live = state.version(ns, key, now).is_some();
-        if live {
-            state.set_expiry(ns, key, expires_at);
-        }
-        Ok(live)
+        self.shared.shards.change(ns, |space| {
+            let now = self.now();
+            let expires_at = expiry.resolve(now)?;
+            let live = space.version(key, now).is_some();
+            if live {
+                space.set_expiry(key, expires_at);
+            }
+            Ok(live)
+        })?
     }
 
     pub(super) fn insert(
@@ -90,14 +101,17 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         limits::check_key(key)?;
         self.check_value(&value)?;
         let version = options.version_or_draw();
-        let mut state = self.write_lock()?;
-        let now = self.now();
-        let expires_at = options.expiry().resolve(now)?;
-        condition.check(state.version(ns, key, now))?;
-        let displaced = state.put(ns, key, value, version, expires_at, now);
-        drop(state);
-        drop(displaced);
-        Ok(version)
+        // What was displaced is dropped after the lock is free.
+        let put = self.shared.shards.change(ns, |space| {
+            let now = self.now();
+            let expires_at = options.expiry().resolve(now)?;
+            if condition != Condition::Always {
+                condition.check(space.version(key, now))?;
+            }
+            space.check_room(1)?;
+            Ok(space.put(key, value, version, expires_at, now))
+        })?;
+        put.map(|_| version)
     }
 
     pub(super) fn remove_live(
@@ -107,12 +121,20 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         condition: Condition,
     ) -> Result<Option<Entry<V>>> {
         limits::check_key(key)?;
-        let mut state = self.write_lock()?;
-        let now = self.now();
-        condition.check(state.version(ns, key, now))?;
-        let removed = state.remove(ns, key);
-        drop(state);
-        Ok(removed.filter(|entry| entry.meta.is_live(now)))
+        self.shared.shards.change(ns, |space| {
+            let now = self.now();
+            condition.check(space.version(key, now))?;
+            Ok(space.remove(key).filter(|entry| entry.meta.is_live(now)))
+        })?
+    }
+
+    pub(super) fn keys(&self, ns: &Namespace, prefix: Option<&str>) -> Result<Vec<String>> {
+        limits::check_prefix(prefix)?;
+        self.shared.shards.read(ns, |space| {
+            let now = self.now();
+            let slots = space.into_iter().flat_map(|space| space.slots(prefix.unwrap_or(""), None));
+            slots.filter(|slot| slot.is_live(now)).map(|slot| slot.key().to_owned()).collect()
+        })
     }
 
     pub(super) fn scan_page(
@@ -121,17 +143,25 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         options: &ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
         options.check()?;
-        let state = self.read()?;
-        let now = self.now();
+        self.shared.shards.read(ns, |space| {
+            let now = self.now();
+            let prefix = options.prefix().unwrap_or("");
+            let slots = space.into_iter().flat_map(|space| space.slots(prefix, options.after()));
+            self.page(slots.filter(|slot| slot.is_live(now)), options)
+        })
+    }
+
+    fn page<'a>(
+        &self,
+        slots: impl Iterator<Item = &'a Slot<V>>,
+        options: &ScanOptions,
+    ) -> Page<ScanItem<V>, String> {
         let mut page = Page { items: Vec::new(), next: None };
         let mut page_bytes = 0;
-        for key in live_keys(&state, ns, options.prefix(), options.after(), now) {
-            let Some(entry) = state.slot(ns, key) else {
-                continue;
-            };
-            let size = self.value_bytes(&entry.value);
+        for slot in slots {
+            let size = self.value_bytes(slot.value());
             let value_bytes = size.filter(|_| options.values()).unwrap_or(0);
-            let item_bytes = key.len().saturating_add(value_bytes);
+            let item_bytes = slot.key().len().saturating_add(value_bytes);
             let full = page.items.len() == options.limit()
                 || (!page.items.is_empty()
                     && item_bytes.saturating_add(page_bytes) > MAX_PAGE_BYTES);
@@ -141,72 +171,144 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
             }
             page_bytes += item_bytes;
             page.items.push(ScanItem {
-                key: key.to_owned(),
-                meta: entry.meta,
+                key: slot.key().to_owned(),
+                meta: slot.meta(),
                 value_bytes: size.map(|size| size as u64),
-                value: options.values().then(|| Ok(entry.value.clone())),
+                value: options.values().then(|| Ok(slot.value().clone())),
             });
         }
-        Ok(page)
+        page
+    }
+
+    /// The namespaces under a prefix that hold a live entry, in order, past `after`, at most so
+    /// many.
+    pub(super) fn live_namespaces(
+        &self,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Vec<Namespace>> {
+        let mut live = Vec::new();
+        let mut after = after.cloned();
+        while live.len() < limit {
+            // The directory is let go of before a namespace is looked into.
+            let wanted = limit - live.len();
+            let directory = self.shared.shards.directory()?;
+            let listed = directory.namespaces(prefix, after.as_ref()).take(wanted);
+            let listed: Vec<_> = listed.map(|(ns, standing)| (ns.clone(), standing)).collect();
+            drop(directory);
+            let was_last = listed.len() < wanted;
+            after = listed.last().map(|(ns, _)| ns.clone());
+            for (ns, standing) in listed {
+                if standing == Standing::Permanent || self.is_live(&ns)? {
+                    live.push(ns);
+                }
+            }
+            if was_last {
+                break;
+            }
+        }
+        Ok(live)
+    }
+
+    /// The tenants that have a live entry, in order, past `after`, at most so many.
+    pub(super) fn live_tenants(
+        &self,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Vec<TenantId>> {
+        let mut live = Vec::new();
+        let mut after = after.cloned();
+        while live.len() < limit {
+            let wanted = limit - live.len();
+            let directory = self.shared.shards.directory()?;
+            let listed: Vec<_> = directory.tenants(after.as_ref()).take(wanted).cloned().collect();
+            drop(directory);
+            let was_last = listed.len() < wanted;
+            after = listed.last().cloned();
+            for tenant in listed {
+                let prefix = NamespacePrefix::from(tenant.clone());
+                if !self.live_namespaces(&prefix, None, 1)?.is_empty() {
+                    live.push(tenant);
+                }
+            }
+            if was_last {
+                break;
+            }
+        }
+        Ok(live)
+    }
+
+    fn is_live(&self, ns: &Namespace) -> Result<bool> {
+        self.shared.shards.read(ns, |space| space.is_some_and(|space| space.has_live(self.now())))
+    }
+
+    /// The namespaces under a prefix that hold entries, expired or not, at most so many.
+    fn namespaces(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Vec<Namespace>> {
+        let directory = self.shared.shards.directory()?;
+        Ok(directory.namespaces(prefix, None).take(limit).map(|(ns, _)| ns.clone()).collect())
     }
 
     pub(super) fn erase_step(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Erased> {
         limits::check_page_limit(limit)?;
-        let mut state = self.write_lock()?;
-        let now = self.now();
-        let mut doomed = Vec::new();
-        let mut done = true;
-        'all: for ns in state.namespaces(prefix, None) {
-            for key in state.keys(ns).into_iter().flatten().map(|(key, _)| key) {
-                if doomed.len() == limit {
-                    done = false;
-                    break 'all;
-                }
-                doomed.push((ns.clone(), Arc::clone(key)));
+        let mut removed: Vec<Displaced<V>> = Vec::new();
+        let mut live = 0;
+        for ns in self.namespaces(prefix, limit)? {
+            let room = limit - removed.len();
+            self.shared.shards.change(&ns, |space| {
+                let now = self.now();
+                let before = removed.len();
+                removed.extend((0..room).map_while(|_| space.remove_first().map(Some)));
+                let doomed = removed[before..].iter().flatten();
+                live += doomed.filter(|entry| entry.meta.is_live(now)).count() as u64;
+            })?;
+            if removed.len() == limit {
+                break;
             }
         }
-        let removed: Vec<Displaced<V>> =
-            doomed.iter().map(|(ns, key)| state.remove(ns, key)).collect();
-        drop(state);
-        let live = removed.iter().flatten().filter(|entry| entry.meta.is_live(now)).count();
-        Ok(Erased { removed: live as u64, done })
+        let done = self.namespaces(prefix, 1)?.is_empty();
+        Ok(Erased { removed: live, done })
     }
 
-    pub(super) fn evict_step(&self) -> Result<usize> {
-        let mut removed = Vec::new();
-        let mut state = self.write_lock()?;
-        let now = self.now();
-        while removed.len() < MAX_PAGE_ITEMS {
-            let Some((ns, key)) = state.first_expired(now) else {
-                break;
-            };
-            removed.push(state.remove(&ns, &key));
-        }
-        drop(state);
-        Ok(removed.len())
+    pub(super) fn evict(&self) -> Result<usize> {
+        let mut count = 0;
+        self.shared.shards.each_due(
+            || self.now(),
+            |ns| {
+                // In steps, so that a long sweep holds nobody up.
+                let mut removed: Vec<Displaced<V>> = Vec::new();
+                self.shared.shards.change(ns, |space| {
+                    let now = self.now();
+                    let expired = (0..MAX_PAGE_ITEMS).map_while(|_| space.remove_expired(now));
+                    removed.extend(expired.map(Some));
+                })?;
+                count += removed.len();
+                Ok(())
+            },
+        )?;
+        Ok(count)
     }
 
     pub(super) fn count(&self, prefix: &NamespacePrefix) -> Result<Usage> {
-        let state = self.read()?;
-        let now = self.now();
         let mut usage =
             Usage { bytes: self.shared.value_size.as_ref().map(|_| 0), ..Usage::default() };
-        for ns in state.namespaces(prefix, None) {
-            let entries_before = usage.entries;
-            for (key, expires_at) in state.keys(ns).into_iter().flatten() {
-                if !is_live(*expires_at, now) {
-                    usage.expired += 1;
-                    continue;
+        for ns in self.namespaces(prefix, usize::MAX)? {
+            self.shared.shards.read(&ns, |space| {
+                let now = self.now();
+                let entries_before = usage.entries;
+                for slot in space.into_iter().flat_map(|space| space.slots("", None)) {
+                    if !slot.is_live(now) {
+                        usage.expired += 1;
+                        continue;
+                    }
+                    usage.entries += 1;
+                    if let (Some(total), Some(size)) = (&mut usage.bytes, &self.shared.value_size) {
+                        let bytes = slot.key().len().saturating_add(size(slot.value()));
+                        *total = total.saturating_add(bytes as u64);
+                    }
                 }
-                usage.entries += 1;
-                if let (Some(total), Some(size), Some(entry)) =
-                    (&mut usage.bytes, &self.shared.value_size, state.slot(ns, key))
-                {
-                    *total =
-                        total.saturating_add(key.len().saturating_add(size(&entry.value)) as u64);
-                }
-            }
-            usage.namespaces += u64::from(usage.entries > entries_before);
+                usage.namespaces += u64::from(usage.entries > entries_before);
+            })?;
         }
         Ok(usage)
     }
@@ -217,71 +319,47 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
         batch.check(self.shared.max_value_bytes, |value| self.value_bytes(value))?;
-        let mut state = self.write_lock()?;
-        let now = self.now();
-        // Everything that can refuse the batch comes before the first change.
-        let mut expiries = Vec::with_capacity(batch.len());
-        for (index, operation) in batch.operations().iter().enumerate() {
-            let current = state.version(ns, operation.key(), now);
-            operation.condition().check(current).map_err(|error| error.at_batch_index(index))?;
-            expiries.push(match operation {
-                Operation::Put { options, .. } => options.expiry().resolve(now)?,
-                Operation::Delete { .. } => None,
-            });
-        }
-        let mut versions = Vec::with_capacity(batch.len());
         let mut displaced = Vec::with_capacity(batch.len());
-        for (operation, expires_at) in batch.into_operations().into_iter().zip(expiries) {
-            match operation {
-                Operation::Put { key, value, options, .. } => {
-                    let version = options.version_or_draw();
-                    displaced.push(state.put(ns, &key, value, version, expires_at, now));
-                    versions.push(Some(version));
+        // What was displaced is dropped after the lock is free.
+        self.shared.shards.change(ns, |space| {
+            let now = self.now();
+            // Everything that can refuse the batch comes before the first change.
+            let mut expiries = Vec::with_capacity(batch.len());
+            for (index, operation) in batch.operations().iter().enumerate() {
+                let condition = operation.condition();
+                if condition != Condition::Always {
+                    let current = space.version(operation.key(), now);
+                    condition.check(current).map_err(|error| error.at_batch_index(index))?;
                 }
-                Operation::Delete { key, .. } => {
-                    displaced.push(state.remove(ns, &key));
-                    versions.push(None);
+                expiries.push(match operation {
+                    Operation::Put { options, .. } => options.expiry().resolve(now)?,
+                    Operation::Delete { .. } => None,
+                });
+            }
+            space.check_room(batch.len())?;
+            let mut versions = Vec::with_capacity(batch.len());
+            for (operation, expires_at) in batch.into_operations().into_iter().zip(expiries) {
+                match operation {
+                    Operation::Put { key, value, options, .. } => {
+                        let version = options.version_or_draw();
+                        displaced.push(space.put(&key, value, version, expires_at, now));
+                        versions.push(Some(version));
+                    }
+                    Operation::Delete { key, .. } => {
+                        displaced.push(space.remove(&key));
+                        versions.push(None);
+                    }
                 }
             }
-        }
-        drop(state);
-        drop(displaced);
-        Ok(versions)
+            Ok(versions)
+        })?
     }
 }
 
-pub(super) fn live_keys<'a, V>(
-    state: &'a State<V>,
-    ns: &Namespace,
-    prefix: Option<&'a str>,
-    after: Option<&'a str>,
-    now: Timestamp,
-) -> impl Iterator<Item = &'a str> {
-    let prefix = prefix.unwrap_or("");
-    let start = match after {
-        Some(after) if after >= prefix => Bound::Excluded(after),
-        _ => Bound::Included(prefix),
-    };
-    state
-        .keys(ns)
-        .into_iter()
-        .flat_map(move |keys| keys.range::<str, _>((start, Bound::Unbounded)))
-        .take_while(move |(key, _)| key.starts_with(prefix))
-        .filter(move |(_, expires_at)| is_live(**expires_at, now))
-        .map(|(key, _)| &**key)
-}
-
-/// A page of at most `limit` of `items`, with a next one if there are more.
-pub(super) fn page_of<T: Clone>(
-    mut items: impl Iterator<Item = T>,
-    limit: usize,
-) -> Result<Page<T>> {
-    limits::check_page_limit(limit)?;
-    let page: Vec<T> = items.by_ref().take(limit).collect();
-    let next = items.next().and_then(|_| page.last().cloned());
-    Ok(Page { items: page, next })
-}
-
-fn closed() -> Error {
-    Error::invalid_argument("the store was closed; open it again")
+/// A page of at most `limit` of `items`, of which one more was asked for.
+pub(super) fn page_of<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| has_more).cloned();
+    Page { items, next }
 }

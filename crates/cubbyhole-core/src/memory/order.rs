@@ -1,0 +1,152 @@
+//! The slots of a namespace in the order of their keys.
+
+/// How many slots a chunk has at most: few enough that moving them is nothing, so many that a
+/// namespace of usual size is one chunk.
+const LARGEST_CHUNK: usize = 512;
+
+/// Numbers of slots, in the order of keys that stand elsewhere: whoever calls tells them.
+///
+/// Sorted chunks and not a B-tree of keys: four bytes for an entry, and keys are stored once.
+pub(super) struct Order {
+    /// None of them is empty.
+    chunks: Vec<Vec<u32>>,
+}
+
+/// Where a key stands, or would.
+#[derive(Clone, Copy)]
+struct Position {
+    chunk: usize,
+    index: usize,
+}
+
+impl Order {
+    pub(super) const fn new() -> Self {
+        Self { chunks: Vec::new() }
+    }
+
+    /// Adds the slot of a key that is not there yet.
+    pub(super) fn insert<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
+        let at = match self.find(key, key_of) {
+            Ok(at) | Err(at) => at,
+        };
+        let last = self.chunks.len().checked_sub(1);
+        let Some(chunk) = self.chunks.get_mut(at.chunk) else {
+            return self.chunks.push(vec![slot]);
+        };
+        if chunk.len() < LARGEST_CHUNK {
+            return chunk.insert(at.index, slot);
+        }
+        if at.index == chunk.len() && Some(at.chunk) == last {
+            // Keys that come in order leave full chunks behind.
+            return self.chunks.push(vec![slot]);
+        }
+        let middle = chunk.len() / 2;
+        let mut second = chunk.split_off(middle);
+        match at.index.checked_sub(middle) {
+            Some(index) => second.insert(index, slot),
+            None => chunk.insert(at.index, slot),
+        }
+        self.chunks.insert(at.chunk + 1, second);
+    }
+
+    /// Removes the slot of a key that is there.
+    pub(super) fn remove<'a>(&mut self, key: &str, key_of: impl Fn(u32) -> &'a str) {
+        let Ok(at) = self.find(key, key_of) else { return };
+        let chunk = &mut self.chunks[at.chunk];
+        chunk.remove(at.index);
+        if chunk.is_empty() {
+            self.chunks.remove(at.chunk);
+        } else if chunk.len() * 4 < chunk.capacity() {
+            chunk.shrink_to(chunk.len() * 2);
+        }
+    }
+
+    /// Says that a key that is there stands in another slot now. `key_of` knows the old one.
+    pub(super) fn replace<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
+        if let Ok(at) = self.find(key, key_of) {
+            self.chunks[at.chunk][at.index] = slot;
+        }
+    }
+
+    /// The slots from `key` on, or from behind it.
+    pub(super) fn from<'a, 'b, F: Fn(u32) -> &'b str>(
+        &'a self,
+        key: &str,
+        behind: bool,
+        key_of: F,
+    ) -> impl Iterator<Item = u32> + use<'a, 'b, F> {
+        let at = match self.find(key, key_of) {
+            Ok(Position { chunk, index }) => Position { chunk, index: index + usize::from(behind) },
+            Err(at) => at,
+        };
+        let first = self.chunks.get(at.chunk).map_or(&[][..], |chunk| &chunk[at.index..]);
+        let rest = self.chunks.get(at.chunk + 1..).unwrap_or_default();
+        first.iter().chain(rest.iter().flatten()).copied()
+    }
+
+    /// The slot of the first key.
+    pub(super) fn first(&self) -> Option<u32> {
+        self.chunks.first()?.first().copied()
+    }
+
+    /// Where the key is, or where it belongs: within a chunk, or at the end of the last one.
+    fn find<'a>(&self, key: &str, key_of: impl Fn(u32) -> &'a str) -> Result<Position, Position> {
+        let is_before = |chunk: &Vec<u32>| chunk.last().is_some_and(|slot| key_of(*slot) < key);
+        let found = self.chunks.partition_point(is_before);
+        // Behind all of them is at the end of the last.
+        let chunk = found.min(self.chunks.len().saturating_sub(1));
+        let Some(slots) = self.chunks.get(chunk) else {
+            return Err(Position { chunk, index: 0 });
+        };
+        slots
+            .binary_search_by(|slot| key_of(*slot).cmp(key))
+            .map(|index| Position { chunk, index })
+            .map_err(|index| Position { chunk, index })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Against a map, with so many keys that there are several chunks.
+    #[test]
+    fn it_is_in_the_order_of_a_map() {
+        let keys: Vec<String> = (0..4000).map(|key| format!("{:04}", key * 7919 % 4000)).collect();
+        let key_of = |slot: u32| keys[slot as usize].as_str();
+        let (mut order, mut map) = (Order::new(), BTreeMap::new());
+        let mut random = fastrand::Rng::with_seed(5);
+        for step in 0..40_000 {
+            let slot = random.u32(..4000);
+            let key = key_of(slot);
+            // More comes than goes, then the other way round.
+            if random.u32(..3) == 0 || step > 20_000 {
+                order.remove(key, key_of);
+                map.remove(key);
+            } else if map.insert(key, slot).is_none() {
+                order.insert(key, slot, key_of);
+            }
+            if step % 1000 == 0 {
+                assert!(order.from("", false, key_of).eq(map.values().copied()), "step {step}");
+                let behind = map.range("2000"..).map(|(_, slot)| *slot);
+                assert!(order.from("2000", false, key_of).eq(behind));
+                assert_eq!(order.first(), map.values().next().copied());
+            }
+        }
+    }
+
+    #[test]
+    fn keys_in_order_fill_their_chunks() {
+        let keys: Vec<String> = (0..2000).map(|key| format!("{key:04}")).collect();
+        let key_of = |slot: u32| keys[slot as usize].as_str();
+        let mut order = Order::new();
+        for slot in 0..2000 {
+            order.insert(key_of(slot), slot, key_of);
+        }
+        assert_eq!(order.chunks.len(), 4);
+        assert!(order.from("1999", true, key_of).next().is_none());
+        assert!(order.from("0511", true, key_of).eq(512..2000));
+    }
+}

@@ -1,0 +1,312 @@
+//! The namespaces of a store, divided among locks.
+//!
+//! A namespace is in one shard, by its hash, so that callers in different namespaces seldom wait
+//! for each other. All of the directory is under one lock, which is taken when a namespace appears
+//! or goes, or gets its first permanent entry or loses its last, and by whoever lists.
+//!
+//! The directory's lock is taken while a shard's is held, and never the other way round: so the
+//! directory changes with what it tells of, and whoever lists lets go of it before looking into a
+//! shard.
+
+use std::collections::BTreeSet;
+use std::hash::BuildHasher;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::{Entry, HashTable};
+
+use super::directory::{Directory, Standing};
+use super::space::Space;
+use crate::{Error, Namespace, Result, Timestamp};
+
+/// Many more than cores, so that two callers seldom meet.
+const SHARDS: usize = 64;
+
+pub(super) struct Shards<V> {
+    shards: Box<[Apart<RwLock<Shard<V>>>]>,
+    directory: RwLock<Directory>,
+    hasher: DefaultHashBuilder,
+}
+
+/// In cache lines of its own, so that taking one lock does not slow the next one.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+struct Shard<V> {
+    spaces: HashTable<Space<V>>,
+    /// Each namespace with entries that expire, by when the first of them does.
+    due: BTreeSet<(Timestamp, Namespace)>,
+    closed: bool,
+}
+
+impl<V> Shards<V> {
+    pub(super) fn new() -> Self {
+        let shard = |_| {
+            let (spaces, due) = (HashTable::new(), BTreeSet::new());
+            Apart(RwLock::new(Shard { spaces, due, closed: false }))
+        };
+        Self {
+            shards: (0..SHARDS).map(shard).collect(),
+            directory: RwLock::new(Directory::new()),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// Looks into a namespace, if it is there.
+    pub(super) fn read<R>(
+        &self,
+        ns: &Namespace,
+        look: impl FnOnce(Option<&Space<V>>) -> R,
+    ) -> Result<R> {
+        let hash = self.hasher.hash_one(ns);
+        let shard = self.read_shard(shard_of(hash))?;
+        Ok(look(shard.spaces.find(hash, |space| space.namespace() == ns)))
+    }
+
+    /// Changes a namespace, which need not be there, in one step for everyone else.
+    ///
+    /// `change` must not run code of others once it has changed anything: what the namespace holds
+    /// is compared before and after, and a panic in between would leave the directory behind.
+    pub(super) fn change<R>(
+        &self,
+        ns: &Namespace,
+        change: impl FnOnce(&mut Space<V>) -> R,
+    ) -> Result<R> {
+        let hash = self.hasher.hash_one(ns);
+        let mut shard = self.write_shard(shard_of(hash))?;
+        let Shard { spaces, due, .. } = &mut *shard;
+        let entry = spaces.entry(
+            hash,
+            |space| space.namespace() == ns,
+            |space| self.hasher.hash_one(space.namespace()),
+        );
+        match entry {
+            Entry::Occupied(mut found) => {
+                let before = Summary::of(found.get());
+                let answer = change(found.get_mut());
+                let after = Summary::of(found.get());
+                self.note(found.get().namespace(), before, after, due);
+                if after.standing == Standing::Absent {
+                    found.remove();
+                }
+                Ok(answer)
+            }
+            Entry::Vacant(place) => {
+                let mut space = Space::new(ns.clone(), self.hasher.clone());
+                let before = Summary::of(&space);
+                let answer = change(&mut space);
+                let after = Summary::of(&space);
+                self.note(ns, before, after, due);
+                if after.standing != Standing::Absent {
+                    place.insert(space);
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    /// Of each shard a namespace whose first entry has expired by then, as long as `change`, which
+    /// is given it, says that there is more to do.
+    pub(super) fn each_due(
+        &self,
+        now: impl Fn() -> Timestamp,
+        mut change: impl FnMut(&Namespace) -> Result<()>,
+    ) -> Result<()> {
+        for shard in 0..SHARDS {
+            loop {
+                let due = self.read_shard(shard)?.due.first().cloned();
+                match due {
+                    Some((instant, ns)) if instant <= now() => change(&ns)?,
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn directory(&self) -> Result<RwLockReadGuard<'_, Directory>> {
+        // Any shard tells whether the store is closed.
+        drop(self.read_shard(0)?);
+        Ok(self.directory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Forgets everything, and refuses whatever comes later.
+    pub(super) fn close(&self) {
+        for Apart(shard) in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            *shard = Shard { spaces: HashTable::new(), due: BTreeSet::new(), closed: true };
+        }
+        *self.write_directory() = Directory::new();
+    }
+
+    /// Tells the directory and the order by expiry what changed.
+    fn note(
+        &self,
+        ns: &Namespace,
+        before: Summary,
+        after: Summary,
+        due: &mut BTreeSet<(Timestamp, Namespace)>,
+    ) {
+        if before.first_expiry != after.first_expiry {
+            if let Some(instant) = before.first_expiry {
+                due.remove(&(instant, ns.clone()));
+            }
+            if let Some(instant) = after.first_expiry {
+                due.insert((instant, ns.clone()));
+            }
+        }
+        if before.standing != after.standing {
+            self.write_directory().set(ns, after.standing);
+        }
+    }
+
+    fn write_directory(&self) -> RwLockWriteGuard<'_, Directory> {
+        self.directory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // The maps are changed only by code of ours that does not panic half-way, so a lock that a
+    // panicking `V::clone` poisoned guards maps that are whole.
+    fn read_shard(&self, shard: usize) -> Result<RwLockReadGuard<'_, Shard<V>>> {
+        let shard = self.shards[shard].0.read().unwrap_or_else(PoisonError::into_inner);
+        if shard.closed { Err(closed()) } else { Ok(shard) }
+    }
+
+    fn write_shard(&self, shard: usize) -> Result<RwLockWriteGuard<'_, Shard<V>>> {
+        let shard = self.shards[shard].0.write().unwrap_or_else(PoisonError::into_inner);
+        if shard.closed { Err(closed()) } else { Ok(shard) }
+    }
+}
+
+/// What others keep of a namespace.
+#[derive(Clone, Copy)]
+struct Summary {
+    standing: Standing,
+    first_expiry: Option<Timestamp>,
+}
+
+impl Summary {
+    fn of<V>(space: &Space<V>) -> Self {
+        let standing = match (space.is_empty(), space.has_permanent()) {
+            (true, _) => Standing::Absent,
+            (false, false) => Standing::Expiring,
+            (false, true) => Standing::Permanent,
+        };
+        Self { standing, first_expiry: space.first_expiry() }
+    }
+}
+
+/// By bits that the tables within the shards look at least.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 48) as usize % SHARDS
+}
+
+fn closed() -> Error {
+    Error::invalid_argument("the store was closed; open it again")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+    use crate::{NamespacePrefix, Version};
+
+    const NAMESPACES: usize = 20;
+
+    fn ns(index: usize) -> Namespace {
+        Namespace::parse(&format!("acme:n{index}")).unwrap()
+    }
+
+    fn put(shards: &Shards<u8>, ns: &Namespace, key: &str, expires_at: Option<Timestamp>) {
+        shards
+            .change(ns, |space| {
+                space.put(key, 0, Version::draw(), expires_at, Timestamp::EPOCH);
+            })
+            .unwrap();
+    }
+
+    /// What the directory and the orders by expiry say of each namespace is so.
+    fn check(shards: &Shards<u8>) {
+        for index in 0..NAMESPACES {
+            let ns = ns(index);
+            let prefix = NamespacePrefix::from(ns.clone());
+            let directory = shards.directory().unwrap();
+            let listed = directory.namespaces(&prefix, None).next().map(|(_, standing)| standing);
+            drop(directory);
+            let summary = shards.read(&ns, |space| space.map(Summary::of)).unwrap();
+            assert_eq!(listed, summary.map(|summary| summary.standing), "{ns}");
+            let shard = shards.read_shard(shard_of(shards.hasher.hash_one(&ns))).unwrap();
+            let due = shard.due.iter().find(|(_, due)| *due == ns).map(|(instant, _)| *instant);
+            assert_eq!(due, summary.and_then(|summary| summary.first_expiry), "{ns}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_true_however_namespaces_come_and_go() {
+        let shards = Shards::new();
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|writer| {
+                    let shards = &shards;
+                    scope.spawn(move || {
+                        let mut random = fastrand::Rng::with_seed(writer);
+                        for _ in 0..20_000 {
+                            let ns = ns(random.usize(..NAMESPACES));
+                            let key = ["a", "b"][random.usize(..2)];
+                            let instant = Timestamp::from_millis(random.u64(1..5)).unwrap();
+                            match random.u32(..3) {
+                                0 => put(shards, &ns, key, random.bool().then_some(instant)),
+                                _ => {
+                                    let _ = shards.change(&ns, |space| space.remove(key)).unwrap();
+                                }
+                            }
+                        }
+                    })
+                })
+                .collect();
+            // Whoever lists and sweeps meanwhile neither hangs nor sees what is not there.
+            let lister = scope.spawn(|| {
+                let all = NamespacePrefix::parse("acme").unwrap();
+                while !ended.load(Ordering::Relaxed) {
+                    assert!(
+                        shards.directory().unwrap().namespaces(&all, None).count() <= NAMESPACES
+                    );
+                    let now = || Timestamp::from_millis(2).unwrap();
+                    let sweep = |ns: &Namespace| {
+                        shards.change(ns, |space| space.remove_expired(now())).map(drop)
+                    };
+                    shards.each_due(now, sweep).unwrap();
+                }
+            });
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            ended.store(true, Ordering::Relaxed);
+            lister.join().unwrap();
+        });
+        check(&shards);
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_removed() {
+        let shards = Shards::new();
+        for index in 0..NAMESPACES {
+            put(&shards, &ns(index), "k", Some(Timestamp::EPOCH));
+            put(&shards, &ns(index), "l", None);
+        }
+        check(&shards);
+        for index in 0..NAMESPACES {
+            for key in ["l", "k"] {
+                let removed = shards.change(&ns(index), |space| space.remove(key)).unwrap();
+                assert!(removed.is_some());
+                check(&shards);
+            }
+        }
+        let shard = |shard: &Apart<RwLock<Shard<u8>>>| {
+            let shard = shard.0.read().unwrap();
+            shard.spaces.is_empty() && shard.due.is_empty()
+        };
+        assert!(shards.shards.iter().all(shard));
+        assert_eq!(shards.directory().unwrap().tenants(None).count(), 0);
+    }
+}

@@ -1,0 +1,391 @@
+//! What one namespace holds.
+//!
+//! Its entries stand side by side, so that a listing or a page goes through memory that lies
+//! together, however much the store holds. A hash index finds one, sorted numbers have them in the
+//! order of their keys, and those that expire are also in the order of their expiry.
+
+use std::collections::BTreeSet;
+use std::hash::BuildHasher;
+
+use hashbrown::DefaultHashBuilder;
+use smol_str::SmolStr;
+
+use super::index::Index;
+use super::order::Order;
+use crate::{Entry, EntryMeta, Error, Namespace, Result, Timestamp, Version};
+
+/// A value that a write took out of the maps, to be dropped by the caller once the lock is free:
+/// dropping it runs code that is not ours.
+pub(super) type Displaced<V> = Option<Entry<V>>;
+
+/// What a `get` reads stands first.
+#[repr(C)]
+pub(super) struct Space<V> {
+    ns: Namespace,
+    index: Index,
+    slots: Vec<Slot<V>>,
+    hasher: DefaultHashBuilder,
+    order: Order,
+    expiring: BTreeSet<(Timestamp, u32)>,
+}
+
+/// An entry under its key. Short keys stand in it; what a `get` reads stands first, so that it
+/// is in as few lines of memory as can be.
+#[repr(C)]
+pub(super) struct Slot<V> {
+    key: SmolStr,
+    expires_at: ExpiresAt,
+    value: V,
+    version: Version,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// The instant in milliseconds, or [`NEVER`]: half as long as an `Option`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct ExpiresAt(u64);
+
+/// Beyond every instant.
+const NEVER: ExpiresAt = ExpiresAt(u64::MAX);
+
+impl From<Option<Timestamp>> for ExpiresAt {
+    fn from(instant: Option<Timestamp>) -> Self {
+        instant.map_or(NEVER, |instant| Self(instant.as_millis()))
+    }
+}
+
+impl ExpiresAt {
+    fn get(self) -> Option<Timestamp> {
+        if self == NEVER { None } else { Timestamp::from_millis(self.0).ok() }
+    }
+}
+
+impl<V> Slot<V> {
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(super) fn value(&self) -> &V {
+        &self.value
+    }
+
+    pub(super) fn meta(&self) -> EntryMeta {
+        EntryMeta {
+            version: self.version,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            expires_at: self.expires_at.get(),
+        }
+    }
+
+    pub(super) fn is_live(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.expires_at.0
+    }
+
+    /// Whether it is live, asking for the time only where there is an expiry to judge.
+    pub(super) fn is_live_at(&self, now: impl FnOnce() -> Timestamp) -> bool {
+        self.expires_at == NEVER || self.is_live(now())
+    }
+
+    fn into_entry(self) -> Entry<V> {
+        let meta = self.meta();
+        Entry { value: self.value, meta }
+    }
+}
+
+impl<V: Clone> Slot<V> {
+    pub(super) fn entry(&self) -> Entry<V> {
+        Entry { value: self.value.clone(), meta: self.meta() }
+    }
+}
+
+impl<V> Space<V> {
+    pub(super) fn new(ns: Namespace, hasher: DefaultHashBuilder) -> Self {
+        Self {
+            ns,
+            slots: Vec::new(),
+            index: Index::new(),
+            order: Order::new(),
+            expiring: BTreeSet::new(),
+            hasher,
+        }
+    }
+
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.ns
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether an entry never expires.
+    pub(super) fn has_permanent(&self) -> bool {
+        self.slots.len() > self.expiring.len()
+    }
+
+    pub(super) fn has_live(&self, now: Timestamp) -> bool {
+        self.has_permanent() || self.expiring.last().is_some_and(|(instant, _)| now < *instant)
+    }
+
+    /// When the first entry expires.
+    pub(super) fn first_expiry(&self) -> Option<Timestamp> {
+        self.expiring.first().map(|(instant, _)| *instant)
+    }
+
+    /// The entry that stands there, expired or not.
+    pub(super) fn slot(&self, key: &str) -> Option<&Slot<V>> {
+        self.number(key).map(|number| self.at(number))
+    }
+
+    /// The version of the live entry.
+    pub(super) fn version(&self, key: &str, now: Timestamp) -> Option<Version> {
+        self.slot(key).filter(|slot| slot.is_live(now)).map(|slot| slot.version)
+    }
+
+    /// The entries in order whose keys begin with `prefix`, past `after`, expired or not.
+    pub(super) fn slots<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = &'a Slot<V>> + use<'a, V> {
+        let (from, behind) = match after {
+            Some(after) if after >= prefix => (after, true),
+            _ => (prefix, false),
+        };
+        let slots = self.order.from(from, behind, |number| self.at(number).key());
+        slots.map(|number| self.at(number)).take_while(move |slot| slot.key.starts_with(prefix))
+    }
+
+    /// Refuses so many new entries where their numbers come to an end.
+    pub(super) fn check_room(&self, new: usize) -> Result<()> {
+        match self.slots.len().checked_add(new) {
+            Some(count) if count <= u32::MAX as usize => Ok(()),
+            _ => Err(Error::resource_exhausted(
+                "a namespace in memory holds at most 4,294,967,295 entries; delete some",
+            )),
+        }
+    }
+
+    /// Where [`check_room`](Self::check_room) was asked before.
+    pub(super) fn put(
+        &mut self,
+        key: &str,
+        value: V,
+        version: Version,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Displaced<V> {
+        let Some(number) = self.number(key) else {
+            let slot = Slot {
+                key: key.into(),
+                version,
+                created_at: now,
+                updated_at: now,
+                expires_at: expires_at.into(),
+                value,
+            };
+            self.push(slot);
+            return None;
+        };
+        self.set_expiry_at(number, expires_at, Some(now));
+        let slot = &mut self.slots[number as usize];
+        let meta = slot.meta();
+        slot.version = version;
+        slot.updated_at = now;
+        Some(Entry { value: std::mem::replace(&mut slot.value, value), meta })
+    }
+
+    pub(super) fn set_expiry(&mut self, key: &str, expires_at: Option<Timestamp>) {
+        if let Some(number) = self.number(key) {
+            self.set_expiry_at(number, expires_at, None);
+        }
+    }
+
+    /// Removes the entry that stands there, expired or not.
+    pub(super) fn remove(&mut self, key: &str) -> Displaced<V> {
+        let number = self.number(key)?;
+        Some(self.remove_at(number))
+    }
+
+    /// Removes the entry that expires first, if it has expired.
+    pub(super) fn remove_expired(&mut self, now: Timestamp) -> Displaced<V> {
+        let (instant, number) = *self.expiring.first()?;
+        (instant <= now).then(|| self.remove_at(number))
+    }
+
+    /// Removes the entry with the first key, expired or not.
+    pub(super) fn remove_first(&mut self) -> Displaced<V> {
+        let number = self.order.first()?;
+        Some(self.remove_at(number))
+    }
+
+    fn at(&self, number: u32) -> &Slot<V> {
+        &self.slots[number as usize]
+    }
+
+    fn number(&self, key: &str) -> Option<u32> {
+        let is_it = |number| self.at(number).key == key;
+        self.index.find(self.hasher.hash_one(key), is_it)
+    }
+
+    fn push(&mut self, slot: Slot<V>) {
+        // No truncation, where room was asked for.
+        let number = self.slots.len() as u32;
+        if self.slots.len() == self.slots.capacity() {
+            // By a quarter and not by half: most namespaces are small, and stay as they are.
+            self.slots.reserve_exact(self.slots.len() / 4 + 1);
+        }
+        if let Some(instant) = slot.expires_at.get() {
+            self.expiring.insert((instant, number));
+        }
+        let Self { slots, index, order, hasher, .. } = self;
+        index.insert(hasher.hash_one(&*slot.key), number);
+        order.insert(&slot.key, number, |number| slots[number as usize].key());
+        slots.push(slot);
+    }
+
+    /// Also starts `created_at` anew, where it is told the time and the entry had expired.
+    fn set_expiry_at(
+        &mut self,
+        number: u32,
+        expires_at: Option<Timestamp>,
+        rewritten: Option<Timestamp>,
+    ) {
+        let slot = &mut self.slots[number as usize];
+        if let Some(now) = rewritten.filter(|now| !slot.is_live(*now)) {
+            slot.created_at = now;
+        }
+        let old = std::mem::replace(&mut slot.expires_at, expires_at.into()).get();
+        if old == expires_at {
+            return;
+        }
+        if let Some(instant) = old {
+            self.expiring.remove(&(instant, number));
+        }
+        if let Some(instant) = expires_at {
+            self.expiring.insert((instant, number));
+        }
+    }
+
+    fn remove_at(&mut self, number: u32) -> Entry<V> {
+        let Self { slots, index, order, expiring, hasher, .. } = self;
+        let key_of = |number: u32| slots[number as usize].key();
+        order.remove(key_of(number), key_of);
+        index.remove(hasher.hash_one(key_of(number)), number);
+        if let Some(instant) = slots[number as usize].expires_at.get() {
+            expiring.remove(&(instant, number));
+        }
+        // The last one takes its place, so that there are no gaps.
+        let last = slots.len() as u32 - 1;
+        if last != number {
+            let moved = &slots[last as usize];
+            order.replace(&moved.key, number, key_of);
+            index.replace(hasher.hash_one(&*moved.key), last, number);
+            if let Some(instant) = moved.expires_at.get() {
+                expiring.remove(&(instant, last));
+                expiring.insert((instant, number));
+            }
+        }
+        let removed = slots.swap_remove(number as usize);
+        self.shrink();
+        removed.into_entry()
+    }
+
+    /// Gives memory back when most of it is not used any more.
+    fn shrink(&mut self) {
+        if self.slots.len() * 4 < self.slots.capacity() {
+            self.slots.shrink_to(self.slots.len() * 2);
+            self.index.shrink();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis).unwrap()
+    }
+
+    /// Everything that a space tells, against a map of values and expiries.
+    fn compare(space: &Space<u64>, map: &BTreeMap<String, (u64, Option<Timestamp>)>) {
+        let slots = space.slots("", None);
+        let own = slots.map(|slot| (slot.key(), *slot.value(), slot.meta().expires_at));
+        assert!(own.eq(map.iter().map(|(key, (value, expiry))| (key.as_str(), *value, *expiry))));
+        let expiries = map.values().filter_map(|(_, expiry)| *expiry);
+        assert_eq!(space.first_expiry(), expiries.clone().min());
+        assert_eq!(space.has_permanent(), expiries.count() < map.len());
+        assert_eq!(space.is_empty(), map.is_empty());
+        assert_eq!(space.index.len(), map.len());
+        for key in map.keys() {
+            assert_eq!(space.slot(key).unwrap().key(), key);
+        }
+    }
+
+    #[test]
+    fn it_holds_what_a_map_holds() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let hasher = DefaultHashBuilder::default();
+        let mut space = Space::new("acme".parse().unwrap(), hasher);
+        let mut map = BTreeMap::new();
+        for step in 0..20_000_u64 {
+            // Short keys and long ones; few at first, then many, then few again.
+            let range = if (5_000..10_000).contains(&step) { 3_000 } else { 40 };
+            let number = random.u32(..range);
+            let key = format!("key-{number}-{}", "x".repeat(number as usize % 30));
+            let expiry = random.bool().then(|| at(random.u64(1..100)));
+            match random.u32(..if step < 10_000 { 5 } else { 9 }) {
+                0..3 => {
+                    let _ = space.put(&key, step, Version::draw(), expiry, at(0));
+                    map.insert(key, (step, expiry));
+                }
+                3 => {
+                    space.set_expiry(&key, expiry);
+                    map.entry(key).and_modify(|entry| entry.1 = expiry);
+                }
+                4 => {
+                    let removed = space.remove(&key).map(|entry| entry.value);
+                    assert_eq!(removed, map.remove(&key).map(|(value, _)| value));
+                }
+                5 => {
+                    let removed = space.remove_first().map(|entry| entry.value);
+                    assert_eq!(removed, map.pop_first().map(|(_, (value, _))| value));
+                }
+                _ => {
+                    let removed = space.remove_expired(at(20));
+                    let removed = removed.and_then(|entry| entry.meta.expires_at);
+                    let first = map.values().filter_map(|(_, expiry)| *expiry).min();
+                    assert_eq!(removed, first.filter(|first| *first <= at(20)));
+                    if removed.is_some() {
+                        let gone = map.keys().find(|key| space.slot(key).is_none()).cloned();
+                        map.remove(&gone.unwrap());
+                    }
+                }
+            }
+            if step % 100 == 0 {
+                compare(&space, &map);
+            }
+        }
+        assert!(map.len() > 500);
+        while map.len() > 10 {
+            let removed = space.remove_first().map(|entry| entry.value);
+            assert_eq!(removed, map.pop_first().map(|(_, (value, _))| value));
+        }
+        compare(&space, &map);
+        assert!(space.slots.capacity() < 100, "{}", space.slots.capacity());
+    }
+
+    #[test]
+    fn re_creation_starts_the_entry_anew() {
+        let mut space = Space::new("acme".parse().unwrap(), DefaultHashBuilder::default());
+        let _ = space.put("k", 1, Version::draw(), Some(at(10)), at(5));
+        let _ = space.put("k", 2, Version::draw(), Some(at(20)), at(9));
+        assert_eq!(space.slot("k").unwrap().meta().created_at, at(5));
+        let _ = space.put("k", 3, Version::draw(), None, at(20));
+        assert_eq!(space.slot("k").unwrap().meta().created_at, at(20));
+    }
+}
