@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
 use crate::Result;
@@ -26,12 +27,15 @@ fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Er
 
 /// Something to be measured.
 pub struct Case<'a> {
-    /// Performs so many operations and tells how long they took.
-    run: Box<dyn FnMut(u64) -> Result<Duration> + 'a>,
+    /// Performs so many operations and tells how long they took; where a histogram is given, each
+    /// of them is timed by itself and recorded in it, in nanoseconds.
+    run: Run<'a>,
 }
 
+type Run<'a> = Box<dyn FnMut(u64, Option<&mut Histogram<u64>>) -> Result<Duration> + 'a>;
+
 impl<'a> Case<'a> {
-    pub fn new(run: impl FnMut(u64) -> Result<Duration> + 'a) -> Self {
+    pub fn new(run: impl FnMut(u64, Option<&mut Histogram<u64>>) -> Result<Duration> + 'a) -> Self {
         Self { run: Box::new(run) }
     }
 
@@ -40,7 +44,7 @@ impl<'a> Case<'a> {
         let start = Instant::now();
         let mut operations = 1;
         loop {
-            let took = (self.run)(operations)?.max(Duration::from_nanos(1));
+            let took = (self.run)(operations, None)?.max(Duration::from_nanos(1));
             let fitting = operations as f64 * settings.turn.as_secs_f64() / took.as_secs_f64();
             if start.elapsed() >= settings.warm_up && took * 2 >= settings.turn {
                 return Ok((fitting as u64).max(1));
@@ -78,33 +82,80 @@ impl Samples {
         Self::new(pairs.map(|(own, base)| own / base).collect())
     }
 
+    /// The same in another unit.
+    pub fn map(&self, unit: impl Fn(f64) -> f64) -> Self {
+        Self::new(self.rounds.iter().map(|round| unit(*round)).collect())
+    }
+
     /// Half the distance of the quartiles, as a share of the median.
     pub fn spread(&self) -> f64 {
         (self.upper_quartile - self.lower_quartile) / 2.0 / self.median
     }
 }
 
-/// Nanoseconds per operation of each case.
-pub fn interleave(settings: &Settings, cases: &mut [Case<'_>]) -> Result<Vec<Samples>> {
+/// How long single operations took, in nanoseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Latencies {
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+    /// How many were timed.
+    pub operations: u64,
+}
+
+impl Latencies {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |percent| histogram.value_at_quantile(percent);
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max(),
+            operations: histogram.len(),
+        }
+    }
+}
+
+/// What a case came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Nanoseconds per operation.
+    pub time: Samples,
+    pub latencies: Option<Latencies>,
+}
+
+/// Measures the cases in turns, and in turns of their own, where asked for, their latencies: to
+/// look at the clock twice costs as much as a fast operation.
+pub fn interleave(
+    settings: &Settings,
+    with_latencies: bool,
+    cases: &mut [Case<'_>],
+) -> Result<Vec<Outcome>> {
     let mut operations = Vec::with_capacity(cases.len());
     for case in cases.iter_mut() {
         operations.push(case.warm_up(settings)?);
     }
     let mut rounds = vec![vec![0.0; settings.rounds]; cases.len()];
+    let mut histograms = vec![Histogram::<u64>::new(3)?; cases.len()];
     for round in 0..settings.rounds {
         for turn in 0..cases.len() {
             // Another one begins each round: nobody always follows the same neighbour's traces.
             let index = (round + turn) % cases.len();
-            let took = (cases[index].run)(operations[index])?;
+            let took = (cases[index].run)(operations[index], None)?;
             rounds[index][round] = took.as_nanos() as f64 / operations[index] as f64;
         }
+        for (index, case) in cases.iter_mut().enumerate().filter(|_| with_latencies) {
+            (case.run)(operations[index], Some(&mut histograms[index]))?;
+        }
     }
-    Ok(rounds.into_iter().map(Samples::new).collect())
-}
-
-/// What [`interleave`] gave, of a number of cases that is known.
-pub fn exactly<const N: usize>(samples: Vec<Samples>) -> Result<[Samples; N]> {
-    samples.try_into().map_err(|_| "as many samples as cases".into())
+    let outcomes = rounds.into_iter().zip(&histograms).map(|(rounds, histogram)| Outcome {
+        time: Samples::new(rounds),
+        latencies: with_latencies.then(|| Latencies::of(histogram)),
+    });
+    Ok(outcomes.collect())
 }
 
 #[cfg(test)]
@@ -128,9 +179,18 @@ mod tests {
             warm_up: Duration::from_millis(1),
         };
         // Cases that only say how long they took.
-        let pretend = |nanos: u64| Case::new(move |count| Ok(Duration::from_nanos(nanos * count)));
-        let samples = interleave(&settings, &mut [pretend(10), pretend(25)]).unwrap();
-        assert_eq!(samples[0].median, 10.0);
-        assert_eq!(samples[1].ratio(&samples[0]).median, 2.5);
+        let pretend = |nanos: u64| {
+            Case::new(move |count, latencies| {
+                if let Some(histogram) = latencies {
+                    histogram.record(nanos)?;
+                }
+                Ok(Duration::from_nanos(nanos * count))
+            })
+        };
+        let outcomes = interleave(&settings, true, &mut [pretend(10), pretend(25)]).unwrap();
+        assert_eq!(outcomes[0].time.median, 10.0);
+        assert_eq!(outcomes[1].time.ratio(&outcomes[0].time).median, 2.5);
+        let latencies = outcomes[1].latencies.unwrap();
+        assert_eq!((latencies.p999, latencies.operations), (25, 3));
     }
 }

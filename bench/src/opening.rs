@@ -1,4 +1,5 @@
-//! Opening an embedded file again: after it was closed, and after its process was killed.
+//! Opening an embedded file again: after it was closed, and after its process was killed; and the
+//! engine's own.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -9,43 +10,88 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cubbyhole::EmbeddedConfig;
+use cubbyhole::{Backend, EmbeddedConfig, EmbeddedStore, ExecutionContext};
+use rand::RngExt;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::Result;
-use crate::contestant::{Contestant, Ours};
-use crate::data::{self, Names, Place, VALUE_BYTES};
+use crate::contestant::Contestant;
+use crate::contestants::ours::Ours;
+use crate::contestants::raw_redb;
+use crate::data::{Layout, Names, Place, Values};
+use crate::embedded::first_get;
+use crate::goals::{Goal, Wanted};
+use crate::harness::Samples;
+use crate::measure::{Bench, Comparison, Measured, Point};
+use crate::report::Report;
+use crate::{EMBEDDED, Plan, Result};
 
 /// The first argument of the process that is to be killed.
 pub const HOLD_OPEN: &str = "hold-open";
+const CLOSED: &str = "after closing";
+const KILLED: &str = "after kill -9";
+const REDB_CLOSED: &str = "redb, after closing";
+const AT_MOST_MS: f64 = 20.0;
 
-/// How long it took to open the file, and to open it and get an entry.
-pub struct Opening {
-    pub open: Duration,
-    pub with_first_get: Duration,
+/// Opens the file of a million entries in turns.
+pub fn compare(
+    bench: &Bench<'_>,
+    plan: &Plan,
+    names: &Arc<Names>,
+    value_bytes: usize,
+    path: &Path,
+    report: &mut Report,
+) -> Result<()> {
+    // Its own file, of as many entries; a repair that is not quick would take it most of a second.
+    let engine = path.with_extension("engine");
+    drop(raw_redb::filled(&engine, names, &Values::of(value_bytes))?);
+    let mut times = [const { Vec::new() }; 3];
+    for _ in 0..plan.settings.rounds {
+        times[0].push(open(bench.runtime, names, path)?.as_nanos() as f64);
+        kill_a_writer(names.entries(), path)?;
+        times[1].push(open(bench.runtime, names, path)?.as_nanos() as f64);
+        let start = Instant::now();
+        drop(redb::Database::open(&engine)?);
+        times[2].push(start.elapsed().as_nanos() as f64);
+    }
+    let names_of = [CLOSED, KILLED, REDB_CLOSED];
+    let results: Vec<Measured> = names_of
+        .into_iter()
+        .zip(times.map(Samples::new))
+        .map(|(name, time)| Measured { name: name.to_owned(), time, latencies: None })
+        .collect();
+    for measured in &results[..2] {
+        let work = format!("embedded open, {} entries, {}", names.entries(), measured.name);
+        let milliseconds = measured.time.map(|nanoseconds| nanoseconds / 1e6);
+        let wanted = Wanted::Milliseconds(AT_MOST_MS);
+        report.goal(Goal::new(work, "the clock", wanted, Some(milliseconds)));
+    }
+    report.compared(Comparison {
+        backend: EMBEDDED,
+        work: "open".to_owned(),
+        about: "opening the file and getting an entry; redb: opening".to_owned(),
+        point: Point { entries: names.entries(), value_bytes, callers: 1 },
+        results,
+    });
+    Ok(())
 }
 
-/// Opens the file, gets an entry, and closes it.
-pub fn open(runtime: &Runtime, names: &Arc<Names>, path: &Path) -> Result<Opening> {
-    let place = Place::anywhere(&mut fastrand::Rng::with_seed(7), names);
+/// Opens the file, gets an entry, and closes it; how long it took until the entry was there.
+fn open(runtime: &Runtime, names: &Names, path: &Path) -> Result<Duration> {
     runtime.block_on(async {
         let config = EmbeddedConfig::new(path).with_create(false);
+        let ctx = ExecutionContext::new();
         let start = Instant::now();
-        let store = Ours::embedded(Arc::clone(names), config).await?;
-        let open = start.elapsed();
-        let length = store.get(place).await?;
-        let with_first_get = start.elapsed();
-        store.close().await?;
-        if length != Some(VALUE_BYTES) {
-            return Err(format!("after opening, {place:?} has a value of {length:?} bytes").into());
-        }
-        Ok(Opening { open, with_first_get })
+        let store = EmbeddedStore::open(&ctx, config).await?;
+        first_get(&store, names).await?;
+        let took = start.elapsed();
+        store.close(&ctx).await?;
+        Ok(took)
     })
 }
 
 /// Has another process open the file and write, and kills it at some instant.
-pub fn kill_a_writer(entries: usize, path: &Path) -> Result<()> {
+fn kill_a_writer(entries: usize, path: &Path) -> Result<()> {
     let mut child = Command::new(env::current_exe()?)
         .arg(HOLD_OPEN)
         .arg(entries.to_string())
@@ -54,7 +100,7 @@ pub fn kill_a_writer(entries: usize, path: &Path) -> Result<()> {
         .spawn()?;
     let stdout = child.stdout.take().ok_or("the child has no stdout")?;
     let ready = BufReader::new(stdout).lines().next();
-    thread::sleep(Duration::from_millis(fastrand::u64(10..100)));
+    thread::sleep(Duration::from_millis(rand::rng().random_range(10..100)));
     child.kill()?;
     child.wait()?;
     match ready {
@@ -65,24 +111,27 @@ pub fn kill_a_writer(entries: usize, path: &Path) -> Result<()> {
 
 /// The process that is to be killed: writes without end, and says a line once it is well at work.
 pub fn hold_open(runtime: &Runtime, entries: usize, path: &Path) -> Result<()> {
-    const WRITERS: u64 = 16;
+    const WRITERS: usize = 16;
     const AT_WORK: u64 = 1000;
-    let names = Arc::new(Names::of(entries)?);
+    let names = Arc::new(Names::of(entries, Layout::ManyTenants)?);
+    let values = Arc::new(Values::of(256));
     let config = EmbeddedConfig::new(path).with_create(false);
-    let store = Arc::new(runtime.block_on(Ours::embedded(names, config))?);
+    let store = runtime.block_on(EmbeddedStore::open(&ExecutionContext::new(), config))?;
+    let store = Arc::new(Ours::<cubbyhole::Bytes, _>::new(Arc::new(store), &names));
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut writers: JoinSet<Result<()>> = JoinSet::new();
     for writer in 0..WRITERS {
         let (store, acknowledged) = (Arc::clone(&store), Arc::clone(&acknowledged));
-        let mut random = fastrand::Rng::with_seed(writer);
+        let (names, values) = (Arc::clone(&names), Arc::clone(&values));
         let write = async move {
-            loop {
-                let place = Place::anywhere(&mut random, store.names());
-                store.put(place, data::value(&mut random)).await?;
+            // Each through all entries in another order.
+            for index in (0..).map(|step: usize| step.wrapping_mul(7919 + writer)) {
+                store.put(Place::nth(index % names.entries()), values.nth(index)).await?;
                 if acknowledged.fetch_add(1, Ordering::Relaxed) + 1 == AT_WORK {
                     println!("at work");
                 }
             }
+            Ok(())
         };
         writers.spawn_on(write, runtime.handle());
     }

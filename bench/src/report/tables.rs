@@ -1,0 +1,207 @@
+//! Tables, in Markdown, which a terminal shows as well.
+
+use std::fmt::Write;
+
+use super::{Report, Size};
+use crate::goals::{Goal, count};
+use crate::harness::Samples;
+use crate::measure::{Comparison, Measured, Point};
+
+pub fn heading(report: &Report) -> String {
+    let machine = &report.machine;
+    let versions: Vec<String> =
+        report.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    format!(
+        "{}, {} cores, {} GiB, {}.\n{}.\n\nMedians of {} rounds in turns, ± half the distance \
+         of the quartiles.\n\n",
+        machine.processor,
+        machine.cores,
+        machine.memory_gib,
+        machine.system,
+        versions.join(", "),
+        report.settings.rounds
+    )
+}
+
+/// Everything on a page.
+pub fn page(report: &Report) -> String {
+    let mut page = format!(
+        "# Results\n\nWritten by `cargo xtask bench`; [README.md](README.md) says how to read \
+         it.\n\n{}## Goals\n\n{}",
+        heading(report),
+        goals(&report.goals)
+    );
+    let mut backends: Vec<&str> = report.comparisons.iter().map(|row| row.backend).collect();
+    backends.dedup();
+    for backend in backends {
+        // Writing to a string does not fail.
+        let _ = write!(page, "\n## {}\n", title(backend));
+        let of_it: Vec<Size> =
+            report.sizes.iter().filter(|size| size.backend == backend).cloned().collect();
+        for same in of_it.chunk_by(|a, b| a.entries == b.entries) {
+            let _ = write!(page, "\n{}", sizes(same));
+        }
+        for row in report.comparisons.iter().filter(|row| row.backend == backend) {
+            let _ = write!(page, "\n{}", comparison(row));
+        }
+    }
+    page
+}
+
+fn title(backend: &str) -> &str {
+    match backend {
+        crate::MEMORY => "Memory",
+        crate::EMBEDDED => "Embedded",
+        crate::POSTGRES => "PostgreSQL",
+        _ => "Redis",
+    }
+}
+
+pub fn goals(goals: &[Goal]) -> String {
+    let mut rows = vec![["work", "against", "wanted", "reached", ""].map(str::to_owned).to_vec()];
+    for goal in goals {
+        let [wanted, reached] = goal.texts();
+        let spread = goal.spread.filter(|spread| *spread > 0.005);
+        let spread = spread.map_or(String::new(), |spread| format!(" ± {:.0} %", spread * 100.0));
+        let verdict = if goal.is_met() { "met" } else { "**not met**" };
+        rows.push(vec![
+            goal.work.clone(),
+            goal.against.clone(),
+            wanted,
+            reached + &spread,
+            verdict.to_owned(),
+        ]);
+    }
+    table(&rows, 2)
+}
+
+pub fn sizes(sizes: &[Size]) -> String {
+    let Some(Size { backend, entries, value_bytes, .. }) = sizes.first() else {
+        return String::new();
+    };
+    let mut rows = vec![["", "bytes per entry", "beside the value"].map(str::to_owned).to_vec()];
+    for size in sizes {
+        let beside = size.bytes - size.value_bytes as f64;
+        rows.push(vec![size.name.to_owned(), format!("{:.0}", size.bytes), format!("{beside:.0}")]);
+    }
+    let title = title(backend);
+    format!(
+        "### {title}: what an entry takes, {entries} entries of {value_bytes} bytes\n\n{}",
+        table(&rows, 1)
+    )
+}
+
+pub fn comparison(comparison: &Comparison) -> String {
+    let Comparison { backend, work, about, point, results } = comparison;
+    let mut heads = vec!["", "per second", "each", "first is"];
+    let has_latencies = results.iter().any(|row| row.latencies.is_some());
+    if has_latencies {
+        heads.extend(["p50", "p90", "p99", "p99.9"]);
+    }
+    let mut rows = vec![heads.into_iter().map(str::to_owned).collect()];
+    for (index, measured) in results.iter().enumerate() {
+        let Measured { name, time, latencies } = measured;
+        let times = (index > 0)
+            .then(|| format!("{}×", count(time.ratio(&results[0].time).median)))
+            .unwrap_or_default();
+        let mut row = vec![name.clone(), per_second(time.median), with_spread(time, point), times];
+        if let Some(latencies) = latencies {
+            let shares = [latencies.p50, latencies.p90, latencies.p99, latencies.p999];
+            row.extend(shares.map(|time| nanoseconds(time as f64)));
+        } else if has_latencies {
+            row.extend([const { String::new() }; 4]);
+        }
+        rows.push(row);
+    }
+    let title = title(backend);
+    let Point { entries, value_bytes, callers } = point;
+    let callers = match callers {
+        1 => "1 caller".to_owned(),
+        many => format!("{many} callers"),
+    };
+    format!(
+        "### {title}: {work}\n\n{about}; {entries} entries of {value_bytes} bytes, {callers}\n\n{}",
+        table(&rows, 1)
+    )
+}
+
+/// Of one caller; of several, what passes from one operation to the next.
+fn with_spread(time: &Samples, _: &Point) -> String {
+    format!("{} ± {:.0} %", nanoseconds(time.median), time.spread() * 100.0)
+}
+
+/// Of something that takes so many nanoseconds.
+pub fn per_second(time: f64) -> String {
+    let rate = 1e9 / time;
+    match rate {
+        ..10.0 => format!("{rate:.1}"),
+        10.0..10_000.0 => format!("{rate:.0}"),
+        10_000.0..1e6 => format!("{:.1} k", rate / 1e3),
+        _ => format!("{:.2} M", rate / 1e6),
+    }
+}
+
+fn nanoseconds(time: f64) -> String {
+    match time {
+        ..1e3 => format!("{time:.0} ns"),
+        1e3..1e6 => format!("{:.1} µs", time / 1e3),
+        1e6..1e9 => format!("{:.1} ms", time / 1e6),
+        _ => format!("{:.2} s", time / 1e9),
+    }
+}
+
+/// The first row is the head; the first columns are aligned to the left.
+fn table(rows: &[Vec<String>], left: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+    let width = |column| rows.iter().map(|row| cell(row, column).chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0).max(3)).collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        for (column, width) in widths.iter().enumerate() {
+            let cell = cell(row, column);
+            // Writing to a string does not fail.
+            let _ = if column < left {
+                write!(text, "| {cell:<width$} ")
+            } else {
+                write!(text, "| {cell:>width$} ")
+            };
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            for (column, width) in widths.iter().enumerate() {
+                let end = if column < left { '-' } else { ':' };
+                let _ = write!(text, "|{}{end}", "-".repeat(width + 1));
+            }
+            text.push_str("|\n");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::goals::Wanted;
+
+    #[test]
+    fn a_goal_that_is_not_reached_is_told() {
+        let goal = |reached| {
+            Goal::new("get", "peer", Wanted::Times(2.0), Some(Samples::new(vec![reached])))
+        };
+        let table = goals(&[goal(2.5), goal(1.5)]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[2].contains("2.50") && lines[2].contains(" met"), "{table}");
+        assert!(lines[3].contains("1.50") && lines[3].contains("**not met**"), "{table}");
+        assert_eq!(lines[0].chars().count(), lines[3].chars().count());
+    }
+
+    #[test]
+    fn units_fit_the_number() {
+        assert_eq!(
+            [per_second(250.0), per_second(2e5), per_second(2e9)],
+            ["4.00 M", "5000", "0.5"]
+        );
+        assert_eq!([nanoseconds(420.0), nanoseconds(1.5e6)], ["420 ns", "1.5 ms"]);
+    }
+}
