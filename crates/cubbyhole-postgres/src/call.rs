@@ -236,14 +236,15 @@ impl Call {
     }
 
     /// One round trip: what is awaited together is written together. Also whether a new time limit
-    /// went ahead of the statement. That is a statement too, and has the limit of the call before,
-    /// which it may exceed on a busy server if that was a millisecond or two. Then the server stops
-    /// it; or, where it comes to that too late, the statement that follows.
+    /// went ahead of the statement, and the server stopped that or did not come to it in time. It is
+    /// a statement too, and has the limit of the call before, which it may exceed on a busy server
+    /// if that was a millisecond or two; or, where it comes to that too late, the statement that
+    /// follows is stopped.
     async fn exchange(
         &self,
         connection: &mut Connection,
     ) -> (Result<Vec<Row>, tokio_postgres::Error>, bool) {
-        let Connection { client, prepared, time_limit, .. } = connection;
+        let Connection { client, control, prepared, time_limit } = connection;
         let answer = match (self.pooler, self.limit) {
             (Pooler::Transaction, Some(limit)) => {
                 let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis());
@@ -253,9 +254,22 @@ impl Call {
                     client.batch_execute("COMMIT"),
                 )
                 .await;
-                // The call's own error tells more than those that follow from it. Where there was
-                // no transaction to commit, the call was one by itself, and is committed.
-                answer.and_then(|rows| if begun.is_ok() { ended.map(|()| rows) } else { Ok(rows) })
+                // What stops the end before the server has begun it leaves the transaction open:
+                // without effect, and in the way of the connection's next call.
+                if ended.is_err() && client.batch_execute("ROLLBACK").await.is_err() {
+                    control.spoil();
+                }
+                match (begun, answer) {
+                    // What was stopped ahead of the call is why the call was not looked at.
+                    (Err(begun), Err(refused)) if error::follows_another(&refused) => {
+                        return (Err(begun), true);
+                    }
+                    // Where there was no transaction to commit, the call was one by itself, and is
+                    // committed.
+                    (Err(_), answer) => answer,
+                    // The call's own error tells more than those that follow from it.
+                    (Ok(()), answer) => answer.and_then(|rows| ended.map(|()| rows)),
+                }
             }
             (Pooler::None, limit) if limit != *time_limit => {
                 let set = match limit {

@@ -228,6 +228,11 @@ pub(crate) fn was_stopped(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::QUERY_CANCELED)
 }
 
+/// Whether the statement was refused for an error of one before it in its transaction.
+pub(crate) fn follows_another(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION)
+}
+
 /// Whether the connection's prepared statements are of no more use: the schema was migrated.
 pub(crate) fn statements_are_stale(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|database| {

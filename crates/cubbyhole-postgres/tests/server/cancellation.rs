@@ -257,3 +257,48 @@ async fn a_call_has_its_own_time_also_where_the_limit_before_ended_late() {
     }
     assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
 }
+
+/// Behind a pooler a call is a transaction. Where what ends it is stopped before the server has
+/// begun it, as by a request to cancel, the transaction is still there, and failed.
+#[tokio::test]
+async fn a_transaction_that_could_not_be_ended_is_not_in_the_way_of_the_next_call() {
+    let schema = Schema::new().await;
+    let proxy = Proxy::before(schema.admin_url()).await;
+    let store = open(&proxy.url(&schema.url("&pool_size=1&pooler=transaction"))).await;
+    let (acme, admin) = (ns("acme"), schema.admin().await);
+    store.put(&ctx(), &acme, "k", bytes("old")).await.unwrap();
+    let process = "SELECT pid FROM pg_stat_activity WHERE usename = '@_login'";
+    let process = process.replace('@', &schema.name);
+    let before: i32 = one(&admin, &process).await;
+
+    // The server stops at a statement that is none as it does at one that it is asked to stop.
+    proxy.swap_once("COMMIT", "COMMIX");
+    let error = store.put(&ctx(), &acme, "k", bytes("lost")).await.unwrap_err();
+    assert!(!proxy.has_swap() && !error.may_have_been_applied(), "{error}");
+    assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("old")));
+    store.put(&ctx(), &acme, "k", bytes("new")).await.unwrap();
+    assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
+    assert_eq!(one::<i32>(&admin, &process).await, before, "it cost a connection");
+}
+
+/// Where an administrator stops what goes ahead of a call, the call is made once more.
+#[tokio::test]
+async fn a_transaction_that_could_not_be_begun_is_begun_again() {
+    let schema = Schema::new().await;
+    let proxy = Proxy::before(schema.admin_url()).await;
+    let store = open(&proxy.url(&schema.url("&pool_size=1&pooler=transaction"))).await;
+    let (acme, admin) = (ns("acme"), schema.admin().await);
+    proxy.swap_once("SET LOCAL statement_timeout = 30720", "SELECT pg_sleep(50)");
+    let writer = store.clone();
+    let put = tokio::spawn(async move {
+        let long = ExecutionContext::new().with_timeout(Duration::from_secs(30));
+        writer.put(&long, &ns("acme"), "k", bytes("new")).await
+    });
+    let stop = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+         WHERE usename = '@_login' AND wait_event = 'PgSleep'";
+    let stop = stop.replace('@', &schema.name);
+    until("the sleep", async || one::<i64>(&admin, &stop).await == 1).await;
+    put.await.unwrap().unwrap();
+    assert!(!proxy.has_swap(), "the limit was set in another way");
+    assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
+}
