@@ -32,7 +32,6 @@ const SQLITE_BATCHED: &str = "SQLite, batching writer";
 const OPENKEYV: &str = "openkeyv SQLite";
 
 pub fn run(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
-    std::fs::create_dir_all(folder())?;
     headline(bench, plan, report)?;
     grid::run(bench, plan.scales, |entries, bytes| grid(bench.runtime, entries, bytes), report)
 }
@@ -51,6 +50,7 @@ struct Everyone {
 impl Everyone {
     fn filled(runtime: &Runtime, entries: usize, value_bytes: usize) -> Result<Self> {
         // On the disk of the checkout, because a temporary folder may be in memory.
+        std::fs::create_dir_all(folder())?;
         let files = tempfile::tempdir_in(folder())?;
         let names = Arc::new(Names::of(entries, Layout::ManyTenants)?);
         let values = Arc::new(Values::of(value_bytes));

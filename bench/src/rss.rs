@@ -47,15 +47,3 @@ fn resident() -> Result<usize> {
     Ok(kibibytes.ok_or("the system does not tell a process's memory")?.trim().parse::<usize>()?
         * 1024)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_filled_takes_memory() {
-        let runtime = Runtime::new().unwrap();
-        let bytes = fill(&runtime, memory::ALL[5], 10_000, 4096).unwrap();
-        assert!((35_000_000..80_000_000).contains(&bytes), "{bytes}");
-    }
-}
