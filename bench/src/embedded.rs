@@ -17,6 +17,7 @@ use crate::contestants::sqlite::{self, Sqlite};
 use crate::data::{Layout, Names, Values};
 use crate::goals::Goal;
 use crate::grid::{self, Filled};
+use crate::harness::Settings;
 use crate::measure::{Bench, Point};
 use crate::report::{Report, Size};
 use crate::workload::Workload;
@@ -127,8 +128,11 @@ fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     let list = bench.compare(Workload::LIST, at(1), false, &entrants)?;
     report.goal(Goal::times(name("list of 100 keys"), SQLITE, 1.5, list.times(OURS, SQLITE)));
     report.compared(list);
+    // Long enough for everyone's checkpoints, which a shorter turn has or has not.
+    let turn = bench.settings.turn * 8;
+    let patient = Bench { settings: Settings { turn, ..bench.settings }, ..*bench };
     for callers in [1, 16, 128] {
-        let put = bench.compare(Workload::PUT, at(callers), true, &entrants)?;
+        let put = patient.compare(Workload::PUT, at(callers), true, &entrants)?;
         if callers == 128 {
             for (against, at_least) in [(REDB_GROUPED, 0.8), (SQLITE, 5.0)] {
                 let work = format!("{}, callers: {callers}", name("durable put"));

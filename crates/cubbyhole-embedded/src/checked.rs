@@ -4,7 +4,7 @@
 //! The engine has checksums of its own and looks at them when it repairs a file, not when it reads
 //! a page. Here every block of 4 KiB that is read is compared with its sum.
 //!
-//! The file is made of groups of 512 blocks, 2 MiB:
+//! The engine's part of the file is made of groups of 512 blocks, 2 MiB:
 //!
 //! | block of the group | what |
 //! |---|---|
@@ -40,9 +40,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 
+use crate::log::LOG_BYTES;
+
 use layout::{
-    BARE_ENGINE, BLOCK, COPIES, GROUP_BLOCKS, Group, HEADER, HEADER_AT, Run, SECTOR, SUMS,
-    header_sum, inner_length, is_header, is_zero, outer_length, runs, sum,
+    BLOCK, COPIES, GROUP_BLOCKS, Group, HEADER, HEADER_AT, Run, SECTOR, SUMS, header_sum,
+    inner_length, is_header, is_zero, outer_length, runs, sum,
 };
 
 /// How many groups are kept in memory, 4 KiB for each 2 MiB of the file: 32 GiB of it.
@@ -63,49 +65,50 @@ impl fmt::Display for Damaged {
 impl std::error::Error for Damaged {}
 
 impl Damaged {
+    /// The error for the block at that byte of the file.
+    pub(crate) fn error(at: u64) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, Self { at })
+    }
+
     /// Whether that is what the error says.
     pub(crate) fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|source| source.is::<Self>())
     }
 }
 
+/// The error for the block at that byte of the engine's part.
 fn damaged(at: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, Damaged { at })
+    Damaged::error(LOG_BYTES + at)
 }
 
 /// The groups whose sums may be on disk only as far as the system believes. It outlives the file's
 /// handle, which is given up when a sync fails.
 pub(crate) type Unsettled = Arc<Mutex<BTreeSet<u64>>>;
 
-/// What a file is.
+/// What the beginning of the engine's part tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// Nothing yet.
-    Empty,
-    Ours,
-    /// The beginning of ours, and not even its header is left.
-    Stump,
-    /// The engine's, and of another program.
-    BareEngine,
-    Unknown,
+pub(crate) enum EngineStart {
+    /// It ends before the first block behind the sums.
+    Absent,
+    /// The sums or the header are ours and whole.
+    Sound,
+    Other,
 }
 
-/// How much of a file's beginning tells what it is.
-pub(crate) const ORIGIN_BYTES: u64 = HEADER_AT + SECTOR as u64;
+/// How much of the engine's part tells what it is.
+pub(crate) const START_BYTES: u64 = HEADER_AT + SECTOR as u64;
 
-impl Origin {
-    /// What a file of that length is, by its beginning.
-    pub(crate) fn of(length: u64, start: &[u8]) -> Self {
-        if length == 0 {
-            return Self::Empty;
-        }
+impl EngineStart {
+    /// What the first [`START_BYTES`] tell, or fewer of a part that is shorter.
+    pub(crate) fn of(start: &[u8]) -> Self {
+        let Some(header) =
+            start.get(HEADER_AT as usize..).and_then(|sector| sector.try_into().ok())
+        else {
+            return Self::Absent;
+        };
         let copies = start.chunks_exact(BLOCK).take(COPIES as usize);
         let has_sums = copies.zip(0..).any(|(copy, place)| Group::decode(copy, 0, place).is_some());
-        let header = start.get(HEADER_AT as usize..).and_then(|sector| sector.try_into().ok());
-        if has_sums || header.is_some_and(|sector: &[u8; SECTOR]| is_header(sector)) {
-            return if inner_length(length) > 0 { Self::Ours } else { Self::Stump };
-        }
-        if start.starts_with(BARE_ENGINE) { Self::BareEngine } else { Self::Unknown }
+        if has_sums || is_header(header) { Self::Sound } else { Self::Other }
     }
 }
 
@@ -172,14 +175,6 @@ impl Shared {
         }
         self.is_lenient.store(false, Ordering::Release);
         Ok(())
-    }
-
-    /// What the file is, by its beginning.
-    pub(crate) fn origin(&self) -> io::Result<Origin> {
-        let length = self.inner.len()?;
-        let mut start = vec![0; length.min(ORIGIN_BYTES) as usize];
-        self.inner.read(0, &mut start)?;
-        Ok(Origin::of(length, &start))
     }
 
     /// Writes sums again that a failed sync left in doubt: before the first write, which comes when

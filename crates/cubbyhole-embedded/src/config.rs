@@ -34,10 +34,10 @@ pub struct EmbeddedConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Once its commit is on disk: what was acknowledged survives power loss.
+    /// Once it is on disk: what was acknowledged survives power loss.
     #[default]
     Immediate,
-    /// Before its commit is on disk: a crash, power loss or a failure of the disk may lose the
+    /// Before it is on disk: a crash, power loss or a failure of the disk may lose the
     /// writes acknowledged in the last [`RELAXED_FLUSH_INTERVAL`], always the latest ones, and
     /// never a part of one. After a failure of the disk the next write, or `close`, says so.
     Relaxed,

@@ -1,18 +1,18 @@
 //! Looking a file over.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
 use cubbyhole_core::{Diagnosis, ExecutionContext, Result, Verdict};
 
-use crate::checked::{ORIGIN_BYTES, Origin};
 use crate::config::EmbeddedConfig;
+use crate::origin::Origin;
 use crate::store::EmbeddedStore;
 
 /// Whether a file is an embedded store, whole or damaged, or another database of the same engine.
-/// It is only read, by its beginning: it may be open elsewhere, and need not be sound.
+/// It is only read, a few of its bytes: it may be open elsewhere, and need not be sound.
 ///
 /// For programs that are about to write to a file that a user named. What is no regular file is no
 /// store.
@@ -33,10 +33,13 @@ pub fn is_store_file(path: &Path) -> io::Result<bool> {
     if !about.is_file() {
         return Ok(false);
     }
-    let mut start = Vec::new();
-    fs::File::open(path)?.take(ORIGIN_BYTES).read_to_end(&mut start)?;
-    let origin = Origin::of(about.len(), &start);
-    Ok(matches!(origin, Origin::Ours | Origin::Stump | Origin::BareEngine))
+    let file = fs::File::open(path)?;
+    let origin = Origin::of(about.len(), |from, out| {
+        let mut file = &file;
+        file.seek(SeekFrom::Start(from))?;
+        file.read_exact(out)
+    })?;
+    Ok(!matches!(origin, Origin::Empty | Origin::Unknown))
 }
 
 /// Looks the file over: whether it is there and opens, its size, and what should be looked after.
@@ -69,7 +72,9 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
                 cubbyhole_core::ErrorKind::PermissionDenied => {
                     "give this user the right to read and write the file and its folder"
                 }
-                cubbyhole_core::ErrorKind::Unsupported => "use a newer build of this tool",
+                cubbyhole_core::ErrorKind::Unsupported => {
+                    "use the build of this tool that it is of"
+                }
                 _ => "restore it from a backup or an export",
             };
             diagnosis.found(Verdict::Problem, "open", error.message().to_owned(), advice);

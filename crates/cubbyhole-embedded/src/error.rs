@@ -42,6 +42,12 @@ from_engine!(
     redb::SetDurabilityError
 );
 
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Engine(redb::Error::Io(error))
+    }
+}
+
 impl Failure {
     /// Whether the engine's handle is of no more use and the file must be opened anew.
     pub(crate) fn breaks_handle(&self) -> bool {

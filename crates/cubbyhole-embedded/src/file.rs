@@ -1,22 +1,26 @@
-//! The file: created whole or not at all, recognised, and opened anew after a failure of the disk.
+//! The file: recognised, opened with what its log holds, and opened anew after a failure of the disk.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+mod create;
+
+use std::fs::{self, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use cubbyhole_core::{Compaction, Error, Result, Timestamp};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
 use tokio::sync::watch;
 
-use crate::checked::{Checked, Origin, Unsettled};
-use crate::config::EmbeddedConfig;
+use crate::checked::{Checked, Unsettled};
+use crate::config::{Durability, EmbeddedConfig};
 use crate::error::{Failure, OpenFailure, from_engine, from_open, from_open_io};
-use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, VALUES};
+use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT, VALUES};
+use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
+use crate::origin::Origin;
 use crate::storage::{Temperature, Watched};
+use crate::tables::Tables;
 
 /// The open file. It is absent while it could not be opened anew, and once the store is closed.
 pub(crate) struct StoreFile {
@@ -31,11 +35,23 @@ pub(crate) struct StoreFile {
 
 /// What is open at the moment.
 pub(crate) struct Opened {
-    pub(crate) database: Option<Database>,
+    pub(crate) handle: Option<Handle>,
     /// Counts how often the file was opened, so that of many who see one failure one opens it. It
     /// is read beside the database, under one lock: who took an older number for the handle that
     /// failed under them would leave that handle, and what it still shows, in place.
     pub(crate) generation: u64,
+}
+
+/// The engine's handle, and the log ahead of it, which is the writer's.
+pub(crate) struct Handle {
+    pub(crate) database: Database,
+    pub(crate) log: Mutex<Log>,
+}
+
+impl Opened {
+    pub(crate) fn database(&self) -> Option<&Database> {
+        self.handle.as_ref().map(|handle| &handle.database)
+    }
 }
 
 pub(crate) type Guard<'a> = RwLockReadGuard<'a, Opened>;
@@ -45,16 +61,16 @@ impl StoreFile {
     /// the clock too.
     pub(crate) fn open(config: EmbeddedConfig) -> Result<(Self, Timestamp), OpenFailure> {
         if config.storage().is_none() {
-            prepare(&config)?;
+            create::prepare(&config)?;
         }
         let temperature = Arc::new(Temperature::new());
         let unsettled = Unsettled::default();
-        let (database, mark) = open_database(&config, &temperature, &unsettled)?;
+        let (handle, mark) = open_handle(&config, &temperature, &unsettled)?;
         let file = Self {
             config,
             temperature,
             unsettled,
-            opened: RwLock::new(Opened { database: Some(database), generation: 0 }),
+            opened: RwLock::new(Opened { handle: Some(handle), generation: 0 }),
             closed: AtomicBool::new(false),
             busy: watch::Sender::new(false),
         };
@@ -115,9 +131,9 @@ impl StoreFile {
         if exclusive.opened.generation != seen {
             return Ok(());
         }
-        if let Some(failed) = exclusive.opened.database.take() {
-            // It failed before; what it says on closing adds nothing.
-            let _ = catch_unwind(AssertUnwindSafe(|| failed.close()));
+        if let Some(failed) = exclusive.opened.handle.take() {
+            // It failed before; what it says on closing adds nothing. The log has what it held.
+            let _ = catch_unwind(AssertUnwindSafe(|| failed.database.close()));
         }
         self.open_again(&mut exclusive.opened)
     }
@@ -126,7 +142,7 @@ impl StoreFile {
     /// what leaves behind that the next opening is quick.
     pub(crate) fn compact(&self) -> Result<Compaction> {
         let mut exclusive = self.exclusive();
-        let Some(mut database) = exclusive.opened.database.take() else {
+        let Some(Handle { mut database, .. }) = exclusive.opened.handle.take() else {
             return Err(self.absent().into_error());
         };
         let bytes_before = self.length();
@@ -143,9 +159,9 @@ impl StoreFile {
     /// empty store.
     fn open_again(&self, opened: &mut Opened) -> Result<()> {
         let config = self.config.clone().with_create(false);
-        let again = open_database(&config, &self.temperature, &self.unsettled);
-        let (database, _) = again.map_err(OpenFailure::into_error)?;
-        opened.database = Some(database);
+        let again = open_handle(&config, &self.temperature, &self.unsettled);
+        let (handle, _) = again.map_err(OpenFailure::into_error)?;
+        opened.handle = Some(handle);
         opened.generation += 1;
         Ok(())
     }
@@ -154,9 +170,9 @@ impl StoreFile {
     pub(crate) fn close(&self) -> Result<()> {
         let mut exclusive = self.exclusive();
         self.closed.store(true, Ordering::Release);
-        match exclusive.opened.database.take() {
-            Some(database) => {
-                database.close().map_err(|error| from_open(error, self.path()).into_error())
+        match exclusive.opened.handle.take() {
+            Some(handle) => {
+                handle.database.close().map_err(|error| from_open(error, self.path()).into_error())
             }
             None => Ok(()),
         }
@@ -184,179 +200,133 @@ pub(crate) fn closed() -> Error {
     Error::invalid_argument("the store was closed; open it again")
 }
 
-/// Creates the file if it is not there and may be created.
-fn prepare(config: &EmbeddedConfig) -> Result<()> {
-    let path = config.path();
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            Err(from_open_io(io::ErrorKind::IsADirectory.into(), path))
-        }
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && config.create() => create(config)
-            .map_err(|error| match error {
-                CreateError::Io(error) => creation_error(error, path),
-                CreateError::Store(error) => error,
-            }),
-        Err(error) => Err(from_open_io(error, path)),
-    }
-}
-
-enum CreateError {
-    Io(io::Error),
-    Store(Error),
-}
-
-impl From<io::Error> for CreateError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// Builds the file under another name and gives it its own once it is whole and on disk, so that
-/// a crash leaves a store or nothing, and never a file that does not open.
-fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
-    let path = config.path();
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    // Not made of the file's own name, which may be as long as names can be.
-    let draft = folder.join(format!(".cubbyhole-{}.draft", cubbyhole_core::Version::draw()));
-    let result = (|| {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&draft)?;
-        let storage = FileBackend::new(file)
-            .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
-        let database = redb::Builder::new()
-            .create_with_backend(Checked::new(Box::new(storage), Unsettled::default()))
-            .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
-        initialise(&database).map_err(|error| CreateError::Store(error.into_error()))?;
-        database
-            .close()
-            .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
-        match publish(&draft, path) {
-            // Another process was faster: its store is the one.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            published => published?,
-        }
-        sync_folder(folder)?;
-        Ok(())
-    })();
-    // What is left of the draft is only a second name of the file, or a file that failed; if it
-    // cannot be removed either, the first error tells more.
-    let _ = fs::remove_file(&draft);
-    result
-}
-
-/// Makes the file's name durable, where the system can.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if !cfg!(unix) {
-        return Ok(());
-    }
-    match File::open(folder)?.sync_all() {
-        // A file system that has no such thing.
-        Err(error)
-            if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
-        {
-            Ok(())
-        }
-        synced => synced,
-    }
-}
-
-/// Gives `draft` the name `path` unless that is taken.
-fn publish(draft: &Path, path: &Path) -> io::Result<()> {
-    match fs::hard_link(draft, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            // A file system without hard links, which says so in one of several ways. Renaming would replace a file that another
-            // process put there in the meantime, so that is looked for right before.
-            if path.exists() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            fs::rename(draft, path)
-        }
-        linked => linked,
-    }
-}
-
-fn creation_error(error: io::Error, path: &Path) -> Error {
-    if error.kind() == io::ErrorKind::NotFound {
-        return Error::unavailable(format!(
-            "the folder of {} does not exist; create it first",
-            path.display()
-        ))
-        .permanent()
-        .with_source(error);
-    }
-    from_open_io(error, path)
-}
-
-fn open_database(
+fn open_handle(
     config: &EmbeddedConfig,
     temperature: &Arc<Temperature>,
     unsettled: &Unsettled,
-) -> Result<(Database, Timestamp), OpenFailure> {
-    let storage = open_storage(config, unsettled)?;
-    let opened = open_engine(config, storage.clone(), temperature, config.integrity_check());
-    if opened.is_ok() || !storage.has_suspects() {
+) -> Result<(Handle, Timestamp), OpenFailure> {
+    let (halves, engine) = open_storage(config, unsettled)?;
+    let opened =
+        open_engine(config, &halves, engine.clone(), temperature, config.integrity_check());
+    if opened.is_ok() || !engine.has_suspects() {
         return opened;
     }
     // A compaction that the power ended leaves blocks that only the engine can judge. The file is
     // opened once more: this handle has failed, and holds the lock.
-    drop((opened, storage));
-    let storage = open_storage(config, unsettled)?.leniently();
-    let opened = open_engine(config, storage.clone(), temperature, true)?;
-    storage.accept().map_err(|error| from_open_io(error, config.path()))?;
+    drop((opened, halves, engine));
+    let (halves, engine) = open_storage(config, unsettled)?;
+    let engine = engine.leniently();
+    let opened = open_engine(config, &halves, engine.clone(), temperature, true)?;
+    engine.accept().map_err(|error| from_open_io(error, config.path()))?;
     Ok(opened)
 }
 
-/// The bytes of the file, if it is a store or may become one.
-fn open_storage(config: &EmbeddedConfig, unsettled: &Unsettled) -> Result<Checked, OpenFailure> {
+/// The bytes of the file, if it is a store or may become one; and of them the engine's part.
+fn open_storage(
+    config: &EmbeddedConfig,
+    unsettled: &Unsettled,
+) -> Result<(Arc<Halves>, Checked), OpenFailure> {
     let path = config.path();
+    let from_io = |error| from_open_io(error, path);
     let storage: Box<dyn StorageBackend> = match config.storage() {
-        Some(open) => open().map_err(|error| from_open_io(error, path))?,
+        Some(open) => open().map_err(from_io)?,
         None => {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(path)
-                .map_err(|error| from_open_io(error, path))?;
+            let file = OpenOptions::new().read(true).write(true).open(path).map_err(from_io)?;
             Box::new(FileBackend::new(file).map_err(|error| from_open(error, path))?)
         }
     };
-    let storage = Checked::new(storage, Arc::clone(unsettled));
-    match storage.origin().map_err(|error| from_open_io(error, path))? {
-        Origin::Ours => Ok(storage),
-        Origin::Empty if config.create() => Ok(storage),
-        Origin::Empty | Origin::Stump => Err(truncated(path).into()),
-        Origin::BareEngine => Err(foreign(path).into()),
-        Origin::Unknown => Err(not_a_store(path).into()),
+    let length = storage.len().map_err(from_io)?;
+    match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
+        Origin::Ours => {}
+        Origin::Empty if config.create() => {}
+        Origin::Empty | Origin::Stump => return Err(truncated(path).into()),
+        Origin::Earlier => return Err(earlier(path).into()),
+        Origin::BareEngine => return Err(foreign(path).into()),
+        Origin::Unknown => return Err(not_a_store(path).into()),
     }
+    let halves = Halves::new(storage);
+    let engine = Checked::new(Box::new(Behind(Arc::clone(&halves))), Arc::clone(unsettled));
+    Ok((halves, engine))
 }
 
 fn open_engine(
     config: &EmbeddedConfig,
-    storage: Checked,
+    halves: &Arc<Halves>,
+    engine: Checked,
     temperature: &Arc<Temperature>,
     verify: bool,
-) -> Result<(Database, Timestamp), OpenFailure> {
+) -> Result<(Handle, Timestamp), OpenFailure> {
     let path = config.path();
-    let storage = Watched::new(Box::new(storage), Arc::clone(temperature));
+    let engine = Watched::new(Box::new(engine), Arc::clone(temperature));
     // The engine may panic over a file that something else wrote to.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = redb::Builder::new()
             .set_cache_size(config.cache_bytes())
             .set_check_integrity_on_open(verify)
-            .create_with_backend(storage)
+            .create_with_backend(engine)
             .map_err(|error| from_open(error, path))?;
-        let mark = recognise(&database, config)?;
-        Ok((database, mark))
+        let (log, mark) = match recognise(&database, config)? {
+            Found::Nothing => {
+                Log::lay_out(halves.storage()).map_err(|error| from_open_io(error, path))?;
+                initialise(&database).map_err(Failure::into_error)?;
+                (Log::new(Arc::clone(halves)), Timestamp::EPOCH)
+            }
+            Found::Store { mark, salt } => {
+                let log = Log::recover(halves, salt);
+                match log.map_err(|error| from_open_io(error, path))? {
+                    None => (Log::new(Arc::clone(halves)), mark),
+                    Some((log, records)) => replay(&database, log, &records, mark, config)
+                        .map_err(Failure::into_error)?,
+                }
+            }
+        };
+        Ok((Handle { database, log: Mutex::new(log) }, mark))
     }));
     opened.unwrap_or_else(|_| Err(damaged(path).into()))
 }
 
-/// Checks that the file is one of ours and of a form that this build reads; gives an empty one its
-/// tables. Returns the high-water mark of the clock.
-fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Timestamp> {
+/// Makes the changes once more that the log has and the engine may not have. The log goes on where it
+/// ended, unless the store will not write to it: then it is done with. Also the high-water mark of
+/// the clock after the changes.
+fn replay(
+    database: &Database,
+    mut log: Log,
+    records: &[Record],
+    mark: Timestamp,
+    config: &EmbeddedConfig,
+) -> Result<(Log, Timestamp), Failure> {
+    let mark = records.iter().map(|record| record.clock).fold(mark, Timestamp::max);
+    let mut transaction = database.begin_write()?;
+    let checkpoint = (config.durability() == Durability::Relaxed).then(Salt::draw);
+    let mut tables = Tables::open(&transaction, mark, Redo::off())?;
+    for record in records {
+        tables.replay(record)?;
+    }
+    tables.set_clock_mark()?;
+    if let Some(salt) = checkpoint {
+        tables.set_salt(salt)?;
+    }
+    drop(tables);
+    match checkpoint {
+        Some(_) => transaction.set_quick_repair(true),
+        None => transaction.set_durability(redb::Durability::None)?,
+    }
+    transaction.commit()?;
+    if let Some(salt) = checkpoint {
+        log.begin(salt);
+    }
+    Ok((log, mark))
+}
+
+/// What the engine's part holds.
+enum Found {
+    Nothing,
+    Store { mark: Timestamp, salt: Option<Salt> },
+}
+
+/// Checks that the file is one of ours and of a form that this build reads, or empty and may become
+/// one.
+fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Found> {
     let path = config.path();
     let engine = |failure: Failure| failure.into_error();
     let transaction = database.begin_read().map_err(|error| engine(error.into()))?;
@@ -369,9 +339,7 @@ fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Timestamp> 
         return Err(truncated(path));
     }
     if tables.is_empty() {
-        drop(transaction);
-        initialise(database).map_err(engine)?;
-        return Ok(Timestamp::EPOCH);
+        return Ok(Found::Nothing);
     }
     if !tables.iter().any(|table| table == META.name()) {
         return Err(damaged(path));
@@ -391,9 +359,20 @@ fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Timestamp> 
             path.display()
         )));
     }
-    let Some(mark) = read(META_CLOCK)? else { return Ok(Timestamp::EPOCH) };
-    let millis = u64::from_le_bytes(mark.try_into().map_err(|_| damaged())?);
-    Timestamp::from_millis(millis).map_err(|_| damaged())
+    let number = |name| {
+        let bytes = read(name)?.map(|bytes| bytes.try_into().map_err(|_| damaged()));
+        bytes.transpose()
+    };
+    let mark = number(META_CLOCK)?.map_or(0, u64::from_le_bytes);
+    let mark = Timestamp::from_millis(mark).map_err(|_| damaged())?;
+    Ok(Found::Store { mark, salt: number(META_SALT)?.map(Salt::from_bytes) })
+}
+
+fn earlier(path: &Path) -> Error {
+    Error::unsupported(format!(
+        "{} was written by an earlier build; export it with that one, and import it into a new store",
+        path.display()
+    ))
 }
 
 fn foreign(path: &Path) -> Error {
@@ -443,7 +422,7 @@ mod tests {
         let config = EmbeddedConfig::new(folder.path().join("s.redb"));
         drop(EmbeddedStore::open(&ctx, config.clone()).await.unwrap());
         let (file, _) = StoreFile::open(config.clone()).unwrap_or_else(|_| panic!("it opens"));
-        let transaction = file.read().database.as_ref().unwrap().begin_write().unwrap();
+        let transaction = file.read().database().unwrap().begin_write().unwrap();
         let newer = (FORMAT + 1).to_le_bytes();
         transaction.open_table(META).unwrap().insert(META_FORMAT, newer.as_slice()).unwrap();
         transaction.commit().unwrap();

@@ -1,8 +1,8 @@
-//! What the file holds: four tables, and the form of their keys and values.
+//! What the engine's part of the file holds: four tables, and the form of their keys and values.
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `cubbyhole_meta` | name | `format`: u32; `clock`: u64, the high-water mark in milliseconds |
+//! | `cubbyhole_meta` | name | `format`: u32; `clock`: u64, the high-water mark in milliseconds; `salt`: 8 bytes, the log's (`log.rs`) |
 //! | `entries` | location | record |
 //! | `values` | location | the value, where it is too long to stand in the record |
 //! | `expiry` | instant in milliseconds as big-endian u64, then location | nothing |
@@ -30,6 +30,7 @@ pub(crate) const EXPIRY: TableDefinition<'static, &[u8], ()> = TableDefinition::
 
 pub(crate) const META_FORMAT: &str = "format";
 pub(crate) const META_CLOCK: &str = "clock";
+pub(crate) const META_SALT: &str = "salt";
 
 /// The longest value that stands in its record. Four such records fit a page of the engine.
 pub(crate) const MAX_INLINE_BYTES: usize = 900;

@@ -2,8 +2,8 @@
 //!
 //! [`EmbeddedStore`] implements the contract of `cubbyhole-core` whole. What is its own:
 //!
-//! - **Durability.** A write is answered once its commit is on disk ([`Durability::Immediate`]);
-//!   writes that arrive together share a commit. [`Durability::Relaxed`] answers earlier.
+//! - **Durability.** A write is answered once it is on disk ([`Durability::Immediate`]), in a log
+//!   ahead of the engine; writes that arrive together share a sync. [`Durability::Relaxed`] answers earlier.
 //! - **One process** has the file open at a time.
 //! - **Expiry** is judged by the configured clock, the system's by default, and a clock that steps
 //!   back revives nothing: see [`EmbeddedConfig::with_clock`]. An entry that expires while a
@@ -20,6 +20,8 @@ mod diagnose;
 mod error;
 mod file;
 mod format;
+mod log;
+mod origin;
 mod reader;
 mod request;
 mod snapshot;

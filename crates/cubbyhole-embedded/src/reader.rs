@@ -72,7 +72,7 @@ impl Reader {
             return None;
         }
         let guard = self.file.try_read()?;
-        match self.attempt(guard.database.as_ref()?, Place::Inline(ctx, temperature), work) {
+        match self.attempt(guard.database()?, Place::Inline(ctx, temperature), work) {
             Err(Failure::OverBudget) => None,
             // The pool has the time to open the file anew.
             Err(failure) if failure.breaks_handle() => None,
@@ -88,7 +88,7 @@ impl Reader {
     ) -> Result<T> {
         let once = || {
             let guard = self.file.read();
-            let result = match &guard.database {
+            let result = match guard.database() {
                 Some(database) => self.attempt(database, Place::Pool(ctx), work),
                 None => Err(self.file.absent()),
             };

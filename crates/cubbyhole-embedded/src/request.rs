@@ -120,12 +120,13 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::log::Redo;
 
     /// What a request that was refused with a conflict is told in the end.
     fn told(failure: Option<&Error>) -> ErrorKind {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
         let transaction = database.begin_write().unwrap();
-        let mut tables = Tables::open(&transaction, Timestamp::EPOCH).unwrap();
+        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, Redo::off()).unwrap();
         let (reply, mut answer) = oneshot::channel::<Result<()>>();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let work = |_: &mut Tables<'_>| Err(Error::conflict(None).into());

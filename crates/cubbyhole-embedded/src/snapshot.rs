@@ -387,6 +387,7 @@ mod tests {
 
     use super::*;
     use crate::format::MAX_INLINE_BYTES;
+    use crate::log::Redo;
     use crate::tables::Tables;
 
     /// The end of a context must not look like a damaged entry, of which a page may hold some.
@@ -396,7 +397,7 @@ mod tests {
         let ns = Namespace::parse("a").unwrap();
         let long = Bytes::from(vec![7; MAX_INLINE_BYTES + 1]);
         let transaction = database.begin_write().unwrap();
-        let mut tables = Tables::open(&transaction, Timestamp::EPOCH).unwrap();
+        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, Redo::off()).unwrap();
         for n in 0..3 * STEPS_PER_CHECK {
             let (version, always) = (Version::draw(), Condition::Always);
             tables.put(&ns, &n.to_string(), &long, version, Expiry::Never, always).unwrap();

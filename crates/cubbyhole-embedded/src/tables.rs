@@ -10,8 +10,10 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::error::Failure;
 use crate::format::{
-    self, ENTRIES, EXPIRY, MAX_INLINE_BYTES, META, META_CLOCK, Record, VALUES, Value, location,
+    self, ENTRIES, EXPIRY, MAX_INLINE_BYTES, META, META_CLOCK, META_SALT, Record, VALUES, Value,
+    location,
 };
+use crate::log::{self, Change, Redo, Salt, TableId};
 use crate::snapshot::prefix_ranges;
 
 /// The open tables of one transaction, at one instant.
@@ -21,18 +23,45 @@ pub(crate) struct Tables<'t> {
     expiry: Table<'t, &'static [u8], ()>,
     meta: Table<'t, &'static str, &'static [u8]>,
     now: Timestamp,
+    redo: Redo,
     changed: bool,
     witnessed: Cell<bool>,
 }
 
+/// What stands at a location, expired or not.
+#[derive(Clone, Copy)]
+struct Found {
+    /// `None` for an entry that cannot be read: it counts as none, can be written over and deleted.
+    meta: Option<EntryMeta>,
+    /// Whether its value stands apart, or may do so.
+    separate: bool,
+}
+
+impl Found {
+    fn of(record: &[u8]) -> Self {
+        match format::decode(record) {
+            Ok(Record { meta, value }) => {
+                Self { meta: Some(meta), separate: matches!(value, Value::Separate(_)) }
+            }
+            Err(_) => Self { meta: None, separate: true },
+        }
+    }
+}
+
 impl<'t> Tables<'t> {
-    pub(crate) fn open(transaction: &'t WriteTransaction, now: Timestamp) -> Result<Self, Failure> {
+    /// Changes are taken down in `redo`.
+    pub(crate) fn open(
+        transaction: &'t WriteTransaction,
+        now: Timestamp,
+        redo: Redo,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             entries: transaction.open_table(ENTRIES)?,
             values: transaction.open_table(VALUES)?,
             expiry: transaction.open_table(EXPIRY)?,
             meta: transaction.open_table(META)?,
             now,
+            redo,
             changed: false,
             witnessed: Cell::new(false),
         })
@@ -51,8 +80,31 @@ impl<'t> Tables<'t> {
     /// Keeps the high-water mark of the clock with what was judged by it.
     pub(crate) fn set_clock_mark(&mut self) -> Result<(), Failure> {
         let mark = self.now.as_millis().to_le_bytes();
-        self.changed = true;
         self.meta.insert(META_CLOCK, mark.as_slice())?;
+        Ok(())
+    }
+
+    /// Says by what the log's records are told that come after this transaction.
+    pub(crate) fn set_salt(&mut self, salt: Salt) -> Result<(), Failure> {
+        self.meta.insert(META_SALT, salt.to_bytes().as_slice())?;
+        Ok(())
+    }
+
+    /// What was taken down.
+    pub(crate) fn redo(&self) -> &Redo {
+        &self.redo
+    }
+
+    pub(crate) fn into_redo(self) -> Redo {
+        self.redo
+    }
+
+    /// Makes the changes of a record of the log once more.
+    pub(crate) fn replay(&mut self, record: &log::Record) -> Result<(), Failure> {
+        for change in record.changes() {
+            let Change { table, key, value } = change?;
+            self.change(table, key, value)?;
+        }
         Ok(())
     }
 
@@ -67,7 +119,7 @@ impl<'t> Tables<'t> {
     ) -> Result<Version, Failure> {
         let expires_at = expiry.resolve(self.now)?;
         let location = location(ns, key);
-        let old = self.meta_of(&location)?;
+        let old = self.find(&location)?;
         condition.check(self.live_version(old))?;
         self.store(&location, old, value, version, expires_at)?;
         Ok(version)
@@ -81,9 +133,10 @@ impl<'t> Tables<'t> {
         condition: Condition,
     ) -> Result<bool, Failure> {
         let location = location(ns, key);
-        let version = self.live_version(self.meta_of(&location)?);
+        let old = self.find(&location)?;
+        let version = self.live_version(old);
         condition.check(version)?;
-        self.remove(&location)?;
+        self.remove(&location, old)?;
         Ok(version.is_some())
     }
 
@@ -96,7 +149,7 @@ impl<'t> Tables<'t> {
         let mut plan = Vec::with_capacity(batch.len());
         for (index, operation) in batch.operations().iter().enumerate() {
             let location = location(ns, operation.key());
-            let old = self.meta_of(&location)?;
+            let old = self.find(&location)?;
             operation
                 .condition()
                 .check(self.live_version(old))
@@ -116,7 +169,7 @@ impl<'t> Tables<'t> {
                     Some(version)
                 }
                 Operation::Delete { .. } => {
-                    self.remove(&location)?;
+                    self.remove(&location, old)?;
                     None
                 }
             });
@@ -133,7 +186,7 @@ impl<'t> Tables<'t> {
     ) -> Result<bool, Failure> {
         let expires_at = expiry.resolve(self.now)?;
         let location = location(ns, key);
-        let live = self.meta_of(&location)?.is_some_and(|meta| self.is_live(&meta));
+        let live = self.live_version(self.find(&location)?).is_some();
         if live {
             self.set_expiry(&location, expires_at)?;
         }
@@ -164,7 +217,8 @@ impl<'t> Tables<'t> {
         let location = location(ns, key);
         let entry = self.live_entry(&location)?;
         if entry.is_some() {
-            self.remove(&location)?;
+            let old = self.find(&location)?;
+            self.remove(&location, old)?;
         }
         Ok(entry)
     }
@@ -175,7 +229,7 @@ impl<'t> Tables<'t> {
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Result<Erased, Failure> {
-        let mut doomed: Vec<(Vec<u8>, bool)> = Vec::new();
+        let mut doomed: Vec<(Vec<u8>, Found)> = Vec::new();
         let mut done = true;
         'ranges: for (start, end) in prefix_ranges(prefix) {
             for item in self.entries.range(start.as_slice()..end.as_slice())? {
@@ -184,16 +238,15 @@ impl<'t> Tables<'t> {
                     done = false;
                     break 'ranges;
                 }
-                // A damaged entry is erased like any other, and counted: it was there.
-                let live = format::decode(record.value())
-                    .map_or(true, |record| record.meta.is_live(self.now));
-                doomed.push((location.value().to_vec(), live));
+                doomed.push((location.value().to_vec(), Found::of(record.value())));
             }
         }
-        for (location, _) in &doomed {
-            self.remove(location)?;
+        let mut removed = 0;
+        for (location, found) in doomed {
+            // A damaged entry is erased like any other, and counted: it was there.
+            removed += u64::from(found.meta.is_none_or(|meta| meta.is_live(self.now)));
+            self.remove(&location, Some(found))?;
         }
-        let removed = doomed.iter().filter(|(_, live)| *live).count() as u64;
         Ok(Erased { removed, done })
     }
 
@@ -208,25 +261,22 @@ impl<'t> Tables<'t> {
         let mut removed = 0;
         for key in due {
             let (instant, location) = format::split_expiry_key(&key)?;
-            let expired = self
-                .meta_of(location)?
-                .is_some_and(|meta| meta.expires_at == Some(instant) && !meta.is_live(self.now));
-            if expired {
-                self.remove(location)?;
+            let found = self.find(location)?;
+            let meta = found.and_then(|found| found.meta);
+            if meta.is_some_and(|meta| meta.expires_at == Some(instant) && !meta.is_live(self.now))
+            {
+                self.remove(location, found)?;
                 removed += 1;
             } else {
-                self.changed = true;
-                self.expiry.remove(key.as_slice())?;
+                self.change(TableId::Expiry, &key, None)?;
             }
         }
         Ok(removed)
     }
 
-    /// What stands there, expired or not. An entry that cannot be read counts as none here: it can
-    /// be written over and deleted.
-    fn meta_of(&self, location: &[u8]) -> Result<Option<EntryMeta>, Failure> {
+    fn find(&self, location: &[u8]) -> Result<Option<Found>, Failure> {
         let record = self.entries.get(location)?;
-        Ok(record.and_then(|record| format::decode(record.value()).ok().map(|record| record.meta)))
+        Ok(record.map(|record| Found::of(record.value())))
     }
 
     fn is_live(&self, meta: &EntryMeta) -> bool {
@@ -235,8 +285,8 @@ impl<'t> Tables<'t> {
         live
     }
 
-    fn live_version(&self, meta: Option<EntryMeta>) -> Option<Version> {
-        meta.filter(|meta| self.is_live(meta)).map(|meta| meta.version)
+    fn live_version(&self, found: Option<Found>) -> Option<Version> {
+        found?.meta.filter(|meta| self.is_live(meta)).map(|meta| meta.version)
     }
 
     fn live_entry(&self, location: &[u8]) -> Result<Option<Entry<Bytes>>, Failure> {
@@ -255,44 +305,36 @@ impl<'t> Tables<'t> {
     fn store(
         &mut self,
         location: &[u8],
-        old: Option<EntryMeta>,
+        old: Option<Found>,
         value: &Bytes,
         version: Version,
         expires_at: Option<Timestamp>,
     ) -> Result<(), Failure> {
-        self.changed = true;
         let now = self.now;
-        let created_at = old.filter(|meta| meta.is_live(now)).map_or(now, |meta| meta.created_at);
+        let old_meta = old.and_then(|found| found.meta);
+        let created_at =
+            old_meta.filter(|meta| meta.is_live(now)).map_or(now, |meta| meta.created_at);
         let meta = EntryMeta { version, created_at, updated_at: now, expires_at };
         let form = if value.len() > MAX_INLINE_BYTES {
-            self.values.insert(location, value.as_ref())?;
+            self.change(TableId::Values, location, Some(value))?;
             Value::Separate(value.len() as u64)
         } else {
+            if old.is_some_and(|found| found.separate) {
+                self.change(TableId::Values, location, None)?;
+            }
             Value::Inline(value)
         };
-        let record = format::encode(&meta, form);
-        let replaced = self.entries.insert(location, record.as_slice())?;
-        let was_separate = replaced.is_some_and(|record| is_separate(record.value()));
-        if was_separate && matches!(form, Value::Inline(_)) {
-            self.values.remove(location)?;
-        }
-        self.reindex(location, old.and_then(|meta| meta.expires_at), expires_at)
+        self.change(TableId::Entries, location, Some(&format::encode(&meta, form)))?;
+        self.reindex(location, old_meta.and_then(|meta| meta.expires_at), expires_at)
     }
 
-    fn remove(&mut self, location: &[u8]) -> Result<(), Failure> {
-        let (separate, expires_at) = match self.entries.remove(location)? {
-            None => return Ok(()),
-            Some(record) => match format::decode(record.value()) {
-                Ok(record) => (matches!(record.value, Value::Separate(_)), record.meta.expires_at),
-                // Nothing is known of a damaged entry; its value goes if there is one.
-                Err(_) => (true, None),
-            },
-        };
-        self.changed = true;
-        if separate {
-            self.values.remove(location)?;
+    fn remove(&mut self, location: &[u8], old: Option<Found>) -> Result<(), Failure> {
+        let Some(old) = old else { return Ok(()) };
+        self.change(TableId::Entries, location, None)?;
+        if old.separate {
+            self.change(TableId::Values, location, None)?;
         }
-        self.reindex(location, expires_at, None)
+        self.reindex(location, old.meta.and_then(|meta| meta.expires_at), None)
     }
 
     fn set_expiry(
@@ -308,8 +350,7 @@ impl<'t> Tables<'t> {
         if old == expires_at {
             return Ok(());
         }
-        self.changed = true;
-        self.entries.insert(location, record.as_slice())?;
+        self.change(TableId::Entries, location, Some(&record))?;
         self.reindex(location, old, expires_at)
     }
 
@@ -323,17 +364,28 @@ impl<'t> Tables<'t> {
             return Ok(());
         }
         if let Some(instant) = old {
-            self.expiry.remove(format::expiry_key(instant, location).as_slice())?;
+            self.change(TableId::Expiry, &format::expiry_key(instant, location), None)?;
         }
         if let Some(instant) = new {
-            self.expiry.insert(format::expiry_key(instant, location).as_slice(), ())?;
+            self.change(TableId::Expiry, &format::expiry_key(instant, location), Some(&[]))?;
         }
         Ok(())
     }
-}
 
-fn is_separate(record: &[u8]) -> bool {
-    format::decode(record).is_ok_and(|record| matches!(record.value, Value::Separate(_)))
+    /// Every change of entries goes this way, and into the log.
+    fn change(&mut self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), Failure> {
+        self.changed = true;
+        self.redo.push(table, key, value);
+        match (table, value) {
+            (TableId::Entries, Some(value)) => drop(self.entries.insert(key, value)?),
+            (TableId::Entries, None) => drop(self.entries.remove(key)?),
+            (TableId::Values, Some(value)) => drop(self.values.insert(key, value)?),
+            (TableId::Values, None) => drop(self.values.remove(key)?),
+            (TableId::Expiry, Some(_)) => drop(self.expiry.insert(key, ())?),
+            (TableId::Expiry, None) => drop(self.expiry.remove(key)?),
+        }
+        Ok(())
+    }
 }
 
 /// Reads a value that stands apart from its record.

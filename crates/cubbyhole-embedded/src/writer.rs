@@ -1,24 +1,24 @@
-//! The one writer: a thread that takes whatever is queued, applies it in one transaction, commits
-//! once and then answers everyone.
+//! The one writer: a thread that takes whatever is queued, applies it in one transaction, has that on
+//! disk by one record of the log or by a checkpoint, and then answers everyone.
 //!
 //! A caller whose context ends while its request waits in the queue takes it back, and it certainly
 //! has no effect. Once the writer has claimed a request its outcome is unknown to a caller that
 //! does not wait for the answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cubbyhole_core::{Clock, Compaction, Error, ExecutionContext, HighWaterClock, Result};
-use redb::Database;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::{Durability, RELAXED_FLUSH_INTERVAL};
 use crate::error::Failure;
-use crate::file::{StoreFile, closed};
+use crate::file::{Handle, StoreFile, closed};
+use crate::log::{Log, Redo, Salt};
 use crate::request::{Claim, Pending, Request, Withdrawal};
 use crate::tables::Tables;
 
@@ -304,8 +304,8 @@ impl Worker {
         let durable = self.durability == Durability::Immediate;
         let guard = self.file.read();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let database = guard.database.as_ref().ok_or_else(|| self.file.absent())?;
-            self.apply(database, group, durable, stage)
+            let handle = guard.handle.as_ref().ok_or_else(|| self.file.absent())?;
+            self.apply(handle, group, durable, stage)
         }));
         let generation = guard.generation;
         let outcome = match outcome {
@@ -326,48 +326,59 @@ impl Worker {
     /// Runs a group in one transaction. Answers whether anything was committed.
     fn apply(
         &self,
-        database: &Database,
+        handle: &Handle,
         group: &mut [Box<dyn Request>],
         durable: bool,
         stage: &mut Stage,
     ) -> Result<bool, Failure> {
-        let mut transaction = database.begin_write()?;
+        let mut transaction = handle.database.begin_write()?;
         *stage = Stage::Applying;
-        transaction.set_quick_repair(true);
-        if !durable {
-            transaction.set_durability(redb::Durability::None)?;
+        let mut log = lock(&handle.log);
+        let now = self.clock.now();
+        let redo = if durable { Redo::on() } else { Redo::off() };
+        let mut tables = Tables::open(&transaction, now, redo)?;
+        for request in group {
+            request.apply(&mut tables)?;
         }
-        let changed = {
-            let mut tables = Tables::open(&transaction, self.clock.now())?;
-            for request in group {
-                request.apply(&mut tables)?;
-            }
-            let changed = tables.changed();
-            if changed {
-                tables.set_clock_mark()?;
-            } else if tables.witnessed() {
+        if !tables.changed() {
+            if tables.witnessed() {
                 self.witnessed.store(true, Ordering::Relaxed);
             }
-            changed
-        };
-        if changed {
-            *stage = Stage::Committing;
-            transaction.commit()?;
-        } else {
+            drop(tables);
             transaction.abort()?;
+            return Ok(false);
         }
-        Ok(changed)
+        tables.set_clock_mark()?;
+        let checkpoint = (durable && !log.has_room(tables.redo())).then(Salt::draw);
+        if let Some(salt) = checkpoint {
+            tables.set_salt(salt)?;
+        }
+        let redo = tables.into_redo();
+        if checkpoint.is_some() {
+            transaction.set_quick_repair(true);
+        } else {
+            transaction.set_durability(redb::Durability::None)?;
+        }
+        *stage = Stage::Committing;
+        if durable && checkpoint.is_none() {
+            // On disk before others can see it.
+            log.append(redo, now)?;
+        }
+        transaction.commit()?;
+        if let Some(salt) = checkpoint {
+            log.begin(salt);
+        }
+        Ok(true)
     }
 
-    /// Makes what the relaxed mode holds back durable, and the clock's mark with it. A failure is
-    /// kept as a loss.
+    /// Has the engine commit durably what it was given, and the clock's mark with it. Where nothing
+    /// but its memory had that, a failure is kept as a loss.
     fn flush(&mut self) {
         let file = Arc::clone(&self.file);
         let guard = file.read();
         self.notice_loss(guard.generation);
         let flushed = catch_unwind(AssertUnwindSafe(|| {
-            let database = guard.database.as_ref();
-            database.map_or(Ok(()), |database| commit_mark(database, &self.clock))
+            guard.handle.as_ref().map_or(Ok(()), |handle| checkpoint(handle, &self.clock))
         }));
         let seen = guard.generation;
         drop(guard);
@@ -389,7 +400,7 @@ impl Worker {
     }
 
     fn compact(&mut self) -> Result<Compaction> {
-        if self.flush_due.is_some() {
+        if self.is_behind() {
             self.flush();
         }
         if let Some(lost) = self.lost.take() {
@@ -397,7 +408,7 @@ impl Worker {
         }
         let (is_absent, seen) = {
             let guard = self.file.read();
-            (guard.database.is_none(), guard.generation)
+            (guard.handle.is_none(), guard.generation)
         };
         if is_absent {
             self.file.reopen(seen)?;
@@ -405,10 +416,16 @@ impl Worker {
         self.file.compact()
     }
 
+    /// Whether the engine has yet to commit durably what it was given.
+    fn is_behind(&self) -> bool {
+        let is_logged = |handle: &Handle| lock(&handle.log).is_ahead();
+        self.flush_due.is_some() || self.file.read().handle.as_ref().is_some_and(is_logged)
+    }
+
     fn close(&mut self) -> Result<()> {
         // An entry that somebody saw expire must stay so for whoever opens the file next, even if
         // the clock steps back.
-        if self.witnessed.swap(false, Ordering::Relaxed) || self.flush_due.is_some() {
+        if self.witnessed.swap(false, Ordering::Relaxed) || self.is_behind() {
             self.flush();
         }
         let closed = catch_unwind(AssertUnwindSafe(|| self.file.close()));
@@ -434,16 +451,24 @@ enum Stage {
     Committing,
 }
 
-/// A durable commit of the clock's mark: everything before it is on disk after it.
-fn commit_mark(database: &Database, clock: &HighWaterClock) -> Result<()> {
-    let commit = || -> Result<(), Failure> {
-        let mut transaction = database.begin_write()?;
-        transaction.set_quick_repair(true);
-        Tables::open(&transaction, clock.now())?.set_clock_mark()?;
-        transaction.commit()?;
-        Ok(())
-    };
-    commit().map_err(Failure::into_error)
+/// A durable commit of the clock's mark: everything before it is on disk after it, and the log begins
+/// anew.
+fn checkpoint(handle: &Handle, clock: &HighWaterClock) -> Result<(), Failure> {
+    let mut transaction = handle.database.begin_write()?;
+    transaction.set_quick_repair(true);
+    let salt = Salt::draw();
+    let mut tables = Tables::open(&transaction, clock.now(), Redo::off())?;
+    tables.set_clock_mark()?;
+    tables.set_salt(salt)?;
+    drop(tables);
+    transaction.commit()?;
+    lock(&handle.log).begin(salt);
+    Ok(())
+}
+
+/// The log, which the writer alone takes.
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[expect(

@@ -20,6 +20,8 @@ use support::{Disk, contents, ctx, ns};
 const DAMAGES: u64 = 120;
 const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
+/// What stands before the engine's part. It is used where a store was killed: `log.rs`.
+const LOG: usize = 1024 * 1024;
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -51,9 +53,10 @@ async fn sound() -> (BTreeMap<String, Bytes>, Vec<u8>, Vec<u8>) {
 /// Damages an image in one of the ways in which disks and people do. What was done.
 fn damage(image: &mut Vec<u8>, earlier: &[u8], random: &mut fastrand::Rng) -> String {
     let at = match random.u8(0..4) {
-        // The beginning, where the header is and the sums are.
-        0 => random.usize(0..4 * BLOCK),
-        _ => random.usize(0..image.len()),
+        // The beginning of the engine's part, where the header is and the sums are.
+        0 => LOG + random.usize(0..4 * BLOCK),
+        1 => random.usize(0..image.len()),
+        _ => random.usize(LOG..image.len()),
     };
     let sector = at / SECTOR * SECTOR;
     let sector_end = image.len().min(sector + SECTOR);
@@ -84,7 +87,7 @@ fn damage(image: &mut Vec<u8>, earlier: &[u8], random: &mut fastrand::Rng) -> St
             // Not the header: with that the whole store is one commit earlier, which nothing in the
             // file can tell.
             let last = earlier.len().min(image.len()) - BLOCK;
-            let to = (at / BLOCK * BLOCK).clamp(3 * BLOCK, last);
+            let to = (at / BLOCK * BLOCK).clamp(LOG + 3 * BLOCK, last);
             image[to..to + BLOCK].copy_from_slice(&earlier[to..to + BLOCK]);
             format!("the block at {to} as it was one commit earlier")
         }

@@ -24,6 +24,9 @@ fn names(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// What stands before the engine's part.
+const LOG: usize = 1024 * 1024;
+
 #[tokio::test]
 async fn a_file_that_is_not_there_is_created_only_if_asked() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,21 +156,37 @@ async fn a_store_is_known_by_its_beginning_alone() {
     assert!(is_store_file(&path).unwrap(), "while it is open");
     drop(store);
     let whole = std::fs::read(&path).unwrap();
-    // Each leaves one of the two copies of the first sums or the header.
+    let without = |damaged: &[std::ops::Range<usize>]| {
+        let mut bytes = whole.clone();
+        damaged.iter().for_each(|range| bytes[range.clone()].fill(0xFF));
+        bytes
+    };
+    let (magic, first) = (0..4096, LOG..LOG + 4096);
+    let (second, header) = (LOG + 4096..LOG + 8192, LOG + 8192..LOG + 12288);
+    // Each leaves what the file begins with, or one of the two copies of the first sums, or the
+    // header.
     for (name, what) in [
         ("cut", whole[..whole.len() / 2].to_vec()),
         ("stump", whole[..8192].to_vec()),
-        ("first", [&[0xFF; 4096], &whole[4096..]].concat()),
-        ("second", [&whole[..4096], &[0xFF; 4096], &whole[8192..]].concat()),
-        ("sums", [&[0xFF; 8192], &whole[8192..]].concat()),
-        ("header", [&whole[..8192], &[0xFF; 4096], &whole[12288..]].concat()),
+        ("magic", without(&[magic.clone(), second.clone(), header.clone()])),
+        ("second", without(&[magic.clone(), first.clone(), header.clone()])),
+        ("sums", without(&[magic, first.clone(), second.clone()])),
+        ("behind", without(&[first, second, header])),
     ] {
         std::fs::write(&path, what).unwrap();
         assert!(is_store_file(&path).unwrap(), "{name}");
+        if let Err(error) = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
+        }
     }
+    // As it was before there was a log.
+    std::fs::write(&path, &whole[LOG..]).unwrap();
+    assert!(is_store_file(&path).unwrap());
+    let error = refusal(config(&folder, "s.redb")).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     redb::Database::create(folder.path().join("other.redb")).unwrap();
     assert!(is_store_file(&folder.path().join("other.redb")).unwrap());
-    for other in ["".to_owned(), "{}\n".to_owned(), "x".repeat(100_000)] {
+    for other in ["".to_owned(), "{}\n".to_owned(), "x".repeat(LOG + 100_000)] {
         std::fs::write(&path, other).unwrap();
         assert!(!is_store_file(&path).unwrap());
     }

@@ -1,4 +1,4 @@
-//! Where blocks and their sums stand in the file, and what a block of sums holds.
+//! Where blocks and their sums stand in the engine's part of the file, and what a block of sums holds.
 
 use std::ops::Range;
 
@@ -11,10 +11,8 @@ pub(super) const GROUP_BLOCKS: u64 = SUMS as u64 + COPIES;
 /// The engine's header with its sum: what a disk writes at once.
 pub(super) const SECTOR: usize = 512;
 pub(super) const HEADER: usize = SECTOR - 8;
-/// Where the header stands in the file.
+/// Where the header stands.
 pub(super) const HEADER_AT: u64 = COPIES * BLOCK as u64;
-/// What a file of the engine begins with that has no sums.
-pub(super) const BARE_ENGINE: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
 /// Makes sums of this format unlike any others.
 pub(super) const SEED: u64 = u64::from_be_bytes(*b"cubbyhol");
 #[derive(Debug)]
@@ -29,7 +27,7 @@ impl Group {
         Self { sequence: 0, sums: Box::new([0; SUMS]), is_dirty: false }
     }
 
-    /// Where its next copy stands in the file.
+    /// Where its next copy stands.
     pub(super) fn place(&self, number: u64) -> u64 {
         (number * GROUP_BLOCKS + self.sequence % COPIES) * BLOCK as u64
     }
@@ -68,7 +66,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Where it begins in the file.
+    /// Where it begins.
     pub(super) fn at(&self) -> u64 {
         (self.group * GROUP_BLOCKS + COPIES + self.places.start as u64) * BLOCK as u64
     }

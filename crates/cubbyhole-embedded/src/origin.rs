@@ -1,0 +1,55 @@
+//! What a file is, by a few of its bytes.
+
+use std::io;
+
+use crate::checked::{EngineStart, START_BYTES};
+use crate::log::LOG_BYTES;
+
+/// What our files begin with.
+pub(crate) const MAGIC: &[u8] = b"cubbyhole store\n";
+
+/// What a file of the engine begins with that is none of ours.
+const BARE_ENGINE: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nothing yet.
+    Empty,
+    Ours,
+    /// The beginning of ours, and none of the engine's part is left.
+    Stump,
+    /// Ours, of a build before there was a log.
+    Earlier,
+    /// The engine's, and of another program.
+    BareEngine,
+    Unknown,
+}
+
+impl Origin {
+    /// What a file of that length is. `read` fills the bytes from a place of the file on, all of
+    /// which are there.
+    pub(crate) fn of(
+        length: u64,
+        read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        if length == 0 {
+            return Ok(Self::Empty);
+        }
+        let bytes = |from: u64, most: u64| {
+            let mut bytes = vec![0; length.saturating_sub(from).min(most) as usize];
+            read(from, &mut bytes).map(|()| bytes)
+        };
+        let start = bytes(0, START_BYTES)?;
+        let is_marked = start.starts_with(MAGIC);
+        // Either tells by itself: the other may be damaged.
+        Ok(match EngineStart::of(&bytes(LOG_BYTES, START_BYTES)?) {
+            EngineStart::Sound => Self::Ours,
+            EngineStart::Other if is_marked => Self::Ours,
+            EngineStart::Absent if is_marked => Self::Stump,
+            _ if start.starts_with(BARE_ENGINE) => Self::BareEngine,
+            _ if EngineStart::of(&start) == EngineStart::Sound => Self::Earlier,
+            _ => Self::Unknown,
+        })
+    }
+}
