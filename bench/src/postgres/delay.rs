@@ -1,10 +1,12 @@
 //! A network that is far away: a proxy that passes everything on a while later.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Result;
 
@@ -35,26 +37,41 @@ fn connect(client: TcpStream, port: u16, one_way: Duration) -> Result<()> {
 }
 
 /// Each piece leaves that much after it came; none waits for the one before it.
-fn pass(mut from: TcpStream, mut to: TcpStream, one_way: Duration) {
-    let (queue, pieces) = mpsc::channel::<(Instant, Vec<u8>)>();
+fn pass(from: TcpStream, to: TcpStream, one_way: Duration) {
     thread::spawn(move || {
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
-            if queue.send((Instant::now() + one_way, buffer[..length].to_vec())).is_err() {
-                return;
-            }
-        }
-    });
-    thread::spawn(move || {
-        for (due, piece) in pieces {
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-            if to.write_all(&piece).is_err() {
-                return;
-            }
-        }
-        // The peer has gone already where this fails.
+        // One that is gone ends the connection for its peer too.
+        drop(pass_until_closed(&from, &to, one_way));
         drop(to.shutdown(Shutdown::Write));
     });
+}
+
+/// One thread, which looks for the next piece until the first of those under way is due: a second
+/// one to be woken would cost what is measured a core.
+fn pass_until_closed(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    one_way: Duration,
+) -> std::io::Result<()> {
+    let mut under_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut is_open = true;
+    while is_open || !under_way.is_empty() {
+        let first = under_way.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
+        let timeout = first.map(Timespec::try_from).transpose().map_err(std::io::Error::other)?;
+        let mut sources = [PollFd::new(from, PollFlags::IN)];
+        let watched = if is_open { &mut sources[..] } else { &mut [] };
+        if poll(watched, timeout.as_ref())? > 0 {
+            let length = from.read(&mut buffer)?;
+            is_open = length > 0;
+            if is_open {
+                under_way.push_back((Instant::now() + one_way, buffer[..length].to_vec()));
+            }
+        }
+        while let Some((_, piece)) = under_way.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            to.write_all(&piece)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
