@@ -65,7 +65,14 @@ impl StoreFile {
         }
         let temperature = Arc::new(Temperature::new());
         let unsettled = Unsettled::default();
-        let (handle, mark) = open_handle(&config, &temperature, &unsettled)?;
+        let opening = Opening {
+            config: &config,
+            temperature: &temperature,
+            unsettled: &unsettled,
+            // Its checkpoint can wait: a file that was not closed opens the sooner.
+            keeps_log: config.durability() == Durability::Immediate,
+        };
+        let (handle, mark) = opening.handle()?;
         let file = Self {
             config,
             temperature,
@@ -159,7 +166,14 @@ impl StoreFile {
     /// empty store.
     fn open_again(&self, opened: &mut Opened) -> Result<()> {
         let config = self.config.clone().with_create(false);
-        let again = open_handle(&config, &self.temperature, &self.unsettled);
+        let opening = Opening {
+            config: &config,
+            temperature: &self.temperature,
+            unsettled: &self.unsettled,
+            // On a disk that goes on failing the next opening has less to do.
+            keeps_log: false,
+        };
+        let again = opening.handle();
         let (handle, _) = again.map_err(OpenFailure::into_error)?;
         opened.handle = Some(handle);
         opened.generation += 1;
@@ -200,122 +214,127 @@ pub(crate) fn closed() -> Error {
     Error::invalid_argument("the store was closed; open it again")
 }
 
-fn open_handle(
-    config: &EmbeddedConfig,
-    temperature: &Arc<Temperature>,
-    unsettled: &Unsettled,
-) -> Result<(Handle, Timestamp), OpenFailure> {
-    let (halves, engine) = open_storage(config, unsettled)?;
-    let opened =
-        open_engine(config, &halves, engine.clone(), temperature, config.integrity_check());
-    if opened.is_ok() || !engine.has_suspects() {
-        return opened;
-    }
-    // A compaction that the power ended leaves blocks that only the engine can judge. The file is
-    // opened once more: this handle has failed, and holds the lock.
-    drop((opened, halves, engine));
-    let (halves, engine) = open_storage(config, unsettled)?;
-    let engine = engine.leniently();
-    let opened = open_engine(config, &halves, engine.clone(), temperature, true)?;
-    engine.accept().map_err(|error| from_open_io(error, config.path()))?;
-    Ok(opened)
+/// How the file is opened.
+struct Opening<'a> {
+    config: &'a EmbeddedConfig,
+    temperature: &'a Arc<Temperature>,
+    unsettled: &'a Unsettled,
+    /// Whether the log goes on where it ended, or a checkpoint is made of what it holds. A relaxed
+    /// store will not write to it, and needs the checkpoint.
+    keeps_log: bool,
 }
 
-/// The bytes of the file, if it is a store or may become one; and of them the engine's part.
-fn open_storage(
-    config: &EmbeddedConfig,
-    unsettled: &Unsettled,
-) -> Result<(Arc<Halves>, Checked), OpenFailure> {
-    let path = config.path();
-    let from_io = |error| from_open_io(error, path);
-    let storage: Box<dyn StorageBackend> = match config.storage() {
-        Some(open) => open().map_err(from_io)?,
-        None => {
-            let file = OpenOptions::new().read(true).write(true).open(path).map_err(from_io)?;
-            Box::new(FileBackend::new(file).map_err(|error| from_open(error, path))?)
+impl Opening<'_> {
+    /// Also the high-water mark of the clock.
+    fn handle(&self) -> Result<(Handle, Timestamp), OpenFailure> {
+        let (halves, engine) = self.storage()?;
+        let opened = self.engine(&halves, engine.clone(), self.config.integrity_check());
+        if opened.is_ok() || !engine.has_suspects() {
+            return opened;
         }
-    };
-    let length = storage.len().map_err(from_io)?;
-    match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
-        Origin::Ours => {}
-        Origin::Empty if config.create() => {}
-        Origin::Empty | Origin::Stump => return Err(truncated(path).into()),
-        Origin::Earlier => return Err(earlier(path).into()),
-        Origin::BareEngine => return Err(foreign(path).into()),
-        Origin::Unknown => return Err(not_a_store(path).into()),
+        // A compaction that the power ended leaves blocks that only the engine can judge. The file is
+        // opened once more: this handle has failed, and holds the lock.
+        drop((opened, halves, engine));
+        let (halves, engine) = self.storage()?;
+        let engine = engine.leniently();
+        let opened = self.engine(&halves, engine.clone(), true)?;
+        engine.accept().map_err(|error| from_open_io(error, self.config.path()))?;
+        Ok(opened)
     }
-    let halves = Halves::new(storage);
-    let engine = Checked::new(Box::new(Behind(Arc::clone(&halves))), Arc::clone(unsettled));
-    Ok((halves, engine))
-}
 
-fn open_engine(
-    config: &EmbeddedConfig,
-    halves: &Arc<Halves>,
-    engine: Checked,
-    temperature: &Arc<Temperature>,
-    verify: bool,
-) -> Result<(Handle, Timestamp), OpenFailure> {
-    let path = config.path();
-    let engine = Watched::new(Box::new(engine), Arc::clone(temperature));
-    // The engine may panic over a file that something else wrote to.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let database = redb::Builder::new()
-            .set_cache_size(config.cache_bytes())
-            .set_check_integrity_on_open(verify)
-            .create_with_backend(engine)
-            .map_err(|error| from_open(error, path))?;
-        let (log, mark) = match recognise(&database, config)? {
-            Found::Nothing => {
-                Log::lay_out(halves.storage()).map_err(|error| from_open_io(error, path))?;
-                initialise(&database).map_err(Failure::into_error)?;
-                (Log::new(Arc::clone(halves)), Timestamp::EPOCH)
-            }
-            Found::Store { mark, salt } => {
-                let log = Log::recover(halves, salt);
-                match log.map_err(|error| from_open_io(error, path))? {
-                    None => (Log::new(Arc::clone(halves)), mark),
-                    Some((log, records)) => replay(&database, log, &records, mark, config)
-                        .map_err(Failure::into_error)?,
-                }
+    /// The bytes of the file, if it is a store or may become one; and of them the engine's part.
+    fn storage(&self) -> Result<(Arc<Halves>, Checked), OpenFailure> {
+        let path = self.config.path();
+        let from_io = |error| from_open_io(error, path);
+        let storage: Box<dyn StorageBackend> = match self.config.storage() {
+            Some(open) => open().map_err(from_io)?,
+            None => {
+                let file = OpenOptions::new().read(true).write(true).open(path).map_err(from_io)?;
+                Box::new(FileBackend::new(file).map_err(|error| from_open(error, path))?)
             }
         };
-        Ok((Handle { database, log: Mutex::new(log) }, mark))
-    }));
-    opened.unwrap_or_else(|_| Err(damaged(path).into()))
-}
+        let length = storage.len().map_err(from_io)?;
+        match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
+            Origin::Ours => {}
+            Origin::Empty if self.config.create() => {}
+            Origin::Empty | Origin::Stump => return Err(truncated(path).into()),
+            Origin::Earlier => return Err(earlier(path).into()),
+            Origin::BareEngine => return Err(foreign(path).into()),
+            Origin::Unknown => return Err(not_a_store(path).into()),
+        }
+        let halves = Halves::new(storage);
+        let engine =
+            Checked::new(Box::new(Behind(Arc::clone(&halves))), Arc::clone(self.unsettled));
+        Ok((halves, engine))
+    }
 
-/// Makes the changes once more that the log has and the engine may not have. The log goes on where it
-/// ended, unless the store will not write to it: then it is done with. Also the high-water mark of
-/// the clock after the changes.
-fn replay(
-    database: &Database,
-    mut log: Log,
-    records: &[Record],
-    mark: Timestamp,
-    config: &EmbeddedConfig,
-) -> Result<(Log, Timestamp), Failure> {
-    let mark = records.iter().map(|record| record.clock).fold(mark, Timestamp::max);
-    let mut transaction = database.begin_write()?;
-    let checkpoint = (config.durability() == Durability::Relaxed).then(Salt::draw);
-    let mut tables = Tables::open(&transaction, mark, Redo::off())?;
-    for record in records {
-        tables.replay(record)?;
+    fn engine(
+        &self,
+        halves: &Arc<Halves>,
+        engine: Checked,
+        verify: bool,
+    ) -> Result<(Handle, Timestamp), OpenFailure> {
+        let path = self.config.path();
+        let engine = Watched::new(Box::new(engine), Arc::clone(self.temperature));
+        // The engine may panic over a file that something else wrote to.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = redb::Builder::new()
+                .set_cache_size(self.config.cache_bytes())
+                .set_check_integrity_on_open(verify)
+                .create_with_backend(engine)
+                .map_err(|error| from_open(error, path))?;
+            let (log, mark) = match recognise(&database, self.config)? {
+                Found::Nothing => {
+                    Log::lay_out(halves.storage()).map_err(|error| from_open_io(error, path))?;
+                    initialise(&database).map_err(Failure::into_error)?;
+                    (Log::new(Arc::clone(halves)), Timestamp::EPOCH)
+                }
+                Found::Store { mark, salt } => {
+                    let log = Log::recover(halves, salt);
+                    match log.map_err(|error| from_open_io(error, path))? {
+                        None => (Log::new(Arc::clone(halves)), mark),
+                        Some((log, records)) => self
+                            .replay(&database, log, &records, mark)
+                            .map_err(Failure::into_error)?,
+                    }
+                }
+            };
+            Ok((Handle { database, log: Mutex::new(log) }, mark))
+        }));
+        opened.unwrap_or_else(|_| Err(damaged(path).into()))
     }
-    tables.set_clock_mark()?;
-    if let Some(salt) = checkpoint {
-        tables.set_salt(salt)?;
+
+    /// Makes the changes once more that the log has and the engine may not have. Also the high-water
+    /// mark of the clock after them.
+    fn replay(
+        &self,
+        database: &Database,
+        mut log: Log,
+        records: &[Record],
+        mark: Timestamp,
+    ) -> Result<(Log, Timestamp), Failure> {
+        let mark = records.iter().map(|record| record.clock).fold(mark, Timestamp::max);
+        let mut transaction = database.begin_write()?;
+        let checkpoint = (!self.keeps_log).then(Salt::draw);
+        let mut tables = Tables::open(&transaction, mark, Redo::off())?;
+        for record in records {
+            tables.replay(record)?;
+        }
+        tables.set_clock_mark()?;
+        if let Some(salt) = checkpoint {
+            tables.set_salt(salt)?;
+        }
+        drop(tables);
+        match checkpoint {
+            Some(_) => transaction.set_quick_repair(true),
+            None => transaction.set_durability(redb::Durability::None)?,
+        }
+        transaction.commit()?;
+        if let Some(salt) = checkpoint {
+            log.begin(salt);
+        }
+        Ok((log, mark))
     }
-    drop(tables);
-    match checkpoint {
-        Some(_) => transaction.set_quick_repair(true),
-        None => transaction.set_durability(redb::Durability::None)?,
-    }
-    transaction.commit()?;
-    if let Some(salt) = checkpoint {
-        log.begin(salt);
-    }
-    Ok((log, mark))
 }
 
 /// What the engine's part holds.

@@ -221,7 +221,7 @@ async fn go_on(
 
 /// How often a look may fail. Opening a file anew takes hundreds of operations, and one in thirty that
 /// fails lets them hardly ever come to their end.
-const MOST_LOOKS: u32 = 100;
+const MOST_LOOKS: u32 = 20;
 
 /// What a task finds, once the disk lets it; nothing if the power goes first. The disk is well for a
 /// while, if that takes long.
