@@ -56,6 +56,13 @@ impl Halves {
         &*self.storage
     }
 
+    /// Writes to the log's part and waits until that is on disk.
+    fn write_log(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let written = self.storage.write(at as u64, bytes).and_then(|()| self.storage.sync_data());
+        self.has_failed.fetch_or(written.is_err(), Ordering::AcqRel);
+        written
+    }
+
     /// A failed sync may have lost what the engine wrote before, without its being told: nothing
     /// that it commits after that can be relied upon.
     fn check(&self) -> io::Result<()> {
@@ -115,10 +122,7 @@ impl Log {
         let changes = redo.changes;
         let record = self.salt.and_then(|salt| redo.encode(salt, self.number, clock));
         let record = record.ok_or_else(|| io::Error::other("there is no room in the log"))?;
-        let storage = self.file.storage();
-        let written = storage.write(self.at as u64, &record).and_then(|()| storage.sync_data());
-        self.file.has_failed.fetch_or(written.is_err(), Ordering::AcqRel);
-        written?;
+        self.file.write_log(self.at, &record)?;
         self.at += record.len();
         self.number += 1;
         self.changes += changes;
@@ -156,8 +160,7 @@ impl Log {
         }
         // The system may have this from its memory alone, where a sync failed or did not come to
         // its end: before anybody sees it, it is on disk.
-        storage.write(SECTOR as u64, &bytes[SECTOR..log.at])?;
-        storage.sync_data()?;
+        file.write_log(SECTOR, &bytes[SECTOR..log.at])?;
         Ok(Some((log, records)))
     }
 }
