@@ -27,7 +27,8 @@ pub struct Load {
     store: Arc<dyn Backend>,
     population: Arc<Population>,
     tally: Arc<Mutex<Tally>>,
-    callers: usize,
+    /// Those that make no calls now.
+    callers: Arc<Mutex<Vec<Caller>>>,
     seed: u64,
     pause: Duration,
 }
@@ -45,7 +46,17 @@ impl Load {
         pause: Duration,
     ) -> Result<Self> {
         let population = Arc::new(Population::new(callers)?);
-        Ok(Self { store, population, tally: Arc::default(), callers, seed, pause })
+        let tally = Arc::default();
+        let caller = |number: usize| Caller {
+            store: Arc::clone(&store),
+            population: Arc::clone(&population),
+            tally: Arc::clone(&tally),
+            number,
+            random: fastrand::Rng::with_seed(seed.wrapping_add(1 + number as u64)),
+            own: HashMap::new(),
+        };
+        let callers = Arc::new(Mutex::new((0..callers).map(caller).collect()));
+        Ok(Self { store, population, tally, callers, seed, pause })
     }
 
     /// What was counted so far.
@@ -84,11 +95,11 @@ impl Load {
         Ok(())
     }
 
-    /// Calls until `stop` ends, or until each caller has made `calls`.
+    /// Calls until `stop` ends, or until each caller has made `calls`. The callers of a run after
+    /// this one know what they wrote in this one; two runs at a time share the callers.
     pub async fn run(&self, stop: &ExecutionContext, calls: u64) {
         let mut callers = JoinSet::new();
-        for number in 0..self.callers {
-            let mut caller = Caller::new(self, number);
+        for mut caller in std::mem::take(&mut *self.idle()) {
             let (stop, pause) = (stop.clone(), self.pause);
             callers.spawn(async move {
                 for _ in 0..calls {
@@ -103,14 +114,22 @@ impl Load {
                         break;
                     }
                 }
+                caller
             });
         }
         while let Some(ended) = callers.join_next().await {
-            if let Err(error) = ended {
-                let error = Error::internal(format!("a caller ended: {error}"));
-                self.tally().side_error("the load", &error);
+            match ended {
+                Ok(caller) => self.idle().push(caller),
+                Err(error) => {
+                    let error = Error::internal(format!("a caller ended: {error}"));
+                    self.tally().side_error("the load", &error);
+                }
             }
         }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Caller>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,17 +163,6 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    fn new(load: &Load, number: usize) -> Self {
-        Self {
-            store: Arc::clone(&load.store),
-            population: Arc::clone(&load.population),
-            tally: Arc::clone(&load.tally),
-            number,
-            random: fastrand::Rng::with_seed(load.seed.wrapping_add(1 + number as u64)),
-            own: HashMap::new(),
-        }
-    }
-
     async fn call(&mut self, kind: Kind) {
         let began = Instant::now();
         let ctx = ExecutionContext::new().with_timeout(CALL_TIMEOUT);

@@ -52,6 +52,16 @@ async fn soak_in_a_file() {
     soak(BackendName::Embedded).await;
 }
 
+/// A load that runs again remembers what it wrote.
+#[tokio::test]
+async fn callers_know_in_a_second_run_what_they_wrote_in_the_first() {
+    let load = loaded(Arc::new(InMemoryStore::<Bytes>::new()), 1_000).await;
+    load.run(&patience(), 1_000).await;
+    let tally = load.tally();
+    assert_eq!(tally.total(), 2 * 1_000 * CALLERS as u64);
+    assert_eq!((tally.wrong, tally.unexpected_total()), (0, 0), "{:?}", tally.kept);
+}
+
 /// Samples are taken and judged, and nothing is left open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_run_is_sampled_and_judged() {
