@@ -1,6 +1,7 @@
 //! The store in memory.
 
 mod directory;
+mod expiring;
 mod index;
 mod operations;
 mod order;

@@ -4,12 +4,12 @@
 //! together, however much the store holds. A hash index finds one, sorted numbers have them in the
 //! order of their keys, and those that expire are also in the order of their expiry.
 
-use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
 use smol_str::SmolStr;
 
+use super::expiring::Expiring;
 use super::index::Index;
 use super::order::Order;
 use crate::{Entry, EntryMeta, Error, Namespace, Result, Timestamp, Version};
@@ -26,7 +26,7 @@ pub(super) struct Space<V> {
     slots: Vec<Slot<V>>,
     hasher: DefaultHashBuilder,
     order: Order,
-    expiring: BTreeSet<(Timestamp, u32)>,
+    expiring: Expiring,
 }
 
 /// An entry under its key. Short keys stand in it; what a `get` reads stands first, so that it
@@ -106,7 +106,7 @@ impl<V> Space<V> {
             slots: Vec::new(),
             index: Index::new(),
             order: Order::new(),
-            expiring: BTreeSet::new(),
+            expiring: Expiring::new(),
             hasher,
         }
     }
@@ -125,12 +125,12 @@ impl<V> Space<V> {
     }
 
     pub(super) fn has_live(&self, now: Timestamp) -> bool {
-        self.has_permanent() || self.expiring.last().is_some_and(|(instant, _)| now < *instant)
+        self.has_permanent() || self.expiring.last().is_some_and(|instant| now < instant)
     }
 
     /// When the first entry expires.
     pub(super) fn first_expiry(&self) -> Option<Timestamp> {
-        self.expiring.first().map(|(instant, _)| *instant)
+        self.expiring.first()
     }
 
     /// The entry that stands there, expired or not.
@@ -210,8 +210,8 @@ impl<V> Space<V> {
 
     /// Removes the entry that expires first, if it has expired.
     pub(super) fn remove_expired(&mut self, now: Timestamp) -> Displaced<V> {
-        let (instant, number) = *self.expiring.first()?;
-        (instant <= now).then(|| self.remove_at(number))
+        let number = self.expiring.first_expired(now)?;
+        Some(self.remove_at(number))
     }
 
     /// Removes the entry with the first key, expired or not.
@@ -237,7 +237,7 @@ impl<V> Space<V> {
             self.slots.reserve_exact(self.slots.len() / 4 + 1);
         }
         if let Some(instant) = slot.expires_at.get() {
-            self.expiring.insert((instant, number));
+            self.expiring.insert(instant, number);
         }
         let Self { slots, index, order, hasher, .. } = self;
         index.insert(hasher.hash_one(&*slot.key), number);
@@ -261,10 +261,10 @@ impl<V> Space<V> {
             return;
         }
         if let Some(instant) = old {
-            self.expiring.remove(&(instant, number));
+            self.expiring.remove(instant, number);
         }
         if let Some(instant) = expires_at {
-            self.expiring.insert((instant, number));
+            self.expiring.insert(instant, number);
         }
     }
 
@@ -274,7 +274,7 @@ impl<V> Space<V> {
         order.remove(key_of(number), key_of);
         index.remove(hasher.hash_one(key_of(number)), number);
         if let Some(instant) = slots[number as usize].expires_at.get() {
-            expiring.remove(&(instant, number));
+            expiring.remove(instant, number);
         }
         // The last one takes its place, so that there are no gaps.
         let last = slots.len() as u32 - 1;
@@ -283,8 +283,8 @@ impl<V> Space<V> {
             order.replace(&moved.key, number, key_of);
             index.replace(hasher.hash_one(&*moved.key), last, number);
             if let Some(instant) = moved.expires_at.get() {
-                expiring.remove(&(instant, last));
-                expiring.insert((instant, number));
+                expiring.remove(instant, last);
+                expiring.insert(instant, number);
             }
         }
         let removed = slots.swap_remove(number as usize);
