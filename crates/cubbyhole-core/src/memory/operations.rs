@@ -1,6 +1,10 @@
 //! What the methods of the store in memory do, each under the lock of one namespace, or of one after
 //! the other.
 
+use std::any::Any;
+
+use bytes::Bytes;
+
 use super::InMemoryStore;
 use super::directory::Standing;
 use super::space::{Displaced, Slot};
@@ -50,7 +54,9 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         self.shared.shards.read(ns, |space| {
             let now = self.now();
             let live = |key: &&str| space?.slot(key).filter(|slot| slot.is_live(now));
-            keys.iter().map(|key| live(key).map(Slot::entry)).collect()
+            let slots: Vec<_> = keys.iter().map(live).collect();
+            slots.iter().flatten().for_each(|slot| look_ahead(slot.value()));
+            slots.into_iter().map(|slot| slot.map(Slot::entry)).collect()
         })
     }
 
@@ -156,7 +162,11 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         slots: impl Iterator<Item = &'a Slot<V>>,
         options: &ScanOptions,
     ) -> Page<ScanItem<V>, String> {
-        let mut page = Page { items: Vec::new(), next: None };
+        let slots: Vec<_> = slots.take(options.limit() + 1).collect();
+        if options.values() {
+            slots.iter().for_each(|slot| look_ahead(slot.value()));
+        }
+        let mut page = Page { items: Vec::with_capacity(slots.len()), next: None };
         let mut page_bytes = 0;
         for slot in slots {
             let size = self.value_bytes(slot.value());
@@ -353,6 +363,14 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
             }
             Ok(versions)
         })?
+    }
+}
+
+/// Has on its way from memory what cloning the value will write to. `Bytes` are counted atomically, and
+/// the processor waits for each such count before it begins the next; looks it has under way together.
+fn look_ahead<V: 'static>(value: &V) {
+    if let Some(bytes) = (value as &dyn Any).downcast_ref::<Bytes>() {
+        let _ = bytes.is_unique();
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::DefaultHashBuilder;
@@ -21,9 +22,15 @@ use crate::{Error, Namespace, Result, Timestamp};
 
 /// Many more than cores, so that two callers seldom meet.
 const SHARDS: usize = 64;
+/// Past every instant.
+const NEVER: u64 = u64::MAX;
 
 pub(super) struct Shards<V> {
     shards: Box<[Apart<RwLock<Shard<V>>>]>,
+    /// When the first entry of each shard expires, in milliseconds, or [`NEVER`]. Side by side and read
+    /// without a lock, so that a sweep that finds nothing looks at a few lines of memory and not at
+    /// every shard's; written under the shard's.
+    first_due: Box<[AtomicU64]>,
     directory: RwLock<Directory>,
     hasher: DefaultHashBuilder,
 }
@@ -47,6 +54,7 @@ impl<V> Shards<V> {
         };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
+            first_due: (0..SHARDS).map(|_| AtomicU64::new(NEVER)).collect(),
             directory: RwLock::new(Directory::new()),
             hasher: DefaultHashBuilder::default(),
         }
@@ -73,8 +81,10 @@ impl<V> Shards<V> {
         change: impl FnOnce(&mut Space<V>) -> R,
     ) -> Result<R> {
         let hash = self.hasher.hash_one(ns);
-        let mut shard = self.write_shard(shard_of(hash))?;
+        let number = shard_of(hash);
+        let mut shard = self.write_shard(number)?;
         let Shard { spaces, due, .. } = &mut *shard;
+        let due = Due { order: due, first: &self.first_due[number] };
         let entry = spaces.entry(
             hash,
             |space| space.namespace() == ns,
@@ -112,8 +122,12 @@ impl<V> Shards<V> {
         now: impl Fn() -> Timestamp,
         mut change: impl FnMut(&Namespace) -> Result<()>,
     ) -> Result<()> {
-        for shard in 0..SHARDS {
-            loop {
+        // Any shard tells whether the store is closed.
+        drop(self.read_shard(0)?);
+        let began = now().as_millis();
+        for (shard, first_due) in self.first_due.iter().enumerate() {
+            // Whatever was written before the sweep began is seen.
+            while first_due.load(Ordering::Acquire) <= began {
                 let due = self.read_shard(shard)?.due.first().cloned();
                 match due {
                     Some((instant, ns)) if instant <= now() => change(&ns)?,
@@ -132,28 +146,18 @@ impl<V> Shards<V> {
 
     /// Forgets everything, and refuses whatever comes later.
     pub(super) fn close(&self) {
-        for Apart(shard) in &self.shards {
+        for (Apart(shard), first_due) in self.shards.iter().zip(&self.first_due) {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             *shard = Shard { spaces: HashTable::new(), due: BTreeSet::new(), closed: true };
+            first_due.store(NEVER, Ordering::Release);
         }
         *self.write_directory() = Directory::new();
     }
 
     /// Tells the directory and the order by expiry what changed.
-    fn note(
-        &self,
-        ns: &Namespace,
-        before: Summary,
-        after: Summary,
-        due: &mut BTreeSet<(Timestamp, Namespace)>,
-    ) {
+    fn note(&self, ns: &Namespace, before: Summary, after: Summary, due: Due<'_>) {
         if before.first_expiry != after.first_expiry {
-            if let Some(instant) = before.first_expiry {
-                due.remove(&(instant, ns.clone()));
-            }
-            if let Some(instant) = after.first_expiry {
-                due.insert((instant, ns.clone()));
-            }
+            due.set(ns, before.first_expiry, after.first_expiry);
         }
         if before.standing != after.standing {
             self.write_directory().set(ns, after.standing);
@@ -174,6 +178,28 @@ impl<V> Shards<V> {
     fn write_shard(&self, shard: usize) -> Result<RwLockWriteGuard<'_, Shard<V>>> {
         let shard = self.shards[shard].0.write().unwrap_or_else(PoisonError::into_inner);
         if shard.closed { Err(closed()) } else { Ok(shard) }
+    }
+}
+
+/// A shard's namespaces by when their first entry expires, and when the first of all does.
+struct Due<'a> {
+    order: &'a mut BTreeSet<(Timestamp, Namespace)>,
+    first: &'a AtomicU64,
+}
+
+impl Due<'_> {
+    fn set(self, ns: &Namespace, before: Option<Timestamp>, after: Option<Timestamp>) {
+        if let Some(instant) = before {
+            self.order.remove(&(instant, ns.clone()));
+        }
+        if let Some(instant) = after {
+            self.order.insert((instant, ns.clone()));
+        }
+        let first = self.order.first().map_or(NEVER, |(instant, _)| instant.as_millis());
+        // Other shards' stand in the same line of memory.
+        if self.first.load(Ordering::Relaxed) != first {
+            self.first.store(first, Ordering::Release);
+        }
     }
 }
 
@@ -206,7 +232,7 @@ fn closed() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     use std::thread;
 
     use super::*;
@@ -239,6 +265,9 @@ mod tests {
             let shard = shards.read_shard(shard_of(shards.hasher.hash_one(&ns))).unwrap();
             let due = shard.due.iter().find(|(_, due)| *due == ns).map(|(instant, _)| *instant);
             assert_eq!(due, summary.and_then(|summary| summary.first_expiry), "{ns}");
+            let first = shard.due.first().map_or(NEVER, |(instant, _)| instant.as_millis());
+            let first_due = &shards.first_due[shard_of(shards.hasher.hash_one(&ns))];
+            assert_eq!(first_due.load(Ordering::Relaxed), first, "{ns}");
         }
     }
 
