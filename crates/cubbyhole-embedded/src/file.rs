@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::checked::{Checked, Unsettled};
 use crate::config::{Durability, EmbeddedConfig};
+use crate::early_sync::EarlySync;
 use crate::error::{Failure, OpenFailure, from_engine, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT, VALUES};
 use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
@@ -250,7 +251,8 @@ impl Opening<'_> {
             Some(open) => open().map_err(from_io)?,
             None => {
                 let file = OpenOptions::new().read(true).write(true).open(path).map_err(from_io)?;
-                Box::new(FileBackend::new(file).map_err(|error| from_open(error, path))?)
+                let file = FileBackend::new(file).map_err(|error| from_open(error, path))?;
+                Box::new(EarlySync::new(Box::new(file)))
             }
         };
         let length = storage.len().map_err(from_io)?;

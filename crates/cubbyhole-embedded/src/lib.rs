@@ -17,6 +17,7 @@
 mod checked;
 mod config;
 mod diagnose;
+mod early_sync;
 mod error;
 mod file;
 mod format;
