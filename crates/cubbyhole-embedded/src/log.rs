@@ -34,7 +34,7 @@ use crate::origin::MAGIC;
 /// How much of the file's beginning is the log.
 pub(crate) const LOG_BYTES: u64 = 1024 * 1024;
 /// How many changes are made again at opening at most, which takes its time.
-const MOST_CHANGES: usize = 768;
+const MOST_CHANGES: usize = 1024;
 /// What a disk writes at once.
 const SECTOR: usize = 512;
 /// What records have room for: all but the first sector.
