@@ -122,21 +122,32 @@ fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     for (callers, against, at_least) in [(1, REDB, 0.6), (2, SQLITE, 1.5)] {
         let get = bench.compare(Workload::GET, at(callers), true, &entrants)?;
         let work = format!("{}, callers: {callers}", name("get"));
-        report.goal(Goal::times(work, against, at_least, get.times(OURS, against)));
+        report.goal(
+            Goal::times(work, against, at_least, get.times(OURS, against))
+                .beside(REDB, get.times(OURS, REDB)),
+        );
         report.compared(get);
     }
     let list = bench.compare(Workload::LIST, at(1), false, &entrants)?;
-    report.goal(Goal::times(name("list of 100 keys"), SQLITE, 1.5, list.times(OURS, SQLITE)));
+    report.goal(
+        Goal::times(name("list of 100 keys"), SQLITE, 1.5, list.times(OURS, SQLITE))
+            .beside(REDB, list.times(OURS, REDB)),
+    );
     report.compared(list);
-    // Long enough for everyone's checkpoints, which a shorter turn has or has not.
-    let turn = bench.settings.turn * 8;
-    let patient = Bench { settings: Settings { turn, ..bench.settings }, ..*bench };
     for callers in [1, 16, 128] {
+        // Long enough for the checkpoints that many callers come to, which a shorter turn has or
+        // has not.
+        let longer = if callers == 128 { 8 } else { 2 };
+        let turn = bench.settings.turn * longer;
+        let patient = Bench { settings: Settings { turn, ..bench.settings }, ..*bench };
         let put = patient.compare(Workload::PUT, at(callers), true, &entrants)?;
         if callers == 128 {
             for (against, at_least) in [(REDB_GROUPED, 0.8), (SQLITE, 5.0)] {
                 let work = format!("{}, callers: {callers}", name("durable put"));
-                report.goal(Goal::times(work, against, at_least, put.times(OURS, against)));
+                report.goal(
+                    Goal::times(work, against, at_least, put.times(OURS, against))
+                        .beside(REDB_GROUPED, put.times(OURS, REDB_GROUPED)),
+                );
             }
         }
         report.compared(put);
@@ -147,7 +158,14 @@ fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     let small = bench.runtime.block_on(own(&path, &few))?;
     bench.runtime.block_on(small.fill(&everyone.values))?;
     let large = (Arc::clone(&everyone.ours.store), &everyone.names);
-    growth::compare(bench, (Arc::new(small), &few), large, &everyone.values, report)?;
+    let path = everyone.files.path().join("little redb");
+    let engine = RawRedb::new(&raw_redb::filled(&path, &few, &everyone.values)?, &few);
+    let engine = growth::engine(
+        (engine, &few),
+        (Arc::clone(&everyone.redb.store), &everyone.names),
+        &everyone.values,
+    );
+    growth::compare(bench, (Arc::new(small), &few), large, &everyone.values, engine, report)?;
     drop(entrants);
     let Everyone { files, names, values, ours, .. } = everyone;
     bench.runtime.block_on(ours.store.store.close(&ours.store.ctx))?;

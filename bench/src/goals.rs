@@ -14,6 +14,15 @@ pub struct Goal {
     pub reached: Option<f64>,
     /// Half the distance of the quartiles, as a share.
     pub spread: Option<f64>,
+    pub limit: Option<Limit>,
+}
+
+/// What nobody can be faster than who does the work with this engine, where it was measured too.
+#[derive(Debug, Clone, Serialize)]
+pub struct Limit {
+    pub name: String,
+    /// How many times as fast this was; of growth, how many times the time the engine itself took.
+    pub times: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -49,7 +58,18 @@ impl Goal {
             wanted,
             spread: reached.as_ref().map(Samples::spread),
             reached: reached.map(|samples| samples.median),
+            limit: None,
         }
+    }
+
+    /// How far the engine's limit still is.
+    pub fn beside(mut self, name: impl Into<String>, times: Option<Samples>) -> Self {
+        let name = name.into();
+        // Where that is what is to be reached, it is told already.
+        if name != self.against {
+            self.limit = times.map(|times| Limit { name, times: times.median });
+        }
+        self
     }
 
     pub fn is_met(&self) -> bool {

@@ -139,7 +139,7 @@ fn plan(arguments: &[String]) -> Result<Option<Plan>> {
     let milliseconds = Duration::from_millis;
     let mut plan = Plan {
         backends: ALL.to_vec(),
-        settings: Settings { rounds: 9, turn: milliseconds(50), warm_up: milliseconds(200) },
+        settings: Settings { rounds: 7, turn: milliseconds(50), warm_up: milliseconds(150) },
         entries: 1_000_000,
         value_bytes: 256,
         scales: FULL,
@@ -152,7 +152,7 @@ fn plan(arguments: &[String]) -> Result<Option<Plan>> {
             "--quick" => {
                 plan.scales = QUICK;
                 plan.settings =
-                    Settings { rounds: 7, turn: milliseconds(30), warm_up: milliseconds(100) };
+                    Settings { rounds: 5, turn: milliseconds(30), warm_up: milliseconds(100) };
             }
             "--out" => plan.out = arguments.next().ok_or("--out takes a folder")?.into(),
             "--help" | "-h" => return Ok(None),

@@ -58,11 +58,17 @@ fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     for (callers, at_least) in [(1, 1.5), (2, 2.0)] {
         let get = bench.compare(Workload::GET, at(callers), true, &entrants)?;
         let work = format!("memory get, {} entries, callers: {callers}", plan.entries);
-        report.goal(Goal::times(work, ENTELIX, at_least, get.times(OURS, ENTELIX)));
+        report.goal(
+            Goal::times(work, ENTELIX, at_least, get.times(OURS, ENTELIX))
+                .beside(HASHMAP, get.times(OURS, HASHMAP)),
+        );
         report.compared(get);
         let hot = bench.compare(Workload::GET_HOT, at(callers), true, &entrants)?;
         let work = format!("memory get, hot keys, callers: {callers}");
-        report.goal(Goal::times(work, MOKA, 1.0, hot.times(OURS, MOKA)));
+        report.goal(
+            Goal::times(work, MOKA, 1.0, hot.times(OURS, MOKA))
+                .beside(HASHMAP, hot.times(OURS, HASHMAP)),
+        );
         report.compared(hot);
         report.compared(bench.compare(Workload::PUT, at(callers), true, &entrants)?);
     }
@@ -92,7 +98,7 @@ fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     report.compared(sweeps::compare(bench, at(1), expired, cases)?);
     let few = growth::names(Layout::ManyTenants)?;
     let small = Arc::new(own(bench.runtime, &few, &values)?);
-    growth::compare(bench, (small, &few), (ours.store, &names), &values, report)
+    growth::compare(bench, (small, &few), (ours.store, &names), &values, Vec::new(), report)
 }
 
 fn own(runtime: &Runtime, names: &Arc<Names>, values: &Arc<Values>) -> Result<Own> {

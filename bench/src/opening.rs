@@ -64,7 +64,11 @@ pub fn compare(
         let work = format!("embedded open, {} entries, {}", names.entries(), measured.name);
         let milliseconds = measured.time.map(|nanoseconds| nanoseconds / 1e6);
         let wanted = Wanted::Milliseconds(AT_MOST_MS);
-        report.goal(Goal::new(work, "the clock", wanted, Some(milliseconds)));
+        let beside = results[2].time.ratio(&measured.time);
+        report.goal(
+            Goal::new(work, "the clock", wanted, Some(milliseconds))
+                .beside(REDB_CLOSED, Some(beside)),
+        );
     }
     report.compared(Comparison {
         backend: EMBEDDED,

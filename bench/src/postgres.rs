@@ -151,7 +151,7 @@ fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     let small = runtime.block_on(little.json(little.port()))?;
     let small = Arc::new(Ours::new(small, &few));
     let large = (Arc::clone(&near.json.store), &names);
-    growth::compare(bench, (small, &few), large, &values, report)?;
+    growth::compare(bench, (small, &few), large, &values, Vec::new(), report)?;
     drop(little);
     // Their connections count against the server's limit.
     let Everyone { server, .. } = near;
@@ -179,7 +179,10 @@ fn points(
             let work = format!("PostgreSQL {}{note}, callers: {callers}", workload.name);
             for against in [ENTELIX, UNTESTED] {
                 let times = comparison.times(OURS_JSON, against);
-                report.goal(Goal::times(work.clone(), against, at_least, times));
+                report.goal(
+                    Goal::times(work.clone(), against, at_least, times)
+                        .beside(PLAIN, comparison.times(OURS_JSON, PLAIN)),
+                );
             }
             report.compared(comparison);
         }

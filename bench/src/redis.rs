@@ -149,5 +149,5 @@ fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     let small = Own::new(small, &few);
     runtime.block_on(small.fill(&everyone.values))?;
     let large = (Arc::clone(&everyone.ours.store), &everyone.names);
-    growth::compare(bench, (Arc::new(small), &few), large, &everyone.values, report)
+    growth::compare(bench, (Arc::new(small), &few), large, &everyone.values, Vec::new(), report)
 }

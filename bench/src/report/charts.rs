@@ -16,6 +16,7 @@ const BAR: f64 = 16.0;
 const GAP: f64 = 22.0;
 /// How many powers of ten a bar spans.
 const DECADES: f64 = 4.0;
+const CAPTION: &str = "Operations per second, on a logarithmic scale: a quarter of the longest bar is a factor of ten.";
 const COLOURS: [&str; 6] = ["#2563eb", "#d97706", "#9333ea", "#059669", "#dc2626", "#64748b"];
 
 /// File names and what goes into them: a chart for each backend and point of the mixes.
@@ -46,7 +47,7 @@ fn grid_work() -> impl Iterator<Item = &'static str> {
 fn chart(rows: &[&Comparison]) -> String {
     let bars: usize = rows.iter().map(|row| row.results.len()).sum();
     let height = bars as f64 * BAR + rows.len() as f64 * (GAP + BAR) + GAP;
-    let mut body = String::new();
+    let mut body = format!("<text class=\"about\" x=\"0\" y=\"12\">{CAPTION}</text>\n");
     let mut y = GAP;
     for row in rows {
         // Writing to a string does not fail.

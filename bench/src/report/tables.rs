@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Report, Size};
-use crate::goals::{Goal, count};
+use crate::goals::{Goal, Limit, count};
 use crate::harness::Samples;
 use crate::measure::{Comparison, Measured, Point};
 
@@ -58,18 +58,21 @@ fn title(backend: &str) -> &str {
 }
 
 pub fn goals(goals: &[Goal]) -> String {
-    let mut rows = vec![["work", "against", "wanted", "reached", ""].map(str::to_owned).to_vec()];
+    let heads = ["work", "against", "wanted", "reached", "", "beside the limit"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for goal in goals {
         let [wanted, reached] = goal.texts();
         let spread = goal.spread.filter(|spread| *spread > 0.005);
         let spread = spread.map_or(String::new(), |spread| format!(" ± {:.0} %", spread * 100.0));
         let verdict = if goal.is_met() { "met" } else { "**not met**" };
+        let beside = |limit: &Limit| format!("{}× {}", count(limit.times), limit.name);
         rows.push(vec![
             goal.work.clone(),
             goal.against.clone(),
             wanted,
             reached + &spread,
             verdict.to_owned(),
+            goal.limit.as_ref().map(beside).unwrap_or_default(),
         ]);
     }
     table(&rows, 2)
