@@ -78,8 +78,14 @@ fn commit(database: &Database, writes: &[Write]) -> Result<()> {
 }
 
 impl Contestant for RawRedb {
-    const ABILITIES: &'static [Ability] =
-        &[Ability::Get, Ability::Put, Ability::List, Ability::Page, Ability::Batch];
+    const ABILITIES: &'static [Ability] = &[
+        Ability::Get,
+        Ability::Put,
+        Ability::List,
+        Ability::ListGroup,
+        Ability::Page,
+        Ability::Batch,
+    ];
 
     async fn get(&self, place: Place) -> Result<Option<usize>> {
         let table = self.database.begin_read()?.open_table(ENTRIES)?;
@@ -102,6 +108,22 @@ impl Contestant for RawRedb {
             keys.push(std::str::from_utf8(&key.value()[from.len()..])?.to_owned());
         }
         Ok(keys.len())
+    }
+
+    async fn list_group(&self, group: usize) -> Result<usize> {
+        let table = self.database.begin_read()?.open_table(ENTRIES)?;
+        let group = self.names.groups[group].as_str();
+        let (mut from, to) = (format!("{group}:"), format!("{group};"));
+        let mut namespaces = Vec::new();
+        // From each to the next: a search of the tree for each of them, and not a look at each entry.
+        while let Some(entry) = table.range(from.as_bytes()..to.as_bytes())?.next() {
+            let location = entry?.0;
+            let location = std::str::from_utf8(location.value())?;
+            let ns = location.split_once('\0').ok_or("a location has no NUL")?.0.to_owned();
+            from = format!("{ns}\u{1}");
+            namespaces.push(ns);
+        }
+        Ok(namespaces.len())
     }
 
     async fn page(&self, from: Place, limit: usize) -> Result<usize> {
