@@ -14,8 +14,8 @@
 --     sorts (and JIT, which their nominal cost would set off); keys of an array are looked up one
 --     by one, each in a subquery with a limit, which leaves the planner no other way.
 --
--- What policies and constraints call has its body bound when it is made (RETURN): the text of a
--- function is looked up in the caller's search_path each time.
+-- What policies call has its body bound when it is made (RETURN): the text of a function is looked up
+-- in the caller's search_path each time.
 
 -- The tenant of a namespace: its first component as it stands there, escapes included; NULL where
 -- there is none.
@@ -23,6 +23,36 @@ CREATE FUNCTION @schema@.tenant_of(namespace text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN strpos(namespace, '\') = 0 THEN nullif(split_part(namespace, ':', 1), '')
     ELSE substring(namespace FROM '^(?:[^:\\]|\\[:\\])+') END;
+
+-- What a row must be. One function and not a constraint for each rule: the server reads a constraint
+-- from its text at every statement that writes, which was a quarter of a put. Its operators are those of
+-- pg_catalog whatever the caller's search_path says, and its strings are read alike under all settings.
+-- It never answers NULL, which a constraint takes for true.
+CREATE FUNCTION @schema@.is_entry(
+    namespace text, key text, tenant text, created_at bigint, updated_at bigint, expires_at bigint
+) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $$
+BEGIN
+    -- Nobody writes into another tenant's names, and a namespace is one that can be parsed.
+    IF pg_catalog.strpos(namespace, E'\\') OPERATOR(pg_catalog.=) 0 THEN
+        IF tenant OPERATOR(pg_catalog.=) ''
+            OR tenant OPERATOR(pg_catalog.<>) pg_catalog.split_part(namespace, ':', 1)
+        THEN
+            RETURN false;
+        END IF;
+    ELSIF namespace OPERATOR(pg_catalog.!~) E'^(?:[^:\\\\]|\\\\[:\\\\])+(?::(?:[^:\\\\]|\\\\[:\\\\])*)*$'
+        OR tenant OPERATOR(pg_catalog.<>)
+            pg_catalog.substring(namespace, E'^(?:[^:\\\\]|\\\\[:\\\\])+')
+    THEN
+        RETURN false;
+    END IF;
+    -- Names are short, and instants can be read: up to the end of the year 9999.
+    RETURN pg_catalog.octet_length(namespace) OPERATOR(pg_catalog.<=) 1024
+        AND pg_catalog.octet_length(key) OPERATOR(pg_catalog.<=) 1024
+        AND least(created_at, updated_at, expires_at) OPERATOR(pg_catalog.>=) 0
+        AND greatest(created_at, updated_at, expires_at) OPERATOR(pg_catalog.<=) 253402300799999;
+END $$;
 
 CREATE TABLE @schema@.entries (
     namespace  text   COLLATE "C" NOT NULL,
@@ -36,21 +66,8 @@ CREATE TABLE @schema@.entries (
     value      bytea  NOT NULL,
     -- With the expiry in the index, listings need not read the table where it is vacuumed.
     PRIMARY KEY (namespace, key) INCLUDE (expires_at),
-    -- Nobody writes into another tenant's names.
-    CONSTRAINT tenant_owns_namespace CHECK (
-        coalesce(tenant = @schema@.tenant_of(namespace), false)
-    ),
-    CONSTRAINT namespace_is_well_formed CHECK (
-        strpos(namespace, '\') = 0
-        OR namespace ~ '^(?:[^:\\]|\\[:\\])+(?::(?:[^:\\]|\\[:\\])*)*$'
-    ),
-    CONSTRAINT names_are_short CHECK (
-        octet_length(namespace) <= 1024 AND octet_length(key) <= 1024
-    ),
-    -- Up to the end of the year 9999.
-    CONSTRAINT instants_can_be_read CHECK (
-        least(created_at, updated_at, expires_at) >= 0
-        AND greatest(created_at, updated_at, expires_at) <= 253402300799999
+    CONSTRAINT entry_is_valid CHECK (
+        @schema@.is_entry(namespace, key, tenant, created_at, updated_at, expires_at)
     )
 );
 

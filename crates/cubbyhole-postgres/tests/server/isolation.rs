@@ -451,6 +451,52 @@ async fn row_security_does_not_look_names_up_in_the_callers_search_path() {
     assert_eq!(t.of_b().await, before);
 }
 
+/// What else a constraint is made of, saying yes to everything.
+const YES: &str = "
+    CREATE FUNCTION ?.substring(text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'a' $$;
+    CREATE FUNCTION ?.octet_length(text) RETURNS integer LANGUAGE sql AS 'SELECT 0';
+    CREATE FUNCTION ?.yes(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION ?.no(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT false';
+    CREATE FUNCTION ?.yes(integer, integer) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION ?.yes(bigint, integer) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+    CREATE OPERATOR ?.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = ?.no);
+    CREATE OPERATOR ?.!~ (LEFTARG = text, RIGHTARG = text, FUNCTION = ?.no);
+    CREATE OPERATOR ?.= (LEFTARG = integer, RIGHTARG = integer, FUNCTION = ?.yes);
+    CREATE OPERATOR ?.<= (LEFTARG = integer, RIGHTARG = integer, FUNCTION = ?.yes);
+    CREATE OPERATOR ?.>= (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = ?.yes)";
+
+#[tokio::test]
+async fn what_a_row_must_be_holds_under_all_settings() {
+    let t = Tenants::as_a().await;
+    let own = own_schema(&t).await;
+    t.login.batch_execute(&format!("{SHADOWS}{YES}").replace('?', &own)).await.unwrap();
+    let path = format!("SET search_path = {own}, pg_catalog");
+    let before = t.all().await;
+    let long = "x".repeat(1025);
+    for setting in [path.as_str(), "SET standard_conforming_strings = off", "RESET ALL"] {
+        t.login.batch_execute(&format!("{setting}; SET cubbyhole.tenant = 'a'")).await.unwrap();
+        // Each is of the tenant that the session has, so that row security lets it through.
+        for (name, key) in
+            [("a:\\x", "k"), ("a:x\\", "k"), (&*format!("a:{long}"), "k"), ("a:x", &*long)]
+        {
+            let (code, said) = t.refusal(&insert("a", name, key)).await;
+            assert_eq!(code, "23514", "{setting} {name}: {said}");
+        }
+        for tenant in ["", "b", "a:x"] {
+            t.is_kept_out(&insert(tenant, "a:x", "new")).await;
+        }
+        for instant in ["-1", "253402300800000"] {
+            let changed = format!("UPDATE @.entries SET updated_at = {instant}");
+            assert_eq!(t.refusal(&changed).await.0, "23514", "{setting} {instant}");
+        }
+    }
+    assert_eq!(t.all().await, before);
+    // And what is right is taken.
+    for name in ["a", "a:", "a:x\\:y\\\\:z", "a:\n%"] {
+        assert_eq!(t.rows(&insert("a", name, "right")).await, 1, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn the_sweep_cannot_be_made_to_remove_what_is_live() {
     let t = Tenants::as_a().await;
