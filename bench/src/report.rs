@@ -94,16 +94,20 @@ impl Report {
         self.goals.push(goal);
     }
 
-    /// Shows the goals, and writes everything to the folder.
-    pub fn finish(&self, folder: &Path) -> Result<()> {
+    /// Shows the goals, and where everything was written.
+    pub fn conclude(&self, folder: &Path) {
         print!("\n{}", tables::goals(&self.goals));
+        println!("\nwritten to {}", folder.display());
+    }
+
+    /// Writes everything so far to the folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("results.json"), serde_json::to_string_pretty(self)? + "\n")?;
         fs::write(folder.join("results.md"), tables::page(self))?;
         for (name, chart) in charts::all(&self.comparisons) {
             fs::write(folder.join(name), chart)?;
         }
-        println!("\nwritten to {}", folder.display());
         Ok(())
     }
 
