@@ -101,6 +101,7 @@ pub(crate) enum Command {
     Evict(commands::evict::Evict),
     Export(commands::export::Export),
     Import(commands::import::Import),
+    Copy(commands::copy::Copy),
     Migrate(commands::migrate::Migrate),
     Doctor(commands::doctor::Doctor),
     Compact(commands::compact::Compact),
@@ -119,6 +120,7 @@ impl Command {
             | Self::Erase(_)
             | Self::Evict(_)
             | Self::Import(_)
+            | Self::Copy(_)
             | Self::Migrate(_)
             | Self::Compact(_)
             | Self::Demo(_) => true,

@@ -8,6 +8,7 @@ mod error;
 mod output;
 mod progress;
 mod record;
+mod scope;
 mod session;
 mod signals;
 mod usage_error;

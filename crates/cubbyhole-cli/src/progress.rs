@@ -26,3 +26,17 @@ pub(crate) fn bar(length: Option<u64>, out: &Output, wanted: bool) -> ProgressBa
         Err(_) => bar,
     }
 }
+
+/// A bar over entries, with how many a second; hidden where nobody looks.
+pub(crate) fn rated(length: Option<u64>, out: &Output) -> ProgressBar {
+    bar(length, out, true)
+}
+
+/// Moves a bar over entries.
+pub(crate) fn advance(bar: &ProgressBar, entries: u64) {
+    if bar.is_hidden() {
+        return;
+    }
+    bar.set_position(entries);
+    bar.set_message(format!("{entries} entries, {:.0} a second", bar.per_sec()));
+}

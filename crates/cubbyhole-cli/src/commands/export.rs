@@ -3,21 +3,20 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
-use cubbyhole::{
-    Backend, Bytes, ExecutionContext, Namespace, NamespacePrefix, ScanItem, ScanOptions,
-};
+use cubbyhole::{Backend, Bytes, ExecutionContext, Namespace, ScanItem, ScanOptions};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::PAGE_NAMES;
 use crate::arguments::parse_prefix;
 use crate::error::Failure;
 use crate::output::{Output, count, escape};
 use crate::progress;
 use crate::record::EntryLine;
-use crate::session::Session;
+use crate::scope::{Namespaces, Scope};
+use crate::session::{Session, same_file};
 
 const EXAMPLES: &str = "\
 One entry a line, by namespace and key:
@@ -59,11 +58,11 @@ struct Exported {
 impl Export {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         // `--all` takes no prefix, so that what stands in its place is the file.
-        let (prefix, file) = match (self.all, self.first) {
-            (true, file) => (None, file.map(PathBuf::from)),
+        let (scope, file) = match (self.all, self.first) {
+            (true, file) => (Scope(None), file.map(PathBuf::from)),
             (false, first) => {
                 let prefix = parse_prefix(&first.unwrap_or_default()).map_err(Failure::Usage)?;
-                (Some(prefix), self.second)
+                (Scope(Some(prefix)), self.second)
             }
         };
         let file = file.filter(|path| path.as_os_str() != "-");
@@ -77,18 +76,15 @@ impl Export {
         let bar = progress::bar(None, &session.out, target.is_some());
         let out = &mut session.out;
         let mut walk =
-            Walk { store: &*store, ctx, out, target, bar: bar.clone(), done: Exported::default() };
-        let outcome = match &prefix {
-            Some(prefix) => walk.prefix(prefix).await,
-            None => walk.everything().await,
-        };
+            Walk { store, ctx, out, target, bar: bar.clone(), done: Exported::default() };
+        let outcome = walk.all(&scope).await;
         bar.finish_and_clear();
         let Walk { target, done, .. } = walk;
         if let Err(failure) = outcome {
             return Err(explain(failure, &done, file.as_deref()));
         }
         if done.entries == 0 && done.skipped == 0 {
-            return Err(nothing(prefix.as_ref(), file.as_deref()));
+            return Err(nothing(&scope, file.as_deref()));
         }
         // An export without one readable entry replaces no file either.
         if let Some(target) = target
@@ -100,11 +96,8 @@ impl Export {
     }
 }
 
-fn nothing(prefix: Option<&NamespacePrefix>, file: Option<&Path>) -> Failure {
-    let mut text = match prefix {
-        Some(prefix) => format!("there is no entry under {}", escape(prefix.as_str())),
-        None => "there is no entry in the store".to_owned(),
-    };
+fn nothing(scope: &Scope, file: Option<&Path>) -> Failure {
+    let mut text = format!("there is no entry {scope}");
     match file {
         Some(file) if file.exists() => {
             text.push_str(&format!("; {} is as it was before", file.display()));
@@ -130,23 +123,6 @@ fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn same_file(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (fs::metadata(one), fs::metadata(other)) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
-}
-
-#[cfg(not(unix))]
-fn same_file(one: &Path, other: &Path) -> bool {
-    match (fs::canonicalize(one), fs::canonicalize(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => false,
-    }
 }
 
 /// Says how far an export came that ended before its end.
@@ -180,7 +156,7 @@ fn conclude(done: &Exported, to_file: bool, out: &mut Output) -> Result<(), Fail
 }
 
 struct Walk<'a> {
-    store: &'a dyn Backend,
+    store: Arc<dyn Backend>,
     ctx: ExecutionContext,
     out: &'a mut Output,
     target: Option<FileTarget>,
@@ -189,33 +165,12 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    async fn everything(&mut self) -> Result<(), Failure> {
-        let mut after = None;
-        loop {
-            let page = self.store.scan_tenants(&self.ctx, after.as_ref(), PAGE_NAMES).await?;
-            for tenant in page.items {
-                self.prefix(&tenant.into()).await?;
-            }
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
-            }
+    async fn all(&mut self, scope: &Scope) -> Result<(), Failure> {
+        let mut namespaces = Namespaces::new(Arc::clone(&self.store), self.ctx.clone(), scope);
+        while let Some(namespace) = namespaces.next().await? {
+            self.namespace(&namespace).await?;
         }
-    }
-
-    async fn prefix(&mut self, prefix: &NamespacePrefix) -> Result<(), Failure> {
-        let mut after: Option<Namespace> = None;
-        loop {
-            let page =
-                self.store.scan_namespaces(&self.ctx, prefix, after.as_ref(), PAGE_NAMES).await?;
-            for namespace in &page.items {
-                self.namespace(namespace).await?;
-            }
-            after = page.next;
-            if after.is_none() {
-                return Ok(());
-            }
-        }
+        Ok(())
     }
 
     async fn namespace(&mut self, namespace: &Namespace) -> Result<(), Failure> {
@@ -350,7 +305,7 @@ mod tests {
         let (mut out, capture) = Output::captured();
         let done = Exported::default();
         let bar = ProgressBar::hidden();
-        let mut walk = Walk { store: &*store, ctx, out: &mut out, target: None, bar, done };
+        let mut walk = Walk { store, ctx, out: &mut out, target: None, bar, done };
         for (key, value) in [
             ("a", Ok(Bytes::from_static(b"1"))),
             ("b", Err(Error::corrupt("the checksum is wrong"))),

@@ -2,6 +2,7 @@
 
 pub(crate) mod compact;
 pub(crate) mod completions;
+pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -48,6 +49,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Evict(evict) => evict.run(session).await,
         Command::Export(export) => export.run(session).await,
         Command::Import(import) => import.run(session).await,
+        Command::Copy(copy) => copy.run(session).await,
         Command::Migrate(migrate) => migrate.run(session).await,
         Command::Doctor(doctor) => doctor.run(session).await,
         Command::Compact(compact) => compact.run(session).await,

@@ -1,0 +1,261 @@
+//! `copy`: moves what is under a prefix, or all of it, to another store.
+
+mod engine;
+mod verify;
+
+use clap::Args;
+use cubbyhole::{Error, Namespace};
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+use self::engine::{Plan, Tally};
+use self::verify::{Found, Verified};
+use crate::error::Failure;
+use crate::output::{Output, count, escape, human_bytes};
+use crate::progress;
+use crate::scope::{Namespaces, Scope, ScopeArguments};
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Copies values and the instants at which entries expire. Versions, created_at and updated_at are the
+target's own: the entries are new there. What the target has already, with equal value and expiry, is
+passed over; so a copy that was interrupted goes on where it ended when it is repeated, and a later
+one brings over what changed meanwhile. Nothing is deleted in either store.
+
+Writers may be at work meanwhile. What they write behind the copy is not in it, so move a service in
+three steps: copy; stop the writers; copy once more, with --verify, which then takes only as long as
+reading. --verify reads both sides, compares each entry, and shows for each the SHA-256 of its lines:
+those that `cubbyhole export` writes after its header.
+
+Examples:
+  cubbyhole copy --all --to postgres://my_service@db.internal/state --dry-run
+  cubbyhole copy --all --to postgres://my_service@db.internal/state --verify
+  cubbyhole copy acme --to redis+cluster://10.0.0.1:7000 --keep-existing";
+
+/// Differences that are shown; the others are counted.
+const SHOWN: u64 = 10;
+
+/// Copy entries to another store, of whatever kind
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Copy {
+    #[command(flatten)]
+    scope: ScopeArguments,
+    /// The store that takes them: a URL, as for --store; a file is created
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Leave entries that the target has otherwise as they are there [default: the source's win]
+    #[arg(long)]
+    keep_existing: bool,
+    /// Only count what would be copied
+    #[arg(long)]
+    dry_run: bool,
+    /// Compare both sides afterwards; the exit code is 6 if they differ
+    #[arg(long, conflicts_with = "dry_run")]
+    verify: bool,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    copied: u64,
+    bytes: u64,
+    skipped: u64,
+    kept: u64,
+    unreadable: u64,
+    namespaces: u64,
+    dry_run: bool,
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<&'a Verified>,
+}
+
+impl Copy {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let scope = self.scope.into_scope();
+        let source = session.open().await?;
+        // A mistyped prefix creates no file.
+        let first = Namespaces::new(source.clone(), session.ctx.clone(), &scope).next().await?;
+        if first.is_none() && !self.verify {
+            return Err(Failure::NotFound(format!("there is no entry {scope}")));
+        }
+        let target = session.open_target(&self.to, self.dry_run).await?;
+        let total = match session.out.messages_on_terminal() {
+            // For the bar alone: counting takes time.
+            true => Some(scope.usage(&source, &session.ctx).await?.entries),
+            false => None,
+        };
+        let ctx = session.ctx.clone();
+        let plan = Plan {
+            source: source.clone(),
+            target: target.clone(),
+            keep_existing: self.keep_existing,
+            dry_run: self.dry_run,
+            reading: ctx.child(),
+            writing: cubbyhole::ExecutionContext::new(),
+        };
+        let started = tokio::time::Instant::now();
+        let bar = progress::rated(total, &session.out);
+        let namespaces = Namespaces::new(source.clone(), ctx.clone(), &scope);
+        let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
+        let (tally, outcome) = engine::run(&plan, namespaces, &mut watch).await;
+        bar.finish_and_clear();
+        if let Err(error) = outcome {
+            // The context says why better than the reading that it ended.
+            let error = ctx.check().err().unwrap_or(error);
+            return Err(partway(&tally, self.dry_run, error));
+        }
+        let verified = match (&target, self.verify) {
+            (Some(target), true) => {
+                let bar = progress::rated(Some(tally.entries()), &session.out);
+                let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
+                let verified = verify::run(&ctx, &source, target, &scope, &mut watch).await;
+                bar.finish_and_clear();
+                let stopped = |error| Failure::Partway {
+                    done: format!("{}, not verified", done(&tally)),
+                    error,
+                };
+                Some(verified.map_err(stopped)?)
+            }
+            _ => None,
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        report(&tally, self.dry_run, seconds, verified.as_ref(), &mut session.out)?;
+        judge(&tally, verified.as_ref(), &scope)
+    }
+}
+
+fn done(tally: &Tally) -> String {
+    let mut text = format!("{} copied", count(tally.copied, "entry", "entries"));
+    if tally.unknown > 0 {
+        text.push_str(&format!(", {} that may be", tally.unknown));
+    }
+    if tally.skipped > 0 {
+        text.push_str(&format!(", {} that the target had already", tally.skipped));
+    }
+    text
+}
+
+fn partway(tally: &Tally, dry_run: bool, error: Error) -> Failure {
+    let done = match dry_run {
+        true => format!("{} looked at", count(tally.entries(), "entry", "entries")),
+        false => format!("{}; the same command goes on from there", done(tally)),
+    };
+    Failure::Partway { done, error }
+}
+
+fn report(
+    tally: &Tally,
+    dry_run: bool,
+    seconds: f64,
+    verified: Option<&Verified>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let Tally { copied, bytes, skipped, kept, unreadable, namespaces, .. } = *tally;
+    if out.json() {
+        return out.object(&Summary {
+            copied,
+            bytes,
+            skipped,
+            kept,
+            unreadable,
+            namespaces,
+            dry_run,
+            seconds,
+            verified,
+        });
+    }
+    let verb = if dry_run { "would copy" } else { "copied" };
+    let mut text = format!(
+        "{verb} {} ({}) of {} in {seconds:.1} s",
+        count(copied, "entry", "entries"),
+        human_bytes(bytes),
+        count(namespaces, "namespace", "namespaces"),
+    );
+    if skipped > 0 {
+        text.push_str(&format!("; {skipped} skipped, which the target had already"));
+    }
+    if kept > 0 {
+        text.push_str(&format!("; {kept} kept as they are in the target"));
+    }
+    out.note(&text);
+    let Some(verified) = verified else { return Ok(()) };
+    for (name, side) in [("source", &verified.source), ("target", &verified.target)] {
+        let entries = count(side.entries, "entry", "entries");
+        out.line(&format!("{name}  {entries}  {} bytes  sha256 {}", side.bytes, side.sha256))?;
+    }
+    if verified.expired > 0 {
+        let expired = count(verified.expired, "entry", "entries");
+        out.note(&format!("{expired} expired while the two were compared and are left out"));
+    }
+    Ok(())
+}
+
+fn judge(tally: &Tally, verified: Option<&Verified>, scope: &Scope) -> Result<(), Failure> {
+    if let Some(verified) = verified
+        && !verified.equal
+    {
+        let Verified { missing, different, extra, unreadable, .. } = *verified;
+        return Err(Failure::Incomplete(format!(
+            "the two differ: {missing} missing in the target, {different} different, {extra} only \
+             in the target, {unreadable} unreadable; if somebody writes, stop that and copy again"
+        )));
+    }
+    if tally.unreadable > 0 {
+        let entries = count(tally.unreadable, "entry", "entries");
+        return Err(Failure::Incomplete(format!(
+            "{entries} could not be read and were not copied"
+        )));
+    }
+    if tally.entries() == 0 {
+        return Err(Failure::NotFound(format!("there is no entry {scope}")));
+    }
+    Ok(())
+}
+
+/// Shows progress and what is wrong with single entries.
+struct Watching<'a> {
+    bar: &'a ProgressBar,
+    out: &'a mut Output,
+    shown: u64,
+}
+
+impl Watching<'_> {
+    fn complain(&mut self, kind: &str, text: &str) {
+        let out = &mut self.out;
+        self.bar.suspend(|| out.complain(kind, text));
+    }
+}
+
+impl engine::Watch for Watching<'_> {
+    fn progress(&mut self, tally: &Tally) {
+        progress::advance(self.bar, tally.entries());
+    }
+
+    fn unreadable(&mut self, namespace: &Namespace, key: &str, error: &Error) {
+        let (namespace, key) = (escape(namespace.as_str()), escape(key));
+        let text = format!("not copied: `{key}` in {namespace}: {error}");
+        self.complain(error.kind().as_str(), &text);
+    }
+}
+
+impl verify::Watch for Watching<'_> {
+    fn progress(&mut self, entries: u64) {
+        progress::advance(self.bar, entries);
+    }
+
+    fn found(&mut self, found: Found, namespace: &Namespace, key: &str) {
+        self.shown += 1;
+        if self.shown > SHOWN {
+            return;
+        }
+        let (namespace, key) = (escape(namespace.as_str()), escape(key));
+        let what = match found {
+            Found::Missing => "not in the target",
+            Found::Different => "different in the target",
+            Found::Extra => "only in the target",
+            Found::Unreadable => "not readable on one side",
+        };
+        let more = if self.shown == SHOWN { "; more are only counted" } else { "" };
+        self.complain("incomplete", &format!("{what}: `{key}` in {namespace}{more}"));
+    }
+}

@@ -1,0 +1,527 @@
+//! Copies namespaces, several at once, page by page.
+//!
+//! What the target holds already is compared and passed over, so that a copy that was interrupted
+//! goes on where it ended, and one that is repeated brings over only what changed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole::{
+    Backend, Batch, Bytes, Condition, Error, ErrorKind, ExecutionContext, Namespace, Operation,
+    PutOptions, Result, ScanItem, ScanOptions,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::scope::Namespaces;
+
+/// Namespaces that are copied at once: their round trips overlap.
+const AT_ONCE: usize = 8;
+/// Pages begin small, for nothing is known of a namespace's values yet, and then hold about
+/// [`PAGE_BYTES`]: what is in memory at once is bounded whatever the values are.
+const FIRST_PAGE: usize = 64;
+const LARGEST_PAGE: usize = 500;
+const PAGE_BYTES: usize = 1024 * 1024;
+/// A page of large values is written in batches of about this much, far below the store's limit.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// Keys of the target that are looked at at once.
+const NAMES: usize = 1000;
+/// How long writes under way may take after Ctrl-C or the deadline, so that what was done can be
+/// told exactly.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What is done about each entry.
+#[derive(Clone)]
+pub(super) struct Plan {
+    pub(super) source: Arc<dyn Backend>,
+    /// `None` for a trial run onto a file that is not there yet.
+    pub(super) target: Option<Arc<dyn Backend>>,
+    /// Entries that the target has otherwise stay as they are there.
+    pub(super) keep_existing: bool,
+    pub(super) dry_run: bool,
+    /// For reading and comparing: ends with the command.
+    pub(super) reading: ExecutionContext,
+    /// For a write that has begun: ends a moment later.
+    pub(super) writing: ExecutionContext,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) copied: u64,
+    /// Keys and values of these.
+    pub(super) bytes: u64,
+    /// Were in the target just so.
+    pub(super) skipped: u64,
+    /// Are otherwise in the target, and were left so.
+    pub(super) kept: u64,
+    pub(super) unreadable: u64,
+    /// May have been copied or not.
+    pub(super) unknown: u64,
+    /// That held at least one of these.
+    pub(super) namespaces: u64,
+}
+
+impl Tally {
+    fn add(&mut self, step: &Self) {
+        self.copied += step.copied;
+        self.bytes += step.bytes;
+        self.skipped += step.skipped;
+        self.kept += step.kept;
+        self.unreadable += step.unreadable;
+        self.unknown += step.unknown;
+        self.namespaces += step.namespaces;
+    }
+
+    /// Entries that were looked at.
+    pub(super) fn entries(&self) -> u64 {
+        self.copied + self.skipped + self.kept + self.unreadable
+    }
+}
+
+/// What a namespace's task tells.
+enum News {
+    Step(Tally),
+    Unreadable { namespace: Namespace, key: String, error: Error },
+}
+
+/// Who is told of the progress.
+pub(super) trait Watch {
+    fn progress(&mut self, tally: &Tally);
+    fn unreadable(&mut self, namespace: &Namespace, key: &str, error: &Error);
+}
+
+/// Copies all of them; the tally is true however it ends.
+pub(super) async fn run(
+    plan: &Plan,
+    mut namespaces: Namespaces,
+    watch: &mut (dyn Watch + Send),
+) -> (Tally, Result<()>) {
+    let (sender, mut news) = mpsc::channel(64);
+    let mut tasks = JoinSet::new();
+    let mut tally = Tally::default();
+    let mut more = true;
+    let mut outcome = Ok(());
+    let overtime = overtime(plan);
+    tokio::pin!(overtime);
+    loop {
+        while more && outcome.is_ok() && tasks.len() < AT_ONCE {
+            match namespaces.next().await {
+                Ok(Some(namespace)) => {
+                    tasks.spawn(copy_namespace(plan.clone(), namespace, sender.clone()));
+                }
+                Ok(None) => more = false,
+                Err(error) => outcome = Err(error),
+            }
+        }
+        tokio::select! {
+            // What was done comes before how it ended, so that it is counted.
+            biased;
+            Some(told) = news.recv() => hear(told, &mut tally, watch),
+            ended = tasks.join_next() => match ended {
+                None => break,
+                Some(ended) => {
+                    let ended = ended.unwrap_or_else(|panic| {
+                        Err(Error::internal("a namespace could not be copied").with_source(panic))
+                    });
+                    if outcome.is_ok() && ended.is_err() {
+                        // The others finish what they are writing, and read no more.
+                        plan.reading.cancel();
+                        outcome = ended;
+                    }
+                }
+            },
+            () = &mut overtime, if !plan.writing.cancellation().is_cancelled() => {
+                plan.writing.cancel();
+            }
+        }
+    }
+    while let Ok(told) = news.try_recv() {
+        hear(told, &mut tally, watch);
+    }
+    (tally, outcome)
+}
+
+async fn overtime(plan: &Plan) {
+    plan.reading.ended().await;
+    // On a context that has not ended.
+    drop(ExecutionContext::new().sleep(GRACE).await);
+}
+
+fn hear(news: News, tally: &mut Tally, watch: &mut (dyn Watch + Send)) {
+    match news {
+        News::Step(step) => {
+            tally.add(&step);
+            watch.progress(tally);
+        }
+        News::Unreadable { namespace, key, error } => watch.unreadable(&namespace, &key, &error),
+    }
+}
+
+/// An entry that can be read, with its place in time.
+struct Readable {
+    key: String,
+    value: Bytes,
+    item: ScanItem<()>,
+}
+
+impl Readable {
+    fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
+    fn put(&self, condition: Condition) -> Operation<Bytes> {
+        let options = match self.item.meta.expires_at {
+            Some(instant) => PutOptions::new().with_expires_at(instant),
+            None => PutOptions::new(),
+        };
+        Operation::Put { key: self.key.clone(), value: self.value.clone(), options, condition }
+    }
+}
+
+async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<News>) -> Result<()> {
+    let mut options = ScanOptions::new().with_limit(FIRST_PAGE);
+    let mut held_any = false;
+    loop {
+        // A store in memory ignores the context.
+        plan.reading.check()?;
+        let page = plan.source.scan(&plan.reading, &namespace, options.clone()).await?;
+        let after = options.after().map(str::to_owned);
+        let mut step = Tally::default();
+        let readable = sort_out(page.items, &namespace, &mut step, &news).await?;
+        let bytes: usize = readable.iter().map(Readable::bytes).sum();
+        let entries = readable.len();
+        let wanted = choose(&plan, &namespace, after.as_deref(), readable, &mut step).await?;
+        if !held_any && (entries > 0 || step.unreadable > 0) {
+            held_any = true;
+            step.namespaces = 1;
+        }
+        let written = match plan.dry_run {
+            true => {
+                step.copied += wanted.len() as u64;
+                step.bytes += wanted.iter().map(|entry| entry.bytes() as u64).sum::<u64>();
+                Ok(())
+            }
+            false => write(&plan, &namespace, &wanted, &mut step).await,
+        };
+        // Nobody hears it any more only if the command has ended.
+        let _ = news.send(News::Step(step)).await;
+        written?;
+        let Some(next) = page.next else { return Ok(()) };
+        options = options.with_after(next);
+        if let Some(average) = bytes.checked_div(entries) {
+            let limit = PAGE_BYTES.checked_div(average).unwrap_or(LARGEST_PAGE);
+            options = options.with_limit(limit.clamp(1, LARGEST_PAGE));
+        }
+    }
+}
+
+/// Those whose value can be read; the others are told of and counted.
+async fn sort_out(
+    items: Vec<ScanItem<Bytes>>,
+    namespace: &Namespace,
+    step: &mut Tally,
+    news: &mpsc::Sender<News>,
+) -> Result<Vec<Readable>> {
+    let mut readable = Vec::with_capacity(items.len());
+    for ScanItem { key, meta, value_bytes, value } in items {
+        match value {
+            Some(Ok(value)) => {
+                let item = ScanItem { key: String::new(), meta, value_bytes, value: None };
+                readable.push(Readable { key, value, item });
+            }
+            Some(Err(error)) => {
+                step.unreadable += 1;
+                let namespace = namespace.clone();
+                let _ = news.send(News::Unreadable { namespace, key, error }).await;
+            }
+            None => return Err(Error::internal("a page came without values")),
+        }
+    }
+    Ok(readable)
+}
+
+/// Leaves out what the target has already.
+async fn choose(
+    plan: &Plan,
+    namespace: &Namespace,
+    after: Option<&str>,
+    readable: Vec<Readable>,
+    step: &mut Tally,
+) -> Result<Vec<Readable>> {
+    let Some(target) = &plan.target else { return Ok(readable) };
+    let present = present(&**target, &plan.reading, namespace, after, &readable).await?;
+    let alike: Vec<&Readable> = readable
+        .iter()
+        .filter(|entry| {
+            present.get(entry.key.as_str()).is_some_and(|there| {
+                there.meta.expires_at == entry.item.meta.expires_at
+                    && there.value_bytes.is_none_or(|bytes| bytes == entry.value.len() as u64)
+            })
+        })
+        .collect();
+    let same = equal(&**target, &plan.reading, namespace, &alike).await?;
+    let mut wanted = Vec::with_capacity(readable.len());
+    for entry in readable {
+        if same.contains(&entry.key) {
+            step.skipped += 1;
+        } else if plan.keep_existing && present.contains_key(&entry.key) {
+            step.kept += 1;
+        } else {
+            wanted.push(entry);
+        }
+    }
+    Ok(wanted)
+}
+
+/// Which of these keys the target has, without their values.
+async fn present(
+    target: &dyn Backend,
+    ctx: &ExecutionContext,
+    namespace: &Namespace,
+    after: Option<&str>,
+    readable: &[Readable],
+) -> Result<HashMap<String, ScanItem<Bytes>>> {
+    let mut present = HashMap::new();
+    let (Some(last), wanted) = (
+        readable.last().map(|entry| entry.key.as_str()),
+        readable.iter().map(|entry| entry.key.as_str()).collect::<HashSet<_>>(),
+    ) else {
+        return Ok(present);
+    };
+    let mut options = ScanOptions::new().keys_only().with_limit(NAMES);
+    if let Some(after) = after {
+        options = options.with_after(after);
+    }
+    loop {
+        let page = target.scan(ctx, namespace, options.clone()).await?;
+        let beyond = page.items.last().is_none_or(|item| item.key.as_str() >= last);
+        for item in page.items {
+            if wanted.contains(item.key.as_str()) {
+                present.insert(item.key.clone(), item);
+            }
+        }
+        match page.next {
+            Some(next) if !beyond => options = options.with_after(next),
+            _ => return Ok(present),
+        }
+    }
+}
+
+/// The keys of those whose value in the target is equal.
+async fn equal(
+    target: &dyn Backend,
+    ctx: &ExecutionContext,
+    namespace: &Namespace,
+    alike: &[&Readable],
+) -> Result<HashSet<String>> {
+    if alike.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let keys: Vec<&str> = alike.iter().map(|entry| entry.key.as_str()).collect();
+    let answers = target.get_many(ctx, namespace, &keys).await?;
+    Ok(alike
+        .iter()
+        .zip(answers)
+        .filter(|(entry, answer)| {
+            // One that cannot be read there is not equal: it is written anew.
+            matches!(answer, Ok(Some(found)) if found.value == entry.value)
+        })
+        .map(|(entry, _)| entry.key.clone())
+        .collect())
+}
+
+async fn write(
+    plan: &Plan,
+    namespace: &Namespace,
+    mut wanted: &[Readable],
+    step: &mut Tally,
+) -> Result<()> {
+    let Some(target) = &plan.target else { return Ok(()) };
+    let condition = match plan.keep_existing {
+        true => Condition::IfAbsent,
+        false => Condition::Always,
+    };
+    while !wanted.is_empty() {
+        plan.reading.check()?;
+        let mut bytes = 0;
+        let fits = wanted.iter().take_while(|entry| {
+            bytes += entry.bytes();
+            bytes <= BATCH_BYTES
+        });
+        let (now, later) = wanted.split_at(fits.count().max(1));
+        wanted = later;
+        let batch: Batch<Bytes> = now.iter().map(|entry| entry.put(condition)).collect();
+        match target.write(&plan.writing, namespace, batch).await {
+            Ok(_) => count(now, step),
+            // Somebody else wrote one of them since it was looked for.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                one_by_one(&**target, plan, namespace, now, step).await?;
+            }
+            Err(error) => {
+                if error.may_have_been_applied() {
+                    step.unknown += now.len() as u64;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn one_by_one(
+    target: &dyn Backend,
+    plan: &Plan,
+    namespace: &Namespace,
+    entries: &[Readable],
+    step: &mut Tally,
+) -> Result<()> {
+    for entry in entries {
+        let batch = Batch::from_iter([entry.put(Condition::IfAbsent)]);
+        match target.write(&plan.writing, namespace, batch).await {
+            Ok(_) => count(std::slice::from_ref(entry), step),
+            Err(error) if error.kind() == ErrorKind::Conflict => step.kept += 1,
+            Err(error) => {
+                step.unknown += u64::from(error.may_have_been_applied());
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn count(entries: &[Readable], step: &mut Tally) {
+    step.copied += entries.len() as u64;
+    step.bytes += entries.iter().map(|entry| entry.bytes() as u64).sum::<u64>();
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole::{GetOptions, Timestamp};
+
+    use super::*;
+    use crate::scope::Scope;
+
+    /// Counts, and cancels the copy at the first page that arrives if it is told to.
+    #[derive(Default)]
+    struct Counting {
+        pages: u64,
+        stop: Option<ExecutionContext>,
+    }
+
+    impl Watch for Counting {
+        fn progress(&mut self, _: &Tally) {
+            self.pages += 1;
+            if let Some(ctx) = &self.stop {
+                ctx.cancel();
+            }
+        }
+
+        fn unreadable(&mut self, _: &Namespace, _: &str, _: &Error) {}
+    }
+
+    async fn memory() -> Arc<dyn Backend> {
+        cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap()
+    }
+
+    async fn put(store: &Arc<dyn Backend>, namespace: &str, key: &str, value: &str, ttl: bool) {
+        let options = match ttl {
+            true => PutOptions::new().with_expires_at(Timestamp::MAX),
+            false => PutOptions::new(),
+        };
+        let namespace = Namespace::parse(namespace).unwrap();
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        let ctx = ExecutionContext::new();
+        store.put_with_options(&ctx, &namespace, key, value, options).await.unwrap();
+    }
+
+    fn plan(source: &Arc<dyn Backend>, target: &Arc<dyn Backend>) -> Plan {
+        Plan {
+            source: Arc::clone(source),
+            target: Some(Arc::clone(target)),
+            keep_existing: false,
+            dry_run: false,
+            reading: ExecutionContext::new(),
+            writing: ExecutionContext::new(),
+        }
+    }
+
+    async fn copy(plan: &Plan, watch: &mut Counting) -> (Tally, Result<()>) {
+        let ctx = plan.reading.clone();
+        let namespaces = Namespaces::new(Arc::clone(&plan.source), ctx, &Scope(None));
+        run(plan, namespaces, watch).await
+    }
+
+    async fn held(store: &Arc<dyn Backend>, namespace: &str, key: &str) -> Option<Bytes> {
+        let namespace = Namespace::parse(namespace).unwrap();
+        let ctx = ExecutionContext::new();
+        let entry = store.get_entry(&ctx, &namespace, key, GetOptions::new()).await.unwrap();
+        entry.map(|entry| entry.value)
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_was_interrupted_goes_on_where_it_ended() {
+        let (source, target) = (memory().await, memory().await);
+        for number in 0..3000 {
+            let namespace = format!("acme:{}", number % 30);
+            put(&source, &namespace, &format!("k{number:04}"), "value", number % 2 == 0).await;
+        }
+        let first = plan(&source, &target);
+        let mut watch = Counting { pages: 0, stop: Some(first.reading.clone()) };
+        let (tally, outcome) = copy(&first, &mut watch).await;
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert!(tally.copied > 0 && tally.copied < 3000, "{tally:?}");
+        // What it says is what is there.
+        let there = Scope(None).usage(&target, &ExecutionContext::new()).await.unwrap();
+        assert_eq!(there.entries, tally.copied);
+        let (rest, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
+        outcome.unwrap();
+        assert_eq!((rest.skipped, rest.copied), (tally.copied, 3000 - tally.copied));
+        let (again, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
+        outcome.unwrap();
+        assert_eq!((again.skipped, again.copied, again.namespaces), (3000, 0, 30));
+    }
+
+    #[tokio::test]
+    async fn what_differs_is_replaced_or_kept_as_asked() {
+        let (source, target) = (memory().await, memory().await);
+        for key in ["alike", "changed", "expiry", "new"] {
+            put(&source, "acme", key, "1", key == "expiry").await;
+        }
+        put(&target, "acme", "alike", "1", false).await;
+        put(&target, "acme", "changed", "2", false).await;
+        put(&target, "acme", "expiry", "1", false).await;
+        put(&target, "acme", "only there", "3", false).await;
+        let keeping = Plan { keep_existing: true, ..plan(&source, &target) };
+        let trial = Plan { dry_run: true, ..keeping.clone() };
+        for plan in [&trial, &keeping] {
+            let (tally, outcome) = copy(plan, &mut Counting::default()).await;
+            outcome.unwrap();
+            assert_eq!((tally.copied, tally.skipped, tally.kept), (1, 1, 2), "{tally:?}");
+            let new = held(&target, "acme", "new").await;
+            assert_eq!(new.is_some(), !plan.dry_run);
+        }
+        assert_eq!(held(&target, "acme", "changed").await.unwrap(), "2");
+        let (tally, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
+        outcome.unwrap();
+        assert_eq!((tally.copied, tally.skipped, tally.kept), (2, 2, 0), "{tally:?}");
+        assert_eq!(held(&target, "acme", "changed").await.unwrap(), "1");
+        assert_eq!(held(&target, "acme", "only there").await.unwrap(), "3");
+    }
+
+    #[tokio::test]
+    async fn large_values_are_read_in_small_pages() {
+        let (source, target) = (memory().await, memory().await);
+        let large = "x".repeat(700 * 1024);
+        for number in 0..FIRST_PAGE + 6 {
+            put(&source, "acme", &format!("{number:03}"), &large, false).await;
+        }
+        let mut watch = Counting::default();
+        let (tally, outcome) = copy(&plan(&source, &target), &mut watch).await;
+        outcome.unwrap();
+        assert_eq!(tally.copied, FIRST_PAGE as u64 + 6);
+        // The first page knows nothing of the values; then one at a time.
+        assert_eq!(watch.pages, 1 + 6);
+    }
+}

@@ -1,0 +1,373 @@
+//! Reads both sides once more and compares them, entry by entry.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+
+use cubbyhole::{
+    Backend, Bytes, Clock, Error, ExecutionContext, Namespace, Result, ScanItem, ScanOptions,
+    SystemClock, Timestamp,
+};
+use futures_util::{TryStreamExt, stream};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::record::EntryLine;
+use crate::scope::{Namespaces, Scope, order};
+
+/// Entries of a page: of each side one is in memory, and of the namespaces ahead.
+const PAGE: usize = 100;
+/// Namespaces whose first pages are read ahead.
+const AHEAD: usize = 8;
+/// An entry that one side alone has, and that expires within this of now, may have expired on the
+/// other: the two are not read at one instant, and their clocks may differ.
+const CLOCKS: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What one side holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Side {
+    pub(super) entries: u64,
+    /// Of keys and values.
+    pub(super) bytes: u64,
+    /// Of the lines that an export of it would have after its header.
+    pub(super) sha256: String,
+}
+
+/// How the sides compare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Verified {
+    pub(super) equal: bool,
+    pub(super) source: Side,
+    pub(super) target: Side,
+    /// In the source alone.
+    pub(super) missing: u64,
+    /// With another value or expiry.
+    pub(super) different: u64,
+    /// In the target alone.
+    pub(super) extra: u64,
+    pub(super) unreadable: u64,
+    /// Left out, for they expired while the two were read.
+    pub(super) expired: u64,
+}
+
+/// A difference, as it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Missing,
+    Different,
+    Extra,
+    Unreadable,
+}
+
+/// Who is told of differences and of the entries so far.
+pub(super) trait Watch {
+    fn progress(&mut self, entries: u64);
+    fn found(&mut self, found: Found, namespace: &Namespace, key: &str);
+}
+
+/// Compares the whole of both sides.
+pub(super) async fn run(
+    ctx: &ExecutionContext,
+    source: &Arc<dyn Backend>,
+    target: &Arc<dyn Backend>,
+    scope: &Scope,
+    watch: &mut (dyn Watch + Send),
+) -> Result<Verified> {
+    let mut run = Run {
+        watch,
+        source: Sum::default(),
+        target: Sum::default(),
+        missing: 0,
+        different: 0,
+        extra: 0,
+        unreadable: 0,
+        expired: 0,
+    };
+    let names =
+        Both { source: Names::new(source, ctx, scope), target: Names::new(target, ctx, scope) };
+    let names = stream::unfold(names, |mut names| async move {
+        names.next().await.transpose().map(|name| (name, names))
+    });
+    let begin = |namespace: Namespace| async move {
+        let mut source = Pages::new(source, ctx, &namespace);
+        let mut target = Pages::new(target, ctx, &namespace);
+        tokio::try_join!(source.fill(), target.fill())?;
+        Ok((namespace, source, target))
+    };
+    let mut begun = std::pin::pin!(names.map_ok(begin).try_buffered(AHEAD));
+    while let Some((namespace, mut source, mut target)) = begun.try_next().await? {
+        run.namespace(&namespace, &mut source, &mut target).await?;
+    }
+    Ok(run.conclude())
+}
+
+/// The namespaces of both sides, each once.
+struct Both {
+    source: Names,
+    target: Names,
+}
+
+struct Names {
+    walk: Namespaces,
+    head: Option<Namespace>,
+    ended: bool,
+}
+
+impl Names {
+    fn new(store: &Arc<dyn Backend>, ctx: &ExecutionContext, scope: &Scope) -> Self {
+        let walk = Namespaces::new(Arc::clone(store), ctx.clone(), scope);
+        Self { walk, head: None, ended: false }
+    }
+
+    async fn peek(&mut self) -> Result<Option<&Namespace>> {
+        if self.head.is_none() && !self.ended {
+            self.head = self.walk.next().await?;
+            self.ended = self.head.is_none();
+        }
+        Ok(self.head.as_ref())
+    }
+}
+
+impl Both {
+    async fn next(&mut self) -> Result<Option<Namespace>> {
+        let Self { source, target } = self;
+        let (one, other) = (source.peek().await?, target.peek().await?);
+        let (from_source, from_target) = match (one, other) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => (true, false),
+            (None, Some(_)) => (false, true),
+            (Some(one), Some(other)) => {
+                let order = order(one, other);
+                (order.is_le(), order.is_ge())
+            }
+        };
+        let target = from_target.then(|| target.head.take()).flatten();
+        let source = from_source.then(|| source.head.take()).flatten();
+        Ok(source.or(target))
+    }
+}
+
+/// The entries of a namespace, page by page.
+struct Pages<'a> {
+    store: &'a Arc<dyn Backend>,
+    ctx: &'a ExecutionContext,
+    namespace: Namespace,
+    items: VecDeque<ScanItem<Bytes>>,
+    /// Where the next page begins; `None` past the last one.
+    next: Option<ScanOptions>,
+}
+
+impl<'a> Pages<'a> {
+    fn new(store: &'a Arc<dyn Backend>, ctx: &'a ExecutionContext, namespace: &Namespace) -> Self {
+        let next = Some(ScanOptions::new().with_limit(PAGE));
+        Self { store, ctx, namespace: namespace.clone(), items: VecDeque::new(), next }
+    }
+
+    /// Makes sure that there is an item, if there is one more.
+    async fn fill(&mut self) -> Result<()> {
+        while self.items.is_empty() {
+            let Some(options) = self.next.take() else { return Ok(()) };
+            let page = self.store.scan(self.ctx, &self.namespace, options.clone()).await?;
+            self.items = page.items.into();
+            self.next = page.next.map(|next| options.with_after(next));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    entries: u64,
+    bytes: u64,
+    digest: Sha256,
+}
+
+impl Sum {
+    fn add(&mut self, namespace: &Namespace, item: &ScanItem<Bytes>, value: &Bytes) -> Result<()> {
+        self.entries += 1;
+        self.bytes += (item.key.len() + value.len()) as u64;
+        let line = EntryLine::new(namespace, &item.key)
+            .with_value(value)
+            .with_expiry(item.meta.expires_at);
+        serde_json::to_writer(Hashing(&mut self.digest), &line)
+            .map_err(|error| Error::internal("an entry has no line").with_source(error))?;
+        self.digest.update(b"\n");
+        Ok(())
+    }
+
+    fn conclude(self) -> Side {
+        let mut sha256 = String::with_capacity(64);
+        for byte in self.digest.finalize() {
+            // Writing to a string cannot fail.
+            let _ = write!(sha256, "{byte:02x}");
+        }
+        Side { entries: self.entries, bytes: self.bytes, sha256 }
+    }
+}
+
+struct Hashing<'a>(&'a mut Sha256);
+
+impl io::Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Run<'a> {
+    watch: &'a mut (dyn Watch + Send),
+    source: Sum,
+    target: Sum,
+    missing: u64,
+    different: u64,
+    extra: u64,
+    unreadable: u64,
+    expired: u64,
+}
+
+impl Run<'_> {
+    async fn namespace(
+        &mut self,
+        namespace: &Namespace,
+        source: &mut Pages<'_>,
+        target: &mut Pages<'_>,
+    ) -> Result<()> {
+        loop {
+            tokio::try_join!(source.fill(), target.fill())?;
+            let order = match (source.items.front(), target.items.front()) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (Some(one), Some(other)) => one.key.cmp(&other.key),
+            };
+            let one = order.is_le().then(|| source.items.pop_front()).flatten();
+            let other = order.is_ge().then(|| target.items.pop_front()).flatten();
+            self.pair(namespace, one, other)?;
+        }
+    }
+
+    fn pair(
+        &mut self,
+        namespace: &Namespace,
+        one: Option<ScanItem<Bytes>>,
+        other: Option<ScanItem<Bytes>>,
+    ) -> Result<()> {
+        let found = match (&one, &other) {
+            (Some(one), Some(other)) => self.compare(one, other),
+            (Some(alone), None) | (None, Some(alone)) if may_have_expired(alone) => {
+                self.expired += 1;
+                return Ok(());
+            }
+            (Some(_), None) => Some(Found::Missing),
+            (None, _) => Some(Found::Extra),
+        };
+        for (item, sum) in [(&one, &mut self.source), (&other, &mut self.target)] {
+            if let Some(item) = item
+                && let Some(Ok(value)) = &item.value
+            {
+                sum.add(namespace, item, value)?;
+            }
+        }
+        let Some(item) = one.or(other) else { return Ok(()) };
+        if let Some(found) = found {
+            match found {
+                Found::Missing => self.missing += 1,
+                Found::Different => self.different += 1,
+                Found::Extra => self.extra += 1,
+                Found::Unreadable => self.unreadable += 1,
+            }
+            self.watch.found(found, namespace, &item.key);
+        }
+        self.watch.progress(self.source.entries);
+        Ok(())
+    }
+
+    fn compare(&self, one: &ScanItem<Bytes>, other: &ScanItem<Bytes>) -> Option<Found> {
+        match (&one.value, &other.value) {
+            (Some(Ok(value)), Some(Ok(copied))) => {
+                let equal = value == copied && one.meta.expires_at == other.meta.expires_at;
+                (!equal).then_some(Found::Different)
+            }
+            _ => Some(Found::Unreadable),
+        }
+    }
+
+    fn conclude(self) -> Verified {
+        let Self { missing, different, extra, unreadable, expired, .. } = self;
+        let (source, target) = (self.source.conclude(), self.target.conclude());
+        let equal = missing + different + extra + unreadable == 0 && source == target;
+        Verified { equal, source, target, missing, different, extra, unreadable, expired }
+    }
+}
+
+fn may_have_expired<V>(item: &ScanItem<V>) -> bool {
+    let soon = SystemClock.now().checked_add(CLOCKS).unwrap_or(Timestamp::MAX);
+    item.meta.expires_at.is_some_and(|instant| instant <= soon)
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole::PutOptions;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Listing(Vec<(Found, String)>);
+
+    impl Watch for Listing {
+        fn progress(&mut self, _: u64) {}
+
+        fn found(&mut self, found: Found, namespace: &Namespace, key: &str) {
+            self.0.push((found, format!("{namespace}/{key}")));
+        }
+    }
+
+    #[tokio::test]
+    async fn each_difference_is_found_and_what_is_about_to_expire_is_none() {
+        let ctx = ExecutionContext::new();
+        let source = cubbyhole::open(&ctx, "memory:").await.unwrap();
+        let target = cubbyhole::open(&ctx, "memory:").await.unwrap();
+        let put = async |stores: &[&Arc<dyn Backend>], name: &str, key: &str, options| {
+            for store in stores {
+                let namespace = Namespace::parse(name).unwrap();
+                let value = Bytes::from_static(b"1");
+                store.put_with_options(&ctx, &namespace, key, value, options).await.unwrap();
+            }
+        };
+        let forever = PutOptions::new();
+        let late = PutOptions::new().with_expires_at(Timestamp::MAX);
+        let soon = PutOptions::new().with_ttl(CLOCKS / 2);
+        for number in 0..3 * PAGE {
+            put(&[&source, &target], "acme:long", &format!("{number:04}"), forever).await;
+        }
+        let verified = run(&ctx, &source, &target, &Scope(None), &mut Listing::default()).await;
+        let verified = verified.unwrap();
+        assert!(verified.equal && verified.source.entries == 3 * PAGE as u64, "{verified:?}");
+
+        put(&[&source], "acme", "missing", forever).await;
+        put(&[&source], "acme:long", "0150+", forever).await;
+        put(&[&source], "acme", "expiry", late).await;
+        put(&[&target], "acme", "expiry", forever).await;
+        put(&[&target], "globex", "extra", late).await;
+        put(&[&source], "acme", "soon", soon).await;
+        put(&[&target], "initech", "soon", soon).await;
+        let mut listing = Listing::default();
+        let verified = run(&ctx, &source, &target, &Scope(None), &mut listing).await.unwrap();
+        let expected = [
+            (Found::Different, "acme/expiry"),
+            (Found::Missing, "acme/missing"),
+            (Found::Missing, "acme:long/0150+"),
+            (Found::Extra, "globex/extra"),
+        ];
+        assert_eq!(listing.0, expected.map(|(found, name)| (found, name.to_owned())));
+        assert!(!verified.equal);
+        let counts = (verified.missing, verified.different, verified.extra, verified.expired);
+        assert_eq!(counts, (2, 1, 1, 2));
+        assert_ne!(verified.source.sha256, verified.target.sha256);
+    }
+}

@@ -1,0 +1,200 @@
+//! Every command on every backend: what an operator does is the same on each.
+
+#[cfg(test)]
+#[path = "support/postgres.rs"]
+mod postgres;
+#[cfg(test)]
+#[path = "support/redis.rs"]
+mod redis;
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Output, Stdio};
+
+    use tempfile::TempDir;
+
+    use crate::postgres::Schema;
+    use crate::redis::{Kind, Prefix};
+    use crate::support::{Outcome, tool};
+
+    /// A store of each kind, for as long as this lives.
+    struct Stores {
+        folder: TempDir,
+        schema: Schema,
+        single: Prefix,
+        cluster: Prefix,
+    }
+
+    impl Stores {
+        fn new() -> Outcome<Self> {
+            let schema = Schema::new()?;
+            schema.grant_operator()?;
+            Ok(Self {
+                folder: tempfile::tempdir()?,
+                schema,
+                single: Prefix::new(Kind::Single)?,
+                cluster: Prefix::new(Kind::Cluster)?,
+            })
+        }
+
+        fn file(&self, name: &str) -> String {
+            self.folder.path().join(name).display().to_string()
+        }
+
+        fn all(&self) -> [String; 4] {
+            [
+                format!("redb:{}", self.file("store.redb")),
+                self.schema.store.clone(),
+                self.single.store.clone(),
+                self.cluster.store.clone(),
+            ]
+        }
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    fn call(store: &str, arguments: &[&str]) -> Outcome<Output> {
+        tool(&[&["--store", store], arguments].concat())
+    }
+
+    /// What a call that must succeed prints.
+    fn said(store: &str, arguments: &[&str]) -> Outcome<String> {
+        let output = call(store, arguments)?;
+        assert!(output.status.success(), "{store} {arguments:?}: {output:?}");
+        Ok(text(&output.stdout))
+    }
+
+    fn json(store: &str, arguments: &[&str]) -> Outcome<serde_json::Value> {
+        Ok(serde_json::from_str(&said(store, &[arguments, &["--json"]].concat())?)?)
+    }
+
+    fn code(store: &str, arguments: &[&str]) -> Outcome<Option<i32>> {
+        Ok(call(store, arguments)?.status.code())
+    }
+
+    /// Lines of an import; every second entry expires, far from now.
+    fn lines(entries: usize) -> String {
+        (0..entries)
+            .map(|number| {
+                let (agent, expiry) = (number % 40, number % 2 == 0);
+                let expiry = if expiry { r#","expires_at":"2999-01-01T00:00:00Z""# } else { "" };
+                format!(
+                    "{{\"namespace\":[\"acme\",\"agent-{agent}\"],\"key\":\"turn {number:05}\",\
+                     \"value\":{{\"text\":\"% _ * ? [ : é {number}\"}}{expiry}}}\n"
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_command_works_on_every_backend() -> Outcome {
+        let stores = Stores::new()?;
+        for store in &stores.all() {
+            said(store, &["put", "acme:agent-7", "name", "\"Ada\"", "--ttl", "1h"])?;
+            said(store, &["put", "acme:agent-7", "gone", "1", "--ttl", "1ms"])?;
+            said(store, &["put", "acme", "counter", "1", "--json-value"])?;
+            said(store, &["put", "globex", "counter", "2"])?;
+            assert_eq!(code(store, &["put", "acme", "counter", "2", "--if-absent"])?, Some(3));
+            assert_eq!(said(store, &["get", "acme:agent-7", "name"])?, "\"Ada\"");
+            assert_eq!(code(store, &["get", "acme:agent-7", "gone"])?, Some(1));
+            assert_eq!(said(store, &["list", "acme:agent-7"])?, "name\n");
+            assert_eq!(said(store, &["tenants"])?, "acme\nglobex\n");
+            assert_eq!(said(store, &["namespaces", "acme"])?, "acme\nacme:agent-7\n");
+            said(store, &["touch", "acme:agent-7", "name", "--persist"])?;
+            assert_eq!(json(store, &["evict"])?["evicted"], 1, "{store}");
+            let usage = said(store, &["usage", "acme", "--json"])?;
+            let total: serde_json::Value =
+                serde_json::from_str(usage.lines().last().ok_or("no total")?)?;
+            assert_eq!((&total["entries"], &total["expired"]), (&2.into(), &0.into()), "{usage}");
+            for name in ["all.jsonl", "all.jsonl.zst"] {
+                let file = stores.file(name);
+                said(store, &["export", "--all", &file])?;
+                said(store, &["import", &file])?;
+                assert_eq!(said(store, &["list", "acme"])?, "counter\n");
+            }
+            assert_eq!(said(store, &["take", "globex", "counter"])?, "2");
+            said(store, &["delete", "acme", "counter"])?;
+            let diagnosis = json(store, &["doctor"])?;
+            assert_ne!(diagnosis["verdict"], "problem", "{diagnosis}");
+            said(store, &["compact"])?;
+            said(store, &["demo"])?;
+            said(store, &["erase", "acme", "--dry-run"])?;
+            assert_eq!(code(store, &["erase", "acme"])?, Some(2));
+            assert_eq!(json(store, &["erase", "acme", "--yes"])?["removed"], 1, "{store}");
+            assert_eq!(code(store, &["export", "acme"])?, Some(1));
+        }
+        // A role that may change the schema, and not the application's.
+        said(&stores.schema.admin_store, &["migrate"])?;
+        for store in [&stores.all()[0], &stores.single.store, &stores.cluster.store] {
+            said(store, &["migrate"])?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_store_is_copied_from_each_backend_to_the_next_and_back() -> Outcome {
+        const ENTRIES: usize = 1500;
+        let stores = Stores::new()?;
+        let data = stores.file("data.jsonl");
+        std::fs::write(&data, lines(ENTRIES))?;
+        let all = stores.all();
+        let back = format!("redb:{}", stores.file("back.redb"));
+        said(&all[0], &["import", &data])?;
+        let ring = all.iter().chain([&back]).collect::<Vec<_>>();
+        let mut digests = Vec::new();
+        for pair in ring.windows(2) {
+            let trial = json(pair[0], &["copy", "--all", "--to", pair[1], "--dry-run"])?;
+            assert_eq!(trial["copied"], ENTRIES, "{pair:?}");
+            let copied = json(pair[0], &["copy", "--all", "--to", pair[1], "--verify"])?;
+            assert_eq!((&copied["copied"], &copied["skipped"]), (&ENTRIES.into(), &0.into()));
+            assert_eq!(copied["verified"]["equal"], true, "{copied}");
+            let again = json(pair[0], &["copy", "acme", "--to", pair[1]])?;
+            assert_eq!((&again["copied"], &again["skipped"]), (&0.into(), &ENTRIES.into()));
+            digests.push(copied["verified"]["target"]["sha256"].clone());
+        }
+        digests.dedup();
+        assert_eq!(digests.len(), 1, "{digests:?}");
+        let (first, last) = (said(&all[0], &["export", "acme"])?, said(&back, &["export", "acme"])?);
+        assert_eq!(first, last);
+        Ok(())
+    }
+
+    fn start(store: &str, arguments: &[&str]) -> Outcome<Child> {
+        Ok(Command::new(env!("CARGO_BIN_EXE_cubbyhole"))
+            .args([&["--store", store], arguments].concat())
+            .env_remove("CUBBYHOLE_STORE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?)
+    }
+
+    #[test]
+    fn a_copy_that_is_killed_is_finished_by_the_next() -> Outcome {
+        const ENTRIES: usize = 6000;
+        let stores = Stores::new()?;
+        let data = stores.file("data.jsonl");
+        std::fs::write(&data, lines(ENTRIES))?;
+        let all = stores.all();
+        said(&all[0], &["import", &data])?;
+        for target in &all[1..] {
+            let mut copy = start(&all[0], &["copy", "acme", "--to", target])?;
+            // As soon as something has arrived; should all have by then, the rest is proven still.
+            while json(target, &["usage", "acme", "--depth", "0"])?["entries"] == 0 {
+                assert!(copy.try_wait()?.is_none_or(|ended| ended.success()), "it failed");
+            }
+            copy.kill()?;
+            copy.wait()?;
+            let copied = json(&all[0], &["copy", "acme", "--to", target, "--verify"])?;
+            let skipped = copied["skipped"].as_u64().ok_or("no number")?;
+            assert!(skipped > 0, "{copied}");
+            assert_eq!(copied["copied"], ENTRIES as u64 - skipped, "{copied}");
+            assert_eq!(copied["verified"]["equal"], true, "{copied}");
+        }
+        Ok(())
+    }
+}
