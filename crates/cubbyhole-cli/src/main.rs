@@ -4,6 +4,7 @@
 mod arguments;
 mod cli;
 mod commands;
+mod compression;
 mod error;
 mod output;
 mod progress;

@@ -27,11 +27,6 @@ pub(crate) fn bar(length: Option<u64>, out: &Output, wanted: bool) -> ProgressBa
     }
 }
 
-/// A bar over entries, with how many a second; hidden where nobody looks.
-pub(crate) fn rated(length: Option<u64>, out: &Output) -> ProgressBar {
-    bar(length, out, true)
-}
-
 /// Moves a bar over entries.
 pub(crate) fn advance(bar: &ProgressBar, entries: u64) {
     if bar.is_hidden() {

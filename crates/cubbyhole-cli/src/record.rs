@@ -8,6 +8,36 @@ use cubbyhole::{Bytes, EntryMeta, Namespace, Timestamp, Version, limits};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+/// The first line of an export. Exports of before there was one are read all the same.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Header {
+    format: String,
+    version: u64,
+}
+
+impl Header {
+    const FORMAT: &'static str = "cubbyhole-export";
+    const VERSION: u64 = 1;
+
+    pub(crate) fn new() -> Self {
+        Self { format: Self::FORMAT.to_owned(), version: Self::VERSION }
+    }
+
+    /// Whether the line is a header, and one that this build can read. Exports that were put
+    /// together have one anywhere.
+    fn is_in(text: &str) -> Result<bool, String> {
+        match serde_json::from_str::<Self>(text) {
+            Ok(header) if header.format != Self::FORMAT => Ok(false),
+            Ok(Self { version, .. }) if version > Self::VERSION => Err(format!(
+                "an export of version {version}, and this build reads up to {}; use a newer one",
+                Self::VERSION
+            )),
+            Ok(_) => Ok(true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
 /// An entry as an export and `--json` show it.
 #[derive(Debug, Serialize)]
 pub(crate) struct EntryLine<'a> {
@@ -124,7 +154,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 }
 
 impl Record {
-    /// Reads one line, with or without its end; `None` for a line of white space.
+    /// Reads one line, with or without its end; `None` for a header and a line of white space.
     pub(crate) fn parse(line: &[u8]) -> Result<Option<Self>, String> {
         let text = std::str::from_utf8(line)
             .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
@@ -137,7 +167,11 @@ impl Record {
         if !text.trim_ascii_start().starts_with('{') {
             return Err("not a JSON object".to_owned());
         }
-        let read: ReadLine<'_> = serde_json::from_str(text).map_err(|error| reason(&error))?;
+        let read: ReadLine<'_> = match serde_json::from_str(text) {
+            Ok(read) => read,
+            Err(_) if Header::is_in(text)? => return Ok(None),
+            Err(error) => return Err(reason(&error)),
+        };
         let value = match (read.value, read.value_base64) {
             (Some(raw), None) => Bytes::copy_from_slice(raw.get().as_bytes()),
             (None, Some(text)) => BASE64
@@ -225,6 +259,15 @@ mod tests {
         let line = "{ \"namespace\" : [\"a\"], \"key\":\"k\",\t\"value\" :  [ 1 ]  }\r";
         let record = Record::parse(line.as_bytes()).unwrap().unwrap();
         assert_eq!(&record.value[..], b"[ 1 ]");
+    }
+
+    #[test]
+    fn a_header_is_no_entry_and_a_newer_one_is_refused() {
+        let header = serde_json::to_string(&Header::new()).unwrap();
+        assert_eq!(header, r#"{"format":"cubbyhole-export","version":1}"#);
+        assert_eq!(Record::parse(header.as_bytes()), Ok(None));
+        assert!(refused(&header.replace(":1}", ":2}")).contains("version 2"));
+        assert!(refused(&header.replace("cubbyhole-", "other-")).contains("unknown field"));
     }
 
     #[test]

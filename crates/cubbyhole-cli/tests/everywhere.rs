@@ -158,7 +158,8 @@ mod tests {
         }
         digests.dedup();
         assert_eq!(digests.len(), 1, "{digests:?}");
-        let (first, last) = (said(&all[0], &["export", "acme"])?, said(&back, &["export", "acme"])?);
+        let (first, last) =
+            (said(&all[0], &["export", "acme"])?, said(&back, &["export", "acme"])?);
         assert_eq!(first, last);
         Ok(())
     }

@@ -94,7 +94,7 @@ impl Copy {
             writing: cubbyhole::ExecutionContext::new(),
         };
         let started = tokio::time::Instant::now();
-        let bar = progress::rated(total, &session.out);
+        let bar = progress::bar(total, &session.out, true);
         let namespaces = Namespaces::new(source.clone(), ctx.clone(), &scope);
         let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
         let (tally, outcome) = engine::run(&plan, namespaces, &mut watch).await;
@@ -106,7 +106,7 @@ impl Copy {
         }
         let verified = match (&target, self.verify) {
             (Some(target), true) => {
-                let bar = progress::rated(Some(tally.entries()), &session.out);
+                let bar = progress::bar(Some(tally.entries()), &session.out, true);
                 let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
                 let verified = verify::run(&ctx, &source, target, &scope, &mut watch).await;
                 bar.finish_and_clear();

@@ -1,7 +1,7 @@
 //! `export`: every entry under a prefix, or of the store, as JSON Lines.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+mod file_target;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,16 +10,17 @@ use cubbyhole::{Backend, Bytes, ExecutionContext, Namespace, ScanItem, ScanOptio
 use indicatif::ProgressBar;
 use serde::Serialize;
 
+use self::file_target::FileTarget;
 use crate::arguments::parse_prefix;
 use crate::error::Failure;
 use crate::output::{Output, count, escape};
 use crate::progress;
-use crate::record::EntryLine;
+use crate::record::{EntryLine, Header};
 use crate::scope::{Namespaces, Scope};
 use crate::session::{Session, same_file};
 
 const EXAMPLES: &str = "\
-One entry a line, by namespace and key:
+A line that names the format and its version, then one entry a line, by namespace and key:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"expires_at\" where there is one, and \"value_base64\" for a value that is no line of JSON.
 Pages are not a snapshot: what exists throughout the export appears exactly once. Where nothing
@@ -27,6 +28,7 @@ matches, FILE stays as it is and the exit code is 1.
 
 Examples:
   cubbyhole export acme acme.jsonl
+  cubbyhole export --all backup.jsonl.zst        compressed, for its name ends in .zst
   cubbyhole export --all | gzip > backup.jsonl.gz";
 
 /// Values are read in smaller pages than names, to keep the memory small.
@@ -73,7 +75,11 @@ impl Export {
         let target = file.as_deref().map(FileTarget::create).transpose()?;
         let ctx = session.ctx.clone();
         // Beside the entries themselves, a bar would only be in their way.
-        let bar = progress::bar(None, &session.out, target.is_some());
+        let total = match target.is_some() && session.out.messages_on_terminal() {
+            true => Some(scope.usage(&store, &ctx).await?.entries),
+            false => None,
+        };
+        let bar = progress::bar(total, &session.out, target.is_some());
         let out = &mut session.out;
         let mut walk =
             Walk { store, ctx, out, target, bar: bar.clone(), done: Exported::default() };
@@ -181,7 +187,7 @@ impl Walk<'_> {
             for item in &page.items {
                 self.entry(namespace, item)?;
             }
-            self.bar.set_message(count(self.done.entries, "entry", "entries"));
+            progress::advance(&self.bar, self.done.entries);
             match page.next {
                 Some(next) => options = options.with_after(next),
                 None => break,
@@ -208,79 +214,24 @@ impl Walk<'_> {
         let line = EntryLine::new(namespace, &item.key)
             .with_value(value)
             .with_expiry(item.meta.expires_at);
-        match &mut self.target {
-            Some(target) => target.write(&line)?,
-            None => self.out.object(&line)?,
+        if self.done.entries == 0 {
+            // Here and not before, so that what matches nothing writes nothing.
+            write(&mut self.target, self.out, &Header::new())?;
         }
+        write(&mut self.target, self.out, &line)?;
         self.done.entries += 1;
         Ok(())
     }
 }
 
-/// A file that takes its name only once it is whole.
-struct FileTarget {
-    writer: BufWriter<File>,
-    path: PathBuf,
-    /// Where it is written meanwhile; `None` for what cannot be replaced, such as a pipe.
-    temporary: Option<PathBuf>,
-}
-
-impl FileTarget {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let refused = |error| Failure::io(format!("cannot write {}", path.display()), error);
-        // A link stays a link: what it leads to is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let present = fs::metadata(&path).ok();
-        if present.as_ref().is_some_and(|present| !present.is_file()) {
-            let writer = BufWriter::new(File::options().write(true).open(&path).map_err(refused)?);
-            return Ok(Self { writer, path, temporary: None });
-        }
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}.part", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let file = File::options().write(true).create_new(true).open(&temporary);
-        let file = file.map_err(refused)?;
-        let target = Self { writer: BufWriter::new(file), path, temporary: Some(temporary) };
-        if let Some(present) = present {
-            // Who may read the old export may read the new one, and nobody else.
-            target.writer.get_ref().set_permissions(present.permissions()).map_err(refused)?;
-        }
-        Ok(target)
-    }
-
-    fn write(&mut self, line: &EntryLine<'_>) -> Result<(), Failure> {
-        serde_json::to_writer(&mut self.writer, line)
-            .map_err(Into::into)
-            .and_then(|()| self.writer.write_all(b"\n"))
-            .map_err(|error| self.failure(error))
-    }
-
-    fn keep(mut self) -> Result<(), Failure> {
-        self.finish().map_err(|error| self.failure(error))
-    }
-
-    fn finish(&mut self) -> std::io::Result<()> {
-        self.writer.flush()?;
-        if let Some(temporary) = &self.temporary {
-            self.writer.get_ref().sync_all()?;
-            fs::rename(temporary, &self.path)?;
-            self.temporary = None;
-        }
-        Ok(())
-    }
-
-    fn failure(&self, error: std::io::Error) -> Failure {
-        Failure::io(format!("cannot write {}", self.path.display()), error)
-    }
-}
-
-impl Drop for FileTarget {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // The failure that led here is being told; a file left over is the lesser one.
-            drop(fs::remove_file(temporary));
-        }
+fn write(
+    target: &mut Option<FileTarget>,
+    out: &mut Output,
+    line: &impl Serialize,
+) -> Result<(), Failure> {
+    match target {
+        Some(target) => target.write(line),
+        None => out.object(line),
     }
 }
 

@@ -6,7 +6,7 @@ mod reader;
 use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, BufReader, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use self::flights::{Flights, Landed};
 use self::reader::{Pending, Read as FromReader, Reader};
+use crate::compression;
 use crate::error::Failure;
 use crate::output::{count, escape};
 use crate::progress;
@@ -26,12 +27,13 @@ const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
-expires. Lines that have expired already are skipped and counted. Lines of one namespace that are
+expires. A header is passed over, and what Zstandard compressed is read as it is. Lines that have expired already are skipped and counted. Lines of one namespace that are
 near each other are stored as a batch, all or nothing, and the last line of a key wins. Batches
 are stored in no order of their own; to resume, import the file again, which does no harm.
 
 Examples:
   cubbyhole import dialogs.jsonl
+  cubbyhole import backup.jsonl.zst
   zcat backup.jsonl.gz | cubbyhole import --on-error skip";
 
 /// Batches that were read and not yet begun.
@@ -84,7 +86,10 @@ impl Import {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(sender, self.on_error == OnError::Stop);
         // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
-        std::thread::spawn(move || reader.run(BufReader::with_capacity(256 * 1024, source)));
+        std::thread::spawn(move || match compression::reader(source) {
+            Ok(input) => reader.run(input),
+            Err(error) => reader.fail(error),
+        });
         let bar = progress::bar(length, &session.out, true);
         let mut run = Run {
             options: &self,
@@ -115,7 +120,9 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
     if about.is_dir() {
         return Err(Failure::Usage(format!("{} is a folder and no file", path.display())));
     }
-    let length = about.is_file().then_some(about.len());
+    // How far it has come is known in bytes of text, which of a compressed file nobody knows.
+    let known = about.is_file() && !compression::names_zstd(path);
+    let length = known.then_some(about.len());
     Ok((Box::new(file), length))
 }
 

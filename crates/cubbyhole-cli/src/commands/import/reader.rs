@@ -84,6 +84,12 @@ impl Reader {
         drop(self.read_all(input));
     }
 
+    /// Tells that there is nothing to read from.
+    pub(super) fn fail(self, error: io::Error) {
+        // As above.
+        drop(self.send(Read::Failed(error)));
+    }
+
     fn read_all(&mut self, mut input: impl BufRead) -> Result<(), Gone> {
         let mut buffer = Vec::new();
         loop {
