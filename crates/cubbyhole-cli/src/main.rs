@@ -10,6 +10,7 @@ mod progress;
 mod record;
 mod session;
 mod signals;
+mod table;
 mod usage_error;
 
 use std::process::ExitCode;
