@@ -10,6 +10,7 @@ mod progress;
 mod record;
 mod session;
 mod signals;
+mod style;
 mod table;
 mod usage_error;
 

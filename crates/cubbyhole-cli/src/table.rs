@@ -146,8 +146,7 @@ fn shorten(text: &str, width: usize) -> String {
 /// How many columns the terminal has that stdout is; `None` if it is none or does not say.
 pub(crate) fn terminal_width() -> Option<usize> {
     let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
-    // A terminal whose size was never set says 0.
-    (width.0 > 0).then(|| usize::from(width.0))
+    Some(usize::from(width.0))
 }
 
 #[cfg(test)]

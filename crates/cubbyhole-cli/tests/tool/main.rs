@@ -14,6 +14,8 @@ mod lines;
 mod listings;
 #[cfg(test)]
 mod support;
+#[cfg(all(test, target_os = "linux"))]
+mod terminal;
 #[cfg(test)]
 mod transfer;
 #[cfg(test)]
