@@ -58,12 +58,14 @@ pub(crate) struct Session {
     pub(crate) ctx: ExecutionContext,
     pub(crate) store: StoreChoice,
     pub(crate) out: Output,
+    /// What was given for the whole, for a command that counts its own time.
+    pub(crate) timeout: Option<Duration>,
     opened: Option<Arc<dyn Backend>>,
 }
 
 impl Session {
     pub(crate) fn new(ctx: ExecutionContext, store: StoreChoice, out: Output) -> Self {
-        Self { ctx, store, out, opened: None }
+        Self { ctx, store, out, timeout: None, opened: None }
     }
 
     /// Opens the store, which must be there. [`close`](Self::close) closes it.

@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+#[cfg(unix)]
+mod edit;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod entries;
@@ -14,7 +17,8 @@ mod lines;
 mod listings;
 #[cfg(test)]
 mod support;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod terminal;
 #[cfg(test)]
 mod transfer;
