@@ -90,6 +90,7 @@ impl Globals {
 pub(crate) enum Command {
     Put(commands::put::Put),
     Get(commands::get::Get),
+    Edit(commands::edit::Edit),
     Take(commands::take::Take),
     Delete(commands::delete::Delete),
     Touch(commands::touch::Touch),
@@ -110,10 +111,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it waits for a person in between: it then gives each of its steps the timeout.
+    pub(crate) fn counts_its_own_time(&self) -> bool {
+        matches!(self, Self::Edit(_))
+    }
+
     /// Whether it changes the store: one that was given up may then have been done.
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Put(_)
+            | Self::Edit(_)
             | Self::Take(_)
             | Self::Delete(_)
             | Self::Touch(_)

@@ -28,6 +28,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// A file or a stream of the tool's own.
     Io { what: String, error: io::Error },
+    /// The same, and what a person wrote is kept: `kept` says where.
+    Kept { failure: Box<Self>, kept: String },
     /// It was done, but not for everything.
     Incomplete(String),
     /// Nobody reads the output any more, as in `list | head -1`: no failure to speak of.
@@ -50,6 +52,7 @@ impl Failure {
                 ErrorKind::Cancelled => signal.unwrap_or(EXIT_INTERRUPTED),
                 _ => EXIT_OTHER,
             },
+            Self::Kept { failure, .. } => failure.exit_code(signal),
             Self::NotFound(_) => EXIT_NOT_FOUND,
             Self::Usage(_) => EXIT_USAGE,
             Self::Io { .. } | Self::Incomplete(_) => EXIT_OTHER,
@@ -61,6 +64,7 @@ impl Failure {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Store(error) | Self::Partway { error, .. } => error.kind().as_str(),
+            Self::Kept { failure, .. } => failure.kind(),
             Self::NotFound(_) => "not_found",
             Self::Usage(_) => ErrorKind::InvalidArgument.as_str(),
             Self::Io { .. } => "io",
@@ -77,6 +81,7 @@ impl Failure {
             {
                 Some(error.current_version())
             }
+            Self::Kept { failure, .. } => failure.conflicting_version(),
             _ => None,
         }
     }
@@ -90,6 +95,7 @@ impl Failure {
                 ErrorKind::DeadlineExceeded => format!("the deadline passed after {done}"),
                 _ => format!("stopped after {done}: {}", store_message(error)),
             },
+            Self::Kept { failure, kept } => format!("{}; {kept}", failure.message()),
             Self::NotFound(message) | Self::Usage(message) | Self::Incomplete(message) => {
                 message.clone()
             }

@@ -5,6 +5,7 @@ mod arguments;
 mod cli;
 mod commands;
 mod compression;
+mod editor;
 mod error;
 mod output;
 mod progress;
@@ -12,6 +13,8 @@ mod record;
 mod scope;
 mod session;
 mod signals;
+mod style;
+mod table;
 mod usage_error;
 
 use std::process::ExitCode;
@@ -70,7 +73,8 @@ fn quieten_panics() {
 
 async fn execute(cli: Cli, mut out: Output) -> u8 {
     let mut ctx = ExecutionContext::new();
-    if let Some(timeout) = cli.globals.timeout {
+    let timeout = cli.globals.timeout;
+    if let Some(timeout) = timeout.filter(|_| !cli.command.counts_its_own_time()) {
         ctx = ctx.with_timeout(timeout);
     }
     let signals = match Signals::listen(&ctx) {
@@ -86,6 +90,7 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
     };
     let writes = cli.command.writes();
     let mut session = Session::new(ctx.clone(), store, out);
+    session.timeout = timeout;
     let received = signals.clone();
     // A task of its own: the wait below goes on when the command is stuck in a system call, also
     // in the last one, which writes what is left of the output.

@@ -11,6 +11,7 @@ use cubbyhole::Version;
 use serde::Serialize;
 
 use crate::error::Failure;
+use crate::style::{self, Tone};
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -74,6 +75,14 @@ impl Output {
         self.raw(b"\n")
     }
 
+    /// The same with something before it that has a colour, where colours are shown.
+    pub(crate) fn toned_line(&mut self, head: &str, tone: Tone, rest: &str) -> Result<(), Failure> {
+        let head = escape(head);
+        let painted = style::wanted(self.data_on_terminal && !self.json);
+        self.raw(if painted { style::paint(&head, tone) } else { head }.as_bytes())?;
+        self.line(rest)
+    }
+
     /// Writes one JSON object as a line to stdout.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.data, object)
@@ -125,7 +134,8 @@ impl Output {
         // Data first, so that both stand in order on a terminal. Nobody can be told that stderr
         // itself does not work.
         drop(self.data.flush());
-        drop(self.messages.write_all(message_line(text, self.json).as_bytes()));
+        let line = shown_message(text, self.json, self.messages_on_terminal);
+        drop(self.messages.write_all(line.as_bytes()));
     }
 }
 
@@ -164,9 +174,15 @@ fn message_line(text: &str, json: bool) -> String {
     line
 }
 
+/// The line as a terminal or another stream gets it.
+fn shown_message(text: &str, json: bool, terminal: bool) -> String {
+    let line = message_line(text, json);
+    if style::wanted(terminal && !json) { style::paint_error(&line) } else { line }
+}
+
 /// Ends the process, whatever its tasks are stuck in: says why on stderr, and leaves stdout alone.
 pub(crate) fn abandon(json: bool, failure: &Failure, signal: Option<u8>) -> ! {
-    let line = message_line(&failure_line(failure, json), json);
+    let line = shown_message(&failure_line(failure, json), json, io::stderr().is_terminal());
     let (sender, written) = std::sync::mpsc::channel();
     // stderr may be the same pipe that nobody reads.
     std::thread::spawn(move || {

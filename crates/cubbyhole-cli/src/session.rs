@@ -105,11 +105,13 @@ pub(crate) struct Session {
     pub(crate) store: StoreChoice,
     pub(crate) out: Output,
     opened: Vec<Arc<dyn Backend>>,
+    /// What was given for the whole, for a command that counts its own time.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Session {
     pub(crate) fn new(ctx: ExecutionContext, store: StoreChoice, out: Output) -> Self {
-        Self { ctx, store, out, opened: Vec::new() }
+        Self { ctx, store, out, timeout: None, opened: Vec::new() }
     }
 
     /// Opens the store, which must be there. [`close`](Self::close) closes it.

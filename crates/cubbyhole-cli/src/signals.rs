@@ -2,13 +2,31 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use cubbyhole::ExecutionContext;
 
 use crate::error::EXIT_INTERRUPTED;
 #[cfg(unix)]
 use crate::error::EXIT_TERMINATED;
+
+/// Whether Ctrl-C is meant for a program that this one waits for. Signals are the process's.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Leaves Ctrl-C, which goes to every process of the terminal, to a program that this one waits
+/// for, until the answer is dropped. SIGTERM is still this process's own.
+pub(crate) fn leave_interrupts() -> LeftInterrupts {
+    LEFT.store(true, Ordering::SeqCst);
+    LeftInterrupts
+}
+
+pub(crate) struct LeftInterrupts;
+
+impl Drop for LeftInterrupts {
+    fn drop(&mut self) {
+        LEFT.store(false, Ordering::SeqCst);
+    }
+}
 
 /// Which signal was received, as the exit code that it stands for.
 #[derive(Clone)]
@@ -22,10 +40,10 @@ impl Signals {
         let signals = Self(Arc::clone(&received));
         let ctx = ctx.clone();
         tokio::spawn(async move {
-            received.store(source.next().await, Ordering::SeqCst);
+            received.store(source.next_of_ours().await, Ordering::SeqCst);
             ctx.cancel();
             // The command is winding up; who asks twice does not want to wait for that.
-            let code = source.next().await;
+            let code = source.next_of_ours().await;
             crate::output::clear_bar();
             std::process::exit(i32::from(code));
         });
@@ -37,6 +55,17 @@ impl Signals {
         match self.0.load(Ordering::SeqCst) {
             0 => None,
             code => Some(code),
+        }
+    }
+}
+
+impl Source {
+    async fn next_of_ours(&mut self) -> u8 {
+        loop {
+            let code = self.next().await;
+            if code != EXIT_INTERRUPTED || !LEFT.load(Ordering::SeqCst) {
+                return code;
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::error::{EXIT_DEADLINE, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, EXIT_USAGE, Failure};
 use crate::output::count;
 use crate::session::Session;
+use crate::style::Tone;
 
 const EXAMPLES: &str = "\
 Works also where the store cannot be opened. If there is a problem the exit code is 5 (there is no
@@ -94,9 +95,14 @@ fn show(diagnosis: &Diagnosis, session: &mut Session) -> Result<(), Failure> {
     let widest = diagnosis.checks.iter().map(|check| check.name.chars().count()).max();
     let width = widest.unwrap_or(0);
     for check in &diagnosis.checks {
-        session
-            .out
-            .line(&format!("{:<7}  {:<width$}  {}", check.verdict, check.name, check.finding))?;
+        let tone = match check.verdict {
+            Verdict::Ok => Tone::Good,
+            Verdict::Warning => Tone::Warning,
+            Verdict::Problem => Tone::Problem,
+        };
+        let verdict = format!("{:<7}", check.verdict);
+        let rest = format!("  {:<width$}  {}", check.name, check.finding);
+        session.out.toned_line(&verdict, tone, &rest)?;
         if let Some(advice) = &check.advice {
             session.out.line(&format!("{:<7}  {:<width$}  -> {advice}", "", ""))?;
         }

@@ -1,13 +1,16 @@
 //! `list`: the entries of one namespace, page by page.
 
+use std::time::Duration;
+
 use clap::Args;
-use cubbyhole::{Bytes, Namespace, ScanItem, ScanOptions};
+use cubbyhole::{Bytes, Clock, Namespace, ScanItem, ScanOptions, SystemClock, Timestamp};
 
 use crate::arguments::{parse_key, parse_namespace};
 use crate::error::Failure;
-use crate::output::{Output, escape, escape_bytes};
+use crate::output::{Output, escape, escape_bytes, human_bytes};
 use crate::record::EntryLine;
 use crate::session::Session;
+use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
 Control characters are shown escaped; -0 and --json are exact.
@@ -19,6 +22,9 @@ Examples:
 
 /// Values are read in smaller pages than names, to keep the memory small.
 const PAGE_VALUES: usize = 200;
+
+/// Of a value in a table, where a line of the terminal holds far less.
+const SHOWN_BYTES: usize = 4096;
 
 /// List the keys of a namespace in byte order
 #[derive(Debug, Args)]
@@ -36,7 +42,7 @@ pub(crate) struct List {
     /// At most this many [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Before each key: updated_at, expires_at, bytes of the value, version
+    /// Before each key: updated_at, expires_at, bytes of the value, version; a table on a terminal
     #[arg(long)]
     long: bool,
     /// After each key: a tab and the value
@@ -54,11 +60,17 @@ impl List {
         let mut left = self.limit;
         let mut after = self.after.clone();
         let mut unreadable = 0_u64;
+        let mut table = self.table(&session.out);
         loop {
             let limit = left.map_or(most, |left| usize::try_from(left).unwrap_or(most).min(most));
             let page = store.scan(&session.ctx, &self.namespace, self.page(after, limit)).await?;
             for item in &page.items {
-                unreadable += u64::from(!self.show(item, &mut session.out)?);
+                unreadable += u64::from(!self.show(item, &mut table, &mut session.out)?);
+            }
+            if let Some(table) = &mut table {
+                for line in table.render(terminal_width()) {
+                    session.out.line(&line)?;
+                }
             }
             left = left.map(|left| left.saturating_sub(page.items.len() as u64));
             if page.next.is_none() || left == Some(0) {
@@ -84,7 +96,12 @@ impl List {
     }
 
     /// Writes one item; answers whether its value, if it was asked for, could be read.
-    fn show(&self, item: &ScanItem<Bytes>, out: &mut Output) -> Result<bool, Failure> {
+    fn show(
+        &self,
+        item: &ScanItem<Bytes>,
+        table: &mut Option<Table>,
+        out: &mut Output,
+    ) -> Result<bool, Failure> {
         let value = match &item.value {
             None => None,
             Some(Ok(value)) => Some(value),
@@ -106,6 +123,8 @@ impl List {
         } else if self.null {
             out.raw(item.key.as_bytes())?;
             out.raw(b"\0")?;
+        } else if let Some(table) = table {
+            table.push(self.row(item, value, SystemClock.now()));
         } else {
             out.raw(self.text_line(item, value).as_bytes())?;
         }
@@ -128,5 +147,70 @@ impl List {
         }
         line.push('\n');
         line
+    }
+
+    /// What a person is shown; pipes keep lines that programs read.
+    fn table(&self, out: &Output) -> Option<Table> {
+        let mut headers = vec![
+            ("UPDATED", Align::Right),
+            ("EXPIRES", Align::Right),
+            ("SIZE", Align::Right),
+            ("VERSION", Align::Left),
+            ("KEY", Align::Left),
+        ];
+        if self.values {
+            headers.push(("VALUE", Align::Left));
+        }
+        (self.long && out.data_on_terminal() && !out.json()).then(|| Table::new(&headers))
+    }
+
+    fn row(&self, item: &ScanItem<Bytes>, value: Option<&Bytes>, now: Timestamp) -> Vec<String> {
+        let meta = &item.meta;
+        let expires = |at: Timestamp| format!("in {}", rough(at.saturating_since(now)));
+        let mut row = vec![
+            format!("{} ago", rough(now.saturating_since(meta.updated_at))),
+            meta.expires_at.map_or_else(|| "never".to_owned(), expires),
+            item.value_bytes.map_or_else(|| "-".to_owned(), human_bytes),
+            meta.version.to_string(),
+            item.key.clone(),
+        ];
+        if self.values {
+            row.push(value.map_or_else(String::new, |value| match value.get(..SHOWN_BYTES) {
+                Some(start) => escape_bytes(start) + "…",
+                None => escape_bytes(value),
+            }));
+        }
+        row
+    }
+}
+
+/// A duration in its largest unit, rounded: enough to see what is old and what ends soon.
+fn rough(duration: Duration) -> String {
+    const UNITS: [(u64, &str); 4] = [(365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "m")];
+    let seconds = duration.as_secs();
+    match UNITS.iter().find(|(unit, _)| seconds >= *unit) {
+        Some((unit, name)) => format!("{}{name}", (seconds + unit / 2) / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_shown_in_one_unit_rounded() {
+        for (seconds, shown) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (7199, "2h"),
+            (5399, "1h"),
+            (86_400, "1d"),
+            (364 * 86_400, "364d"),
+            (800 * 86_400, "2y"),
+        ] {
+            assert_eq!(rough(Duration::from_secs(seconds)), shown);
+        }
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod edit;
 pub(crate) mod erase;
 pub(crate) mod evict;
 pub(crate) mod export;
@@ -38,6 +39,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
     let outcome = match command {
         Command::Put(put) => put.run(session).await,
         Command::Get(get) => get.run(session).await,
+        Command::Edit(edit) => edit.run(session).await,
         Command::Take(take) => take.run(session).await,
         Command::Delete(delete) => delete.run(session).await,
         Command::Touch(touch) => touch.run(session).await,

@@ -7,7 +7,9 @@ use serde::Serialize;
 use super::PAGE_NAMES;
 use crate::arguments::parse_prefix;
 use crate::error::Failure;
+use crate::output::human_bytes;
 use crate::session::Session;
+use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
 A prefix matches whole segments: acme:a matches acme:a and acme:a:b, never acme:ab.
@@ -23,7 +25,8 @@ pub(crate) struct Namespaces {
     /// Which: a tenant and segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: NamespacePrefix,
-    /// Before each name: its own live entries and their bytes (reads every key)
+    /// Before each name: its own live entries and their bytes (reads every key); a table on a
+    /// terminal
     #[arg(long)]
     long: bool,
     /// Raw names, each ended by NUL
@@ -48,6 +51,7 @@ impl Namespaces {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let store = session.open().await?;
         let mut after: Option<Namespace> = None;
+        let mut table = self.table(session);
         loop {
             let page = store
                 .scan_namespaces(&session.ctx, &self.prefix, after.as_ref(), PAGE_NAMES)
@@ -57,13 +61,33 @@ impl Namespaces {
                     true => Some(count(&*store, &session.ctx, namespace).await?),
                     false => None,
                 };
-                self.show(namespace, counts, session)?;
+                match (&mut table, &counts) {
+                    (Some(table), Some(counts)) => table.push(row(namespace, counts)),
+                    _ => self.show(namespace, counts, session)?,
+                }
+            }
+            if let Some(table) = &mut table {
+                for line in table.render(terminal_width()) {
+                    session.out.line(&line)?;
+                }
             }
             after = page.next;
             if after.is_none() {
                 return Ok(());
             }
         }
+    }
+
+    /// What a person is shown; pipes keep lines that programs read.
+    fn table(&self, session: &Session) -> Option<Table> {
+        let wanted = self.long && session.out.data_on_terminal() && !session.out.json();
+        wanted.then(|| {
+            Table::new(&[
+                ("ENTRIES", Align::Right),
+                ("SIZE", Align::Right),
+                ("NAMESPACE", Align::Left),
+            ])
+        })
     }
 
     fn show(
@@ -88,6 +112,11 @@ impl Namespaces {
             }
         }
     }
+}
+
+fn row(namespace: &Namespace, counts: &Counts) -> Vec<String> {
+    let bytes = counts.bytes.map_or_else(|| "-".to_owned(), human_bytes);
+    vec![counts.entries.to_string(), bytes, namespace.as_str().to_owned()]
 }
 
 /// Counts one namespace alone: `usage` would count the namespaces beneath it too.

@@ -136,7 +136,7 @@ async fn read_all(
     }
 }
 
-fn check_json(value: &[u8]) -> Result<(), Failure> {
+pub(super) fn check_json(value: &[u8]) -> Result<(), Failure> {
     // Into a tree and not past it: what is nested too deep, or is out of a number's range, is
     // valid JSON that no reader of this project takes.
     match serde_json::from_slice::<serde_json::Value>(value) {

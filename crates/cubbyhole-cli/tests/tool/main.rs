@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+#[cfg(unix)]
+mod edit;
+#[cfg(test)]
 mod endings;
 #[cfg(test)]
 mod entries;
@@ -14,6 +17,9 @@ mod lines;
 mod listings;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod terminal;
 #[cfg(test)]
 mod transfer;
 #[cfg(test)]

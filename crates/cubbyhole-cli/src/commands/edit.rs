@@ -1,0 +1,196 @@
+//! `edit`: opens a value in the editor, and saves it at the version that was read.
+
+use clap::Args;
+use cubbyhole::{
+    Backend, Bytes, Clock, Condition, Entry, EntryMeta, ExecutionContext, GetOptions, Namespace,
+    PutOptions, SystemClock, Version,
+};
+use serde::Serialize;
+
+use super::put::check_json;
+use super::{not_found, quoted};
+use crate::arguments::{parse_key, parse_namespace};
+use crate::editor::{Draft, Editor};
+use crate::error::Failure;
+use crate::output::escape;
+use crate::session::{Origin, Session};
+
+const EXAMPLES: &str = "\
+The editor is $VISUAL, else $EDITOR; either may hold arguments, as in `code --wait`. Nothing is
+written if the text is as it was. If it cannot be saved, because somebody else wrote the entry
+meanwhile, say, it stays in a file that the error names. The entry expires when it would have.
+--timeout counts for reading and for saving, each by itself, and not for the time in the editor.
+
+Examples:
+  cubbyhole edit acme:agent-7 instructions
+  EDITOR='code --wait' cubbyhole edit acme:agent-7 settings.json --create";
+
+/// Edit the value of an entry in your editor
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Edit {
+    /// Where: a tenant and its segments, as in acme:agent-7
+    #[arg(value_parser = parse_namespace)]
+    namespace: Namespace,
+    /// The key; one that begins with `-` goes after `--`
+    #[arg(value_parser = parse_key)]
+    key: String,
+    /// Begin with an empty text if there is no such entry
+    #[arg(long)]
+    create: bool,
+}
+
+#[derive(Serialize)]
+struct Edited {
+    changed: bool,
+    version: Option<Version>,
+}
+
+/// What was read, before the editor.
+struct Before {
+    text: Bytes,
+    meta: Option<EntryMeta>,
+    json: bool,
+}
+
+impl Edit {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let editor = Editor::of_the_environment()?;
+        let whole = session.ctx.clone();
+        session.ctx = step(session, &whole);
+        let before = self.read(session).await?;
+        // A file admits one process at a time, and an editor may be open for hours.
+        session.close().await?;
+        session.ctx = whole.clone();
+
+        let draft = Draft::new(&self.key, &before.text, before.json)?;
+        if let Err(failure) = editor.edit(&session.ctx, &draft).await {
+            // After SIGTERM the editor may have it open still.
+            return Err(match draft.changed() || whole.check().is_err() {
+                true => self.keep(failure, draft, &before, session),
+                false => failure,
+            });
+        }
+        session.ctx = step(session, &whole);
+        let text = draft.text()?;
+        if text == before.text {
+            let why = if before.meta.is_some() { "unchanged" } else { "left empty" };
+            session.out.note(&format!("{why}; nothing was written"));
+            return show(false, before.meta.map(|meta| meta.version), session);
+        }
+        match self.save(text, &before, session).await {
+            Ok(version) => show(true, Some(version), session),
+            Err(failure) => Err(self.keep(failure, draft, &before, session)),
+        }
+    }
+
+    async fn read(&self, session: &mut Session) -> Result<Before, Failure> {
+        // With a store that is not there everything is absent; what is saved creates it.
+        let nowhere = session.store.file().is_some_and(|file| !file.exists());
+        let entry = match self.create && nowhere {
+            true => None,
+            false => {
+                let store = session.open().await?;
+                self.entry(&*store, session).await?
+            }
+        };
+        let Some(Entry { value, meta, .. }) = entry else {
+            return match self.create {
+                true => Ok(Before { text: Bytes::new(), meta: None, json: false }),
+                false => Err(not_found(&self.namespace, &self.key)),
+            };
+        };
+        if std::str::from_utf8(&value).is_err() {
+            return Err(Failure::Usage(format!(
+                "the value is not UTF-8 text, which an editor would damage; use `cubbyhole get {} \
+                 > FILE` and `cubbyhole put {} --file FILE`",
+                self.named(),
+                self.named(),
+            )));
+        }
+        let json = check_json(&value).is_ok();
+        Ok(Before { text: value, meta: Some(meta), json })
+    }
+
+    async fn entry(
+        &self,
+        store: &dyn Backend,
+        session: &Session,
+    ) -> Result<Option<Entry<Bytes>>, Failure> {
+        let options = GetOptions::new();
+        Ok(store.get_entry(&session.ctx, &self.namespace, &self.key, options).await?)
+    }
+
+    async fn save(
+        &self,
+        text: Bytes,
+        before: &Before,
+        session: &mut Session,
+    ) -> Result<Version, Failure> {
+        if before.json {
+            check_json(&text)?;
+        } else if std::str::from_utf8(&text).is_err() {
+            return Err(Failure::Usage("the text is no longer UTF-8".to_owned()));
+        }
+        let mut options = PutOptions::new();
+        let (store, condition) = match &before.meta {
+            None => (session.open_or_create().await?, Condition::IfAbsent),
+            Some(meta) => {
+                let store = session.open().await?;
+                // `touch` may have set another expiry meanwhile, which leaves the version.
+                let now = self.entry(&*store, session).await?;
+                if let Some(at) = now.map_or(meta.expires_at, |entry| entry.meta.expires_at) {
+                    options = options.with_expires_at(at);
+                }
+                (store, Condition::IfVersion(meta.version))
+            }
+        };
+        let (namespace, key) = (&self.namespace, &self.key);
+        let version =
+            store.put_entry(&session.ctx, namespace, key, text, options, condition).await?;
+        // Only then it is certain that nothing of it is lost.
+        session.close().await?;
+        Ok(version)
+    }
+
+    /// Leaves the text where it is, and says so.
+    fn keep(&self, failure: Failure, draft: Draft, before: &Before, session: &Session) -> Failure {
+        let path = draft.keep().display().to_string();
+        let mut command = format!("cubbyhole put --file {}", quoted(&path));
+        let expires = before.meta.as_ref().and_then(|meta| meta.expires_at);
+        let left = expires.map(|at| at.saturating_since(SystemClock.now()).as_secs());
+        if let Some(left @ 1..) = left {
+            command.push_str(&format!(" --ttl {left}s"));
+        }
+        if session.store.origin == Origin::Option {
+            // What is no file may have a password in it.
+            let url = session.store.file().map_or("URL", |_| session.store.url.as_str());
+            command.push_str(&format!(" --store {}", quoted(&escape(url))));
+        }
+        let named = self.named();
+        let kept = format!("your text is in {path}; `{command} {named}` writes it over the entry");
+        Failure::Kept { failure: Box::new(failure), kept }
+    }
+
+    /// The arguments that name the entry.
+    fn named(&self) -> String {
+        let dashes = if self.key.starts_with('-') { "-- " } else { "" };
+        let namespace = quoted(&escape(self.namespace.as_str()));
+        format!("{dashes}{namespace} {}", quoted(&escape(&self.key)))
+    }
+}
+
+/// The context of one step: the time that was given is counted anew.
+fn step(session: &Session, whole: &ExecutionContext) -> ExecutionContext {
+    match session.timeout {
+        Some(timeout) => whole.child().with_timeout(timeout),
+        None => whole.clone(),
+    }
+}
+
+fn show(changed: bool, version: Option<Version>, session: &mut Session) -> Result<(), Failure> {
+    if session.out.json() {
+        return session.out.object(&Edited { changed, version });
+    }
+    Ok(())
+}

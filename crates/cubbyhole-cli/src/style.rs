@@ -1,0 +1,82 @@
+//! Colours: on a terminal alone, and there only if the one who sits at it has not said no.
+
+use std::ffi::OsStr;
+
+use anstyle::{AnsiColor, Style};
+
+/// How every error begins.
+const ERROR_PREFIX: &str = "cubbyhole: ";
+
+/// What a colour says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Good,
+    Warning,
+    Problem,
+}
+
+/// Whether a stream is painted that is a terminal or not.
+pub(crate) fn wanted(terminal: bool) -> bool {
+    let read = |name| std::env::var_os(name);
+    terminal && allowed(read("NO_COLOR").as_deref(), read("TERM").as_deref(), shows_by_itself())
+}
+
+/// <https://no-color.org>: any value but the empty one means no.
+fn allowed(no_color: Option<&OsStr>, term: Option<&OsStr>, without_term: bool) -> bool {
+    let refused = no_color.is_some_and(|value| !value.is_empty());
+    !refused && term.map_or(without_term, |term| term != "dumb")
+}
+
+/// Windows sets no `TERM`, and its old console prints the codes as they are; the one that does not
+/// can be told by this.
+fn shows_by_itself() -> bool {
+    cfg!(windows) && std::env::var_os("WT_SESSION").is_some()
+}
+
+/// The text in the colour of its tone.
+pub(crate) fn paint(text: &str, tone: Tone) -> String {
+    let color = match tone {
+        Tone::Good => AnsiColor::Green,
+        Tone::Warning => AnsiColor::Yellow,
+        Tone::Problem => AnsiColor::Red,
+    };
+    let style = Style::new().fg_color(Some(color.into()));
+    let style = if tone == Tone::Problem { style.bold() } else { style };
+    format!("{style}{text}{style:#}")
+}
+
+/// A line of stderr, its prefix painted if it is an error.
+pub(crate) fn paint_error(line: &str) -> String {
+    match line.strip_prefix(ERROR_PREFIX) {
+        Some(rest) => format!("{} {rest}", paint(ERROR_PREFIX.trim_end(), Tone::Problem)),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_can_refuse_colours() {
+        let allowed = |no_color: Option<&str>, term: Option<&str>| {
+            super::allowed(no_color.map(OsStr::new), term.map(OsStr::new), false)
+        };
+        assert!(allowed(None, Some("xterm-256color")));
+        assert!(allowed(Some(""), Some("xterm")));
+        assert!(!allowed(Some("0"), Some("xterm")));
+        assert!(!allowed(None, Some("dumb")));
+        assert!(!allowed(None, None));
+        assert!(!wanted(false));
+    }
+
+    #[test]
+    fn only_the_prefix_of_an_error_is_painted() {
+        assert_eq!(
+            paint_error("cubbyhole: no cubbyhole: there\n"),
+            "\u{1b}[1m\u{1b}[31mcubbyhole:\u{1b}[0m no cubbyhole: there\n"
+        );
+        assert_eq!(paint_error("erased 3 entries\n"), "erased 3 entries\n");
+        assert_eq!(paint("ok", Tone::Good), "\u{1b}[32mok\u{1b}[0m");
+    }
+}
