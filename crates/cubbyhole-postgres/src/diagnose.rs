@@ -289,15 +289,21 @@ async fn check_owners(
     }
     // A schema of another version may have others; that it is one is said already.
     let all_there = rows.len() == 3 || found.version.is_some_and(|version| version != LATEST);
-    if wrong.is_empty() && all_there {
+    if !all_there && wrong.is_empty() {
+        wrong.push(format!("there are {} and not 3", rows.len()));
+    }
+    if wrong.is_empty() {
         diagnosis.ok("functions", "the sweep and the list of tenants run with roles of their own");
     } else {
         diagnosis.found(
             Verdict::Problem,
             "functions",
-            format!("functions with their owner's rights are not as they were made: {wrong:?}"),
-            "give `evict` and `backlog` to `<schema>_sweeper` and `tenants` to `<schema>_enumerator`, roles that \
-             cannot log in, and drop any other",
+            format!(
+                "functions with their owner's rights are not as they were made: {}",
+                wrong.join(", ")
+            ),
+            "give `evict` and `backlog` to `<schema>_sweeper` and `tenants` to \
+             `<schema>_enumerator`, roles that cannot log in, and drop any other",
         );
     }
     Ok(())

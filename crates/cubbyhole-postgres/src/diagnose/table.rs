@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{Diagnosis, Result, Verdict};
 
-use super::query;
+use super::{problem, query};
 use crate::connection::Connection;
 use crate::rows::{self, column};
 
@@ -26,7 +26,16 @@ pub(super) async fn check_entries(
          pg_total_relation_size('\"{schema}\".entries'::regclass) AS bytes \
          FROM \"{schema}\".backlog({MOST_COUNTED}) b"
     );
-    let rows = query(connection, &select, None).await?;
+    let rows = match query(connection, &select, None).await {
+        // The server goes, and all that is left to look at with it.
+        Err(error) if error.is_retryable() => return Err(error),
+        Err(error) => {
+            let advice = "make the function `backlog` as `migrations/0002_backlog.sql` does";
+            problem(diagnosis, "entries", &error, advice);
+            return Ok(());
+        }
+        Ok(rows) => rows,
+    };
     let row = rows::first(&rows)?;
     let (expired, late): (i64, i64) = (column(row, "expired")?, column(row, "late")?);
     let size = column::<i64>(row, "bytes")? as f64 / 1_048_576.0;

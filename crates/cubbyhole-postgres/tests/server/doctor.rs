@@ -209,6 +209,15 @@ async fn what_has_expired_and_is_not_swept_is_told_over_all_tenants() {
 }
 
 #[tokio::test]
+async fn a_function_that_is_missing_keeps_nothing_else_from_being_looked_over() {
+    let schema = Schema::new().await;
+    schema.execute(&format!("DROP FUNCTION {}.backlog(integer)", schema.name)).await;
+    let diagnosis = looked_over(&schema.config()).await;
+    assert_eq!(problems(&diagnosis), ["functions", "entries"], "{diagnosis:#?}");
+    assert_eq!(check(&diagnosis, "pool").verdict, Verdict::Ok, "{diagnosis:#?}");
+}
+
+#[tokio::test]
 async fn a_backlog_is_counted_up_to_a_limit() {
     let schema = Schema::new().await;
     schema.stop_clock().await;
