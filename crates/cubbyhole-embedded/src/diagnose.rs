@@ -1,15 +1,20 @@
 //! Looking a file over.
 
+mod place;
+
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use cubbyhole_core::{Diagnosis, ExecutionContext, Result, Verdict};
+use cubbyhole_core::{Diagnosis, Error, ErrorKind, ExecutionContext, Result, Verdict};
 
-use crate::config::EmbeddedConfig;
+use crate::config::{Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
 use crate::origin::Origin;
 use crate::store::EmbeddedStore;
+
+/// How far the clock may be behind without remark: machines that share a file are set apart a little.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// Whether a file is an embedded store, whole or damaged, or another database of the same engine.
 /// It is only read, a few of its bytes: it may be open elsewhere, and need not be sound.
@@ -42,8 +47,8 @@ pub fn is_store_file(path: &Path) -> io::Result<bool> {
     Ok(!matches!(origin, Origin::Empty | Origin::Unknown))
 }
 
-/// Looks the file over: whether it is there and opens, its size, and what should be looked after.
-/// Never creates it. What goes wrong is in the [`Diagnosis`].
+/// Looks the file over: whether it is there and opens, who else may read it, the room that it has, the
+/// clock, and what should be looked after. Never creates it. What goes wrong is in the [`Diagnosis`].
 ///
 /// # Errors
 /// The context's end.
@@ -54,6 +59,8 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
     match fs::metadata(path) {
         Ok(metadata) => {
             diagnosis.ok("file", format!("{}, {} bytes", path.display(), metadata.len()));
+            place::check_permissions(&mut diagnosis, path, &metadata);
+            place::check_disk(&mut diagnosis, path, &metadata);
         }
         Err(error) => {
             let finding = format!("{}: {error}", path.display());
@@ -62,41 +69,77 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
             return Ok(diagnosis);
         }
     }
+    check_durability(&mut diagnosis, config);
     let verified = config.clone().with_create(false).with_integrity_check(true);
     let store = match EmbeddedStore::open(ctx, verified).await {
         Ok(store) => store,
         Err(error) => {
             ctx.check()?;
-            let advice = match error.kind() {
-                cubbyhole_core::ErrorKind::Unavailable => "try again once that process has ended",
-                cubbyhole_core::ErrorKind::PermissionDenied => {
-                    "give this user the right to read and write the file and its folder"
-                }
-                cubbyhole_core::ErrorKind::Unsupported => {
-                    "use the build of this tool that it is of"
-                }
-                _ => "restore it from a backup or an export",
-            };
+            let advice = advice_on_opening(&error);
             diagnosis.found(Verdict::Problem, "open", error.message().to_owned(), advice);
             return Ok(diagnosis);
         }
     };
     let format = crate::format::FORMAT;
     diagnosis.ok("open", format!("opens, format {format}, and every page has its checksum"));
-    let lead = store.clock_lead(&*config.clock());
-    if lead > Duration::from_secs(60) {
+    check_clock(&mut diagnosis, store.clock_lead(&*config.clock()));
+    if let Err(error) = store.verify(ctx).await {
+        ctx.check()?;
+        let advice = "export what can be read, and import it into a new store";
+        diagnosis.found(Verdict::Problem, "tables", error.message().to_owned(), advice);
+    }
+    check_entries(ctx, &mut diagnosis, &store).await?;
+    Ok(diagnosis)
+}
+
+fn advice_on_opening(error: &Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::Unavailable => {
+            "look it over once that process has closed it; a copy that is made before is not sound"
+        }
+        ErrorKind::PermissionDenied => {
+            "give this user the right to read and write the file and its folder"
+        }
+        ErrorKind::Unsupported => "use the build of this tool that it is of",
+        _ => "restore it from a backup or an export",
+    }
+}
+
+fn check_durability(diagnosis: &mut Diagnosis, config: &EmbeddedConfig) {
+    match config.durability() {
+        Durability::Immediate => {
+            diagnosis.ok("durability", "a write is answered once it is on disk");
+        }
+        Durability::Relaxed => diagnosis.found(
+            Verdict::Warning,
+            "durability",
+            format!(
+                "relaxed: a crash loses what was acknowledged in the last {RELAXED_FLUSH_INTERVAL:?}"
+            ),
+            "leave `durability=relaxed` out of the URL, unless the last writes can be made anew",
+        ),
+    }
+}
+
+/// `lead` is how far the latest instant that the store has seen is ahead of the clock.
+fn check_clock(diagnosis: &mut Diagnosis, lead: Duration) {
+    if lead > CLOCK_TOLERANCE {
         diagnosis.found(
             Verdict::Warning,
             "clock",
             format!("it is {} s behind the latest instant that the store has seen", lead.as_secs()),
             "set the clock; until it has caught up, entries expire as if no time passed",
         );
+    } else {
+        diagnosis.ok("clock", "this machine's, not behind what the store has seen");
     }
-    if let Err(error) = store.verify(ctx).await {
-        ctx.check()?;
-        let advice = "export what can be read, and import it into a new store";
-        diagnosis.found(Verdict::Problem, "tables", error.message().to_owned(), advice);
-    }
+}
+
+async fn check_entries(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    store: &EmbeddedStore,
+) -> Result<()> {
     match store.counts(ctx).await {
         Ok((entries, 0)) => diagnosis.ok("entries", format!("{entries}, none of them expired")),
         Ok((entries, expired)) if expired * 4 > entries => diagnosis.found(
@@ -114,5 +157,5 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
             diagnosis.found(Verdict::Problem, "entries", error.message().to_owned(), advice);
         }
     }
-    Ok(diagnosis)
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! Looking a database over.
 
+mod table;
+
 use std::time::Duration;
 
 use cubbyhole_core::{
@@ -11,12 +13,14 @@ use crate::config::{Encryption, PostgresConfig};
 use crate::connection::{Connection, Connector};
 use crate::error::{self, Effect};
 use crate::inspect::{self, Inspection};
+use crate::migrate::LATEST;
 use crate::rows::{self, column};
 
 /// How far the clocks of server and client may be apart without remark.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// Looks server, role, schema, policies, clock and settings over, and says what to do. Connects by
+/// Looks server, role, schema, policies, clock, settings and what is left to sweep over, and says what
+/// to do. Connects by
 /// itself, also as a role that opening refuses, and changes nothing. What goes wrong is in the
 /// [`Diagnosis`].
 ///
@@ -47,13 +51,18 @@ async fn look_over(
     let schema = config.schema();
     let found = inspect::inspect(&connection.client, schema).await?;
     check_server(diagnosis, &found);
+    check_writes(diagnosis, connection).await?;
     check_encryption(diagnosis, connection, config).await?;
     check_clock(diagnosis, connection).await?;
     check_schema(diagnosis, &found, schema);
     check_role(diagnosis, &found, schema);
     if found.row_security.is_some() {
         check_policies(diagnosis, connection, &found, schema).await?;
-        check_owners(diagnosis, connection, schema).await?;
+        check_owners(diagnosis, connection, &found, schema).await?;
+        table::check_vacuum(diagnosis, connection, schema).await?;
+    }
+    if found.check_version(schema).is_ok() && found.check_membership(schema).is_ok() {
+        table::check_entries(diagnosis, connection, schema).await?;
     }
     check_settings(diagnosis, connection, config).await
 }
@@ -64,6 +73,33 @@ fn check_server(diagnosis: &mut Diagnosis, found: &Inspection) {
         Ok(()) => diagnosis.ok("server", format!("PostgreSQL {major}.{minor}, UTF8")),
         Err(error) => problem(diagnosis, "server", &error, "use another server or database"),
     }
+}
+
+/// Whether writes go through: opening needs none, and so does not notice.
+async fn check_writes(diagnosis: &mut Diagnosis, connection: &Connection) -> Result<()> {
+    let select = "SELECT pg_is_in_recovery() AS is_standby, \
+                  current_setting('default_transaction_read_only')::bool AS read_only";
+    let rows = query(connection, select, None).await?;
+    let row = rows::first(&rows)?;
+    if column(row, "is_standby")? {
+        diagnosis.found(
+            Verdict::Problem,
+            "writes",
+            "the server is a standby: it takes none",
+            "put the address of its primary into the URL, or of all servers, with \
+             `target_session_attrs=read-write`",
+        );
+    } else if column(row, "read_only")? {
+        diagnosis.found(
+            Verdict::Problem,
+            "writes",
+            "`default_transaction_read_only` is on: none is taken",
+            "turn it off, for the server, the database or the role",
+        );
+    } else {
+        diagnosis.ok("writes", "the server takes them");
+    }
+    Ok(())
 }
 
 async fn check_encryption(
@@ -230,6 +266,7 @@ async fn check_policies(
 async fn check_owners(
     diagnosis: &mut Diagnosis,
     connection: &Connection,
+    found: &Inspection,
     schema: &str,
 ) -> Result<()> {
     let select = "SELECT p.proname::text AS name, r.rolname::text AS owner, \
@@ -242,7 +279,7 @@ async fn check_owners(
     for row in &rows {
         let (name, owner): (String, String) = (column(row, "name")?, column(row, "owner")?);
         let wanted = match name.as_str() {
-            "evict" => format!("{schema}_sweeper"),
+            "evict" | "backlog" => format!("{schema}_sweeper"),
             "tenants" => format!("{schema}_enumerator"),
             _ => String::new(),
         };
@@ -250,15 +287,23 @@ async fn check_owners(
             wrong.push(format!("`{name}` is owned by `{owner}`"));
         }
     }
-    if wrong.is_empty() && rows.len() == 2 {
+    // A schema of another version may have others; that it is one is said already.
+    let all_there = rows.len() == 3 || found.version.is_some_and(|version| version != LATEST);
+    if !all_there && wrong.is_empty() {
+        wrong.push(format!("there are {} and not 3", rows.len()));
+    }
+    if wrong.is_empty() {
         diagnosis.ok("functions", "the sweep and the list of tenants run with roles of their own");
     } else {
         diagnosis.found(
             Verdict::Problem,
             "functions",
-            format!("functions with their owner's rights are not as they were made: {wrong:?}"),
-            "give `evict` to `<schema>_sweeper` and `tenants` to `<schema>_enumerator`, roles that \
-             cannot log in, and drop any other",
+            format!(
+                "functions with their owner's rights are not as they were made: {}",
+                wrong.join(", ")
+            ),
+            "give `evict` and `backlog` to `<schema>_sweeper` and `tenants` to \
+             `<schema>_enumerator`, roles that cannot log in, and drop any other",
         );
     }
     Ok(())
@@ -272,7 +317,6 @@ async fn check_settings(
     let select = "SELECT current_setting('synchronous_commit') AS synchronous_commit, \
                   current_setting('fsync') AS fsync, \
                   current_setting('full_page_writes') AS full_page_writes, \
-                  current_setting('autovacuum') AS autovacuum, \
                   current_setting('default_transaction_isolation') AS isolation, \
                   current_setting('max_connections')::int4 AS connections";
     let rows = query(connection, select, None).await?;
@@ -302,14 +346,6 @@ async fn check_settings(
             format!("`default_transaction_isolation` is `{}`", setting("isolation")?),
             "set it to `read committed` for the role: the calls need no more, and fail and are \
              repeated more often otherwise",
-        );
-    }
-    if setting("autovacuum")? == "off" {
-        diagnosis.found(
-            Verdict::Warning,
-            "vacuum",
-            "autovacuum is off: the table grows with every overwriting",
-            "turn it on, or run VACUUM regularly",
         );
     }
     let connections: i32 = column(row, "connections")?;

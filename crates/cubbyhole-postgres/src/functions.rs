@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use cubbyhole_core::{Namespace, TenantId};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-/// A function of the schema; `migrations/0001_entries.sql` says what each does.
+/// A function of the schema; `migrations/*.sql` say what each does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     Get,

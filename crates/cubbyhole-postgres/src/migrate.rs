@@ -11,8 +11,10 @@ use crate::{inspect, rows};
 
 /// The migrations in order; the place of one, counted from 1, is the version it leads to. One that
 /// was released is never changed.
-const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "entries", sql: include_str!("../migrations/0001_entries.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { name: "entries", sql: include_str!("../migrations/0001_entries.sql") },
+    Migration { name: "backlog", sql: include_str!("../migrations/0002_backlog.sql") },
+];
 
 /// The version of the schema that this build reads and writes.
 pub(crate) const LATEST: i32 = MIGRATIONS.len() as i32;
@@ -25,7 +27,7 @@ struct Migration {
 /// The roles of a schema, by the ends of their names. None of them can log in.
 const ROLES: [&str; 5] = ["app", "sweeper", "enumerator", "operator", "auditor"];
 
-/// The roles that own a function each; nobody is a member of them.
+/// The roles that own functions; nobody is a member of them.
 const OWNERS: [&str; 2] = ["sweeper", "enumerator"];
 
 /// Keeps two that migrate the same schema apart; the first half of the key of an advisory lock.

@@ -21,8 +21,8 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 /// How many keys of each master are drawn to see whether they are listed.
 const SAMPLES: usize = 100;
 
-/// Looks servers, cluster, settings, clocks and a sample of the registrations over, and says what
-/// to do. Connects by itself and changes nothing. What goes wrong is in the [`Diagnosis`].
+/// Looks servers, cluster, settings, clocks and a sample of registrations and entries over, and says
+/// what to do. Connects by itself and changes nothing. What goes wrong is in the [`Diagnosis`].
 ///
 /// # Errors
 /// The context's end.
@@ -57,7 +57,9 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &RedisConfig) -> Result<Di
         }
     }
     check_scripts(ctx, &mut diagnosis, &keyspace).await?;
-    check_registrations(ctx, &mut diagnosis, &keyspace, &masters).await?;
+    let drawn = draw(ctx, &keyspace, &masters).await?;
+    check_registrations(ctx, &mut diagnosis, &keyspace, &drawn).await?;
+    check_entries(ctx, &mut diagnosis, &keyspace, drawn.of).await?;
     Ok(diagnosis)
 }
 
@@ -162,11 +164,20 @@ async fn check_persistence(
     let failed = ["rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status"]
         .into_iter()
         .find(|field| info.field(field).is_some_and(|status| status != "ok"));
+    let saves = setting(node, "save").await?.is_some_and(|save| !save.is_empty());
     if let Some(field) = failed {
+        let refuses = match field {
+            "aof_last_write_status" => true,
+            "rdb_last_bgsave_status" if saves => {
+                setting(node, "stop-writes-on-bgsave-error").await?.as_deref() == Some("yes")
+            }
+            _ => false,
+        };
+        let refuses = if refuses { ", and refuses writes meanwhile" } else { "" };
         diagnosis.found(
             Verdict::Problem,
             name,
-            format!("the server cannot write to its disk (`{field}`)"),
+            format!("the server cannot write to its disk (`{field}`){refuses}"),
             "see its log: space, rights, and `fork` under memory pressure",
         );
         return Ok(());
@@ -181,7 +192,6 @@ async fn check_persistence(
         );
         return Ok(());
     };
-    let saves = setting(node, "save").await?.is_some_and(|save| !save.is_empty());
     match (append, fsync.as_str(), saves) {
         (true, "always", _) => {
             diagnosis.ok(name, "append-only file, synced before each answer");
@@ -301,36 +311,51 @@ async fn check_scripts(
     Ok(())
 }
 
-/// Draws keys and sees whether their namespaces are listed. It may miss what is rare.
+/// The namespaces that keys belong to which were drawn, one for each key.
+#[derive(Default)]
+struct Drawn {
+    of: Vec<Namespace>,
+    /// Some server did not let the user draw.
+    denied: bool,
+}
+
+/// Draws keys of each master. What is rare may be missed.
+async fn draw(ctx: &ExecutionContext, keyspace: &Keyspace, masters: &[Arc<Node>]) -> Result<Drawn> {
+    let mut found = Drawn::default();
+    for node in masters {
+        for _ in 0..SAMPLES {
+            let drawn = ctx.race(servers::ask(node, &redis::cmd("RANDOMKEY"))).await?;
+            found.denied |= drawn.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+            let Ok(Some(name)) = drawn.and_then(replies::bytes) else {
+                break;
+            };
+            if let Some(Found::Keys(ns) | Found::Value(ns, _)) =
+                keys::parse(keyspace.prefix(), &name)
+            {
+                found.of.push(ns);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the namespaces are listed that were drawn.
 async fn check_registrations(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
     keyspace: &Keyspace,
-    masters: &[Arc<Node>],
+    drawn: &Drawn,
 ) -> Result<()> {
-    let (mut looked_at, mut unlisted) = (0_u64, 0_u64);
-    let mut denied = false;
-    for node in masters {
-        for _ in 0..SAMPLES {
-            let drawn = ctx.race(servers::ask(node, &redis::cmd("RANDOMKEY"))).await?;
-            denied |= drawn.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
-            let Ok(Some(name)) = drawn.and_then(replies::bytes) else {
-                break;
-            };
-            let ns = match keys::parse(keyspace.prefix(), &name) {
-                Some(Found::Keys(ns) | Found::Value(ns, _)) => ns,
-                _ => continue,
-            };
-            looked_at += 1;
-            let listed = keyspace.is_listed(ctx, &ns).await;
-            let tenant = keyspace.listed_tenant(ctx, &ns.tenant()).await;
-            if !matches!((listed, tenant), (Ok(false), _) | (_, Ok(None))) {
-                continue;
-            }
-            // It may have gone meanwhile.
-            let [live, _] = keyspace.count(ctx, &ns).await.unwrap_or_default();
-            unlisted += u64::from(live > 0);
+    let (looked_at, mut unlisted) = (drawn.of.len(), 0_u64);
+    for ns in &drawn.of {
+        let listed = keyspace.is_listed(ctx, ns).await;
+        let tenant = keyspace.listed_tenant(ctx, &ns.tenant()).await;
+        if !matches!((listed, tenant), (Ok(false), _) | (_, Ok(None))) {
+            continue;
         }
+        // It may have gone meanwhile.
+        let [live, _] = keyspace.count(ctx, ns).await.unwrap_or_default();
+        unlisted += u64::from(live > 0);
     }
     ctx.check()?;
     if unlisted > 0 {
@@ -340,7 +365,7 @@ async fn check_registrations(
             format!("{unlisted} of {looked_at} keys drawn are of namespaces that are not listed"),
             "run `cubbyhole doctor --repair`",
         );
-    } else if denied {
+    } else if drawn.denied {
         diagnosis.found(
             Verdict::Warning,
             "registrations",
@@ -349,6 +374,48 @@ async fn check_registrations(
         );
     } else {
         diagnosis.ok("registrations", format!("{looked_at} keys drawn, all of listed namespaces"));
+    }
+    Ok(())
+}
+
+/// What has expired and is not swept. The values are gone then, by the server's own doing, and the
+/// keys stand in the indexes until a sweep.
+async fn check_entries(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    keyspace: &Keyspace,
+    mut namespaces: Vec<Namespace>,
+) -> Result<()> {
+    namespaces.sort();
+    namespaces.dedup();
+    let (mut live, mut expired) = (0_u64, 0_u64);
+    for ns in &namespaces {
+        match keyspace.count(ctx, ns).await {
+            Ok([some_live, some_expired]) => {
+                live += some_live;
+                expired += some_expired;
+            }
+            Err(error) => {
+                ctx.check()?;
+                let advice = "see that nothing else writes under the store's prefix, and what the \
+                              server logs";
+                problem(diagnosis, "entries", &error, advice);
+                return Ok(());
+            }
+        }
+    }
+    let (entries, looked_at) = (live + expired, namespaces.len());
+    let finding = match expired {
+        0 => format!("{entries} in {looked_at} namespaces drawn, none of them expired"),
+        _ => format!(
+            "{entries} in {looked_at} namespaces drawn, {expired} of them expired and not swept"
+        ),
+    };
+    if expired * 4 > entries {
+        let advice = "run `cubbyhole evict`, and then regularly";
+        diagnosis.found(Verdict::Warning, "entries", finding, advice);
+    } else {
+        diagnosis.ok("entries", finding);
     }
     Ok(())
 }

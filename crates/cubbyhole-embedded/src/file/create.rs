@@ -53,7 +53,9 @@ fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
     // Not made of the file's own name, which may be as long as names can be.
     let draft = folder.join(format!(".cubbyhole-{}.draft", cubbyhole_core::Version::draw()));
     let result = (|| {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&draft)?;
+        let file = for_its_owner(OpenOptions::new().read(true).write(true))
+            .create_new(true)
+            .open(&draft)?;
         let storage = FileBackend::new(file)
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
         let halves = Halves::new(Box::new(storage));
@@ -78,6 +80,14 @@ fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
     // cannot be removed either, the first error tells more.
     let _ = fs::remove_file(&draft);
     result
+}
+
+/// What all tenants keep is nobody's to read but the owner's, who may give others the right. They could
+/// not use the store by reading it alone: opening it takes the right to write.
+fn for_its_owner(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
 }
 
 /// Makes the file's name durable, where the system can.

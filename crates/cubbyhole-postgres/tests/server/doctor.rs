@@ -1,9 +1,13 @@
 //! What `diagnose` finds.
 
+use std::path::Path;
+
 use cubbyhole_core::{Check, Diagnosis, ExecutionContext, Verdict};
 use cubbyhole_postgres::{PostgresConfig, diagnose};
+use cubbyhole_test_servers::PostgresServer;
+use tokio::task::block_in_place;
 
-use crate::by_hand::ctx;
+use crate::by_hand::{ctx, one, refusal, until};
 use crate::support::{PASSWORD, Schema};
 
 /// Looks a database over; nothing that it says shows the password.
@@ -32,9 +36,19 @@ fn problems(diagnosis: &Diagnosis) -> Vec<&str> {
 async fn a_sound_database_is_found_sound() {
     let schema = Schema::new().await;
     let diagnosis = looked_over(&schema.config()).await;
-    for name in
-        ["server", "encryption", "clock", "schema", "role", "row security", "functions", "pool"]
-    {
+    for name in [
+        "server",
+        "writes",
+        "encryption",
+        "clock",
+        "schema",
+        "role",
+        "row security",
+        "functions",
+        "vacuum",
+        "entries",
+        "pool",
+    ] {
         assert_eq!(check(&diagnosis, name).verdict, Verdict::Ok, "{diagnosis:#?}");
     }
     assert_eq!(problems(&diagnosis), [""; 0]);
@@ -132,6 +146,7 @@ async fn a_function_with_more_rights_than_it_was_made_with_is_a_problem() {
         "ALTER ROLE @_sweeper LOGIN",
         "ALTER FUNCTION @.get(text, text, text) SECURITY DEFINER",
         "ALTER FUNCTION @.tenants(text, integer) SECURITY INVOKER",
+        "ALTER FUNCTION @.backlog(integer) OWNER TO CURRENT_USER",
     ] {
         let schema = Schema::new().await;
         schema.execute(&change.replace('@', &schema.name)).await;
@@ -155,4 +170,147 @@ async fn settings_that_cost_are_warned_of() {
     }
     assert!(check(&diagnosis, "durability").finding.contains("synchronous_commit"));
     assert_eq!(diagnosis.verdict(), Verdict::Warning);
+}
+
+#[tokio::test]
+async fn what_has_expired_and_is_not_swept_is_told_over_all_tenants() {
+    let schema = Schema::new().await;
+    schema.stop_clock().await;
+    let admin = schema.admin().await;
+    let now: i64 = one(&admin, &format!("SELECT {}.clock()", schema.name)).await;
+    let entries = async || {
+        let diagnosis = looked_over(&schema.config()).await;
+        check(&diagnosis, "entries").clone()
+    };
+    schema.execute(&schema.row("a:x", "stays", None)).await;
+    schema.execute(&schema.row("a:x", "stays too", Some(now + 1))).await;
+    assert!(entries().await.finding.ends_with("MiB, none of them expired"));
+    let hours = |hours: i64| Some(now - hours * 3_600_000);
+    schema.execute(&schema.row("b:x", "gone", hours(24))).await;
+    schema.execute(&schema.row("c", "gone", hours(3))).await;
+    let found = entries().await;
+    assert_eq!(found.verdict, Verdict::Ok, "a day is not late: {found:?}");
+    assert!(found.finding.ends_with("; 2 expired and not swept, the first 24 h ago"), "{found:?}");
+    schema.execute(&schema.row("d", "gone", hours(49))).await;
+    let found = entries().await;
+    assert_eq!(found.verdict, Verdict::Warning, "{found:?}");
+    assert!(
+        found.finding.ends_with("; 3 expired and not swept, the first 2 days ago"),
+        "{found:?}"
+    );
+    assert!(found.advice.unwrap().contains("cubbyhole evict"));
+    // Who has not the application's rights is told nothing.
+    let name = &schema.name;
+    schema.make_role("nobody", "").await;
+    schema.execute(&format!("GRANT USAGE ON SCHEMA {name} TO {name}_nobody")).await;
+    let admin = schema.admin().await;
+    admin.batch_execute(&format!("SET ROLE {name}_nobody")).await.unwrap();
+    assert_eq!(refusal(&admin, &format!("SELECT {name}.backlog(1)")).await.0, "42501");
+}
+
+#[tokio::test]
+async fn a_function_that_is_missing_keeps_nothing_else_from_being_looked_over() {
+    let schema = Schema::new().await;
+    schema.execute(&format!("DROP FUNCTION {}.backlog(integer)", schema.name)).await;
+    let diagnosis = looked_over(&schema.config()).await;
+    assert_eq!(problems(&diagnosis), ["functions", "entries"], "{diagnosis:#?}");
+    assert_eq!(check(&diagnosis, "pool").verdict, Verdict::Ok, "{diagnosis:#?}");
+}
+
+#[tokio::test]
+async fn a_backlog_is_counted_up_to_a_limit() {
+    let schema = Schema::new().await;
+    schema.stop_clock().await;
+    let some = |count: u32| {
+        format!(
+            "INSERT INTO {0}.entries
+                (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+             SELECT 'a', gen_random_uuid()::text, 'a', gen_random_uuid(), 0, 0, {0}.clock(), ''
+             FROM generate_series(1, {count})",
+            schema.name
+        )
+    };
+    schema.execute(&some(99_999)).await;
+    let diagnosis = looked_over(&schema.config()).await;
+    assert_eq!(check(&diagnosis, "entries").verdict, Verdict::Ok, "{diagnosis:#?}");
+    schema.execute(&some(2)).await;
+    let diagnosis = looked_over(&schema.config()).await;
+    let found = check(&diagnosis, "entries");
+    assert_eq!(found.verdict, Verdict::Warning, "{found:?}");
+    assert!(found.finding.contains("; 100000 or more expired and not swept"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_vacuumed_is_warned_of() {
+    let schema = Schema::new().await;
+    let table = format!("{}.entries", schema.name);
+    schema.execute(&format!("ALTER TABLE {table} SET (autovacuum_enabled = off)")).await;
+    let diagnosis = looked_over(&schema.config()).await;
+    let found = check(&diagnosis, "vacuum");
+    assert_eq!(found.verdict, Verdict::Warning, "{found:?}");
+    assert!(found.finding.contains("off for the table"), "{found:?}");
+    schema.execute(&format!("ALTER TABLE {table} RESET (autovacuum_enabled)")).await;
+    // A transaction that was left open keeps the rows, whoever vacuums.
+    let keeps = schema.admin().await;
+    keeps.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
+    let churn = format!(
+        "INSERT INTO {table}
+            (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+         SELECT 'a', n::text, 'a', gen_random_uuid(), 0, 0, NULL, '' FROM generate_series(1, 10001) n;
+         DELETE FROM {table} WHERE key <> '1'; SELECT pg_stat_force_next_flush()"
+    );
+    schema.execute(&churn).await;
+    let finding = async || {
+        let diagnosis = looked_over(&schema.config()).await;
+        let found = check(&diagnosis, "vacuum");
+        (found.verdict, found.finding.clone(), found.advice.clone().unwrap_or_default())
+    };
+    // What an insertion and a deletion leave is counted once: not more than what is few.
+    until("what is dead is counted", async || finding().await.1.contains("10000 dead")).await;
+    assert_eq!(finding().await.0, Verdict::Ok);
+    let more = format!("UPDATE {table} SET value = 'v'; SELECT pg_stat_force_next_flush()");
+    schema.execute(&more).await;
+    until("one more is", async || finding().await.1.contains("10001 dead rows beside 1")).await;
+    let (verdict, _, advice) = finding().await;
+    assert_eq!(verdict, Verdict::Warning);
+    assert!(advice.contains(&format!("VACUUM {table}")), "{advice}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_writes_is_a_problem() {
+    let safe = [("fsync", "on"), ("full_page_writes", "on"), ("synchronous_commit", "on")];
+    let mut server = block_in_place(|| PostgresServer::start_with(&safe)).unwrap();
+    let schema = Schema::on(server.url()).await;
+    let name = &schema.name;
+    let set = format!("ALTER ROLE {name}_login SET default_transaction_read_only = on");
+    schema.execute(&set).await;
+    let diagnosis = looked_over(&schema.config()).await;
+    assert_eq!(problems(&diagnosis), ["writes"], "{diagnosis:#?}");
+    assert!(check(&diagnosis, "writes").finding.contains("read_only"));
+    schema.execute(&format!("ALTER ROLE {name}_login RESET default_transaction_read_only")).await;
+    let folder = block_in_place(|| server.psql("SHOW data_directory")).unwrap();
+    block_in_place(|| server.stop()).unwrap();
+    std::fs::write(Path::new(&folder).join("standby.signal"), "").unwrap();
+    block_in_place(|| server.start_again()).unwrap();
+    let diagnosis = looked_over(&schema.config()).await;
+    assert_eq!(problems(&diagnosis), ["writes"], "{diagnosis:#?}");
+    assert!(check(&diagnosis, "writes").finding.contains("standby"));
+    // The rest is looked over all the same.
+    for name in ["entries", "durability"] {
+        assert_eq!(check(&diagnosis, name).verdict, Verdict::Ok, "{diagnosis:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_settings_are_not_safe_is_warned_of() {
+    let settings = [("fsync", "off"), ("full_page_writes", "off"), ("autovacuum", "off")];
+    let server = block_in_place(|| PostgresServer::start_with(&settings)).unwrap();
+    let schema = Schema::on(server.url()).await;
+    let diagnosis = looked_over(&schema.config()).await;
+    let found = check(&diagnosis, "durability");
+    assert_eq!(found.verdict, Verdict::Warning, "{diagnosis:#?}");
+    assert!(found.finding.contains("off: fsync, full_page_writes"), "{found:?}");
+    let found = check(&diagnosis, "vacuum");
+    assert_eq!(found.verdict, Verdict::Warning, "{diagnosis:#?}");
+    assert!(found.finding.contains("off for the server"), "{found:?}");
 }

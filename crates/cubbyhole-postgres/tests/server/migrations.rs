@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use cubbyhole_core::{EntryStore, ErrorKind, ExecutionContext, PutOptions, Result, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore, migrate};
+use cubbyhole_core::{
+    Check, EntryStore, ErrorKind, ExecutionContext, PutOptions, Result, Store, Verdict,
+};
+use cubbyhole_postgres::{PostgresConfig, PostgresStore, diagnose, migrate};
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 
@@ -141,6 +143,33 @@ async fn schemas_side_by_side_do_not_see_each_other() {
 }
 
 #[tokio::test]
+async fn a_schema_of_the_first_version_is_brought_up_to_date() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let (name, store) = (&schema.name, schema.open().await);
+    store.put(&ctx, &ns("a:y"), "k", bytes("kept")).await.unwrap();
+    drop(store);
+    // What the first migration leaves.
+    schema
+        .execute(&format!(
+            "DROP FUNCTION {name}.backlog; DELETE FROM {name}.migrations WHERE version > 1"
+        ))
+        .await;
+    let error = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
+    assert!(error.message().contains("of version 1"), "{error:?}");
+    let diagnosis = diagnose(&ctx, &schema.config()).await.unwrap();
+    let problems = diagnosis.checks.iter().filter(|check| check.verdict == Verdict::Problem);
+    let problems: Vec<_> = problems.map(|check| check.name.as_str()).collect();
+    assert_eq!(problems, ["schema"], "{diagnosis:#?}");
+    let done = migrate(&ctx, &schema.admin_config()).await.unwrap();
+    assert_eq!(done, [format!("schema `{name}`: migration 2 (backlog)")]);
+    let store = schema.open().await;
+    assert_eq!(store.get(&ctx, &ns("a:y"), "k").await.unwrap(), Some(bytes("kept")));
+    let diagnosis = diagnose(&ctx, &schema.config()).await.unwrap();
+    let is_told = |check: &Check| check.name == "entries" && check.verdict == Verdict::Ok;
+    assert!(diagnosis.checks.iter().any(is_told), "{diagnosis:#?}");
+}
+
+#[tokio::test]
 async fn a_schema_that_is_newer_than_the_build_is_refused_and_left_alone() {
     let (schema, ctx, admin) = (Schema::new().await, ctx(), Schema::admin(&unmade()).await);
     schema.execute(&format!("INSERT INTO {}.migrations VALUES (99, 'later')", schema.name)).await;
@@ -152,7 +181,7 @@ async fn a_schema_that_is_newer_than_the_build_is_refused_and_left_alone() {
         assert!(error.message().contains("99") && error.message().contains("newer"), "{error}");
     }
     let sql = format!("SELECT FROM {}.migrations", schema.name);
-    assert_eq!(rows(&admin, &sql).await, 2);
+    assert_eq!(rows(&admin, &sql).await, 3);
 }
 
 #[tokio::test]
@@ -160,7 +189,7 @@ async fn a_schema_that_is_older_or_missing_says_what_to_run() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let missing = schema.config().with_schema("no_such_schema").unwrap();
     let missing = PostgresStore::open(&ctx, missing).await.unwrap_err();
-    schema.execute(&format!("UPDATE {}.migrations SET version = 0", schema.name)).await;
+    schema.execute(&format!("UPDATE {}.migrations SET version = version - 2", schema.name)).await;
     let older = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
     for error in [missing, older] {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");

@@ -15,6 +15,7 @@ mod proxy;
 mod cancellation;
 mod cancelled_load;
 mod disk_faults;
+mod doctor;
 mod encryption;
 mod erase;
 mod errors;
