@@ -113,7 +113,11 @@ pub(crate) enum Command {
 impl Command {
     /// Whether it waits for a person in between: it then gives each of its steps the timeout.
     pub(crate) fn counts_its_own_time(&self) -> bool {
-        matches!(self, Self::Edit(_))
+        match self {
+            Self::Edit(_) => true,
+            Self::Evict(evict) => evict.counts_its_own_time(),
+            _ => false,
+        }
     }
 
     /// Whether it changes the store: one that was given up may then have been done.

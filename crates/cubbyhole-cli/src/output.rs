@@ -83,6 +83,14 @@ impl Output {
         self.line(rest)
     }
 
+    /// Writes one line of fields to stdout, for programs: a tab between each, control characters
+    /// escaped.
+    pub(crate) fn fields(&mut self, fields: &[String]) -> Result<(), Failure> {
+        let fields: Vec<String> = fields.iter().map(|field| escape(field)).collect();
+        self.raw(fields.join("\t").as_bytes())?;
+        self.raw(b"\n")
+    }
+
     /// Writes one JSON object as a line to stdout.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.data, object)
@@ -101,6 +109,14 @@ impl Output {
         if !self.json {
             self.message(text);
         }
+    }
+
+    /// Asks a person something, on stderr; the answer stands on the same line.
+    pub(crate) fn ask(&mut self, question: &str) -> Result<(), Failure> {
+        drop(self.data.flush());
+        self.messages
+            .write_all(escape(question).as_bytes())
+            .map_err(|error| Failure::io("standard error could not be written", error))
     }
 
     /// Reports something that went wrong and does not end the command.

@@ -31,6 +31,7 @@ use crate::{Error, ErrorKind, ExecutionContext, Result, Store};
 pub struct Sweeper<V, S> {
     store: S,
     interval: Duration,
+    timeout: Option<Duration>,
     jitter: f64,
     random: fastrand::Rng,
     observer: Option<Observer>,
@@ -47,6 +48,8 @@ pub struct Sweep {
     pub outcome: Result<usize>,
     /// How long it took.
     pub took: Duration,
+    /// How long the wait for the next one is; `None` if there is none.
+    pub next: Option<Duration>,
 }
 
 /// What a sweeper did in its life.
@@ -68,6 +71,7 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
         Self {
             store,
             interval: Duration::from_secs(60),
+            timeout: None,
             jitter: 0.1,
             random: fastrand::Rng::new(),
             observer: None,
@@ -79,6 +83,13 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
     #[must_use]
     pub fn with_interval(mut self, interval: Duration) -> Self {
         self.interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Gives each sweep that long; one that takes longer has failed and the next goes on from there.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
         self
     }
 
@@ -117,27 +128,34 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
         while ctx.check().is_ok() {
             let started = Instant::now();
             // The sweep gets the context too, and ends promptly by itself, saying what it did.
-            let outcome = self.store.evict_expired(ctx).await;
-            let sweep = Sweep { outcome, took: started.elapsed() };
-            if let Some(observer) = &mut self.observer {
-                observer(&sweep);
-            }
-            match sweep.outcome {
+            let outcome = match self.timeout {
+                Some(timeout) => self.store.evict_expired(&ctx.clone().with_timeout(timeout)).await,
+                None => self.store.evict_expired(ctx).await,
+            };
+            let took = started.elapsed();
+            let ended = ctx.check().is_err();
+            match &outcome {
                 Ok(removed) => {
                     stats.sweeps += 1;
-                    stats.removed += removed as u64;
+                    stats.removed += *removed as u64;
                     failures_in_a_row = 0;
                 }
-                Err(_) if ctx.check().is_err() => break,
-                Err(error) if !mends_itself(&error) => return Err(error),
+                Err(_) if ended => {}
                 Err(_) => {
                     stats.failures += 1;
                     failures_in_a_row += 1;
                 }
             }
+            let goes_on = outcome.as_ref().err().is_none_or(mends_itself);
             let wait = self.interval.saturating_mul(1 << failures_in_a_row.min(4));
-            if ctx.sleep(self.jittered(wait)).await.is_err() {
-                break;
+            let next = (goes_on && !ended).then(|| self.jittered(wait));
+            if let Some(observer) = &mut self.observer {
+                observer(&Sweep { outcome: outcome.clone(), took, next });
+            }
+            match (next, outcome) {
+                (Some(wait), _) if ctx.sleep(wait).await.is_ok() => {}
+                (None, Err(error)) if !ended => return Err(error),
+                _ => break,
             }
         }
         Ok(stats)

@@ -1,15 +1,25 @@
 //! `erase`: removes everything under a prefix, in bounded steps.
 
+use std::io::{self, IsTerminal};
+
 use clap::Args;
-use cubbyhole::{Backend, NamespacePrefix};
+use cubbyhole::{Backend, Clock, NamespacePrefix, SystemClock, Timestamp, Usage};
+use indicatif::ProgressBar;
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::arguments::parse_prefix;
 use crate::error::Failure;
-use crate::output::{count, escape};
+use crate::output::{Output, count, escape, human_bytes};
+use crate::progress;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
+On a terminal it shows what there is and asks; elsewhere it needs --yes. An erasure that was
+interrupted goes on where it ended when it is repeated. Its last line says what was removed, how much
+of it, when, and whether anything is left: writes that arrive behind it survive, so stop the writers
+first. Backups, replicas that are behind and exports are not in its reach.
+
 Examples:
   cubbyhole erase acme:agent-7 --dry-run
   cubbyhole erase acme --yes";
@@ -24,7 +34,7 @@ pub(crate) struct Erase {
     /// Which: a tenant and segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: NamespacePrefix,
-    /// Really do it
+    /// Do not ask
     #[arg(long)]
     yes: bool,
     /// Only show what would be removed
@@ -32,44 +42,135 @@ pub(crate) struct Erase {
     dry_run: bool,
 }
 
+/// What there is to remove.
+#[derive(Serialize)]
+struct PlannedLine<'a> {
+    prefix: &'a str,
+    namespaces: u64,
+    entries: u64,
+    bytes: Option<u64>,
+    expired: u64,
+    dry_run: bool,
+}
+
+/// The record of an erasure.
 #[derive(Serialize)]
 struct ErasedLine<'a> {
     prefix: &'a str,
     removed: u64,
+    namespaces: u64,
+    started_at: Timestamp,
+    finished_at: Timestamp,
+    /// Live entries that were written behind it.
+    left: u64,
 }
 
 impl Erase {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let store = session.open().await?;
+        let usage = store.usage(&session.ctx, &self.prefix).await?;
         if self.dry_run {
-            let usage = store.usage(&session.ctx, &self.prefix).await?;
-            return super::usage::show(&self.prefix, &usage, &mut session.out);
+            return self.plan(&usage, &mut session.out);
         }
-        let shown = escape(self.prefix.as_str());
         if !self.yes {
-            let usage = store.usage(&session.ctx, &self.prefix).await?;
-            return Err(Failure::Usage(format!(
-                "this would erase {} in {} under {shown}; repeat it with --yes to do so",
-                count(usage.entries, "entry", "entries"),
-                count(usage.namespaces, "namespace", "namespaces"),
+            self.confirm(&usage, session).await?;
+        }
+        let started_at = SystemClock.now();
+        let bar = progress::bar(Some(usage.entries), &session.out, true);
+        let erased = self.erase_all(&*store, &bar, session).await;
+        bar.finish_and_clear();
+        let removed = erased?;
+        let finished_at = SystemClock.now();
+        let left = store.usage(&session.ctx, &self.prefix).await?.entries;
+        let (prefix, namespaces) = (self.prefix.as_str(), usage.namespaces);
+        if session.out.json() {
+            let line = ErasedLine { prefix, removed, namespaces, started_at, finished_at, left };
+            session.out.object(&line)?;
+        }
+        session.out.note(&format!(
+            "erased {} in {} under {}, from {started_at} to {finished_at}; {}",
+            count(removed, "entry", "entries"),
+            count(namespaces, "namespace", "namespaces"),
+            escape(prefix),
+            match left {
+                0 => "nothing is left there".to_owned(),
+                left => format!("{} written meanwhile", count(left, "entry was", "entries were")),
+            },
+        ));
+        if left > 0 {
+            let left = count(left, "entry", "entries");
+            return Err(Failure::Incomplete(format!(
+                "{left} written meanwhile; stop who writes, and repeat it"
             )));
         }
-        let removed = self.erase_all(&*store, session).await?;
-        if session.out.json() {
-            session.out.object(&ErasedLine { prefix: self.prefix.as_str(), removed })?;
-        }
-        session.out.note(&format!("erased {} under {shown}", count(removed, "entry", "entries")));
         Ok(())
     }
 
+    fn plan(&self, usage: &Usage, out: &mut Output) -> Result<(), Failure> {
+        let Usage { namespaces, entries, bytes, expired } = *usage;
+        if out.json() {
+            let prefix = self.prefix.as_str();
+            let dry_run = true;
+            return out.object(&PlannedLine {
+                prefix,
+                namespaces,
+                entries,
+                bytes,
+                expired,
+                dry_run,
+            });
+        }
+        out.line(&format!("would erase {}", self.describe(usage)))
+    }
+
+    fn describe(&self, usage: &Usage) -> String {
+        let size = usage.bytes.map(|bytes| format!(" ({})", human_bytes(bytes)));
+        format!(
+            "{}{} in {} under {}",
+            count(usage.entries, "entry", "entries"),
+            size.unwrap_or_default(),
+            count(usage.namespaces, "namespace", "namespaces"),
+            escape(self.prefix.as_str()),
+        )
+    }
+
+    /// Asks whoever sits at the terminal.
+    async fn confirm(&self, usage: &Usage, session: &mut Session) -> Result<(), Failure> {
+        let what = self.describe(usage);
+        if !io::stdin().is_terminal() || !session.out.messages_on_terminal() || session.out.json() {
+            return Err(Failure::Usage(format!(
+                "this would erase {what}; repeat it with --yes to do so"
+            )));
+        }
+        session.out.ask(&format!("erase {what}? Type `yes` to do so: "))?;
+        let (sender, answer) = oneshot::channel();
+        // Of its own, so that Ctrl-C and a deadline end the wait.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            drop(sender.send(io::stdin().read_line(&mut line).map(|_| line)));
+        });
+        match session.ctx.race(answer).await? {
+            Ok(Ok(line)) if line.trim() == "yes" => Ok(()),
+            Ok(Ok(_)) => Err(Failure::Usage("nothing was erased".to_owned())),
+            Ok(Err(error)) => Err(Failure::io("the answer could not be read", error)),
+            Err(_) => Err(cubbyhole::Error::internal("the thread that asks has ended").into()),
+        }
+    }
+
     // Not `erase_all` of the library: on Ctrl-C this one can say how far it came.
-    async fn erase_all(&self, store: &dyn Backend, session: &Session) -> Result<u64, Failure> {
+    async fn erase_all(
+        &self,
+        store: &dyn Backend,
+        bar: &ProgressBar,
+        session: &Session,
+    ) -> Result<u64, Failure> {
         let ctx = session.ctx.clone();
         let mut removed = 0;
         loop {
             match store.erase(&ctx, &self.prefix, STEP).await {
                 Ok(step) => {
                     removed += step.removed;
+                    progress::advance(bar, removed);
                     if step.done {
                         return Ok(removed);
                     }

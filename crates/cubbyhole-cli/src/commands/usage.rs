@@ -1,63 +1,328 @@
-//! `usage`: how much is stored under a prefix.
+//! `usage`: who stores how much, until when, and since when.
 
-use clap::Args;
-use cubbyhole::{NamespacePrefix, Usage as StoreUsage};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use cubbyhole::{Backend, ExecutionContext, Namespace, ScanOptions, Timestamp};
+use futures_util::{TryStreamExt, stream};
 use serde::Serialize;
 
-use crate::arguments::parse_prefix;
+use super::PAGE_NAMES;
 use crate::error::Failure;
-use crate::output::{Output, human_bytes};
+use crate::output::{Output, count, human_bytes};
+use crate::progress;
+use crate::scope::{Namespaces, Scope, ScopeArguments};
 use crate::session::Session;
+use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
-Example:
-  cubbyhole usage acme";
+A row for each namespace with its own live entries, the bytes of their keys and values, the instant at
+which the next of them expires, and the oldest and the newest write among them; then the total. --depth
+rolls namespaces up: to so many segments below PREFIX (with --all the tenant is the first), 0 is the
+total alone. It reads the name of every entry, and is not a snapshot. With --json one object a row; the
+last is the total, and has in addition `expired`: entries that are expired and not swept yet.
 
-/// Count namespaces, live entries, bytes and expired entries under a prefix
+Examples:
+  cubbyhole usage acme
+  cubbyhole usage acme --depth 1 --sort bytes --limit 10
+  cubbyhole usage --all --depth 1 --json";
+
+/// Namespaces that are counted at once: their round trips overlap.
+const AT_ONCE: usize = 8;
+
+/// Show who stores how much, until when, and since when
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Usage {
-    /// Which: a tenant and segments, as in acme:agent-7
-    #[arg(value_parser = parse_prefix)]
-    prefix: NamespacePrefix,
+    #[command(flatten)]
+    scope: ScopeArguments,
+    /// Roll up to so many segments below PREFIX [default: each namespace]
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+    /// In which order: names ascending, the most entries or bytes, the next to expire or the latest
+    /// write first
+    #[arg(long, value_name = "BY", value_enum, default_value_t = Sort::Name)]
+    sort: Sort,
+    /// At most so many rows; the total is of all
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Name,
+    Entries,
+    Bytes,
+    Expiry,
+    Written,
+}
+
+/// What was counted of some namespaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct Counted {
+    namespaces: u64,
+    entries: u64,
+    /// `None` where a store does not tell.
+    bytes: Option<u64>,
+    next_expiry: Option<Timestamp>,
+    oldest_write: Option<Timestamp>,
+    newest_write: Option<Timestamp>,
 }
 
 #[derive(Serialize)]
-struct UsageLine<'a> {
-    prefix: &'a str,
-    namespaces: u64,
-    entries: u64,
-    bytes: Option<u64>,
-    expired: u64,
+struct Row<'a> {
+    /// `None` for the whole store.
+    prefix: Option<&'a str>,
+    #[serde(flatten)]
+    counted: &'a Counted,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expired: Option<u64>,
+}
+
+impl Counted {
+    fn nothing() -> Self {
+        Self { bytes: Some(0), ..Self::default() }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let soonest = |one: Option<Timestamp>, two| one.into_iter().chain(two).min();
+        self.namespaces += other.namespaces;
+        self.entries += other.entries;
+        self.bytes = self.bytes.zip(other.bytes).map(|(one, two)| one + two);
+        self.next_expiry = soonest(self.next_expiry, other.next_expiry);
+        self.oldest_write = soonest(self.oldest_write, other.oldest_write);
+        self.newest_write = self.newest_write.max(other.newest_write);
+    }
 }
 
 impl Usage {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let Self { scope, depth, sort, limit } = self;
+        let scope = scope.into_scope();
         let store = session.open().await?;
-        let usage = store.usage(&session.ctx, &self.prefix).await?;
-        show(&self.prefix, &usage, &mut session.out)
+        let ctx = session.ctx.clone();
+        let bar = progress::bar(None, &session.out, true);
+        let mut rows: BTreeMap<Namespace, Counted> = BTreeMap::new();
+        let mut total = Counted::nothing();
+        let counted = count_all(&store, &ctx, &scope, |namespace, counted| {
+            total.add(&counted);
+            if depth != Some(0) {
+                let name = rolled_up(namespace, &scope, depth);
+                rows.entry(name).or_insert_with(Counted::nothing).add(&counted);
+            }
+            progress::advance(&bar, total.entries);
+        });
+        counted.await?;
+        // What the store counts by itself is what lies there, swept or not.
+        let expired = scope.usage(&store, &ctx).await?.expired;
+        bar.finish_and_clear();
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        sort.apply(&mut rows);
+        let left_out = limit.map_or(0, |limit| rows.len().saturating_sub(limit));
+        rows.truncate(rows.len() - left_out);
+        let prefix = scope.prefix().map(|prefix| prefix.as_str());
+        let out = &mut session.out;
+        if out.json() {
+            for (name, counted) in &rows {
+                out.object(&Row { prefix: Some(name.as_str()), counted, expired: None })?;
+            }
+            return out.object(&Row { prefix, counted: &total, expired: Some(expired) });
+        }
+        show(&rows, &total, out)?;
+        if left_out > 0 {
+            out.note(&format!("{} left out", count(left_out as u64, "row", "rows")));
+        }
+        if expired > 0 {
+            let expired = count(expired, "expired entry waits", "expired entries wait");
+            out.note(&format!("{expired} for a sweep; `cubbyhole evict` makes one"));
+        }
+        Ok(())
     }
 }
 
-/// Writes a count; `erase --dry-run` shows the same.
-pub(crate) fn show(
-    prefix: &NamespacePrefix,
-    usage: &StoreUsage,
-    out: &mut Output,
-) -> Result<(), Failure> {
-    let StoreUsage { namespaces, entries, bytes, expired } = *usage;
-    let prefix = prefix.as_str();
-    if out.json() {
-        return out.object(&UsageLine { prefix, namespaces, entries, bytes, expired });
-    }
-    let bytes = match bytes {
-        Some(bytes) if bytes < 1024 => bytes.to_string(),
-        Some(bytes) => format!("{bytes} ({})", human_bytes(bytes)),
-        None => "unknown".to_owned(),
+/// Counts each namespace of the scope by itself, and hands it on in the order of the walk.
+async fn count_all(
+    store: &Arc<dyn Backend>,
+    ctx: &ExecutionContext,
+    scope: &Scope,
+    mut each: impl FnMut(Namespace, Counted),
+) -> cubbyhole::Result<()> {
+    let names = Namespaces::new(Arc::clone(store), ctx.clone(), scope);
+    let names = stream::unfold(names, |mut names| async move {
+        names.next().await.transpose().map(|name| (name, names))
+    });
+    let count = |namespace: Namespace| async move {
+        let counted = count_one(&**store, ctx, &namespace).await?;
+        Ok((namespace, counted))
     };
-    out.line(&format!("prefix      {prefix}"))?;
-    out.line(&format!("namespaces  {namespaces}"))?;
-    out.line(&format!("entries     {entries}"))?;
-    out.line(&format!("bytes       {bytes}"))?;
-    out.line(&format!("expired     {expired}"))
+    let mut counted = std::pin::pin!(names.map_ok(count).try_buffered(AT_ONCE));
+    while let Some((namespace, counted)) = counted.try_next().await? {
+        // Its entries may all have expired since it was listed.
+        if counted.entries > 0 {
+            each(namespace, counted);
+        }
+    }
+    Ok(())
+}
+
+async fn count_one(
+    store: &dyn Backend,
+    ctx: &ExecutionContext,
+    namespace: &Namespace,
+) -> cubbyhole::Result<Counted> {
+    let mut counted = Counted { namespaces: 1, ..Counted::nothing() };
+    let mut options = ScanOptions::new().keys_only().with_limit(PAGE_NAMES);
+    loop {
+        let page = store.scan(ctx, namespace, options.clone()).await?;
+        for item in &page.items {
+            let written = Some(item.meta.updated_at);
+            counted.add(&Counted {
+                namespaces: 0,
+                entries: 1,
+                bytes: item.value_bytes.map(|bytes| bytes + item.key.len() as u64),
+                next_expiry: item.meta.expires_at,
+                oldest_write: written,
+                newest_write: written,
+            });
+        }
+        match page.next {
+            Some(next) => options = options.with_after(next),
+            None => return Ok(counted),
+        }
+    }
+}
+
+/// The namespace that this one is counted under.
+fn rolled_up(namespace: Namespace, scope: &Scope, depth: Option<usize>) -> Namespace {
+    let Some(depth) = depth else { return namespace };
+    let segments = match scope.prefix() {
+        Some(prefix) => prefix.as_namespace().segments().count() + depth,
+        None => depth.saturating_sub(1),
+    };
+    let segments = namespace.segments().take(segments);
+    // A beginning of a name is a name.
+    Namespace::from_parts(namespace.tenant().as_str(), segments).unwrap_or(namespace.clone())
+}
+
+impl Sort {
+    fn apply(self, rows: &mut [(Namespace, Counted)]) {
+        match self {
+            // As they are, but tenant after tenant.
+            Self::Name => rows.sort_by(|(one, _), (other, _)| crate::scope::order(one, other)),
+            Self::Entries => rows.sort_by_key(|(_, row)| Reverse(row.entries)),
+            Self::Bytes => rows.sort_by_key(|(_, row)| Reverse(row.bytes)),
+            Self::Expiry => {
+                rows.sort_by_key(|(_, row)| row.next_expiry.map_or((1, None), |at| (0, Some(at))));
+            }
+            Self::Written => rows.sort_by_key(|(_, row)| Reverse(row.newest_write)),
+        }
+    }
+}
+
+fn show(rows: &[(Namespace, Counted)], total: &Counted, out: &mut Output) -> Result<(), Failure> {
+    let person = out.data_on_terminal();
+    if !person {
+        for (name, row) in rows {
+            out.fields(&cells(name.as_str(), row, person))?;
+        }
+        return out.fields(&cells("total", total, person));
+    }
+    let mut table = Table::new(&[
+        ("ENTRIES", Align::Right),
+        ("SIZE", Align::Right),
+        ("NEXT EXPIRY", Align::Left),
+        ("OLDEST WRITE", Align::Left),
+        ("NEWEST WRITE", Align::Left),
+        ("NAMESPACE", Align::Left),
+    ]);
+    for (name, row) in rows {
+        table.push(cells(name.as_str(), row, person));
+    }
+    let namespaces = count(total.namespaces, "namespace", "namespaces");
+    table.push(cells(&format!("total of {namespaces}"), total, person));
+    for line in table.render(terminal_width()) {
+        out.line(&line)?;
+    }
+    Ok(())
+}
+
+fn cells(name: &str, row: &Counted, person: bool) -> Vec<String> {
+    let bytes = match row.bytes {
+        Some(bytes) if person => human_bytes(bytes),
+        Some(bytes) => bytes.to_string(),
+        None => "-".to_owned(),
+    };
+    let instant = |at: Option<Timestamp>, none: &str| match at {
+        // To the second: who needs more asks for JSON.
+        Some(at) if person => at.to_string().chars().take(19).collect::<String>() + "Z",
+        Some(at) => at.to_string(),
+        None => none.to_owned(),
+    };
+    vec![
+        row.entries.to_string(),
+        bytes,
+        instant(row.next_expiry, "never"),
+        instant(row.oldest_write, "-"),
+        instant(row.newest_write, "-"),
+        name.to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole::NamespacePrefix;
+
+    use super::*;
+
+    #[test]
+    fn names_are_rolled_up_below_the_prefix() {
+        let below = Scope(Some(NamespacePrefix::parse("a:b").unwrap()));
+        for (name, scope, depth, expected) in [
+            ("a:b:c:d", &below, None, "a:b:c:d"),
+            ("a:b:c:d", &below, Some(1), "a:b:c"),
+            ("a:b", &below, Some(1), "a:b"),
+            (r"a:b:c\:x:d", &below, Some(1), r"a:b:c\:x"),
+            ("a:b:c", &Scope(None), Some(1), "a"),
+            ("a:b:c", &Scope(None), Some(2), "a:b"),
+            ("a:b:c", &Scope(None), Some(9), "a:b:c"),
+        ] {
+            let rolled = rolled_up(Namespace::parse(name).unwrap(), scope, depth);
+            assert_eq!(rolled.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_as_asked() {
+        let row = |name: &str, entries, bytes, expiry: Option<u64>, written| {
+            let at = |millis| Timestamp::from_millis(millis).unwrap();
+            let counted = Counted {
+                namespaces: 1,
+                entries,
+                bytes: Some(bytes),
+                next_expiry: expiry.map(at),
+                oldest_write: None,
+                newest_write: Some(at(written)),
+            };
+            (Namespace::parse(name).unwrap(), counted)
+        };
+        let rows = [
+            row("a", 3, 10, None, 5),
+            row("a-b", 1, 30, Some(9), 7),
+            row("a:x", 2, 20, Some(4), 6),
+        ];
+        for (sort, expected) in [
+            (Sort::Name, ["a", "a:x", "a-b"]),
+            (Sort::Entries, ["a", "a:x", "a-b"]),
+            (Sort::Bytes, ["a-b", "a:x", "a"]),
+            (Sort::Expiry, ["a:x", "a-b", "a"]),
+            (Sort::Written, ["a-b", "a:x", "a"]),
+        ] {
+            let mut sorted = rows.clone();
+            sort.apply(&mut sorted);
+            let names: Vec<&str> = sorted.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, expected, "{sort:?}");
+        }
+    }
 }
