@@ -50,6 +50,17 @@
 //!
 //! A failure has the name of its [`ErrorKind`](cubbyhole_core::ErrorKind).
 //!
+//! Backends tell besides, under targets of their own, what no single call shows:
+//!
+//! | target | level | what |
+//! |---|---|---|
+//! | `cubbyhole_embedded::file` | WARN | the file was, or could not be, opened anew after a failure: `path`, `error` |
+//! | `cubbyhole_postgres::connection` | INFO | a connection was lost: `host`, `sql_state` if the server ended it |
+//! | `cubbyhole_postgres::call` | DEBUG | a statement is made again after a deadlock or a serialization failure: `function`, `attempt`, `sql_state` |
+//! | `cubbyhole_redis::connection` | INFO; DEBUG the first time | connected, again or for the first time: `address` |
+//! | `cubbyhole_redis::topology` | INFO | the map of slots is another than before: `slots`, how many |
+//! | `cubbyhole_redis::topology` | DEBUG | a redirection told of another master: `slot`, `address` |
+//!
 //! # Metrics
 //!
 //! | name | kind, unit | labels | counts |
