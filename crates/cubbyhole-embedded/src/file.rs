@@ -143,7 +143,20 @@ impl StoreFile {
             // It failed before; what it says on closing adds nothing. The log has what it held.
             let _ = catch_unwind(AssertUnwindSafe(|| failed.database.close()));
         }
-        self.open_again(&mut exclusive.opened)
+        let reopened = self.open_again(&mut exclusive.opened);
+        // No single call shows this: those that noticed it may well succeed, or fail by themselves.
+        match &reopened {
+            Ok(()) => tracing::warn!(
+                path = %self.path().display(),
+                "the file was opened anew after a failure"
+            ),
+            Err(error) => tracing::warn!(
+                path = %self.path().display(),
+                error = error.message(),
+                "the file cannot be opened anew after a failure"
+            ),
+        }
+        reopened
     }
 
     /// Gives free space back. The file is opened anew at the end: closing is what trims it, and

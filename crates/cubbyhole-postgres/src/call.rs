@@ -16,6 +16,7 @@ use std::time::Duration;
 use cubbyhole_core::{Error, ExecutionContext, Result};
 use futures_util::future::{BoxFuture, join, join3};
 use tokio::runtime::Handle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement as Prepared};
 
@@ -221,6 +222,12 @@ impl Call {
             } else if error::statements_are_stale(&error) && attempt == 0 {
                 lease.connection.prepared = Default::default();
             } else if error::lost_a_race(&error) {
+                tracing::debug!(
+                    function = ?self.function,
+                    attempt,
+                    sql_state = error.code().map(SqlState::code),
+                    "made again: it lost a race against another call"
+                );
                 let most = 1_u64 << attempt.min(6);
                 let pause = Duration::from_micros(fastrand::u64(0..=most * 1000));
                 // It cannot fail: its context never ends.

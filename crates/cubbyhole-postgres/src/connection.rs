@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -132,7 +133,15 @@ impl Connector {
         let (client, connection) =
             server.connect_raw(socket, tls).await.map_err(|error| error::from_connect(&error))?;
         // It ends when the client is dropped or the server closes; calls learn of errors.
-        let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        let host = target.host.clone();
+        let driver = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // Its text may be the server's own words.
+                let sql_state = error.code().map(SqlState::code);
+                tracing::info!(host, sql_state, "the connection was lost");
+            }
+        })
+        .abort_handle();
         let control = Arc::new(Control {
             cancel: client.cancel_token(),
             target,

@@ -238,7 +238,14 @@ impl Node {
                 return Err(error);
             }
         };
-        *place.current.write().unwrap_or_else(PoisonError::into_inner) = Some(connection.clone());
+        let mut current = place.current.write().unwrap_or_else(PoisonError::into_inner);
+        let before = current.replace(connection.clone());
+        drop(current);
+        if before.is_some() {
+            tracing::info!(address = %self.address, "connected again: the connection had ended");
+        } else {
+            tracing::debug!(address = %self.address, "connected");
+        }
         Ok(connection)
     }
 

@@ -100,6 +100,7 @@ impl Topology {
 
     /// A redirection told where a slot is.
     pub(crate) fn moved(&self, slot: u16, address: &Address) {
+        tracing::debug!(slot, %address, "a slot has another master");
         let mut map = self.write();
         let node = map.node(address, &self.connector);
         if let Some(master) = map.masters.get_mut(usize::from(slot)) {
@@ -184,11 +185,22 @@ impl Topology {
         }
         let before = std::mem::replace(&mut map.masters, masters);
         map.generation += 1;
+        // Read every few seconds, it is seldom another. The first is no news.
+        let is_first = map.generation == 1;
+        let is_same = |(one, other): (&Option<Arc<Node>>, &Option<Arc<Node>>)| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        let changed = before.iter().zip(&map.masters).filter(|pair| !is_same(*pair)).count();
         map.nodes.retain(|address, _| slots.iter().any(|(_, _, owner)| owner == address));
         let mut replaced: Vec<Arc<Node>> = before.into_iter().flatten().collect();
         replaced.dedup_by(|one, other| Arc::ptr_eq(one, other));
         replaced.retain(|node| !map.nodes.contains_key(&node.address));
         drop(map);
+        if changed > 0 && !is_first {
+            tracing::info!(slots = changed, "the map of slots is another than before");
+        }
         for node in replaced {
             // One that hangs would keep its callers for as long as it does.
             tokio::spawn(async move {

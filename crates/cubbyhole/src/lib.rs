@@ -4,6 +4,10 @@
 //! [`open`] opens a backend by URL; `.typed::<V>()` makes it a store of your own type. Everything
 //! of `cubbyhole-core` is re-exported here; start reading at [`Store`] and [`EntryStore`].
 //!
+//! With the feature `telemetry`, on by default, what is opened tells of every call: spans and events
+//! through `tracing`, and metrics through `metrics`; never a key or a value. `cubbyhole-telemetry`
+//! lists them.
+//!
 //! ```
 //! use cubbyhole::{ExecutionContext, Namespace, Store, TypedExt};
 //!
@@ -20,6 +24,7 @@
 
 mod url;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +41,8 @@ pub use cubbyhole_postgres::{
 };
 #[cfg(feature = "redis")]
 pub use cubbyhole_redis::{RedisConfig, RedisStore};
+#[cfg(feature = "telemetry")]
+pub use cubbyhole_telemetry::{Instrumented, describe_metrics, metric_names};
 
 use url::StoreUrl;
 
@@ -189,8 +196,11 @@ impl OpenOptions {
     async fn open_parsed(&self, ctx: &ExecutionContext, url: StoreUrl) -> Result<Arc<dyn Backend>> {
         match url {
             StoreUrl::Memory => {
-                ctx.check()?;
-                Ok(Arc::new(InMemoryStore::builder().with_value_size(Bytes::len).build()))
+                let opening = async {
+                    ctx.check()?;
+                    Ok(InMemoryStore::builder().with_value_size(Bytes::len).build())
+                };
+                opened("memory", opening).await
             }
             #[cfg(feature = "embedded")]
             StoreUrl::Embedded(config) => {
@@ -198,14 +208,28 @@ impl OpenOptions {
                 if let Some(bytes) = self.cache_bytes {
                     config = config.with_cache_bytes(bytes);
                 }
-                Ok(Arc::new(EmbeddedStore::open(ctx, config).await?))
+                opened("embedded", EmbeddedStore::open(ctx, config)).await
             }
             #[cfg(feature = "postgres")]
-            StoreUrl::Postgres(config) => Ok(Arc::new(PostgresStore::open(ctx, *config).await?)),
+            StoreUrl::Postgres(config) => {
+                opened("postgres", PostgresStore::open(ctx, *config)).await
+            }
             #[cfg(feature = "redis")]
-            StoreUrl::Redis(config) => Ok(Arc::new(RedisStore::open(ctx, *config).await?)),
+            StoreUrl::Redis(config) => opened("redis", RedisStore::open(ctx, *config)).await,
         }
     }
+}
+
+/// Waits for a backend, within the layer that tells of its calls where the build has it.
+async fn opened<S: Backend>(
+    name: &'static str,
+    opening: impl Future<Output = Result<S>>,
+) -> Result<Arc<dyn Backend>> {
+    #[cfg(feature = "telemetry")]
+    let store = Instrumented::open(opening, name).await?;
+    #[cfg(not(feature = "telemetry"))]
+    let (store, _) = (opening.await?, name);
+    Ok(Arc::new(store))
 }
 
 impl Default for OpenOptions {

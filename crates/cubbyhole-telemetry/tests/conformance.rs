@@ -1,0 +1,37 @@
+//! The conformance suite through the layer, over the store in memory: it changes no answer.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_conformance::libtest_mimic::{Arguments, run};
+use cubbyhole_conformance::{Capabilities, Harness, Suite};
+use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, ManualClock, async_trait};
+use cubbyhole_telemetry::Instrumented;
+
+#[derive(Default)]
+struct Memory {
+    clock: ManualClock,
+}
+
+#[async_trait]
+impl Harness for Memory {
+    type Value = Bytes;
+
+    async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
+        let store = InMemoryStore::builder().with_clock(self.clock.clone());
+        Arc::new(Instrumented::new(store.with_value_size(Bytes::len).build(), "memory"))
+    }
+
+    async fn advance(&self, duration: Duration) {
+        self.clock.advance(duration);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new().ignores_context()
+    }
+}
+
+fn main() -> std::io::Result<ExitCode> {
+    Ok(run(&Arguments::from_args(), Suite::new(Memory::default)?.trials()).exit_code())
+}
