@@ -2,6 +2,7 @@
 //! or would be.
 
 mod code;
+mod container;
 mod layout;
 mod manifests;
 mod sources;
@@ -18,12 +19,13 @@ use crate::process::root;
 type Rule = fn(&Tree) -> Vec<Finding>;
 
 /// Each rule, by the name under which it reports.
-const RULES: [(&str, Rule); 13] = [
+const RULES: [(&str, Rule); 14] = [
     ("a crate is named as its folder", layout::crates_are_named_as_their_folders),
     ("a backend has the common files", layout::backends_have_the_common_files),
     ("the code map names every crate", layout::the_code_map_names_every_crate),
     ("the README shows both commands", layout::the_readme_shows_both_commands),
     ("a dependency has its reason", manifests::dependencies_have_reasons),
+    ("the container file names what is there", container::the_container_file_names_what_is_there),
     ("versions stand in one place", manifests::versions_stand_in_one_place),
     ("files are short", sources::files_are_short),
     ("functions are short", sources::functions_are_short),
