@@ -86,7 +86,7 @@ mod tests {
             let keys: u64 = cluster.nodes()[index].cli(&["DBSIZE"])?.trim().parse()?;
             assert!(keys > 100, "{keys} keys on node {index}");
         }
-        assert_eq!(said(cluster.url(), &["export", "acme"])?.lines().count(), 200);
+        assert_eq!(said(cluster.url(), &["export", "acme"])?.lines().count(), 201);
         Ok(())
     }
 

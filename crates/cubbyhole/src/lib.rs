@@ -208,19 +208,23 @@ impl OpenOptions {
                 if let Some(bytes) = self.cache_bytes {
                     config = config.with_cache_bytes(bytes);
                 }
-                opened("embedded", EmbeddedStore::open(ctx, config)).await
+                opened("embedded", Box::pin(EmbeddedStore::open(ctx, config))).await
             }
             #[cfg(feature = "postgres")]
             StoreUrl::Postgres(config) => {
-                opened("postgres", PostgresStore::open(ctx, *config)).await
+                opened("postgres", Box::pin(PostgresStore::open(ctx, *config))).await
             }
             #[cfg(feature = "redis")]
-            StoreUrl::Redis(config) => opened("redis", RedisStore::open(ctx, *config)).await,
+            StoreUrl::Redis(config) => {
+                opened("redis", Box::pin(RedisStore::open(ctx, *config))).await
+            }
         }
     }
 }
 
-/// Waits for a backend, within the layer that tells of its calls where the build has it.
+/// Waits for a backend, within the layer that tells of its calls where the build has it. What
+/// connects comes in a box: it takes tens of kilobytes, which every future that opens a store, and
+/// every one around that, would carry and move about its stack.
 async fn opened<S: Backend>(
     name: &'static str,
     opening: impl Future<Output = Result<S>>,

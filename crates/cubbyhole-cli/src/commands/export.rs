@@ -267,7 +267,8 @@ mod tests {
         let Walk { done, .. } = walk;
         let outcome = conclude(&done, false, &mut out);
         assert_eq!(outcome.unwrap_err().exit_code(None), crate::error::EXIT_OTHER);
-        let expected = "{\"namespace\":[\"acme\"],\"key\":\"a\",\"value\":1}\n\
+        let expected = "{\"format\":\"cubbyhole-export\",\"version\":1}\n\
+             {\"namespace\":[\"acme\"],\"key\":\"a\",\"value\":1}\n\
              cubbyhole: skipped `b` in acme: the checksum is wrong\n\
              {\"namespace\":[\"acme\"],\"key\":\"c\",\"value\":3}\n\
              exported 2 entries in 0 namespaces\n";

@@ -21,7 +21,7 @@ pub(crate) mod tenants;
 pub(crate) mod touch;
 pub(crate) mod usage;
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 
 use cubbyhole::Namespace;
@@ -36,28 +36,31 @@ const PAGE_NAMES: usize = 1000;
 
 /// Runs one command and closes what it opened.
 pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
-    let outcome = match command {
-        Command::Put(put) => put.run(session).await,
-        Command::Get(get) => get.run(session).await,
-        Command::Edit(edit) => edit.run(session).await,
-        Command::Take(take) => take.run(session).await,
-        Command::Delete(delete) => delete.run(session).await,
-        Command::Touch(touch) => touch.run(session).await,
-        Command::List(list) => list.run(session).await,
-        Command::Tenants(tenants) => tenants.run(session).await,
-        Command::Namespaces(namespaces) => namespaces.run(session).await,
-        Command::Usage(usage) => usage.run(session).await,
-        Command::Erase(erase) => erase.run(session).await,
-        Command::Evict(evict) => evict.run(session).await,
-        Command::Export(export) => export.run(session).await,
-        Command::Import(import) => import.run(session).await,
-        Command::Copy(copy) => copy.run(session).await,
-        Command::Migrate(migrate) => migrate.run(session).await,
-        Command::Doctor(doctor) => doctor.run(session).await,
-        Command::Compact(compact) => compact.run(session).await,
-        Command::Demo(demo) => demo.run(session).await,
-        Command::Completions(completions) => completions.run(session),
+    // Each in a box of its own: together they would take room for the largest of them, twice where
+    // a command runs others, and overflow the stack of a thread.
+    let command: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + '_>> = match command {
+        Command::Put(put) => Box::pin(put.run(session)),
+        Command::Get(get) => Box::pin(get.run(session)),
+        Command::Edit(edit) => Box::pin(edit.run(session)),
+        Command::Take(take) => Box::pin(take.run(session)),
+        Command::Delete(delete) => Box::pin(delete.run(session)),
+        Command::Touch(touch) => Box::pin(touch.run(session)),
+        Command::List(list) => Box::pin(list.run(session)),
+        Command::Tenants(tenants) => Box::pin(tenants.run(session)),
+        Command::Namespaces(namespaces) => Box::pin(namespaces.run(session)),
+        Command::Usage(usage) => Box::pin(usage.run(session)),
+        Command::Erase(erase) => Box::pin(erase.run(session)),
+        Command::Evict(evict) => Box::pin(evict.run(session)),
+        Command::Export(export) => Box::pin(export.run(session)),
+        Command::Import(import) => Box::pin(import.run(session)),
+        Command::Copy(copy) => Box::pin(copy.run(session)),
+        Command::Migrate(migrate) => Box::pin(migrate.run(session)),
+        Command::Doctor(doctor) => Box::pin(doctor.run(session)),
+        Command::Compact(compact) => Box::pin(compact.run(session)),
+        Command::Demo(demo) => Box::pin(demo.run(session)),
+        Command::Completions(completions) => Box::pin(ready(completions.run(session))),
     };
+    let outcome = command.await;
     let closed = session.close().await;
     // What ended the command comes before what its closing met.
     outcome.and(closed)

@@ -21,7 +21,7 @@ const EXAMPLES: &str = "\
 A row for each namespace with its own live entries, the bytes of their keys and values, the instant at
 which the next of them expires, and the oldest and the newest write among them; then the total. --depth
 rolls namespaces up: to so many segments below PREFIX (with --all the tenant is the first), 0 is the
-total alone. It reads the name of every entry, and is not a snapshot. With --json one object a row; the
+total alone. In a pipe the columns are those of the table, with a tab between them. It reads the name of every entry, and is not a snapshot. With --json one object a row; the
 last is the total, and has in addition `expired`: entries that are expired and not swept yet.
 
 Examples:

@@ -14,7 +14,7 @@ fn the_tour_runs_twice_and_leaves_its_store() {
             "exit code 1\n",
             "exit code 3\n",
             "     swept 1 expired entry\n",
-            "     erased 1 entry under demo-globex\n",
+            "     erased 1 entry in 1 namespace under demo-globex, from 20",
         ] {
             assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
         }

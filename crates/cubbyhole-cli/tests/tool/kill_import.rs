@@ -81,7 +81,7 @@ fn import_and_kill(place: &Place, file: &str, store: &str, kill: u64) -> Vec<Str
 /// How many entries each namespace holds, each with its right value.
 fn stored(place: &Place, store: &str) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
-    for line in place.ok(&["export", "--all", "--store", store]).lines() {
+    for line in place.ok(&["export", "--all", "--store", store]).lines().skip(1) {
         let entry: Value = serde_json::from_str(line).unwrap();
         let namespace = entry["namespace"][0].as_str().unwrap();
         let number: u64 = namespace[1..].parse().unwrap();

@@ -1,6 +1,6 @@
 //! Listings, counts, erasure and the care of the store.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Place, line};
 
@@ -46,12 +46,46 @@ fn long_listings_count_each_namespace_alone() {
 #[test]
 fn usage_counts_what_lies_beneath() {
     let place = furnished();
-    assert_eq!(
-        place.ok(&["usage", "acme:a", "--json"]),
-        "{\"prefix\":\"acme:a\",\"namespaces\":2,\"entries\":3,\"bytes\":11,\"expired\":0}\n"
-    );
-    assert!(place.ok(&["usage", "acme:a"]).contains("entries     3\nbytes       11\n"));
+    place.ok(&["touch", "acme:a:deep", "z", "--ttl", "1h"]);
+    let rows = place.json(&["usage", "acme:a"]);
+    let counted =
+        |row: &Value| (row["prefix"].clone(), row["entries"].clone(), row["bytes"].clone());
+    let expected = [("acme:a", 2, 9), ("acme:a:deep", 1, 2), ("acme:a", 3, 11)];
+    for (row, (prefix, entries, bytes)) in rows.iter().zip(expected) {
+        assert_eq!(counted(row), (json!(prefix), json!(entries), json!(bytes)));
+    }
+    let total = rows.last().unwrap();
+    assert_eq!((rows.len(), &total["namespaces"], &total["expired"]), (3, &json!(2), &json!(0)));
+    let instant = |row: &Value, name: &str| row[name].as_str().unwrap_or("none").to_owned();
+    assert_eq!(instant(&rows[0], "next_expiry"), "none");
+    assert_eq!(instant(total, "next_expiry"), instant(&rows[1], "next_expiry"));
+    assert!(instant(total, "oldest_write") < instant(total, "newest_write"), "{total}");
     assert_eq!(place.json(&["usage", "nobody"])[0]["entries"], 0);
+}
+
+#[test]
+fn usage_is_rolled_up_sorted_and_cut_as_asked() {
+    let place = furnished();
+    let names = |arguments: &[&str]| -> Vec<Value> {
+        let rows = place.json(&[&["usage"], arguments].concat());
+        rows.into_iter().map(|row| row["prefix"].clone()).collect()
+    };
+    assert_eq!(names(&["acme", "--depth", "0"]), [json!("acme")]);
+    let rolled = ["acme", "acme:a", "acme:ab", "acme"];
+    assert_eq!(names(&["acme", "--depth", "1"]), rolled.map(Value::from));
+    let largest = names(&["acme", "--sort", "bytes", "--limit", "1"]);
+    assert_eq!(largest, [json!("acme:a"), json!("acme")]);
+    let tenants = place.json(&["usage", "--all", "--depth", "1"]);
+    let total = tenants.last().unwrap();
+    assert_eq!((&total["prefix"], tenants[0]["prefix"].as_str()), (&Value::Null, Some("acme")));
+    let sum: u64 =
+        tenants.split_last().unwrap().1.iter().map(|row| row["entries"].as_u64().unwrap()).sum();
+    assert_eq!(total["entries"], sum);
+    let piped = place.ok(&["usage", "acme:a"]);
+    let fields: Vec<&str> = piped.lines().last().unwrap().split('\t').collect();
+    assert_eq!((fields[..3].to_vec(), fields[5]), (vec!["3", "11", "never"], "total"));
+    place.fails(2, &["usage"]);
+    place.fails(2, &["usage", "acme", "--all"]);
 }
 
 #[test]
@@ -89,14 +123,22 @@ fn lists_show_what_is_asked() {
 fn erase_asks_first_and_touches_nothing_else() {
     let place = furnished();
     let asked = place.fails(2, &["erase", "acme:a"]);
-    assert!(asked.contains("3 entries in 2 namespaces") && asked.contains("--yes"), "{asked}");
+    assert!(
+        asked.contains("3 entries (11 B) in 2 namespaces") && asked.contains("--yes"),
+        "{asked}"
+    );
     assert_eq!(place.json(&["erase", "acme:a", "--dry-run", "--yes"])[0]["entries"], 3);
-    assert_eq!(place.json(&["usage", "acme:a"])[0]["entries"], 3);
+    assert_eq!(place.json(&["usage", "acme:a", "--depth", "0"])[0]["entries"], 3);
     let ran = place.run(&["erase", "acme:a", "--yes"]);
-    assert_eq!((ran.code, ran.stderr.as_str()), (0, "erased 3 entries under acme:a\n"));
+    let said = ran.stderr.as_str();
+    assert!(said.starts_with("erased 3 entries in 2 namespaces under acme:a, from 20"), "{ran:?}");
+    assert!(said.ends_with("Z; nothing is left there\n") && ran.code == 0, "{ran:?}");
     assert_eq!(place.ok(&["namespaces", "acme"]), "acme\nacme:ab\n");
-    let again = place.ok(&["erase", "acme:a", "--yes", "--json"]);
-    assert_eq!(again, "{\"prefix\":\"acme:a\",\"removed\":0}\n");
+    let again = place.json(&["erase", "acme:a", "--yes"]).remove(0);
+    let names: Vec<&String> = again.as_object().unwrap().keys().collect();
+    let expected = ["prefix", "removed", "namespaces", "started_at", "finished_at", "left"];
+    assert!(expected.iter().all(|name| names.contains(&&(*name).to_owned())), "{again}");
+    assert_eq!((&again["prefix"], &again["removed"]), (&json!("acme:a"), &json!(0)));
 }
 
 #[test]

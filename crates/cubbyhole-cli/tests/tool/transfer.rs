@@ -35,7 +35,7 @@ fn a_round_trip_gives_identical_bytes() {
         assert_eq!(place.run_reading(&["put", r"acme:a\:b:", key], value).code, 0);
     }
     let exported = export(&place);
-    assert_eq!(exported.lines().count(), VALUES.len() + 1);
+    assert_eq!(exported.lines().count(), VALUES.len() + 2);
     let ran = place.run_reading(&["import", "--store", "redb:copy.redb"], exported.as_bytes());
     assert_eq!(ran.code, 0, "{ran:?}");
     for (key, value) in VALUES {
@@ -53,7 +53,7 @@ fn values_stand_in_the_line_only_if_they_stay_the_same() {
     for (key, value) in VALUES {
         assert_eq!(place.run_reading(&["put", "acme", key], value).code, 0);
     }
-    for line in export(&place).lines() {
+    for line in export(&place).lines().skip(1) {
         let entry: Value = serde_json::from_str(line).unwrap_or(Value::Null);
         // A reader that knows no lone surrogate refuses that line; the tool's own does not.
         let embedded = entry.get("value").is_some() || line.contains("\\ud83d");
@@ -70,7 +70,7 @@ fn an_export_is_in_order_and_under_its_prefix() {
         place.ok(&["put", namespace, key, "1"]);
     }
     let names = |out: String| -> Vec<(Value, Value)> {
-        let lines = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = out.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.map(|entry| (entry["namespace"].clone(), entry["key"].clone())).collect()
     };
     let under_a = [(json!(["a"]), json!("9")), (json!(["a", "x"]), json!("1"))];
@@ -87,7 +87,8 @@ fn a_file_is_replaced_only_once_it_is_whole() {
     let ran = place.run(&["export", "acme", "out.jsonl"]);
     assert_eq!(ran.stderr, "exported 1 entry in 1 namespace\n");
     assert!(ran.code == 0 && ran.stdout.is_empty());
-    let expected = "{\"namespace\":[\"acme\"],\"key\":\"k\",\"value\":1}\n";
+    let expected = "{\"format\":\"cubbyhole-export\",\"version\":1}\n\
+                    {\"namespace\":[\"acme\"],\"key\":\"k\",\"value\":1}\n";
     assert_eq!(std::fs::read_to_string(place.path("out.jsonl")).unwrap(), expected);
     let counts = place.json(&["export", "--all", "out.jsonl"]).remove(0);
     assert_eq!(counts, json!({"entries": 1, "namespaces": 1, "skipped": 0}));
@@ -125,7 +126,7 @@ fn expiry_is_kept_and_what_has_expired_is_skipped() {
     assert!(ran.stderr.ends_with(" s (0 skipped, 1 already expired)\n"), "{ran:?}");
     assert_eq!(ran.code, 0);
     let exported = export(&place);
-    assert_eq!(exported.lines().collect::<Vec<_>>(), [input.lines().last().unwrap()]);
+    assert_eq!(exported.lines().skip(1).collect::<Vec<_>>(), [input.lines().last().unwrap()]);
     let ran = place.run_reading(&["import", "--json"], input.as_bytes());
     let summary: Value = serde_json::from_slice(&ran.stdout).unwrap();
     let counts = ["entries", "namespaces", "skipped", "expired"].map(|name| &summary[name]);
@@ -172,7 +173,7 @@ fn exported_instants_are_those_that_were_set() {
     let place = Place::new();
     let before = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     place.ok(&["put", "acme", "k", "1", "--ttl", "1h"]);
-    let entry: Value = serde_json::from_str(&export(&place)).unwrap();
+    let entry: Value = serde_json::from_str(export(&place).lines().last().unwrap()).unwrap();
     let expires: cubbyhole::Timestamp = entry["expires_at"].as_str().unwrap().parse().unwrap();
     let left = Duration::from_millis(expires.as_millis()).checked_sub(before).unwrap();
     assert!((3590..3660).contains(&left.as_secs()), "{left:?}");
@@ -219,4 +220,39 @@ fn lines_in_no_order_are_stored_in_large_batches() {
     assert_eq!(reports.lines().count(), 10, "{reports}");
     assert!(reports.contains("n3\t300\t4\t2994\n"), "{reports}");
     assert_eq!(place.ok(&["get", "n3", "299"]), "2993");
+}
+
+#[test]
+fn a_compressed_export_holds_the_same_and_is_read_by_its_bytes() {
+    let place = Place::new();
+    let input: String = (0..500).map(|n| line("acme", &n.to_string(), "\"the same\"")).collect();
+    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    place.ok(&["export", "acme", "plain.jsonl"]);
+    place.ok(&["export", "acme", "small.jsonl.zst"]);
+    let sizes = ["plain.jsonl", "small.jsonl.zst"]
+        .map(|name| std::fs::metadata(place.path(name)).unwrap().len());
+    assert!(sizes[1] * 5 < sizes[0], "{sizes:?}");
+    // By another name, and through a pipe.
+    let bytes = std::fs::read(place.path("small.jsonl.zst")).unwrap();
+    let ran = place.run_reading(&["import", "--store", "redb:copy.redb"], &bytes);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let copied = place.ok(&["export", "acme", "--store", "redb:copy.redb"]);
+    assert_eq!(copied, std::fs::read_to_string(place.path("plain.jsonl")).unwrap());
+    // One that was cut off says so, and what came before is there.
+    let cut = place.write("cut.jsonl.zst", &bytes[..bytes.len() - 5]);
+    let told = place.fails(6, &["import", &cut, "--store", "redb:cut.redb"]);
+    assert!(told.contains("the input could not be read"), "{told}");
+}
+
+#[test]
+fn a_header_is_read_and_exports_without_one_are_too() {
+    let place = Place::new();
+    let header = "{\"format\":\"cubbyhole-export\",\"version\":1}\n";
+    let input = [header, &line("a", "k", "1"), header, &line("b", "k", "1")].concat();
+    let ran = place.run_reading(&["import"], input.as_bytes());
+    assert!(ran.code == 0 && ran.stderr.starts_with("imported 2 entries"), "{ran:?}");
+    let newer = header.replace(":1}", ":7}") + &line("c", "k", "1");
+    let ran = place.run_reading(&["import"], newer.as_bytes());
+    assert!(ran.code == 6 && ran.stderr.contains("line 1: an export of version 7"), "{ran:?}");
+    assert_eq!(place.ok(&["tenants"]), "a\nb\n");
 }
