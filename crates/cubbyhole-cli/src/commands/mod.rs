@@ -12,6 +12,7 @@ pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod import;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod namespaces;
 pub(crate) mod put;
@@ -55,6 +56,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Compact(compact) => compact.run(session).await,
         Command::Demo(demo) => demo.run(session).await,
         Command::Completions(completions) => completions.run(session),
+        Command::Man(man) => man.run(session),
     };
     let closed = session.close().await;
     // What ended the command comes before what its closing met.
