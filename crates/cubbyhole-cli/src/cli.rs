@@ -108,6 +108,7 @@ pub(crate) enum Command {
     Compact(commands::compact::Compact),
     Demo(commands::demo::Demo),
     Completions(commands::completions::Completions),
+    Man(commands::man::Man),
 }
 
 impl Command {
@@ -142,7 +143,8 @@ impl Command {
             | Self::Usage(_)
             | Self::Export(_)
             | Self::Doctor(_)
-            | Self::Completions(_) => false,
+            | Self::Completions(_)
+            | Self::Man(_) => false,
         }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod export;
 pub(crate) mod get;
 pub(crate) mod import;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod namespaces;
 pub(crate) mod put;
@@ -59,6 +60,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Compact(compact) => Box::pin(compact.run(session)),
         Command::Demo(demo) => Box::pin(demo.run(session)),
         Command::Completions(completions) => Box::pin(ready(completions.run(session))),
+        Command::Man(man) => Box::pin(ready(man.run(session))),
     };
     let outcome = command.await;
     let closed = session.close().await;

@@ -16,6 +16,8 @@ mod lines;
 #[cfg(test)]
 mod listings;
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -1,0 +1,131 @@
+//! `man`: the manual pages, from the definition of the command line, for packages.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Command, CommandFactory};
+use clap_mangen::Man as Page;
+use clap_mangen::roff::{Roff, roman};
+use serde::Serialize;
+
+use crate::cli::Cli;
+use crate::error::Failure;
+use crate::output::count;
+use crate::session::Session;
+
+const TOOL: &str = "cubbyhole";
+
+const EXAMPLES: &str = "\
+Example:
+  cubbyhole man ~/.local/share/man/man1 && man cubbyhole-put";
+
+/// Write the manual pages into a folder
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Man {
+    /// Where: made if it is not there; pages that are there are replaced
+    folder: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Pages {
+    pages: u64,
+}
+
+impl Man {
+    pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let shown = self.folder.display();
+        std::fs::create_dir_all(&self.folder)
+            .map_err(|error| Failure::io(format!("cannot make the folder {shown}"), error))?;
+        let mut tool = Cli::command().disable_help_subcommand(true);
+        // Gives the commands the options of the whole tool, and their full names.
+        tool.build();
+        let commands: Vec<Command> = tool.get_subcommands().cloned().collect();
+        let mut pages = 0;
+        for command in std::iter::once(tool).chain(commands).filter(|c| !c.is_hide_set()) {
+            write(command, &self.folder)?;
+            pages += 1;
+        }
+        if session.out.json() {
+            return session.out.object(&Pages { pages });
+        }
+        session.out.note(&format!("wrote {} to {shown}", count(pages, "page", "pages")));
+        Ok(())
+    }
+}
+
+fn write(command: Command, folder: &Path) -> Result<(), Failure> {
+    let whole = command.has_subcommands();
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    // No date: the same build writes the same pages.
+    let page = Page::new(command)
+        .source(concat!("Cubbyhole ", env!("CARGO_PKG_VERSION")))
+        .manual("Cubbyhole manual");
+    let file = folder.join(page.get_filename());
+    let mut text = Vec::new();
+    render(&page, whole, &help, &mut text)
+        .and_then(|()| std::fs::write(&file, text))
+        .map_err(|error| Failure::io(format!("{} cannot be written", file.display()), error))
+}
+
+/// The sections of clap's page; what stands below its help gets headings of its own.
+fn render(page: &Page, whole: bool, help: &str, text: &mut Vec<u8>) -> io::Result<()> {
+    page.render_title(text)?;
+    page.render_name_section(text)?;
+    page.render_synopsis_section(text)?;
+    page.render_description_section(text)?;
+    page.render_options_section(text)?;
+    if whole {
+        page.render_subcommands_section(text)?;
+    }
+    let mut roff = Roff::new();
+    notes(help, &mut roff);
+    if !whole {
+        roff.control("SH", ["SEE ALSO"]);
+        roff.text([roman(format!("{TOOL}(1)"))]);
+    }
+    roff.to_writer(text)
+}
+
+/// Paragraphs stay paragraphs; what is indented keeps its lines.
+fn notes(help: &str, roff: &mut Roff) {
+    let mut section = "";
+    for paragraph in help.split("\n\n") {
+        let example = paragraph.strip_prefix("Examples:");
+        let example = example.or_else(|| paragraph.strip_prefix("Example:"));
+        let heading = if example.is_some() { "EXAMPLES" } else { "NOTES" };
+        if std::mem::replace(&mut section, heading) == heading {
+            roff.control("PP", []);
+        } else {
+            roff.control("SH", [heading]);
+        }
+        for line in example.unwrap_or(paragraph).lines().filter(|line| !line.trim().is_empty()) {
+            // The example itself must not be broken, whatever the width.
+            let verbatim = example.is_some() || line.starts_with(' ');
+            if verbatim {
+                roff.control("nf", []);
+            }
+            roff.text([roman(line.trim())]);
+            if verbatim {
+                roff.control("fi", []);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_get_headings_and_examples_keep_their_lines() {
+        let mut roff = Roff::new();
+        notes("One\ntwo.\n\nThree.\n\nExamples:\n  first --x\n  .second", &mut roff);
+        let text = roff.render();
+        let (_, text) = text.split_once(".SH NOTES\n").unwrap();
+        assert_eq!(
+            text,
+            "One\ntwo.\n.PP\nThree.\n.SH EXAMPLES\n.nf\nfirst \\-\\-x\n.fi\n.nf\n\\&.second\n.fi\n"
+        );
+    }
+}
