@@ -61,8 +61,12 @@ impl Store<u8> for Scripted {
         Ok(Vec::new())
     }
 
-    async fn evict_expired(&self, _: &ExecutionContext) -> Result<usize> {
+    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         self.asked_at.lock().unwrap().push(Instant::now());
+        // Of the context's own clock, which is not the paused one.
+        if ctx.deadline().is_some() {
+            ctx.check()?;
+        }
         match self.failures.lock().unwrap().pop() {
             Some(error) => Err(error),
             None => Ok(1),
@@ -122,6 +126,26 @@ async fn an_outage_makes_it_wait_longer_and_longer_and_then_as_before() {
     let stats = sweeper.run(&ending_after(MINUTE * 65 + MINUTE / 2)).await.unwrap();
     assert_eq!(store.waits(), [2, 4, 8, 16, 16, 16, 1, 1, 1].map(|factor| MINUTE * factor));
     assert_eq!((stats.failures, observed.load(Ordering::SeqCst)), (6, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_past_its_time_has_failed_and_the_observer_is_told_of_the_next() {
+    let store = Scripted::failing([]);
+    let observed = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&observed);
+    let sweeper = Sweeper::new(Arc::clone(&store))
+        .with_interval(MINUTE)
+        .with_jitter(0.0)
+        .with_timeout(Duration::from_nanos(1))
+        .with_observer(move |sweep| {
+            let kind = sweep.outcome.as_ref().err().map(Error::kind);
+            seen.lock().unwrap().push((kind, sweep.next));
+        });
+    let stats = sweeper.run(&ending_after(MINUTE * 7)).await.unwrap();
+    assert_eq!((stats.sweeps, stats.failures), (0, 3));
+    let late = Some(ErrorKind::DeadlineExceeded);
+    let expected = [2, 4, 8].map(|factor| (late, Some(MINUTE * factor)));
+    assert_eq!(*observed.lock().unwrap(), expected);
 }
 
 #[tokio::test(start_paused = true)]

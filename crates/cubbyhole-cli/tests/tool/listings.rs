@@ -46,7 +46,7 @@ fn long_listings_count_each_namespace_alone() {
 #[test]
 fn usage_counts_what_lies_beneath() {
     let place = furnished();
-    place.ok(&["touch", "acme:a:deep", "z", "--ttl", "1h"]);
+    place.ok(&["put", "acme:a:deep", "k", "3", "--ttl", "1h"]);
     let rows = place.json(&["usage", "acme:a"]);
     let counted =
         |row: &Value| (row["prefix"].clone(), row["entries"].clone(), row["bytes"].clone());
