@@ -7,6 +7,7 @@ mod commands;
 mod compression;
 mod editor;
 mod error;
+mod human;
 mod output;
 mod progress;
 mod record;

@@ -166,7 +166,7 @@ fn report(
     }
     let verb = if dry_run { "would copy" } else { "copied" };
     let mut text = format!(
-        "{verb} {} ({}) of {} in {seconds:.1} s",
+        "{verb} {} ({}) in {} in {seconds:.1} s",
         count(copied, "entry", "entries"),
         human_bytes(bytes),
         count(namespaces, "namespace", "namespaces"),
@@ -182,6 +182,9 @@ fn report(
     for (name, side) in [("source", &verified.source), ("target", &verified.target)] {
         let entries = count(side.entries, "entry", "entries");
         out.line(&format!("{name}  {entries}  {} bytes  sha256 {}", side.bytes, side.sha256))?;
+    }
+    if verified.equal {
+        out.note("both are equal");
     }
     if verified.expired > 0 {
         let expired = count(verified.expired, "entry", "entries");

@@ -183,7 +183,7 @@ fn stamp() -> String {
 fn again(wait: Duration) -> String {
     let rounded = match wait.as_secs() {
         0 => Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-        seconds => Duration::from_secs(seconds),
+        _ => Duration::from_secs(wait.as_secs_f64().round() as u64),
     };
     format!("; again in {}", humantime::format_duration(rounded))
 }

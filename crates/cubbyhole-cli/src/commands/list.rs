@@ -1,12 +1,11 @@
 //! `list`: the entries of one namespace, page by page.
 
-use std::time::Duration;
-
 use clap::Args;
 use cubbyhole::{Bytes, Clock, Namespace, ScanItem, ScanOptions, SystemClock, Timestamp};
 
 use crate::arguments::{parse_key, parse_namespace};
 use crate::error::Failure;
+use crate::human::{ago, until};
 use crate::output::{Output, escape, escape_bytes, human_bytes};
 use crate::record::EntryLine;
 use crate::session::Session;
@@ -166,10 +165,9 @@ impl List {
 
     fn row(&self, item: &ScanItem<Bytes>, value: Option<&Bytes>, now: Timestamp) -> Vec<String> {
         let meta = &item.meta;
-        let expires = |at: Timestamp| format!("in {}", rough(at.saturating_since(now)));
         let mut row = vec![
-            format!("{} ago", rough(now.saturating_since(meta.updated_at))),
-            meta.expires_at.map_or_else(|| "never".to_owned(), expires),
+            ago(meta.updated_at, now),
+            until(meta.expires_at, now),
             item.value_bytes.map_or_else(|| "-".to_owned(), human_bytes),
             meta.version.to_string(),
             item.key.clone(),
@@ -181,36 +179,5 @@ impl List {
             }));
         }
         row
-    }
-}
-
-/// A duration in its largest unit, rounded: enough to see what is old and what ends soon.
-fn rough(duration: Duration) -> String {
-    const UNITS: [(u64, &str); 4] = [(365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "m")];
-    let seconds = duration.as_secs();
-    match UNITS.iter().find(|(unit, _)| seconds >= *unit) {
-        Some((unit, name)) => format!("{}{name}", (seconds + unit / 2) / unit),
-        None => format!("{seconds}s"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_shown_in_one_unit_rounded() {
-        for (seconds, shown) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m"),
-            (7199, "2h"),
-            (5399, "1h"),
-            (86_400, "1d"),
-            (364 * 86_400, "364d"),
-            (800 * 86_400, "2y"),
-        ] {
-            assert_eq!(rough(Duration::from_secs(seconds)), shown);
-        }
     }
 }

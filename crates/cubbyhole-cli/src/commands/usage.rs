@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use cubbyhole::{Backend, ExecutionContext, Namespace, ScanOptions, Timestamp};
+use cubbyhole::{Backend, Clock, ExecutionContext, Namespace, ScanOptions, SystemClock, Timestamp};
 use futures_util::{TryStreamExt, stream};
 use serde::Serialize;
 
 use super::PAGE_NAMES;
 use crate::error::Failure;
+use crate::human::{ago, until};
 use crate::output::{Output, count, human_bytes};
 use crate::progress;
 use crate::scope::{Namespaces, Scope, ScopeArguments};
@@ -222,50 +223,54 @@ impl Sort {
 }
 
 fn show(rows: &[(Namespace, Counted)], total: &Counted, out: &mut Output) -> Result<(), Failure> {
-    let person = out.data_on_terminal();
-    if !person {
+    if !out.data_on_terminal() {
         for (name, row) in rows {
-            out.fields(&cells(name.as_str(), row, person))?;
+            out.fields(&fields(name.as_str(), row))?;
         }
-        return out.fields(&cells("total", total, person));
+        return out.fields(&fields("total", total));
     }
     let mut table = Table::new(&[
         ("ENTRIES", Align::Right),
         ("SIZE", Align::Right),
-        ("NEXT EXPIRY", Align::Left),
-        ("OLDEST WRITE", Align::Left),
-        ("NEWEST WRITE", Align::Left),
+        ("EXPIRES", Align::Right),
+        ("OLDEST", Align::Right),
+        ("NEWEST", Align::Right),
         ("NAMESPACE", Align::Left),
     ]);
+    let now = SystemClock.now();
     for (name, row) in rows {
-        table.push(cells(name.as_str(), row, person));
+        table.push(cells(name.as_str(), row, now));
     }
     let namespaces = count(total.namespaces, "namespace", "namespaces");
-    table.push(cells(&format!("total of {namespaces}"), total, person));
+    table.push(cells(&format!("total, {namespaces}"), total, now));
     for line in table.render(terminal_width()) {
         out.line(&line)?;
     }
     Ok(())
 }
 
-fn cells(name: &str, row: &Counted, person: bool) -> Vec<String> {
-    let bytes = match row.bytes {
-        Some(bytes) if person => human_bytes(bytes),
-        Some(bytes) => bytes.to_string(),
-        None => "-".to_owned(),
-    };
-    let instant = |at: Option<Timestamp>, none: &str| match at {
-        // To the second: who needs more asks for JSON.
-        Some(at) if person => at.to_string().chars().take(19).collect::<String>() + "Z",
-        Some(at) => at.to_string(),
-        None => none.to_owned(),
-    };
+/// A row for a person.
+fn cells(name: &str, row: &Counted, now: Timestamp) -> Vec<String> {
+    let none = || "-".to_owned();
     vec![
         row.entries.to_string(),
-        bytes,
-        instant(row.next_expiry, "never"),
-        instant(row.oldest_write, "-"),
-        instant(row.newest_write, "-"),
+        row.bytes.map_or_else(none, human_bytes),
+        until(row.next_expiry, now),
+        row.oldest_write.map_or_else(none, |at| ago(at, now)),
+        row.newest_write.map_or_else(none, |at| ago(at, now)),
+        name.to_owned(),
+    ]
+}
+
+/// A row for a program.
+fn fields(name: &str, row: &Counted) -> Vec<String> {
+    let instant = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+    vec![
+        row.entries.to_string(),
+        row.bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string()),
+        instant(row.next_expiry),
+        instant(row.oldest_write),
+        instant(row.newest_write),
         name.to_owned(),
     ]
 }

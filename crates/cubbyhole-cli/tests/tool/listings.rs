@@ -83,7 +83,7 @@ fn usage_is_rolled_up_sorted_and_cut_as_asked() {
     assert_eq!(total["entries"], sum);
     let piped = place.ok(&["usage", "acme:a"]);
     let fields: Vec<&str> = piped.lines().last().unwrap().split('\t').collect();
-    assert_eq!((fields[..3].to_vec(), fields[5]), (vec!["3", "11", "never"], "total"));
+    assert_eq!((fields[..3].to_vec(), fields[5]), (vec!["3", "11", "-"], "total"));
     place.fails(2, &["usage"]);
     place.fails(2, &["usage", "acme", "--all"]);
 }
