@@ -1,0 +1,128 @@
+//! Copies between stores in memory: what is counted, where they end, and where they go on.
+
+use cubbyhole::{GetOptions, Timestamp};
+
+use super::*;
+use crate::scope::Scope;
+
+/// Counts, and cancels the copy at the first page that arrives if it is told to.
+#[derive(Default)]
+struct Counting {
+    pages: u64,
+    stop: Option<ExecutionContext>,
+}
+
+impl Watch for Counting {
+    fn progress(&mut self, _: &Tally) {
+        self.pages += 1;
+        if let Some(ctx) = &self.stop {
+            ctx.cancel();
+        }
+    }
+
+    fn unreadable(&mut self, _: &Namespace, _: &str, _: &Error) {}
+}
+
+async fn memory() -> Arc<dyn Backend> {
+    cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap()
+}
+
+async fn put(store: &Arc<dyn Backend>, namespace: &str, key: &str, value: &str, ttl: bool) {
+    let options = match ttl {
+        true => PutOptions::new().with_expires_at(Timestamp::MAX),
+        false => PutOptions::new(),
+    };
+    let namespace = Namespace::parse(namespace).unwrap();
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    let ctx = ExecutionContext::new();
+    store.put_with_options(&ctx, &namespace, key, value, options).await.unwrap();
+}
+
+fn plan(source: &Arc<dyn Backend>, target: &Arc<dyn Backend>) -> Plan {
+    Plan {
+        source: Arc::clone(source),
+        target: Some(Arc::clone(target)),
+        keep_existing: false,
+        dry_run: false,
+        reading: ExecutionContext::new(),
+        writing: ExecutionContext::new(),
+    }
+}
+
+async fn copy(plan: &Plan, watch: &mut Counting) -> (Tally, Result<()>) {
+    let ctx = plan.reading.clone();
+    let namespaces = Namespaces::new(Arc::clone(&plan.source), ctx, &Scope(None));
+    run(plan, namespaces, watch).await
+}
+
+async fn held(store: &Arc<dyn Backend>, namespace: &str, key: &str) -> Option<Bytes> {
+    let namespace = Namespace::parse(namespace).unwrap();
+    let ctx = ExecutionContext::new();
+    let entry = store.get_entry(&ctx, &namespace, key, GetOptions::new()).await.unwrap();
+    entry.map(|entry| entry.value)
+}
+
+#[tokio::test]
+async fn a_copy_that_was_interrupted_goes_on_where_it_ended() {
+    let (source, target) = (memory().await, memory().await);
+    for number in 0..3000 {
+        let namespace = format!("acme:{}", number % 30);
+        put(&source, &namespace, &format!("k{number:04}"), "value", number % 2 == 0).await;
+    }
+    let first = plan(&source, &target);
+    let mut watch = Counting { pages: 0, stop: Some(first.reading.clone()) };
+    let (tally, outcome) = copy(&first, &mut watch).await;
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(tally.copied > 0 && tally.copied < 3000, "{tally:?}");
+    // What it says is what is there.
+    let there = Scope(None).usage(&target, &ExecutionContext::new()).await.unwrap();
+    assert_eq!(there.entries, tally.copied);
+    let (rest, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
+    outcome.unwrap();
+    assert_eq!((rest.skipped, rest.copied), (tally.copied, 3000 - tally.copied));
+    let (again, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
+    outcome.unwrap();
+    assert_eq!((again.skipped, again.copied, again.namespaces), (3000, 0, 30));
+}
+
+#[tokio::test]
+async fn what_differs_is_replaced_or_kept_as_asked() {
+    let (source, target) = (memory().await, memory().await);
+    for key in ["alike", "changed", "expiry", "new"] {
+        put(&source, "acme", key, "1", key == "expiry").await;
+    }
+    put(&target, "acme", "alike", "1", false).await;
+    put(&target, "acme", "changed", "2", false).await;
+    put(&target, "acme", "expiry", "1", false).await;
+    put(&target, "acme", "only there", "3", false).await;
+    let keeping = Plan { keep_existing: true, ..plan(&source, &target) };
+    let trial = Plan { dry_run: true, ..keeping.clone() };
+    for plan in [&trial, &keeping] {
+        let (tally, outcome) = copy(plan, &mut Counting::default()).await;
+        outcome.unwrap();
+        assert_eq!((tally.copied, tally.skipped, tally.kept), (1, 1, 2), "{tally:?}");
+        let new = held(&target, "acme", "new").await;
+        assert_eq!(new.is_some(), !plan.dry_run);
+    }
+    assert_eq!(held(&target, "acme", "changed").await.unwrap(), "2");
+    let (tally, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
+    outcome.unwrap();
+    assert_eq!((tally.copied, tally.skipped, tally.kept), (2, 2, 0), "{tally:?}");
+    assert_eq!(held(&target, "acme", "changed").await.unwrap(), "1");
+    assert_eq!(held(&target, "acme", "only there").await.unwrap(), "3");
+}
+
+#[tokio::test]
+async fn large_values_are_read_in_small_pages() {
+    let (source, target) = (memory().await, memory().await);
+    let large = "x".repeat(700 * 1024);
+    for number in 0..FIRST_PAGE + 6 {
+        put(&source, "acme", &format!("{number:03}"), &large, false).await;
+    }
+    let mut watch = Counting::default();
+    let (tally, outcome) = copy(&plan(&source, &target), &mut watch).await;
+    outcome.unwrap();
+    assert_eq!(tally.copied, FIRST_PAGE as u64 + 6);
+    // The first page knows nothing of the values; then one at a time.
+    assert_eq!(watch.pages, 1 + 6);
+}
