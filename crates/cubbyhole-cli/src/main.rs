@@ -4,16 +4,21 @@
 mod arguments;
 mod cli;
 mod commands;
+mod config_file;
 mod error;
+mod logging;
 mod output;
 mod progress;
 mod record;
 mod scope;
 mod session;
+mod settings;
 mod signals;
+mod store_url;
 mod usage_error;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole::{Error, ExecutionContext};
@@ -22,6 +27,7 @@ use crate::cli::Cli;
 use crate::error::Failure;
 use crate::output::Output;
 use crate::session::Session;
+use crate::settings::Chosen;
 use crate::signals::Signals;
 
 /// How long a command may take to wind up once its context has ended. Commands end by themselves;
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage_error::report(&error),
     };
+    logging::install(&cli.globals);
     let mut out = Output::standard(cli.globals.json);
     // Two workers, so that a write to a slow pipe on one never keeps a signal from being seen.
     let runtime =
@@ -68,8 +75,19 @@ fn quieten_panics() {
 }
 
 async fn execute(cli: Cli, mut out: Output) -> u8 {
+    let started = tokio::time::Instant::now();
+    let settings = Arc::new(cli.globals.settings());
+    let chosen =
+        if cli.command.needs_store() { settings.choose() } else { Ok(settings.without_store()) };
+    let Chosen { store, timeout, note } = match chosen {
+        Ok(chosen) => chosen,
+        Err(failure) => return out.conclude(Err(failure), None),
+    };
+    if let Some(note) = note {
+        out.note(&note);
+    }
     let mut ctx = ExecutionContext::new();
-    if let Some(timeout) = cli.globals.timeout {
+    if let Some(timeout) = timeout {
         ctx = ctx.with_timeout(timeout);
     }
     let signals = match Signals::listen(&ctx) {
@@ -79,12 +97,8 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
         }
     };
     let json = cli.globals.json;
-    let store = match cli.globals.store() {
-        Ok(store) => store,
-        Err(failure) => return out.conclude(Err(failure), None),
-    };
     let writes = cli.command.writes();
-    let mut session = Session::new(ctx.clone(), store, out);
+    let mut session = Session::new(ctx.clone(), store, out).with_settings(settings);
     let received = signals.clone();
     // A task of its own: the wait below goes on when the command is stuck in a system call, also
     // in the last one, which writes what is left of the output.
@@ -92,7 +106,7 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
         let outcome = commands::run(cli.command, &mut session).await;
         session.out.conclude(outcome, received.received())
     });
-    tokio::select! {
+    let code = tokio::select! {
         ended = command => match ended {
             Ok(code) => code,
             Err(error) => {
@@ -105,7 +119,9 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
             // The stuck task may hold stdout for ever: nothing from here on touches it.
             output::abandon(json, &error.into(), signals.received())
         }
-    }
+    };
+    logging::ended(&cli.name, code, started.elapsed());
+    code
 }
 
 async fn overtime(ctx: &ExecutionContext) -> Error {

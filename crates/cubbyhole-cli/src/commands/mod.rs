@@ -2,6 +2,7 @@
 
 pub(crate) mod compact;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod demo;
@@ -55,6 +56,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Compact(compact) => compact.run(session).await,
         Command::Demo(demo) => demo.run(session).await,
         Command::Completions(completions) => completions.run(session),
+        Command::Config(config) => config.run(session),
     };
     let closed = session.close().await;
     // What ended the command comes before what its closing met.

@@ -13,6 +13,10 @@ mod lines;
 #[cfg(test)]
 mod listings;
 #[cfg(test)]
+mod logging;
+#[cfg(test)]
+mod profiles;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod transfer;
