@@ -1,17 +1,16 @@
 //! The command line: the options of every command, and the list of commands.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::arguments::parse_duration;
 use crate::commands;
-use crate::error::Failure;
-use crate::session::{Origin, StoreChoice, VARIABLE};
-
-const DEFAULT_STORE: &str = "redb:cubbyhole.redb";
+use crate::logging::LogFormat;
+use crate::settings::Settings;
 
 const EXIT_CODES: &str = "\
 A NAMESPACE or PREFIX is written acme:agent-7:chat: a tenant, then its segments. A `:` inside a
@@ -30,13 +29,23 @@ pub(crate) struct Cli {
     pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// The command's name, as it was written.
+    #[arg(skip)]
+    pub(crate) name: String,
 }
 
 impl Cli {
     /// Reads the command line. A value of `put` may begin with `-`, but what looks like an option
     /// is more likely a mistyped one: that is stored only if it stands after `--`.
     pub(crate) fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
-        let cli = Self::try_parse_from(arguments)?;
+        let matches = Self::command().try_get_matches_from(arguments)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.name = matches.subcommand_name().unwrap_or_default().to_owned();
+        // Not clap's own: it sees no conflict of one before the command with one after it.
+        if cli.globals.store.is_some() && cli.globals.profile.is_some() {
+            let message = "--store and --profile both name the store: keep one of them";
+            return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
+        }
         if matches!(&cli.command, Command::Put(put) if put.value_looks_like_an_option()) {
             let strict = Self::command().mut_subcommand("put", |put| {
                 put.mut_arg("value", |value| value.allow_hyphen_values(false))
@@ -48,7 +57,8 @@ impl Cli {
                 error
             };
             let matches = strict.try_get_matches_from(arguments).map_err(refused)?;
-            return Self::from_arg_matches(&matches);
+            let name = cli.name;
+            return Self::from_arg_matches(&matches).map(|cli| Self { name, ..cli });
         }
         Ok(cli)
     }
@@ -58,31 +68,35 @@ impl Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
-    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: $CUBBYHOLE_STORE, else redb:cubbyhole.redb]
+    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: $CUBBYHOLE_STORE, else that of the profile, else redb:cubbyhole.redb]
     // Not clap's `env`: its help and its errors would show a password in the variable.
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,
-    /// Give up after this long: 500ms, 30s, 5m
+    /// The store of this profile in the configuration file [default: $CUBBYHOLE_PROFILE, else its default_profile]
+    #[arg(long, global = true, value_name = "NAME")]
+    profile: Option<String>,
+    /// The configuration file [default: $CUBBYHOLE_CONFIG, else cubbyhole/config.toml in the platform's usual place; `cubbyhole config show` tells it]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Give up after this long: 500ms, 30s, 5m [default: the profile's, else never]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) timeout: Option<Duration>,
+    timeout: Option<Duration>,
     /// One exact JSON object a line on stdout, and errors as JSON on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Tell on stderr what is done; -vv tells more, -vvv everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How -v tells it [default: text, and json with --json]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 impl Globals {
-    /// The store that was chosen: by option, by environment, or by default.
-    pub(crate) fn store(&self) -> Result<StoreChoice, Failure> {
-        if let Some(url) = &self.store {
-            return Ok(StoreChoice { url: url.clone(), origin: Origin::Option });
-        }
-        match std::env::var_os(VARIABLE) {
-            Some(value) if !value.is_empty() => match value.into_string() {
-                Ok(url) => Ok(StoreChoice { url, origin: Origin::Environment }),
-                Err(_) => Err(Failure::Usage(format!("{VARIABLE} is not UTF-8"))),
-            },
-            _ => Ok(StoreChoice { url: DEFAULT_STORE.to_owned(), origin: Origin::Default }),
-        }
+    /// What the options say, to be asked together with the environment and the file.
+    pub(crate) fn settings(&self) -> Settings {
+        let (store, profile) = (self.store.clone(), self.profile.clone());
+        Settings::new(store, profile, self.config.clone(), self.timeout)
     }
 }
 
@@ -109,16 +123,23 @@ pub(crate) enum Command {
     Demo(commands::demo::Demo),
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
+    Config(commands::config::Config),
 }
 
 impl Command {
-    /// Whether it waits for a person in between: it then gives each of its steps the timeout.
+    /// Whether it waits for a person in between, or goes on for ever: it then gives each of its steps
+    /// the timeout.
     pub(crate) fn counts_its_own_time(&self) -> bool {
         match self {
             Self::Edit(_) => true,
             Self::Evict(evict) => evict.counts_its_own_time(),
             _ => false,
         }
+    }
+
+    /// Whether it works on a store: one that does not asks for no password.
+    pub(crate) fn needs_store(&self) -> bool {
+        !matches!(self, Self::Completions(_) | Self::Man(_) | Self::Config(_))
     }
 
     /// Whether it changes the store: one that was given up may then have been done.
@@ -144,7 +165,8 @@ impl Command {
             | Self::Export(_)
             | Self::Doctor(_)
             | Self::Completions(_)
-            | Self::Man(_) => false,
+            | Self::Man(_)
+            | Self::Config(_) => false,
         }
     }
 }

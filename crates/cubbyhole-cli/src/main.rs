@@ -5,20 +5,25 @@ mod arguments;
 mod cli;
 mod commands;
 mod compression;
+mod config_file;
 mod editor;
 mod error;
 mod human;
+mod logging;
 mod output;
 mod progress;
 mod record;
 mod scope;
 mod session;
+mod settings;
 mod signals;
+mod store_url;
 mod style;
 mod table;
 mod usage_error;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole::{Error, ExecutionContext};
@@ -27,6 +32,7 @@ use crate::cli::Cli;
 use crate::error::Failure;
 use crate::output::Output;
 use crate::session::Session;
+use crate::settings::Chosen;
 use crate::signals::Signals;
 
 /// How long a command may take to wind up once its context has ended. Commands end by themselves;
@@ -41,6 +47,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage_error::report(&error),
     };
+    logging::install(&cli.globals);
     let mut out = Output::standard(cli.globals.json);
     // Two workers, so that a write to a slow pipe on one never keeps a signal from being seen.
     let runtime =
@@ -73,8 +80,18 @@ fn quieten_panics() {
 }
 
 async fn execute(cli: Cli, mut out: Output) -> u8 {
+    let started = tokio::time::Instant::now();
+    let settings = Arc::new(cli.globals.settings());
+    let chosen =
+        if cli.command.needs_store() { settings.choose() } else { Ok(settings.without_store()) };
+    let Chosen { store, timeout, note } = match chosen {
+        Ok(chosen) => chosen,
+        Err(failure) => return out.conclude(Err(failure), None),
+    };
+    if let Some(note) = note {
+        out.note(&note);
+    }
     let mut ctx = ExecutionContext::new();
-    let timeout = cli.globals.timeout;
     if let Some(timeout) = timeout.filter(|_| !cli.command.counts_its_own_time()) {
         ctx = ctx.with_timeout(timeout);
     }
@@ -85,12 +102,8 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
         }
     };
     let json = cli.globals.json;
-    let store = match cli.globals.store() {
-        Ok(store) => store,
-        Err(failure) => return out.conclude(Err(failure), None),
-    };
     let writes = cli.command.writes();
-    let mut session = Session::new(ctx.clone(), store, out);
+    let mut session = Session::new(ctx.clone(), store, out).with_settings(settings);
     session.timeout = timeout;
     let received = signals.clone();
     // A task of its own: the wait below goes on when the command is stuck in a system call, also
@@ -99,7 +112,7 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
         let outcome = commands::run(cli.command, &mut session).await;
         session.out.conclude(outcome, received.received())
     });
-    tokio::select! {
+    let code = tokio::select! {
         ended = command => match ended {
             Ok(code) => code,
             Err(error) => {
@@ -112,7 +125,9 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
             // The stuck task may hold stdout for ever: nothing from here on touches it.
             output::abandon(json, &error.into(), signals.received())
         }
-    }
+    };
+    logging::ended(&cli.name, code, started.elapsed());
+    code
 }
 
 async fn overtime(ctx: &ExecutionContext) -> Error {

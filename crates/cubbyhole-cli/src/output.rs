@@ -271,7 +271,7 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 /// The same for a line of JSON, which has an escape of its own and stays JSON.
-fn escape_in_json(text: &str) -> String {
+pub(crate) fn escape_in_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() || disguises(c) {

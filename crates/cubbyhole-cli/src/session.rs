@@ -7,10 +7,16 @@ use std::time::Duration;
 use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions};
 
 use crate::error::Failure;
+use crate::logging::TARGET;
 use crate::output::Output;
+use crate::settings::Settings;
+use crate::store_url::redacted;
 
 /// The environment variable that names the store where `--store` does not.
 pub(crate) const VARIABLE: &str = "CUBBYHOLE_STORE";
+
+/// The environment variable that names the profile where `--profile` does not.
+pub(crate) const PROFILE_VARIABLE: &str = "CUBBYHOLE_PROFILE";
 
 /// A command reads most pages once; a service's cache would only take memory.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -22,13 +28,58 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Who named the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     Option,
     Environment,
+    /// The profile of that name.
+    Profile {
+        name: String,
+        by: NamedBy,
+    },
     Default,
     /// The option of a command that writes to a second store.
     Target,
+}
+
+/// Who named the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NamedBy {
+    Option,
+    Environment,
+    /// `default_profile` of the configuration file.
+    File,
+    /// The option of a command that writes to a second store.
+    Target,
+}
+
+impl NamedBy {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Option => "--profile",
+            Self::Environment => PROFILE_VARIABLE,
+            Self::File => "default_profile",
+            Self::Target => "--to",
+        }
+    }
+}
+
+impl Origin {
+    /// Who named the store, in words that follow "by"; nobody did where it is the default.
+    pub(crate) fn named_by(&self) -> Option<String> {
+        match self {
+            Self::Option => Some("--store".to_owned()),
+            Self::Environment => Some(VARIABLE.to_owned()),
+            Self::Profile { name, by } => Some(format!("the profile `{name}`, by {}", by.as_str())),
+            Self::Target => Some("--to".to_owned()),
+            Self::Default => None,
+        }
+    }
+
+    /// Whether another call names the same store only if it is given the same options.
+    pub(crate) fn is_option(&self) -> bool {
+        matches!(self, Self::Option | Self::Profile { by: NamedBy::Option, .. })
+    }
 }
 
 /// The store's URL, and who named it.
@@ -58,17 +109,23 @@ impl StoreChoice {
     /// Adds who named the store, or how to name another, to an error about what was named.
     fn explain(&self, error: Error) -> Failure {
         let missing = || self.file().is_some_and(|file| !file.exists());
-        let by = match (error.kind(), self.origin) {
+        let by = match (error.kind(), &self.origin) {
             // Of two stores, which of them it is about.
-            (_, Origin::Target) => "--to",
+            (_, origin @ (Origin::Target | Origin::Profile { by: NamedBy::Target, .. })) => {
+                origin.named_by()
+            }
             (ErrorKind::Unavailable, Origin::Default) if missing() => {
-                let message = format!("{error}; name the store with --store URL or {VARIABLE}");
+                let message = format!(
+                    "{error}; name the store with --store URL, {VARIABLE} or --profile NAME"
+                );
                 return Error::unavailable(message).into();
             }
-            (ErrorKind::InvalidArgument | ErrorKind::Unsupported, Origin::Option) => "--store",
-            (ErrorKind::InvalidArgument | ErrorKind::Unsupported, Origin::Environment) => VARIABLE,
-            _ => return error.into(),
+            (ErrorKind::InvalidArgument | ErrorKind::Unsupported, origin) => origin.named_by(),
+            // The name alone does not tell where it leads.
+            (ErrorKind::Unavailable, origin @ Origin::Profile { .. }) => origin.named_by(),
+            _ => None,
         };
+        let Some(by) = by else { return error.into() };
         let mut message = format!("{error} (the store is named by {by})");
         if let Some(better) = self.as_path() {
             message.push_str(&format!("; for a file write {better}"));
@@ -79,6 +136,12 @@ impl StoreChoice {
             None => explained.into(),
         }
     }
+}
+
+fn told_as_open(store: &StoreChoice) {
+    let named_by = store.origin.named_by();
+    let named_by = named_by.as_deref().unwrap_or("default");
+    tracing::info!(target: TARGET, store = redacted(&store.url), named_by, "the store is open");
 }
 
 /// Whether two paths lead to one file that is there.
@@ -104,6 +167,7 @@ pub(crate) struct Session {
     pub(crate) ctx: ExecutionContext,
     pub(crate) store: StoreChoice,
     pub(crate) out: Output,
+    pub(crate) settings: Arc<Settings>,
     opened: Vec<Arc<dyn Backend>>,
     /// What was given for the whole, for a command that counts its own time.
     pub(crate) timeout: Option<Duration>,
@@ -111,7 +175,14 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(ctx: ExecutionContext, store: StoreChoice, out: Output) -> Self {
-        Self { ctx, store, out, timeout: None, opened: Vec::new() }
+        let settings = Arc::default();
+        Self { ctx, store, out, settings, timeout: None, opened: Vec::new() }
+    }
+
+    /// What the command line and the configuration file say, for a command that asks.
+    pub(crate) fn with_settings(mut self, settings: Arc<Settings>) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// Opens the store, which must be there. [`close`](Self::close) closes it.
@@ -128,19 +199,20 @@ impl Session {
         let options = options.clone().cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &self.store.url).await;
         let store = store.map_err(|error| self.explain(error))?;
+        told_as_open(&self.store);
         self.opened.push(Arc::clone(&store));
         Ok(store)
     }
 
     /// Opens a second store, which takes what is in the first; `None` if it is a file that is not
-    /// there and `only_look` says to create none.
+    /// there and `only_look` says to create none. It is named by a URL or a profile.
     pub(crate) async fn open_target(
         &mut self,
-        url: &str,
+        named: &str,
         only_look: bool,
     ) -> Result<Option<Arc<dyn Backend>>, Failure> {
-        let target = StoreChoice { url: url.to_owned(), origin: Origin::Target };
-        if url == "memory:" {
+        let target = self.settings.resolve(named)?;
+        if target.url == "memory:" {
             return Err(Failure::Usage(
                 "--to memory: would end with this command; name a store that stays".to_owned(),
             ));
@@ -156,7 +228,9 @@ impl Session {
             }
         }
         let options = OpenOptions::new().cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
-        let store = options.open(&self.ctx, url).await.map_err(|error| target.explain(error))?;
+        let store = options.open(&self.ctx, &target.url).await;
+        let store = store.map_err(|error| target.explain(error))?;
+        told_as_open(&target);
         self.opened.push(Arc::clone(&store));
         Ok(Some(store))
     }

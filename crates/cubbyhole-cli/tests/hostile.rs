@@ -41,7 +41,7 @@ fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, cases, max_shrink_iters: 100, ..usual }
 }
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "put",
     "get",
     "take",
@@ -63,8 +63,9 @@ const COMMANDS: [&str; 21] = [
     "help",
     "gte",
     "",
+    "config",
 ];
-const FLAGS: [&str; 25] = [
+const FLAGS: [&str; 28] = [
     "--entry",
     "--long",
     "--values",
@@ -90,8 +91,11 @@ const FLAGS: [&str; 25] = [
     "-x",
     "---",
     "--=",
+    "-vvv",
+    "--verbose",
+    "--log-format=json",
 ];
-const WITH_VALUES: [&str; 9] = [
+const WITH_VALUES: [&str; 11] = [
     "--store",
     "--timeout",
     "--ttl",
@@ -101,6 +105,8 @@ const WITH_VALUES: [&str; 9] = [
     "--file",
     "--if-version",
     "--on-error",
+    "--profile",
+    "--config",
 ];
 const STORES: [&str; 16] = [
     "memory:",
@@ -138,7 +144,7 @@ const DURATIONS: [&str; 16] = [
     "1e9s",
     "99999999999999999999s",
 ];
-const WORDS: [&str; 26] = [
+const WORDS: [&str; 27] = [
     "acme",
     "acme:a",
     "acme:a:b",
@@ -165,6 +171,7 @@ const WORDS: [&str; 26] = [
     "cubbyhole.redb",
     "bash",
     "00000000-0000-7000-8000-000000000000",
+    "show",
 ];
 
 fn select(from: &'static [&'static str]) -> impl Strategy<Value = OsString> {
@@ -336,6 +343,9 @@ impl Place {
             .args(arguments)
             .current_dir(self.path())
             .env_remove("CUBBYHOLE_STORE")
+            .env_remove("CUBBYHOLE_PROFILE")
+            .env_remove("CUBBYHOLE_CONFIG")
+            .env("XDG_CONFIG_HOME", self.path().join(".config"))
             .env_remove("RUST_BACKTRACE")
             .stdin(input)
             .stdout(Stdio::piped())
@@ -385,6 +395,11 @@ fn assert_error_object(line: &str, about: &str) {
     let Ok(Value::Object(object)) = serde_json::from_str(line) else {
         panic!("no JSON object: {line}: {about}");
     };
+    // What `-v` tells, in JSON too.
+    if object.contains_key("level") {
+        assert!(object.contains_key("message") && object.contains_key("timestamp"), "{about}");
+        return;
+    }
     assert_eq!(object.len(), 1, "{about}");
     let error = object["error"].as_object().unwrap();
     // A defect says so by its kind.

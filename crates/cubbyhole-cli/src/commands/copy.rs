@@ -41,8 +41,8 @@ const SHOWN: u64 = 10;
 pub(crate) struct Copy {
     #[command(flatten)]
     scope: ScopeArguments,
-    /// The store that takes them: a URL, as for --store; a file is created
-    #[arg(long, value_name = "URL")]
+    /// The store that takes them: a URL, as for --store, or the name of a profile; a file is created
+    #[arg(long, value_name = "URL|PROFILE")]
     to: String,
     /// Leave entries that the target has otherwise as they are there [default: the source's win]
     #[arg(long)]

@@ -9,7 +9,7 @@ use super::quoted;
 use crate::cli::Cli;
 use crate::error::{EXIT_CONFLICT, EXIT_NOT_FOUND, Failure};
 use crate::output::{Output, count, escape};
-use crate::session::{Origin, Session};
+use crate::session::Session;
 
 const EXAMPLES: &str = "\
 It writes to the tenants demo-acme and demo-globex of the store and to no other, can be run again,
@@ -187,7 +187,7 @@ impl Tour<'_> {
         }
         let store = &self.session.store;
         let named = std::env::var("CUBBYHOLE_STORE").is_ok_and(|url| url == store.url);
-        if store.origin != Origin::Default && !named && store.url.starts_with("redb:") {
+        if store.origin.is_option() && !named && store.url.starts_with("redb:") {
             lines.push(format!("   export CUBBYHOLE_STORE={}", quoted(&store.url)));
         }
         (!lines.is_empty())

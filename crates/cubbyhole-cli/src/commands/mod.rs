@@ -2,6 +2,7 @@
 
 pub(crate) mod compact;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod delete;
 pub(crate) mod demo;
@@ -61,6 +62,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Demo(demo) => Box::pin(demo.run(session)),
         Command::Completions(completions) => Box::pin(ready(completions.run(session))),
         Command::Man(man) => Box::pin(ready(man.run(session))),
+        Command::Config(config) => Box::pin(ready(config.run(session))),
     };
     let outcome = command.await;
     let closed = session.close().await;

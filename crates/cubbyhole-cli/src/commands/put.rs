@@ -30,8 +30,8 @@ pub(crate) struct Put {
     /// The key; one that begins with `-` goes after `--`
     #[arg(value_parser = parse_key)]
     key: String,
-    /// The value, byte for byte: `-` is a dash, and one like `--text` goes after `--`. Without it,
-    /// standard input is read to its end
+    /// The value, byte for byte: `-` is a dash, and one like `--text` or `-v` goes after `--`.
+    /// Without it, standard input is read to its end
     #[arg(allow_hyphen_values = true)]
     value: Option<String>,
     /// Take the value from a file (`-` for standard input)
@@ -57,7 +57,7 @@ struct Written {
 }
 
 impl Put {
-    /// `--` and a letter: `-1`, `-v`, `-` and `---` are plain values.
+    /// `--` and a letter: `-1`, `-x`, `-` and `---` are plain values.
     pub(crate) fn value_looks_like_an_option(&self) -> bool {
         let name = self.value.as_deref().and_then(|value| value.strip_prefix("--"));
         name.is_some_and(|name| name.starts_with(char::is_alphabetic))

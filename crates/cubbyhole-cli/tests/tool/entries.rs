@@ -24,12 +24,14 @@ fn a_mistyped_option_is_no_value() {
     assert!(message.contains("'--if-absent'") && message.contains("after `--`"), "{message}");
     place.fails(2, &["put", "acme", "k", "--nothing-like-it"]);
     assert_eq!(place.files(), [""; 0]);
-    for value in ["-1", "-v", "-", "---", "--1"] {
+    for value in ["-1", "-x", "-vx", "-", "---", "--1"] {
         place.ok(&["put", "acme", "k", value]);
         assert_eq!(place.ok(&["get", "acme", "k"]), value);
     }
-    place.ok(&["put", "acme", "k", "--", "--if-absnt"]);
-    assert_eq!(place.ok(&["get", "acme", "k"]), "--if-absnt");
+    for value in ["--if-absnt", "-v"] {
+        place.ok(&["put", "acme", "k", "--", value]);
+        assert_eq!(place.ok(&["get", "acme", "k"]), value);
+    }
 }
 
 #[test]

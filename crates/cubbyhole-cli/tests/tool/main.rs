@@ -15,8 +15,11 @@ mod kill_import;
 mod lines;
 #[cfg(test)]
 mod listings;
+mod logging;
 #[cfg(test)]
 mod manual;
+#[cfg(test)]
+mod profiles;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -8,6 +8,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Where a [`Place`] has its configuration, if it has one.
+const CONFIG_FOLDER: &str = ".config";
+
 pub(crate) struct Place {
     folder: TempDir,
 }
@@ -34,6 +37,15 @@ impl Place {
         name.to_owned()
     }
 
+    /// Writes the configuration file in the usual place.
+    pub(crate) fn configure(&self, text: &str) -> PathBuf {
+        let folder = self.path(CONFIG_FOLDER).join("cubbyhole");
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("config.toml");
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
     /// The names of what is in the folder.
     pub(crate) fn files(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.folder.path()).unwrap();
@@ -50,7 +62,12 @@ impl Place {
             .args(arguments)
             .current_dir(self.folder.path())
             .env_remove("CUBBYHOLE_STORE")
+            .env_remove("CUBBYHOLE_PROFILE")
+            .env_remove("CUBBYHOLE_CONFIG")
             .env_remove("RUST_BACKTRACE")
+            // Where a developer's own configuration is not.
+            .env("XDG_CONFIG_HOME", self.path(CONFIG_FOLDER))
+            .env("APPDATA", self.path(CONFIG_FOLDER))
             .stdin(Stdio::null());
         command
     }

@@ -1,0 +1,252 @@
+//! `config`: what the command line, the environment and the configuration file say together.
+
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::config_file::{ConfigFile, LocationBy, PasswordSource, Profile};
+use crate::error::Failure;
+use crate::session::{NamedBy, Origin, Session};
+use crate::settings::InForce;
+use crate::store_url::{has_password, redacted};
+
+const EXAMPLES: &str = "\
+The file holds profiles: stores by name, with a time limit and the place of the password.
+
+  default_profile = \"dev\"
+  [profiles.dev]
+  store = \"redb:~/dev.redb\"
+  [profiles.prod]
+  store = \"postgres://my_service@db.internal/state?sslmode=verify-full\"
+  password_env = \"PROD_PASSWORD\"     # or password_file = \"prod.password\"
+  timeout = \"30s\"
+
+Relative paths in it begin at its folder, and `~/` is the home folder.
+
+Example:
+  cubbyhole config show";
+
+const SHOW_EXAMPLES: &str = "\
+Passwords are not read and not shown.
+
+Examples:
+  cubbyhole config show
+  cubbyhole config show --profile prod --json";
+
+/// Tell of the configuration file and of what is in force
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    Show(Show),
+}
+
+/// Show the file, the store in force and who named it, and the profiles, without secrets
+#[derive(Debug, Args)]
+#[command(after_help = SHOW_EXAMPLES)]
+struct Show {}
+
+impl Config {
+    pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
+        match self.action {
+            Action::Show(Show {}) => show(session),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    file: ShownFile,
+    store: ShownStore<'a>,
+    timeout: Option<String>,
+    default_profile: Option<&'a str>,
+    profiles: Vec<ShownProfile<'a>>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ShownFile {
+    path: Option<String>,
+    found: bool,
+    named_by: &'static str,
+}
+
+#[derive(Serialize)]
+struct ShownStore<'a> {
+    url: String,
+    named_by: &'static str,
+    profile: Option<&'a str>,
+    profile_named_by: Option<&'static str>,
+    password: Option<ShownPassword>,
+}
+
+#[derive(Serialize)]
+struct ShownPassword {
+    from: &'static str,
+    name: String,
+    is_set: bool,
+}
+
+#[derive(Serialize)]
+struct ShownProfile<'a> {
+    name: &'a str,
+    store: String,
+    password: Option<ShownPassword>,
+    timeout: Option<String>,
+}
+
+fn show(session: &mut Session) -> Result<(), Failure> {
+    let settings = std::sync::Arc::clone(&session.settings);
+    let file = settings.file()?;
+    let in_force = settings.in_force()?;
+    if let Some(note) = &in_force.note {
+        session.out.note(note);
+    }
+    let timeout = settings.timeout.or_else(|| in_force.profile.and_then(|profile| profile.timeout));
+    let shown = Shown {
+        file: ShownFile {
+            path: file.location.path.as_deref().map(text),
+            found: file.found,
+            named_by: file.location.by.as_str(),
+        },
+        store: shown_store(&in_force),
+        timeout: timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        default_profile: file.default_profile.as_deref(),
+        profiles: file
+            .profiles
+            .iter()
+            .map(|(name, profile)| shown_profile(name, profile))
+            .collect(),
+        warnings: warning(file).into_iter().collect(),
+    };
+    if session.out.json() {
+        return session.out.object(&shown);
+    }
+    for line in lines(&shown, file) {
+        session.out.line(&line)?;
+    }
+    for warning in &shown.warnings {
+        session.out.note(&format!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+fn shown_store<'a>(in_force: &'a InForce<'_>) -> ShownStore<'a> {
+    let named_by = match &in_force.origin {
+        Origin::Option => "--store",
+        Origin::Environment => crate::session::VARIABLE,
+        Origin::Profile { .. } => "profile",
+        Origin::Target => "--to",
+        Origin::Default => "default",
+    };
+    let profile = match &in_force.origin {
+        Origin::Profile { name, by } => Some((name.as_str(), *by)),
+        _ => None,
+    };
+    ShownStore {
+        url: redacted(&in_force.url),
+        named_by,
+        profile: profile.map(|(name, _)| name),
+        profile_named_by: profile.map(|(_, by)| NamedBy::as_str(by)),
+        password: in_force.profile.and_then(|profile| profile.password.as_ref().map(password)),
+    }
+}
+
+fn shown_profile<'a>(name: &'a str, profile: &Profile) -> ShownProfile<'a> {
+    ShownProfile {
+        name,
+        store: redacted(&profile.store),
+        password: profile.password.as_ref().map(password),
+        timeout: profile.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+    }
+}
+
+fn password(source: &PasswordSource) -> ShownPassword {
+    let (from, name) = match source {
+        PasswordSource::Environment(name) => ("environment", name.clone()),
+        PasswordSource::File(path) => ("file", text(path)),
+    };
+    ShownPassword { from, name, is_set: source.is_set() }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// The same for people: names in one column, what they say in another.
+fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = |name: &str, text: &str| lines.push(format!("{name:<9} {text}"));
+    let named = match file.location.by {
+        LocationBy::Platform => String::new(),
+        by => format!(" (named by {})", by.as_str()),
+    };
+    line(
+        "file",
+        &match (&shown.file.path, shown.file.found) {
+            (Some(path), true) => format!("{path}{named}"),
+            (Some(path), false) => format!("{path}, which is not there"),
+            (None, _) => "none: the platform tells no place for it".to_owned(),
+        },
+    );
+    line("store", &shown.store.url);
+    line(
+        "named by",
+        &match (shown.store.profile, shown.store.profile_named_by) {
+            (Some(name), Some(by)) => format!("the profile {name}, by {by}"),
+            _ if shown.store.named_by == "default" => "nobody: it is the default".to_owned(),
+            _ => shown.store.named_by.to_owned(),
+        },
+    );
+    if let Some(password) = &shown.store.password {
+        line("password", &place(password));
+    }
+    line("timeout", shown.timeout.as_deref().unwrap_or("none"));
+    let width = shown.profiles.iter().map(|profile| profile.name.chars().count()).max();
+    let width = width.unwrap_or(0);
+    for (index, profile) in shown.profiles.iter().enumerate() {
+        let heading = if index == 0 { "profiles" } else { "" };
+        line(heading, &format!("{:<width$}  {}", profile.name, profile.store));
+    }
+    if shown.profiles.is_empty() {
+        line("profiles", "none");
+    }
+    lines
+}
+
+fn place(password: &ShownPassword) -> String {
+    match (password.from, password.is_set) {
+        ("environment", true) => format!("in the variable {}, which is set", password.name),
+        ("environment", false) => format!("in the variable {}, which is not set", password.name),
+        (_, true) => format!("in the file {}", password.name),
+        (_, false) => format!("in the file {}, which is not there", password.name),
+    }
+}
+
+/// What is wrong with a file that holds a password itself.
+#[cfg(unix)]
+fn warning(file: &ConfigFile) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+
+    const OTHERS_READ: u32 = 0o044;
+    let path = file.location.path.as_deref()?;
+    let mode = std::fs::metadata(path).ok()?.permissions().mode();
+    let holds = file.profiles.iter().find(|(_, profile)| has_password(&profile.store));
+    let (name, _) = holds.filter(|_| mode & OTHERS_READ != 0)?;
+    Some(format!(
+        "{shown} holds the password of the profile {name} and others than its owner may read it: \
+         name the password with password_env or password_file, or `chmod 600 {shown}`",
+        shown = path.display(),
+    ))
+}
+
+#[cfg(not(unix))]
+fn warning(_file: &ConfigFile) -> Option<String> {
+    None
+}

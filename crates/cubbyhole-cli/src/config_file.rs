@@ -1,0 +1,225 @@
+//! The configuration file: where it is, and the profiles in it.
+
+mod reader;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcetera::BaseStrategy;
+
+use self::reader::Reader;
+use crate::error::Failure;
+use crate::logging::TARGET;
+use crate::store_url;
+
+/// The environment variable that names the file where `--config` does not.
+pub(crate) const CONFIG_VARIABLE: &str = "CUBBYHOLE_CONFIG";
+
+/// Where the file is.
+#[derive(Debug, Clone)]
+pub(crate) struct Location {
+    /// `None` where the platform tells no place.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) by: LocationBy,
+}
+
+/// Who says where the file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LocationBy {
+    Option,
+    Environment,
+    Platform,
+}
+
+impl LocationBy {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Option => "--config",
+            Self::Environment => CONFIG_VARIABLE,
+            Self::Platform => "platform",
+        }
+    }
+}
+
+impl Location {
+    /// The file that `option` names, else the environment, else the one in the usual place.
+    pub(crate) fn find(option: Option<&Path>) -> Self {
+        if let Some(path) = option {
+            return Self { path: Some(path.to_owned()), by: LocationBy::Option };
+        }
+        let named: Option<OsString> = std::env::var_os(CONFIG_VARIABLE);
+        if let Some(path) = named.filter(|path| !path.is_empty()) {
+            return Self { path: Some(path.into()), by: LocationBy::Environment };
+        }
+        let usual = etcetera::choose_base_strategy().ok();
+        let path = usual.map(|usual| usual.config_dir().join("cubbyhole").join("config.toml"));
+        Self { path, by: LocationBy::Platform }
+    }
+}
+
+/// What the file says; nothing, if there is none.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    pub(crate) location: Location,
+    pub(crate) found: bool,
+    pub(crate) default_profile: Option<String>,
+    pub(crate) profiles: BTreeMap<String, Profile>,
+}
+
+/// A store by name.
+pub(crate) struct Profile {
+    /// Its paths are absolute; its password is elsewhere, if it has a [`PasswordSource`].
+    pub(crate) store: String,
+    pub(crate) password: Option<PasswordSource>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profile")
+            .field("store", &store_url::redacted(&self.store))
+            .field("password", &self.password)
+            .field("timeout", &self.timeout)
+            .finish()
+    }
+}
+
+/// Where a password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PasswordSource {
+    Environment(String),
+    File(PathBuf),
+}
+
+impl PasswordSource {
+    /// Whether there is something; it is not read.
+    pub(crate) fn is_set(&self) -> bool {
+        match self {
+            Self::Environment(name) => std::env::var_os(name).is_some_and(|text| !text.is_empty()),
+            Self::File(path) => path.exists(),
+        }
+    }
+
+    /// The password. An error is in words that follow "the profile".
+    fn read(&self) -> Result<String, String> {
+        match self {
+            Self::Environment(name) => match std::env::var(name) {
+                Ok(password) if !password.is_empty() => Ok(password),
+                Err(std::env::VarError::NotUnicode(_)) => {
+                    Err(format!("takes its password from {name}, which is not UTF-8"))
+                }
+                _ => Err(format!("takes its password from {name}, which is not set")),
+            },
+            Self::File(path) => {
+                let shown = path.display();
+                let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+                    io::ErrorKind::InvalidData => {
+                        format!("takes its password from {shown}, which is not UTF-8")
+                    }
+                    _ => format!("takes its password from {shown}, which cannot be read: {error}"),
+                })?;
+                // An editor ends the file with a newline that is no part of the password.
+                let line = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n'));
+                let password = line.unwrap_or(&text);
+                if password.is_empty() {
+                    return Err(format!("takes its password from {shown}, which is empty"));
+                }
+                Ok(password.to_owned())
+            }
+        }
+    }
+}
+
+impl Profile {
+    /// The store's URL, with the password.
+    pub(crate) fn url(&self, name: &str) -> Result<String, Failure> {
+        let Some(source) = &self.password else { return Ok(self.store.clone()) };
+        let password = source
+            .read()
+            .map_err(|wrong| Failure::Usage(format!("the profile `{name}` {wrong}")))?;
+        store_url::with_password(&self.store, &password)
+            .map_err(|wrong| Failure::Usage(format!("the URL of the profile `{name}` {wrong}")))
+    }
+}
+
+impl ConfigFile {
+    /// Reads the file. That none is in the usual place is no error.
+    pub(crate) fn read(location: Location) -> Result<Self, Failure> {
+        let nothing = |location| Self {
+            location,
+            found: false,
+            default_profile: None,
+            profiles: BTreeMap::new(),
+        };
+        let Some(path) = location.path.clone() else { return Ok(nothing(location)) };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match location.by {
+                LocationBy::Platform => return Ok(nothing(location)),
+                by => {
+                    let (shown, by) = (path.display(), by.as_str());
+                    let message =
+                        format!("there is no configuration file {shown}, which {by} names");
+                    return Err(Failure::Usage(message));
+                }
+            },
+            Err(error) => {
+                let message =
+                    format!("the configuration file {} cannot be read: {error}", path.display());
+                return Err(Failure::Usage(message));
+            }
+        };
+        let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        let folder = absolute.parent().unwrap_or(Path::new(""));
+        let reader = Reader { path: &path, text: &text, folder };
+        let (default_profile, profiles) = reader.document()?;
+        tracing::debug!(
+            target: TARGET,
+            file = %path.display(),
+            profiles = profiles.len(),
+            "read the configuration file"
+        );
+        Ok(Self { location, found: true, default_profile, profiles })
+    }
+
+    /// The profile of that name.
+    pub(crate) fn profile(&self, name: &str) -> Result<&Profile, Failure> {
+        self.profiles.get(name).ok_or_else(|| Failure::Usage(self.no_such_profile(name)))
+    }
+
+    fn no_such_profile(&self, name: &str) -> String {
+        // What is not like a name may be something else, even a password.
+        let named = if is_name(name) { format!("profile `{name}`") } else { "such profile".into() };
+        let place = match &self.location.path {
+            Some(path) if self.found => path.display().to_string(),
+            Some(path) => {
+                return format!(
+                    "there is no {named}, for there is no configuration file {}",
+                    path.display()
+                );
+            }
+            None => {
+                return format!(
+                    "there is no {named}, for there is no configuration file; name one with \
+                     --config FILE or {CONFIG_VARIABLE}"
+                );
+            }
+        };
+        if self.profiles.is_empty() {
+            return format!("there is no {named}: {place} has none");
+        }
+        let names: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
+        format!("there is no {named} in {place}; it has {}", names.join(", "))
+    }
+}
+
+/// Whether a profile may have that name: a URL cannot, and no shell reads it in another way.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with('-')
+        && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}

@@ -1,0 +1,136 @@
+//! What the command line, the environment and the configuration file say together: which store it
+//! is, and how long a command may take.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::config_file::{ConfigFile, Location, Profile};
+use crate::error::Failure;
+use crate::session::{NamedBy, Origin, PROFILE_VARIABLE, StoreChoice, VARIABLE};
+
+const DEFAULT_STORE: &str = "redb:cubbyhole.redb";
+
+/// The options of the command line that name the store, and the file, which is read when it is
+/// first needed: what needs no profile does not fail over it.
+#[derive(Default)]
+pub(crate) struct Settings {
+    pub(crate) store: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) timeout: Option<Duration>,
+    file: OnceLock<ConfigFile>,
+}
+
+/// What a command works with.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) store: StoreChoice,
+    pub(crate) timeout: Option<Duration>,
+    /// What the caller should know about the choice.
+    pub(crate) note: Option<String>,
+}
+
+/// The store that is in force. The password of its profile is not in it.
+pub(crate) struct InForce<'a> {
+    pub(crate) url: String,
+    pub(crate) origin: Origin,
+    pub(crate) profile: Option<&'a Profile>,
+    pub(crate) note: Option<String>,
+}
+
+impl Settings {
+    pub(crate) fn new(
+        store: Option<String>,
+        profile: Option<String>,
+        config: Option<PathBuf>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        Self { store, profile, config, timeout, file: OnceLock::new() }
+    }
+
+    /// The store in force, with its password, and the time that a command has.
+    pub(crate) fn choose(&self) -> Result<Chosen, Failure> {
+        let InForce { url, origin, profile, note } = self.in_force()?;
+        let (url, timeout) = match (&origin, profile) {
+            (Origin::Profile { name, .. }, Some(profile)) => (profile.url(name)?, profile.timeout),
+            _ => (url, None),
+        };
+        let timeout = self.timeout.or(timeout);
+        Ok(Chosen { store: StoreChoice { url, origin }, timeout, note })
+    }
+
+    /// What a command that needs no store works with.
+    pub(crate) fn without_store(&self) -> Chosen {
+        let store = StoreChoice { url: DEFAULT_STORE.to_owned(), origin: Origin::Default };
+        Chosen { store, timeout: self.timeout, note: None }
+    }
+
+    /// The store that a command's own option names: a URL, or the name of a profile, whose password
+    /// is then in the URL. What holds a `:` is a URL, for no name does.
+    pub(crate) fn resolve(&self, name_or_url: &str) -> Result<StoreChoice, Failure> {
+        if name_or_url.contains(':') {
+            return Ok(StoreChoice { url: name_or_url.to_owned(), origin: Origin::Target });
+        }
+        let profile = self.file()?.profile(name_or_url).map_err(|failure| match failure {
+            // Neither a URL nor cut out of one.
+            Failure::Usage(message) if !name_or_url.is_empty() && !name_or_url.contains('@') => {
+                Failure::Usage(format!("{message}; for a file write redb:{name_or_url}"))
+            }
+            failure => failure,
+        })?;
+        let origin = Origin::Profile { name: name_or_url.to_owned(), by: NamedBy::Target };
+        Ok(StoreChoice { url: profile.url(name_or_url)?, origin })
+    }
+
+    /// Which store is in force: named by `--store`, the environment, a profile, or nobody.
+    pub(crate) fn in_force(&self) -> Result<InForce<'_>, Failure> {
+        let named = |url: String, origin, note| InForce { url, origin, profile: None, note };
+        if let Some(url) = &self.store {
+            return Ok(named(url.clone(), Origin::Option, None));
+        }
+        if let Some(url) = variable(VARIABLE)? {
+            let note = self.profile.as_ref().map(|_| {
+                format!("{VARIABLE} is set and wins over --profile; unset it to use the profile")
+            });
+            return Ok(named(url, Origin::Environment, note));
+        }
+        let (name, by) = if let Some(name) = &self.profile {
+            (name.clone(), NamedBy::Option)
+        } else if let Some(name) = variable(PROFILE_VARIABLE)? {
+            (name, NamedBy::Environment)
+        } else if let Some(name) = self.file()?.default_profile.clone() {
+            (name, NamedBy::File)
+        } else {
+            return Ok(named(DEFAULT_STORE.to_owned(), Origin::Default, None));
+        };
+        let profile = self.file()?.profile(&name).map_err(|failure| match (failure, by) {
+            (Failure::Usage(message), NamedBy::Environment) => {
+                Failure::Usage(format!("{message} (the profile is named by {PROFILE_VARIABLE})"))
+            }
+            (failure, _) => failure,
+        })?;
+        let origin = Origin::Profile { name, by };
+        Ok(InForce { url: profile.store.clone(), origin, profile: Some(profile), note: None })
+    }
+
+    /// What the configuration file says.
+    pub(crate) fn file(&self) -> Result<&ConfigFile, Failure> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let file = ConfigFile::read(Location::find(self.config.as_deref()))?;
+        Ok(self.file.get_or_init(|| file))
+    }
+}
+
+/// A variable of the environment; empty is as if it were not set.
+fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var_os(name) {
+        Some(value) if !value.is_empty() => match value.into_string() {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(Failure::Usage(format!("{name} is not UTF-8"))),
+        },
+        _ => Ok(None),
+    }
+}

@@ -1,0 +1,351 @@
+//! The URL of a store as text: what of it may be shown, and how a password comes into it.
+//!
+//! Reading a URL is the library's. Here it may be malformed, and no secret may be shown all the
+//! same: what is not certainly harmless is hidden.
+
+use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+
+/// The schemes of servers, which take a user and a password.
+const SERVERS: [&str; 6] =
+    ["postgres", "postgresql", "redis", "rediss", "redis+cluster", "rediss+cluster"];
+
+/// The options that name a file.
+const FILE_OPTIONS: [&str; 2] = ["sslrootcert", "tls_ca"];
+
+/// A path in an option stays legible.
+const NOT_IN_PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
+
+/// The URL as it may be shown: without a password, and without what could be a part of one.
+pub(crate) fn redacted(url: &str) -> String {
+    let named = ["redb:", "memory:"].iter().any(|scheme| url.starts_with(scheme));
+    let Some((scheme, rest)) = url.split_once("://") else {
+        // What is no URL may be one that was cut short, as in `user:password@host`.
+        let harmless = named || !url.contains([':', '@']);
+        return if harmless { url.to_owned() } else { HIDDEN.to_owned() };
+    };
+    if named && rest.starts_with('/') {
+        return url.to_owned();
+    }
+    if !scheme.chars().all(|c| c.is_ascii_lowercase() || c == '+') {
+        return HIDDEN.to_owned();
+    }
+    // The last `@` of all: a password may hold one unencoded, and a `/`.
+    let (user, rest) = match rest.rsplit_once('@') {
+        // The `@` may stand in an option as well as before the host.
+        Some((userinfo, _)) if userinfo.contains('?') => return format!("{scheme}://{HIDDEN}"),
+        Some((userinfo, rest)) => (shown_user(userinfo), rest),
+        None => (String::new(), rest),
+    };
+    let (address, query) = rest.split_once('?').map_or((rest, None), |(a, q)| (a, Some(q)));
+    let hosts = address.split_once('/').map_or(address, |(hosts, _)| hosts);
+    if !hosts.split(',').all(is_host) {
+        return format!("{scheme}://{HIDDEN}");
+    }
+    let mut shown = format!("{scheme}://{user}{address}");
+    if let Some(query) = query {
+        let options: Vec<String> = query.split('&').map(shown_option).collect();
+        shown.push('?');
+        shown.push_str(&options.join("&"));
+    }
+    shown
+}
+
+/// `user@` or `user:***@`.
+fn shown_user(userinfo: &str) -> String {
+    let (user, password) =
+        userinfo.split_once(':').map_or((userinfo, None), |(user, rest)| (user, Some(rest)));
+    let user = if user.contains(['/', '@', '#', '=']) { HIDDEN } else { user };
+    match password {
+        None => format!("{user}@"),
+        Some("") => format!("{user}:@"),
+        Some(_) => format!("{user}:{HIDDEN}@"),
+    }
+}
+
+/// Whether that is a host with or without a port, and not `user:password` of a URL without `@`.
+fn is_host(text: &str) -> bool {
+    let after = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map(|(_, after)| after),
+        None => Some(text.find(':').map_or("", |colon| &text[colon..])),
+    };
+    after.is_some_and(|port| {
+        port.is_empty()
+            || port.strip_prefix(':').is_some_and(|port| port.chars().all(|c| c.is_ascii_digit()))
+    })
+}
+
+fn shown_option(option: &str) -> String {
+    let Some((name, value)) = option.split_once('=') else {
+        return if option.is_empty() { String::new() } else { HIDDEN.to_owned() };
+    };
+    // One that is written otherwise could be `password` in disguise, or the rest of a password.
+    if !name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+        return HIDDEN.to_owned();
+    }
+    let secret = ["pass", "pwd", "secret", "token", "credential"];
+    let value = if secret.iter().any(|part| name.contains(part)) { HIDDEN } else { value };
+    format!("{name}={value}")
+}
+
+/// Whether the URL holds a password itself.
+pub(crate) fn has_password(url: &str) -> bool {
+    let Some((address, query)) = server_parts(url) else { return false };
+    let userinfo = address.rsplit_once('@').map(|(userinfo, _)| userinfo);
+    let in_address = userinfo
+        .and_then(|userinfo| userinfo.split_once(':'))
+        .is_some_and(|(_, password)| !password.is_empty());
+    in_address || options(query).any(|(name, _)| name == "password")
+}
+
+/// The URL with the password in it, percent-encoded.
+///
+/// # Errors
+/// What is wrong with the URL, in words that follow "the URL". It is not quoted.
+pub(crate) fn with_password(url: &str, password: &str) -> Result<String, &'static str> {
+    let (scheme, _) = url.split_once("://").unwrap_or((url, ""));
+    let Some((address, query)) = server_parts(url) else {
+        return Err("is not that of a server, which alone takes a password");
+    };
+    if has_password(url) {
+        return Err("holds a password itself: take it out of the one place or the other");
+    }
+    let (userinfo, hosts) = address.rsplit_once('@').unwrap_or(("", address));
+    let user = userinfo.strip_suffix(':').unwrap_or(userinfo);
+    let named = !user.is_empty() || options(query).any(|(name, _)| name == "user");
+    if !named && scheme.starts_with("postgres") {
+        return Err("names no user for the password: write `postgres://USER@HOST/DATABASE`");
+    }
+    let password = utf8_percent_encode(password, NON_ALPHANUMERIC);
+    Ok(format!("{scheme}://{user}:{password}@{hosts}{query}"))
+}
+
+/// The URL with its relative paths beginning at `folder`, and `~/` at the home folder: the file of
+/// an embedded store, and those of certificates.
+///
+/// # Errors
+/// Why a path cannot stand in a URL, in words that follow "the URL".
+pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str> {
+    if let Some(path) = url.strip_prefix("redb:") {
+        let (path, query) = cut_query(path);
+        if path.is_empty() {
+            return Ok(url.to_owned());
+        }
+        let path = anchored_text(path, folder)?;
+        if path.contains('?') {
+            return Err("leads to a folder with `?` in its name, which a URL cannot hold");
+        }
+        return Ok(format!("redb:{path}{query}"));
+    }
+    let (address, query) = cut_query(url);
+    let mut anchored = address.to_owned();
+    for (index, option) in
+        query.strip_prefix('?').into_iter().flat_map(|q| q.split('&')).enumerate()
+    {
+        anchored.push(if index == 0 { '?' } else { '&' });
+        let file = option.split_once('=').filter(|(name, _)| FILE_OPTIONS.contains(name));
+        let Some((name, value)) = file else {
+            anchored.push_str(option);
+            continue;
+        };
+        let value = percent_decode_str(value)
+            .decode_utf8()
+            .map_err(|_| "has an option that is not UTF-8")?;
+        let path = anchored_text(&value, folder)?;
+        anchored.push_str(&format!("{name}={}", utf8_percent_encode(&path, NOT_IN_PATH)));
+    }
+    Ok(anchored)
+}
+
+fn anchored_text(path: &str, folder: &Path) -> Result<String, &'static str> {
+    let anchored = anchored_path(path, folder);
+    anchored.into_os_string().into_string().map_err(|_| "leads to a folder that is not UTF-8")
+}
+
+/// A path in a file: relative to the `folder` that the file is in.
+pub(crate) fn anchored_path(path: &str, folder: &Path) -> PathBuf {
+    if let Some(rest) = path.strip_prefix("~/")
+        && let Ok(home) = etcetera::home_dir()
+    {
+        return home.join(rest);
+    }
+    folder.join(path)
+}
+
+/// What stands between the scheme and the options of a server's URL, and the options with their `?`.
+fn server_parts(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    SERVERS.contains(&scheme).then(|| cut_query(rest))
+}
+
+fn cut_query(text: &str) -> (&str, &str) {
+    text.find('?').map_or((text, ""), |at| text.split_at(at))
+}
+
+/// The options by their names, decoded: the library reads `p%61ssword` as well.
+fn options(query: &str) -> impl Iterator<Item = (String, &str)> {
+    let pairs = query.strip_prefix('?').unwrap_or(query).split('&');
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (percent_decode_str(name).decode_utf8_lossy().into_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_harmless_is_shown_as_it_stands() {
+        for url in [
+            "",
+            "memory:",
+            "redb:state.redb",
+            "redb:/srv/a@b:c.redb?durability=relaxed",
+            "redb:///srv/a@b.redb",
+            "state.redb",
+            "postgres://app@db.internal:5432/state?sslmode=verify-full&sslrootcert=/ca.pem",
+            "postgres://app@a:1,b:2/state",
+            "postgres://%2Frun%2Fpostgresql/state",
+            "postgres:///state?host=/run/postgresql&user=app",
+            "redis://[::1]:6379/0",
+            "redis+cluster://10.0.0.1:7000,10.0.0.2:7000?prefix=agents:",
+            "redis://app:@cache",
+        ] {
+            assert_eq!(redacted(url), url);
+        }
+    }
+
+    #[test]
+    fn a_password_is_hidden_wherever_it_stands() {
+        for (url, shown) in [
+            ("postgres://app:s3cret@db/state", "postgres://app:***@db/state"),
+            ("postgres://app:s3cret@a:1,b:2/state", "postgres://app:***@a:1,b:2/state"),
+            ("rediss://:s3cret@cache/0", "rediss://:***@cache/0"),
+            ("postgres://app@db/state?password=s3cret", "postgres://app@db/state?password=***"),
+            ("postgres://db/x?a=1&sslpassword=s3cret", "postgres://db/x?a=1&sslpassword=***"),
+            ("postgres://db/x?p%61ssword=s3cret&a=1", "postgres://db/x?***&a=1"),
+            ("postgres://db/x?PASSWORD=s3cret", "postgres://db/x?***"),
+            // Malformed: it is not for the URL to be right before it is safe to show.
+            ("postgres://app:s3/cr@et@db/state", "postgres://app:***@db/state"),
+            ("postgres://app:s3?cret@db/state", "postgres://***"),
+            ("postgres://app@db/state?password=s3@cret", "postgres://***"),
+            ("postgres://app:s3cret", "postgres://***"),
+            ("redis://:s3/cret", "redis://***"),
+            ("redis://cache?s3cret", "redis://cache?***"),
+            ("nope://u:s3cret@h/db", "nope://u:***@h/db"),
+            ("app:s3cret@postgres://db", "***"),
+            ("app:s3cret@db/state", "***"),
+            ("postgres:s3cret", "***"),
+            ("redb://app:s3cret@host", "redb://app:***@host"),
+        ] {
+            assert_eq!(redacted(url), shown, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_comes_into_the_userinfo() {
+        for (url, with) in [
+            (
+                "postgres://app@db/state?sslmode=require",
+                "postgres://app:p%40%3A@db/state?sslmode=require",
+            ),
+            ("postgresql://app:@a:1,b:2/x", "postgresql://app:p%40%3A@a:1,b:2/x"),
+            ("postgres://db/x?user=app", "postgres://:p%40%3A@db/x?user=app"),
+            ("postgres://app@/x?host=/run", "postgres://app:p%40%3A@/x?host=/run"),
+            ("redis://cache:6379/0", "redis://:p%40%3A@cache:6379/0"),
+            ("rediss://app@cache", "rediss://app:p%40%3A@cache"),
+            (
+                "redis+cluster://a:1,[::1]:2?prefix=x",
+                "redis+cluster://:p%40%3A@a:1,[::1]:2?prefix=x",
+            ),
+        ] {
+            assert_eq!(with_password(url, "p@:").as_deref(), Ok(with));
+        }
+    }
+
+    #[test]
+    fn a_url_that_takes_no_password_is_refused() {
+        for (url, part) in [
+            ("redb:state.redb", "server"),
+            ("memory:", "server"),
+            ("http://app@host", "server"),
+            ("", "server"),
+            ("postgres://app:s3cret@db/state", "itself"),
+            ("postgres://app@db/state?password=s3cret", "itself"),
+            ("postgres://app@db/state?p%61ssword=s3cret", "itself"),
+            ("redis://:s3cret@cache", "itself"),
+            ("postgres://db/state", "USER"),
+        ] {
+            let refused = with_password(url, "new").unwrap_err();
+            assert!(refused.contains(part) && !refused.contains("s3cret"), "{url}: {refused}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_begin_at_the_folder() {
+        let folder = Path::new("/etc/cubbyhole");
+        for (url, expected) in [
+            ("redb:a.redb?durability=relaxed", "redb:/etc/cubbyhole/a.redb?durability=relaxed"),
+            ("redb:/srv/a.redb", "redb:/srv/a.redb"),
+            ("redb:", "redb:"),
+            ("memory:", "memory:"),
+            ("postgres://a@b/c", "postgres://a@b/c"),
+            (
+                "postgres://a@b/c?sslmode=require&sslrootcert=my%20ca.pem&schema=x",
+                "postgres://a@b/c?sslmode=require&sslrootcert=/etc/cubbyhole/my%20ca.pem&schema=x",
+            ),
+            ("rediss://a?tls_ca=%2Fca.pem", "rediss://a?tls_ca=/ca.pem"),
+        ] {
+            assert_eq!(anchored(url, folder).as_deref(), Ok(expected));
+        }
+        assert!(anchored("redb:a.redb", Path::new("/why?")).is_err());
+        if let Ok(home) = etcetera::home_dir() {
+            assert_eq!(anchored_path("~/a", folder), home.join("a"));
+        }
+    }
+
+    fn cases() -> ProptestConfig {
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    proptest! {
+        #![proptest_config(cases())]
+
+        /// The password comes out as the library reads it, and is never shown.
+        #[test]
+        fn any_password_is_read_back_and_hidden(password in "\\PC{1,20}[\u{1}-\u{1f}é]") {
+            for (scheme, user, rest) in [
+                ("postgres", "app", "db:5432/state?sslmode=require"),
+                ("redis+cluster", "", "a:1,b:2?prefix=x"),
+            ] {
+                let given = if user.is_empty() { String::new() } else { format!("{user}@") };
+                let url = with_password(&format!("{scheme}://{given}{rest}"), &password);
+                let url = url.map_err(TestCaseError::fail)?;
+                let (userinfo, after) = url.strip_prefix(scheme).and_then(|url| url.strip_prefix("://"))
+                    .and_then(|url| url.split_once('@')).unwrap_or_default();
+                prop_assert_eq!(after, rest);
+                let (read_user, read) = userinfo.split_once(':').unwrap_or_default();
+                prop_assert_eq!(read_user, user);
+                prop_assert_eq!(percent_decode_str(read).decode_utf8_lossy(), password.as_str());
+                prop_assert!(has_password(&url));
+                prop_assert_eq!(redacted(&url), format!("{scheme}://{user}:***@{rest}"));
+            }
+        }
+
+        /// Also a URL that somebody wrote without encoding the password, if a host follows.
+        #[test]
+        fn what_stands_before_the_last_at_is_hidden(before in "[a-z:/?@&=#]{0,9}", after in "[:/?@&=#]{0,3}") {
+            for scheme in ["postgres", "redis", "redb"] {
+                let url = format!("{scheme}://app:{before}s3cret{after}@db/state");
+                prop_assert!(!redacted(&url).contains("s3cret"), "{}", redacted(&url));
+            }
+        }
+    }
+}
