@@ -14,13 +14,20 @@ pub(crate) fn names_zstd(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zst"))
 }
 
-/// The text of a source that may be compressed. Waits for its first bytes.
-pub(crate) fn reader(source: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
+/// The text of a source that may be compressed, or is said to be. Waits for its first bytes.
+pub(crate) fn reader(
+    source: Box<dyn Read + Send>,
+    named_so: bool,
+) -> io::Result<Box<dyn BufRead + Send>> {
     let mut head = Vec::with_capacity(MAGIC.len());
     let mut source = BufReader::with_capacity(BUFFER_BYTES, source);
     // A pipe may give its first bytes one by one.
     source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut head)?;
     let compressed = head == MAGIC;
+    if named_so && !compressed {
+        let text = "it is not compressed by Zstandard, as its name says; is it whole?";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
     let whole = io::Cursor::new(head).chain(source);
     if !compressed {
         return Ok(Box::new(whole));
@@ -35,7 +42,7 @@ mod tests {
 
     fn read(bytes: Vec<u8>) -> io::Result<String> {
         let mut text = String::new();
-        reader(Box::new(io::Cursor::new(bytes)))?.read_to_string(&mut text)?;
+        reader(Box::new(io::Cursor::new(bytes)), false)?.read_to_string(&mut text)?;
         Ok(text)
     }
 
@@ -55,6 +62,13 @@ mod tests {
         let mut compressed = zstd::encode_all("text ".repeat(1000).as_bytes(), 1).unwrap();
         compressed.truncate(compressed.len() - 3);
         assert!(read(compressed).is_err());
+    }
+
+    #[test]
+    fn what_is_named_so_and_is_not_is_an_error() {
+        for bytes in [&b""[..], b"{}\n"] {
+            assert!(reader(Box::new(bytes), true).is_err());
+        }
     }
 
     #[test]

@@ -60,6 +60,17 @@ impl Failure {
         }
     }
 
+    /// The same for what must be read by somebody, a record or a service's log: there a closed pipe is
+    /// a failure.
+    pub(crate) fn where_output_is_wanted(self) -> Self {
+        match self {
+            Self::ClosedPipe => {
+                Self::io("standard output was closed", io::ErrorKind::BrokenPipe.into())
+            }
+            other => other,
+        }
+    }
+
     /// The kind as one word, as JSON errors carry it.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

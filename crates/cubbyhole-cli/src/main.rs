@@ -37,8 +37,8 @@ use crate::signals::Signals;
 
 /// How long a command may take to wind up once its context has ended. Commands end by themselves;
 /// this is for one that is stuck where no context reaches, such as a pipe that nobody reads. Longer
-/// than an import waits for its batches and a store for its closing.
-const GRACE: Duration = Duration::from_secs(5);
+/// than a copy or an import waits for its batches and then a store for its closing, together.
+const GRACE: Duration = Duration::from_secs(8);
 
 fn main() -> ExitCode {
     quieten_panics();

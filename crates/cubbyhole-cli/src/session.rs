@@ -223,11 +223,19 @@ impl Session {
                     "--to names the store that is copied; name another".to_owned(),
                 ));
             }
-            if only_look && !file.exists() {
+            // An empty file becomes a store when it is opened, as one that is not there does.
+            let empty = std::fs::metadata(file).map_or(true, |about| about.len() == 0);
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                let text = format!("--to: there is no folder {}; make it first", folder.display());
+                return Err(Failure::Usage(text));
+            }
+            if only_look && empty {
                 return Ok(None);
             }
         }
-        let options = OpenOptions::new().cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
+        let options =
+            OpenOptions::new().create(!only_look).cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &target.url).await;
         let store = store.map_err(|error| target.explain(error))?;
         told_as_open(&target);
@@ -248,6 +256,14 @@ impl Session {
         for store in self.opened.drain(..) {
             outcome = outcome.and(store.close(&ctx).await);
         }
-        Ok(outcome?)
+        match outcome {
+            // Whoever stopped the command waits for no server; what was acknowledged is kept.
+            Err(error)
+                if error.kind() == ErrorKind::DeadlineExceeded && self.ctx.check().is_err() =>
+            {
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
     }
 }

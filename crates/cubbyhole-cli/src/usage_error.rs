@@ -16,6 +16,12 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
+    // A group of commands without one of them shows its help too; who asked for JSON gets that.
+    let nothing_named = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if nothing_named && wants_json() {
+        let failure = Failure::Usage("a command is missing; see --help".to_owned());
+        return ExitCode::from(Output::standard(true).conclude(Err(failure), None));
+    }
     if help {
         return match error.print() {
             Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_OTHER)),

@@ -1,6 +1,7 @@
 //! `copy`: moves what is under a prefix, or all of it, to another store.
 
 mod engine;
+mod pages;
 mod verify;
 
 use clap::Args;
@@ -75,10 +76,15 @@ impl Copy {
         let source = session.open().await?;
         // A mistyped prefix creates no file.
         let first = Namespaces::new(source.clone(), session.ctx.clone(), &scope).next().await?;
+        let nothing = || Failure::NotFound(format!("there is no entry {scope}"));
         if first.is_none() && !self.verify {
-            return Err(Failure::NotFound(format!("there is no entry {scope}")));
+            return Err(nothing());
         }
-        let target = session.open_target(&self.to, self.dry_run).await?;
+        let only_look = self.dry_run || first.is_none();
+        let target = session.open_target(&self.to, only_look).await?;
+        if first.is_none() && target.is_none() {
+            return Err(nothing());
+        }
         let total = match session.out.messages_on_terminal() {
             // For the bar alone: counting takes time.
             true => Some(scope.usage(&source, &session.ctx).await?.entries),
@@ -188,7 +194,9 @@ fn report(
     }
     if verified.expired > 0 {
         let expired = count(verified.expired, "entry", "entries");
-        out.note(&format!("{expired} expired while the two were compared and are left out"));
+        out.note(&format!(
+            "{expired} on one side alone had expired, or were about to, and are left out"
+        ));
     }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! `erase`: removes everything under a prefix, in bounded steps.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use clap::Args;
-use cubbyhole::{Backend, Clock, NamespacePrefix, SystemClock, Timestamp, Usage};
+use cubbyhole::{
+    Backend, Clock, Erased, ExecutionContext, NamespacePrefix, SystemClock, Timestamp, Usage,
+};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -26,6 +29,10 @@ Examples:
 
 /// The entries that one step removes; between steps the context is looked at.
 const STEP: usize = 1000;
+
+/// How long a step under way, and then the count of what is left, may take after Ctrl-C or the
+/// deadline.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Remove everything under a prefix: a conversation, an agent, a tenant
 #[derive(Debug, Args)]
@@ -61,8 +68,8 @@ struct ErasedLine<'a> {
     namespaces: u64,
     started_at: Timestamp,
     finished_at: Timestamp,
-    /// Live entries that were written behind it.
-    left: u64,
+    /// Live entries that were written behind it; `None` if they could not be counted.
+    left: Option<u64>,
 }
 
 impl Erase {
@@ -81,11 +88,14 @@ impl Erase {
         bar.finish_and_clear();
         let removed = erased?;
         let finished_at = SystemClock.now();
-        let left = store.usage(&session.ctx, &self.prefix).await?.entries;
+        // On a context of its own: what was done must be told, whatever became of the command's.
+        let counting = ExecutionContext::new().with_timeout(GRACE);
+        let left = store.usage(&counting, &self.prefix).await.map(|usage| usage.entries).ok();
         let (prefix, namespaces) = (self.prefix.as_str(), usage.namespaces);
         if session.out.json() {
             let line = ErasedLine { prefix, removed, namespaces, started_at, finished_at, left };
-            session.out.object(&line)?;
+            let told = session.out.object(&line).and_then(|()| session.out.flush());
+            told.map_err(Failure::where_output_is_wanted)?;
         }
         session.out.note(&format!(
             "erased {} in {} under {}, from {started_at} to {finished_at}; {}",
@@ -93,17 +103,23 @@ impl Erase {
             count(namespaces, "namespace", "namespaces"),
             escape(prefix),
             match left {
-                0 => "nothing is left there".to_owned(),
-                left => format!("{} written meanwhile", count(left, "entry was", "entries were")),
+                Some(0) => "nothing is left there".to_owned(),
+                Some(left) => {
+                    format!("{} written meanwhile", count(left, "entry was", "entries were"))
+                }
+                None => "what is left was not counted".to_owned(),
             },
         ));
-        if left > 0 {
-            let left = count(left, "entry", "entries");
-            return Err(Failure::Incomplete(format!(
-                "{left} written meanwhile; stop who writes, and repeat it"
-            )));
+        match left {
+            Some(0) => Ok(()),
+            Some(left) => Err(Failure::Incomplete(format!(
+                "{} written meanwhile; stop who writes, and repeat it",
+                count(left, "entry", "entries")
+            ))),
+            None => Err(Failure::Incomplete(
+                "whether anything was written meanwhile is unknown; repeat it".to_owned(),
+            )),
         }
-        Ok(())
     }
 
     fn plan(&self, usage: &Usage, out: &mut Output) -> Result<(), Failure> {
@@ -157,6 +173,26 @@ impl Erase {
         }
     }
 
+    /// A step that has begun is finished if that is a matter of a moment, so that what was erased can
+    /// be told exactly.
+    async fn step(
+        &self,
+        store: &dyn Backend,
+        whole: &ExecutionContext,
+    ) -> cubbyhole::Result<Erased> {
+        let ctx = ExecutionContext::new();
+        let mut step = std::pin::pin!(store.erase(&ctx, &self.prefix, STEP));
+        if let Ok(outcome) = whole.race(&mut step).await {
+            return outcome;
+        }
+        let moment = ExecutionContext::new().with_timeout(GRACE);
+        if let Ok(outcome) = moment.race(&mut step).await {
+            return outcome;
+        }
+        ctx.cancel();
+        step.await
+    }
+
     // Not `erase_all` of the library: on Ctrl-C this one can say how far it came.
     async fn erase_all(
         &self,
@@ -167,7 +203,11 @@ impl Erase {
         let ctx = session.ctx.clone();
         let mut removed = 0;
         loop {
-            match store.erase(&ctx, &self.prefix, STEP).await {
+            let step = match ctx.check() {
+                Ok(()) => self.step(store, &ctx).await,
+                Err(error) => Err(error),
+            };
+            match step {
                 Ok(step) => {
                     removed += step.removed;
                     progress::advance(bar, removed);
@@ -176,8 +216,12 @@ impl Erase {
                     }
                 }
                 Err(error) => {
+                    let unknown = match error.may_have_been_applied() {
+                        true => format!(", up to {STEP} more that may be"),
+                        false => String::new(),
+                    };
                     let done = format!(
-                        "{} erased; the same command goes on from there",
+                        "{} erased{unknown}; the same command goes on from there",
                         count(removed, "entry", "entries")
                     );
                     return Err(Failure::Partway { done, error });

@@ -93,7 +93,7 @@ async fn serve(interval: Duration, session: &mut Session) -> Result<(), Failure>
         while let Some(sweep) = sweeps.recv().await {
             if let Err(failure) = show(&sweep, out) {
                 ctx.cancel();
-                return Err(failure);
+                return Err(failure.where_output_is_wanted());
             }
         }
         Ok(())
@@ -195,6 +195,9 @@ fn conclude(stats: &SweeperStats, out: &mut Output) -> Result<(), Failure> {
         failures => format!(" and {failures} that failed"),
     };
     let removed = entries(stats.removed);
-    out.note(&format!("{}stopped after {sweeps}{failed}; {removed} removed", stamp()));
+    out.note(&format!(
+        "{}stopped after {sweeps}{failed}; {removed} removed by whole sweeps",
+        stamp()
+    ));
     Ok(())
 }

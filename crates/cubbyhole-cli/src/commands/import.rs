@@ -86,7 +86,8 @@ impl Import {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(sender, self.on_error == OnError::Stop);
         // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
-        std::thread::spawn(move || match compression::reader(source) {
+        let named_so = path.is_some_and(compression::names_zstd);
+        std::thread::spawn(move || match compression::reader(source, named_so) {
             Ok(input) => reader.run(input),
             Err(error) => reader.fail(error),
         });

@@ -14,15 +14,11 @@ use cubbyhole::{
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::pages::{FIRST_PAGE, next_limit};
 use crate::scope::Namespaces;
 
 /// Namespaces that are copied at once: their round trips overlap.
 const AT_ONCE: usize = 8;
-/// Pages begin small, for nothing is known of a namespace's values yet, and then hold about
-/// [`PAGE_BYTES`]: what is in memory at once is bounded whatever the values are.
-const FIRST_PAGE: usize = 64;
-const LARGEST_PAGE: usize = 500;
-const PAGE_BYTES: usize = 1024 * 1024;
 /// A page of large values is written in batches of about this much, far below the store's limit.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// Keys of the target that are looked at at once.
@@ -112,7 +108,10 @@ pub(super) async fn run(
                     tasks.spawn(copy_namespace(plan.clone(), namespace, sender.clone()));
                 }
                 Ok(None) => more = false,
-                Err(error) => outcome = Err(error),
+                Err(error) => {
+                    plan.reading.cancel();
+                    outcome = Err(error);
+                }
             }
         }
         tokio::select! {
@@ -190,7 +189,7 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
         let after = options.after().map(str::to_owned);
         let mut step = Tally::default();
         let readable = sort_out(page.items, &namespace, &mut step, &news).await?;
-        let bytes: usize = readable.iter().map(Readable::bytes).sum();
+        let limit = next_limit(readable.iter().map(Readable::bytes));
         let entries = readable.len();
         let wanted = choose(&plan, &namespace, after.as_deref(), readable, &mut step).await?;
         if !held_any && (entries > 0 || step.unreadable > 0) {
@@ -210,10 +209,7 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
         written?;
         let Some(next) = page.next else { return Ok(()) };
         options = options.with_after(next);
-        if let Some(average) = bytes.checked_div(entries) {
-            let limit = PAGE_BYTES.checked_div(average).unwrap_or(LARGEST_PAGE);
-            options = options.with_limit(limit.clamp(1, LARGEST_PAGE));
-        }
+        options = options.with_limit(limit);
     }
 }
 

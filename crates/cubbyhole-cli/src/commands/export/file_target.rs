@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use cubbyhole::Version;
 use serde::Serialize;
 
 use crate::compression::names_zstd;
@@ -41,8 +42,11 @@ impl FileTarget {
         }
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}.part", std::process::id()));
+        // Not by the process: in a container each has the same number, and one that was killed leaves
+        // its file.
+        name.push(format!(".{}.part", Version::draw()));
         let temporary = path.with_file_name(name);
+        let refused = |error| Failure::io(format!("cannot write {}", temporary.display()), error);
         let file = File::options().write(true).create_new(true).open(&temporary);
         let file = file.map_err(refused)?;
         if let Some(present) = present {
