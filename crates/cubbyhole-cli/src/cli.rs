@@ -108,6 +108,7 @@ pub(crate) enum Command {
     Demo(commands::demo::Demo),
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
+    CompleteWords(commands::complete_words::CompleteWords),
 }
 
 impl Command {
@@ -138,6 +139,7 @@ impl Command {
             | Self::Export(_)
             | Self::Doctor(_)
             | Self::Completions(_)
+            | Self::CompleteWords(_)
             | Self::Man(_) => false,
         }
     }

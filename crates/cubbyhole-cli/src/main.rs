@@ -4,6 +4,7 @@
 mod arguments;
 mod cli;
 mod commands;
+mod completing;
 mod editor;
 mod error;
 mod output;

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod compact;
+pub(crate) mod complete_words;
 pub(crate) mod completions;
 pub(crate) mod delete;
 pub(crate) mod demo;
@@ -56,6 +57,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Compact(compact) => compact.run(session).await,
         Command::Demo(demo) => demo.run(session).await,
         Command::Completions(completions) => completions.run(session),
+        Command::CompleteWords(words) => words.run(session).await,
         Command::Man(man) => man.run(session),
     };
     let closed = session.close().await;

@@ -1,6 +1,9 @@
 //! Runs the real executable, each test in a folder of its own.
 
 #[cfg(test)]
+#[cfg(unix)]
+mod completing;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 #[cfg(unix)]
