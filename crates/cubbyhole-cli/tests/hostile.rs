@@ -41,9 +41,10 @@ fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, cases, max_shrink_iters: 100, ..usual }
 }
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 23] = [
     "put",
     "get",
+    "edit",
     "take",
     "delete",
     "touch",
@@ -60,11 +61,12 @@ const COMMANDS: [&str; 21] = [
     "compact",
     "demo",
     "completions",
+    "complete-words",
     "help",
     "gte",
     "",
 ];
-const FLAGS: [&str; 25] = [
+const FLAGS: [&str; 26] = [
     "--entry",
     "--long",
     "--values",
@@ -78,6 +80,7 @@ const FLAGS: [&str; 25] = [
     "--json-value",
     "--persist",
     "--report-batches",
+    "--create",
     "--help",
     "-h",
     "--version",
@@ -240,6 +243,8 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
         "put",
         "put",
         "get",
+        "edit",
+        "edit",
         "take",
         "delete",
         "touch",
@@ -257,7 +262,7 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
     let more = prop::collection::vec(
         prop_oneof![
             2 => option(),
-            2 => select(&FLAGS[..16]).prop_map(|flag| vec![flag]),
+            2 => select(&FLAGS[..17]).prop_map(|flag| vec![flag]),
         ],
         0..2,
     );
@@ -270,7 +275,7 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
             arguments.push(command.into());
             match command {
                 "put" => arguments.extend([space, key, value]),
-                "get" | "take" | "delete" => arguments.extend([space, key]),
+                "get" | "edit" | "take" | "delete" => arguments.extend([space, key]),
                 "touch" => arguments.extend([space, key, "--persist".into()]),
                 "erase" => arguments.extend([space, "--yes".into()]),
                 "export" => arguments.extend([space, "out.jsonl".into()]),
@@ -337,6 +342,10 @@ impl Place {
             .current_dir(self.path())
             .env_remove("CUBBYHOLE_STORE")
             .env_remove("RUST_BACKTRACE")
+            // What `edit` runs; what it keeps goes with the folder.
+            .env_remove("VISUAL")
+            .env("EDITOR", "sh -c 'cat in.jsonl 2>/dev/null > \"$0\"'")
+            .env("TMPDIR", self.path())
             .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -89,7 +89,7 @@ async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> 
     let named = |url: &String| StoreChoice { url: url.clone(), origin: Origin::Option };
     let choice = asked.store.as_ref().map_or_else(|| session.store.clone(), named);
     let ctx = session.ctx.child().with_timeout(TIME);
-    let store = names::open(&ctx, &choice.url, choice.file()).await?;
+    let store = names::open(&ctx, &choice.url).await?;
     let mut found = match &asked.wanted {
         Wanted::Namespace { begun, prefixes } => {
             names::namespaces(&ctx, &*store, begun, *prefixes).await

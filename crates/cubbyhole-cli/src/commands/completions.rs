@@ -1,6 +1,6 @@
 //! `completions`: a script that teaches a shell the command line.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
@@ -41,6 +41,10 @@ impl Completions {
 fn generated(shell: Shell, session: &mut Session) -> Result<(), Failure> {
     // Through memory: clap_complete panics on a closed pipe.
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "cubbyhole", &mut script);
+    let tool = Cli::command();
+    // It would offer hidden commands too.
+    let shown = tool.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut shown = Command::new("cubbyhole").args(tool.get_arguments()).subcommands(shown);
+    clap_complete::generate(shell, &mut shown, "cubbyhole", &mut script);
     session.out.raw(&script)
 }

@@ -1,6 +1,5 @@
 //! The names that a store holds, as far as they can be had at once.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, OpenOptions, ScanOptions};
@@ -12,15 +11,7 @@ use crate::output::escape;
 const LAST: char = char::MAX;
 
 /// Opens a store that is there and free: never makes one, and waits for nobody.
-pub(crate) async fn open(
-    ctx: &ExecutionContext,
-    url: &str,
-    file: Option<&Path>,
-) -> Option<Arc<dyn Backend>> {
-    if let Some(file) = file {
-        // An empty file would become a store.
-        cubbyhole::is_store_file(file).ok().filter(|is| *is)?;
-    }
+pub(crate) async fn open(ctx: &ExecutionContext, url: &str) -> Option<Arc<dyn Backend>> {
     OpenOptions::new().create(false).open(ctx, url).await.ok()
 }
 
@@ -295,6 +286,14 @@ mod tests {
         assert_eq!(namespaces(&ctx, &store, "t:b49", false).await.len(), 10);
         assert_eq!(namespaces(&ctx, &store, "u", false).await.len(), MOST);
         assert_eq!(namespaces(&ctx, &store, "u4", false).await.len(), 100);
+    }
+
+    #[test]
+    fn the_next_page_begins_past_what_lies_beneath_the_last_name() {
+        let level = Level { begun: "t:", above: 2, names: Vec::new() };
+        let past = |last: &str| level.past_the_last(&Namespace::parse(last).unwrap());
+        assert_eq!(past("t:a:5:6").unwrap().as_str(), "t:a:\u{10ffff}");
+        assert_eq!(past("t:b"), None);
     }
 
     #[test]

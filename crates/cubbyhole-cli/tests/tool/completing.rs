@@ -159,7 +159,7 @@ fn nobody_waits_for_a_store() {
     let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = deaf.local_addr().unwrap().port();
     for (store, most) in [
-        ("redb:cubbyhole.redb".to_owned(), Duration::from_millis(900)),
+        ("redb:cubbyhole.redb".to_owned(), Duration::from_millis(590)),
         (format!("redis://127.0.0.1:{port}"), Duration::from_secs(2)),
         (format!("postgres://u@127.0.0.1:{port}/d"), Duration::from_secs(2)),
     ] {
@@ -234,6 +234,8 @@ fn each_shell_has_a_script() {
     ] {
         let script = place.ok(&["completions", shell]);
         assert!(script.contains(expected), "{shell}: {script}");
+        let asks = script.contains("complete-words");
+        assert_eq!(asks, expected.starts_with("complete-words"), "{shell}");
     }
     // It is for the scripts alone.
     assert!(!place.ok(&["--help"]).contains("complete-words"));
