@@ -124,6 +124,7 @@ pub(crate) enum Command {
     Completions(commands::completions::Completions),
     Man(commands::man::Man),
     Config(commands::config::Config),
+    CompleteWords(commands::complete_words::CompleteWords),
 }
 
 impl Command {
@@ -139,7 +140,10 @@ impl Command {
 
     /// Whether it works on a store: one that does not asks for no password.
     pub(crate) fn needs_store(&self) -> bool {
-        !matches!(self, Self::Completions(_) | Self::Man(_) | Self::Config(_))
+        !matches!(
+            self,
+            Self::Completions(_) | Self::CompleteWords(_) | Self::Man(_) | Self::Config(_)
+        )
     }
 
     /// Whether it changes the store: one that was given up may then have been done.
@@ -165,6 +169,7 @@ impl Command {
             | Self::Export(_)
             | Self::Doctor(_)
             | Self::Completions(_)
+            | Self::CompleteWords(_)
             | Self::Man(_)
             | Self::Config(_) => false,
         }

@@ -4,6 +4,7 @@
 mod arguments;
 mod cli;
 mod commands;
+mod completing;
 mod compression;
 mod config_file;
 mod editor;

@@ -41,9 +41,10 @@ fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, cases, max_shrink_iters: 100, ..usual }
 }
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 24] = [
     "put",
     "get",
+    "edit",
     "take",
     "delete",
     "touch",
@@ -60,12 +61,13 @@ const COMMANDS: [&str; 22] = [
     "compact",
     "demo",
     "completions",
+    "complete-words",
     "help",
     "gte",
     "",
     "config",
 ];
-const FLAGS: [&str; 28] = [
+const FLAGS: [&str; 29] = [
     "--entry",
     "--long",
     "--values",
@@ -79,6 +81,7 @@ const FLAGS: [&str; 28] = [
     "--json-value",
     "--persist",
     "--report-batches",
+    "--create",
     "--help",
     "-h",
     "--version",
@@ -247,6 +250,8 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
         "put",
         "put",
         "get",
+        "edit",
+        "edit",
         "take",
         "delete",
         "touch",
@@ -264,7 +269,7 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
     let more = prop::collection::vec(
         prop_oneof![
             2 => option(),
-            2 => select(&FLAGS[..16]).prop_map(|flag| vec![flag]),
+            2 => select(&FLAGS[..17]).prop_map(|flag| vec![flag]),
         ],
         0..2,
     );
@@ -277,7 +282,7 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
             arguments.push(command.into());
             match command {
                 "put" => arguments.extend([space, key, value]),
-                "get" | "take" | "delete" => arguments.extend([space, key]),
+                "get" | "edit" | "take" | "delete" => arguments.extend([space, key]),
                 "touch" => arguments.extend([space, key, "--persist".into()]),
                 "erase" => arguments.extend([space, "--yes".into()]),
                 "export" => arguments.extend([space, "out.jsonl".into()]),
@@ -347,6 +352,10 @@ impl Place {
             .env_remove("CUBBYHOLE_CONFIG")
             .env("XDG_CONFIG_HOME", self.path().join(".config"))
             .env_remove("RUST_BACKTRACE")
+            // What `edit` runs; what it keeps goes with the folder.
+            .env_remove("VISUAL")
+            .env("EDITOR", "sh -c 'cat in.jsonl 2>/dev/null > \"$0\"'")
+            .env("TMPDIR", self.path())
             .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

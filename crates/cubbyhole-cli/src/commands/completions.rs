@@ -1,6 +1,6 @@
 //! `completions`: a script that teaches a shell the command line.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
@@ -8,8 +8,14 @@ use crate::error::Failure;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-Example:
-  cubbyhole completions bash > ~/.local/share/bash-completion/completions/cubbyhole";
+In bash, zsh and fish the script asks the tool, which completes namespaces and keys from the store:
+that of --store in the line, else $CUBBYHOLE_STORE, else redb:cubbyhole.redb. It gives up after a
+second, or at once if another process has the file. The tool must be on your PATH.
+
+Examples:
+  cubbyhole completions bash > ~/.local/share/bash-completion/completions/cubbyhole
+  cubbyhole completions zsh > ~/.zfunc/_cubbyhole     # with `fpath+=~/.zfunc` before compinit
+  cubbyhole completions fish > ~/.config/fish/completions/cubbyhole.fish";
 
 /// Write a completion script for a shell
 #[derive(Debug, Args)]
@@ -21,9 +27,24 @@ pub(crate) struct Completions {
 
 impl Completions {
     pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
-        // Through memory: clap_complete panics on a closed pipe.
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "cubbyhole", &mut script);
-        session.out.raw(&script)
+        let script = match self.shell {
+            Shell::Bash => include_str!("../completing/cubbyhole.bash"),
+            Shell::Zsh => include_str!("../completing/cubbyhole.zsh"),
+            Shell::Fish => include_str!("../completing/cubbyhole.fish"),
+            // Commands and options alone.
+            other => return generated(other, session),
+        };
+        session.out.raw(script.as_bytes())
     }
+}
+
+fn generated(shell: Shell, session: &mut Session) -> Result<(), Failure> {
+    // Through memory: clap_complete panics on a closed pipe.
+    let mut script = Vec::new();
+    let tool = Cli::command();
+    // It would offer hidden commands too.
+    let shown = tool.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut shown = Command::new("cubbyhole").args(tool.get_arguments()).subcommands(shown);
+    clap_complete::generate(shell, &mut shown, "cubbyhole", &mut script);
+    session.out.raw(&script)
 }

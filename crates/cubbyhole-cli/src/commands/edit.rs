@@ -168,7 +168,14 @@ impl Edit {
             command.push_str(&format!(" --store {}", quoted(&escape(url))));
         }
         let named = self.named();
-        let kept = format!("your text is in {path}; `{command} {named}` writes it over the entry");
+        let meanwhile = match failure.conflicting_version() {
+            Some(Some(_)) => "somebody wrote it while you edited; ",
+            Some(None) => "it was deleted or has expired while you edited; ",
+            None => "",
+        };
+        let kept = format!(
+            "{meanwhile}your text is in {path}; `{command} {named}` writes it over the entry"
+        );
         Failure::Kept { failure: Box::new(failure), kept }
     }
 

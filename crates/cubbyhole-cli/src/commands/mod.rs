@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod compact;
+pub(crate) mod complete_words;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod copy;
@@ -61,6 +62,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Compact(compact) => Box::pin(compact.run(session)),
         Command::Demo(demo) => Box::pin(demo.run(session)),
         Command::Completions(completions) => Box::pin(ready(completions.run(session))),
+        Command::CompleteWords(words) => Box::pin(words.run(session)),
         Command::Man(man) => Box::pin(ready(man.run(session))),
         Command::Config(config) => Box::pin(ready(config.run(session))),
     };

@@ -159,6 +159,7 @@ fn a_conflict_keeps_the_text() {
 
     let ran = run(&["--", key]);
     assert_eq!((ran.code, ran.stderr.lines().count()), (3, 1), "{ran:?}");
+    assert!(ran.stderr.contains("; somebody wrote it while you edited; "), "{ran:?}");
     assert_eq!(desk.value(key), "other");
     assert!(desk.is_kept(&ran.stderr, b"mine").status().unwrap().success());
     assert_eq!(desk.value(key), "mine");
@@ -174,6 +175,7 @@ fn an_entry_that_went_away_is_a_conflict() {
     desk.place.ok(&["put", "acme", "k", "v", "--ttl", "2s"]);
     let wait = "while \"$TOOL\" get acme k >/dev/null 2>&1; do :; done; printf mine > \"$1\"";
     let message = desk.fails(3, wait, &["k"]);
+    assert!(message.contains("; it was deleted or has expired while you edited; "), "{message}");
     desk.is_kept(&message, b"mine");
     desk.place.fails(1, &["get", "acme", "k"]);
 }

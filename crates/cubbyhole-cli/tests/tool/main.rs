@@ -1,6 +1,9 @@
 //! Runs the real executable, each test in a folder of its own.
 
 #[cfg(test)]
+#[cfg(unix)]
+mod completing;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 #[cfg(unix)]
@@ -15,6 +18,7 @@ mod kill_import;
 mod lines;
 #[cfg(test)]
 mod listings;
+#[cfg(test)]
 mod logging;
 #[cfg(test)]
 mod manual;

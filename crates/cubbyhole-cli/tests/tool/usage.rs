@@ -121,7 +121,7 @@ fn help_and_version_are_no_errors() {
     let bare = place.run(&[]);
     assert!(bare.code == 2 && bare.stdout.is_empty() && bare.stderr.contains("Usage"), "{bare:?}");
     for shell in ["bash", "zsh", "fish"] {
-        assert!(place.ok(&["completions", shell]).contains("namespaces"));
+        assert!(place.ok(&["completions", shell]).contains("cubbyhole"));
     }
 }
 

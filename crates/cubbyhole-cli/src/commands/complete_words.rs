@@ -1,0 +1,108 @@
+//! `complete-words`: what may stand where the cursor is. Run by the scripts of `completions`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, ValueEnum};
+use cubbyhole::ExecutionContext;
+
+use crate::cli::Cli;
+use crate::completing::shells::{BashLine, bare};
+use crate::completing::words::{Asked, Named, Wanted, asked};
+use crate::completing::{Candidate, names};
+use crate::error::Failure;
+use crate::output::escape;
+use crate::session::Session;
+use crate::settings::Settings;
+
+const EXAMPLES: &str = "\
+Example:
+  cubbyhole complete-words zsh -- cubbyhole get ac";
+
+/// Somebody waits with a finger on the key.
+const TIME: Duration = Duration::from_millis(600);
+
+/// For leaving the store as it should be; what is not done then is done by the next who opens it.
+const CLOSE_TIME: Duration = Duration::from_millis(200);
+
+/// Answer what may stand at the end of a line
+#[derive(Debug, Args)]
+#[command(hide = true, after_help = EXAMPLES)]
+pub(crate) struct CompleteWords {
+    /// Whose script asks
+    shell: Scripted,
+    /// The words, the last of which is unfinished; from bash the line up to the cursor, and the
+    /// characters that break words
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    words: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scripted {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl CompleteWords {
+    /// Nothing that fails is told of: a message would end up in the middle of somebody's line.
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        for line in self.answer(session).await.unwrap_or_default() {
+            // The tab before what a candidate is; nothing else of that kind comes so far.
+            let parts: Vec<String> = line.split('\t').map(escape).collect();
+            session.out.raw(parts.join("\t").as_bytes())?;
+            session.out.raw(b"\n")?;
+        }
+        Ok(())
+    }
+
+    async fn answer(self, session: &Session) -> Option<Vec<String>> {
+        let words: Option<Vec<String>> =
+            self.words.into_iter().map(|word| word.into_string().ok()).collect();
+        let mut words = words?;
+        let mut line = None;
+        if self.shell == Scripted::Bash {
+            let [text, breaks] = words.as_slice() else { return None };
+            let read = BashLine::read(text, breaks);
+            words.clone_from(&read.words);
+            line = Some(read);
+        }
+        let mut tool = Cli::command();
+        tool.build();
+        let asked = asked(&tool, &words);
+        if asked.wanted == Wanted::File {
+            return Some(vec!["files".to_owned()]);
+        }
+        let candidates = candidates(&asked, session).await?;
+        Some(match line {
+            Some(line) => line.answer(&asked.lead, &candidates),
+            None => bare(&asked.lead, &candidates),
+        })
+    }
+}
+
+async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> {
+    match &asked.wanted {
+        Wanted::Words(words) => return Some(words.clone()),
+        Wanted::Nothing | Wanted::File => return None,
+        Wanted::Namespace { .. } | Wanted::Key { .. } => {}
+    }
+    let Named { store, profile, config } = asked.named.clone();
+    let settings = Settings::new(store, profile, config.map(PathBuf::from), None);
+    let choice = settings.choose().ok()?.store;
+    let ctx = session.ctx.child().with_timeout(TIME);
+    let store = names::open(&ctx, &choice.url).await?;
+    let mut found = match &asked.wanted {
+        Wanted::Namespace { begun, prefixes } => {
+            names::namespaces(&ctx, &*store, begun, *prefixes).await
+        }
+        Wanted::Key { namespace, begun } => names::keys(&ctx, &*store, namespace, begun).await,
+        Wanted::Words(_) | Wanted::File | Wanted::Nothing => Vec::new(),
+    };
+    drop(store.close(&ExecutionContext::new().with_timeout(CLOSE_TIME)).await);
+    found.retain(|name| names::can_be_shown(name));
+    // Without `--` before it that would be an option; behind an option's `=` it is a value.
+    found.retain(|name| asked.dashes || !asked.lead.is_empty() || !name.starts_with('-'));
+    Some(found.into_iter().map(Candidate::name).collect())
+}

@@ -1,0 +1,322 @@
+//! The names that a store holds, as far as they can be had at once.
+
+use std::sync::Arc;
+
+use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, OpenOptions, ScanOptions};
+
+use super::MOST;
+use crate::output::escape;
+
+/// Past every character that a name may hold.
+const LAST: char = char::MAX;
+
+/// Opens a store that is there and free: never makes one, and waits for nobody.
+pub(crate) async fn open(ctx: &ExecutionContext, url: &str) -> Option<Arc<dyn Backend>> {
+    OpenOptions::new().create(false).open(ctx, url).await.ok()
+}
+
+/// The keys of a namespace that begin so.
+pub(crate) async fn keys(
+    ctx: &ExecutionContext,
+    store: &dyn Backend,
+    namespace: &str,
+    begun: &str,
+) -> Vec<String> {
+    let Ok(namespace) = Namespace::parse(namespace) else { return Vec::new() };
+    let options = ScanOptions::new().keys_only().with_limit(MOST).with_prefix(begun);
+    match store.scan(ctx, &namespace, options).await {
+        Ok(page) => page.items.into_iter().map(|item| item.key).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The namespaces that begin so, one segment further: `acme` if it is one, `acme:` if there are
+/// some beneath it. With `prefixes` also `acme` if there are only some beneath it.
+pub(crate) async fn namespaces(
+    ctx: &ExecutionContext,
+    store: &dyn Backend,
+    begun: &str,
+    prefixes: bool,
+) -> Vec<String> {
+    let (above, _) = split(begun);
+    let mut found = Level { begun, above: above.len(), names: Vec::new() };
+    // What was found before the time was up is worth something.
+    let _ = match above.strip_suffix(':') {
+        None => found.look_at_tenants(ctx, store).await,
+        Some(above) => found.look_beneath(ctx, store, above).await,
+    };
+    let mut names = Vec::new();
+    for Name { text, own, deeper } in found.names {
+        let only_above = deeper && !own;
+        if prefixes || !only_above {
+            names.push(text.clone());
+        }
+        if deeper {
+            names.push(text + ":");
+        }
+    }
+    names.truncate(MOST);
+    names
+}
+
+/// Whether a name can be shown: what would move the cursor is in no list.
+pub(crate) fn can_be_shown(name: &str) -> bool {
+    !name.is_empty() && escape(name) == name
+}
+
+/// The names of one level: those that go one segment past what stands above.
+struct Level<'a> {
+    begun: &'a str,
+    /// Bytes of what stands above, with its `:`.
+    above: usize,
+    names: Vec<Name>,
+}
+
+struct Name {
+    text: String,
+    /// It is a namespace itself.
+    own: bool,
+    /// Others lie beneath it.
+    deeper: bool,
+}
+
+impl Level<'_> {
+    async fn look_at_tenants(
+        &mut self,
+        ctx: &ExecutionContext,
+        store: &dyn Backend,
+    ) -> cubbyhole::Result<()> {
+        let after = before(self.begun, 0).map(|namespace| namespace.tenant());
+        let page = store.scan_tenants(ctx, after.as_ref(), MOST).await?;
+        let tenants = page.items.iter().filter(|tenant| tenant.as_rendered() >= self.begun);
+        let tenants: Vec<_> =
+            tenants.take_while(|tenant| tenant.as_rendered().starts_with(self.begun)).collect();
+        for tenant in &tenants {
+            let text = tenant.as_rendered().to_owned();
+            self.names.push(Name { text, own: false, deeper: false });
+        }
+        for (tenant, name) in tenants.into_iter().zip(&mut self.names) {
+            let prefix = NamespacePrefix::from(tenant.clone());
+            let first = store.scan_namespaces(ctx, &prefix, None, 2).await?.items;
+            name.own = first.first().is_some_and(|namespace| namespace.as_str() == name.text);
+            name.deeper = first.len() > usize::from(name.own);
+        }
+        Ok(())
+    }
+
+    async fn look_beneath(
+        &mut self,
+        ctx: &ExecutionContext,
+        store: &dyn Backend,
+        above: &str,
+    ) -> cubbyhole::Result<()> {
+        let prefix = NamespacePrefix::parse(above)?;
+        let mut after = before(self.begun, self.above);
+        while self.names.len() < MOST {
+            let page = store.scan_namespaces(ctx, &prefix, after.as_ref(), MOST).await?;
+            for namespace in &page.items {
+                if !self.take(namespace.as_str()) {
+                    return Ok(());
+                }
+            }
+            let Some(next) = page.next else { return Ok(()) };
+            // Past all that lies beneath the last name, however much that is.
+            after = self.past_the_last(&next).or(Some(next));
+        }
+        Ok(())
+    }
+
+    /// Takes a namespace that lies beneath what stands above; answers whether others may follow.
+    fn take(&mut self, namespace: &str) -> bool {
+        let Some(rest) = namespace.get(self.above..) else { return true };
+        let end = self.above + first_separator(rest);
+        let text = &namespace[..end];
+        if !text.starts_with(self.begun) {
+            return namespace < self.begun;
+        }
+        let (own, deeper) = (end == namespace.len(), end < namespace.len());
+        // `a:x` comes after `a-b`, which comes after `a`.
+        match self.names.iter_mut().rev().find(|name| name.text == text) {
+            Some(name) => name.deeper |= deeper,
+            None => self.names.push(Name { text: text.to_owned(), own, deeper }),
+        }
+        true
+    }
+
+    fn past_the_last(&self, last: &Namespace) -> Option<Namespace> {
+        let last = last.as_str();
+        let end = self.above + first_separator(last.get(self.above..)?);
+        let text = last.get(..end).filter(|text| text.len() < last.len())?;
+        Namespace::parse(&format!("{text}:{LAST}")).ok()
+    }
+}
+
+/// What stands above the segment that was begun, with its `:`; and that segment.
+fn split(begun: &str) -> (&str, &str) {
+    let mut above = 0;
+    loop {
+        let rest = &begun[above..];
+        match first_separator(rest) {
+            end if end < rest.len() => above += end + 1,
+            _ => return (&begun[..above], rest),
+        }
+    }
+}
+
+/// Where the first segment ends: at a `:` that no `\` escapes.
+fn first_separator(text: &str) -> usize {
+    let mut bytes = text.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b':' => return at,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// A namespace a little before every one that begins so, for pages begin after one; `None` where
+/// nothing comes before.
+fn before(begun: &str, above: usize) -> Option<Namespace> {
+    let segment = begun.get(above..)?;
+    // An escape is one unit, also one that is half typed.
+    let mut units = segment.char_indices().peekable();
+    let mut last = None;
+    while let Some((at, c)) = units.next() {
+        last = Some((at, c));
+        if c == '\\' {
+            units.next();
+        }
+    }
+    let (at, c) = last?;
+    // What comes before `\` is `[`; and a name holds neither NUL nor a bare `:` or `\`.
+    let less = match c {
+        ':' | '\u{1}' => return None,
+        ']' => '[',
+        ';' => '9',
+        '\u{e000}' => '\u{d7ff}',
+        c => char::from_u32(u32::from(c) - 1)?,
+    };
+    Namespace::parse(&format!("{}{less}{LAST}", &begun[..above + at])).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole::{Bytes, Condition, InMemoryStore, PutOptions};
+
+    use super::*;
+
+    async fn store(namespaces: &[&str]) -> InMemoryStore<Bytes> {
+        let store = InMemoryStore::new();
+        for namespace in namespaces {
+            let (namespace, value) = (Namespace::parse(namespace).unwrap(), Bytes::new());
+            let (ctx, options) = (ExecutionContext::new(), PutOptions::new());
+            let put = cubbyhole::EntryStore::put_entry(
+                &store,
+                &ctx,
+                &namespace,
+                "k",
+                value,
+                options,
+                Condition::Always,
+            );
+            put.await.unwrap();
+        }
+        store
+    }
+
+    #[tokio::test]
+    async fn one_segment_further_at_a_time() {
+        let store = store(&[
+            "acme",
+            "acme:a",
+            "acme:a-b",
+            "acme:a:x",
+            "acme:a:y:z",
+            "acme:b\\:c:d",
+            "acme:\u{65e5}",
+            "acme-2:q:r",
+            "b]c",
+            "b;c",
+        ])
+        .await;
+        let ctx = ExecutionContext::new();
+        for (begun, prefixes, expected) in [
+            ("", false, &["acme", "acme:", "acme-2:", "b;c", "b]c"][..]),
+            ("", true, &["acme", "acme:", "acme-2", "acme-2:", "b;c", "b]c"]),
+            ("ac", false, &["acme", "acme:", "acme-2:"]),
+            ("acme", false, &["acme", "acme:", "acme-2:"]),
+            ("acme-", false, &["acme-2:"]),
+            ("acme:", false, &["acme:a", "acme:a:", "acme:a-b", "acme:b\\:c:", "acme:\u{65e5}"]),
+            ("acme:a", false, &["acme:a", "acme:a:", "acme:a-b"]),
+            ("acme:a:", false, &["acme:a:x", "acme:a:y:"]),
+            ("acme:a:y:", false, &["acme:a:y:z"]),
+            ("acme:b\\", false, &["acme:b\\:c:"]),
+            ("acme:b\\:", false, &["acme:b\\:c:"]),
+            ("acme:b\\:c:", true, &["acme:b\\:c:d"]),
+            ("acme:\u{65e5}", false, &["acme:\u{65e5}"]),
+            ("acme-2:q", true, &["acme-2:q", "acme-2:q:"]),
+            ("b]", false, &["b]c"]),
+            ("b;", false, &["b;c"]),
+            ("c", false, &[]),
+            ("acme:c", false, &[]),
+            ("nobody:", false, &[]),
+            (":", false, &[]),
+            ("a\\x:", false, &[]),
+        ] {
+            let mut found = namespaces(&ctx, &store, begun, prefixes).await;
+            found.sort();
+            let mut expected = expected.to_vec();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{begun} {prefixes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_lies_beneath_is_passed_over_and_the_number_is_bounded() {
+        let mut names: Vec<String> = (0..700).map(|n| format!("t:a:{n}")).collect();
+        names.extend((0..500).map(|n| format!("t:b{n:03}")));
+        names.extend((0..500).map(|n| format!("u{n:03}")));
+        let store = store(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let ctx = ExecutionContext::new();
+        let found = namespaces(&ctx, &store, "t:", false).await;
+        assert_eq!(found.len(), MOST);
+        assert_eq!(found[..3], ["t:a:", "t:b000", "t:b001"]);
+        assert_eq!(namespaces(&ctx, &store, "t:b49", false).await.len(), 10);
+        assert_eq!(namespaces(&ctx, &store, "u", false).await.len(), MOST);
+        assert_eq!(namespaces(&ctx, &store, "u4", false).await.len(), 100);
+    }
+
+    #[test]
+    fn the_next_page_begins_past_what_lies_beneath_the_last_name() {
+        let level = Level { begun: "t:", above: 2, names: Vec::new() };
+        let past = |last: &str| level.past_the_last(&Namespace::parse(last).unwrap());
+        assert_eq!(past("t:a:5:6").unwrap().as_str(), "t:a:\u{10ffff}");
+        assert_eq!(past("t:b"), None);
+    }
+
+    #[test]
+    fn what_comes_before_is_a_name_and_less() {
+        for begun in ["a", "]", ";", "\\", "\\\\", "\\:", "a\\:", "\u{e000}", "ab\u{65e5}", "!"] {
+            for above in ["", "t:", "t\\:u:v:"] {
+                let begun = format!("{above}{begun}");
+                let before = before(&begun, above.len()).unwrap();
+                assert!(before.as_str() < begun.as_str() && before.as_str() >= above, "{before:?}");
+            }
+        }
+        assert_eq!(before("", 0), None);
+        assert_eq!(before("t:", 2), None);
+        assert_eq!(split("a\\:b:c\\\\:d"), ("a\\:b:c\\\\:", "d"));
+    }
+
+    #[test]
+    fn names_that_would_move_the_cursor_are_not_shown() {
+        for name in ["", "a\nb", "\u{1b}[2J", "a\tb", "\u{202e}abc", "\u{9b}"] {
+            assert!(!can_be_shown(name), "{name:?}");
+        }
+        for name in ["a b", "it's", "a\\:b", "\u{65e5}", "100%"] {
+            assert!(can_be_shown(name), "{name:?}");
+        }
+    }
+}

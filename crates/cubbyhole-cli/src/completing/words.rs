@@ -1,0 +1,300 @@
+//! What is asked for at the end of an unfinished command line.
+
+use clap::{Arg, Command};
+
+use super::Candidate;
+
+/// What the last word is the beginning of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// One of these.
+    Words(Vec<Candidate>),
+    /// A namespace; a prefix of some will do if `prefixes` is set.
+    Namespace {
+        begun: String,
+        prefixes: bool,
+    },
+    Key {
+        namespace: String,
+        begun: String,
+    },
+    File,
+    Nothing,
+}
+
+/// The last of each option by which a line names its store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) store: Option<String>,
+    pub(crate) profile: Option<String>,
+    pub(crate) config: Option<String>,
+}
+
+/// The end of the line, and what of the rest matters there.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) wanted: Wanted,
+    /// Who names the store.
+    pub(crate) named: Named,
+    /// What the last word has before the part that is completed: `--option=`, or nothing.
+    pub(crate) lead: String,
+    /// After `--` a name may begin with a dash.
+    pub(crate) dashes: bool,
+}
+
+/// A command line, read as far as it goes. Unlike clap this forgives what is missing or wrong.
+struct Line<'a> {
+    command: &'a Command,
+    positional: usize,
+    escaped: bool,
+    namespace: Option<String>,
+    named: Named,
+    /// An option whose value comes next.
+    option: Option<&'a Arg>,
+}
+
+/// Reads the words, the first of which is the tool and the last of which is unfinished. `tool` must
+/// have been built, which gives each command the options of the whole.
+pub(crate) fn asked(tool: &Command, words: &[String]) -> Asked {
+    let mut line = Line {
+        command: tool,
+        positional: 0,
+        escaped: false,
+        namespace: None,
+        named: Named::default(),
+        option: None,
+    };
+    let (last, before) = match words {
+        [_, before @ .., last] => (last.as_str(), before),
+        _ => ("", &[][..]),
+    };
+    let known = before.iter().all(|word| line.take(word));
+    let (wanted, lead) = if known { line.wanted(last) } else { (Wanted::Nothing, String::new()) };
+    Asked { wanted, named: line.named, lead, dashes: line.escaped }
+}
+
+impl<'a> Line<'a> {
+    /// Takes a whole word; answers whether anything is known of what follows.
+    fn take(&mut self, word: &str) -> bool {
+        if let Some(option) = self.option.take() {
+            self.note(option, word);
+        } else if self.escaped || !word.starts_with('-') || word == "-" {
+            if self.command.has_subcommands() {
+                let found = self.command.get_subcommands().find(|c| c.get_name() == word);
+                let Some(command) = found else { return false };
+                self.command = command;
+            } else {
+                if let Some(argument) = self.argument() {
+                    self.note(argument, word);
+                }
+                self.positional += 1;
+            }
+        } else if word == "--" {
+            self.escaped = true;
+        } else if let Some(long) = word.strip_prefix("--") {
+            let (name, value) = match long.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (long, None),
+            };
+            if let Some(option) = self.long(name).filter(|option| takes_value(option)) {
+                match value {
+                    Some(value) => self.note(option, value),
+                    None => self.option = Some(option),
+                }
+            }
+        }
+        true
+    }
+
+    fn note(&mut self, argument: &Arg, value: &str) {
+        match argument.get_id().as_str() {
+            "store" => self.named.store = Some(value.to_owned()),
+            "profile" => self.named.profile = Some(value.to_owned()),
+            "config" => self.named.config = Some(value.to_owned()),
+            _ if value_name(argument) == "NAMESPACE" => self.namespace = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+
+    fn argument(&self) -> Option<&'a Arg> {
+        self.command.get_positionals().nth(self.positional)
+    }
+
+    fn long(&self, name: &str) -> Option<&'a Arg> {
+        self.command.get_arguments().find(|argument| argument.get_long() == Some(name))
+    }
+
+    /// What the unfinished word may become, and what stands before that in the word.
+    fn wanted(&self, last: &str) -> (Wanted, String) {
+        let plain = |wanted| (wanted, String::new());
+        if let Some(option) = self.option {
+            return plain(self.value(option, last));
+        }
+        if !self.escaped && last.starts_with('-') {
+            let (name, value) = last.split_once('=').unwrap_or((last, ""));
+            if name.len() < last.len() {
+                let option = name.strip_prefix("--").and_then(|name| self.long(name));
+                let option = option.filter(|option| takes_value(option));
+                let wanted = option.map_or(Wanted::Nothing, |option| self.value(option, value));
+                return (wanted, format!("{name}="));
+            }
+            return plain(self.options(last));
+        }
+        if self.command.has_subcommands() {
+            let commands = self.command.get_subcommands();
+            let commands = commands.filter(|c| !c.is_hide_set()).map(|c| {
+                let about = c.get_about().map(ToString::to_string);
+                Candidate { text: c.get_name().to_owned(), about: about.unwrap_or_default() }
+            });
+            return plain(beginning(commands, last));
+        }
+        plain(self.argument().map_or(Wanted::Nothing, |argument| self.value(argument, last)))
+    }
+
+    fn options(&self, begun: &str) -> Wanted {
+        let options = self.command.get_arguments().filter(|argument| !argument.is_hide_set());
+        let options = options.filter_map(|option| {
+            let help = option.get_help().map(ToString::to_string).unwrap_or_default();
+            let about = help.lines().next().unwrap_or_default().to_owned();
+            Some(Candidate { text: format!("--{}", option.get_long()?), about })
+        });
+        beginning(options, begun)
+    }
+
+    /// By what the help calls the value.
+    fn value(&self, argument: &Arg, begun: &str) -> Wanted {
+        let values = argument.get_possible_values();
+        if !values.is_empty() {
+            let values = values.into_iter().filter(|value| !value.is_hide_set()).map(|value| {
+                let about = value.get_help().map(ToString::to_string).unwrap_or_default();
+                Candidate { text: value.get_name().to_owned(), about }
+            });
+            return beginning(values, begun);
+        }
+        let begun = begun.to_owned();
+        match (value_name(argument), &self.namespace) {
+            ("NAMESPACE", _) => Wanted::Namespace { begun, prefixes: false },
+            ("PREFIX", _) => Wanted::Namespace { begun, prefixes: true },
+            // The TEXT is the one that keys begin with.
+            ("KEY" | "TEXT", Some(namespace)) => {
+                Wanted::Key { namespace: namespace.clone(), begun }
+            }
+            ("FILE" | "PATH" | "FOLDER", _) => Wanted::File,
+            ("URL", _) if begun.starts_with("redb:") => Wanted::File,
+            ("URL", _) => {
+                let schemes = ["redb:", "postgres://", "redis://", "redis+cluster://"];
+                beginning(schemes.map(|scheme| Candidate::name(scheme.to_owned())), &begun)
+            }
+            _ => Wanted::Nothing,
+        }
+    }
+}
+
+fn takes_value(option: &Arg) -> bool {
+    option.get_num_args().is_some_and(|number| number.takes_values())
+}
+
+fn value_name(argument: &Arg) -> &str {
+    let names = argument.get_value_names().and_then(<[_]>::first);
+    names.map_or_else(|| "", |name| name.as_str())
+}
+
+fn beginning(candidates: impl IntoIterator<Item = Candidate>, begun: &str) -> Wanted {
+    Wanted::Words(candidates.into_iter().filter(|c| c.text.starts_with(begun)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn ask(words: &[&str]) -> Asked {
+        let mut tool = Cli::command();
+        tool.build();
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        asked(&tool, &words)
+    }
+
+    #[track_caller]
+    fn texts(words: &[&str]) -> Vec<String> {
+        match ask(words).wanted {
+            Wanted::Words(words) => words.into_iter().map(|word| word.text).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn namespace(begun: &str, prefixes: bool) -> Wanted {
+        Wanted::Namespace { begun: begun.to_owned(), prefixes }
+    }
+
+    fn key(namespace: &str, begun: &str) -> Wanted {
+        Wanted::Key { namespace: namespace.to_owned(), begun: begun.to_owned() }
+    }
+
+    #[test]
+    fn commands_options_and_values_of_theirs() {
+        assert_eq!(texts(&["cubbyhole", "ta"]), ["take"]);
+        assert!(texts(&["cubbyhole", ""]).len() > 15);
+        assert_eq!(texts(&["cubbyhole", "--json", "do"]), ["doctor"]);
+        assert_eq!(texts(&["cubbyhole", "list", "--va"]), ["--values"]);
+        // The options of the whole tool too, before and after the command.
+        assert_eq!(texts(&["cubbyhole", "list", "--st"]), ["--store"]);
+        assert_eq!(texts(&["cubbyhole", "--st"]), ["--store"]);
+        assert_eq!(texts(&["cubbyhole", "completions", "z"]), ["zsh"]);
+        assert_eq!(texts(&["cubbyhole", "import", "--on-error", "s"]), ["stop", "skip"]);
+        assert_eq!(texts(&["cubbyhole", "import", "--on-error=s"]), ["stop", "skip"]);
+        assert_eq!(texts(&["cubbyhole", "--store", "redi"]), ["redis://", "redis+cluster://"]);
+        assert!(!texts(&["cubbyhole", ""]).iter().any(|word| word.contains("complete")));
+    }
+
+    #[test]
+    fn names_of_the_store() {
+        assert_eq!(ask(&["cubbyhole", "get", "ac"]).wanted, namespace("ac", false));
+        assert_eq!(ask(&["cubbyhole", "usage", "ac"]).wanted, namespace("ac", true));
+        assert_eq!(ask(&["cubbyhole", "export", ""]).wanted, namespace("", true));
+        assert_eq!(ask(&["cubbyhole", "get", "acme", "tu"]).wanted, key("acme", "tu"));
+        assert_eq!(ask(&["cubbyhole", "get", "acme", "--", "-t"]).wanted, key("acme", "-t"));
+        assert!(ask(&["cubbyhole", "get", "acme", "--", "-t"]).dashes);
+        assert_eq!(ask(&["cubbyhole", "list", "acme", "--prefix", "tu"]).wanted, key("acme", "tu"));
+        assert_eq!(ask(&["cubbyhole", "list", "acme", "--after=tu"]).wanted, key("acme", "tu"));
+        assert_eq!(ask(&["cubbyhole", "list", "acme", "--after=tu"]).lead, "--after=");
+        for words in [
+            &["cubbyhole", "get", "acme", "k", ""][..],
+            &["cubbyhole", "put", "acme", "k", ""],
+            &["cubbyhole", "nonsense", ""],
+            &["cubbyhole", "put", "acme", "k", "--ttl", ""],
+            &["cubbyhole", "list", "--prefix", ""],
+            &["cubbyhole", "get", "--json=", ""],
+        ] {
+            let wanted = ask(words).wanted;
+            let expected = words.contains(&"get") && words.len() == 4;
+            assert_eq!(wanted == Wanted::Nothing, !expected, "{words:?} {wanted:?}");
+        }
+        for words in
+            [&["cubbyhole", "put", "acme", "k", "--file", ""], &["cubbyhole", "import", ""][..]]
+        {
+            assert_eq!(ask(words).wanted, Wanted::File, "{words:?}");
+        }
+        assert_eq!(ask(&["cubbyhole", "--store", "redb:a"]).wanted, Wanted::File);
+    }
+
+    #[test]
+    fn the_store_is_the_one_that_the_line_names() {
+        for words in [
+            &["cubbyhole", "--store", "redb:x", "get", ""][..],
+            &["cubbyhole", "get", "--store=redb:x", ""],
+            &["cubbyhole", "--json", "get", "acme", "--store", "redb:x", ""],
+        ] {
+            assert_eq!(ask(words).named.store.as_deref(), Some("redb:x"), "{words:?}");
+        }
+        assert_eq!(ask(&["cubbyhole", "get", ""]).named, Named::default());
+        let named = ask(&["cubbyhole", "--profile", "prod", "--config=x.toml", "get", ""]).named;
+        let expected = (None, Some("prod"), Some("x.toml"));
+        let found = (named.store, named.profile.as_deref(), named.config.as_deref());
+        assert_eq!(found, expected);
+        // Behind `--` it is a name.
+        assert_eq!(ask(&["cubbyhole", "get", "--", "--store=redb:x", ""]).named.store, None);
+    }
+}
