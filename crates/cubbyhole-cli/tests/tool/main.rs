@@ -15,6 +15,7 @@ mod kill_import;
 mod lines;
 #[cfg(test)]
 mod listings;
+#[cfg(test)]
 mod logging;
 #[cfg(test)]
 mod manual;
