@@ -115,6 +115,24 @@ fn the_store_is_that_of_the_line_or_of_the_environment() {
 }
 
 #[test]
+fn profiles_are_completed_from_their_file() {
+    let place = furnished();
+    let profiles = "[profiles.prod]\nstore = \"redb:a.redb\"\n\
+                    [profiles.redundant]\nstore = \"redb:b.redb\"\n";
+    place.write("c.toml", profiles);
+    let file = ["--config", "c.toml"];
+    let ask = |words: &[&str]| bare(&place, &[&file, words].concat());
+    assert_eq!(ask(&["--profile", ""]), ["names", "prod", "redundant"]);
+    assert_eq!(ask(&["--profile=pr"]), ["names", "--profile=prod"]);
+    assert_eq!(
+        ask(&["copy", "--to", "red"])[1..],
+        ["redb:", "redis://", "redis+cluster://", "redundant"]
+    );
+    // A file that cannot be read has none.
+    assert_eq!(bare(&place, &["--config", "none.toml", "--profile", ""]), ["names"]);
+}
+
+#[test]
 fn no_more_is_offered_than_can_be_read() {
     let place = Place::new();
     let mut entries: String = (0..300).map(|n| line("n", &format!("k{n:03}"), "1")).collect();
