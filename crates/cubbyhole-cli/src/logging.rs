@@ -12,6 +12,7 @@ use tracing_subscriber::{fmt, registry};
 
 use crate::cli::Globals;
 use crate::output::{clear_bar, escape, escape_in_json};
+use crate::style;
 
 /// The targets of this tool and of its library, which are the names of their crates.
 const OURS: &str = "cubbyhole";
@@ -39,7 +40,8 @@ pub(crate) fn install(globals: &Globals) {
     // Where errors are JSON, stderr is read by a program.
     let usual = if globals.json { LogFormat::Json } else { LogFormat::Text };
     let format = globals.log_format.unwrap_or(usual);
-    let stderr = Stderr { format, terminal: io::stderr().is_terminal(), colours: colours() };
+    let terminal = io::stderr().is_terminal();
+    let stderr = Stderr { format, terminal, colours: style::wanted(terminal) };
     // It fails only where there is a subscriber already, which then tells.
     let _ = match format {
         LogFormat::Text => {
@@ -47,7 +49,9 @@ pub(crate) fn install(globals: &Globals) {
             tracing::subscriber::set_global_default(registry().with(filter).with(layer))
         }
         LogFormat::Json => {
-            let layer = fmt::layer().json().flatten_event(true).with_ansi(false);
+            // The fields stand by themselves: one may be named `error`, which is how an object
+            // begins that tells why the command failed.
+            let layer = fmt::layer().json().with_span_list(false).with_ansi(false);
             let layer = layer.with_writer(Stderr { colours: false, ..stderr });
             tracing::subscriber::set_global_default(registry().with(filter).with(layer))
         }
@@ -69,12 +73,6 @@ fn levels(verbose: u8) -> (LevelFilter, LevelFilter) {
         2 => (LevelFilter::DEBUG, LevelFilter::WARN),
         _ => (LevelFilter::TRACE, LevelFilter::DEBUG),
     }
-}
-
-fn colours() -> bool {
-    io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Standard error, a line at a time.

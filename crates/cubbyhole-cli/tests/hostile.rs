@@ -406,7 +406,7 @@ fn assert_error_object(line: &str, about: &str) {
     };
     // What `-v` tells, in JSON too.
     if object.contains_key("level") {
-        assert!(object.contains_key("message") && object.contains_key("timestamp"), "{about}");
+        assert!(object.contains_key("fields") && object.contains_key("timestamp"), "{about}");
         return;
     }
     assert_eq!(object.len(), 1, "{about}");

@@ -63,11 +63,12 @@ fn json_lines_are_objects() {
         }
         let told = objects(&ran);
         assert_eq!(told.len(), 2, "{ran:?}");
-        assert_eq!(told[0]["message"], "the store is open");
-        assert_eq!(told[0]["store"], "redb:cubbyhole.redb");
-        assert_eq!(told[0]["named_by"], "default");
-        assert_eq!((&told[1]["command"], &told[1]["exit_code"]), (&"put".into(), &0.into()));
-        assert!(told[1]["took_ms"].is_u64(), "{ran:?}");
+        assert_eq!(told[0]["fields"]["message"], "the store is open");
+        assert_eq!(told[0]["fields"]["store"], "redb:cubbyhole.redb");
+        assert_eq!(told[0]["fields"]["named_by"], "default");
+        let ended = &told[1]["fields"];
+        assert_eq!((&ended["command"], &ended["exit_code"]), (&"put".into(), &0.into()));
+        assert!(ended["took_ms"].is_u64(), "{ran:?}");
         for line in &told {
             assert_eq!(line["level"], "INFO");
             assert!(line["target"].as_str().unwrap().starts_with("cubbyhole"), "{line}");
@@ -83,9 +84,10 @@ fn an_error_is_told_once_and_stays_json() {
         place.run(&["get", "acme", "k", "--json", "-v", "--store", "redis://:s3cret@127.0.0.1:1"]);
     assert_eq!(ran.code, 5);
     let told = objects(&ran);
-    let errors: Vec<&Value> = told.iter().filter(|line| line.get("error").is_some()).collect();
+    let errors: Vec<&Value> = told.iter().filter(|line| line["error"].is_object()).collect();
     assert_eq!(errors.len(), 1, "{ran:?}");
-    let ended = told.last().unwrap();
+    assert_eq!(errors[0].as_object().unwrap().len(), 1, "{ran:?}");
+    let ended = &told.last().unwrap()["fields"];
     assert_eq!((&ended["command"], &ended["exit_code"]), (&"get".into(), &5.into()), "{ran:?}");
     assert!(!ran.stderr.contains("s3cret"), "{ran:?}");
 }
