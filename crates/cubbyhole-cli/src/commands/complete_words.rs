@@ -83,13 +83,21 @@ impl CompleteWords {
 }
 
 async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> {
+    let Named { store, profile, config } = asked.named.clone();
+    let settings = Settings::new(store, profile, config.map(PathBuf::from), None);
     match &asked.wanted {
         Wanted::Words(words) => return Some(words.clone()),
+        Wanted::Profile { begun, or } => {
+            let mut candidates = or.clone();
+            if let Ok(file) = settings.file() {
+                let profiles = file.profiles.keys().filter(|name| name.starts_with(begun));
+                candidates.extend(profiles.cloned().map(Candidate::name));
+            }
+            return Some(candidates);
+        }
         Wanted::Nothing | Wanted::File => return None,
         Wanted::Namespace { .. } | Wanted::Key { .. } => {}
     }
-    let Named { store, profile, config } = asked.named.clone();
-    let settings = Settings::new(store, profile, config.map(PathBuf::from), None);
     let choice = settings.choose().ok()?.store;
     let ctx = session.ctx.child().with_timeout(TIME);
     let store = names::open(&ctx, &choice.url).await?;
@@ -98,7 +106,7 @@ async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> 
             names::namespaces(&ctx, &*store, begun, *prefixes).await
         }
         Wanted::Key { namespace, begun } => names::keys(&ctx, &*store, namespace, begun).await,
-        Wanted::Words(_) | Wanted::File | Wanted::Nothing => Vec::new(),
+        _ => Vec::new(),
     };
     drop(store.close(&ExecutionContext::new().with_timeout(CLOSE_TIME)).await);
     found.retain(|name| names::can_be_shown(name));

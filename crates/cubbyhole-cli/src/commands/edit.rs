@@ -162,10 +162,20 @@ impl Edit {
         if let Some(left @ 1..) = left {
             command.push_str(&format!(" --ttl {left}s"));
         }
-        if session.store.origin == Origin::Option {
-            // What is no file may have a password in it.
-            let url = session.store.file().map_or("URL", |_| session.store.url.as_str());
-            command.push_str(&format!(" --store {}", quoted(&escape(url))));
+        match &session.store.origin {
+            Origin::Option => {
+                // What is no file may have a password in it.
+                let url = session.store.file().map_or("URL", |_| session.store.url.as_str());
+                command.push_str(&format!(" --store {}", quoted(&escape(url))));
+            }
+            Origin::Profile { name, .. } => {
+                command.push_str(&format!(" --profile {}", quoted(&escape(name))));
+                if let Some(config) = &session.settings.config {
+                    let config = config.display().to_string();
+                    command.push_str(&format!(" --config {}", quoted(&escape(&config))));
+                }
+            }
+            Origin::Environment | Origin::Default | Origin::Target => {}
         }
         let named = self.named();
         let meanwhile = match failure.conflicting_version() {

@@ -40,12 +40,7 @@ impl Man {
         let mut tool = Cli::command().disable_help_subcommand(true);
         // Gives the commands the options of the whole tool, and their full names.
         tool.build();
-        let commands: Vec<Command> = tool.get_subcommands().cloned().collect();
-        let mut pages = 0;
-        for command in std::iter::once(tool).chain(commands).filter(|c| !c.is_hide_set()) {
-            write(command, &self.folder)?;
-            pages += 1;
-        }
+        let pages = write_all(tool, &self.folder)?;
         if session.out.json() {
             return session.out.object(&Pages { pages });
         }
@@ -54,8 +49,22 @@ impl Man {
     }
 }
 
+/// Writes the page of a command and those of its own commands; answers how many.
+fn write_all(command: Command, folder: &Path) -> Result<u64, Failure> {
+    let mut pages = 1;
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        // Its `help` is no command of the tool's.
+        if command.get_name() != "help" {
+            pages += write_all(command.clone(), folder)?;
+        }
+    }
+    write(command, folder)?;
+    Ok(pages)
+}
+
 fn write(command: Command, folder: &Path) -> Result<(), Failure> {
-    let whole = command.has_subcommands();
+    let whole = command.get_name() == TOOL;
+    let parts = command.has_subcommands();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     // No date: the same build writes the same pages.
     let page = Page::new(command)
@@ -63,19 +72,19 @@ fn write(command: Command, folder: &Path) -> Result<(), Failure> {
         .manual("Cubbyhole manual");
     let file = folder.join(page.get_filename());
     let mut text = Vec::new();
-    render(&page, whole, &help, &mut text)
+    render(&page, whole, parts, &help, &mut text)
         .and_then(|()| std::fs::write(&file, text))
         .map_err(|error| Failure::io(format!("{} cannot be written", file.display()), error))
 }
 
 /// The sections of clap's page; what stands below its help gets headings of its own.
-fn render(page: &Page, whole: bool, help: &str, text: &mut Vec<u8>) -> io::Result<()> {
+fn render(page: &Page, whole: bool, parts: bool, help: &str, text: &mut Vec<u8>) -> io::Result<()> {
     page.render_title(text)?;
     page.render_name_section(text)?;
     page.render_synopsis_section(text)?;
     page.render_description_section(text)?;
     page.render_options_section(text)?;
-    if whole {
+    if parts {
         page.render_subcommands_section(text)?;
     }
     let mut roff = Roff::new();

@@ -18,6 +18,11 @@ pub(crate) enum Wanted {
         namespace: String,
         begun: String,
     },
+    /// A profile of the configuration file, or one of these.
+    Profile {
+        begun: String,
+        or: Vec<Candidate>,
+    },
     File,
     Nothing,
 }
@@ -180,14 +185,21 @@ impl<'a> Line<'a> {
                 Wanted::Key { namespace: namespace.clone(), begun }
             }
             ("FILE" | "PATH" | "FOLDER", _) => Wanted::File,
-            ("URL", _) if begun.starts_with("redb:") => Wanted::File,
-            ("URL", _) => {
-                let schemes = ["redb:", "postgres://", "redis://", "redis+cluster://"];
-                beginning(schemes.map(|scheme| Candidate::name(scheme.to_owned())), &begun)
+            ("URL" | "URL|PROFILE", _) if begun.starts_with("redb:") => Wanted::File,
+            ("URL", _) => Wanted::Words(schemes(&begun)),
+            ("URL|PROFILE", _) => Wanted::Profile { or: schemes(&begun), begun },
+            ("NAME", _) if argument.get_id() == "profile" => {
+                Wanted::Profile { begun, or: Vec::new() }
             }
             _ => Wanted::Nothing,
         }
     }
+}
+
+fn schemes(begun: &str) -> Vec<Candidate> {
+    let schemes = ["redb:", "postgres://", "redis://", "redis+cluster://"];
+    let begin = schemes.into_iter().filter(|scheme| scheme.starts_with(begun));
+    begin.map(|scheme| Candidate::name(scheme.to_owned())).collect()
 }
 
 fn takes_value(option: &Arg) -> bool {
@@ -278,6 +290,10 @@ mod tests {
             assert_eq!(ask(words).wanted, Wanted::File, "{words:?}");
         }
         assert_eq!(ask(&["cubbyhole", "--store", "redb:a"]).wanted, Wanted::File);
+        let profile = |or| Wanted::Profile { begun: "re".to_owned(), or };
+        assert_eq!(ask(&["cubbyhole", "--profile", "re"]).wanted, profile(Vec::new()));
+        assert_eq!(ask(&["cubbyhole", "copy", "--to=re"]).wanted, profile(schemes("re")));
+        assert_eq!(texts(&["cubbyhole", "config", "s"]), ["show"]);
     }
 
     #[test]

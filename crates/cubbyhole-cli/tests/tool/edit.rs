@@ -193,6 +193,18 @@ fn the_command_that_saves_what_was_kept_names_store_and_expiry() {
 }
 
 #[test]
+fn the_command_that_saves_what_was_kept_names_the_profile() {
+    let desk = Desk::new();
+    desk.place.write("my c.toml", "[profiles.dev]\nstore = \"redb:dev.redb\"\n");
+    let options = ["--config", "my c.toml", "--profile", "dev"];
+    desk.place.ok(&[&["put", "acme", "k", "v"], &options[..]].concat());
+    let script = "\"$TOOL\" delete acme k --store redb:dev.redb; printf mine > \"$1\"";
+    let message = desk.fails(3, script, &[&["k"], &options[..]].concat());
+    assert!(desk.is_kept(&message, b"mine").status().unwrap().success());
+    assert_eq!(desk.place.ok(&[&["get", "acme", "k"], &options[..]].concat()), "mine");
+}
+
+#[test]
 fn json_must_stay_json() {
     let desk = Desk::with("settings", r#"{"a": 1}"#);
     let message = desk.fails(2, "printf '{\"a\": }' > \"$1\"", &["settings"]);
