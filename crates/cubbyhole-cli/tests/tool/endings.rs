@@ -177,3 +177,27 @@ fn a_taken_value_that_cannot_be_written_is_told_of() {
     assert!(ran.stderr.contains("`k` in acme was taken, which deleted it"), "{ran:?}");
     assert!(ran.stderr.contains("5 bytes"), "{ran:?}");
 }
+
+#[test]
+fn an_erasure_that_is_cut_short_tells_exactly_what_is_gone() {
+    let place = Place::new();
+    let input: String = (0..20_000).map(|n| line("a", &format!("{n:05}"), "1")).collect();
+    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    let entries = || place.json(&["usage", "a", "--depth", "0"])[0]["entries"].as_u64().unwrap();
+    let mut before = entries();
+    // Wherever the deadline falls: before the store is open, in a step, between two, at the end.
+    for timeout in [5, 20, 30, 40, 50, 60, 80, 100, 150, 200].map(|millis| format!("{millis}ms")) {
+        let ran = place.run(&["erase", "a", "--yes", "--json", "--timeout", &timeout]);
+        let told = match serde_json::from_slice::<serde_json::Value>(&ran.stdout) {
+            Ok(record) => record["removed"].as_u64().unwrap(),
+            Err(_) => {
+                assert_eq!((ran.code, ran.error_kind()), (4, "deadline_exceeded".to_owned()));
+                let (_, after) = ran.stderr.split_once(" after ").unwrap_or(("", "0 "));
+                after.split(' ').next().unwrap().parse().unwrap()
+            }
+        };
+        let left = entries();
+        assert_eq!(before - left, told, "{timeout}: {ran:?}");
+        before = left;
+    }
+}
