@@ -32,7 +32,7 @@ mod tests {
         let schema = Schema::new()?;
         let put = call(&schema, &["put", "acme:agent-7", "name", "Ada", "--ttl", "1h"])?;
         assert!(put.status.success(), "{put:?}");
-        assert_eq!(text(&call(&schema, &["get", "acme:agent-7", "name"])?.stdout), "Ada");
+        assert_eq!(text(&call(&schema, &["get", "acme:agent-7", "name", "-vvv"])?.stdout), "Ada");
         assert_eq!(text(&call(&schema, &["list", "acme:agent-7"])?.stdout), "name\n");
         assert_eq!(text(&call(&schema, &["namespaces", "acme"])?.stdout), "acme:agent-7\n");
         let lost = call(&schema, &["put", "acme:agent-7", "name", "Bob", "--if-absent"])?;
