@@ -16,6 +16,7 @@ use crate::error::Failure;
 use crate::output::{Output, count, escape, human_bytes};
 use crate::progress;
 use crate::session::Session;
+use crate::store_url::redacted;
 
 const EXAMPLES: &str = "\
 On a terminal it shows what there is and asks; elsewhere it needs --yes. An erasure that was
@@ -63,6 +64,8 @@ struct PlannedLine<'a> {
 /// The record of an erasure.
 #[derive(Serialize)]
 struct ErasedLine<'a> {
+    /// Without a password.
+    store: &'a str,
     prefix: &'a str,
     removed: u64,
     namespaces: u64,
@@ -93,7 +96,16 @@ impl Erase {
         let left = store.usage(&counting, &self.prefix).await.map(|usage| usage.entries).ok();
         let (prefix, namespaces) = (self.prefix.as_str(), usage.namespaces);
         if session.out.json() {
-            let line = ErasedLine { prefix, removed, namespaces, started_at, finished_at, left };
+            let store = redacted(&session.store.url);
+            let line = ErasedLine {
+                store: &store,
+                prefix,
+                removed,
+                namespaces,
+                started_at,
+                finished_at,
+                left,
+            };
             let told = session.out.object(&line).and_then(|()| session.out.flush());
             told.map_err(Failure::where_output_is_wanted)?;
         }
@@ -158,7 +170,8 @@ impl Erase {
                 "this would erase {what}; repeat it with --yes to do so"
             )));
         }
-        session.out.ask(&format!("erase {what}? Type `yes` to do so: "))?;
+        let store = redacted(&session.store.url);
+        session.out.ask(&format!("erase {what} from {store}? Type `yes` to do so: "))?;
         let (sender, answer) = oneshot::channel();
         // Of its own, so that Ctrl-C and a deadline end the wait.
         std::thread::spawn(move || {

@@ -136,6 +136,7 @@ fn erase_asks_first_and_touches_nothing_else() {
     assert_eq!(place.ok(&["namespaces", "acme"]), "acme\nacme:ab\n");
     let again = place.json(&["erase", "acme:a", "--yes"]).remove(0);
     let names: Vec<&String> = again.as_object().unwrap().keys().collect();
+    assert_eq!(again["store"], "redb:cubbyhole.redb");
     let expected = ["prefix", "removed", "namespaces", "started_at", "finished_at", "left"];
     assert!(expected.iter().all(|name| names.contains(&&(*name).to_owned())), "{again}");
     assert_eq!((&again["prefix"], &again["removed"]), (&json!("acme:a"), &json!(0)));
