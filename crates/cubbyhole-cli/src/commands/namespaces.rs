@@ -1,10 +1,11 @@
 //! `namespaces`: what lies under a prefix.
 
 use clap::Args;
-use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, ScanOptions};
+use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix};
 use serde::Serialize;
 
 use super::PAGE_NAMES;
+use super::usage::{Counted, count_one};
 use crate::arguments::parse_prefix;
 use crate::error::Failure;
 use crate::output::human_bytes;
@@ -47,6 +48,18 @@ struct Counts {
     bytes: Option<u64>,
 }
 
+impl Counts {
+    /// Of one namespace alone: the store's own count takes in those beneath it.
+    async fn of(
+        store: &dyn Backend,
+        ctx: &ExecutionContext,
+        namespace: &Namespace,
+    ) -> Result<Self, Failure> {
+        let Counted { entries, bytes, .. } = count_one(store, ctx, namespace).await?;
+        Ok(Self { entries, bytes })
+    }
+}
+
 impl Namespaces {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let store = session.open().await?;
@@ -58,7 +71,7 @@ impl Namespaces {
                 .await?;
             for namespace in &page.items {
                 let counts = match self.long {
-                    true => Some(count(&*store, &session.ctx, namespace).await?),
+                    true => Some(Counts::of(&*store, &session.ctx, namespace).await?),
                     false => None,
                 };
                 match (&mut table, &counts) {
@@ -117,28 +130,4 @@ impl Namespaces {
 fn row(namespace: &Namespace, counts: &Counts) -> Vec<String> {
     let bytes = counts.bytes.map_or_else(|| "-".to_owned(), human_bytes);
     vec![counts.entries.to_string(), bytes, namespace.as_str().to_owned()]
-}
-
-/// Counts one namespace alone: `usage` would count the namespaces beneath it too.
-async fn count(
-    store: &dyn Backend,
-    ctx: &ExecutionContext,
-    namespace: &Namespace,
-) -> Result<Counts, Failure> {
-    let mut counts = Counts { entries: 0, bytes: Some(0) };
-    let mut options = ScanOptions::new().keys_only().with_limit(PAGE_NAMES);
-    loop {
-        let page = store.scan(ctx, namespace, options.clone()).await?;
-        for item in &page.items {
-            counts.entries += 1;
-            counts.bytes = counts
-                .bytes
-                .zip(item.value_bytes)
-                .map(|(sum, value)| sum + item.key.len() as u64 + value);
-        }
-        match page.next {
-            Some(next) => options = options.with_after(next),
-            None => return Ok(counts),
-        }
-    }
 }

@@ -62,11 +62,11 @@ enum Sort {
 
 /// What was counted of some namespaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-struct Counted {
+pub(super) struct Counted {
     namespaces: u64,
-    entries: u64,
+    pub(super) entries: u64,
     /// `None` where a store does not tell.
-    bytes: Option<u64>,
+    pub(super) bytes: Option<u64>,
     next_expiry: Option<Timestamp>,
     oldest_write: Option<Timestamp>,
     newest_write: Option<Timestamp>,
@@ -168,7 +168,8 @@ async fn count_all(
     Ok(())
 }
 
-async fn count_one(
+/// Counts one namespace alone, by reading the name of each entry.
+pub(super) async fn count_one(
     store: &dyn Backend,
     ctx: &ExecutionContext,
     namespace: &Namespace,
