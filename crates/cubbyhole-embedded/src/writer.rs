@@ -340,6 +340,9 @@ impl Worker {
         for request in group {
             request.apply(&mut tables)?;
         }
+        if tables.erases() {
+            log.mark_erased()?;
+        }
         if !tables.changed() {
             if tables.witnessed() {
                 self.witnessed.store(true, Ordering::Relaxed);
@@ -467,7 +470,7 @@ fn checkpoint(handle: &Handle, clock: &HighWaterClock) -> Result<(), Failure> {
 }
 
 /// The log, which the writer alone takes.
-fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
