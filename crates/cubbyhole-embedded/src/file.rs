@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use cubbyhole_core::{Compaction, Error, Result, Timestamp};
+use cubbyhole_core::{Compaction, Error, ErrorKind, Result, Timestamp};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
 use tokio::sync::watch;
@@ -162,21 +162,36 @@ impl StoreFile {
         reopened
     }
 
-    /// Returns free space and removes the bytes of deleted and overwritten entries. The file is
-    /// reopened at the end: closing trims it, and makes the next opening quick.
+    /// Returns free space and removes the bytes of deleted and overwritten entries.
     pub(crate) fn compact(&self) -> Result<Compaction> {
         let mut exclusive = self.exclusive();
-        let Some(mut handle) = exclusive.opened.handle.take() else {
+        let bytes_before = self.length();
+        match self.rewrite(&mut exclusive.opened, Handle::purge) {
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
+                self.rewrite(&mut exclusive.opened, Handle::compact)?;
+                return Err(purge::compacted_only(error, bytes_before, self.length()));
+            }
+            purged => purged?,
+        }
+        Ok(Compaction { bytes_before, bytes_after: self.length() })
+    }
+
+    /// Rewrites parts of the file. It is reopened at the end: closing trims it, and makes the next
+    /// opening quick.
+    fn rewrite(
+        &self,
+        opened: &mut Opened,
+        work: impl FnOnce(&mut Handle) -> Result<(), Failure>,
+    ) -> Result<()> {
+        let Some(mut handle) = opened.handle.take() else {
             return Err(self.absent().into_error());
         };
-        let bytes_before = self.length();
-        let compacted = catch_unwind(AssertUnwindSafe(|| {
-            handle.purge().map_err(Failure::into_error)?;
+        let rewritten = catch_unwind(AssertUnwindSafe(|| {
+            work(&mut handle).map_err(Failure::into_error)?;
             handle.database.close().map_err(|error| from_open(error, self.path()).into_error())
         }));
-        self.open_again(&mut exclusive.opened)?;
-        compacted.unwrap_or_else(|_| Err(damaged(self.path())))?;
-        Ok(Compaction { bytes_before, bytes_after: self.length() })
+        self.open_again(opened)?;
+        rewritten.unwrap_or_else(|_| Err(damaged(self.path())))
     }
 
     /// Opens the file that was there: one that is gone or empty now must not be replaced by an
@@ -206,7 +221,7 @@ impl StoreFile {
         let purged = catch_unwind(AssertUnwindSafe(|| handle.purge_if_erased()))
             .unwrap_or_else(|_| Err(damaged(self.path()).into()));
         let closed = handle.database.close();
-        purged.map_err(|failure| purge::not_purged(failure, self.path()))?;
+        purged.map_err(|failure| self.not_purged(failure.into_error()))?;
         closed.map_err(|error| from_open(error, self.path()).into_error())
     }
 
@@ -449,7 +464,7 @@ fn initialise(database: &Database) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use cubbyhole_core::{ErrorKind, ExecutionContext, Verdict};
+    use cubbyhole_core::{ExecutionContext, Verdict};
 
     use super::*;
     use crate::{EmbeddedStore, diagnose};

@@ -13,12 +13,10 @@
 //! overwritten what no commit refers to. The mark of an erasure is removed last, so that a purge that
 //! a crash ends is repeated by the next clean close.
 
-use std::path::Path;
-
 use cubbyhole_core::{Error, ErrorKind};
 use redb::{Database, Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 
-use super::Handle;
+use super::{Handle, StoreFile};
 use crate::error::Failure;
 use crate::format::{ENTRIES, EXPIRY, META, META_SALT, VALUES};
 use crate::log::Salt;
@@ -45,8 +43,14 @@ impl Handle {
         })?;
         rewrite(&self.database, |transaction| rewrite_table(transaction, VALUES))?;
         rewrite(&self.database, |transaction| rewrite_table(transaction, EXPIRY))?;
-        self.database.compact().map_err(|error| Failure::Engine(error.into()))?;
+        self.compact()?;
         self.overwrite_unused()
+    }
+
+    /// Moves pages to the beginning of the file and cuts it off behind them.
+    pub(super) fn compact(&mut self) -> Result<(), Failure> {
+        self.database.compact().map_err(|error| Failure::Engine(error.into()))?;
+        Ok(())
     }
 
     fn overwrite_unused(&mut self) -> Result<(), Failure> {
@@ -98,21 +102,35 @@ fn rewrite_table<K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
-/// What a purge on closing that failed means: the calls before it were done.
-pub(super) fn not_purged(failure: Failure, path: &Path) -> Error {
-    let error = failure.into_error();
-    let advice = match error.kind() {
-        ErrorKind::ResourceExhausted => "free some space and compact it",
-        ErrorKind::Corrupt => "export what can be read, and import it into a new store",
-        _ => "compact it, or open and close it once more",
-    };
-    Error::new(
-        error.kind(),
-        format!(
-            "{} is closed and sound, but bytes of erased entries may still be in it ({}); {advice}",
-            path.display(),
-            error.message(),
-        ),
-    )
+impl StoreFile {
+    /// What an error means that keeps closing from purging the file.
+    pub(crate) fn not_purged(&self, error: Error) -> Error {
+        let advice = match error.kind() {
+            ErrorKind::ResourceExhausted => "free some space and compact it",
+            ErrorKind::Corrupt => "export what can be read, and import it into a new store",
+            _ => "compact it, or open and close it again",
+        };
+        Error::new(
+            error.kind(),
+            format!(
+                "{} is closed, and bytes of erased entries may still be in it: {}; {advice}",
+                self.path().display(),
+                error.message(),
+            ),
+        )
+        .with_source(error)
+    }
+}
+
+/// A purge that met a full disk, after which the file was compacted alone.
+pub(super) fn compacted_only(error: Error, before: Option<u64>, after: Option<u64>) -> Error {
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string());
+    Error::resource_exhausted(format!(
+        "compacted from {} to {} bytes, but the disk has no room to rewrite the entries, so that \
+         bytes of deleted ones may still be in the file; free as much space as the file takes, and \
+         compact it again",
+        size(before),
+        size(after),
+    ))
     .with_source(error)
 }
