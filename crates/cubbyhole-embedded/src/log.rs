@@ -6,9 +6,8 @@
 //! without its being synced; when the log is full, the engine commits durably, a **checkpoint**, and
 //! the log begins anew. Opening a file reads the log and makes its changes once more.
 //!
-//! The log is the first MiB of the file. Its first sector says what the file is, and whether something
-//! was erased since the file was last purged. From the second on
-//! stand [records](record), each at the beginning of a sector.
+//! The log is the first MiB of the file. Its first sector identifies the file and marks an erasure
+//! since the file was last purged. [Records](record) follow, each at the beginning of a sector.
 //!
 //! The salt is drawn at random by each checkpoint and is within its commit, so that what a log held
 //! before is never taken for a record of this one, and no value can be made to look like one. (SQLite's
@@ -125,8 +124,7 @@ impl Log {
         if self.is_marked_erased()? { self.file.write_log(ERASED_AT, &[0]) } else { Ok(()) }
     }
 
-    /// Overwrites the records with zeros. The engine has committed what they hold, with a salt that
-    /// none of them has.
+    /// Overwrites the records with zeros. The engine has committed their changes, and a new salt.
     pub(crate) fn wipe(&self) -> io::Result<()> {
         let mut bytes = vec![0; RECORD_BYTES];
         self.file.storage.read(SECTOR as u64, &mut bytes)?;

@@ -19,7 +19,7 @@ use cubbyhole_core::{
 use cubbyhole_embedded::{Durability, EmbeddedStore};
 use support::{Disk, ctx, ns};
 
-const RUNS: u64 = 60;
+const RUNS: u64 = 24;
 /// The longest call of the load: entries that expire do so within it.
 const TTL: Duration = Duration::from_secs(10);
 
@@ -346,7 +346,7 @@ async fn a_failed_sync_in_a_compaction_loses_nothing() {
             // The checkpoint before it, which was repeated.
             Ok(_) => assert!(!contains_secret(&disk), "sync {sync}"),
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Unavailable, "sync {sync}: {error:?}")
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "sync {sync}: {error:?}");
             }
         }
         assert_eq!(others(&store).await, OTHERS, "sync {sync}");

@@ -67,7 +67,7 @@ impl Shared {
 
 impl Checked {
     /// Overwrites with zeros, and syncs, every block that was not used while it was recorded. Neither
-    /// commit of the engine refers to them, so that a crash in between does no harm.
+    /// commit of the engine refers to them: a crash in between does no harm.
     pub(crate) fn zero_unused(&self) -> io::Result<()> {
         let used = self.used.end();
         let blocks = self.len()? / BLOCK as u64;
@@ -86,7 +86,7 @@ impl Checked {
         self.sync_data()
     }
 
-    /// What is there is read without its sums: a crash may have torn it.
+    /// The blocks are read without their sums: a crash may have torn them.
     fn zero_blocks(&self, first: u64, count: usize) -> io::Result<()> {
         let mut next = first;
         for run in runs(first, count) {

@@ -9,9 +9,9 @@
 //! | the keys in branch pages, which route to a leaf and outlive the entry that they were taken from | the tables are rewritten |
 //! | records of the log before its last checkpoint | overwritten with zeros |
 //!
-//! The file is sound at any instant: each table is rewritten in one commit, and only then is
-//! overwritten what no commit refers to. The mark of an erasure is removed last, so that a purge that
-//! a crash ends is repeated by the next clean close.
+//! The file is sound at any instant: each table is rewritten in one commit, and only blocks that no commit
+//! refers to are overwritten. The mark of an erasure is removed last: the next clean close repeats a
+//! purge that a crash ended.
 
 use cubbyhole_core::{Error, ErrorKind};
 use redb::{Database, Key, ReadableTable, TableDefinition, Value, WriteTransaction};
@@ -36,7 +36,7 @@ impl Handle {
     /// is to be closed.
     pub(super) fn purge(&mut self) -> Result<(), Failure> {
         rewrite(&self.database, |transaction| {
-            // What the log holds is in this commit.
+            // This commit has the changes of all records: they are void from here on.
             let salt = Salt::draw().to_bytes();
             transaction.open_table(META)?.insert(META_SALT, salt.as_slice())?;
             rewrite_table(transaction, ENTRIES)
@@ -103,7 +103,7 @@ fn rewrite_table<K: Key + 'static, V: Value + 'static>(
 }
 
 impl StoreFile {
-    /// What an error means that keeps closing from purging the file.
+    /// The error of a close that could not purge the file.
     pub(crate) fn not_purged(&self, error: Error) -> Error {
         let advice = match error.kind() {
             ErrorKind::ResourceExhausted => "free some space and compact it",
@@ -113,9 +113,9 @@ impl StoreFile {
         Error::new(
             error.kind(),
             format!(
-                "{} is closed, and bytes of erased entries may still be in it: {}; {advice}",
+                "{} is closed, but could not be rewritten, and bytes of erased entries may still be \
+                 in it; {advice}",
                 self.path().display(),
-                error.message(),
             ),
         )
         .with_source(error)
