@@ -169,6 +169,8 @@ pub(crate) struct Session {
     pub(crate) out: Output,
     pub(crate) settings: Arc<Settings>,
     opened: Vec<Arc<dyn Backend>>,
+    /// Whether one of them is a file.
+    opened_file: bool,
     /// What was given for the whole, for a command that counts its own time.
     pub(crate) timeout: Option<Duration>,
 }
@@ -176,7 +178,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(ctx: ExecutionContext, store: StoreChoice, out: Output) -> Self {
         let settings = Arc::default();
-        Self { ctx, store, out, settings, timeout: None, opened: Vec::new() }
+        Self { ctx, store, out, settings, timeout: None, opened: Vec::new(), opened_file: false }
     }
 
     /// What the command line and the configuration file say, for a command that asks.
@@ -200,6 +202,7 @@ impl Session {
         let store = options.open(&self.ctx, &self.store.url).await;
         let store = store.map_err(|error| self.explain(error))?;
         told_as_open(&self.store);
+        self.opened_file |= self.store.file().is_some();
         self.opened.push(Arc::clone(&store));
         Ok(store)
     }
@@ -239,6 +242,7 @@ impl Session {
         let store = options.open(&self.ctx, &target.url).await;
         let store = store.map_err(|error| target.explain(error))?;
         told_as_open(&target);
+        self.opened_file |= target.file().is_some();
         self.opened.push(Arc::clone(&store));
         Ok(Some(store))
     }
@@ -251,11 +255,24 @@ impl Session {
     /// Closes what was opened.
     pub(crate) async fn close(&mut self) -> Result<(), Failure> {
         // Not the command's own context: it may have ended, and this is what tidies up.
-        let ctx = ExecutionContext::new().with_timeout(CLOSE_TIMEOUT);
-        let mut outcome = Ok(());
-        for store in self.opened.drain(..) {
-            outcome = outcome.and(store.close(&ctx).await);
-        }
+        let ctx = ExecutionContext::new();
+        let opened = std::mem::take(&mut self.opened);
+        let mut closing = std::pin::pin!(async {
+            let mut outcome = Ok(());
+            for store in opened {
+                outcome = outcome.and(store.close(&ctx).await);
+            }
+            outcome
+        });
+        // After an erasure a file is rewritten when it is closed, however long that takes.
+        let closed = match self.opened_file {
+            true => self.ctx.race(&mut closing).await.ok(),
+            false => None,
+        };
+        let outcome = match closed {
+            Some(outcome) => outcome,
+            None => ctx.clone().with_timeout(CLOSE_TIMEOUT).race(closing).await.and_then(|end| end),
+        };
         match outcome {
             // Whoever stopped the command waits for no server; what was acknowledged is kept.
             Err(error)

@@ -30,6 +30,7 @@
 //! copy, the only one that is certainly on disk.
 
 mod layout;
+mod unused;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -46,6 +47,8 @@ use layout::{
     BLOCK, COPIES, GROUP_BLOCKS, Group, HEADER, HEADER_AT, Run, SECTOR, SUMS, header_sum,
     inner_length, is_header, is_zero, outer_length, runs, sum,
 };
+
+use unused::UsedBlocks;
 
 /// How many groups are kept in memory, 4 KiB for each 2 MiB of the file: 32 GiB of it.
 const MOST_GROUPS: usize = 16 * 1024;
@@ -125,6 +128,7 @@ pub(crate) struct Shared {
     is_lenient: AtomicBool,
     /// The blocks that were not as they were written.
     suspects: Mutex<BTreeSet<(u64, usize)>>,
+    used: UsedBlocks,
 }
 
 impl Checked {
@@ -136,6 +140,7 @@ impl Checked {
             is_settled: AtomicBool::new(false),
             is_lenient: AtomicBool::new(false),
             suspects: Mutex::default(),
+            used: UsedBlocks::default(),
         }))
     }
 
@@ -230,6 +235,7 @@ impl Shared {
     }
 
     fn read_blocks(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
+        self.used.note(first, out.len() / BLOCK);
         let mut rest = out;
         for run in runs(first, rest.len() / BLOCK) {
             let (part, next) = rest.split_at_mut(run.places.len() * BLOCK);
@@ -251,6 +257,7 @@ impl Shared {
     }
 
     fn write_blocks(&self, first: u64, data: &[u8]) -> io::Result<()> {
+        self.used.note(first, data.len() / BLOCK);
         let mut rest = data;
         for run in runs(first, rest.len() / BLOCK) {
             let (part, next) = rest.split_at(run.places.len() * BLOCK);

@@ -1,6 +1,7 @@
 //! The file: recognised, opened with what its log holds, and opened anew after a failure of the disk.
 
 mod create;
+mod purge;
 
 use std::fs::{self, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use cubbyhole_core::{Compaction, Error, Result, Timestamp};
+use cubbyhole_core::{Compaction, Error, ErrorKind, Result, Timestamp};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use crate::checked::{Checked, Unsettled};
 use crate::config::{Durability, EmbeddedConfig};
 use crate::early_sync::EarlySync;
-use crate::error::{Failure, OpenFailure, from_engine, from_open, from_open_io};
+use crate::error::{Failure, OpenFailure, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT, VALUES};
 use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
 use crate::origin::Origin;
@@ -47,6 +48,8 @@ pub(crate) struct Opened {
 pub(crate) struct Handle {
     pub(crate) database: Database,
     pub(crate) log: Mutex<Log>,
+    /// The bytes beneath the engine.
+    engine: Checked,
 }
 
 impl Opened {
@@ -159,21 +162,36 @@ impl StoreFile {
         reopened
     }
 
-    /// Gives free space back. The file is opened anew at the end: closing is what trims it, and
-    /// what leaves behind that the next opening is quick.
+    /// Returns free space and removes the bytes of deleted and overwritten entries.
     pub(crate) fn compact(&self) -> Result<Compaction> {
         let mut exclusive = self.exclusive();
-        let Some(Handle { mut database, .. }) = exclusive.opened.handle.take() else {
+        let bytes_before = self.length();
+        match self.rewrite(&mut exclusive.opened, Handle::purge) {
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
+                self.rewrite(&mut exclusive.opened, Handle::compact)?;
+                return Err(purge::compacted_only(error, bytes_before, self.length()));
+            }
+            purged => purged?,
+        }
+        Ok(Compaction { bytes_before, bytes_after: self.length() })
+    }
+
+    /// Rewrites parts of the file. It is reopened at the end: closing trims it, and makes the next
+    /// opening quick.
+    fn rewrite(
+        &self,
+        opened: &mut Opened,
+        work: impl FnOnce(&mut Handle) -> Result<(), Failure>,
+    ) -> Result<()> {
+        let Some(mut handle) = opened.handle.take() else {
             return Err(self.absent().into_error());
         };
-        let bytes_before = self.length();
-        let compacted = catch_unwind(AssertUnwindSafe(|| {
-            database.compact().map_err(|error| from_engine(error.into()))?;
-            database.close().map_err(|error| from_open(error, self.path()).into_error())
+        let rewritten = catch_unwind(AssertUnwindSafe(|| {
+            work(&mut handle).map_err(Failure::into_error)?;
+            handle.database.close().map_err(|error| from_open(error, self.path()).into_error())
         }));
-        self.open_again(&mut exclusive.opened)?;
-        compacted.unwrap_or_else(|_| Err(damaged(self.path())))?;
-        Ok(Compaction { bytes_before, bytes_after: self.length() })
+        self.open_again(opened)?;
+        rewritten.unwrap_or_else(|_| Err(damaged(self.path())))
     }
 
     /// Opens the file that was there: one that is gone or empty now must not be replaced by an
@@ -194,16 +212,17 @@ impl StoreFile {
         Ok(())
     }
 
-    /// Closes the file; it stays closed.
+    /// Closes the file; it stays closed. After an erasure, the bytes of deleted and overwritten
+    /// entries are removed first.
     pub(crate) fn close(&self) -> Result<()> {
         let mut exclusive = self.exclusive();
         self.closed.store(true, Ordering::Release);
-        match exclusive.opened.handle.take() {
-            Some(handle) => {
-                handle.database.close().map_err(|error| from_open(error, self.path()).into_error())
-            }
-            None => Ok(()),
-        }
+        let Some(mut handle) = exclusive.opened.handle.take() else { return Ok(()) };
+        let purged = catch_unwind(AssertUnwindSafe(|| handle.purge_if_erased()))
+            .unwrap_or_else(|_| Err(damaged(self.path()).into()));
+        let closed = handle.database.close();
+        purged.map_err(|failure| self.not_purged(failure.into_error()))?;
+        closed.map_err(|error| from_open(error, self.path()).into_error())
     }
 
     pub(crate) fn length(&self) -> Option<u64> {
@@ -290,13 +309,13 @@ impl Opening<'_> {
         verify: bool,
     ) -> Result<(Handle, Timestamp), OpenFailure> {
         let path = self.config.path();
-        let engine = Watched::new(Box::new(engine), Arc::clone(self.temperature));
+        let watched = Watched::new(Box::new(engine.clone()), Arc::clone(self.temperature));
         // The engine may panic over a file that something else wrote to.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = redb::Builder::new()
                 .set_cache_size(self.config.cache_bytes())
                 .set_check_integrity_on_open(verify)
-                .create_with_backend(engine)
+                .create_with_backend(watched)
                 .map_err(|error| from_open(error, path))?;
             let (log, mark) = match recognise(&database, self.config)? {
                 Found::Nothing => {
@@ -314,7 +333,7 @@ impl Opening<'_> {
                     }
                 }
             };
-            Ok((Handle { database, log: Mutex::new(log) }, mark))
+            Ok((Handle { database, log: Mutex::new(log), engine }, mark))
         }));
         opened.unwrap_or_else(|_| Err(damaged(path).into()))
     }
@@ -445,7 +464,7 @@ fn initialise(database: &Database) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use cubbyhole_core::{ErrorKind, ExecutionContext, Verdict};
+    use cubbyhole_core::{ExecutionContext, Verdict};
 
     use super::*;
     use crate::{EmbeddedStore, diagnose};

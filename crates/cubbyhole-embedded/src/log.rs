@@ -6,8 +6,8 @@
 //! without its being synced; when the log is full, the engine commits durably, a **checkpoint**, and
 //! the log begins anew. Opening a file reads the log and makes its changes once more.
 //!
-//! The log is the first MiB of the file. Its first sector says what the file is. From the second on
-//! stand [records](record), each at the beginning of a sector.
+//! The log is the first MiB of the file. Its first sector identifies the file and marks an erasure
+//! since the file was last purged. [Records](record) follow, each at the beginning of a sector.
 //!
 //! The salt is drawn at random by each checkpoint and is within its commit, so that what a log held
 //! before is never taken for a record of this one, and no value can be made to look like one. (SQLite's
@@ -37,6 +37,9 @@ pub(crate) const LOG_BYTES: u64 = 1024 * 1024;
 const MOST_CHANGES: usize = 1024;
 /// What a disk writes at once.
 const SECTOR: usize = 512;
+/// Where the first sector marks that something was erased, with a byte that is not zero. Builds that do
+/// not know the mark ignore it.
+const ERASED_AT: usize = 64;
 /// What records have room for: all but the first sector.
 const RECORD_BYTES: usize = LOG_BYTES as usize - SECTOR;
 
@@ -102,6 +105,39 @@ impl Log {
     /// Begins anew, once the salt is on disk within a checkpoint.
     pub(crate) fn begin(&mut self, salt: Salt) {
         *self = Self { salt: Some(salt), ..Self::new(Arc::clone(&self.file)) };
+    }
+
+    /// Whether something was erased since the file was last purged (`file/purge.rs`).
+    pub(crate) fn is_marked_erased(&self) -> io::Result<bool> {
+        let mut mark = [0];
+        self.file.storage.read(ERASED_AT as u64, &mut mark)?;
+        Ok(mark != [0])
+    }
+
+    /// Records on disk that something is erased, before it is.
+    pub(crate) fn mark_erased(&self) -> io::Result<()> {
+        if self.is_marked_erased()? { Ok(()) } else { self.file.write_log(ERASED_AT, &[1]) }
+    }
+
+    /// Records that the file is purged.
+    pub(crate) fn clear_erased_mark(&self) -> io::Result<()> {
+        if self.is_marked_erased()? { self.file.write_log(ERASED_AT, &[0]) } else { Ok(()) }
+    }
+
+    /// Overwrites the records with zeros. The engine has committed their changes, and a new salt.
+    pub(crate) fn wipe(&self) -> io::Result<()> {
+        let mut bytes = vec![0; RECORD_BYTES];
+        self.file.storage.read(SECTOR as u64, &mut bytes)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        bytes.fill(0);
+        self.file.write_log(SECTOR, &bytes)
+    }
+
+    /// Makes every later commit of the engine fail, because a sync that it does not know of failed.
+    pub(crate) fn fail(&self) {
+        self.file.has_failed.store(true, Ordering::Release);
     }
 
     /// Whether the engine has yet to commit durably what the log holds.

@@ -33,6 +33,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// waits until what is queued is written, and closes the file; [`Backend::close`] does so too and
 /// tells of errors.
 ///
+/// Closing after [`erase`](EntryStore::erase), and [`compact`](Backend::compact), rewrite the file, so
+/// that no byte of an erased, deleted or overwritten entry is left in it. That takes time and free
+/// space in proportion to what the store holds.
+///
 /// One process has the file open at a time. Reads that turn out long are moved to the runtime's
 /// blocking pool, so it is to be used within a tokio runtime.
 ///
@@ -465,10 +469,14 @@ impl EntryStore<Bytes> for EmbeddedStore {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Backend for EmbeddedStore {
+    /// After an erasure the file is rewritten first. If that fails, the error says so: the erased
+    /// entries stay absent, and the next clean close repeats it. A context that ends does not stop it.
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
         self.writer.close(ctx).await.in_operation("close")
     }
 
+    /// Also removes the bytes of deleted and overwritten entries. `ResourceExhausted` if there is no
+    /// space to rewrite the entries: free space was returned, and those bytes may remain.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         self.writer.compact(ctx).await.in_operation("compact")
     }

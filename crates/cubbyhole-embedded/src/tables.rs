@@ -25,6 +25,7 @@ pub(crate) struct Tables<'t> {
     now: Timestamp,
     redo: Redo,
     changed: bool,
+    erases: bool,
     witnessed: Cell<bool>,
 }
 
@@ -63,6 +64,7 @@ impl<'t> Tables<'t> {
             now,
             redo,
             changed: false,
+            erases: false,
             witnessed: Cell::new(false),
         })
     }
@@ -70,6 +72,12 @@ impl<'t> Tables<'t> {
     /// Whether anything was changed, so that the transaction must be committed.
     pub(crate) fn changed(&self) -> bool {
         self.changed
+    }
+
+    /// Whether the transaction erases a prefix, even one with no entries: entries that were deleted
+    /// or overwritten before may still be in the file.
+    pub(crate) fn erases(&self) -> bool {
+        self.erases
     }
 
     /// Whether an entry was taken for absent because it has expired.
@@ -229,6 +237,7 @@ impl<'t> Tables<'t> {
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Result<Erased, Failure> {
+        self.erases = true;
         let mut doomed: Vec<(Vec<u8>, Found)> = Vec::new();
         let mut done = true;
         'ranges: for (start, end) in prefix_ranges(prefix) {

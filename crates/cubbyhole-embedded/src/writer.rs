@@ -5,6 +5,7 @@
 //! has no effect. Once the writer has claimed a request its outcome is unknown to a caller that
 //! does not wait for the answer.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -67,6 +68,7 @@ impl Writer {
                     commits,
                     witnessed,
                     flush_due: None,
+                    has_erased: Cell::new(false),
                     lost: None,
                     last_group: 0,
                     gather_wait: Duration::ZERO,
@@ -176,6 +178,8 @@ struct Worker {
     /// Until when what the relaxed mode holds back must be on disk, and the generation of the file
     /// whose handle holds it.
     flush_due: Option<(Instant, u64)>,
+    /// Whether something was erased, so that closing is to purge the file.
+    has_erased: Cell<bool>,
     /// What the relaxed mode had acknowledged and the disk did not take, until somebody is told.
     lost: Option<Error>,
     /// How large the last group was, and how long the next one may wait to become as large.
@@ -340,6 +344,10 @@ impl Worker {
         for request in group {
             request.apply(&mut tables)?;
         }
+        if tables.erases() {
+            log.mark_erased()?;
+            self.has_erased.set(true);
+        }
         if !tables.changed() {
             if tables.witnessed() {
                 self.witnessed.store(true, Ordering::Relaxed);
@@ -406,14 +414,17 @@ impl Worker {
         if let Some(lost) = self.lost.take() {
             return Err(lost);
         }
+        self.ensure_open()?;
+        self.file.compact()
+    }
+
+    /// Opens the file again if that failed before.
+    fn ensure_open(&self) -> Result<()> {
         let (is_absent, seen) = {
             let guard = self.file.read();
             (guard.handle.is_none(), guard.generation)
         };
-        if is_absent {
-            self.file.reopen(seen)?;
-        }
-        self.file.compact()
+        if is_absent { self.file.reopen(seen) } else { Ok(()) }
     }
 
     /// Whether the engine has yet to commit durably what it was given.
@@ -428,8 +439,10 @@ impl Worker {
         if self.witnessed.swap(false, Ordering::Relaxed) || self.is_behind() {
             self.flush();
         }
+        let opened = if self.has_erased.get() { self.ensure_open() } else { Ok(()) };
         let closed = catch_unwind(AssertUnwindSafe(|| self.file.close()));
         self.lost.take().map_or(Ok(()), Err)?;
+        opened.map_err(|error| self.file.not_purged(error))?;
         closed.unwrap_or_else(|_| Err(Error::internal("the engine failed on closing")))
     }
 }
@@ -467,7 +480,7 @@ fn checkpoint(handle: &Handle, clock: &HighWaterClock) -> Result<(), Failure> {
 }
 
 /// The log, which the writer alone takes.
-fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

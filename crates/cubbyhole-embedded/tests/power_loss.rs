@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use cubbyhole_core::{Backend, ErrorKind, Store};
+use cubbyhole_core::{Backend, EntryStore, ErrorKind, Store};
 use cubbyhole_embedded::{Durability, EmbeddedStore};
 use support::script::{Model, Script, check};
 use support::{Disk, ctx};
@@ -95,7 +95,20 @@ async fn cut_again_and_again(
         let opened = EmbeddedStore::open(&ctx(), disk.config().with_integrity_check(true)).await;
         let store = opened.map_err(|error| format!("cut {cut}: it does not open: {error:?}"))?;
         models = check(&store, due(scripts)).await.map_err(|text| format!("cut {cut}: {text}"))?;
-        store.close(&ctx()).await.map_err(|error| format!("cut {cut}: {error:?}"))?;
+        // Its close removes erased bytes from the file, and the power may go meanwhile.
+        let nobody = "nobody".parse().unwrap();
+        store.erase(&ctx(), &nobody, 1).await.map_err(|error| format!("cut {cut}: {error:?}"))?;
+        let goes = random.bool();
+        if goes {
+            disk.cut_power_after(random.u64(0..800));
+        }
+        match store.close(&ctx()).await {
+            Err(error) if disk.has_power() => return Err(format!("cut {cut}: {error:?}")),
+            _ => drop(store),
+        }
+        if goes {
+            disk = disk.after_power_cut(random);
+        }
     }
     Ok(acknowledged)
 }

@@ -7,6 +7,9 @@ use crate::output::human_bytes;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
+In a file no byte of a deleted or overwritten entry is left after it. That rewrites the entries, which
+takes free space of about their size for that time.
+
 Example:
   cubbyhole evict && cubbyhole compact";
 

@@ -22,7 +22,9 @@ const EXAMPLES: &str = "\
 On a terminal it shows what there is and asks; elsewhere it needs --yes. An erasure that was
 interrupted goes on where it ended when it is repeated. Its last line says what was removed, how much
 of it, when, and whether anything is left: writes that arrive behind it survive, so stop the writers
-first. Backups, replicas that are behind and exports are not in its reach.
+first. In a file no byte of an erased entry is left when the command ends, which rewrites the file;
+docs/operations.md says when the bytes are gone on servers. Backups, replicas that are behind and
+exports are not in its reach.
 
 Examples:
   cubbyhole erase acme:agent-7 --dry-run

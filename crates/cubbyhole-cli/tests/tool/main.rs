@@ -13,6 +13,8 @@ mod endings;
 #[cfg(test)]
 mod entries;
 #[cfg(test)]
+mod erasure;
+#[cfg(test)]
 mod kill_import;
 #[cfg(test)]
 mod lines;

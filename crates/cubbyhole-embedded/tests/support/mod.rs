@@ -23,6 +23,8 @@ pub(crate) struct Disk {
     /// What is on the disk for certain, and what is on its way there.
     below: Mutex<Below>,
     pub(crate) full: AtomicBool,
+    /// How long the file can become; any length while it is 0.
+    pub(crate) room: AtomicU64,
     pub(crate) broken_reads: AtomicBool,
     pub(crate) broken_syncs: AtomicBool,
     /// Answers syncs and does nothing.
@@ -156,6 +158,11 @@ impl Disk {
         self.power_goes_at.store(at.max(1), Ordering::SeqCst);
     }
 
+    /// How many operations of any kind there were.
+    pub(crate) fn operations(&self) -> u64 {
+        self.operations.load(Ordering::SeqCst)
+    }
+
     /// It will not go any more.
     pub(crate) fn keep_power(&self) {
         self.power_goes_at.store(0, Ordering::SeqCst);
@@ -266,7 +273,9 @@ impl StorageBackend for Handle {
         let fails = self.0.begin()?;
         let mut seen = self.0.seen.lock().unwrap();
         let len = usize::try_from(len).unwrap();
-        if len > seen.len() && (fails || self.0.full.load(Ordering::SeqCst)) {
+        let room = self.0.room.load(Ordering::SeqCst);
+        let exceeds = room != 0 && len as u64 > room;
+        if len > seen.len() && (fails || exceeds || self.0.full.load(Ordering::SeqCst)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         seen.resize(len, 0);
