@@ -176,12 +176,9 @@ async fn writes<V: Clone + Send + 'static>(
     let prefix = NamespacePrefix::from(ns.clone());
     let (absent, always) = (Condition::IfAbsent, Condition::Always);
     refused("put", store.put(ctx, ns, key, value.clone()).await)?;
-    refused(
-        "put_with_options",
-        store.put_with_options(ctx, ns, key, value.clone(), ttl.clone()).await,
-    )?;
+    refused("put_with_options", store.put_with_options(ctx, ns, key, value.clone(), ttl).await)?;
     for condition in [absent, always] {
-        let put = store.put_entry(ctx, ns, key, value.clone(), ttl.clone(), condition).await;
+        let put = store.put_entry(ctx, ns, key, value.clone(), ttl, condition).await;
         refused("put_entry", put)?;
         refused("delete_entry", store.delete_entry(ctx, ns, key, condition).await)?;
     }

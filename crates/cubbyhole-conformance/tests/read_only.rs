@@ -55,7 +55,8 @@ async fn a_call_whose_context_has_ended_is_refused_for_that() {
 #[tokio::test]
 async fn a_sweeper_over_a_read_only_store_ends_with_the_refusal() {
     let sweeper = Sweeper::new(ReadOnly::new(filled().await));
-    let error = sweeper.run(&ExecutionContext::new()).await.unwrap_err();
+    let patience = ExecutionContext::new().with_timeout(Duration::from_secs(60));
+    let error = sweeper.run(&patience).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
 

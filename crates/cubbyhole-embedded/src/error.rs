@@ -138,9 +138,9 @@ pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> OpenFai
     OpenFailure::Other(match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             return OpenFailure::Locked(Error::unavailable(format!(
-                "{shown} is open in another process, or elsewhere in this one, and only one at a time can \
-                 have it open: stop that process or wait for it, or do this within it; a store in \
-                 PostgreSQL or Redis serves many processes at once"
+                "{shown} is open in another process, or elsewhere in this one, and while a file is open \
+                 for writing nothing else can open it: stop that process or wait for it, or do this \
+                 within it; a store in PostgreSQL or Redis serves many processes at once"
             )));
         }
         DatabaseError::UpgradeRequired(version) => Error::unsupported(format!(

@@ -1,6 +1,9 @@
 //! The file: recognised, opened with what its log holds, and opened anew after a failure of the disk.
 
+mod access;
 mod create;
+
+pub(crate) use access::WriteDenied;
 
 use std::fs::{self, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +23,7 @@ use crate::error::{Failure, OpenFailure, from_engine, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT, VALUES};
 use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
 use crate::origin::Origin;
+use crate::overlay::Overlay;
 use crate::storage::{Temperature, Watched};
 use crate::tables::Tables;
 
@@ -71,7 +75,7 @@ impl StoreFile {
             temperature: &temperature,
             unsettled: &unsettled,
             // Its checkpoint can wait: a file that was not closed opens the sooner.
-            keeps_log: config.durability() == Durability::Immediate,
+            keeps_log: config.is_read_only() || config.durability() == Durability::Immediate,
         };
         let (handle, mark) = opening.handle()?;
         let file = Self {
@@ -87,6 +91,24 @@ impl StoreFile {
 
     pub(crate) fn path(&self) -> &Path {
         self.config.path()
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.config.is_read_only()
+    }
+
+    /// Refuses what would change a file that is open read-only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if !self.is_read_only() {
+            return Ok(());
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        Err(Error::permission_denied(format!(
+            "redb:{} is open read-only; open it for writing to change it",
+            self.path().display()
+        )))
     }
 
     /// Whether reads are likely to be served from memory.
@@ -185,7 +207,7 @@ impl StoreFile {
             temperature: &self.temperature,
             unsettled: &self.unsettled,
             // On a disk that goes on failing the next opening has less to do.
-            keeps_log: false,
+            keeps_log: config.is_read_only(),
         };
         let again = opening.handle();
         let (handle, _) = again.map_err(OpenFailure::into_error)?;
@@ -260,14 +282,7 @@ impl Opening<'_> {
     fn storage(&self) -> Result<(Arc<Halves>, Checked), OpenFailure> {
         let path = self.config.path();
         let from_io = |error| from_open_io(error, path);
-        let storage: Box<dyn StorageBackend> = match self.config.storage() {
-            Some(open) => open().map_err(from_io)?,
-            None => {
-                let file = OpenOptions::new().read(true).write(true).open(path).map_err(from_io)?;
-                let file = FileBackend::new(file).map_err(|error| from_open(error, path))?;
-                Box::new(EarlySync::new(Box::new(file)))
-            }
-        };
+        let storage = self.bytes()?;
         let length = storage.len().map_err(from_io)?;
         match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
             Origin::Ours => {}
@@ -281,6 +296,21 @@ impl Opening<'_> {
         let engine =
             Checked::new(Box::new(Behind(Arc::clone(&halves))), Arc::clone(self.unsettled));
         Ok((halves, engine))
+    }
+
+    /// The bytes of the file. One that is open read-only takes no write.
+    fn bytes(&self) -> Result<Box<dyn StorageBackend>, OpenFailure> {
+        let (path, read_only) = (self.config.path(), self.config.is_read_only());
+        let file: Box<dyn StorageBackend> = match self.config.storage() {
+            Some(open) => open().map_err(|error| from_open_io(error, path))?,
+            None => {
+                let file = OpenOptions::new().read(true).write(!read_only).open(path);
+                let file = file.map_err(|error| access::refusal(error, path, read_only))?;
+                let file = FileBackend::new(file).map_err(|error| from_open(error, path))?;
+                if read_only { Box::new(file) } else { Box::new(EarlySync::new(Box::new(file))) }
+            }
+        };
+        Ok(if read_only { Box::new(Overlay::new(file)) } else { file })
     }
 
     fn engine(
