@@ -61,7 +61,7 @@ impl Doctor {
             return Ok(());
         }
         // A store that is not there is told from one that is ill by what opening it answers.
-        let opened = session.open().await.map(drop);
+        let opened = session.open_read_only().await.map(drop);
         let found = format!("doctor found {}", count(found, "problem", "problems"));
         Err(match opened {
             // What it is stands in the checks already.
