@@ -76,14 +76,14 @@ impl Stores {
                 let ns = Namespace::parse(ns).unwrap();
                 store.put(&ctx, &ns, key, "1".into()).await.unwrap();
             }
-            // What a process that is killed leaves is what others see of its file.
+            // A killed process leaves the file as other processes see it.
             std::fs::copy(stores.path(NAMES[0]), stores.path(NAMES[1])).unwrap();
             store.close(&ctx).await.unwrap();
         });
         stores
     }
 
-    /// Of a file in a folder of its own, beside which there is room for others.
+    /// The path of a store. Other files are in the folder above.
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("stores").join(name)
     }
@@ -105,7 +105,7 @@ impl Stores {
     }
 }
 
-/// How the tool is called, so that it may only read.
+/// Who calls the tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caller {
     /// As these tests are, who may do everything.
@@ -201,7 +201,7 @@ fn read_everything(caller: Caller, stores: &Stores) {
         assert!(ok(&["erase", "acme", "--dry-run", "--json"]).contains(r#""entries":2"#));
         let target = format!("redb:{}/copy-{number}.redb", stores.folder.path().display());
         ok(&["copy", "--all", "--to", &target, "--verify"]);
-        // What is only looked at may be read-only too.
+        // A dry run only reads the target.
         ok(&["copy", "--all", "--to", &url.replace(name, NAMES[1 - number]), "--dry-run"]);
         let doctor = ok(&["doctor"]);
         assert!(doctor.contains("3, none of them expired"), "{doctor}");

@@ -1,5 +1,5 @@
-//! A store that is open read-only: it answers what the store that was written to answered, and
-//! refuses every write.
+//! Checks for a store that is open read-only: it gives the answers of the writable store, and refuses
+//! every write.
 //!
 //! A read-only store cannot be filled, so the cases of the suite do not run on it. Fill a store, take
 //! its [`answers`], open it read-only, and compare:
@@ -31,7 +31,7 @@ use cubbyhole_core::{
     NamespacePrefix, PutOptions, Result, ScanOptions, TenantId,
 };
 
-/// Less than what most stores hold, so that there are several pages.
+/// Small, for stores that are filled for a test to have several pages.
 const PAGE: usize = 3;
 
 /// A name that no store is expected to hold.

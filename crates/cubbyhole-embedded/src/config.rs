@@ -180,7 +180,7 @@ impl EmbeddedConfig {
 
     /// Judges expiry by this clock. A clock that steps back revives nothing: the store keeps a
     /// high-water mark, in the file with every write and on closing. (What only reads saw since
-    /// the last write may be back after a crash and a step back.)
+    /// the last write, or in a read-only store, may be back after a crash and a step back.)
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

@@ -5,25 +5,22 @@ mod create;
 
 pub(crate) use access::WriteDenied;
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use cubbyhole_core::{Compaction, Error, Result, Timestamp};
-use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
+use redb::{Database, ReadableDatabase, TableHandle};
 use tokio::sync::watch;
 
 use crate::checked::{Checked, Unsettled};
 use crate::config::{Durability, EmbeddedConfig};
-use crate::early_sync::EarlySync;
 use crate::error::{Failure, OpenFailure, from_engine, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT, VALUES};
 use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
 use crate::origin::Origin;
-use crate::overlay::Overlay;
 use crate::storage::{Temperature, Watched};
 use crate::tables::Tables;
 
@@ -282,7 +279,7 @@ impl Opening<'_> {
     fn storage(&self) -> Result<(Arc<Halves>, Checked), OpenFailure> {
         let path = self.config.path();
         let from_io = |error| from_open_io(error, path);
-        let storage = self.bytes()?;
+        let storage = access::open(self.config)?;
         let length = storage.len().map_err(from_io)?;
         match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
             Origin::Ours => {}
@@ -296,21 +293,6 @@ impl Opening<'_> {
         let engine =
             Checked::new(Box::new(Behind(Arc::clone(&halves))), Arc::clone(self.unsettled));
         Ok((halves, engine))
-    }
-
-    /// The bytes of the file. One that is open read-only takes no write.
-    fn bytes(&self) -> Result<Box<dyn StorageBackend>, OpenFailure> {
-        let (path, read_only) = (self.config.path(), self.config.is_read_only());
-        let file: Box<dyn StorageBackend> = match self.config.storage() {
-            Some(open) => open().map_err(|error| from_open_io(error, path))?,
-            None => {
-                let file = OpenOptions::new().read(true).write(!read_only).open(path);
-                let file = file.map_err(|error| access::refusal(error, path, read_only))?;
-                let file = FileBackend::new(file).map_err(|error| from_open(error, path))?;
-                if read_only { Box::new(file) } else { Box::new(EarlySync::new(Box::new(file))) }
-            }
-        };
-        Ok(if read_only { Box::new(Overlay::new(file)) } else { file })
     }
 
     fn engine(

@@ -105,7 +105,7 @@ async fn a_closed_or_crashed_file_is_read_whole_and_keeps_every_byte() {
         folder.clock.advance(Duration::from_secs(10));
         store.put(&ctx(), &ns(), "last", bytes("v")).await.unwrap();
         let expected = answers(&store).await.unwrap();
-        // What a process that is killed leaves is what others see of its file.
+        // A killed process leaves the file as other processes see it.
         std::fs::copy(folder.path("s.redb"), folder.path("crashed.redb")).unwrap();
         store.close(&ctx()).await.unwrap();
         for name in ["s.redb", "crashed.redb"] {

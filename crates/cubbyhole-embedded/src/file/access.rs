@@ -1,12 +1,32 @@
-//! Whether this user may read and write the file.
+//! The bytes of the file, opened to be written or only to be read; and whether this user may.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 
 use cubbyhole_core::Error;
+use redb::StorageBackend;
+use redb::backends::FileBackend;
 
-use crate::error::from_open_io;
+use crate::config::EmbeddedConfig;
+use crate::early_sync::EarlySync;
+use crate::error::{OpenFailure, from_open, from_open_io};
+use crate::overlay::Overlay;
+
+/// Opens the bytes of the file. If they are only to be read, what is written to them stays in memory.
+pub(super) fn open(config: &EmbeddedConfig) -> Result<Box<dyn StorageBackend>, OpenFailure> {
+    let (path, read_only) = (config.path(), config.is_read_only());
+    let file: Box<dyn StorageBackend> = match config.storage() {
+        Some(open) => open().map_err(|error| from_open_io(error, path))?,
+        None => {
+            let file = OpenOptions::new().read(true).write(!read_only).open(path);
+            let file = file.map_err(|error| refusal(error, path, read_only))?;
+            let file = FileBackend::new(file).map_err(|error| from_open(error, path))?;
+            if read_only { Box::new(file) } else { Box::new(EarlySync::new(Box::new(file))) }
+        }
+    };
+    Ok(if read_only { Box::new(Overlay::new(file)) } else { file })
+}
 
 /// Why the file cannot be written, where it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +60,7 @@ impl WriteDenied {
 }
 
 /// What it means that the file could not be opened.
-pub(super) fn refusal(error: io::Error, path: &Path, read_only: bool) -> Error {
+fn refusal(error: io::Error, path: &Path, read_only: bool) -> Error {
     let shown = path.display();
     let Some(denied) = WriteDenied::of(&error) else {
         return from_open_io(error, path);
