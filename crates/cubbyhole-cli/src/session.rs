@@ -192,6 +192,12 @@ impl Session {
         self.open_with(&OpenOptions::new().create(false)).await
     }
 
+    /// Opens the store, which must be there, for a command that only reads. An embedded file is not
+    /// written to: it may be on a read-only volume, and several commands may read it at a time.
+    pub(crate) async fn open_read_only(&mut self) -> Result<Arc<dyn Backend>, Failure> {
+        self.open_with(&OpenOptions::new().read_only(true)).await
+    }
+
     /// Opens the store and creates an embedded file that is not there yet.
     pub(crate) async fn open_or_create(&mut self) -> Result<Arc<dyn Backend>, Failure> {
         self.open_with(&OpenOptions::new()).await
@@ -238,7 +244,7 @@ impl Session {
             }
         }
         let options =
-            OpenOptions::new().create(!only_look).cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
+            OpenOptions::new().read_only(only_look).cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &target.url).await;
         let store = store.map_err(|error| target.explain(error))?;
         told_as_open(&target);

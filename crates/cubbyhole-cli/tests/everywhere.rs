@@ -13,6 +13,8 @@ mod support;
 mod tests {
     use std::process::{Child, Command, Output, Stdio};
 
+    use cubbyhole::{Backend, ErrorKind, ExecutionContext, OpenOptions};
+    use cubbyhole_conformance::read_only::{answers, check_refusals};
     use tempfile::TempDir;
 
     use crate::postgres::Schema;
@@ -89,6 +91,35 @@ mod tests {
                 )
             })
             .collect()
+    }
+
+    /// Filled by the tool, and opened read-only by the library.
+    #[test]
+    fn a_store_that_is_open_read_only_refuses_writes_on_every_backend() -> Outcome {
+        let stores = Stores::new()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        for url in &stores.all() {
+            said(url, &["put", "acme:agent-7", "name", "\"Ada\"", "--ttl", "1h"])?;
+            for key in ["a", "b", "c", "d"] {
+                said(url, &["put", "acme", key, "1"])?;
+            }
+            let open = |options: OpenOptions| {
+                runtime.block_on(async move { options.open(&ExecutionContext::new(), url).await })
+            };
+            let close =
+                |store: &dyn Backend| runtime.block_on(store.close(&ExecutionContext::new()));
+            let store = open(OpenOptions::new())?;
+            let expected = runtime.block_on(answers(&store))?;
+            close(&store)?;
+            let store = open(OpenOptions::new().read_only(true))?;
+            assert_eq!(runtime.block_on(answers(&store))?, expected, "{url}");
+            runtime.block_on(check_refusals(&store, "2".into()))?;
+            let compact = runtime.block_on(store.compact(&ExecutionContext::new()));
+            let kind = compact.map_err(|error| error.kind()).err();
+            assert_eq!(kind, Some(ErrorKind::PermissionDenied), "{url}");
+            close(&store)?;
+        }
+        Ok(())
     }
 
     #[test]

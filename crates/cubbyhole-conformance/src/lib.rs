@@ -95,6 +95,7 @@ mod cases;
 mod harness;
 pub mod history;
 pub mod model;
+pub mod read_only;
 mod sample;
 mod suite;
 mod world;

@@ -21,6 +21,7 @@ use redb::StorageBackend;
 pub struct EmbeddedConfig {
     path: PathBuf,
     create: bool,
+    read_only: bool,
     durability: Durability,
     max_value_bytes: usize,
     cache_bytes: usize,
@@ -60,6 +61,7 @@ impl EmbeddedConfig {
         Self {
             path: path.into(),
             create: true,
+            read_only: false,
             durability: Durability::Immediate,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             cache_bytes: DEFAULT_CACHE_BYTES,
@@ -70,8 +72,8 @@ impl EmbeddedConfig {
         }
     }
 
-    /// Reads what follows `redb:` in a URL: a path as it stands, and `?durability=relaxed` if
-    /// asked for. A path that holds `?` needs [`new`](Self::new).
+    /// Reads what follows `redb:` in a URL: a path as it stands, and `?durability=relaxed` or
+    /// `?read_only=true` if asked for. A path that holds `?` needs [`new`](Self::new).
     ///
     /// # Errors
     /// `InvalidArgument` for an empty path, a host, or an option that is not known.
@@ -90,10 +92,13 @@ impl EmbeddedConfig {
             config = match option {
                 "durability=immediate" => config.with_durability(Durability::Immediate),
                 "durability=relaxed" => config.with_durability(Durability::Relaxed),
+                "read_only=true" => config.with_read_only(true),
+                "read_only=false" => config.with_read_only(false),
                 _ => {
                     return Err(Error::invalid_argument(
                         "an option of the URL is not known: `redb:` takes \
-                         `durability=immediate` or `durability=relaxed`",
+                         `durability=immediate`, `durability=relaxed`, `read_only=true` or \
+                         `read_only=false`",
                     ));
                 }
             };
@@ -105,6 +110,42 @@ impl EmbeddedConfig {
     #[must_use]
     pub fn with_create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Opens the file without writing to it: one on a read-only volume, or that this user may only
+    /// read. Opening shows everything that was acknowledged, after a crash too: the log is replayed
+    /// in memory, which takes a few MiB. The file keeps every byte, and one that is not there is
+    /// not created.
+    ///
+    /// Writes, `take`, `touch`, reads that extend a TTL, sweeps and `compact` are
+    /// `PermissionDenied`. Expired entries are absent, as ever; that a reader saw one expire is not
+    /// recorded.
+    ///
+    /// Any number of processes may have a file open read-only. While one has, it cannot be opened
+    /// for writing, and the other way round.
+    ///
+    /// ```
+    /// use cubbyhole_core::{ErrorKind, ExecutionContext, Namespace, Store};
+    /// use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("state.redb");
+    /// # let ctx = ExecutionContext::new();
+    /// # drop(EmbeddedStore::open(&ctx, EmbeddedConfig::new(&path)).await?);
+    /// let config = EmbeddedConfig::new(path).with_read_only(true);
+    /// let store = EmbeddedStore::open(&ctx, config).await?;
+    /// let ns = Namespace::parse("acme:agent-7")?;
+    /// assert_eq!(store.get(&ctx, &ns, "greeting").await?, None);
+    /// let refused = store.put(&ctx, &ns, "greeting", "hello".into()).await;
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
         self
     }
 
@@ -139,7 +180,7 @@ impl EmbeddedConfig {
 
     /// Judges expiry by this clock. A clock that steps back revives nothing: the store keeps a
     /// high-water mark, in the file with every write and on closing. (What only reads saw since
-    /// the last write may be back after a crash and a step back.)
+    /// the last write, or in a read-only store, may be back after a crash and a step back.)
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -172,7 +213,13 @@ impl EmbeddedConfig {
     }
 
     pub(crate) fn create(&self) -> bool {
-        self.create
+        self.create && !self.read_only
+    }
+
+    /// Whether the file is opened without writing to it.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub(crate) fn durability(&self) -> Durability {
@@ -209,6 +256,7 @@ impl fmt::Debug for EmbeddedConfig {
         f.debug_struct("EmbeddedConfig")
             .field("path", &self.path)
             .field("create", &self.create)
+            .field("read_only", &self.read_only)
             .field("durability", &self.durability)
             .field("max_value_bytes", &self.max_value_bytes)
             .field("cache_bytes", &self.cache_bytes)
@@ -229,11 +277,19 @@ mod tests {
         }
         let relaxed = EmbeddedConfig::from_url_path("a.redb?durability=relaxed").unwrap();
         assert_eq!(relaxed.durability(), Durability::Relaxed);
+        for (text, read_only) in
+            [("a", false), ("a?read_only=true", true), ("a?read_only=false", false)]
+        {
+            let config = EmbeddedConfig::from_url_path(text).unwrap();
+            assert_eq!(config.is_read_only(), read_only, "{text}");
+        }
     }
 
     #[test]
     fn a_bad_url_path_is_refused() {
-        for text in ["", "?durability=relaxed", "//host/a", "a?durability=none", "a?x=y"] {
+        for text in
+            ["", "?durability=relaxed", "//host/a", "a?durability=none", "a?x=y", "a?read_only=1"]
+        {
             assert!(EmbeddedConfig::from_url_path(text).is_err(), "{text}");
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cubbyhole_core::{Diagnosis, Error, ErrorKind, ExecutionContext, Result, Verdict};
 
 use crate::config::{Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
+use crate::file::WriteDenied;
 use crate::origin::Origin;
 use crate::store::EmbeddedStore;
 
@@ -48,7 +49,8 @@ pub fn is_store_file(path: &Path) -> io::Result<bool> {
 }
 
 /// Looks the file over: whether it is there and opens, who else may read it, the room that it has, the
-/// clock, and what should be looked after. Never creates it. What goes wrong is in the [`Diagnosis`].
+/// clock, and what should be looked after. Opens it read-only, and never creates it. What goes wrong is
+/// in the [`Diagnosis`].
 ///
 /// # Errors
 /// The context's end.
@@ -60,7 +62,10 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
         Ok(metadata) => {
             diagnosis.ok("file", format!("{}, {} bytes", path.display(), metadata.len()));
             place::check_permissions(&mut diagnosis, path, &metadata);
-            place::check_disk(&mut diagnosis, path, &metadata);
+            // What is only read needs no room.
+            if check_writing(&mut diagnosis, config) {
+                place::check_disk(&mut diagnosis, path, &metadata);
+            }
         }
         Err(error) => {
             let finding = format!("{}: {error}", path.display());
@@ -70,7 +75,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
         }
     }
     check_durability(&mut diagnosis, config);
-    let verified = config.clone().with_create(false).with_integrity_check(true);
+    let verified = config.clone().with_read_only(true).with_integrity_check(true);
     let store = match EmbeddedStore::open(ctx, verified).await {
         Ok(store) => store,
         Err(error) => {
@@ -98,11 +103,27 @@ fn advice_on_opening(error: &Error) -> &'static str {
             "look it over once that process has closed it; a copy that is made before is not sound"
         }
         ErrorKind::PermissionDenied => {
-            "give this user the right to read and write the file and its folder"
+            "give this user the right to read the file and to enter its folder"
         }
         ErrorKind::Unsupported => "use the build of this tool that it is of",
         _ => "restore it from a backup or an export",
     }
+}
+
+/// Whether the store can be written to.
+fn check_writing(diagnosis: &mut Diagnosis, config: &EmbeddedConfig) -> bool {
+    if config.is_read_only() {
+        diagnosis.ok("writes", "the store is opened read-only, as configured: none is taken");
+        return false;
+    }
+    let Some(denied) = WriteDenied::look(config.path()) else { return true };
+    diagnosis.found(
+        Verdict::Warning,
+        "writes",
+        format!("the file is read-only: {}; it can be read, and no write is taken", denied.cause()),
+        "make the file writable, or open it with `read_only=true` in its URL",
+    );
+    false
 }
 
 fn check_durability(diagnosis: &mut Diagnosis, config: &EmbeddedConfig) {

@@ -138,9 +138,9 @@ pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> OpenFai
     OpenFailure::Other(match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             return OpenFailure::Locked(Error::unavailable(format!(
-                "{shown} is open in another process, or elsewhere in this one, and only one at a time can \
-                 have it open: stop that process or wait for it, or do this within it; a store in \
-                 PostgreSQL or Redis serves many processes at once"
+                "{shown} is open in another process, or elsewhere in this one, and while a file is open \
+                 for writing nothing else can open it: stop that process or wait for it, or do this \
+                 within it; a store in PostgreSQL or Redis serves many processes at once"
             )));
         }
         DatabaseError::UpgradeRequired(version) => Error::unsupported(format!(
@@ -172,6 +172,10 @@ pub(crate) fn from_open_io(error: io::Error, path: &std::path::Path) -> Error {
         Io::UnexpectedEof => {
             Error::corrupt(format!("{shown} is truncated; restore it from a backup or an export"))
         }
+        _ if is_without_locks(&error) => Error::unavailable(format!(
+            "cannot lock {shown}: its file system has no locks; copy the file to a disk of this machine"
+        ))
+        .permanent(),
         Io::StorageFull | Io::QuotaExceeded => Error::resource_exhausted(format!(
             "the disk of {shown} is full; free some space and try again"
         )),
@@ -181,4 +185,10 @@ pub(crate) fn from_open_io(error: io::Error, path: &std::path::Path) -> Error {
         _ => Error::unavailable(format!("{shown} could not be opened")),
     }
     .with_source(error)
+}
+
+/// Whether a lock was refused because the file system has none, as NFS without its lock service.
+fn is_without_locks(error: &io::Error) -> bool {
+    const ENOLCK: i32 = if cfg!(target_os = "linux") { 37 } else { 77 };
+    cfg!(unix) && error.raw_os_error() == Some(ENOLCK)
 }

@@ -1,22 +1,23 @@
 //! The file: recognised, opened with what its log holds, and opened anew after a failure of the disk.
 
+mod access;
 mod create;
 mod purge;
 
-use std::fs::{self, OpenOptions};
+pub(crate) use access::WriteDenied;
+
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use cubbyhole_core::{Compaction, Error, ErrorKind, Result, Timestamp};
-use redb::backends::FileBackend;
-use redb::{Database, ReadableDatabase, StorageBackend, TableHandle};
+use redb::{Database, ReadableDatabase, TableHandle};
 use tokio::sync::watch;
 
 use crate::checked::{Checked, Unsettled};
 use crate::config::{Durability, EmbeddedConfig};
-use crate::early_sync::EarlySync;
 use crate::error::{Failure, OpenFailure, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT, VALUES};
 use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
@@ -74,7 +75,7 @@ impl StoreFile {
             temperature: &temperature,
             unsettled: &unsettled,
             // Its checkpoint can wait: a file that was not closed opens the sooner.
-            keeps_log: config.durability() == Durability::Immediate,
+            keeps_log: config.is_read_only() || config.durability() == Durability::Immediate,
         };
         let (handle, mark) = opening.handle()?;
         let file = Self {
@@ -90,6 +91,24 @@ impl StoreFile {
 
     pub(crate) fn path(&self) -> &Path {
         self.config.path()
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.config.is_read_only()
+    }
+
+    /// Refuses what would change a file that is open read-only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if !self.is_read_only() {
+            return Ok(());
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        Err(Error::permission_denied(format!(
+            "redb:{} is open read-only; open it for writing to change it",
+            self.path().display()
+        )))
     }
 
     /// Whether reads are likely to be served from memory.
@@ -203,7 +222,7 @@ impl StoreFile {
             temperature: &self.temperature,
             unsettled: &self.unsettled,
             // On a disk that goes on failing the next opening has less to do.
-            keeps_log: false,
+            keeps_log: config.is_read_only(),
         };
         let again = opening.handle();
         let (handle, _) = again.map_err(OpenFailure::into_error)?;
@@ -218,8 +237,12 @@ impl StoreFile {
         let mut exclusive = self.exclusive();
         self.closed.store(true, Ordering::Release);
         let Some(mut handle) = exclusive.opened.handle.take() else { return Ok(()) };
-        let purged = catch_unwind(AssertUnwindSafe(|| handle.purge_if_erased()))
-            .unwrap_or_else(|_| Err(damaged(self.path()).into()));
+        let purged = if self.is_read_only() {
+            Ok(())
+        } else {
+            catch_unwind(AssertUnwindSafe(|| handle.purge_if_erased()))
+                .unwrap_or_else(|_| Err(damaged(self.path()).into()))
+        };
         let closed = handle.database.close();
         purged.map_err(|failure| self.not_purged(failure.into_error()))?;
         closed.map_err(|error| from_open(error, self.path()).into_error())
@@ -279,14 +302,7 @@ impl Opening<'_> {
     fn storage(&self) -> Result<(Arc<Halves>, Checked), OpenFailure> {
         let path = self.config.path();
         let from_io = |error| from_open_io(error, path);
-        let storage: Box<dyn StorageBackend> = match self.config.storage() {
-            Some(open) => open().map_err(from_io)?,
-            None => {
-                let file = OpenOptions::new().read(true).write(true).open(path).map_err(from_io)?;
-                let file = FileBackend::new(file).map_err(|error| from_open(error, path))?;
-                Box::new(EarlySync::new(Box::new(file)))
-            }
-        };
+        let storage = access::open(self.config)?;
         let length = storage.len().map_err(from_io)?;
         match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
             Origin::Ours => {}

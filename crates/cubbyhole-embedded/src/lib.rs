@@ -4,7 +4,8 @@
 //!
 //! - **Durability.** A write is answered once it is on disk ([`Durability::Immediate`]), in a log
 //!   ahead of the engine; writes that arrive together share a sync. [`Durability::Relaxed`] answers earlier.
-//! - **One process** has the file open at a time.
+//! - **One process** has the file open for writing at a time, or any number read-only: see
+//!   [`EmbeddedConfig::with_read_only`], which works on a read-only volume too.
 //! - **Expiry** is judged by the configured clock, the system's by default, and a clock that steps
 //!   back revives nothing: see [`EmbeddedConfig::with_clock`]. An entry that expires while a
 //!   write that prolongs it is being committed may read as absent until that write is answered.
@@ -23,6 +24,7 @@ mod file;
 mod format;
 mod log;
 mod origin;
+mod overlay;
 mod reader;
 mod request;
 mod snapshot;

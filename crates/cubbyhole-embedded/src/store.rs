@@ -37,7 +37,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// that no byte of an erased, deleted or overwritten entry is left in it. That takes time and free
 /// space in proportion to what the store holds.
 ///
-/// One process has the file open at a time. Reads that turn out long are moved to the runtime's
+/// One process has the file open for writing at a time, or any number
+/// [read-only](EmbeddedConfig::with_read_only). Reads that turn out long are moved to the runtime's
 /// blocking pool, so it is to be used within a tokio runtime.
 ///
 /// ```
@@ -69,8 +70,8 @@ impl EmbeddedStore {
     /// # Errors
     /// `Unavailable` if the file is not there and is not to be created, its folder is missing, or
     /// another process has it open; `InvalidArgument` if it is not a store; `Unsupported` if it is
-    /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied`; `ResourceExhausted` if
-    /// the disk is full.
+    /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied` if this user may not read
+    /// or write it, or its volume is read-only; `ResourceExhausted` if the disk is full.
     pub async fn open(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
         Self::open_when_free(ctx, config).await.in_operation("open")
     }
@@ -190,6 +191,8 @@ impl EmbeddedStore {
     }
 
     async fn evict(&self, ctx: &ExecutionContext) -> Result<usize> {
+        ctx.check()?;
+        self.writer.check_writable()?;
         let mut removed = 0;
         let swept: Result<()> = async {
             // A store with nothing to sweep is not written to.
@@ -290,6 +293,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
     ) -> Result<Option<Entry<Bytes>>> {
         let get = async {
             if let Some(ttl) = options.extended_ttl() {
+                self.writer.check_writable()?;
                 Expiry::After(ttl).resolve(self.reader.now())?;
             }
             let read = self.lookup(ctx, ns, key).await?;

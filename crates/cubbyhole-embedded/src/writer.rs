@@ -35,6 +35,7 @@ const MAX_GATHER_WAIT: Duration = Duration::from_millis(2);
 
 /// The sending side.
 pub(crate) struct Writer {
+    file: Arc<StoreFile>,
     sender: Sender<Message>,
     places: Arc<Semaphore>,
     commits: Arc<AtomicU64>,
@@ -59,7 +60,7 @@ impl Writer {
         let (sender, receiver) = channel();
         let commits = Arc::new(AtomicU64::new(0));
         let thread = std::thread::Builder::new().name("cubbyhole-writer".to_owned()).spawn({
-            let commits = Arc::clone(&commits);
+            let (file, commits) = (Arc::clone(&file), Arc::clone(&commits));
             move || {
                 let worker = Worker {
                     file,
@@ -80,12 +81,17 @@ impl Writer {
             Error::resource_exhausted("no thread could be started").with_source(error)
         })?;
         let places = Arc::new(Semaphore::new(QUEUE_KIB));
-        Ok(Self { sender, places, commits, thread: Some(thread) })
+        Ok(Self { file, sender, places, commits, thread: Some(thread) })
     }
 
     /// How many transactions were committed.
     pub(crate) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Refuses what would write to a file that is open read-only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.file.check_writable()
     }
 
     /// Applies `work`, which holds that many bytes, in the next transaction, and answers once that
@@ -100,6 +106,7 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send + 'static,
     {
+        self.check_writable()?;
         let kib = 1 + bytes / 1024;
         let permits = u32::try_from(kib.min(QUEUE_KIB)).unwrap_or(u32::MAX);
         let places = || Arc::clone(&self.places);
@@ -128,6 +135,7 @@ impl Writer {
     /// Gives free space of the file back, between two transactions.
     pub(crate) async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         ctx.check()?;
+        self.check_writable()?;
         let (reply, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
         let message = Message::Compact(reply, Arc::clone(&claim));
@@ -436,7 +444,8 @@ impl Worker {
     fn close(&mut self) -> Result<()> {
         // An entry that somebody saw expire must stay so for whoever opens the file next, even if
         // the clock steps back.
-        if self.witnessed.swap(false, Ordering::Relaxed) || self.is_behind() {
+        let witnessed = self.witnessed.swap(false, Ordering::Relaxed);
+        if !self.file.is_read_only() && (witnessed || self.is_behind()) {
             self.flush();
         }
         let opened = if self.has_erased.get() { self.ensure_open() } else { Ok(()) };

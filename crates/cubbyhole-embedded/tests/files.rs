@@ -214,3 +214,17 @@ async fn what_the_system_refuses_is_named() {
         assert_eq!(error.kind(), expected, "{kind:?}: {error}");
     }
 }
+
+/// As NFS has it without its lock service.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_system_without_locks_is_named() {
+    for read_only in [false, true] {
+        let config = EmbeddedConfig::new("s.redb")
+            .with_read_only(read_only)
+            .with_storage(|| Err(io::Error::from_raw_os_error(37)));
+        let error = refusal(config).await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.message().contains("cannot lock s.redb"), "{error}");
+    }
+}

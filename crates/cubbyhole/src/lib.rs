@@ -51,7 +51,7 @@ use url::StoreUrl;
 /// | URL | backend |
 /// |---|---|
 /// | `memory:` | a new, empty store in this process |
-/// | `redb:PATH`, `redb:PATH?durability=relaxed` | a file on this machine |
+/// | `redb:PATH`, `redb:PATH?durability=relaxed`, `redb:PATH?read_only=true` | a file on this machine |
 /// | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL database; the feature `postgres` |
 /// | `redis://USER:PASSWORD@HOST:PORT`, `rediss://…` | a Redis server; the feature `redis` |
 /// | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis Cluster; the feature `redis` |
@@ -153,6 +153,7 @@ pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
     create: bool,
+    read_only: bool,
     cache_bytes: Option<usize>,
     lock_wait: Duration,
 }
@@ -161,13 +162,39 @@ impl OpenOptions {
     /// As [`open`] does.
     #[must_use]
     pub fn new() -> Self {
-        Self { create: true, cache_bytes: None, lock_wait: Duration::ZERO }
+        Self { create: true, read_only: false, cache_bytes: None, lock_wait: Duration::ZERO }
     }
 
     /// Whether an embedded file that is not there is created; otherwise it is `Unavailable`.
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether the store only reads. Everything that writes is then `PermissionDenied` on every
+    /// backend: puts, deletes, batches, `take`, `touch`, reads that extend a TTL, `erase`,
+    /// `evict_expired` and `compact`.
+    ///
+    /// An embedded file is opened without writing to it, so that one on a read-only volume can be
+    /// read, and is not created: see `EmbeddedConfig::with_read_only`. On servers the store itself
+    /// refuses; a database role without the right to write is what enforces it.
+    ///
+    /// ```
+    /// use cubbyhole::{ErrorKind, ExecutionContext, Namespace, OpenOptions, Store};
+    ///
+    /// # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = OpenOptions::new().read_only(true).open(&ctx, "memory:").await?;
+    /// let ns = Namespace::parse("acme:agent-7")?;
+    /// let refused = store.put(&ctx, &ns, "greeting", "hello".into()).await;
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
         self
     }
 
@@ -200,24 +227,41 @@ impl OpenOptions {
                     ctx.check()?;
                     Ok(InMemoryStore::builder().with_value_size(Bytes::len).build())
                 };
-                opened("memory", opening).await
+                self.opened("memory", opening).await
             }
             #[cfg(feature = "embedded")]
             StoreUrl::Embedded(config) => {
-                let mut config = config.with_create(self.create).with_lock_wait(self.lock_wait);
+                let read_only = self.read_only || config.is_read_only();
+                let mut config = config
+                    .with_create(self.create)
+                    .with_read_only(read_only)
+                    .with_lock_wait(self.lock_wait);
                 if let Some(bytes) = self.cache_bytes {
                     config = config.with_cache_bytes(bytes);
                 }
+                // It refuses writes itself.
                 opened("embedded", Box::pin(EmbeddedStore::open(ctx, config))).await
             }
             #[cfg(feature = "postgres")]
             StoreUrl::Postgres(config) => {
-                opened("postgres", Box::pin(PostgresStore::open(ctx, *config))).await
+                self.opened("postgres", Box::pin(PostgresStore::open(ctx, *config))).await
             }
             #[cfg(feature = "redis")]
             StoreUrl::Redis(config) => {
-                opened("redis", Box::pin(RedisStore::open(ctx, *config))).await
+                self.opened("redis", Box::pin(RedisStore::open(ctx, *config))).await
             }
+        }
+    }
+
+    /// [`opened`], with the layer that refuses writes where the options ask for it.
+    async fn opened<S: Backend>(
+        &self,
+        name: &'static str,
+        opening: impl Future<Output = Result<S>>,
+    ) -> Result<Arc<dyn Backend>> {
+        match self.read_only {
+            true => opened(name, async { opening.await.map(ReadOnly::new) }).await,
+            false => opened(name, opening).await,
         }
     }
 }

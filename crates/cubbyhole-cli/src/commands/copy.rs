@@ -73,7 +73,7 @@ struct Summary<'a> {
 impl Copy {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let scope = self.scope.into_scope();
-        let source = session.open().await?;
+        let source = session.open_read_only().await?;
         // A mistyped prefix creates no file.
         let first = Namespaces::new(source.clone(), session.ctx.clone(), &scope).next().await?;
         let nothing = || Failure::NotFound(format!("there is no entry {scope}"));

@@ -12,7 +12,7 @@ use crate::style::Tone;
 const EXAMPLES: &str = "\
 Works also where the store cannot be opened. If there is a problem the exit code is 5 (there is no
 store, or another process has it open), 2 (that is not a store) or 6 (anything else); what is only a
-warning is code 0.
+warning is code 0. Without `--repair` nothing is written: an embedded file may be read-only.
 
 A failover of Redis can lose the registration of a namespace and not its entries: they are then in no
 listing. `--repair` lists them again; it looks at every key, and others may go on meanwhile. Other
@@ -61,7 +61,7 @@ impl Doctor {
             return Ok(());
         }
         // A store that is not there is told from one that is ill by what opening it answers.
-        let opened = session.open().await.map(drop);
+        let opened = session.open_read_only().await.map(drop);
         let found = format!("doctor found {}", count(found, "problem", "problems"));
         Err(match opened {
             // What it is stands in the checks already.

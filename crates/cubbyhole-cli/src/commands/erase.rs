@@ -79,7 +79,10 @@ struct ErasedLine<'a> {
 
 impl Erase {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let store = session.open().await?;
+        let store = match self.dry_run {
+            true => session.open_read_only().await?,
+            false => session.open().await?,
+        };
         let usage = store.usage(&session.ctx, &self.prefix).await?;
         if self.dry_run {
             return self.plan(&usage, &mut session.out);

@@ -68,7 +68,7 @@ impl Export {
             }
         };
         let file = file.filter(|path| path.as_os_str() != "-");
-        let store = session.open().await?;
+        let store = session.open_read_only().await?;
         if let Some(file) = &file {
             refuse_stores(file, session.store.file())?;
         }

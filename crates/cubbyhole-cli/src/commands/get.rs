@@ -40,7 +40,7 @@ pub(crate) struct Which {
 
 impl Get {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let store = session.open().await?;
+        let store = session.open_read_only().await?;
         let Which { namespace, key, .. } = &self.which;
         let entry = store.get_entry(&session.ctx, namespace, key, GetOptions::new()).await?;
         self.which.show(entry, &mut session.out)

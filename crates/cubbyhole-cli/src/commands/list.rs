@@ -54,7 +54,7 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let store = session.open().await?;
+        let store = session.open_read_only().await?;
         let most = if self.values { PAGE_VALUES } else { super::PAGE_NAMES };
         let mut left = self.limit;
         let mut after = self.after.clone();

@@ -62,7 +62,7 @@ impl Counts {
 
 impl Namespaces {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let store = session.open().await?;
+        let store = session.open_read_only().await?;
         let mut after: Option<Namespace> = None;
         let mut table = self.table(session);
         loop {

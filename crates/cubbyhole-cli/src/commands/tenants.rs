@@ -29,7 +29,7 @@ struct TenantLine<'a> {
 
 impl Tenants {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let store = session.open().await?;
+        let store = session.open_read_only().await?;
         let mut after = None;
         loop {
             let page = store.scan_tenants(&session.ctx, after.as_ref(), PAGE_NAMES).await?;

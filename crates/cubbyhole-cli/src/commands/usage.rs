@@ -102,7 +102,7 @@ impl Usage {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let Self { scope, depth, sort, limit } = self;
         let scope = scope.into_scope();
-        let store = session.open().await?;
+        let store = session.open_read_only().await?;
         let ctx = session.ctx.clone();
         let bar = progress::bar(None, &session.out, true);
         let mut rows: BTreeMap<Namespace, Counted> = BTreeMap::new();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cubbyhole_core::{Error, Result};
 use redb::backends::FileBackend;
 
-use super::initialise;
+use super::{initialise, not_a_store};
 use crate::checked::{Checked, Unsettled};
 use crate::config::EmbeddedConfig;
 use crate::error::{from_open, from_open_io};
@@ -21,6 +21,8 @@ pub(super) fn prepare(config: &EmbeddedConfig) -> Result<()> {
         Ok(metadata) if metadata.is_dir() => {
             Err(from_open_io(io::ErrorKind::IsADirectory.into(), path))
         }
+        // A pipe would keep a reader waiting.
+        Ok(metadata) if !metadata.is_file() => Err(not_a_store(path)),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && config.create() => create(config)
             .map_err(|error| match error {
@@ -82,8 +84,7 @@ fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
     result
 }
 
-/// What all tenants keep is nobody's to read but the owner's, who may give others the right. They could
-/// not use the store by reading it alone: opening it takes the right to write.
+/// The file holds the values of all tenants: only its owner may read it, who may give others the right.
 fn for_its_owner(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);

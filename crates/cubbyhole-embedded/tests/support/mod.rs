@@ -196,6 +196,15 @@ impl Disk {
             .with_storage(move || Ok(Box::new(Handle(Arc::clone(&disk))) as _))
     }
 
+    /// The same, and counts how often the bytes are opened.
+    pub(crate) fn config_counting(self: &Arc<Self>, opened: &Arc<AtomicU64>) -> EmbeddedConfig {
+        let (disk, opened) = (Arc::clone(self), Arc::clone(opened));
+        self.config().with_storage(move || {
+            opened.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Handle(Arc::clone(&disk))) as _)
+        })
+    }
+
     pub(crate) async fn open(self: &Arc<Self>) -> EmbeddedStore {
         EmbeddedStore::open(&ctx(), self.config()).await.unwrap()
     }

@@ -1,0 +1,197 @@
+//! Checks for a store that is open read-only: it gives the answers of the writable store, and refuses
+//! every write.
+//!
+//! A read-only store cannot be filled, so the cases of the suite do not run on it. Fill a store, take
+//! its [`answers`], open it read-only, and compare:
+//!
+//! ```
+//! use cubbyhole_conformance::read_only::{answers, check_refusals};
+//! use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, ReadOnly, Store};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let store = InMemoryStore::<String>::new();
+//! let (ctx, ns) = (ExecutionContext::new(), Namespace::parse("acme:agent-7")?);
+//! store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
+//! let expected = answers(&store).await?;
+//!
+//! let store = ReadOnly::new(store);
+//! assert_eq!(answers(&store).await?, expected);
+//! check_refusals(&store, "other".to_owned()).await?;
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry, GetOptions, Namespace,
+    NamespacePrefix, PutOptions, Result, ScanOptions, TenantId,
+};
+
+/// Small, for stores that are filled for a test to have several pages.
+const PAGE: usize = 3;
+
+/// A name that no store is expected to hold.
+const ABSENT: &str = "absent-7e0c";
+
+/// What the store answers to every reading method, a line each, over everything that it holds.
+///
+/// # Errors
+/// What the store meets.
+pub async fn answers<V>(store: &dyn EntryStore<V>) -> Result<Vec<String>>
+where
+    V: Debug + Send + 'static,
+{
+    let ctx = ExecutionContext::new();
+    let mut lines = Vec::new();
+    let mut tenants: Vec<TenantId> = Vec::new();
+    loop {
+        let page = store.scan_tenants(&ctx, tenants.last(), PAGE).await?;
+        tenants.extend(page.items);
+        if page.next.is_none() {
+            break;
+        }
+    }
+    lines.push(format!("tenants {tenants:?}"));
+    for tenant in tenants {
+        let prefix = NamespacePrefix::from(Namespace::new(tenant));
+        let all = store.list_namespaces(&ctx, &prefix).await?;
+        let usage = store.usage(&ctx, &prefix).await?;
+        lines.push(format!("{prefix}: namespaces {all:?}, usage {usage:?}"));
+        let mut namespaces: Vec<Namespace> = Vec::new();
+        loop {
+            let page = store.scan_namespaces(&ctx, &prefix, namespaces.last(), PAGE).await?;
+            namespaces.extend(page.items);
+            if page.next.is_none() {
+                break;
+            }
+        }
+        lines.push(format!("{prefix}: scanned namespaces {namespaces:?}"));
+        for namespace in namespaces {
+            of_namespace(store, &ctx, &namespace, &mut lines).await?;
+        }
+    }
+    Ok(lines)
+}
+
+async fn of_namespace<V>(
+    store: &dyn EntryStore<V>,
+    ctx: &ExecutionContext,
+    ns: &Namespace,
+    lines: &mut Vec<String>,
+) -> Result<()>
+where
+    V: Debug + Send + 'static,
+{
+    let mut keys = store.list(ctx, ns, None).await?;
+    lines.push(format!("{ns}: keys {keys:?}"));
+    for values in [false, true] {
+        let mut options = ScanOptions::new().with_limit(PAGE);
+        if !values {
+            options = options.keys_only();
+        }
+        loop {
+            let page = store.scan(ctx, ns, options.clone()).await?;
+            lines.push(format!("{ns}: page {:?}", page.items));
+            let Some(last) = page.next else { break };
+            options = options.with_after(last);
+        }
+    }
+    keys.push(ABSENT.to_owned());
+    for key in &keys {
+        let value = store.get(ctx, ns, key).await?;
+        let entry = store.get_entry(ctx, ns, key, GetOptions::new()).await?;
+        let prefixed = store.list(ctx, ns, Some(key)).await?;
+        lines.push(format!("{ns} {key}: {value:?}, entry {entry:?}, beginning so {prefixed:?}"));
+    }
+    for some in keys.chunks(PAGE) {
+        let some: Vec<&str> = some.iter().map(String::as_str).collect();
+        let many = store.get_many(ctx, ns, &some).await?;
+        lines.push(format!("{ns} {some:?}: {many:?}"));
+    }
+    Ok(())
+}
+
+/// Calls every writing method, over an entry that is there and one that is not. Each must be refused
+/// as `PermissionDenied`, certainly without effect, and the store's [`answers`] stay the same.
+///
+/// # Errors
+/// The method that was not refused as it should be, and how; what the store meets when it reads.
+pub async fn check_refusals<V>(store: &dyn EntryStore<V>, value: V) -> Result<(), String>
+where
+    V: Debug + Clone + Send + 'static,
+{
+    let ctx = ExecutionContext::new();
+    let read = || async { answers(store).await.map_err(|error| format!("reading: {error:?}")) };
+    let before = read().await?;
+    let absent = Namespace::parse(ABSENT).map_err(|error| error.to_string())?;
+    let mut places = vec![(absent.clone(), ABSENT.to_owned())];
+    let held = first(store, &ctx).await.map_err(|error| format!("reading: {error:?}"))?;
+    places.extend(held);
+    for (ns, key) in &places {
+        writes(store, &ctx, ns, key, value.clone()).await?;
+    }
+    if read().await? == before { Ok(()) } else { Err("something was changed".to_owned()) }
+}
+
+/// An entry that the store holds, if any.
+async fn first<V: Send + 'static>(
+    store: &dyn EntryStore<V>,
+    ctx: &ExecutionContext,
+) -> Result<Option<(Namespace, String)>> {
+    let tenants = store.scan_tenants(ctx, None, 1).await?;
+    let Some(tenant) = tenants.items.into_iter().next() else { return Ok(None) };
+    let prefix = NamespacePrefix::from(Namespace::new(tenant));
+    let namespaces = store.scan_namespaces(ctx, &prefix, None, 1).await?;
+    let Some(ns) = namespaces.items.into_iter().next() else { return Ok(None) };
+    let key = store.list(ctx, &ns, None).await?.into_iter().next();
+    Ok(key.map(|key| (ns, key)))
+}
+
+fn refused<T>(method: &str, answer: Result<T>) -> Result<(), String> {
+    match answer {
+        Ok(_) => Err(format!("{method} was not refused")),
+        Err(error) if error.kind() != ErrorKind::PermissionDenied => {
+            Err(format!("{method} is to be refused as PermissionDenied, and answered {error:?}"))
+        }
+        Err(error) if error.may_have_been_applied() => {
+            Err(format!("{method} does not say that it had no effect: {error:?}"))
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+async fn writes<V: Clone + Send + 'static>(
+    store: &dyn EntryStore<V>,
+    ctx: &ExecutionContext,
+    ns: &Namespace,
+    key: &str,
+    value: V,
+) -> Result<(), String> {
+    let minute = Duration::from_secs(60);
+    let ttl = PutOptions::new().with_ttl(minute);
+    let prefix = NamespacePrefix::from(ns.clone());
+    let (absent, always) = (Condition::IfAbsent, Condition::Always);
+    refused("put", store.put(ctx, ns, key, value.clone()).await)?;
+    refused("put_with_options", store.put_with_options(ctx, ns, key, value.clone(), ttl).await)?;
+    for condition in [absent, always] {
+        let put = store.put_entry(ctx, ns, key, value.clone(), ttl, condition).await;
+        refused("put_entry", put)?;
+        refused("delete_entry", store.delete_entry(ctx, ns, key, condition).await)?;
+    }
+    refused("delete", store.delete(ctx, ns, key).await)?;
+    for batch in [Batch::new(), Batch::new().put(key, value), Batch::new().delete(key)] {
+        refused("write", store.write(ctx, ns, batch).await)?;
+    }
+    for expiry in [Expiry::Never, Expiry::After(minute)] {
+        refused("touch", store.touch(ctx, ns, key, expiry).await)?;
+    }
+    let extending = GetOptions::new().with_extended_ttl(minute);
+    refused("get_entry that extends", store.get_entry(ctx, ns, key, extending).await)?;
+    refused("take", store.take(ctx, ns, key).await)?;
+    refused("erase", store.erase(ctx, &prefix, 10).await)?;
+    refused("evict_expired", store.evict_expired(ctx).await)
+}

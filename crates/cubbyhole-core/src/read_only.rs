@@ -1,0 +1,233 @@
+//! The layer that refuses writes.
+
+use async_trait::async_trait;
+
+use crate::{
+    Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, Error, ExecutionContext,
+    Expiry, GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
+    ScanOptions, Store, TenantId, Usage, Version,
+};
+
+/// A store that only reads: it passes reads to the store that it wraps, and refuses everything else
+/// as `PermissionDenied` before that store sees the call.
+///
+/// Refused are puts, deletes, batches, `take`, `touch`, reads that extend a TTL, `erase`,
+/// `evict_expired` and `compact`. It guards against mistakes of this program; where a database
+/// should enforce it, use a role without the right to write.
+///
+/// ```
+/// use cubbyhole_core::{ErrorKind, ExecutionContext, InMemoryStore, Namespace, ReadOnly, Store};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let (ctx, ns) = (ExecutionContext::new(), Namespace::parse("acme:agent-7")?);
+/// let store = InMemoryStore::<u64>::new();
+/// store.put(&ctx, &ns, "visits", 7).await?;
+///
+/// let store = ReadOnly::new(store);
+/// assert_eq!(store.get(&ctx, &ns, "visits").await?, Some(7));
+/// let refused = store.put(&ctx, &ns, "visits", 8).await.unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct ReadOnly<S> {
+    inner: S,
+}
+
+impl<S> ReadOnly<S> {
+    /// Wraps `inner`.
+    #[must_use]
+    pub const fn new(inner: S) -> Self {
+        Self { inner }
+    }
+
+    /// The store that it wraps.
+    #[must_use]
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+}
+
+fn refuse<T>(ctx: &ExecutionContext, operation: &'static str) -> Result<T> {
+    let refused = ctx.check().and_then(|()| {
+        Err(Error::permission_denied(
+            "the store is open read-only; open it for writing to change it",
+        ))
+    });
+    refused.map_err(|error| error.in_operation(operation))
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
+    async fn put_with_options(
+        &self,
+        ctx: &ExecutionContext,
+        _: &Namespace,
+        _: &str,
+        _: V,
+        _: PutOptions,
+    ) -> Result<()> {
+        refuse(ctx, "put")
+    }
+
+    async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
+        self.inner.get(ctx, ns, key).await
+    }
+
+    async fn delete(&self, ctx: &ExecutionContext, _: &Namespace, _: &str) -> Result<()> {
+        refuse(ctx, "delete")
+    }
+
+    async fn list(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        prefix: Option<&str>,
+    ) -> Result<Vec<String>> {
+        self.inner.list(ctx, ns, prefix).await
+    }
+
+    async fn put(&self, ctx: &ExecutionContext, _: &Namespace, _: &str, _: V) -> Result<()> {
+        refuse(ctx, "put")
+    }
+
+    async fn list_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+    ) -> Result<Vec<Namespace>> {
+        self.inner.list_namespaces(ctx, prefix).await
+    }
+
+    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
+        refuse(ctx, "evict_expired")
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
+    async fn get_entry(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key: &str,
+        options: GetOptions,
+    ) -> Result<Option<Entry<V>>> {
+        if options.extended_ttl().is_some() {
+            return refuse(ctx, "get_entry");
+        }
+        self.inner.get_entry(ctx, ns, key, options).await
+    }
+
+    async fn get_many(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        self.inner.get_many(ctx, ns, keys).await
+    }
+
+    async fn put_entry(
+        &self,
+        ctx: &ExecutionContext,
+        _: &Namespace,
+        _: &str,
+        _: V,
+        _: PutOptions,
+        _: Condition,
+    ) -> Result<Version> {
+        refuse(ctx, "put_entry")
+    }
+
+    async fn delete_entry(
+        &self,
+        ctx: &ExecutionContext,
+        _: &Namespace,
+        _: &str,
+        _: Condition,
+    ) -> Result<bool> {
+        refuse(ctx, "delete_entry")
+    }
+
+    async fn write(
+        &self,
+        ctx: &ExecutionContext,
+        _: &Namespace,
+        _: Batch<V>,
+    ) -> Result<Vec<Option<Version>>> {
+        refuse(ctx, "write")
+    }
+
+    async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<V>, String>> {
+        self.inner.scan(ctx, ns, options).await
+    }
+
+    async fn scan_namespaces(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Page<Namespace>> {
+        self.inner.scan_namespaces(ctx, prefix, after, limit).await
+    }
+
+    async fn scan_tenants(
+        &self,
+        ctx: &ExecutionContext,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Page<TenantId>> {
+        self.inner.scan_tenants(ctx, after, limit).await
+    }
+
+    async fn touch(
+        &self,
+        ctx: &ExecutionContext,
+        _: &Namespace,
+        _: &str,
+        _: Expiry,
+    ) -> Result<bool> {
+        refuse(ctx, "touch")
+    }
+
+    async fn take(
+        &self,
+        ctx: &ExecutionContext,
+        _: &Namespace,
+        _: &str,
+    ) -> Result<Option<Entry<V>>> {
+        refuse(ctx, "take")
+    }
+
+    async fn erase(&self, ctx: &ExecutionContext, _: &NamespacePrefix, _: usize) -> Result<Erased> {
+        refuse(ctx, "erase")
+    }
+
+    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        self.inner.usage(ctx, prefix).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: Backend> Backend for ReadOnly<S> {
+    async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        self.inner.close(ctx).await
+    }
+
+    async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
+        refuse(ctx, "compact")
+    }
+}
