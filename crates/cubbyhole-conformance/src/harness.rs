@@ -45,7 +45,7 @@ pub trait Harness: Send + Sync + 'static {
 }
 
 /// The methods that [`EntryStore`] adds, by the names that their errors carry.
-pub(crate) const ENTRY_METHODS: [&str; 12] = [
+pub(crate) const ENTRY_METHODS: [&str; 13] = [
     "get_entry",
     "get_many",
     "put_entry",
@@ -58,6 +58,7 @@ pub(crate) const ENTRY_METHODS: [&str; 12] = [
     "take",
     "erase",
     "usage",
+    "current_time",
 ];
 
 /// What the stores of a [`Harness`] can do.

@@ -69,6 +69,11 @@ impl<'s> Snapshot<'s> {
         })
     }
 
+    /// The instant by which it judges.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
     pub(crate) fn get(&self, ns: &Namespace, key: &str) -> Result<Option<Entry<Bytes>>, Failure> {
         let location = location(ns, key);
         self.step(0)?;

@@ -466,6 +466,10 @@ impl EntryStore<Bytes> for EmbeddedStore {
         let prefix = prefix.clone();
         self.reader.run(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
     }
+
+    async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
+        self.reader.run(ctx, |snapshot| Ok(snapshot.now())).await.in_operation("current_time")
+    }
 }
 
 #[async_trait]

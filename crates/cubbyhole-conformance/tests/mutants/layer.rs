@@ -8,7 +8,7 @@ use cubbyhole_conformance::{Capabilities, Harness};
 use cubbyhole_core::{
     Batch, Bytes, Clock, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
     GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
-    ScanItem, ScanOptions, Store, TenantId, Usage, Version, async_trait,
+    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait,
 };
 
 /// The store beneath a mutant.
@@ -103,6 +103,7 @@ methods! {
         take(ns: &Namespace, key: &str) -> Option<Entry<Bytes>>;
         erase(prefix: &NamespacePrefix, limit: usize) -> Erased;
         usage(prefix: &NamespacePrefix) -> Usage;
+        current_time(ns: &Namespace) -> Timestamp;
     }
 }
 

@@ -3,7 +3,8 @@
 use cubbyhole_core::{
     Batch, Bytes, Clock, Condition, Entry, EntryStore, Erased, Error, ExecutionContext, Expiry,
     GetOptions, ManualClock, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
-    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait, limits,
+    ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version, async_trait,
+    limits,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,13 @@ mutants! {
     TimeStopsWhenSetBack {
         fn clock(manual: ManualClock) -> Arc<dyn Clock> {
             Arc::new(WithoutElapsed(manual))
+        }
+    }
+
+    /// `current_time` is the machine's clock, not the store's.
+    TellsTheMachinesTime {
+        async fn current_time(&self, _: Context<'_>, _: &Namespace) -> Result<Timestamp> {
+            Ok(SystemClock.now())
         }
     }
 
