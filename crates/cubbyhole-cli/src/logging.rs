@@ -1,14 +1,18 @@
 //! `-v`: what the tool and the library tell of their work, on stderr.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use cubbyhole::{Clock, SystemClock};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{fmt, registry};
+use tracing_subscriber::{fmt as tracing_fmt, registry};
 
 use crate::cli::Globals;
 use crate::output::{clear_bar, escape, escape_in_json};
@@ -45,14 +49,15 @@ pub(crate) fn install(globals: &Globals) {
     // It fails only where there is a subscriber already, which then tells.
     let _ = match format {
         LogFormat::Text => {
-            let layer = fmt::layer().with_ansi(stderr.colours).with_writer(stderr);
+            let layer = tracing_fmt::layer().with_timer(Instants).with_ansi(stderr.colours);
+            let layer = layer.with_writer(stderr);
             tracing::subscriber::set_global_default(registry().with(filter).with(layer))
         }
         LogFormat::Json => {
             // The fields stand by themselves: one may be named `error`, which is how an object
             // begins that tells why the command failed.
-            let layer = fmt::layer().json().with_span_list(false).with_ansi(false);
-            let layer = layer.with_writer(Stderr { colours: false, ..stderr });
+            let layer = tracing_fmt::layer().json().with_timer(Instants).with_span_list(false);
+            let layer = layer.with_ansi(false).with_writer(Stderr { colours: false, ..stderr });
             tracing::subscriber::set_global_default(registry().with(filter).with(layer))
         }
     };
@@ -72,6 +77,15 @@ fn levels(verbose: u8) -> (LevelFilter, LevelFilter) {
         1 => (LevelFilter::INFO, LevelFilter::WARN),
         2 => (LevelFilter::DEBUG, LevelFilter::WARN),
         _ => (LevelFilter::TRACE, LevelFilter::DEBUG),
+    }
+}
+
+/// Instants in the form that the rest of the output has them.
+struct Instants;
+
+impl FormatTime for Instants {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{}", SystemClock.now())
     }
 }
 

@@ -10,6 +10,7 @@ mod config_file;
 mod editor;
 mod error;
 mod human;
+mod live_puts;
 mod logging;
 mod output;
 mod progress;

@@ -31,6 +31,13 @@ pub trait Harness: Send + Sync + 'static {
     /// waits at least that long.
     async fn advance(&self, duration: Duration);
 
+    /// Sets the clock of the stores back by `duration`, without time passing, and returns whether it
+    /// did. The default returns `false`: the harness cannot, and cases that need it are ignored.
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        let _ = duration;
+        false
+    }
+
     /// What the stores can do. Everything, unless said otherwise.
     fn capabilities(&self) -> Capabilities {
         Capabilities::new()
@@ -38,7 +45,7 @@ pub trait Harness: Send + Sync + 'static {
 }
 
 /// The methods that [`EntryStore`] adds, by the names that their errors carry.
-pub(crate) const ENTRY_METHODS: [&str; 12] = [
+pub(crate) const ENTRY_METHODS: [&str; 13] = [
     "get_entry",
     "get_many",
     "put_entry",
@@ -51,6 +58,7 @@ pub(crate) const ENTRY_METHODS: [&str; 12] = [
     "take",
     "erase",
     "usage",
+    "current_time",
 ];
 
 /// What the stores of a [`Harness`] can do.

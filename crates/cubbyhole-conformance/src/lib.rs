@@ -68,7 +68,8 @@
 //!
 //! Expiry is judged by the store's clock. Where the harness can move it, as above, cases are exact
 //! to the millisecond. Where it cannot, [`Harness::advance`] waits and
-//! [`Capabilities::real_time`] gives the TTL to wait for.
+//! [`Capabilities::real_time`] gives the TTL to wait for. Cases about a clock that is set back run
+//! where [`Harness::set_clock_back`] does that.
 //!
 //! # Values
 //!

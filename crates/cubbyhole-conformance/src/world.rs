@@ -160,6 +160,12 @@ impl<V: Sample> World<V> {
         self.harness.advance(self.short() + margin).await;
     }
 
+    /// Sets the clock back, without time passing; ends the case where the harness cannot.
+    pub(crate) async fn set_clock_back(&self, duration: Duration) -> Outcome {
+        let done = self.harness.set_clock_back(duration).await;
+        self.needs(done, "needs a clock that the harness can set back: `Harness::set_clock_back`")
+    }
+
     pub(crate) async fn advance_millis(&self, millis: u64) {
         self.harness.advance(Duration::from_millis(millis)).await;
     }

@@ -29,6 +29,11 @@ impl Harness for Memory<Bytes> {
         self.clock.advance(duration);
     }
 
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        self.clock.set_back(duration);
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::new().ignores_context()
     }
@@ -44,6 +49,11 @@ impl Harness for Memory<Document> {
 
     async fn advance(&self, duration: Duration) {
         self.clock.advance(duration);
+    }
+
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        self.clock.set_back(duration);
+        true
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -23,6 +23,11 @@ impl Harness for TypedMemory {
         self.0.advance(duration);
     }
 
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        self.0.set_back(duration);
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::new().ignores_context()
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Batch, Condition, Entry, Error, ExecutionContext, Expiry, GetOptions, Namespace,
-    NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId, Version,
+    NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId, Timestamp,
+    Version,
 };
 
 /// Versions, conditions, batches, pages, atomic take and erasure, on top of [`Store`].
@@ -225,6 +226,35 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let _ = (ctx, prefix);
         Err(unsupported("usage"))
+    }
+
+    /// Returns the store's time: the instant by which the entries of `ns` are judged at the moment. It
+    /// may differ from this machine's clock: it is that of the server, or the high-water mark of the
+    /// store's own clock. Compare instants of expiry with it, for instance to show how long an entry
+    /// has left.
+    ///
+    /// # Errors
+    /// What the backend meets.
+    ///
+    /// ```
+    /// use cubbyhole_core::{EntryStore, ExecutionContext, GetOptions, InMemoryStore, Namespace};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let store = InMemoryStore::<u32>::new();
+    /// let (ctx, ns) = (ExecutionContext::new(), Namespace::parse("acme:sessions")?);
+    /// let now = store.current_time(&ctx, &ns).await?;
+    /// let entry = store.get_entry(&ctx, &ns, "s-1", GetOptions::new()).await?;
+    /// let expires_at = entry.and_then(|entry| entry.meta.expires_at);
+    /// let left = expires_at.map(|expires_at| expires_at.saturating_since(now));
+    /// # assert_eq!(left, None);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
+        let _ = (ctx, ns);
+        Err(unsupported("current_time"))
     }
 }
 

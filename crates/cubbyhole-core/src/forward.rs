@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
     GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store,
-    TenantId, Usage, Version,
+    TenantId, Timestamp, Usage, Version,
 };
 
 /// `[lifetimes of the references] fn name(borrowed arguments; owned arguments) -> answer`.
@@ -60,6 +60,7 @@ macro_rules! forwarding_impls {
                 ['c 'n 'k] fn take(ctx: &'c ExecutionContext, ns: &'n Namespace, key: &'k str) -> Option<Entry<V>>;
                 ['c 'p] fn erase(ctx: &'c ExecutionContext, prefix: &'p NamespacePrefix, limit: usize) -> Erased;
                 ['c 'p] fn usage(ctx: &'c ExecutionContext, prefix: &'p NamespacePrefix) -> Usage;
+                ['c 'n] fn current_time(ctx: &'c ExecutionContext, ns: &'n Namespace) -> Timestamp;
             }
         }
 

@@ -299,6 +299,12 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
     async fn usage(&self, _ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         self.count(prefix).in_operation("usage")
     }
+
+    async fn current_time(&self, _ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
+        // Refused once the store is closed.
+        drop(self.shared.shards.directory().in_operation("current_time")?);
+        Ok(self.now())
+    }
 }
 
 #[async_trait]

@@ -12,13 +12,15 @@ use crate::{Error, Result};
 
 /// An instant in whole milliseconds since 1970-01-01T00:00:00Z, up to the end of the year 9999.
 ///
-/// As text, and in JSON, it is RFC 3339 in UTC.
+/// As text, and in JSON, it is RFC 3339 in UTC with exactly three digits of the second, so that text
+/// sorts as time. Any number of digits, and any offset, is read; what is finer than a millisecond is
+/// cut off.
 ///
 /// ```
 /// use cubbyhole_core::Timestamp;
 ///
 /// let instant: Timestamp = "2026-11-22T10:00:00.5+01:00".parse()?;
-/// assert_eq!(instant.to_string(), "2026-11-22T09:00:00.5Z");
+/// assert_eq!(instant.to_string(), "2026-11-22T09:00:00.500Z");
 /// # Ok::<(), cubbyhole_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,7 +97,14 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = i128::from(self.0) * 1_000_000;
         let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
-        f.write_str(&time.format(&Rfc3339).map_err(|_| fmt::Error)?)
+        let (year, month, day) = time.to_calendar_date();
+        let (hour, minute, second, millisecond) = time.to_hms_milli();
+        // Not by the crate's own form, which leaves out trailing zeros.
+        write!(
+            f,
+            "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z",
+            u8::from(month)
+        )
     }
 }
 
@@ -127,6 +136,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -137,6 +148,56 @@ mod tests {
         }
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-31T23:59:59.999Z");
         assert!(Timestamp::from_millis(Timestamp::MAX.as_millis() + 1).is_err());
+    }
+
+    #[test]
+    fn text_has_three_digits_of_the_second() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1, "1970-01-01T00:00:00.001Z"),
+            (120, "1970-01-01T00:00:00.120Z"),
+            (900, "1970-01-01T00:00:00.900Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+        ] {
+            let instant = Timestamp::from_millis(millis).unwrap();
+            assert_eq!(instant.to_string(), text);
+            assert_eq!(serde_json::to_string(&instant).unwrap(), format!("\"{text}\""));
+        }
+    }
+
+    #[test]
+    fn any_width_and_offset_is_read() {
+        for text in [
+            "2026-11-22T09:00:00Z",
+            "2026-11-22T09:00:00.0Z",
+            "2026-11-22T09:00:00.00Z",
+            "2026-11-22T09:00:00.000Z",
+            "2026-11-22T09:00:00.000000Z",
+            "2026-11-22T09:00:00.000999999Z",
+            "2026-11-22T10:30:00.000+01:30",
+        ] {
+            let instant: Timestamp = text.parse().unwrap();
+            assert_eq!(instant.to_string(), "2026-11-22T09:00:00.000Z", "{text}");
+            assert_eq!(serde_json::from_str::<Timestamp>(&format!("\"{text}\"")).unwrap(), instant);
+        }
+    }
+
+    /// Instants that differ in any part, often in the last digits alone.
+    fn instant() -> impl Strategy<Value = Timestamp> {
+        let any = 0..=Timestamp::MAX.as_millis();
+        let near = 1_795_000_000_000..1_795_000_002_000_u64;
+        prop_oneof![any, near].prop_map(|millis| Timestamp::from_millis(millis).unwrap())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn text_sorts_as_time_and_comes_back(one in instant(), other in instant()) {
+            prop_assert_eq!(one.to_string().cmp(&other.to_string()), one.cmp(&other));
+            prop_assert_eq!(one.to_string().len(), 24);
+            prop_assert_eq!(one.to_string().parse::<Timestamp>().unwrap(), one);
+        }
     }
 
     #[test]

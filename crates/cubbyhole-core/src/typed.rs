@@ -12,7 +12,7 @@ use crate::limits::check_key;
 use crate::{
     Batch, Codec, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
     GetOptions, JsonCodec, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
-    ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+    ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 
 /// A store over `V` on top of a store over [`Bytes`], by way of a [`Codec`]; JSON by default.
@@ -286,6 +286,10 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         self.inner.usage(ctx, prefix).await
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
+        self.inner.current_time(ctx, ns).await
     }
 }
 

@@ -179,8 +179,10 @@ impl EmbeddedConfig {
     }
 
     /// Judges expiry by this clock. A clock that steps back revives nothing: the store keeps a
-    /// high-water mark, in the file with every write and on closing. (What only reads saw since
-    /// the last write, or in a read-only store, may be back after a crash and a step back.)
+    /// high-water mark, in the file with every write and on closing, and while the clock is behind
+    /// it, its time is the mark plus the time that has passed since opening. So a TTL counts while
+    /// the store is open. (What only reads saw since the last write, or in a read-only store, may be
+    /// back after a crash and a step back.) See [`HighWaterClock`](cubbyhole_core::HighWaterClock).
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

@@ -5,17 +5,16 @@ mod place;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::time::Duration;
 
-use cubbyhole_core::{Diagnosis, Error, ErrorKind, ExecutionContext, Result, Verdict};
+use cubbyhole_core::{
+    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Result, Timestamp, Verdict,
+};
 
 use crate::config::{Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
 use crate::file::WriteDenied;
 use crate::origin::Origin;
+use crate::repair::{CLOCK_TOLERANCE, revived};
 use crate::store::EmbeddedStore;
-
-/// How far the clock may be behind without remark: machines that share a file are set apart a little.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 /// Whether a file is an embedded store, whole or damaged, or another database of the same engine.
 /// It is only read, a few of its bytes: it may be open elsewhere, and need not be sound.
@@ -87,7 +86,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
     };
     let format = crate::format::FORMAT;
     diagnosis.ok("open", format!("opens, format {format}, and every page has its checksum"));
-    check_clock(&mut diagnosis, store.clock_lead(&*config.clock()));
+    check_clock(ctx, &mut diagnosis, &store, config.clock().now()).await?;
     if let Err(error) = store.verify(ctx).await {
         ctx.check()?;
         let advice = "export what can be read, and import it into a new store";
@@ -142,18 +141,38 @@ fn check_durability(diagnosis: &mut Diagnosis, config: &EmbeddedConfig) {
     }
 }
 
-/// `lead` is how far the latest instant that the store has seen is ahead of the clock.
-fn check_clock(diagnosis: &mut Diagnosis, lead: Duration) {
-    if lead > CLOCK_TOLERANCE {
-        diagnosis.found(
-            Verdict::Warning,
-            "clock",
-            format!("it is {} s behind the latest instant that the store has seen", lead.as_secs()),
-            "set the clock; until it has caught up, entries expire as if no time passed",
-        );
-    } else {
+/// Whether the store's time is ahead of the clock, which now shows `wall`.
+async fn check_clock(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    store: &EmbeddedStore,
+    wall: Timestamp,
+) -> Result<()> {
+    let lead = store.clock_lead();
+    if lead <= CLOCK_TOLERANCE {
         diagnosis.ok("clock", "this machine's, not behind what the store has seen");
+        return Ok(());
     }
+    let revives = match store.ahead_of(ctx, wall).await {
+        Ok(ahead) => revived(&ahead),
+        Err(error) => {
+            ctx.check()?;
+            format!("what that revives cannot be counted ({})", error.message())
+        }
+    };
+    diagnosis.found(
+        Verdict::Warning,
+        "clock",
+        format!(
+            "this machine's is {} s behind the store's time, which is never set back by itself",
+            lead.as_secs()
+        ),
+        format!(
+            "if this machine's clock is behind, set it; if it was ahead once, `cubbyhole doctor \
+             --repair` sets the store's time back to it; {revives}"
+        ),
+    );
+    Ok(())
 }
 
 async fn check_entries(

@@ -6,8 +6,9 @@
 //!   ahead of the engine; writes that arrive together share a sync. [`Durability::Relaxed`] answers earlier.
 //! - **One process** has the file open for writing at a time, or any number read-only: see
 //!   [`EmbeddedConfig::with_read_only`], which works on a read-only volume too.
-//! - **Expiry** is judged by the configured clock, the system's by default, and a clock that steps
-//!   back revives nothing: see [`EmbeddedConfig::with_clock`]. An entry that expires while a
+//! - **Expiry** is judged by the store's time: the configured clock, the system's by default, or the
+//!   high-water mark in the file plus the time since opening. So a clock that steps back revives
+//!   nothing, and TTLs count: see [`EmbeddedConfig::with_clock`]. [`repair`] sets the mark back. An entry that expires while a
 //!   write that prolongs it is being committed may read as absent until that write is answered.
 //! - **Damage** is noticed: every block of the file has a checksum that is compared when the block
 //!   is read, so that a flipped bit is `Corrupt` and never a wrong answer.
@@ -26,6 +27,7 @@ mod log;
 mod origin;
 mod overlay;
 mod reader;
+mod repair;
 mod request;
 mod snapshot;
 mod storage;
@@ -37,4 +39,5 @@ pub use config::{DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, RELAXED_FLUSH_
 pub use diagnose::{diagnose, is_store_file};
 #[doc(hidden)]
 pub use redb::StorageBackend;
+pub use repair::repair;
 pub use store::EmbeddedStore;

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result, Timestamp};
 use redb::Database;
@@ -30,6 +31,11 @@ impl Reader {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// How far the store's time is ahead of the clock.
+    pub(crate) fn lead(&self) -> Duration {
+        self.clock.lead()
     }
 
     pub(crate) fn path(&self) -> &Path {

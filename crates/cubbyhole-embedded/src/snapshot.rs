@@ -1,5 +1,6 @@
 //! Reads of the tables within one snapshot.
 
+mod ahead;
 mod verify;
 
 use std::cell::Cell;
@@ -16,6 +17,8 @@ use crate::error::Failure;
 use crate::format::{self, ENTRIES, EXPIRY, Record, VALUES, Value, location};
 use crate::storage::Temperature;
 use crate::tables::read_separate;
+
+pub(crate) use ahead::Ahead;
 
 /// What a read on a thread of the async runtime may cost before it is moved to the blocking pool.
 const INLINE_STEPS: u64 = 512;
@@ -64,6 +67,11 @@ impl<'s> Snapshot<'s> {
             bytes: Cell::new(0),
             witnessed,
         })
+    }
+
+    /// The instant by which it judges.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
     }
 
     pub(crate) fn get(&self, ns: &Namespace, key: &str) -> Result<Option<Entry<Bytes>>, Failure> {

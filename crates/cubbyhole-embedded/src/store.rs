@@ -10,9 +10,10 @@ use cubbyhole_core::limits::{
     MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
 };
 use cubbyhole_core::{
-    Backend, Batch, Bytes, Clock, Compaction, Condition, Entry, EntryStore, Erased, Error,
+    Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, Error,
     ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Operation,
-    Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+    Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage,
+    Version,
 };
 
 use tokio::runtime::Handle;
@@ -21,6 +22,7 @@ use crate::config::EmbeddedConfig;
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
 use crate::reader::{Reader, panicked};
+use crate::snapshot::Ahead;
 use crate::writer::Writer;
 
 /// How long opening waits before it looks again whether the file is free.
@@ -138,10 +140,14 @@ impl EmbeddedStore {
         self.reader.run(ctx, |snapshot| snapshot.counts()).await
     }
 
-    /// How far the instant that expiry is judged by is ahead of the clock: the clock was once
-    /// ahead itself.
-    pub(crate) fn clock_lead(&self, clock: &dyn Clock) -> Duration {
-        self.reader.now().saturating_since(clock.now())
+    /// How far the store's time is ahead of the clock, which is behind, or was ahead once.
+    pub(crate) fn clock_lead(&self) -> Duration {
+        self.reader.lead()
+    }
+
+    /// The entries that the store's time and the clock judge differently.
+    pub(crate) async fn ahead_of(&self, ctx: &ExecutionContext, wall: Timestamp) -> Result<Ahead> {
+        self.reader.run(ctx, move |snapshot| snapshot.ahead_of(wall)).await
     }
 
     async fn lookup(
@@ -467,6 +473,10 @@ impl EntryStore<Bytes> for EmbeddedStore {
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let prefix = prefix.clone();
         self.reader.run(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
+        self.reader.run(ctx, |snapshot| Ok(snapshot.now())).await.in_operation("current_time")
     }
 }
 

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cubbyhole_core::{Clock, Compaction, Error, ExecutionContext, HighWaterClock, Result};
+use cubbyhole_core::{
+    Clock, Compaction, Error, ExecutionContext, HighWaterClock, Result, Timestamp,
+};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::{Durability, RELAXED_FLUSH_INTERVAL};
@@ -394,7 +396,7 @@ impl Worker {
         let guard = file.read();
         self.notice_loss(guard.generation);
         let flushed = catch_unwind(AssertUnwindSafe(|| {
-            guard.handle.as_ref().map_or(Ok(()), |handle| checkpoint(handle, &self.clock))
+            guard.handle.as_ref().map_or(Ok(()), |handle| checkpoint(handle, self.clock.now()))
         }));
         let seen = guard.generation;
         drop(guard);
@@ -443,9 +445,11 @@ impl Worker {
 
     fn close(&mut self) -> Result<()> {
         // An entry that somebody saw expire must stay so for whoever opens the file next, even if
-        // the clock steps back.
+        // the clock steps back. And the time that passed while the clock was behind must count: only
+        // the mark has it.
         let witnessed = self.witnessed.swap(false, Ordering::Relaxed);
-        if !self.file.is_read_only() && (witnessed || self.is_behind()) {
+        let marks = witnessed || self.is_behind() || !self.clock.lead().is_zero();
+        if marks && !self.file.is_read_only() {
             self.flush();
         }
         let opened = if self.has_erased.get() { self.ensure_open() } else { Ok(()) };
@@ -473,13 +477,13 @@ enum Stage {
     Committing,
 }
 
-/// A durable commit of the clock's mark: everything before it is on disk after it, and the log begins
-/// anew.
-fn checkpoint(handle: &Handle, clock: &HighWaterClock) -> Result<(), Failure> {
+/// A durable commit of `mark` as the clock's mark. Everything before it is on disk after it, and the
+/// log starts from scratch.
+pub(crate) fn checkpoint(handle: &Handle, mark: Timestamp) -> Result<(), Failure> {
     let mut transaction = handle.database.begin_write()?;
     transaction.set_quick_repair(true);
     let salt = Salt::draw();
-    let mut tables = Tables::open(&transaction, clock.now(), Redo::off())?;
+    let mut tables = Tables::open(&transaction, mark, Redo::off())?;
     tables.set_clock_mark()?;
     tables.set_salt(salt)?;
     drop(tables);

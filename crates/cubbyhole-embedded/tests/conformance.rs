@@ -54,6 +54,11 @@ impl Harness for Embedded<Bytes> {
     async fn advance(&self, duration: Duration) {
         self.clock.advance(duration);
     }
+
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        self.clock.set_back(duration);
+        true
+    }
 }
 
 #[async_trait]
@@ -66,6 +71,11 @@ impl Harness for Embedded<Document> {
 
     async fn advance(&self, duration: Duration) {
         self.clock.advance(duration);
+    }
+
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        self.clock.set_back(duration);
+        true
     }
 }
 

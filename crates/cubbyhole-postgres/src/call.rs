@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cubbyhole_core::{Error, ExecutionContext, Result};
+use cubbyhole_core::{Error, ExecutionContext, Result, Timestamp};
 use futures_util::future::{BoxFuture, join, join3};
 use tokio::runtime::Handle;
 use tokio_postgres::error::SqlState;
@@ -25,6 +25,7 @@ use crate::connection::Connection;
 use crate::error::{self, Effect};
 use crate::functions::{COUNT, Function, Functions, Param};
 use crate::pool::{Control, Lease, Pool};
+use crate::rows;
 
 /// How often a call that lost a race against others is tried again.
 const MOST_ATTEMPTS: u32 = 20;
@@ -77,6 +78,13 @@ impl Caller {
             limit: ctx.remaining().and_then(time_limit),
         };
         self.run(ctx, effect, |lease, stopped| call.run(lease, stopped)).await
+    }
+
+    /// The database's time.
+    pub(crate) async fn current_time(&self, ctx: &ExecutionContext) -> Result<Timestamp> {
+        ctx.check()?;
+        let rows = self.call(ctx, Effect::Read, Function::Clock, Vec::new()).await?;
+        rows::instant(rows::scalar(&rows)?)
     }
 
     /// Runs `work` on a connection until it is done or the context ends. `work` gives back the

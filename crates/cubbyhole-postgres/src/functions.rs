@@ -26,12 +26,13 @@ pub(crate) enum Function {
     Erase,
     Evict,
     Tenants,
+    Clock,
 }
 
 /// How many there are.
 pub(crate) const COUNT: usize = ALL.len();
 
-const ALL: [(Function, &str, &str); 17] = [
+const ALL: [(Function, &str, &str); 18] = [
     (Function::Get, "get", "ttt"),
     (Function::GetEntry, "get_entry", "tttl"),
     (Function::GetMany, "get_many", "ttT"),
@@ -49,6 +50,7 @@ const ALL: [(Function, &str, &str); 17] = [
     (Function::Erase, "erase", "ttl"),
     (Function::Evict, "evict", "i"),
     (Function::Tenants, "tenants", "ti"),
+    (Function::Clock, "clock", ""),
 ];
 
 /// How each function is called in one schema.
@@ -71,9 +73,11 @@ impl Functions {
             let call = format!("\"{schema}\".\"{name}\"({})", places.join(", "));
             // A row of its own is needed only where there are several columns.
             let text = match function {
-                Function::Get | Function::Put | Function::Delete | Function::Touch => {
-                    format!("SELECT {call}")
-                }
+                Function::Get
+                | Function::Put
+                | Function::Delete
+                | Function::Touch
+                | Function::Clock => format!("SELECT {call}"),
                 _ => format!("SELECT * FROM {call}"),
             };
             Statement { text, types: letters.chars().map(type_of).collect() }

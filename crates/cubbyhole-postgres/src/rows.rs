@@ -39,7 +39,7 @@ pub(crate) fn version(row: &Row, name: &str) -> Result<Option<Version>> {
     Ok(version.map(|version| Version::from_bytes(version.into_bytes())))
 }
 
-fn instant(millis: i64) -> Result<Timestamp> {
+pub(crate) fn instant(millis: i64) -> Result<Timestamp> {
     u64::try_from(millis)
         .ok()
         .and_then(|millis| Timestamp::from_millis(millis).ok())

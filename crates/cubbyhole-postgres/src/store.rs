@@ -11,7 +11,7 @@ use cubbyhole_core::limits::{
 use cubbyhole_core::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, Error, ExecutionContext,
     Expiry, GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ResultExt, ScanItem,
-    ScanOptions, Store, TenantId, Usage, Version,
+    ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 use uuid::Uuid;
 
@@ -466,6 +466,10 @@ impl EntryStore<Bytes> for PostgresStore {
             rows::usage(&rows)
         };
         usage.await.in_operation("usage")
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
+        self.caller.current_time(ctx).await.in_operation("current_time")
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, Result, SystemClock,
-    Timestamp, Verdict,
+    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, Result, SystemClock, Verdict,
 };
 
 use crate::call::Caller;
@@ -97,14 +96,8 @@ async fn look_over(
 
 async fn check_clock(diagnosis: &mut Diagnosis, node: &Node, name: String) -> Result<()> {
     let before = SystemClock.now();
-    let answer = replies::array(servers::ask(node, &redis::cmd("TIME")).await?)?;
+    let server = replies::time(servers::ask(node, &redis::cmd("TIME")).await?)?;
     let after = SystemClock.now();
-    let mut numbers = answer.into_iter().map(replies::text);
-    let mut number = || -> Result<u64> {
-        let text = numbers.next().ok_or_else(replies::unexpected)??;
-        text.parse().map_err(|_| replies::unexpected())
-    };
-    let server = Timestamp::from_millis(number()? * 1000 + number()? / 1000)?;
     let apart = before.saturating_since(server).max(server.saturating_since(after));
     if apart > CLOCK_TOLERANCE {
         diagnosis.found(

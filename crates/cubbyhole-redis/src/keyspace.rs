@@ -12,7 +12,8 @@ use crate::replies::{self, Found};
 use crate::scripts;
 use bytes::Bytes;
 use cubbyhole_core::{
-    Condition, Entry, Error, ExecutionContext, Expiry, Namespace, Result, TenantId, Version,
+    Condition, Entry, Error, ExecutionContext, Expiry, Namespace, Result, TenantId, Timestamp,
+    Version,
 };
 
 /// How many bytes of values a script reads with others before the server serves others.
@@ -65,6 +66,16 @@ impl Keyspace {
         let request = Request::command(&place, Read, "GET").arg(place.value(key));
         let value = self.caller.ask(ctx, &request).await?;
         Ok(replies::bytes(value)?.map(Bytes::from))
+    }
+
+    /// The clock of the server that has the namespace's slot.
+    pub(crate) async fn current_time(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+    ) -> Result<Timestamp> {
+        let request = Request::command(&self.place(ns), Read, "TIME");
+        replies::time(self.caller.ask(ctx, &request).await?)
     }
 
     /// As of one instant, in the order asked. What is too much for one script is read by several:

@@ -69,6 +69,18 @@ pub(crate) fn integers<const N: usize>(value: Value) -> Result<[u64; N]> {
     numbers.try_into().map_err(|_| unexpected())
 }
 
+/// What `TIME` answers: seconds and microseconds.
+pub(crate) fn time(value: Value) -> Result<Timestamp> {
+    let mut numbers = array(value)?.into_iter().map(text);
+    let mut number = || -> Result<u64> {
+        let number = numbers.next().ok_or_else(unexpected)??;
+        number.parse().map_err(|_| unexpected())
+    };
+    let (seconds, micros) = (number()?, number()?);
+    let millis = seconds.checked_mul(1000).and_then(|millis| millis.checked_add(micros / 1000));
+    Timestamp::from_millis(millis.unwrap_or(u64::MAX)).map_err(|_| unexpected())
+}
+
 /// Members of a sorted set from a bound on stand in order while all have one score. Those that
 /// another program gave another one would have whoever goes from page to page go round in circles.
 pub(crate) fn in_order<'a>(

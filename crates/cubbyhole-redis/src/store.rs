@@ -11,7 +11,7 @@ use cubbyhole_core::limits::{
 use cubbyhole_core::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
     GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result, ResultExt,
-    ScanItem, ScanOptions, Store, TenantId, Usage, Version,
+    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 
 use crate::call::Caller;
@@ -369,6 +369,14 @@ impl EntryStore<Bytes> for RedisStore {
             self.keyspace.usage(ctx, prefix).await
         };
         usage.await.in_operation("usage")
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
+        let time = async {
+            ctx.check()?;
+            self.keyspace.current_time(ctx, ns).await
+        };
+        time.await.in_operation("current_time")
     }
 }
 

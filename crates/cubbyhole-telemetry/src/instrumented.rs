@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use cubbyhole_core::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
     GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store,
-    TenantId, Usage, Version,
+    TenantId, Timestamp, Usage, Version,
 };
 
 use crate::call::Call;
@@ -299,6 +299,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let call = self.call(Operation::Usage, Some(prefix.as_namespace()));
         call.run(self.inner.usage(ctx, prefix), Answer::done).await
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
+        let call = self.call(Operation::CurrentTime, Some(ns));
+        call.run(self.inner.current_time(ctx, ns), Answer::done).await
     }
 }
 

@@ -42,6 +42,7 @@ operations! {
     Take => "take",
     Erase => "erase",
     Usage => "usage",
+    CurrentTime => "current_time",
     Close => "close",
     Compact => "compact",
 }

@@ -27,6 +27,11 @@ impl Harness for Memory {
         self.clock.advance(duration);
     }
 
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        self.clock.set_back(duration);
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::new().ignores_context()
     }

@@ -119,18 +119,23 @@ pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
     }
 }
 
-/// Mends what a backend can lose without losing entries: on Redis the books of which namespaces and
-/// tenants there are, which a failover can leave behind the entries. It may take long on a large
-/// store, and others may use the store meanwhile. Returns what was done, a line each: nothing if
-/// nothing was wrong.
+/// Repairs what a backend can lose without losing entries. Returns what was done, a line each:
+/// nothing if nothing was wrong. It may take long on a large store.
+///
+/// - Redis: rebuilds the indexes of namespaces and tenants, which a failover can leave behind the
+///   entries. Others may use the store meanwhile.
+/// - An embedded file: sets the store's time back to this machine's clock, which was ahead once. The
+///   line says what that revives. No other process may have the file open.
 ///
 /// # Errors
-/// As [`open`]. On backends that keep their books in the same transaction as their entries there is
-/// nothing to mend: opening is the whole of it, and a file that is not there is not created.
+/// As [`open`]; an embedded file that is not there is not created. On other backends there is nothing
+/// to repair, and opening is the whole of it.
 pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
     match StoreUrl::parse(url)? {
         #[cfg(feature = "redis")]
         StoreUrl::Redis(config) => cubbyhole_redis::repair(ctx, *config).await,
+        #[cfg(feature = "embedded")]
+        StoreUrl::Embedded(config) => cubbyhole_embedded::repair(ctx, &config).await,
         other => {
             let store = OpenOptions::new().create(false).open_parsed(ctx, other).await?;
             store.close(ctx).await?;

@@ -18,7 +18,8 @@ use crate::scope::{Namespaces, Scope, ScopeArguments};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-Copies values and the instants at which entries expire. Versions, created_at and updated_at are the
+Copies values and the instants at which entries expire; what has expired by the target's time is left
+out and counted. Versions, created_at and updated_at are the
 target's own: the entries are new there. What the target has already, with equal value and expiry, is
 passed over; so a copy that was interrupted goes on where it ended when it is repeated, and a later
 one brings over what changed meanwhile. Nothing is deleted in either store.
@@ -62,6 +63,7 @@ struct Summary<'a> {
     bytes: u64,
     skipped: u64,
     kept: u64,
+    expired: u64,
     unreadable: u64,
     namespaces: u64,
     dry_run: bool,
@@ -156,13 +158,14 @@ fn report(
     verified: Option<&Verified>,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    let Tally { copied, bytes, skipped, kept, unreadable, namespaces, .. } = *tally;
+    let Tally { copied, bytes, skipped, kept, expired, unreadable, namespaces, .. } = *tally;
     if out.json() {
         return out.object(&Summary {
             copied,
             bytes,
             skipped,
             kept,
+            expired,
             unreadable,
             namespaces,
             dry_run,
@@ -182,6 +185,9 @@ fn report(
     }
     if kept > 0 {
         text.push_str(&format!("; {kept} kept as they are in the target"));
+    }
+    if expired > 0 {
+        text.push_str(&format!("; {expired} left out, expired by the target's time"));
     }
     out.note(&text);
     let Some(verified) = verified else { return Ok(()) };

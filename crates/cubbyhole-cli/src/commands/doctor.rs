@@ -15,8 +15,9 @@ store, or another process has it open), 2 (that is not a store) or 6 (anything e
 warning is code 0. Without `--repair` nothing is written: an embedded file may be read-only.
 
 A failover of Redis can lose the registration of a namespace and not its entries: they are then in no
-listing. `--repair` lists them again; it looks at every key, and others may go on meanwhile. Other
-stores have nothing to mend.
+listing. `--repair` lists them again; it looks at every key, and others may go on meanwhile. A file
+whose time is ahead of this machine's clock, because that was ahead once: `--repair` sets it back, and
+says what that revives. Other stores have nothing to repair.
 
 Examples:
   cubbyhole doctor
@@ -26,7 +27,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
-    /// Mend what can be mended first
+    /// Repair what can be repaired first
     #[arg(long)]
     repair: bool,
 }

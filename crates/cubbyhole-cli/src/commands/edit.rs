@@ -2,10 +2,11 @@
 
 use clap::Args;
 use cubbyhole::{
-    Backend, Bytes, Clock, Condition, Entry, EntryMeta, ExecutionContext, GetOptions, Namespace,
-    PutOptions, SystemClock, Version,
+    Backend, Bytes, Condition, Entry, EntryMeta, ExecutionContext, GetOptions, Namespace,
+    PutOptions, Version,
 };
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::put::check_json;
 use super::{not_found, quoted};
@@ -50,6 +51,8 @@ struct Edited {
 struct Before {
     text: Bytes,
     meta: Option<EntryMeta>,
+    /// When it expires, by this process's clock.
+    expires: Option<Instant>,
     json: bool,
 }
 
@@ -87,16 +90,22 @@ impl Edit {
     async fn read(&self, session: &mut Session) -> Result<Before, Failure> {
         // With a store that is not there everything is absent; what is saved creates it.
         let nowhere = session.store.file().is_some_and(|file| !file.exists());
+        let mut expires = None;
         let entry = match self.create && nowhere {
             true => None,
             false => {
                 let store = session.open().await?;
-                self.entry(&*store, session).await?
+                let entry = self.entry(&*store, session).await?;
+                if let Some(at) = entry.as_ref().and_then(|entry| entry.meta.expires_at) {
+                    let time = store.current_time(&session.ctx, &self.namespace).await?;
+                    expires = Instant::now().checked_add(at.saturating_since(time));
+                }
+                entry
             }
         };
         let Some(Entry { value, meta, .. }) = entry else {
             return match self.create {
-                true => Ok(Before { text: Bytes::new(), meta: None, json: false }),
+                true => Ok(Before { text: Bytes::new(), meta: None, expires, json: false }),
                 false => Err(not_found(&self.namespace, &self.key)),
             };
         };
@@ -109,7 +118,7 @@ impl Edit {
             )));
         }
         let json = check_json(&value).is_ok();
-        Ok(Before { text: value, meta: Some(meta), json })
+        Ok(Before { text: value, meta: Some(meta), expires, json })
     }
 
     async fn entry(
@@ -157,8 +166,7 @@ impl Edit {
     fn keep(&self, failure: Failure, draft: Draft, before: &Before, session: &Session) -> Failure {
         let path = draft.keep().display().to_string();
         let mut command = format!("cubbyhole put --file {}", quoted(&path));
-        let expires = before.meta.as_ref().and_then(|meta| meta.expires_at);
-        let left = expires.map(|at| at.saturating_since(SystemClock.now()).as_secs());
+        let left = before.expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs());
         if let Some(left @ 1..) = left {
             command.push_str(&format!(" --ttl {left}s"));
         }

@@ -27,7 +27,8 @@ const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
-expires. A header is passed over, and what Zstandard compressed is read as it is. Lines that have expired already are skipped and counted. Lines of one namespace that are
+expires. A header is passed over, and what Zstandard compressed is read as it is. Lines that have
+expired by the store's time are skipped and counted. Lines of one namespace that are
 near each other are stored as a batch, all or nothing, and the last line of a key wins. Batches
 are stored in no order of their own; to resume, import the file again, which does no harm.
 
@@ -180,7 +181,6 @@ impl Run<'_> {
                 read = receiver.recv(), if waiting.is_none() => match read {
                     None => return Ok(()),
                     Some(FromReader::Batch(pending)) => waiting = Some(pending),
-                    Some(FromReader::Expired) => self.tally.expired += 1,
                     Some(FromReader::Bad { line, reason }) => self.bad_line(line, &reason)?,
                     Some(FromReader::Failed(error)) => return Err(Stop::Unreadable(error)),
                 },
@@ -202,18 +202,24 @@ impl Run<'_> {
     fn account(&mut self, landed: Result<Landed, Error>) -> Result<(), Stop> {
         let Landed { namespace, entries, lines, position, outcome } =
             landed.map_err(Stop::Store)?;
-        if let Err(error) = outcome {
-            if error.may_have_been_applied() {
-                self.tally.unknown += entries as u64;
+        let live = match outcome {
+            Ok(live) => live,
+            Err(error) => {
+                if error.may_have_been_applied() {
+                    self.tally.unknown += entries as u64;
+                }
+                return Err(Stop::Store(error));
             }
-            return Err(Stop::Store(error));
+        };
+        self.tally.entries += live as u64;
+        self.tally.expired += (entries - live) as u64;
+        if live > 0 {
+            self.tally.namespaces.insert(self.tally.hasher.hash_one(&namespace));
         }
-        self.tally.entries += entries as u64;
-        self.tally.namespaces.insert(self.tally.hasher.hash_one(&namespace));
         self.bar.set_position(self.bar.position().max(position));
         self.bar.set_message(count(self.tally.entries, "entry", "entries"));
-        if self.options.report_batches {
-            self.report(&namespace, entries, lines).map_err(Stop::Output)?;
+        if self.options.report_batches && live > 0 {
+            self.report(&namespace, live, lines).map_err(Stop::Output)?;
         }
         Ok(())
     }

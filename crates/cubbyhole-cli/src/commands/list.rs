@@ -1,7 +1,7 @@
 //! `list`: the entries of one namespace, page by page.
 
 use clap::Args;
-use cubbyhole::{Bytes, Clock, Namespace, ScanItem, ScanOptions, SystemClock, Timestamp};
+use cubbyhole::{Bytes, Namespace, ScanItem, ScanOptions, Timestamp};
 
 use crate::arguments::{parse_key, parse_namespace};
 use crate::error::Failure;
@@ -59,14 +59,18 @@ impl List {
         let mut left = self.limit;
         let mut after = self.after.clone();
         let mut unreadable = 0_u64;
-        let mut table = self.table(&session.out);
+        // With the time by which its rows are told.
+        let mut table = self.table(&session.out).map(|table| (table, Timestamp::EPOCH));
         loop {
             let limit = left.map_or(most, |left| usize::try_from(left).unwrap_or(most).min(most));
             let page = store.scan(&session.ctx, &self.namespace, self.page(after, limit)).await?;
+            if let Some((_, now)) = &mut table {
+                *now = store.current_time(&session.ctx, &self.namespace).await?;
+            }
             for item in &page.items {
                 unreadable += u64::from(!self.show(item, &mut table, &mut session.out)?);
             }
-            if let Some(table) = &mut table {
+            if let Some((table, _)) = &mut table {
                 for line in table.render(terminal_width()) {
                     session.out.line(&line)?;
                 }
@@ -98,7 +102,7 @@ impl List {
     fn show(
         &self,
         item: &ScanItem<Bytes>,
-        table: &mut Option<Table>,
+        table: &mut Option<(Table, Timestamp)>,
         out: &mut Output,
     ) -> Result<bool, Failure> {
         let value = match &item.value {
@@ -122,8 +126,8 @@ impl List {
         } else if self.null {
             out.raw(item.key.as_bytes())?;
             out.raw(b"\0")?;
-        } else if let Some(table) = table {
-            table.push(self.row(item, value, SystemClock.now()));
+        } else if let Some((table, now)) = table {
+            table.push(self.row(item, value, *now));
         } else {
             out.raw(self.text_line(item, value).as_bytes())?;
         }

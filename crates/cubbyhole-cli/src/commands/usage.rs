@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use cubbyhole::{Backend, Clock, ExecutionContext, Namespace, ScanOptions, SystemClock, Timestamp};
+use cubbyhole::{Backend, ExecutionContext, Namespace, ScanOptions, Timestamp};
 use futures_util::{TryStreamExt, stream};
 use serde::Serialize;
 
@@ -107,8 +107,10 @@ impl Usage {
         let bar = progress::bar(None, &session.out, true);
         let mut rows: BTreeMap<Namespace, Counted> = BTreeMap::new();
         let mut total = Counted::nothing();
+        let mut first: Option<Namespace> = None;
         let counted = count_all(&store, &ctx, &scope, |namespace, counted| {
             total.add(&counted);
+            first.get_or_insert_with(|| namespace.clone());
             if depth != Some(0) {
                 let name = rolled_up(namespace, &scope, depth);
                 rows.entry(name).or_insert_with(Counted::nothing).add(&counted);
@@ -131,7 +133,19 @@ impl Usage {
             }
             return out.object(&Row { prefix, counted: &total, expired: Some(expired) });
         }
-        show(&rows, &total, out)?;
+        if out.data_on_terminal() {
+            let now = match first {
+                Some(namespace) => store.current_time(&ctx, &namespace).await?,
+                // There is no instant to be compared with it.
+                None => Timestamp::EPOCH,
+            };
+            show_table(&rows, &total, now, out)?;
+        } else {
+            for (name, row) in &rows {
+                out.fields(&fields(name.as_str(), row))?;
+            }
+            out.fields(&fields("total", &total))?;
+        }
         if left_out > 0 {
             out.note(&format!("{} left out", count(left_out as u64, "row", "rows")));
         }
@@ -223,13 +237,12 @@ impl Sort {
     }
 }
 
-fn show(rows: &[(Namespace, Counted)], total: &Counted, out: &mut Output) -> Result<(), Failure> {
-    if !out.data_on_terminal() {
-        for (name, row) in rows {
-            out.fields(&fields(name.as_str(), row))?;
-        }
-        return out.fields(&fields("total", total));
-    }
+fn show_table(
+    rows: &[(Namespace, Counted)],
+    total: &Counted,
+    now: Timestamp,
+    out: &mut Output,
+) -> Result<(), Failure> {
     let mut table = Table::new(&[
         ("ENTRIES", Align::Right),
         ("SIZE", Align::Right),
@@ -238,7 +251,6 @@ fn show(rows: &[(Namespace, Counted)], total: &Counted, out: &mut Output) -> Res
         ("NEWEST", Align::Right),
         ("NAMESPACE", Align::Left),
     ]);
-    let now = SystemClock.now();
     for (name, row) in rows {
         table.push(cells(name.as_str(), row, now));
     }

@@ -1,6 +1,8 @@
 //! Runs the real executable, each test in a folder of its own.
 
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 #[cfg(unix)]
 mod completing;
 #[cfg(test)]

@@ -228,5 +228,6 @@ async fn entry_calls<V: Sample>(w: &World<V>, ctx: &ExecutionContext) -> Outcome
         ("take", s.take(ctx, &ns, "k").await.err()),
         ("erase", s.erase(ctx, &all, 10).await.err()),
         ("usage", s.usage(ctx, &all).await.err()),
+        ("current_time", s.current_time(ctx, &ns).await.err()),
     ])
 }

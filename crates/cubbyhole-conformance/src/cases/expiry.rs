@@ -59,6 +59,41 @@ cases! {
         Ok(())
     }
 
+    /// `current_time` is the clock by which the store dates its writes and judges expiry.
+    #[case(tenant, entry)]
+    async fn the_current_time_is_that_of_writes<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        let before = w.store().current_time(w.ctx(), &ns).await?;
+        w.put(&ns, "k", 1).await?;
+        let written = w.live(&ns, "k").await?.meta.updated_at;
+        let after = w.store().current_time(w.ctx(), &ns).await?;
+        check!(before <= written && written <= after, "{before} <= {written} <= {after}");
+        let put = PutOptions::new().with_expires_at(before);
+        w.put_entry(&ns, "k", 2, put, Condition::Always).await?;
+        check_eq!(w.get(&ns, "k").await?, None, "it expires at the current time");
+        let put = PutOptions::new().with_expires_at(after.checked_add(w.long())?);
+        w.put_entry(&ns, "k", 3, put, Condition::Always).await?;
+        check_eq!(w.number(&ns, "k").await?, Some(3), "it expires later");
+        Ok(())
+    }
+
+    /// `current_time` moves with the clock, and does not go back with it.
+    #[case(time, entry)]
+    async fn the_current_time_never_goes_back<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        let start = w.store().current_time(w.ctx(), &ns).await?;
+        w.advance_millis(7).await;
+        let later = start.checked_add(Duration::from_millis(7))?;
+        check_eq!(w.store().current_time(w.ctx(), &ns).await?, later, "after 7 ms");
+        w.set_clock_back(Duration::from_secs(60)).await?;
+        check_eq!(w.store().current_time(w.ctx(), &ns).await?, later, "the clock was set back");
+        w.advance_millis(5).await;
+        let later = later.checked_add(Duration::from_millis(5))?;
+        check_eq!(w.store().current_time(w.ctx(), &ns).await?, later, "after 5 ms more");
+        Ok(())
+    }
+
     /// An instant of expiry is kept to the millisecond, up to the last of the year 9999.
     #[case(tenant, entry)]
     async fn an_instant_is_kept_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {

@@ -7,7 +7,7 @@ use cubbyhole_core::{
     Store, Update,
 };
 
-use crate::case::{Outcome, cases, check_eq};
+use crate::case::{Outcome, cases, check, check_eq};
 use crate::{Sample, World};
 
 cases! {
@@ -95,6 +95,8 @@ async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Ou
     }
     check_eq!(store.touch(ctx, &ns, "a", Expiry::After(w.long())).await?, true, "touch");
     check_eq!(store.usage(ctx, &all).await?.entries, 3, "usage");
+    let before = w.store().current_time(ctx, &ns).await?;
+    check!(store.current_time(ctx, &ns).await? >= before, "current_time");
     store.update(ctx, &ns, "b", |_| Ok(Update::Put(V::sample(4)))).await?;
     let taken = store.take(ctx, &ns, "b").await?;
     check_eq!(taken.map(|entry| entry.value), Some(V::sample(4)), "update and take");

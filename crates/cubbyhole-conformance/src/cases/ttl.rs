@@ -69,6 +69,52 @@ cases! {
         Ok(())
     }
 
+    /// A clock that is set back stops no TTL: what was written before it and after it expires once
+    /// its TTL has passed.
+    #[case(time, core)]
+    async fn a_ttl_counts_after_the_clock_is_set_back<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "before", 1, Duration::from_millis(1500)).await?;
+        w.set_clock_back(Duration::from_secs(3600)).await?;
+        w.advance_millis(500).await;
+        w.put_for(&ns, "after", 2, Duration::from_millis(1000)).await?;
+        w.advance_millis(999).await;
+        check_eq!(w.list(&ns, None).await?, ["after", "before"], "one millisecond before the end");
+        w.advance_millis(1).await;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "at the end");
+        check_eq!(w.get(&ns, "before").await?, None, "written before the clock was set back");
+        check_eq!(w.get(&ns, "after").await?, None, "written after it");
+        Ok(())
+    }
+
+    /// The same where nobody uses the store meanwhile: the clock is set back by as much as then
+    /// passes, and shows again what it showed when the store was last used.
+    #[case(time, core)]
+    async fn a_ttl_counts_while_the_store_is_idle<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, Duration::from_secs(60)).await?;
+        w.set_clock_back(Duration::from_secs(60)).await?;
+        w.advance_millis(60_000).await;
+        check_eq!(w.get(&ns, "k").await?, None, "at the end of its TTL");
+        Ok(())
+    }
+
+    /// A clock that is set back revives nothing.
+    #[case(time, core)]
+    async fn a_clock_that_is_set_back_revives_nothing<V: Sample>(w: &World<V>) -> Outcome {
+        w.needs_exact_clock()?;
+        let ns = w.ns(&["a"])?;
+        w.put_for(&ns, "k", 1, w.short()).await?;
+        w.expire().await;
+        check_eq!(w.get(&ns, "k").await?, None, "it has expired");
+        w.set_clock_back(Duration::from_secs(3600)).await?;
+        check_eq!(w.get(&ns, "k").await?, None, "it is back");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "it is listed");
+        Ok(())
+    }
+
     /// An expired key can be written again, and then stays.
     #[case(time, core)]
     async fn an_expired_key_can_be_written_again<V: Sample>(w: &World<V>) -> Outcome {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cubbyhole_core::{
     Batch, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry, GetOptions, Namespace,
     NamespacePrefix, Operation, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId,
-    Usage, Version, async_trait,
+    Timestamp, Usage, Version, async_trait,
 };
 
 use crate::Sample;
@@ -274,5 +274,9 @@ impl<V: Sample> EntryStore<V> for Planted<V> {
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         self.store.usage(ctx, prefix).await
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
+        self.store.current_time(ctx, ns).await
     }
 }

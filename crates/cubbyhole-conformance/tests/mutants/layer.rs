@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Harness};
 use cubbyhole_core::{
-    Batch, Bytes, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry, GetOptions,
-    InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
-    ScanOptions, Store, TenantId, Usage, Version, async_trait,
+    Batch, Bytes, Clock, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
+    GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
+    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait,
 };
 
 /// The store beneath a mutant.
@@ -29,6 +29,11 @@ macro_rules! methods {
 
             /// The store beneath.
             fn inner(&self) -> &Inner;
+
+            /// The clock of the store beneath.
+            fn clock(manual: ManualClock) -> Arc<dyn Clock> {
+                Arc::new(manual)
+            }
 
             $(async fn $core(
                 &self,
@@ -98,6 +103,7 @@ methods! {
         take(ns: &Namespace, key: &str) -> Option<Entry<Bytes>>;
         erase(prefix: &NamespacePrefix, limit: usize) -> Erased;
         usage(prefix: &NamespacePrefix) -> Usage;
+        current_time(ns: &Namespace) -> Timestamp;
     }
 }
 
@@ -121,13 +127,18 @@ impl<M: Mutant> Harness for Lab<M> {
     type Value = Bytes;
 
     async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
-        let builder = InMemoryStore::builder().with_clock(self.clock.clone());
+        let builder = InMemoryStore::builder().with_clock(M::clock(self.clock.clone()));
         let store = builder.with_value_size(Bytes::len).build();
         Arc::new(Layer(M::around(store)))
     }
 
     async fn advance(&self, duration: Duration) {
         self.clock.advance(duration);
+    }
+
+    async fn set_clock_back(&self, duration: Duration) -> bool {
+        self.clock.set_back(duration);
+        true
     }
 
     fn capabilities(&self) -> Capabilities {

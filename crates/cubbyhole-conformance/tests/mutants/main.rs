@@ -37,6 +37,9 @@ macro_rules! mutants {
 }
 
 mutants! {
+    TimeStopsWhenSetBack:
+        "ttl::a_ttl_counts_after_the_clock_is_set_back", "ttl::a_ttl_counts_while_the_store_is_idle";
+    TellsTheMachinesTime: "expiry::the_current_time_is_that_of_writes";
     ListIgnoresPrefix: "listing::a_prefix_selects_keys", "model::random_operations";
     ListTakesPatterns: "names::a_hostile_prefix_is_literal";
     ScanTakesPatterns: "names::a_hostile_prefix_of_a_scan_is_literal";

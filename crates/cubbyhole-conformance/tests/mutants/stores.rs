@@ -1,10 +1,12 @@
 //! The mutants, each wrong in one way that has been seen in the wild.
 
 use cubbyhole_core::{
-    Batch, Bytes, Condition, Entry, EntryStore, Erased, Error, ExecutionContext, Expiry,
-    GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result, ScanItem,
-    ScanOptions, Store, TenantId, Usage, Version, async_trait, limits,
+    Batch, Bytes, Clock, Condition, Entry, EntryStore, Erased, Error, ExecutionContext, Expiry,
+    GetOptions, ManualClock, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
+    ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version, async_trait,
+    limits,
 };
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::layer::{Inner, Mutant};
@@ -38,6 +40,20 @@ macro_rules! mutants {
 mutants! {
     /// Not broken.
     Sound {}
+
+    /// After its clock is set back, no time passes until the clock has caught up.
+    TimeStopsWhenSetBack {
+        fn clock(manual: ManualClock) -> Arc<dyn Clock> {
+            Arc::new(WithoutElapsed(manual))
+        }
+    }
+
+    /// `current_time` is the machine's clock, not the store's.
+    TellsTheMachinesTime {
+        async fn current_time(&self, _: Context<'_>, _: &Namespace) -> Result<Timestamp> {
+            Ok(SystemClock.now())
+        }
+    }
 
     /// `list` answers all keys, whatever the prefix.
     ListIgnoresPrefix {
@@ -456,6 +472,20 @@ mutants! {
             let cut = key.get(..limits::MAX_KEY_BYTES).unwrap_or(key);
             self.0.put(c, ns, cut, v).await
         }
+    }
+}
+
+/// A clock by which no time passes but what it shows.
+#[derive(Debug)]
+struct WithoutElapsed(ManualClock);
+
+impl Clock for WithoutElapsed {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

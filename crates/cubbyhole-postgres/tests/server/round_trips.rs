@@ -130,6 +130,7 @@ impl Wired {
         let page = count!("scan_tenants", scan_tenants(None, 10)).unwrap();
         assert_eq!(page.items[0], acme.tenant());
         assert!(count!("usage", usage(&all)).unwrap().entries > 0);
+        count!("current_time", current_time(&acme)).unwrap();
         let gone = NamespacePrefix::from(ns("gone"));
         assert_eq!(count!("a step of erase", erase(&gone, 10)).unwrap().removed, 2);
         assert_eq!(count!("a step of a sweep", evict_expired()).unwrap(), 1);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cubbyhole::{
     Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
     Expiry, GetOptions, InMemoryStore, Namespace, NamespacePrefix, Page, PutOptions, Result,
-    ScanItem, ScanOptions, Store, TenantId, Usage, Version, async_trait,
+    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait,
 };
 
 /// A fault of reads and writes shows in one of so many.
@@ -227,6 +227,10 @@ impl EntryStore<Bytes> for Planted {
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         self.inner.usage(ctx, prefix).await
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
+        self.inner.current_time(ctx, ns).await
     }
 }
 

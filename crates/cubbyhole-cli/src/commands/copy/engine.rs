@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::pages::{FIRST_PAGE, next_limit};
+use crate::live_puts::{live_at, write_live};
 use crate::scope::Namespaces;
 
 /// Namespaces that are copied at once: their round trips overlap.
@@ -52,6 +53,8 @@ pub(super) struct Tally {
     pub(super) skipped: u64,
     /// Are otherwise in the target, and were left so.
     pub(super) kept: u64,
+    /// Had expired by the target's time.
+    pub(super) expired: u64,
     pub(super) unreadable: u64,
     /// May have been copied or not.
     pub(super) unknown: u64,
@@ -65,6 +68,7 @@ impl Tally {
         self.bytes += step.bytes;
         self.skipped += step.skipped;
         self.kept += step.kept;
+        self.expired += step.expired;
         self.unreadable += step.unreadable;
         self.unknown += step.unknown;
         self.namespaces += step.namespaces;
@@ -72,7 +76,7 @@ impl Tally {
 
     /// Entries that were looked at.
     pub(super) fn entries(&self) -> u64 {
-        self.copied + self.skipped + self.kept + self.unreadable
+        self.copied + self.skipped + self.kept + self.expired + self.unreadable
     }
 }
 
@@ -197,11 +201,7 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
             step.namespaces = 1;
         }
         let written = match plan.dry_run {
-            true => {
-                step.copied += wanted.len() as u64;
-                step.bytes += wanted.iter().map(|entry| entry.bytes() as u64).sum::<u64>();
-                Ok(())
-            }
+            true => try_out(&plan, &namespace, &wanted, &mut step).await,
             false => write(&plan, &namespace, &wanted, &mut step).await,
         };
         // Nobody hears it any more only if the command has ended.
@@ -349,8 +349,8 @@ async fn write(
         let (now, later) = wanted.split_at(fits.count().max(1));
         wanted = later;
         let batch: Batch<Bytes> = now.iter().map(|entry| entry.put(condition)).collect();
-        match target.write(&plan.writing, namespace, batch).await {
-            Ok(_) => count(now, step),
+        match write_live(&**target, &plan.writing, namespace, batch).await {
+            Ok(live) => count(now, &live, step),
             // Somebody else wrote one of them since it was looked for.
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 one_by_one(&**target, plan, namespace, now, step).await?;
@@ -375,8 +375,8 @@ async fn one_by_one(
 ) -> Result<()> {
     for entry in entries {
         let batch = Batch::from_iter([entry.put(Condition::IfAbsent)]);
-        match target.write(&plan.writing, namespace, batch).await {
-            Ok(_) => count(std::slice::from_ref(entry), step),
+        match write_live(target, &plan.writing, namespace, batch).await {
+            Ok(live) => count(std::slice::from_ref(entry), &live, step),
             Err(error) if error.kind() == ErrorKind::Conflict => step.kept += 1,
             Err(error) => {
                 step.unknown += u64::from(error.may_have_been_applied());
@@ -387,9 +387,33 @@ async fn one_by_one(
     Ok(())
 }
 
-fn count(entries: &[Readable], step: &mut Tally) {
-    step.copied += entries.len() as u64;
-    step.bytes += entries.iter().map(|entry| entry.bytes() as u64).sum::<u64>();
+/// Counts what a write would do.
+async fn try_out(
+    plan: &Plan,
+    namespace: &Namespace,
+    wanted: &[Readable],
+    step: &mut Tally,
+) -> Result<()> {
+    let expiries: Vec<_> = wanted.iter().map(|entry| entry.item.meta.expires_at).collect();
+    let live = match &plan.target {
+        Some(target) if expiries.iter().any(Option::is_some) => {
+            live_at(&expiries, target.current_time(&plan.reading, namespace).await?)
+        }
+        _ => vec![true; wanted.len()],
+    };
+    count(wanted, &live, step);
+    Ok(())
+}
+
+fn count(entries: &[Readable], live: &[bool], step: &mut Tally) {
+    for (entry, live) in entries.iter().zip(live) {
+        if *live {
+            step.copied += 1;
+            step.bytes += entry.bytes() as u64;
+        } else {
+            step.expired += 1;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cubbyhole::{
-    Backend, Bytes, Clock, Error, ExecutionContext, Namespace, Result, ScanItem, ScanOptions,
-    SystemClock, Timestamp,
+    Backend, Bytes, Error, ExecutionContext, Namespace, Result, ScanItem, ScanOptions, Timestamp,
 };
 use futures_util::{TryStreamExt, stream};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::pages::{FIRST_PAGE, next_limit};
 
@@ -21,10 +22,9 @@ use crate::scope::{Namespaces, Scope, order};
 
 /// Namespaces whose first pages are read ahead.
 const AHEAD: usize = 8;
-/// An entry that one side alone has, and that expires within this of now, may have expired on the
-/// other: the two are not read at one instant, and their clocks may differ. Those that differ by more
-/// are a warning of `doctor`.
-const CLOCKS: std::time::Duration = std::time::Duration::from_secs(2);
+/// An entry that one side alone has, and that expires within this of the later time of the two stores,
+/// may have expired on the other: the two are not read at one instant.
+const CLOCKS: Duration = Duration::from_secs(2);
 
 /// What one side holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,6 +78,7 @@ pub(super) async fn run(
 ) -> Result<Verified> {
     let mut run = Run {
         watch,
+        times: Times { ctx, stores: [source, target], asked: None },
         source: Sum::default(),
         target: Sum::default(),
         missing: 0,
@@ -247,8 +248,39 @@ impl io::Write for Hashing<'_> {
     }
 }
 
+/// The time of the two stores in one namespace.
+struct Times<'a> {
+    ctx: &'a ExecutionContext,
+    stores: [&'a Arc<dyn Backend>; 2],
+    /// The later of the two, and when it was asked for.
+    asked: Option<(Timestamp, Instant)>,
+}
+
+impl Times<'_> {
+    /// Whether what one side alone has may have expired on the other.
+    async fn may_have_expired<V>(
+        &mut self,
+        namespace: &Namespace,
+        item: &ScanItem<V>,
+    ) -> Result<bool> {
+        let Some(instant) = item.meta.expires_at else { return Ok(false) };
+        let (time, asked) = match self.asked {
+            Some(known) => known,
+            None => {
+                let asked = Instant::now();
+                let [one, other] = self.stores.map(|store| store.current_time(self.ctx, namespace));
+                let (one, other) = tokio::try_join!(one, other)?;
+                *self.asked.insert((one.max(other), asked))
+            }
+        };
+        let soon = time.checked_add(asked.elapsed() + CLOCKS).unwrap_or(Timestamp::MAX);
+        Ok(instant <= soon)
+    }
+}
+
 struct Run<'a> {
     watch: &'a mut (dyn Watch + Send),
+    times: Times<'a>,
     source: Sum,
     target: Sum,
     missing: u64,
@@ -265,6 +297,7 @@ impl Run<'_> {
         source: &mut Pages,
         target: &mut Pages,
     ) -> Result<()> {
+        self.times.asked = None;
         loop {
             tokio::try_join!(source.fill(), target.fill())?;
             let order = match (source.items.front(), target.items.front()) {
@@ -275,11 +308,11 @@ impl Run<'_> {
             };
             let one = order.is_le().then(|| source.items.pop_front()).flatten();
             let other = order.is_ge().then(|| target.items.pop_front()).flatten();
-            self.pair(namespace, one, other)?;
+            self.pair(namespace, one, other).await?;
         }
     }
 
-    fn pair(
+    async fn pair(
         &mut self,
         namespace: &Namespace,
         one: Option<ScanItem<Bytes>>,
@@ -287,12 +320,14 @@ impl Run<'_> {
     ) -> Result<()> {
         let found = match (&one, &other) {
             (Some(one), Some(other)) => self.compare(one, other),
-            (Some(alone), None) | (None, Some(alone)) if may_have_expired(alone) => {
-                self.expired += 1;
-                return Ok(());
+            (Some(alone), None) | (None, Some(alone)) => {
+                if self.times.may_have_expired(namespace, alone).await? {
+                    self.expired += 1;
+                    return Ok(());
+                }
+                Some(if one.is_some() { Found::Missing } else { Found::Extra })
             }
-            (Some(_), None) => Some(Found::Missing),
-            (None, _) => Some(Found::Extra),
+            (None, None) => None,
         };
         for (item, sum) in [(&one, &mut self.source), (&other, &mut self.target)] {
             if let Some(item) = item
@@ -331,11 +366,6 @@ impl Run<'_> {
         let equal = missing + different + extra + unreadable == 0 && source == target;
         Verified { equal, source, target, missing, different, extra, unreadable, expired }
     }
-}
-
-fn may_have_expired<V>(item: &ScanItem<V>) -> bool {
-    let soon = SystemClock.now().checked_add(CLOCKS).unwrap_or(Timestamp::MAX);
-    item.meta.expires_at.is_some_and(|instant| instant <= soon)
 }
 
 #[cfg(test)]

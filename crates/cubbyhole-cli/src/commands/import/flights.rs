@@ -8,6 +8,7 @@ use cubbyhole::{Backend, Error, ExecutionContext, Namespace};
 use tokio::task::JoinSet;
 
 use super::reader::Pending;
+use crate::live_puts::write_live;
 
 const MOST: usize = 16;
 /// A single batch may be larger; it then flies alone.
@@ -33,7 +34,8 @@ pub(super) struct Landed {
     /// The first and the last.
     pub(super) lines: (u64, u64),
     pub(super) position: u64,
-    pub(super) outcome: Result<(), Error>,
+    /// How many of the entries were live once they were written. The others had expired.
+    pub(super) outcome: Result<usize, Error>,
 }
 
 impl Flights {
@@ -60,7 +62,8 @@ impl Flights {
         let (store, ctx) = (Arc::clone(&self.store), self.ctx.clone());
         self.writes.spawn(async move {
             let entries = batch.len();
-            let outcome = store.write(&ctx, &namespace, batch).await.map(drop);
+            let live = write_live(&*store, &ctx, &namespace, batch).await;
+            let outcome = live.map(|live| live.into_iter().filter(|live| *live).count());
             (Landed { namespace, entries, lines, position, outcome }, bytes)
         });
         None

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead};
 
-use cubbyhole::{Batch, Bytes, Clock, Condition, Namespace, PutOptions, SystemClock, limits};
+use cubbyhole::{Batch, Bytes, Condition, Namespace, PutOptions, limits};
 use tokio::sync::mpsc;
 
 use crate::record::Record;
@@ -27,8 +27,6 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What the reader sends.
 pub(super) enum Read {
     Batch(Pending),
-    /// A line whose entry has expired already.
-    Expired,
     /// A line that cannot be read.
     Bad {
         line: u64,
@@ -135,9 +133,6 @@ impl Reader {
     }
 
     fn accept(&mut self, record: Record) -> Result<(), Gone> {
-        if record.expires_at.is_some_and(|instant| instant <= SystemClock.now()) {
-            return self.send(Read::Expired);
-        }
         let bytes = record.key.len() + record.value.len();
         if let Some(first) = self.places.get(&record.namespace).copied()
             && self.open.get(&first).is_some_and(|open| !open.has_room_for(&record, bytes))

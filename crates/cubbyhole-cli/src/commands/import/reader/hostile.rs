@@ -151,7 +151,7 @@ proptest! {
     }
 
     #[test]
-    fn every_line_is_in_a_batch_expired_blank_or_bad_under_its_number(
+    fn every_line_is_in_a_batch_blank_or_bad_under_its_number(
         lines in prop::collection::vec(any_line(), 0..12), mark: bool, ended: bool, windows: bool,
     ) {
         let end: &[u8] = if windows { b"\r\n" } else { b"\n" };
@@ -161,13 +161,10 @@ proptest! {
             input.extend(end);
         }
         // By another way than the reader's own.
-        let (mut entries, mut expired, mut bad) = (Vec::new(), 0, Vec::new());
+        let (mut entries, mut bad) = (Vec::new(), Vec::new());
         for (index, line) in input.split(|byte| *byte == b'\n').enumerate() {
             let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| index == 0).unwrap_or(line);
             match Record::parse(line) {
-                Ok(Some(record)) if record.expires_at.is_some_and(|at| at <= SystemClock.now()) => {
-                    expired += 1;
-                }
                 Ok(Some(record)) => entries.push((record.namespace, record.key, record.value)),
                 Ok(None) => {}
                 Err(_) => bad.push(index as u64 + 1),
@@ -175,7 +172,6 @@ proptest! {
         }
         let found = Found::of(&input, false);
         prop_assert_eq!(&found.bad, &bad);
-        prop_assert_eq!(found.expired, expired);
         // Of the entries of one place the last one wins, and none is lost.
         prop_assert_eq!(last_of_each(found.entries.clone()), last_of_each(entries.clone()));
         prop_assert_eq!(found.entries.len(), entries.len());
@@ -191,7 +187,6 @@ type Triple = (Namespace, String, Bytes);
 #[derive(Default)]
 struct Found {
     entries: Vec<Triple>,
-    expired: usize,
     bad: Vec<u64>,
     position: u64,
 }
@@ -216,7 +211,6 @@ impl Found {
                         },
                     ));
                 }
-                Read::Expired => found.expired += 1,
                 Read::Bad { line, reason } => {
                     assert_readable(&reason);
                     found.bad.push(line);

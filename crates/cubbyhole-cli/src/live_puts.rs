@@ -1,0 +1,108 @@
+//! Writing entries that may have expired: the store's time decides, not this machine's.
+
+use std::time::Duration;
+
+use cubbyhole::{Backend, Batch, Bytes, Error, ExecutionContext, Namespace, Operation, Timestamp};
+
+/// How far the time of a store and that of this machine may drift apart during one write.
+const DRIFT: Duration = Duration::from_secs(1);
+
+/// Writes those puts of `batch` that have not expired, all or nothing, and returns for each
+/// operation whether its entry was live once it was written. One that has expired is left out, so
+/// that it removes nothing.
+///
+/// The store is asked for its time only where an entry expires: once before the write, and once
+/// more after it if one of the entries may have expired in between.
+///
+/// # Errors
+/// Those of the store. After a write of which nothing more is known, the outcome is unknown.
+pub(crate) async fn write_live(
+    store: &dyn Backend,
+    ctx: &ExecutionContext,
+    namespace: &Namespace,
+    batch: Batch<Bytes>,
+) -> Result<Vec<bool>, Error> {
+    let expiries: Vec<Option<Timestamp>> = batch.operations().iter().map(expires_at).collect();
+    if expiries.iter().all(Option::is_none) {
+        store.write(ctx, namespace, batch).await?;
+        return Ok(vec![true; expiries.len()]);
+    }
+    let asked = tokio::time::Instant::now();
+    let time = store.current_time(ctx, namespace).await?;
+    let live = live_at(&expiries, time);
+    let kept = batch.into_operations().into_iter().zip(&live).filter(|(_, live)| **live);
+    let batch: Batch<Bytes> = kept.map(|(operation, _)| operation).collect();
+    if batch.is_empty() {
+        return Ok(live);
+    }
+    store.write(ctx, namespace, batch).await?;
+    let by_now = time.checked_add(asked.elapsed() + DRIFT).unwrap_or(Timestamp::MAX);
+    if live_at(&expiries, by_now) == live {
+        return Ok(live);
+    }
+    let time = store.current_time(ctx, namespace).await.map_err(Error::with_unknown_outcome)?;
+    Ok(live_at(&expiries, time))
+}
+
+fn expires_at(operation: &Operation<Bytes>) -> Option<Timestamp> {
+    match operation {
+        Operation::Put { options, .. } => match options.expiry() {
+            cubbyhole::Expiry::At(instant) => Some(instant),
+            // What is to expire after a while is live when it is written.
+            cubbyhole::Expiry::Never | cubbyhole::Expiry::After(_) => None,
+        },
+        Operation::Delete { .. } => None,
+    }
+}
+
+/// Which of these are live at `time`.
+pub(crate) fn live_at(expiries: &[Option<Timestamp>], time: Timestamp) -> Vec<bool> {
+    expiries.iter().map(|expiry| expiry.is_none_or(|instant| time < instant)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cubbyhole::{Clock, EntryStore};
+    use cubbyhole::{
+        Condition, GetOptions, InMemoryStore, ManualClock, PutOptions, Store, SystemClock,
+    };
+
+    use super::*;
+
+    /// Ten years ahead of this machine.
+    fn ahead() -> (InMemoryStore<Bytes>, ManualClock) {
+        let clock = ManualClock::new(SystemClock.now());
+        clock.advance(Duration::from_secs(10 * 365 * 86_400));
+        (InMemoryStore::builder().with_clock(clock.clone()).build(), clock)
+    }
+
+    fn put(key: &str, options: PutOptions) -> Operation<Bytes> {
+        let (key, value) = (key.to_owned(), Bytes::from_static(b"new"));
+        Operation::Put { key, value, options, condition: Condition::Always }
+    }
+
+    #[tokio::test]
+    async fn the_stores_time_decides_what_has_expired() {
+        let (store, clock) = ahead();
+        let (ctx, ns) = (ExecutionContext::new(), Namespace::parse("acme").unwrap());
+        store.put(&ctx, &ns, "expired", Bytes::from_static(b"old")).await.unwrap();
+        let at = |millis: u64| {
+            let instant = Timestamp::from_millis(clock.now().as_millis() + millis - 1).unwrap();
+            PutOptions::new().with_expires_at(instant)
+        };
+        let soon = SystemClock.now().checked_add(Duration::from_secs(86_400)).unwrap();
+        let batch = Batch::from_iter([
+            put("none", PutOptions::new()),
+            put("expired", PutOptions::new().with_expires_at(soon)),
+            put("now", at(1)),
+            put("later", at(2)),
+        ]);
+        let live = write_live(&store, &ctx, &ns, batch).await.unwrap();
+        assert_eq!(live, [true, false, false, true]);
+        assert_eq!(store.list(&ctx, &ns, None).await.unwrap(), ["expired", "later", "none"]);
+        let old = store.get_entry(&ctx, &ns, "expired", GetOptions::new()).await.unwrap();
+        assert_eq!(old.unwrap().value, "old", "what has expired replaces nothing");
+        let batch = Batch::from_iter([put("expired", at(1)), put("now", at(1))]);
+        assert_eq!(write_live(&store, &ctx, &ns, batch).await.unwrap(), [false, false]);
+    }
+}

@@ -1,0 +1,234 @@
+//! The store's time: TTLs count while the machine's clock is behind it, and `repair` sets it back.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed unwrap is a failed test"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Backend, Check, Clock, EntryStore, ErrorKind, ExecutionContext, GetOptions, ManualClock,
+    Namespace, PutOptions, Store, Timestamp, Verdict,
+};
+use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, diagnose, repair};
+use support::{Disk, bytes, contents, ctx, ns};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn ttl(duration: Duration) -> PutOptions {
+    PutOptions::new().with_ttl(duration)
+}
+
+async fn put(store: &EmbeddedStore, key: &str, options: PutOptions) {
+    store.put_with_options(&ctx(), &ns(), key, bytes("v"), options).await.unwrap();
+}
+
+async fn is_there(store: &EmbeddedStore, key: &str) -> bool {
+    store.get(&ctx(), &ns(), key).await.unwrap().is_some()
+}
+
+/// Opens the file under a clock that is ahead, writes one entry, and sets the clock right again.
+async fn write_ahead(config: &EmbeddedConfig, clock: &ManualClock, by: Duration) {
+    let right = clock.now();
+    clock.set(right.checked_add(by).unwrap());
+    let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
+    put(&store, "ahead", PutOptions::new()).await;
+    store.close(&ctx()).await.unwrap();
+    clock.set(right);
+}
+
+/// The instant of a write.
+async fn time(store: &EmbeddedStore) -> Timestamp {
+    put(store, "probe", PutOptions::new()).await;
+    let probe = store.get_entry(&ctx(), &ns(), "probe", GetOptions::new()).await.unwrap();
+    probe.unwrap().meta.updated_at
+}
+
+async fn clock_check(config: &EmbeddedConfig) -> Check {
+    let diagnosis = diagnose(&ctx(), config).await.unwrap();
+    let check = diagnosis.checks.iter().find(|check| check.name == "clock");
+    check.unwrap_or_else(|| panic!("no check of the clock: {diagnosis:#?}")).clone()
+}
+
+#[tokio::test]
+async fn a_ttl_counts_in_a_store_that_was_written_under_a_clock_ahead() {
+    for durability in [Durability::Immediate, Durability::Relaxed] {
+        for ahead in [HOUR, TEN_YEARS] {
+            let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
+            let config = EmbeddedConfig::new(folder.path().join("s.redb"))
+                .with_clock(clock.clone())
+                .with_durability(durability);
+            write_ahead(&config, &clock, ahead).await;
+            let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+            put(&store, "k", ttl(2 * SECOND)).await;
+            clock.advance(2 * SECOND - Duration::from_millis(1));
+            assert!(is_there(&store, "k").await, "{ahead:?}");
+            clock.advance(Duration::from_millis(1));
+            assert!(!is_there(&store, "k").await, "{ahead:?}");
+            assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1);
+        }
+    }
+}
+
+/// Closing keeps the time that has passed, also where nothing was written.
+#[tokio::test]
+async fn a_ttl_counts_on_after_the_store_is_opened_again() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
+    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    write_ahead(&config, &clock, TEN_YEARS).await;
+    let open = async || EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
+    let store = open().await;
+    put(&store, "k", ttl(3 * SECOND)).await;
+    store.close(&ctx()).await.unwrap();
+    for second in 0..3 {
+        let store = open().await;
+        assert!(is_there(&store, "k").await, "after {second} s");
+        clock.advance(SECOND);
+        store.close(&ctx()).await.unwrap();
+    }
+    assert!(!is_there(&open().await, "k").await);
+}
+
+#[tokio::test]
+async fn repair_sets_the_time_back_and_says_what_that_revives() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
+    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    let open = async || EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
+    let store = open().await;
+    put(&store, "hour", ttl(HOUR)).await;
+    put(&store, "second", ttl(SECOND)).await;
+    let other = Namespace::parse("other").unwrap();
+    for key in ["a", "b"] {
+        store.put_with_options(&ctx(), &other, key, bytes("v"), ttl(HOUR)).await.unwrap();
+    }
+    store.close(&ctx()).await.unwrap();
+    clock.advance(SECOND);
+    assert_eq!(repair(&ctx(), &config).await.unwrap(), [""; 0], "nothing is wrong");
+
+    write_ahead(&config, &clock, TEN_YEARS).await;
+    assert!(!is_there(&open().await, "hour").await);
+    let found = clock_check(&config).await;
+    assert_eq!(found.verdict, Verdict::Warning);
+    assert!(found.finding.contains("315360000 s behind the store's time"), "{found:?}");
+    let advice = found.advice.unwrap();
+    for part in
+        ["set it", "it was ahead once", "doctor --repair", "revives", ": 3, in 2 namespaces"]
+    {
+        assert!(advice.contains(part), "{part}: {advice}");
+    }
+
+    let repaired = repair(&ctx(), &config).await.unwrap();
+    assert_eq!(
+        repaired,
+        ["the clock: the store's time was 2011-09-07T01:46:41.000Z and is set back to \
+          2001-09-09T01:46:41.000Z; that revives expired entries that were not swept: 3, in 2 \
+          namespaces; entries that were written at later instants keep these, and their expiry: 1"]
+    );
+    assert_eq!(clock_check(&config).await.verdict, Verdict::Ok);
+    assert_eq!(repair(&ctx(), &config).await.unwrap(), [""; 0], "once is enough");
+    let store = open().await;
+    assert_eq!(time(&store).await, clock.now());
+    assert!(is_there(&store, "hour").await && !is_there(&store, "second").await);
+    let ahead = store.get_entry(&ctx(), &ns(), "ahead", GetOptions::new()).await.unwrap();
+    assert!(ahead.unwrap().meta.updated_at > clock.now(), "it keeps its instants");
+    clock.advance(HOUR);
+    assert!(!is_there(&store, "hour").await);
+    store.verify(&ctx()).await.unwrap();
+}
+
+/// The log holds the old time too, in each record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repaired_time_stays_so_after_a_kill() {
+    for durability in [Durability::Immediate, Durability::Relaxed] {
+        let (disk, clock) = (Disk::new(), ManualClock::default());
+        let config =
+            |disk: &Arc<Disk>| disk.config().with_clock(clock.clone()).with_durability(durability);
+        let right = clock.now();
+        clock.set(right.checked_add(TEN_YEARS).unwrap());
+        // Durable in any case, or nothing of it would be on the disk.
+        let durable = config(&disk).with_durability(Durability::Immediate);
+        let store = EmbeddedStore::open(&ctx(), durable).await.unwrap();
+        for key in ["a", "b", "c"] {
+            put(&store, key, PutOptions::new()).await;
+        }
+        clock.set(right);
+        // Killed with records in the log, repaired, and killed once more.
+        let killed = Disk::holding(disk.image());
+        assert_eq!(repair(&ctx(), &config(&killed)).await.unwrap().len(), 1);
+        let again = Disk::holding(killed.image());
+        let store = EmbeddedStore::open(&ctx(), config(&again)).await.unwrap();
+        assert_eq!(time(&store).await, right);
+        assert_eq!(contents(&store).await.len(), 4, "nothing is lost");
+        let killed = Disk::holding(again.image());
+        let store = EmbeddedStore::open(&ctx(), config(&killed)).await.unwrap();
+        assert_eq!(time(&store).await, right);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_the_power_ends_is_done_whole_or_not_at_all() {
+    let (disk, clock) = (Disk::new(), ManualClock::default());
+    let right = clock.now();
+    let ahead = right.checked_add(TEN_YEARS).unwrap();
+    clock.set(ahead);
+    let store = EmbeddedStore::open(&ctx(), disk.config().with_clock(clock.clone())).await.unwrap();
+    for key in ["a", "b", "c"] {
+        put(&store, key, PutOptions::new()).await;
+    }
+    clock.set(right);
+    let image = disk.image();
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut outcomes = Vec::new();
+    for operations in 0.. {
+        let cut = Disk::holding(image.clone());
+        cut.cut_power_after(operations);
+        let repaired = repair(&ctx(), &cut.config().with_clock(clock.clone())).await;
+        let had_power = cut.has_power();
+        let after = cut.after_power_cut(&mut random);
+        let rescued = after.config().with_clock(clock.clone());
+        let store = EmbeddedStore::open(&ctx(), rescued).await.unwrap();
+        let time = time(&store).await;
+        assert!(time == right || time == ahead, "{time}");
+        if repaired.is_ok() {
+            assert_eq!(time, right, "after {operations} operations");
+        }
+        assert_eq!(contents(&store).await.len(), 4);
+        store.verify(&ctx()).await.unwrap();
+        outcomes.push(time);
+        if had_power {
+            break;
+        }
+    }
+    assert!(outcomes.contains(&ahead) && outcomes.contains(&right), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn repair_refuses_what_it_cannot_have_alone() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
+    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    let missing = repair(&ctx(), &config).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Unavailable);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it was created");
+
+    write_ahead(&config, &clock, HOUR).await;
+    let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
+    let before = time(&store).await;
+    let refused = repair(&ctx(), &config).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.message().contains("open in another process"), "{refused}");
+    assert_eq!(time(&store).await, before);
+    store.close(&ctx()).await.unwrap();
+
+    let ended = ExecutionContext::new();
+    ended.cancel();
+    assert_eq!(repair(&ended, &config).await.unwrap_err().kind(), ErrorKind::Cancelled);
+    let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
+    assert_eq!(time(&store).await, before);
+}
