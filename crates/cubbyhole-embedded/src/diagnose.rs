@@ -12,6 +12,7 @@ use cubbyhole_core::{Diagnosis, Error, ErrorKind, ExecutionContext, Result, Verd
 use crate::config::{Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
 use crate::origin::Origin;
 use crate::store::EmbeddedStore;
+use crate::url_path::shown;
 
 /// How far the clock may be behind without remark: machines that share a file are set apart a little.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
@@ -58,12 +59,12 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
     let path = config.path();
     match fs::metadata(path) {
         Ok(metadata) => {
-            diagnosis.ok("file", format!("{}, {} bytes", path.display(), metadata.len()));
+            diagnosis.ok("file", format!("{}, {} bytes", shown(path), metadata.len()));
             place::check_permissions(&mut diagnosis, path, &metadata);
             place::check_disk(&mut diagnosis, path, &metadata);
         }
         Err(error) => {
-            let finding = format!("{}: {error}", path.display());
+            let finding = format!("{}: {error}", shown(path));
             let advice = "check the path; `put` and `import` create a file that is not there";
             diagnosis.found(Verdict::Problem, "file", finding, advice);
             return Ok(diagnosis);
