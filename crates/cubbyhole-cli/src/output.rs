@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -303,6 +304,11 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// A path as a message shows it: text escaped, what is not UTF-8 as `\xNN`.
+pub(crate) fn shown_path(path: &Path) -> String {
+    escape_bytes(path.as_os_str().as_encoded_bytes())
 }
 
 /// `1 entry`, `2 entries`.

@@ -163,14 +163,14 @@ impl Edit {
             command.push_str(&format!(" --ttl {left}s"));
         }
         match &session.store.origin {
-            Origin::Option => {
+            Origin::Option | Origin::File => {
                 // What is no file may have a password in it.
                 let url = session.store.file().map_or("URL", |_| session.store.url.as_str());
                 command.push_str(&format!(" --store {}", quoted(&escape(url))));
             }
             Origin::Profile { name, .. } => {
                 command.push_str(&format!(" --profile {}", quoted(&escape(name))));
-                if let Some(config) = &session.settings.config {
+                if let Some(config) = &session.settings.options.config {
                     let config = config.display().to_string();
                     command.push_str(&format!(" --config {}", quoted(&escape(&config))));
                 }

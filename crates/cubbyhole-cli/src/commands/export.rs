@@ -13,7 +13,7 @@ use serde::Serialize;
 use self::file_target::FileTarget;
 use crate::arguments::parse_prefix;
 use crate::error::Failure;
-use crate::output::{Output, count, escape};
+use crate::output::{Output, count, escape, shown_path};
 use crate::progress;
 use crate::record::{EntryLine, Header};
 use crate::scope::{Namespaces, Scope};
@@ -70,7 +70,7 @@ impl Export {
         let file = file.filter(|path| path.as_os_str() != "-");
         let store = session.open().await?;
         if let Some(file) = &file {
-            refuse_stores(file, session.store.file())?;
+            refuse_stores(file, session.store.file().as_deref())?;
         }
         let target = file.as_deref().map(FileTarget::create).transpose()?;
         let ctx = session.ctx.clone();
@@ -106,9 +106,9 @@ fn nothing(scope: &Scope, file: Option<&Path>) -> Failure {
     let mut text = format!("there is no entry {scope}");
     match file {
         Some(file) if file.exists() => {
-            text.push_str(&format!("; {} is as it was before", file.display()));
+            text.push_str(&format!("; {} is as it was before", shown_path(file)));
         }
-        Some(file) => text.push_str(&format!("; {} was not written", file.display())),
+        Some(file) => text.push_str(&format!("; {} was not written", shown_path(file))),
         None => {}
     }
     Failure::NotFound(text)
@@ -116,7 +116,7 @@ fn nothing(scope: &Scope, file: Option<&Path>) -> Failure {
 
 /// An export must not take the place of a store, least of all of the one that it is read from.
 fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
-    let shown = file.display();
+    let shown = shown_path(file);
     if store.is_some_and(|store| same_file(file, store)) {
         return Err(Failure::Usage(format!(
             "{shown} is the store itself; name another file for the export"
@@ -136,7 +136,7 @@ fn explain(failure: Failure, done: &Exported, file: Option<&Path>) -> Failure {
     let Failure::Store(error) = failure else { return failure };
     let mut text = format!("{} exported", count(done.entries, "entry", "entries"));
     if let Some(file) = file {
-        text.push_str(&format!("; {} is as it was before", file.display()));
+        text.push_str(&format!("; {} is as it was before", shown_path(file)));
     }
     Failure::Partway { done: text, error }
 }

@@ -19,7 +19,7 @@ use self::flights::{Flights, Landed};
 use self::reader::{Pending, Read as FromReader, Reader};
 use crate::compression;
 use crate::error::Failure;
-use crate::output::{count, escape};
+use crate::output::{count, escape, shown_path};
 use crate::progress;
 use crate::session::Session;
 
@@ -115,11 +115,11 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
         }
         return Ok((Box::new(io::stdin()), None));
     };
-    let cannot = |error| Failure::Usage(format!("cannot read {}: {error}", path.display()));
+    let cannot = |error| Failure::Usage(format!("cannot read {}: {error}", shown_path(path)));
     let file = File::open(path).map_err(cannot)?;
     let about = file.metadata().map_err(cannot)?;
     if about.is_dir() {
-        return Err(Failure::Usage(format!("{} is a folder and no file", path.display())));
+        return Err(Failure::Usage(format!("{} is a folder and no file", shown_path(path))));
     }
     // How far it has come is known in bytes of text, which of a compressed file nobody knows.
     let known = about.is_file() && !compression::names_zstd(path);

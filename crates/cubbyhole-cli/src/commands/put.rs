@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::arguments::{parse_duration, parse_key, parse_namespace, parse_version};
 use crate::error::Failure;
+use crate::output::shown_path;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -97,7 +98,7 @@ impl Put {
         let value = match (&self.value, &self.file) {
             (Some(value), _) => Bytes::copy_from_slice(value.as_bytes()),
             (None, Some(path)) if path.as_os_str() != "-" => {
-                let shown = path.display().to_string();
+                let shown = shown_path(path);
                 let file = File::open(path)
                     .map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
                 read_all(session, file, shown).await?

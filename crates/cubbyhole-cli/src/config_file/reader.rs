@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::{PasswordSource, Profile, is_name};
 use crate::arguments::parse_duration;
 use crate::error::Failure;
+use crate::output::shown_path;
 use crate::store_url;
 
 const TOP_KEYS: &str = "`default_profile` and `[profiles.NAME]`";
@@ -180,7 +181,7 @@ impl Reader<'_> {
     fn mistake(&self, at: usize, message: &str) -> Failure {
         let before = self.text.as_bytes().iter().take(at);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
-        Failure::Usage(format!("{}, line {line}: {message}", self.path.display()))
+        Failure::Usage(format!("{}, line {line}: {message}", shown_path(self.path)))
     }
 }
 

@@ -23,6 +23,8 @@ mod logging;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
+mod paths;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod support;

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::compression::names_zstd;
 use crate::error::Failure;
+use crate::output::shown_path;
 
 /// A few times smaller than JSON, at a speed that no store outruns.
 const LEVEL: i32 = 3;
@@ -29,7 +30,7 @@ enum Writer {
 
 impl FileTarget {
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
-        let refused = |error| Failure::io(format!("cannot write {}", path.display()), error);
+        let refused = |error| Failure::io(format!("cannot write {}", shown_path(path)), error);
         // By the name that was given, which may be that of a link.
         let compress = names_zstd(path);
         // A link stays a link: what it leads to is replaced.
@@ -46,7 +47,8 @@ impl FileTarget {
         // its file.
         name.push(format!(".{}.part", Version::draw()));
         let temporary = path.with_file_name(name);
-        let refused = |error| Failure::io(format!("cannot write {}", temporary.display()), error);
+        let refused =
+            |error| Failure::io(format!("cannot write {}", shown_path(&temporary)), error);
         let file = File::options().write(true).create_new(true).open(&temporary);
         let file = file.map_err(refused)?;
         if let Some(present) = present {
@@ -81,7 +83,7 @@ impl FileTarget {
     }
 
     fn failure(&self, error: io::Error) -> Failure {
-        Failure::io(format!("cannot write {}", self.path.display()), error)
+        Failure::io(format!("cannot write {}", shown_path(&self.path)), error)
     }
 }
 
