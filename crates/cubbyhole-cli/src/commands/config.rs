@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::arguments::format_duration;
 use crate::config_file::{ConfigFile, LocationBy, PasswordSource, Profile};
 use crate::error::Failure;
 use crate::output::shown_path;
@@ -115,7 +116,7 @@ fn show(session: &mut Session) -> Result<(), Failure> {
             named_by: file.location.by.as_str(),
         },
         store: shown_store(&in_force),
-        timeout: timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        timeout: timeout.map(format_duration),
         default_profile: file.default_profile.as_deref(),
         profiles: file
             .profiles
@@ -163,7 +164,7 @@ fn shown_profile<'a>(name: &'a str, profile: &Profile) -> ShownProfile<'a> {
         name,
         store: redacted(&profile.store),
         password: profile.password.as_ref().map(password),
-        timeout: profile.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        timeout: profile.timeout.map(format_duration),
     }
 }
 

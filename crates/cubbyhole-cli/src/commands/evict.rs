@@ -9,7 +9,7 @@ use cubbyhole::{
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::arguments::parse_duration;
+use crate::arguments::{format_duration, parse_duration};
 use crate::error::Failure;
 use crate::output::{Output, count};
 use crate::session::Session;
@@ -185,7 +185,7 @@ fn again(wait: Duration) -> String {
         0 => Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         _ => Duration::from_secs(wait.as_secs_f64().round() as u64),
     };
-    format!("; again in {}", humantime::format_duration(rounded))
+    format!("; again in {}", format_duration(rounded))
 }
 
 fn conclude(stats: &SweeperStats, out: &mut Output) -> Result<(), Failure> {

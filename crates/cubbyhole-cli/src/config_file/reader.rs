@@ -101,7 +101,8 @@ impl Reader<'_> {
                 "timeout" => {
                     let duration = parse_duration(self.string(key, value)?).map_err(|_| {
                         let message = "`timeout` is a duration of more than zero, such as \
-                                       \"500ms\", \"30s\" or \"5m\"";
+                                       \"500ms\", \"30s\", \"5m\" or \"30d\"; months and years have no \
+                                       fixed length";
                         self.mistake(start, message)
                     })?;
                     timeout = Some(duration);
