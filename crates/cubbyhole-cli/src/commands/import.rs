@@ -45,7 +45,8 @@ const READ_AHEAD: usize = 4;
 pub(crate) struct Import {
     /// The file; `-` or none for standard input
     file: Option<PathBuf>,
-    /// What to do about a line that cannot be read: stop there, or report it and go on
+    /// What to do about a line that cannot be read: stop there, or report it and go on. The header
+    /// of a newer or unknown format always stops
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
     /// Write a line to stdout for each batch once it is stored: namespace, entries, its first and
@@ -142,6 +143,8 @@ struct Tally {
 /// Why an import ended before the end of its input.
 enum Stop {
     BadLine(String),
+    /// A header that this build cannot read the rest by, whatever `--on-error` says.
+    UnknownFormat(String),
     Unreadable(io::Error),
     Store(Error),
     Output(Failure),
@@ -182,6 +185,9 @@ impl Run<'_> {
                     Some(FromReader::Batch(pending)) => waiting = Some(pending),
                     Some(FromReader::Expired) => self.tally.expired += 1,
                     Some(FromReader::Bad { line, reason }) => self.bad_line(line, &reason)?,
+                    Some(FromReader::UnknownFormat { line, reason }) => {
+                        return Err(Stop::UnknownFormat(format!("line {line}: {reason}")));
+                    }
                     Some(FromReader::Failed(error)) => return Err(Stop::Unreadable(error)),
                 },
             }
@@ -252,6 +258,9 @@ fn conclude(
             return Err(Failure::Incomplete(format!(
                 "{text}; stopped there with {stored}; repair it, or go on with --on-error skip"
             )));
+        }
+        Err(Stop::UnknownFormat(text)) => {
+            return Err(Failure::Incomplete(format!("{text}; stopped there with {stored}")));
         }
         Err(Stop::Unreadable(error)) => {
             return Err(Failure::io(format!("the input could not be read ({stored})"), error));
