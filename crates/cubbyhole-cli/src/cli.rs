@@ -18,7 +18,8 @@ A NAMESPACE or PREFIX is written acme:agent-7:chat: a tenant, then its segments.
 name is written `\\:`, a `\\` is written `\\\\`.
 
 Exit codes: 0 done · 1 not found · 2 wrong usage · 3 conflict · 4 past the deadline
-            5 unavailable or no such store · 6 anything else · 130 Ctrl-C · 143 SIGTERM
+            5 unavailable or no such store · 6 anything else
+            129 SIGHUP · 130 Ctrl-C · 143 SIGTERM
 
 Example: cubbyhole demo";
 

@@ -65,7 +65,7 @@ impl Edit {
 
         let draft = Draft::new(&self.key, &before.text, before.json)?;
         if let Err(failure) = editor.edit(&session.ctx, &draft).await {
-            // After SIGTERM the editor may have it open still.
+            // After SIGTERM or SIGHUP the editor may still have it open.
             return Err(match draft.changed() || whole.check().is_err() {
                 true => self.keep(failure, draft, &before, session),
                 false => failure,

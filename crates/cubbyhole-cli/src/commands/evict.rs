@@ -17,8 +17,8 @@ use crate::session::Session;
 const EXAMPLES: &str = "\
 Expired entries are invisible before too; this frees their space. Once, for cron; with --every as a
 service: each wait varies by a tenth, so that several do not keep step; while the store is
-unavailable the waits grow up to sixteen times as long; Ctrl-C and SIGTERM end it after the step it is
-in, with exit code 0. --timeout is then for each sweep. Several may sweep one store. A file admits one
+unavailable the waits grow up to sixteen times as long; Ctrl-C, SIGTERM and SIGHUP end it after the
+step it is in, with exit code 0. --timeout is then for each sweep. Several may sweep one store. A file admits one
 process at a time: let the service that has it open sweep it.
 
 Examples:

@@ -27,7 +27,7 @@ const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
-expires. A header is passed over, and what Zstandard compressed is read as it is. Lines that have expired already are skipped and counted. Lines of one namespace that are
+expires. A header is skipped. Input that Zstandard compressed is recognised and read. Lines that have expired already are skipped and counted. Lines of one namespace that are
 near each other are stored as a batch, all or nothing, and the last line of a key wins. Batches
 are stored in no order of their own; to resume, import the file again, which does no harm.
 
@@ -87,8 +87,8 @@ impl Import {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(sender, self.on_error == OnError::Stop);
         // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
-        let named_so = path.is_some_and(compression::names_zstd);
-        std::thread::spawn(move || match compression::reader(source, named_so) {
+        let named = path.map(Path::to_owned);
+        std::thread::spawn(move || match compression::reader(source, named.as_deref()) {
             Ok(input) => reader.run(input),
             Err(error) => reader.fail(error),
         });
@@ -117,10 +117,15 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
         return Ok((Box::new(io::stdin()), None));
     };
     let cannot = |error| Failure::Usage(format!("cannot read {}: {error}", shown_path(path)));
-    let file = File::open(path).map_err(cannot)?;
+    let mut file = File::open(path).map_err(cannot)?;
     let about = file.metadata().map_err(cannot)?;
     if about.is_dir() {
         return Err(Failure::Usage(format!("{} is a folder and no file", shown_path(path))));
+    }
+    if about.is_file() {
+        // Here too, and not only when it is read: then a store would have been created.
+        let refused = |error| Failure::io(format!("cannot import {}", shown_path(path)), error);
+        compression::check_file_to_read(&mut file, path).map_err(refused)?;
     }
     // How far it has come is known in bytes of text, which of a compressed file nobody knows.
     let known = about.is_file() && !compression::names_zstd(path);

@@ -21,7 +21,8 @@ fn feed_three_and_a_half(feeding: &mut Feeding) {
 #[cfg(unix)]
 #[test]
 fn a_signal_leaves_whole_batches_and_says_how_many() {
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    let hang_up = cfg!(target_os = "linux").then_some(("HUP", 129));
+    for (signal, code) in [("INT", 130), ("TERM", 143)].into_iter().chain(hang_up) {
         let place = Place::new();
         let mut feeding = Feeding::start(&place, &[]);
         feed_three_and_a_half(&mut feeding);
@@ -33,6 +34,27 @@ fn a_signal_leaves_whole_batches_and_says_how_many() {
             assert_eq!(place.ok(&["list", namespace, "--values"]), "a\t1\nb\t2\n");
         }
         assert_eq!(place.ok(&["list", "n4"]), "");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn signal_ignored_at_start_stays_ignored() {
+    for signal in ["HUP", "INT", "TERM"] {
+        let place = Place::new();
+        // As `nohup` does, and a shell for what it runs in the background.
+        let script = format!("trap '' {signal}; exec \"$0\" \"$@\"");
+        let mut feeding = Feeding::of(place.in_shell(&script, &["import", "--report-batches"]));
+        feed_three_and_a_half(&mut feeding);
+        feeding.signal(signal);
+        feeding.signal(signal);
+        for key in ["b", "c", "d"] {
+            feeding.feed(&[line("n5", key, "1"), line("n5", key, "2")].concat());
+            assert!(feeding.report().starts_with("n5\t"));
+        }
+        drop(feeding.child.stdin.take());
+        let ran = feeding.end();
+        assert_eq!(ran.code, 0, "{ran:?}");
     }
 }
 

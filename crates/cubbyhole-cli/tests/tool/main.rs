@@ -13,6 +13,9 @@ mod endings;
 #[cfg(test)]
 mod entries;
 #[cfg(test)]
+#[cfg(target_os = "linux")]
+mod exports;
+#[cfg(test)]
 mod kill_import;
 #[cfg(test)]
 mod lines;
