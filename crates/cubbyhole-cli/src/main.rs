@@ -19,6 +19,7 @@ mod session;
 mod settings;
 mod signals;
 mod store_url;
+mod streams;
 mod style;
 mod table;
 mod usage_error;

@@ -77,6 +77,9 @@ struct ErasedLine<'a> {
 
 impl Erase {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        if session.out.json() {
+            session.out.check_data_can_be_written()?;
+        }
         let store = session.open().await?;
         let usage = store.usage(&session.ctx, &self.prefix).await?;
         if self.dry_run {

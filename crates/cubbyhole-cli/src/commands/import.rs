@@ -22,6 +22,7 @@ use crate::error::Failure;
 use crate::output::{count, escape, shown_path};
 use crate::progress;
 use crate::session::Session;
+use crate::streams;
 
 const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
@@ -114,7 +115,9 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
         if io::stdin().is_terminal() {
             return Err(Failure::Usage("the file is missing: name it, or pipe it in".to_owned()));
         }
-        return Ok((Box::new(io::stdin()), None));
+        let stdin = streams::stdin();
+        let stdin = stdin.map_err(|error| Failure::io("cannot read standard input", error))?;
+        return Ok((stdin, None));
     };
     let cannot = |error| Failure::Usage(format!("cannot read {}: {error}", shown_path(path)));
     let mut file = File::open(path).map_err(cannot)?;

@@ -14,6 +14,7 @@ use crate::arguments::{parse_duration, parse_key, parse_namespace, parse_version
 use crate::error::Failure;
 use crate::output::shown_path;
 use crate::session::Session;
+use crate::streams;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -108,7 +109,13 @@ impl Put {
                     "the value is missing: give VALUE or --file, or pipe it in".to_owned(),
                 ));
             }
-            (None, _) => read_all(session, io::stdin(), "standard input".to_owned()).await?,
+            (None, _) => {
+                let what = "standard input".to_owned();
+                let stdin = streams::stdin();
+                let stdin =
+                    stdin.map_err(|error| Failure::io(format!("cannot read {what}"), error));
+                read_all(session, stdin?, what).await?
+            }
         };
         limits::check_value_bytes(value.len(), limits::DEFAULT_MAX_VALUE_BYTES)?;
         Ok(value)

@@ -223,3 +223,76 @@ fn an_erasure_that_is_cut_short_tells_exactly_what_is_gone() {
         before = left;
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn closed_stdout_is_an_error_where_data_was_to_be_written() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "value"]);
+    place.configure("[profiles.p]\nstore = \"redb:p.redb\"\n");
+    let ran = |redirected: &str, arguments: &[&str]| {
+        let script = format!("exec \"$0\" \"$@\" {redirected}");
+        Ran::of(place.in_shell(&script, arguments).output().unwrap())
+    };
+    // Not open for writing is as good as closed.
+    for redirected in [">&-", "1</dev/null", "<&- >&-"] {
+        for arguments in [
+            &["get", "acme", "k"][..],
+            &["get", "acme", "k", "--json"],
+            &["take", "acme", "k"],
+            &["list", "acme"],
+            &["tenants"],
+            &["namespaces", "acme"],
+            &["usage", "acme"],
+            &["export", "acme"],
+            &["export", "acme", "out.jsonl", "--json"],
+            &["erase", "acme", "--yes", "--json"],
+            &["doctor"],
+            &["completions", "bash"],
+            &["completions", "elvish"],
+            &["config", "show"],
+            &["put", "acme", "other", "v", "--json"],
+            &["--help"],
+            &["get", "--help"],
+            &["--version"],
+        ] {
+            let ran = ran(redirected, arguments);
+            assert_eq!(ran.code, 6, "{redirected} {arguments:?}: {ran:?}");
+            let told = ran.stderr.contains("standard output could not be written: it is closed");
+            assert!(told, "{redirected} {arguments:?}: {ran:?}");
+        }
+        // What writes no data needs no stdout.
+        for arguments in [
+            &["put", "acme", "k", "value"][..],
+            &["export", "acme", "out.jsonl"],
+            &["touch", "acme", "k", "--persist"],
+        ] {
+            let ran = ran(redirected, arguments);
+            assert_eq!(ran.code, 0, "{redirected} {arguments:?}: {ran:?}");
+        }
+    }
+    // Nothing was taken or erased.
+    assert_eq!(place.ok(&["get", "acme", "k"]), "value");
+    // Somebody who wants no data says so, in whatever mode.
+    for redirected in [">/dev/null", "1<>/dev/null"] {
+        let ran = ran(redirected, &["get", "acme", "k"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{redirected}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn closed_stdin_is_an_error_where_it_is_to_be_read() {
+    let place = Place::new();
+    for redirected in ["<&-", "0>/dev/null", "<&- >&-"] {
+        let script = format!("exec \"$0\" \"$@\" {redirected}");
+        for arguments in [&["put", "acme", "k"][..], &["import"], &["put", "a", "k", "--file", "-"]]
+        {
+            let ran = Ran::of(place.in_shell(&script, arguments).output().unwrap());
+            assert_eq!(ran.code, 6, "{redirected} {arguments:?}: {ran:?}");
+            assert!(ran.stderr.contains("cannot read standard input: it is closed"), "{ran:?}");
+        }
+    }
+    // No store was created.
+    assert_eq!(place.files(), [""; 0]);
+}
