@@ -200,7 +200,7 @@ mod tests {
             |frame: &[u8]| skippable(0, &u32::try_from(frame.len()).unwrap().to_le_bytes());
         let parallel = [length(&one), one.clone(), length(&two), two.clone()].concat();
         assert_eq!(read(parallel).unwrap(), "one\ntwo\n");
-        // Cut off within one, and followed by what is no frame.
+        // Cut off within one, and followed by bytes that are no frame.
         let mut cut = [one.clone(), skippable(3, b"content")].concat();
         cut.truncate(cut.len() - 2);
         assert!(read(cut).is_err());

@@ -311,7 +311,7 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// A path as a message shows it: text escaped, what is not UTF-8 as `\xNN`.
+/// A path as a message shows it: control characters escaped, other bytes than UTF-8 as `\xNN`.
 pub(crate) fn shown_path(path: &Path) -> String {
     escape_bytes(path.as_os_str().as_encoded_bytes())
 }

@@ -115,7 +115,7 @@ async fn received(signal: &mut Option<Signal>) {
         return;
     }
     // Ignored, or no more can come.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The signals that the process was started to ignore.
@@ -127,8 +127,8 @@ struct Ignored {
 
 #[cfg(unix)]
 impl Ignored {
-    /// Linux alone tells. Elsewhere SIGHUP, which `nohup` ignores, is left alone: it then has its
-    /// usual effect or none.
+    /// Only Linux shows them to safe code. Elsewhere the process does not listen for SIGHUP, which
+    /// `nohup` ignores: the signal keeps its default effect, or none.
     fn at_start() -> Self {
         let status = match cfg!(any(target_os = "linux", target_os = "android")) {
             true => std::fs::read_to_string("/proc/self/status").unwrap_or_default(),

@@ -142,7 +142,7 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
             Some((text, home)) => (text, home),
             None => (text, folder.to_owned()),
         };
-        // What is wrong with the path is reported when the store is opened.
+        // A mistake in the path is reported when the store is opened.
         let Ok(config) = EmbeddedConfig::from_url_path(text) else { return Ok(url.to_owned()) };
         let anchored = EmbeddedConfig::new(folder.join(config.path())).to_url();
         let anchored = anchored.map_err(|_| "leads to a path that no URL can name")?;

@@ -34,7 +34,7 @@ pub(crate) fn stdout() -> Box<dyn Write + Send + Sync> {
 
 /// Any other error, of a full disk for one, is for the read or write that meets it.
 fn refuse_closed(outcome: io::Result<usize>) -> io::Result<()> {
-    // EBADF has no kind of its own.
+    // `io::ErrorKind` has none for EBADF.
     match outcome {
         Err(error) if cfg!(unix) && error.raw_os_error() == Some(EBADF) => {
             Err(io::Error::other("it is closed"))

@@ -18,7 +18,7 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
         return ExitCode::from(Output::standard(true).conclude(Err(failure), None));
     }
     if nothing_named {
-        // To stderr, of which nobody can be told that it does not work.
+        // To stderr. An error of stderr itself cannot be reported.
         drop(error.print());
         return ExitCode::from(EXIT_USAGE);
     }

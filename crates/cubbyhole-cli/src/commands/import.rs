@@ -151,7 +151,7 @@ struct Tally {
 /// Why an import ended before the end of its input.
 enum Stop {
     BadLine(String),
-    /// A header that this build cannot read the rest by, whatever `--on-error` says.
+    /// The header of a format that this build cannot read. `--on-error skip` does not skip it.
     UnknownFormat(String),
     Unreadable(io::Error),
     Store(Error),

@@ -42,7 +42,7 @@ fn a_signal_leaves_whole_batches_and_says_how_many() {
 fn signal_ignored_at_start_stays_ignored() {
     for signal in ["HUP", "INT", "TERM"] {
         let place = Place::new();
-        // As `nohup` does, and a shell for what it runs in the background.
+        // As `nohup` does, and a script for a command in the background.
         let script = format!("trap '' {signal}; exec \"$0\" \"$@\"");
         let mut feeding = Feeding::of(place.in_shell(&script, &["import", "--report-batches"]));
         feed_three_and_a_half(&mut feeding);
@@ -273,7 +273,7 @@ fn closed_stdout_is_an_error_where_data_was_to_be_written() {
     }
     // Nothing was taken or erased.
     assert_eq!(place.ok(&["get", "acme", "k"]), "value");
-    // Somebody who wants no data says so, in whatever mode.
+    // /dev/null is a way to ask for no data, in either mode.
     for redirected in [">/dev/null", "1<>/dev/null"] {
         let ran = ran(redirected, &["get", "acme", "k"]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{redirected}");
