@@ -8,10 +8,10 @@ use crate::support::{Place, Ran, line, signal};
 
 const TARGET: &str = "out.jsonl";
 
-/// A store whose export takes a while.
+/// A store whose export takes a while, in many pages: between two of them a signal is noticed.
 fn large_store(place: &Place) {
-    let value = format!("\"{}\"", "v".repeat(30_000));
-    let input: String = (0..500).map(|n| line("acme", &format!("{n:04}"), &value)).collect();
+    let value = format!("\"{}\"", "v".repeat(2500));
+    let input: String = (0..6000).map(|n| line("acme", &format!("{n:04}"), &value)).collect();
     assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
 }
 
