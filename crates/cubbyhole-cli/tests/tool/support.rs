@@ -75,10 +75,10 @@ impl Place {
     /// The same, started by a script of `sh`, to which `"$0" "$@"` is the tool and its arguments.
     #[cfg(unix)]
     pub(crate) fn in_shell(&self, script: &str, arguments: &[&str]) -> Command {
-        let tool = self.command(arguments);
         let mut shell = Command::new("sh");
-        shell.args(["-c", script]).arg(tool.get_program()).args(tool.get_args());
-        for (name, value) in tool.get_envs() {
+        // Past `tool()`: the script may be about signals.
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_cubbyhole")]).args(arguments);
+        for (name, value) in self.command(arguments).get_envs() {
             match value {
                 Some(value) => shell.env(name, value),
                 None => shell.env_remove(name),
