@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok(duration) = arguments::parse_duration(text) {
-        let shown = humantime::format_duration(duration).to_string();
+        let shown = arguments::format_duration(duration);
         assert_eq!(arguments::parse_duration(&shown), Ok(duration));
         drop(ExecutionContext::new().with_timeout(duration));
         drop(Expiry::After(duration).check());

@@ -3,15 +3,46 @@
 use std::time::Duration;
 
 use cubbyhole::{Namespace, NamespacePrefix, Version, limits};
+use humantime::DurationError;
+
+/// The names of units that have no fixed length. To many readers `M` is minutes, too.
+const NO_FIXED_LENGTH: [&str; 8] = ["months", "month", "M", "years", "year", "yrs", "yr", "y"];
+
+const SECONDS_A_DAY: u64 = 24 * 60 * 60;
 
 /// A duration such as `90s`, `1h30m` or `7d`; zero never means "none".
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a duration such as 90s, 1h30m or 7d"))?;
+    let mut units = text.split(|c: char| !c.is_alphabetic());
+    if let Some(unit) = units.find(|unit| NO_FIXED_LENGTH.contains(unit)) {
+        return Err(format!(
+            "`{unit}` has no fixed length: write days, such as 30d or 365d, or minutes, such as 60m"
+        ));
+    }
+    let duration = humantime::parse_duration(text).map_err(|error| {
+        let reason = match error {
+            DurationError::UnknownUnit { unit, .. } if !unit.is_empty() => {
+                format!("unknown time unit `{unit}`, known are ns, us, ms, s, m, h, d and w")
+            }
+            error => error.to_string(),
+        };
+        format!("{reason}; write a duration such as 90s, 1h30m or 7d")
+    })?;
     if duration.is_zero() {
         return Err("a duration must be more than zero; leave the option out for none".to_owned());
     }
     Ok(duration)
+}
+
+/// The duration as [`parse_duration`] reads it: no unit is longer than a day.
+pub(crate) fn format_duration(duration: Duration) -> String {
+    let days = duration.as_secs() / SECONDS_A_DAY;
+    let rest = duration.saturating_sub(Duration::from_secs(days * SECONDS_A_DAY));
+    let days = match days {
+        0 => return humantime::format_duration(rest).to_string(),
+        1 => "1day".to_owned(),
+        days => format!("{days}days"),
+    };
+    if rest.is_zero() { days } else { format!("{days} {}", humantime::format_duration(rest)) }
 }
 
 pub(crate) fn parse_namespace(text: &str) -> Result<Namespace, String> {
@@ -68,7 +99,7 @@ mod tests {
             match parse_duration(&text) {
                 Ok(duration) => {
                     prop_assert!(!duration.is_zero());
-                    let shown = humantime::format_duration(duration).to_string();
+                    let shown = format_duration(duration);
                     prop_assert_eq!(parse_duration(&shown), Ok(duration), "{}", shown);
                     // As the tool uses it: as a deadline, and as a TTL.
                     drop(cubbyhole::ExecutionContext::new().with_timeout(duration));
@@ -80,10 +111,9 @@ mod tests {
 
         #[test]
         fn every_duration_is_read_as_it_is_shown(secs in any::<u64>(), nanos in 0..1_000_000_000_u32) {
-            // The crate counts months and years of seconds, whose sum it may not read past `u64`.
-            let duration = Duration::new(secs / 2, nanos);
+            let duration = Duration::new(secs, nanos);
             prop_assume!(!duration.is_zero());
-            let shown = humantime::format_duration(duration).to_string();
+            let shown = format_duration(duration);
             prop_assert_eq!(parse_duration(&shown), Ok(duration), "{}", shown);
         }
 
@@ -112,5 +142,41 @@ mod tests {
         for text in ["0s", "0", "", "soon", "-5s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+        let message = parse_duration("2 nights").unwrap_err();
+        assert!(message.contains("`nights`") && !message.contains("month"), "{message}");
+    }
+
+    #[test]
+    fn units_without_a_fixed_length_are_refused() {
+        for unit in NO_FIXED_LENGTH {
+            for text in [
+                format!("1{unit}"),
+                format!("3 {unit}"),
+                format!("1h 2{unit}"),
+                format!("1{unit}5d"),
+                format!("0.5{unit}"),
+                format!("0{unit}"),
+            ] {
+                let message = parse_duration(&text).unwrap_err();
+                assert!(message.contains(&format!("`{unit}`")), "{text}: {message}");
+                assert!(message.contains("30d") && message.contains("60m"), "{message}");
+            }
+        }
+        for text in ["1m", "60m", "1min", "2 minutes", "1day", "2weeks", "1ms"] {
+            assert!(parse_duration(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_in_days_and_below() {
+        for (secs, shown) in [
+            (90, "1m 30s"),
+            (86_400, "1day"),
+            (31 * 86_400 + 60, "31days 1m"),
+            (366 * 86_400, "366days"),
+        ] {
+            assert_eq!(format_duration(Duration::from_secs(secs)), shown);
+        }
+        assert_eq!(format_duration(Duration::from_millis(1500)), "1s 500ms");
     }
 }

@@ -4,20 +4,22 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PathBufValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::arguments::parse_duration;
 use crate::commands;
 use crate::logging::LogFormat;
-use crate::settings::Settings;
+use crate::settings::{Options, Settings};
 
 const EXIT_CODES: &str = "\
 A NAMESPACE or PREFIX is written acme:agent-7:chat: a tenant, then its segments. A `:` inside a
 name is written `\\:`, a `\\` is written `\\\\`.
 
 Exit codes: 0 done · 1 not found · 2 wrong usage · 3 conflict · 4 past the deadline
-            5 unavailable or no such store · 6 anything else · 130 Ctrl-C · 143 SIGTERM
+            5 unavailable or no such store · 6 anything else
+            129 SIGHUP · 130 Ctrl-C · 143 SIGTERM
 
 Example: cubbyhole demo";
 
@@ -42,8 +44,9 @@ impl Cli {
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.name = matches.subcommand_name().unwrap_or_default().to_owned();
         // Not clap's own: it sees no conflict of one before the command with one after it.
-        if cli.globals.store.is_some() && cli.globals.profile.is_some() {
-            let message = "--store and --profile both name the store: keep one of them";
+        if cli.globals.names_of_the_store() > 1 {
+            let message =
+                "--store, --store-file and --profile each name the store: keep one of them";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
         if matches!(&cli.command, Command::Put(put) if put.value_looks_like_an_option()) {
@@ -68,11 +71,14 @@ impl Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
-    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: $CUBBYHOLE_STORE, else that of the profile, else redb:cubbyhole.redb]
+    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: the profile of --profile, else $CUBBYHOLE_STORE, else the profile of $CUBBYHOLE_PROFILE or default_profile, else redb:cubbyhole.redb]
     // Not clap's `env`: its help and its errors would show a password in the variable.
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,
-    /// The store of this profile in the configuration file [default: $CUBBYHOLE_PROFILE, else its default_profile]
+    /// The store in this file, for a path that would need percent-encoding in a URL
+    #[arg(long, global = true, value_name = "PATH", value_parser = PathBufValueParser::new())]
+    store_file: Option<PathBuf>,
+    /// The store of this profile in the configuration file; wins over $CUBBYHOLE_STORE
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// The configuration file [default: $CUBBYHOLE_CONFIG, else cubbyhole/config.toml in the platform's usual place; `cubbyhole config show` tells it]
@@ -95,8 +101,19 @@ pub(crate) struct Globals {
 impl Globals {
     /// What the options say, to be asked together with the environment and the file.
     pub(crate) fn settings(&self) -> Settings {
-        let (store, profile) = (self.store.clone(), self.profile.clone());
-        Settings::new(store, profile, self.config.clone(), self.timeout)
+        Settings::new(Options {
+            store: self.store.clone(),
+            store_file: self.store_file.clone(),
+            profile: self.profile.clone(),
+            config: self.config.clone(),
+            timeout: self.timeout,
+        })
+    }
+
+    /// How many options name the store.
+    fn names_of_the_store(&self) -> usize {
+        let named = [self.store.is_some(), self.store_file.is_some(), self.profile.is_some()];
+        named.into_iter().filter(|named| *named).count()
     }
 }
 

@@ -14,6 +14,7 @@ use etcetera::BaseStrategy;
 use self::reader::Reader;
 use crate::error::Failure;
 use crate::logging::TARGET;
+use crate::output::shown_path;
 use crate::store_url;
 
 /// The environment variable that names the file where `--config` does not.
@@ -107,31 +108,36 @@ impl PasswordSource {
     /// The password. An error is in words that follow "the profile".
     fn read(&self) -> Result<String, String> {
         match self {
-            Self::Environment(name) => match std::env::var(name) {
-                Ok(password) if !password.is_empty() => Ok(password),
-                Err(std::env::VarError::NotUnicode(_)) => {
-                    Err(format!("takes its password from {name}, which is not UTF-8"))
-                }
+            Self::Environment(name) => match std::env::var_os(name) {
+                Some(value) if !value.is_empty() => match value.into_string() {
+                    Ok(text) => without_line_end(&text, name),
+                    Err(_) => Err(format!("takes its password from {name}, which is not UTF-8")),
+                },
                 _ => Err(format!("takes its password from {name}, which is not set")),
             },
             Self::File(path) => {
-                let shown = path.display();
+                let shown = shown_path(path);
                 let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
                     io::ErrorKind::InvalidData => {
                         format!("takes its password from {shown}, which is not UTF-8")
                     }
                     _ => format!("takes its password from {shown}, which cannot be read: {error}"),
                 })?;
-                // An editor ends the file with a newline that is no part of the password.
-                let line = text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n'));
-                let password = line.unwrap_or(&text);
-                if password.is_empty() {
-                    return Err(format!("takes its password from {shown}, which is empty"));
-                }
-                Ok(password.to_owned())
+                without_line_end(&text, &shown)
             }
         }
     }
+}
+
+/// The password without the one line end that an editor, `echo` or a file of variables leaves
+/// behind it.
+fn without_line_end(text: &str, place: &str) -> Result<String, String> {
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let password = line.strip_suffix('\r').unwrap_or(line);
+    if password.is_empty() {
+        return Err(format!("takes its password from {place}, which is empty"));
+    }
+    Ok(password.to_owned())
 }
 
 impl Profile {
@@ -161,7 +167,7 @@ impl ConfigFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match location.by {
                 LocationBy::Platform => return Ok(nothing(location)),
                 by => {
-                    let (shown, by) = (path.display(), by.as_str());
+                    let (shown, by) = (shown_path(&path), by.as_str());
                     let message =
                         format!("there is no configuration file {shown}, which {by} names");
                     return Err(Failure::Usage(message));
@@ -169,7 +175,7 @@ impl ConfigFile {
             },
             Err(error) => {
                 let message =
-                    format!("the configuration file {} cannot be read: {error}", path.display());
+                    format!("the configuration file {} cannot be read: {error}", shown_path(&path));
                 return Err(Failure::Usage(message));
             }
         };
@@ -179,7 +185,7 @@ impl ConfigFile {
         let (default_profile, profiles) = reader.document()?;
         tracing::debug!(
             target: TARGET,
-            file = %path.display(),
+            file = shown_path(&path),
             profiles = profiles.len(),
             "read the configuration file"
         );
@@ -195,11 +201,11 @@ impl ConfigFile {
         // What is not like a name may be something else, even a password.
         let named = if is_name(name) { format!("profile `{name}`") } else { "such profile".into() };
         let place = match &self.location.path {
-            Some(path) if self.found => path.display().to_string(),
+            Some(path) if self.found => shown_path(path),
             Some(path) => {
                 return format!(
                     "there is no {named}, for there is no configuration file {}",
-                    path.display()
+                    shown_path(path)
                 );
             }
             None => {

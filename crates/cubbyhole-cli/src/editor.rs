@@ -54,8 +54,8 @@ impl Editor {
 
     /// Runs it until it ends, which may take hours.
     ///
-    /// Ctrl-C is meant for the editor, which gets it too. SIGTERM ends the wait, and leaves the
-    /// editor to itself.
+    /// Ctrl-C is meant for the editor, which gets it too. SIGTERM and SIGHUP end the wait, and leave
+    /// the editor running.
     pub(crate) async fn edit(&self, ctx: &ExecutionContext, draft: &Draft) -> Result<(), Failure> {
         ctx.check()?;
         let _theirs = signals::leave_interrupts();

@@ -20,6 +20,7 @@ mod session;
 mod settings;
 mod signals;
 mod store_url;
+mod streams;
 mod style;
 mod table;
 mod usage_error;
@@ -86,13 +87,10 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
     let settings = Arc::new(cli.globals.settings());
     let chosen =
         if cli.command.needs_store() { settings.choose() } else { Ok(settings.without_store()) };
-    let Chosen { store, timeout, note } = match chosen {
+    let Chosen { store, timeout } = match chosen {
         Ok(chosen) => chosen,
         Err(failure) => return out.conclude(Err(failure), None),
     };
-    if let Some(note) = note {
-        out.note(&note);
-    }
     let mut ctx = ExecutionContext::new();
     if let Some(timeout) = timeout.filter(|_| !cli.command.counts_its_own_time()) {
         ctx = ctx.with_timeout(timeout);

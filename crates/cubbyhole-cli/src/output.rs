@@ -3,7 +3,8 @@
 //! Data goes to stdout and nothing else does; messages and errors go to stderr.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +12,8 @@ use cubbyhole::Version;
 use serde::Serialize;
 
 use crate::error::Failure;
+use crate::streams;
 use crate::style::{self, Tone};
-
-const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long the last message may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ impl Output {
     pub(crate) fn standard(json: bool) -> Self {
         Self {
             json,
-            data: Box::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
+            data: streams::stdout(),
             messages: Box::new(io::stderr()),
             data_on_terminal: io::stdout().is_terminal(),
             messages_on_terminal: io::stderr().is_terminal(),
@@ -96,6 +96,12 @@ impl Output {
         serde_json::to_writer(&mut self.data, object)
             .map_err(|error| data_failure(error.into()))?;
         self.raw(b"\n")
+    }
+
+    /// Fails where stdout is closed already, for a command whose data is nowhere else once it has
+    /// run.
+    pub(crate) fn check_data_can_be_written(&mut self) -> Result<(), Failure> {
+        self.data.write(&[]).map(drop).map_err(data_failure)
     }
 
     /// Makes what was written visible.
@@ -303,6 +309,11 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+/// A path as a message shows it: control characters escaped, other bytes than UTF-8 as `\xNN`.
+pub(crate) fn shown_path(path: &Path) -> String {
+    escape_bytes(path.as_os_str().as_encoded_bytes())
 }
 
 /// `1 entry`, `2 entries`.

@@ -9,10 +9,21 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// The first line of an export. Exports of before there was one are read all the same.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Header {
-    format: String,
+    format: &'static str,
     version: u64,
+}
+
+/// The fields of a line that tell a header from an entry.
+#[derive(Deserialize)]
+struct ReadHeader<'a> {
+    #[serde(borrow)]
+    format: Cow<'a, str>,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    namespace: Option<serde::de::IgnoredAny>,
+    key: Option<serde::de::IgnoredAny>,
 }
 
 impl Header {
@@ -20,21 +31,51 @@ impl Header {
     const VERSION: u64 = 1;
 
     pub(crate) fn new() -> Self {
-        Self { format: Self::FORMAT.to_owned(), version: Self::VERSION }
+        Self { format: Self::FORMAT, version: Self::VERSION }
     }
 
     /// Whether the line is a header, and one that this build can read. Exports that were put
     /// together have one anywhere.
-    fn is_in(text: &str) -> Result<bool, String> {
-        match serde_json::from_str::<Self>(text) {
-            Ok(header) if header.format != Self::FORMAT => Ok(false),
-            Ok(Self { version, .. }) if version > Self::VERSION => Err(format!(
-                "an export of version {version}, and this build reads up to {}; use a newer one",
-                Self::VERSION
-            )),
-            Ok(_) => Ok(true),
-            Err(_) => Ok(false),
+    fn is_in(text: &str) -> Result<bool, Unreadable> {
+        let Ok(header) = serde_json::from_str::<ReadHeader<'_>>(text) else { return Ok(false) };
+        if header.namespace.is_some() || header.key.is_some() {
+            return Ok(false);
         }
+        let version = header.version.map(RawValue::get);
+        let number = version.and_then(|version| version.parse::<u64>().ok());
+        let known = Self::VERSION;
+        match (header.format == Self::FORMAT, number) {
+            (true, Some(Self::VERSION)) => Ok(true),
+            (true, Some(number)) => Err(Unreadable::Format(format!(
+                "an export of version {number}, and this build reads version {known}; use a newer \
+                 cubbyhole"
+            ))),
+            (true, None) => Err(Unreadable::Format(format!(
+                "an export of an unknown version, and this build reads version {known}; use a newer \
+                 cubbyhole"
+            ))),
+            (false, _) if version.is_some() => Err(Unreadable::Format(format!(
+                "the header of another format than {}",
+                Self::FORMAT
+            ))),
+            (false, _) => Ok(false),
+        }
+    }
+}
+
+/// Why a line cannot be read.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Unreadable {
+    /// The line is wrong. The ones after it can be read.
+    Line(String),
+    /// The line is the header of a format that this build does not know: what follows it cannot be
+    /// read as entries.
+    Format(String),
+}
+
+impl From<String> for Unreadable {
+    fn from(reason: String) -> Self {
+        Self::Line(reason)
     }
 }
 
@@ -155,7 +196,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 
 impl Record {
     /// Reads one line, with or without its end; `None` for a header and a line of white space.
-    pub(crate) fn parse(line: &[u8]) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(line: &[u8]) -> Result<Option<Self>, Unreadable> {
         let text = std::str::from_utf8(line)
             .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
         // Without its end, or serde counts an error at the end to the next line.
@@ -165,12 +206,12 @@ impl Record {
         }
         // serde would take an array of the fields in order too.
         if !text.trim_ascii_start().starts_with('{') {
-            return Err("not a JSON object".to_owned());
+            return Err("not a JSON object".to_owned().into());
         }
         let read: ReadLine<'_> = match serde_json::from_str(text) {
             Ok(read) => read,
             Err(_) if Header::is_in(text)? => return Ok(None),
-            Err(error) => return Err(reason(&error)),
+            Err(error) => return Err(reason(&error).into()),
         };
         let value = match (read.value, read.value_base64) {
             (Some(raw), None) => Bytes::copy_from_slice(raw.get().as_bytes()),
@@ -178,8 +219,8 @@ impl Record {
                 .decode(text.as_bytes())
                 .map(Bytes::from)
                 .map_err(|_| "`value_base64` is not base64 with padding".to_owned())?,
-            (Some(_), Some(_)) => return Err("both `value` and `value_base64`".to_owned()),
-            (None, None) => return Err("neither `value` nor `value_base64`".to_owned()),
+            (Some(_), Some(_)) => return Err("both `value` and `value_base64`".to_owned().into()),
+            (None, None) => return Err("neither `value` nor `value_base64`".to_owned().into()),
         };
         limits::check_key(&read.key)
             .and_then(|()| limits::check_value_bytes(value.len(), limits::DEFAULT_MAX_VALUE_BYTES))
@@ -214,7 +255,10 @@ mod tests {
     }
 
     fn refused(line: &str) -> String {
-        Record::parse(line.as_bytes()).unwrap_err()
+        match Record::parse(line.as_bytes()) {
+            Err(Unreadable::Line(reason)) => reason,
+            other => panic!("{line}: {other:?}"),
+        }
     }
 
     #[test]
@@ -262,12 +306,33 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_no_entry_and_a_newer_one_is_refused() {
+    fn only_the_header_of_the_known_version_is_passed_over() {
         let header = serde_json::to_string(&Header::new()).unwrap();
         assert_eq!(header, r#"{"format":"cubbyhole-export","version":1}"#);
         assert_eq!(Record::parse(header.as_bytes()), Ok(None));
-        assert!(refused(&header.replace(":1}", ":2}")).contains("version 2"));
-        assert!(refused(&header.replace("cubbyhole-", "other-")).contains("unknown field"));
+        let more = r#" {"version":1,"made_by":"x","format":"cubbyhole-export"} "#;
+        assert_eq!(Record::parse(more.as_bytes()), Ok(None));
+        for (line, part) in [
+            (r#"{"format":"cubbyhole-export","version":2}"#, "version 2"),
+            (r#"{"format":"cubbyhole-export","version":2,"compression":{}}"#, "version 2"),
+            (r#"{"format":"cubbyhole-export","version":0}"#, "version 0"),
+            (r#"{"format":"cubbyhole-export","version":"2"}"#, "unknown version"),
+            (r#"{"format":"cubbyhole-export","version":1.5}"#, "unknown version"),
+            (r#"{"format":"cubbyhole-export"}"#, "unknown version"),
+            (r#"{"format":"other-export","version":1}"#, "another format"),
+        ] {
+            match Record::parse(line.as_bytes()) {
+                Err(Unreadable::Format(reason)) => assert!(reason.contains(part), "{reason}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        for line in [
+            r#"{"format":"png"}"#,
+            r#"{"format":7,"version":2}"#,
+            r#"{"format":"cubbyhole-export","version":1,"namespace":["a"],"key":"k","value":1}"#,
+        ] {
+            assert!(refused(line).contains("unknown field `format`"));
+        }
     }
 
     #[test]
@@ -322,6 +387,7 @@ mod tests {
             assert!(found.contains(reason), "{line}: {found}");
             assert!(!found.contains("line 1"), "{found}");
         }
-        assert_eq!(Record::parse(b"{\"key\":\"\xff\"}").unwrap_err(), "not UTF-8 at byte 9");
+        let not_text = Unreadable::Line("not UTF-8 at byte 9".to_owned());
+        assert_eq!(Record::parse(b"{\"key\":\"\xff\"}"), Err(not_text));
     }
 }

@@ -1,14 +1,14 @@
 //! What a command works with: the context, the store that was chosen, and the output.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions};
+use cubbyhole::{Backend, EmbeddedConfig, Error, ErrorKind, ExecutionContext, OpenOptions};
 
 use crate::error::Failure;
 use crate::logging::TARGET;
-use crate::output::Output;
+use crate::output::{Output, shown_path};
 use crate::settings::Settings;
 use crate::store_url::redacted;
 
@@ -30,7 +30,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Who named the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
+    /// `--store`.
     Option,
+    /// `--store-file`.
+    File,
     Environment,
     /// The profile of that name.
     Profile {
@@ -69,6 +72,7 @@ impl Origin {
     pub(crate) fn named_by(&self) -> Option<String> {
         match self {
             Self::Option => Some("--store".to_owned()),
+            Self::File => Some("--store-file".to_owned()),
             Self::Environment => Some(VARIABLE.to_owned()),
             Self::Profile { name, by } => Some(format!("the profile `{name}`, by {}", by.as_str())),
             Self::Target => Some("--to".to_owned()),
@@ -78,7 +82,7 @@ impl Origin {
 
     /// Whether another call names the same store only if it is given the same options.
     pub(crate) fn is_option(&self) -> bool {
-        matches!(self, Self::Option | Self::Profile { by: NamedBy::Option, .. })
+        matches!(self, Self::Option | Self::File | Self::Profile { by: NamedBy::Option, .. })
     }
 }
 
@@ -91,10 +95,9 @@ pub(crate) struct StoreChoice {
 
 impl StoreChoice {
     /// The file of an embedded store.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        let path = self.url.strip_prefix("redb:")?;
-        let path = path.split_once('?').map_or(path, |(path, _)| path);
-        Some(Path::new(path))
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let config = EmbeddedConfig::from_url_path(self.url.strip_prefix("redb:")?).ok()?;
+        Some(config.path().to_owned())
     }
 
     /// What to write in its place, if it looks like a path. Never for what may hold a password.
@@ -227,16 +230,17 @@ impl Session {
             ));
         }
         if let Some(file) = target.file() {
-            if self.store.file().is_some_and(|source| same_file(source, file)) {
+            if self.store.file().is_some_and(|source| same_file(&source, &file)) {
                 return Err(Failure::Usage(
                     "--to names the store that is copied; name another".to_owned(),
                 ));
             }
             // An empty file becomes a store when it is opened, as one that is not there does.
-            let empty = std::fs::metadata(file).map_or(true, |about| about.len() == 0);
+            let empty = std::fs::metadata(&file).map_or(true, |about| about.len() == 0);
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                let text = format!("--to: there is no folder {}; make it first", folder.display());
+                let text =
+                    format!("--to: there is no folder {}; make it first", shown_path(folder));
                 return Err(Failure::Usage(text));
             }
             if only_look && empty {

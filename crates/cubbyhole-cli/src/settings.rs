@@ -5,20 +5,29 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use cubbyhole::EmbeddedConfig;
+
 use crate::config_file::{ConfigFile, Location, Profile};
 use crate::error::Failure;
 use crate::session::{NamedBy, Origin, PROFILE_VARIABLE, StoreChoice, VARIABLE};
 
 const DEFAULT_STORE: &str = "redb:cubbyhole.redb";
 
-/// The options of the command line that name the store, and the file, which is read when it is
-/// first needed: what needs no profile does not fail over it.
-#[derive(Default)]
-pub(crate) struct Settings {
+/// The options of the command line that name the store and the configuration file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
     pub(crate) store: Option<String>,
+    pub(crate) store_file: Option<PathBuf>,
     pub(crate) profile: Option<String>,
     pub(crate) config: Option<PathBuf>,
     pub(crate) timeout: Option<Duration>,
+}
+
+/// The options, and the configuration file. The file is read when it is first needed: a command
+/// that needs no profile does not fail because of it.
+#[derive(Default)]
+pub(crate) struct Settings {
+    pub(crate) options: Options,
     file: OnceLock<ConfigFile>,
 }
 
@@ -27,8 +36,6 @@ pub(crate) struct Settings {
 pub(crate) struct Chosen {
     pub(crate) store: StoreChoice,
     pub(crate) timeout: Option<Duration>,
-    /// What the caller should know about the choice.
-    pub(crate) note: Option<String>,
 }
 
 /// The store that is in force. The password of its profile is not in it.
@@ -36,34 +43,28 @@ pub(crate) struct InForce<'a> {
     pub(crate) url: String,
     pub(crate) origin: Origin,
     pub(crate) profile: Option<&'a Profile>,
-    pub(crate) note: Option<String>,
 }
 
 impl Settings {
-    pub(crate) fn new(
-        store: Option<String>,
-        profile: Option<String>,
-        config: Option<PathBuf>,
-        timeout: Option<Duration>,
-    ) -> Self {
-        Self { store, profile, config, timeout, file: OnceLock::new() }
+    pub(crate) fn new(options: Options) -> Self {
+        Self { options, file: OnceLock::new() }
     }
 
     /// The store in force, with its password, and the time that a command has.
     pub(crate) fn choose(&self) -> Result<Chosen, Failure> {
-        let InForce { url, origin, profile, note } = self.in_force()?;
+        let InForce { url, origin, profile } = self.in_force()?;
         let (url, timeout) = match (&origin, profile) {
             (Origin::Profile { name, .. }, Some(profile)) => (profile.url(name)?, profile.timeout),
             _ => (url, None),
         };
-        let timeout = self.timeout.or(timeout);
-        Ok(Chosen { store: StoreChoice { url, origin }, timeout, note })
+        let timeout = self.options.timeout.or(timeout);
+        Ok(Chosen { store: StoreChoice { url, origin }, timeout })
     }
 
     /// What a command that needs no store works with.
     pub(crate) fn without_store(&self) -> Chosen {
         let store = StoreChoice { url: DEFAULT_STORE.to_owned(), origin: Origin::Default };
-        Chosen { store, timeout: self.timeout, note: None }
+        Chosen { store, timeout: self.options.timeout }
     }
 
     /// The store that a command's own option names: a URL, or the name of a profile, whose password
@@ -83,26 +84,28 @@ impl Settings {
         Ok(StoreChoice { url: profile.url(name_or_url)?, origin })
     }
 
-    /// Which store is in force: named by `--store`, the environment, a profile, or nobody.
+    /// Which store is in force. Options win over the environment, the environment over the file.
     pub(crate) fn in_force(&self) -> Result<InForce<'_>, Failure> {
-        let named = |url: String, origin, note| InForce { url, origin, profile: None, note };
-        if let Some(url) = &self.store {
-            return Ok(named(url.clone(), Origin::Option, None));
+        let named = |url: String, origin| InForce { url, origin, profile: None };
+        let options = &self.options;
+        if let Some(url) = &options.store {
+            return Ok(named(url.clone(), Origin::Option));
         }
-        if let Some(url) = variable(VARIABLE)? {
-            let note = self.profile.as_ref().map(|_| {
-                format!("{VARIABLE} is set and wins over --profile; unset it to use the profile")
-            });
-            return Ok(named(url, Origin::Environment, note));
+        if let Some(path) = &options.store_file {
+            let url = EmbeddedConfig::new(path).to_url();
+            let url = url.map_err(|error| Failure::Usage(format!("--store-file: {error}")))?;
+            return Ok(named(url, Origin::File));
         }
-        let (name, by) = if let Some(name) = &self.profile {
+        let (name, by) = if let Some(name) = &options.profile {
             (name.clone(), NamedBy::Option)
+        } else if let Some(url) = variable(VARIABLE)? {
+            return Ok(named(url, Origin::Environment));
         } else if let Some(name) = variable(PROFILE_VARIABLE)? {
             (name, NamedBy::Environment)
         } else if let Some(name) = self.file()?.default_profile.clone() {
             (name, NamedBy::File)
         } else {
-            return Ok(named(DEFAULT_STORE.to_owned(), Origin::Default, None));
+            return Ok(named(DEFAULT_STORE.to_owned(), Origin::Default));
         };
         let profile = self.file()?.profile(&name).map_err(|failure| match (failure, by) {
             (Failure::Usage(message), NamedBy::Environment) => {
@@ -111,7 +114,7 @@ impl Settings {
             (failure, _) => failure,
         })?;
         let origin = Origin::Profile { name, by };
-        Ok(InForce { url: profile.store.clone(), origin, profile: Some(profile), note: None })
+        Ok(InForce { url: profile.store.clone(), origin, profile: Some(profile) })
     }
 
     /// What the configuration file says.
@@ -119,7 +122,7 @@ impl Settings {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let file = ConfigFile::read(Location::find(self.config.as_deref()))?;
+        let file = ConfigFile::read(Location::find(self.options.config.as_deref()))?;
         Ok(self.file.get_or_init(|| file))
     }
 }
@@ -129,7 +132,10 @@ fn variable(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var_os(name) {
         Some(value) if !value.is_empty() => match value.into_string() {
             Ok(text) => Ok(Some(text)),
-            Err(_) => Err(Failure::Usage(format!("{name} is not UTF-8"))),
+            Err(_) => Err(Failure::Usage(format!(
+                "{name} is not UTF-8; in the URL of a file, write such a byte as `%` and two \
+                 hexadecimal digits"
+            ))),
         },
         _ => Ok(None),
     }

@@ -1,4 +1,6 @@
-//! Ctrl-C and SIGTERM: the first cancels the context, the second ends the process at once.
+//! Ctrl-C, SIGTERM and SIGHUP: the first cancels the context, the second ends the process
+//! immediately. A signal that was ignored when the process started stays ignored, as `nohup` and
+//! shells expect.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use cubbyhole::ExecutionContext;
 
 use crate::error::EXIT_INTERRUPTED;
 #[cfg(unix)]
-use crate::error::EXIT_TERMINATED;
+use crate::error::{EXIT_HUNG_UP, EXIT_TERMINATED};
 
 /// Whether Ctrl-C is meant for a program that this one waits for. Signals are the process's.
 static LEFT: AtomicBool = AtomicBool::new(false);
@@ -71,26 +73,78 @@ impl Source {
 }
 
 #[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// `None` for a signal that is ignored.
+#[cfg(unix)]
 struct Source {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hang_up: Option<Signal>,
 }
 
 #[cfg(unix)]
 impl Source {
     fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
+        let ignored = Ignored::at_start();
+        let listen = |kind: SignalKind| match ignored.holds(kind) {
+            true => Ok(None),
+            false => signal(kind).map(Some),
+        };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) -> u8 {
         tokio::select! {
-            _ = self.interrupt.recv() => EXIT_INTERRUPTED,
-            _ = self.terminate.recv() => EXIT_TERMINATED,
+            () = received(&mut self.interrupt) => EXIT_INTERRUPTED,
+            () = received(&mut self.terminate) => EXIT_TERMINATED,
+            () = received(&mut self.hang_up) => EXIT_HUNG_UP,
         }
+    }
+}
+
+#[cfg(unix)]
+async fn received(signal: &mut Option<Signal>) {
+    if let Some(signal) = signal
+        && signal.recv().await.is_some()
+    {
+        return;
+    }
+    // Ignored, or no more can come.
+    std::future::pending::<()>().await;
+}
+
+/// The signals that the process was started to ignore.
+#[cfg(unix)]
+struct Ignored {
+    /// A bit for each, from the lowest.
+    mask: u64,
+}
+
+#[cfg(unix)]
+impl Ignored {
+    /// Only Linux shows them to safe code. Elsewhere the process does not listen for SIGHUP, which
+    /// `nohup` ignores: the signal keeps its default effect, or none.
+    fn at_start() -> Self {
+        let status = match cfg!(any(target_os = "linux", target_os = "android")) {
+            true => std::fs::read_to_string("/proc/self/status").unwrap_or_default(),
+            false => String::new(),
+        };
+        let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        Self { mask: mask.unwrap_or_else(|| Self::bit(SignalKind::hangup())) }
+    }
+
+    fn holds(&self, kind: SignalKind) -> bool {
+        self.mask & Self::bit(kind) != 0
+    }
+
+    fn bit(kind: SignalKind) -> u64 {
+        u32::try_from(kind.as_raw_value() - 1).map_or(0, |shift| 1 << shift)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cubbyhole::EmbeddedConfig;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What stands in the place of a secret.
@@ -131,16 +132,21 @@ pub(crate) fn with_password(url: &str, password: &str) -> Result<String, &'stati
 /// # Errors
 /// Why a path cannot stand in a URL, in words that follow "the URL".
 pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str> {
-    if let Some(path) = url.strip_prefix("redb:") {
-        let (path, query) = cut_query(path);
-        if path.is_empty() {
-            return Ok(url.to_owned());
-        }
-        let path = anchored_text(path, folder)?;
-        if path.contains('?') {
-            return Err("leads to a folder with `?` in its name, which a URL cannot hold");
-        }
-        return Ok(format!("redb:{path}{query}"));
+    if url.contains(char::is_control) {
+        return Err("holds a control character, such as a line end: remove it, or write it \
+                    percent-encoded (%0A, %0D) if it is meant");
+    }
+    if let Some(text) = url.strip_prefix("redb:") {
+        let (text, query) = cut_query(text);
+        let (text, folder) = match text.strip_prefix("~/").zip(etcetera::home_dir().ok()) {
+            Some((text, home)) => (text, home),
+            None => (text, folder.to_owned()),
+        };
+        // A mistake in the path is reported when the store is opened.
+        let Ok(config) = EmbeddedConfig::from_url_path(text) else { return Ok(url.to_owned()) };
+        let anchored = EmbeddedConfig::new(folder.join(config.path())).to_url();
+        let anchored = anchored.map_err(|_| "leads to a path that no URL can name")?;
+        return Ok(format!("{anchored}{query}"));
     }
     let (address, query) = cut_query(url);
     let mut anchored = address.to_owned();
@@ -305,7 +311,16 @@ mod tests {
         ] {
             assert_eq!(anchored(url, folder).as_deref(), Ok(expected));
         }
-        assert!(anchored("redb:a.redb", Path::new("/why?")).is_err());
+        for (url, folder, expected) in [
+            ("redb:a.redb", "/why?", "redb:/why%3F/a.redb"),
+            ("redb:b%3fc%.redb", "/x%20y", "redb:/x%2520y/b%3Fc%25.redb"),
+            ("redb://host/a", "/x", "redb://host/a"),
+        ] {
+            assert_eq!(anchored(url, Path::new(folder)).as_deref(), Ok(expected));
+        }
+        for url in ["redb:a.redb\r", "redis://h\n", "memory:\t"] {
+            assert!(anchored(url, folder).unwrap_err().contains("control character"));
+        }
         if let Ok(home) = etcetera::home_dir() {
             assert_eq!(anchored_path("~/a", folder), home.join("a"));
         }

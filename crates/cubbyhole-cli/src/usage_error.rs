@@ -1,33 +1,36 @@
 //! What clap answers in place of a command: help, the version, or a usage error.
 
-use std::io;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
-use crate::error::{EXIT_OTHER, Failure};
+use crate::error::{EXIT_USAGE, Failure};
 use crate::output::Output;
+use crate::style;
 
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     // Without any argument the help is the better answer; clap then sends it to stderr, as code 2.
-    let help = matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp
-            | ErrorKind::DisplayVersion
-            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    );
+    let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     // A group of commands without one of them shows its help too; who asked for JSON gets that.
     let nothing_named = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if nothing_named && wants_json() {
         let failure = Failure::Usage("a command is missing; see --help".to_owned());
         return ExitCode::from(Output::standard(true).conclude(Err(failure), None));
     }
+    if nothing_named {
+        // To stderr. An error of stderr itself cannot be reported.
+        drop(error.print());
+        return ExitCode::from(EXIT_USAGE);
+    }
     if help {
-        return match error.print() {
-            Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_OTHER)),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(EXIT_OTHER),
+        let mut out = Output::standard(false);
+        let text = error.render();
+        let shown = match style::wanted(out.data_on_terminal()) {
+            true => text.ansi().to_string(),
+            false => text.to_string(),
         };
+        let outcome = out.raw(shown.as_bytes());
+        return ExitCode::from(out.conclude(outcome, None));
     }
     let failure = Failure::Usage(one_line(&error.render().to_string()));
     ExitCode::from(Output::standard(wants_json()).conclude(Err(failure), None))

@@ -9,6 +9,8 @@ use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
 use cubbyhole_core::{Clock, Error, Result, SystemClock};
 use redb::StorageBackend;
 
+use crate::url_path;
+
 /// How an embedded store is opened: the path, and what differs from the defaults.
 ///
 /// ```
@@ -72,12 +74,23 @@ impl EmbeddedConfig {
         }
     }
 
-    /// Reads what follows `redb:` in a URL: a path as it stands, and `?durability=relaxed` or
-    /// `?read_only=true` if asked for. A path that holds `?` needs [`new`](Self::new).
+    /// Reads what follows `redb:` in a URL: a path, and `?durability=relaxed` or
+    /// `?read_only=true` if asked for.
+    ///
+    /// `%` and two hexadecimal digits in the path are one byte: `%3F` is `?`, `%25` is `%`, and on
+    /// Unix a path need not be UTF-8. Any other `%`, and `#`, is itself.
+    /// [`to_url`](Self::to_url) encodes a path.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty path, a host, or an option that is not known.
+    /// `InvalidArgument` for an empty path, a host, an unknown option, a control character that is
+    /// not encoded, a NUL, and bytes that the platform cannot have in a path.
     pub fn from_url_path(text: &str) -> Result<Self> {
+        if text.contains(char::is_control) {
+            return Err(Error::invalid_argument(
+                "the URL holds a control character, such as a line end: remove it, or write it \
+                 percent-encoded (%0A, %0D) if it is a part of the path",
+            ));
+        }
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
         if path.is_empty() {
             return Err(Error::invalid_argument("the path is missing: write `redb:PATH`"));
@@ -87,6 +100,7 @@ impl EmbeddedConfig {
                 "`redb:` takes a path and no host: write `redb:PATH` or `redb:/PATH`",
             ));
         }
+        let path = url_path::decoded(path)?;
         let mut config = Self::new(path);
         for option in query.split('&').filter(|option| !option.is_empty()) {
             config = match option {
@@ -104,6 +118,32 @@ impl EmbeddedConfig {
             };
         }
         Ok(config)
+    }
+
+    /// The URL of this file: its path, percent-encoded where a URL needs that, and its durability.
+    /// `cubbyhole::open` and [`from_url_path`](Self::from_url_path) read it back.
+    ///
+    /// ```
+    /// use cubbyhole_embedded::EmbeddedConfig;
+    ///
+    /// let config = EmbeddedConfig::new("/srv/what?.redb");
+    /// assert_eq!(config.to_url()?, "redb:/srv/what%3F.redb");
+    /// # Ok::<(), cubbyhole_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path that no URL can name: an empty one, one with a NUL, and on
+    /// Windows one that is not Unicode.
+    pub fn to_url(&self) -> Result<String> {
+        let mut options = Vec::new();
+        if self.durability == Durability::Relaxed {
+            options.push("durability=relaxed");
+        }
+        if self.read_only {
+            options.push("read_only=true");
+        }
+        let query = if options.is_empty() { "" } else { "?" };
+        Ok(format!("redb:{}{query}{}", url_path::encoded(&self.path)?, options.join("&")))
     }
 
     /// Whether a file that is not there is created; otherwise it is `Unavailable`.
@@ -271,8 +311,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_path_is_taken_as_it_stands() {
-        for path in ["a.redb", "/a b/ü%20.redb", "./x:y", "///abs"] {
+    fn url_path_without_escapes_is_literal() {
+        for path in ["a.redb", "/a b/ü.redb", "./x:y", "///abs", "100%.redb", "a%zz", "%2", "a#b"]
+        {
             let config = EmbeddedConfig::from_url_path(path).unwrap();
             assert_eq!(config.path(), Path::new(path));
             assert_eq!(config.durability(), Durability::Immediate);
@@ -288,11 +329,49 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_url_path_is_refused() {
-        for text in
-            ["", "?durability=relaxed", "//host/a", "a?durability=none", "a?x=y", "a?read_only=1"]
-        {
-            assert!(EmbeddedConfig::from_url_path(text).is_err(), "{text}");
+    fn bad_url_path_is_refused() {
+        for text in [
+            "",
+            "?durability=relaxed",
+            "//host/a",
+            "a?durability=none",
+            "a?x=y",
+            "a?read_only=1",
+            "a\r",
+            "a\nb",
+            "a?durability=relaxed\r",
+            "a\u{85}",
+            "a%00",
+        ] {
+            let error = EmbeddedConfig::from_url_path(text).unwrap_err();
+            assert_eq!(error.kind(), cubbyhole_core::ErrorKind::InvalidArgument, "{text}");
+        }
+    }
+
+    #[test]
+    fn to_url_is_read_back() {
+        for (path, url) in [
+            ("a.redb", "redb:a.redb"),
+            ("/srv/ü/what?.redb", "redb:/srv/ü/what%3F.redb"),
+            ("a%20b", "redb:a%2520b"),
+            ("a#b", "redb:a#b"),
+            ("a\r\n", "redb:a%0D%0A"),
+            ("//host/a", "redb:%2F/host/a"),
+        ] {
+            let config = EmbeddedConfig::new(path).with_durability(Durability::Relaxed);
+            let relaxed = config.to_url().unwrap();
+            assert_eq!(relaxed, format!("{url}?durability=relaxed"));
+            let read = EmbeddedConfig::from_url_path(&relaxed["redb:".len()..]).unwrap();
+            assert_eq!((read.path(), read.durability()), (Path::new(path), Durability::Relaxed));
+            assert_eq!(EmbeddedConfig::new(path).to_url().unwrap(), url);
+        }
+        let config = EmbeddedConfig::new("a").with_read_only(true);
+        assert_eq!(config.to_url().unwrap(), "redb:a?read_only=true");
+        let both = config.with_durability(Durability::Relaxed).to_url().unwrap();
+        assert_eq!(both, "redb:a?durability=relaxed&read_only=true");
+        assert!(EmbeddedConfig::from_url_path(&both["redb:".len()..]).unwrap().is_read_only());
+        for path in ["", "a\0b"] {
+            assert!(EmbeddedConfig::new(path).to_url().is_err());
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::file::WriteDenied;
 use crate::origin::Origin;
 use crate::repair::{CLOCK_TOLERANCE, revived};
 use crate::store::EmbeddedStore;
+use crate::url_path::shown;
 
 /// Whether a file is an embedded store, whole or damaged, or another database of the same engine.
 /// It is only read, a few of its bytes: it may be open elsewhere, and need not be sound.
@@ -59,7 +60,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
     let path = config.path();
     match fs::metadata(path) {
         Ok(metadata) => {
-            diagnosis.ok("file", format!("{}, {} bytes", path.display(), metadata.len()));
+            diagnosis.ok("file", format!("{}, {} bytes", shown(path), metadata.len()));
             place::check_permissions(&mut diagnosis, path, &metadata);
             // What is only read needs no room.
             if check_writing(&mut diagnosis, config) {
@@ -67,7 +68,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
             }
         }
         Err(error) => {
-            let finding = format!("{}: {error}", path.display());
+            let finding = format!("{}: {error}", shown(path));
             let advice = "check the path; `put` and `import` create a file that is not there";
             diagnosis.found(Verdict::Problem, "file", finding, advice);
             return Ok(diagnosis);

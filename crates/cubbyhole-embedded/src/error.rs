@@ -6,6 +6,7 @@ use cubbyhole_core::Error;
 use redb::{DatabaseError, StorageError};
 
 use crate::checked::Damaged;
+use crate::url_path::shown;
 
 /// Why a transaction did not do what it was asked.
 #[derive(Debug)]
@@ -134,7 +135,7 @@ impl From<Error> for OpenFailure {
 
 /// What an error on opening means.
 pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> OpenFailure {
-    let shown = path.display();
+    let shown = shown(path);
     OpenFailure::Other(match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             return OpenFailure::Locked(Error::unavailable(format!(
@@ -158,7 +159,7 @@ pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> OpenFai
 /// What an error of the operating system on opening means.
 pub(crate) fn from_open_io(error: io::Error, path: &std::path::Path) -> Error {
     use io::ErrorKind as Io;
-    let shown = path.display();
+    let shown = shown(path);
     match error.kind() {
         Io::NotFound => Error::unavailable(format!("there is no store at {shown}")).permanent(),
         // A block that is not as it was written; also the engine's word for a header that is none.

@@ -24,6 +24,7 @@ use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
 use crate::origin::Origin;
 use crate::storage::{Temperature, Watched};
 use crate::tables::Tables;
+use crate::url_path::shown;
 
 /// The open file. It is absent while it could not be opened anew, and once the store is closed.
 pub(crate) struct StoreFile {
@@ -169,11 +170,11 @@ impl StoreFile {
         // No single call shows this: those that noticed it may well succeed, or fail by themselves.
         match &reopened {
             Ok(()) => tracing::warn!(
-                path = %self.path().display(),
+                path = shown(self.path()),
                 "the file was opened anew after a failure"
             ),
             Err(error) => tracing::warn!(
-                path = %self.path().display(),
+                path = shown(self.path()),
                 error = error.message(),
                 "the file cannot be opened anew after a failure"
             ),
@@ -425,7 +426,7 @@ fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Found> {
     if format != FORMAT {
         return Err(Error::unsupported(format!(
             "{} is in format {format} and this build reads format {FORMAT}; use a newer build",
-            path.display()
+            shown(path)
         )));
     }
     let number = |name| {
@@ -440,29 +441,29 @@ fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Found> {
 fn earlier(path: &Path) -> Error {
     Error::unsupported(format!(
         "{} was written by an earlier build; export it with that one, and import it into a new store",
-        path.display()
+        shown(path)
     ))
 }
 
 fn foreign(path: &Path) -> Error {
     Error::invalid_argument(format!(
         "{} is a redb file of another program and not a Cubbyhole store",
-        path.display()
+        shown(path)
     ))
 }
 
 fn not_a_store(path: &Path) -> Error {
-    Error::invalid_argument(format!("{} is not a Cubbyhole store", path.display()))
+    Error::invalid_argument(format!("{} is not a Cubbyhole store", shown(path)))
 }
 
 fn damaged(path: &Path) -> Error {
-    Error::corrupt(format!("{} is damaged; restore it from a backup or an export", path.display()))
+    Error::corrupt(format!("{} is damaged; restore it from a backup or an export", shown(path)))
 }
 
 fn truncated(path: &Path) -> Error {
     Error::corrupt(format!(
         "{} is empty, or nearly so, and holds no store; if it held one, restore it from a backup or an export",
-        path.display()
+        shown(path)
     ))
 }
 

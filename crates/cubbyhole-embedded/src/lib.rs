@@ -33,6 +33,7 @@ mod snapshot;
 mod storage;
 mod store;
 mod tables;
+mod url_path;
 mod writer;
 
 pub use config::{DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};

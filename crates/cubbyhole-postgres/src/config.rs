@@ -103,6 +103,12 @@ impl PostgresConfig {
     /// # Errors
     /// `InvalidArgument` that names the option. No message quotes the URL.
     pub fn from_url(url: &str) -> Result<Self> {
+        if url.contains(char::is_control) {
+            return Err(Error::invalid_argument(
+                "the PostgreSQL URL holds a control character, such as a line end: remove it, or \
+                 write it percent-encoded (%0A, %0D) if it is meant",
+            ));
+        }
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
         // Where one stands in a password unencoded, what follows it would be a host or an option,
         // and those are shown.

@@ -91,6 +91,12 @@ impl RedisConfig {
     /// # Errors
     /// `InvalidArgument` that names the option. No message quotes the URL.
     pub fn from_url(url: &str) -> Result<Self> {
+        if url.contains(char::is_control) {
+            return Err(Error::invalid_argument(
+                "the Redis URL holds a control character, such as a line end: remove it, or write \
+                 it percent-encoded (%0A, %0D) if it is meant",
+            ));
+        }
         let (scheme, rest) = url.split_once("://").ok_or_else(not_a_url)?;
         let (cluster, tls) = match scheme {
             "redis" => (false, false),

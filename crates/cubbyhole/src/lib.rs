@@ -51,13 +51,13 @@ use url::StoreUrl;
 /// | URL | backend |
 /// |---|---|
 /// | `memory:` | a new, empty store in this process |
-/// | `redb:PATH`, `redb:PATH?durability=relaxed`, `redb:PATH?read_only=true` | a file on this machine |
+/// | `redb:PATH`, `redb:PATH?durability=relaxed`, `redb:PATH?read_only=true` | a file on this machine; `%3F` in the path is `?`, `%25` is `%` |
 /// | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL database; the feature `postgres` |
 /// | `redis://USER:PASSWORD@HOST:PORT`, `rediss://…` | a Redis server; the feature `redis` |
 /// | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis Cluster; the feature `redis` |
 ///
 /// # Errors
-/// `InvalidArgument` for a URL that is none of these; `Unsupported` for a backend that this build
+/// `InvalidArgument` for a URL that is none of these or holds a control character; `Unsupported` for a backend that this build
 /// was made without; what the backend meets. No message holds a password.
 ///
 /// ```

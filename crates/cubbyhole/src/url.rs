@@ -23,12 +23,18 @@ pub(crate) enum StoreUrl {
 impl StoreUrl {
     // No message quotes the URL: it may hold a password.
     pub(crate) fn parse(url: &str) -> Result<Self> {
+        if url.contains(char::is_control) {
+            return Err(Error::invalid_argument(
+                "the URL of the store holds a control character, such as a line end: remove it, or \
+                 write it percent-encoded (%0A, %0D) if it is meant",
+            ));
+        }
         let (scheme, rest) = url.split_once(':').ok_or_else(unknown)?;
         match scheme {
             "memory" if rest.is_empty() => Ok(Self::Memory),
             "memory" => Err(Error::invalid_argument("`memory:` takes nothing after the colon")),
             #[cfg(feature = "embedded")]
-            "redb" => EmbeddedConfig::from_url_path(rest).map(Self::Embedded),
+            "redb" => embedded(rest).map(Self::Embedded),
             #[cfg(not(feature = "embedded"))]
             "redb" => Err(built_without("embedded")),
             #[cfg(feature = "postgres")]
@@ -46,6 +52,21 @@ impl StoreUrl {
             _ => Err(unknown()),
         }
     }
+}
+
+/// A path that has escapes is decoded. If only a file by its undecoded name exists, the caller most
+/// likely means that file: opening another one, or creating it, would look like lost data.
+#[cfg(feature = "embedded")]
+fn embedded(rest: &str) -> Result<EmbeddedConfig> {
+    let config = EmbeddedConfig::from_url_path(rest)?;
+    let literal = std::path::Path::new(rest.split_once('?').map_or(rest, |(path, _)| path));
+    if literal != config.path() && literal.exists() && !config.path().exists() {
+        return Err(Error::invalid_argument(
+            "the path in the URL is percent-decoded, and no file has the decoded name, but one has \
+             the name as written: write `%25` for each `%` in its name",
+        ));
+    }
+    Ok(config)
 }
 
 #[cfg(not(all(feature = "embedded", feature = "postgres", feature = "redis")))]
@@ -71,6 +92,49 @@ mod tests {
             let error = StoreUrl::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
         }
+    }
+
+    #[test]
+    fn control_characters_are_refused_in_every_url() {
+        let urls = [
+            "memory:",
+            #[cfg(feature = "embedded")]
+            "redb:a.redb",
+            #[cfg(feature = "postgres")]
+            "postgres://u@h/db?schema=x",
+            #[cfg(feature = "redis")]
+            "redis://h:6379/0?prefix=x",
+            #[cfg(feature = "redis")]
+            "redis+cluster://h:1,h:2",
+        ];
+        for url in urls {
+            assert!(StoreUrl::parse(url).is_ok(), "{url}");
+            for control in ["\r", "\n", "\t", "\0", "\u{1b}", "\u{7f}", "\u{85}"] {
+                for written in [format!("{url}{control}"), format!("{control}{url}")] {
+                    let error = StoreUrl::parse(&written).unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{written:?}");
+                    assert!(error.message().contains("control character"), "{written:?}: {error}");
+                }
+            }
+        }
+    }
+
+    #[cfg(feature = "embedded")]
+    #[test]
+    fn url_that_names_a_file_undecoded_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = |name: &str| format!("redb:{}/{name}", folder.path().display());
+        let path = |name: &str| match StoreUrl::parse(&url(name)).unwrap() {
+            StoreUrl::Embedded(config) => config.path().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(path("a%20b"), folder.path().join("a b"));
+        std::fs::write(folder.path().join("a%20b"), "").unwrap();
+        let error = StoreUrl::parse(&url("a%20b")).unwrap_err();
+        assert!(error.message().contains("%25"), "{error}");
+        assert_eq!(path("a%2520b"), folder.path().join("a%20b"));
+        std::fs::write(folder.path().join("a b"), "").unwrap();
+        assert_eq!(path("a%20b"), folder.path().join("a b"));
     }
 
     #[cfg(feature = "postgres")]

@@ -268,13 +268,23 @@ proptest! {
     }
 
     #[test]
-    fn a_path_is_taken_as_it_stands(path in "[^?]{1,40}") {
+    fn path_without_escapes_is_literal_and_without_control_characters(path in "[^?%]{1,40}") {
         let config = EmbeddedConfig::from_url_path(&path);
         let names_a_host = path.starts_with("//") && !path.starts_with("///");
-        prop_assert_eq!(config.is_err(), names_a_host);
+        prop_assert_eq!(config.is_err(), names_a_host || path.contains(char::is_control));
         if let Ok(config) = config {
             prop_assert_eq!(config.path(), Path::new(&path));
         }
+    }
+
+    #[test]
+    fn encoded_path_is_decoded_whatever_it_holds(path in "[^\\x00]{1,20}") {
+        let encoded: String = path.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let config = EmbeddedConfig::from_url_path(&encoded).unwrap();
+        prop_assert_eq!(config.path(), Path::new(&path));
+        let url = config.to_url().unwrap();
+        let again = EmbeddedConfig::from_url_path(url.strip_prefix("redb:").unwrap()).unwrap();
+        prop_assert_eq!(again.path(), Path::new(&path));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `complete-words`: what may stand where the cursor is. Run by the scripts of `completions`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, ValueEnum};
@@ -14,7 +14,8 @@ use crate::completing::{Candidate, names};
 use crate::error::Failure;
 use crate::output::escape;
 use crate::session::Session;
-use crate::settings::Settings;
+use crate::settings::{Options, Settings};
+use crate::store_url::anchored_path;
 
 const EXAMPLES: &str = "\
 Example:
@@ -83,8 +84,11 @@ impl CompleteWords {
 }
 
 async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> {
-    let Named { store, profile, config } = asked.named.clone();
-    let settings = Settings::new(store, profile, config.map(PathBuf::from), None);
+    let Named { store, store_file, profile, config } = asked.named.clone();
+    // The shell replaces `~/` only when the line runs.
+    let path = |path: String| anchored_path(&path, Path::new(""));
+    let (store_file, config) = (store_file.map(path), config.map(path));
+    let settings = Settings::new(Options { store, store_file, profile, config, timeout: None });
     match &asked.wanted {
         Wanted::Words(words) => return Some(words.clone()),
         Wanted::Profile { begun, or } => {

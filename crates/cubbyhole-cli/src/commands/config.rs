@@ -5,8 +5,10 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::arguments::format_duration;
 use crate::config_file::{ConfigFile, LocationBy, PasswordSource, Profile};
 use crate::error::Failure;
+use crate::output::shown_path;
 use crate::session::{NamedBy, Origin, Session};
 use crate::settings::InForce;
 use crate::store_url::{has_password, redacted};
@@ -105,10 +107,8 @@ fn show(session: &mut Session) -> Result<(), Failure> {
     let settings = std::sync::Arc::clone(&session.settings);
     let file = settings.file()?;
     let in_force = settings.in_force()?;
-    if let Some(note) = &in_force.note {
-        session.out.note(note);
-    }
-    let timeout = settings.timeout.or_else(|| in_force.profile.and_then(|profile| profile.timeout));
+    let timeout =
+        settings.options.timeout.or_else(|| in_force.profile.and_then(|profile| profile.timeout));
     let shown = Shown {
         file: ShownFile {
             path: file.location.path.as_deref().map(text),
@@ -116,7 +116,7 @@ fn show(session: &mut Session) -> Result<(), Failure> {
             named_by: file.location.by.as_str(),
         },
         store: shown_store(&in_force),
-        timeout: timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        timeout: timeout.map(format_duration),
         default_profile: file.default_profile.as_deref(),
         profiles: file
             .profiles
@@ -140,6 +140,7 @@ fn show(session: &mut Session) -> Result<(), Failure> {
 fn shown_store<'a>(in_force: &'a InForce<'_>) -> ShownStore<'a> {
     let named_by = match &in_force.origin {
         Origin::Option => "--store",
+        Origin::File => "--store-file",
         Origin::Environment => crate::session::VARIABLE,
         Origin::Profile { .. } => "profile",
         Origin::Target => "--to",
@@ -163,7 +164,7 @@ fn shown_profile<'a>(name: &'a str, profile: &Profile) -> ShownProfile<'a> {
         name,
         store: redacted(&profile.store),
         password: profile.password.as_ref().map(password),
-        timeout: profile.timeout.map(|timeout| humantime::format_duration(timeout).to_string()),
+        timeout: profile.timeout.map(format_duration),
     }
 }
 
@@ -242,7 +243,7 @@ fn warning(file: &ConfigFile) -> Option<String> {
     Some(format!(
         "{shown} holds the password of the profile {name} and others than its owner may read it: \
          name the password with password_env or password_file, or `chmod 600 {shown}`",
-        shown = path.display(),
+        shown = shown_path(path),
     ))
 }
 

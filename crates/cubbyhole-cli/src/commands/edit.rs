@@ -68,7 +68,7 @@ impl Edit {
 
         let draft = Draft::new(&self.key, &before.text, before.json)?;
         if let Err(failure) = editor.edit(&session.ctx, &draft).await {
-            // After SIGTERM the editor may have it open still.
+            // After SIGTERM or SIGHUP the editor may still have it open.
             return Err(match draft.changed() || whole.check().is_err() {
                 true => self.keep(failure, draft, &before, session),
                 false => failure,
@@ -171,14 +171,14 @@ impl Edit {
             command.push_str(&format!(" --ttl {left}s"));
         }
         match &session.store.origin {
-            Origin::Option => {
+            Origin::Option | Origin::File => {
                 // What is no file may have a password in it.
                 let url = session.store.file().map_or("URL", |_| session.store.url.as_str());
                 command.push_str(&format!(" --store {}", quoted(&escape(url))));
             }
             Origin::Profile { name, .. } => {
                 command.push_str(&format!(" --profile {}", quoted(&escape(name))));
-                if let Some(config) = &session.settings.config {
+                if let Some(config) = &session.settings.options.config {
                     let config = config.display().to_string();
                     command.push_str(&format!(" --config {}", quoted(&escape(&config))));
                 }

@@ -79,6 +79,9 @@ struct ErasedLine<'a> {
 
 impl Erase {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        if session.out.json() {
+            session.out.check_data_can_be_written()?;
+        }
         let store = match self.dry_run {
             true => session.open_read_only().await?,
             false => session.open().await?,

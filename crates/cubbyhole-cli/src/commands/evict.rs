@@ -9,7 +9,7 @@ use cubbyhole::{
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::arguments::parse_duration;
+use crate::arguments::{format_duration, parse_duration};
 use crate::error::Failure;
 use crate::output::{Output, count};
 use crate::session::Session;
@@ -17,8 +17,8 @@ use crate::session::Session;
 const EXAMPLES: &str = "\
 Expired entries are invisible before too; this frees their space. Once, for cron; with --every as a
 service: each wait varies by a tenth, so that several do not keep step; while the store is
-unavailable the waits grow up to sixteen times as long; Ctrl-C and SIGTERM end it after the step it is
-in, with exit code 0. --timeout is then for each sweep. Several may sweep one store. A file admits one
+unavailable the waits grow up to sixteen times as long; Ctrl-C, SIGTERM and SIGHUP end it after the
+step it is in, with exit code 0. --timeout is then for each sweep. Several may sweep one store. A file admits one
 process at a time: let the service that has it open sweep it.
 
 Examples:
@@ -185,7 +185,7 @@ fn again(wait: Duration) -> String {
         0 => Duration::from_millis(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
         _ => Duration::from_secs(wait.as_secs_f64().round() as u64),
     };
-    format!("; again in {}", humantime::format_duration(rounded))
+    format!("; again in {}", format_duration(rounded))
 }
 
 fn conclude(stats: &SweeperStats, out: &mut Output) -> Result<(), Failure> {

@@ -10,10 +10,11 @@ use cubbyhole::{Backend, Bytes, ExecutionContext, Namespace, ScanItem, ScanOptio
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use self::file_target::FileTarget;
+use self::file_target::{FileTarget, Leftover};
 use crate::arguments::parse_prefix;
+use crate::compression;
 use crate::error::Failure;
-use crate::output::{Output, count, escape};
+use crate::output::{Output, count, escape, shown_path};
 use crate::progress;
 use crate::record::{EntryLine, Header};
 use crate::scope::{Namespaces, Scope};
@@ -24,11 +25,12 @@ A line that names the format and its version, then one entry a line, by namespac
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"expires_at\" where there is one, and \"value_base64\" for a value that is no line of JSON.
 Pages are not a snapshot: what exists throughout the export appears exactly once. Where nothing
-matches, FILE stays as it is and the exit code is 1.
+matches, FILE stays as it is and the exit code is 1. Only its owner may read a new FILE; one that is
+replaced keeps its mode.
 
 Examples:
   cubbyhole export acme acme.jsonl
-  cubbyhole export --all backup.jsonl.zst        compressed, for its name ends in .zst
+  cubbyhole export --all backup.jsonl.zst        compressed: the name ends in .zst
   cubbyhole export --all | gzip > backup.jsonl.gz";
 
 /// Values are read in smaller pages than names, to keep the memory small.
@@ -68,11 +70,17 @@ impl Export {
             }
         };
         let file = file.filter(|path| path.as_os_str() != "-");
+        if let Some(file) = &file {
+            compression::check_name_to_write(file).map_err(Failure::Usage)?;
+        }
         let store = session.open_read_only().await?;
         if let Some(file) = &file {
-            refuse_stores(file, session.store.file())?;
+            refuse_stores(file, session.store.file().as_deref())?;
         }
-        let target = file.as_deref().map(FileTarget::create).transpose()?;
+        let target = match &file {
+            Some(file) => Some(create_target(file, &mut session.out)?),
+            None => None,
+        };
         let ctx = session.ctx.clone();
         // Beside the entries themselves, a bar would only be in their way.
         let total = match target.is_some() && session.out.messages_on_terminal() {
@@ -102,13 +110,25 @@ impl Export {
     }
 }
 
+/// Creates the file, and reports what earlier exports to its name left behind.
+fn create_target(file: &Path, out: &mut Output) -> Result<FileTarget, Failure> {
+    let (target, leftovers) = FileTarget::create(file)?;
+    for leftover in leftovers {
+        match &leftover {
+            Leftover::Removed(_) => out.note(&leftover.message()),
+            Leftover::Kept(..) => out.complain("io", &leftover.message()),
+        }
+    }
+    Ok(target)
+}
+
 fn nothing(scope: &Scope, file: Option<&Path>) -> Failure {
     let mut text = format!("there is no entry {scope}");
     match file {
         Some(file) if file.exists() => {
-            text.push_str(&format!("; {} is as it was before", file.display()));
+            text.push_str(&format!("; {} is as it was before", shown_path(file)));
         }
-        Some(file) => text.push_str(&format!("; {} was not written", file.display())),
+        Some(file) => text.push_str(&format!("; {} was not written", shown_path(file))),
         None => {}
     }
     Failure::NotFound(text)
@@ -116,7 +136,7 @@ fn nothing(scope: &Scope, file: Option<&Path>) -> Failure {
 
 /// An export must not take the place of a store, least of all of the one that it is read from.
 fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
-    let shown = file.display();
+    let shown = shown_path(file);
     if store.is_some_and(|store| same_file(file, store)) {
         return Err(Failure::Usage(format!(
             "{shown} is the store itself; name another file for the export"
@@ -136,7 +156,7 @@ fn explain(failure: Failure, done: &Exported, file: Option<&Path>) -> Failure {
     let Failure::Store(error) = failure else { return failure };
     let mut text = format!("{} exported", count(done.entries, "entry", "entries"));
     if let Some(file) = file {
-        text.push_str(&format!("; {} is as it was before", file.display()));
+        text.push_str(&format!("; {} is as it was before", shown_path(file)));
     }
     Failure::Partway { done: text, error }
 }

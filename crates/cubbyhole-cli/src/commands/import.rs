@@ -19,15 +19,16 @@ use self::flights::{Flights, Landed};
 use self::reader::{Pending, Read as FromReader, Reader};
 use crate::compression;
 use crate::error::Failure;
-use crate::output::{count, escape};
+use crate::output::{count, escape, shown_path};
 use crate::progress;
 use crate::session::Session;
+use crate::streams;
 
 const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
-expires. A header is passed over, and what Zstandard compressed is read as it is. Lines that have
+expires. A header is skipped. Input that Zstandard compressed is recognised and read. Lines that have
 expired by the store's time are skipped and counted. Lines of one namespace that are
 near each other are stored as a batch, all or nothing, and the last line of a key wins. Batches
 are stored in no order of their own; to resume, import the file again, which does no harm.
@@ -46,7 +47,8 @@ const READ_AHEAD: usize = 4;
 pub(crate) struct Import {
     /// The file; `-` or none for standard input
     file: Option<PathBuf>,
-    /// What to do about a line that cannot be read: stop there, or report it and go on
+    /// What to do about a line that cannot be read: stop there, or report it and go on. The header
+    /// of a newer or unknown format always stops
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
     /// Write a line to stdout for each batch once it is stored: namespace, entries, its first and
@@ -87,8 +89,8 @@ impl Import {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(sender, self.on_error == OnError::Stop);
         // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
-        let named_so = path.is_some_and(compression::names_zstd);
-        std::thread::spawn(move || match compression::reader(source, named_so) {
+        let named = path.map(Path::to_owned);
+        std::thread::spawn(move || match compression::reader(source, named.as_deref()) {
             Ok(input) => reader.run(input),
             Err(error) => reader.fail(error),
         });
@@ -114,13 +116,20 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
         if io::stdin().is_terminal() {
             return Err(Failure::Usage("the file is missing: name it, or pipe it in".to_owned()));
         }
-        return Ok((Box::new(io::stdin()), None));
+        let stdin = streams::stdin();
+        let stdin = stdin.map_err(|error| Failure::io("cannot read standard input", error))?;
+        return Ok((stdin, None));
     };
-    let cannot = |error| Failure::Usage(format!("cannot read {}: {error}", path.display()));
-    let file = File::open(path).map_err(cannot)?;
+    let cannot = |error| Failure::Usage(format!("cannot read {}: {error}", shown_path(path)));
+    let mut file = File::open(path).map_err(cannot)?;
     let about = file.metadata().map_err(cannot)?;
     if about.is_dir() {
-        return Err(Failure::Usage(format!("{} is a folder and no file", path.display())));
+        return Err(Failure::Usage(format!("{} is a folder and no file", shown_path(path))));
+    }
+    if about.is_file() {
+        // Here too, and not only when it is read: then a store would have been created.
+        let refused = |error| Failure::io(format!("cannot import {}", shown_path(path)), error);
+        compression::check_file_to_read(&mut file, path).map_err(refused)?;
     }
     // How far it has come is known in bytes of text, which of a compressed file nobody knows.
     let known = about.is_file() && !compression::names_zstd(path);
@@ -143,6 +152,8 @@ struct Tally {
 /// Why an import ended before the end of its input.
 enum Stop {
     BadLine(String),
+    /// The header of a format that this build cannot read. `--on-error skip` does not skip it.
+    UnknownFormat(String),
     Unreadable(io::Error),
     Store(Error),
     Output(Failure),
@@ -182,6 +193,9 @@ impl Run<'_> {
                     None => return Ok(()),
                     Some(FromReader::Batch(pending)) => waiting = Some(pending),
                     Some(FromReader::Bad { line, reason }) => self.bad_line(line, &reason)?,
+                    Some(FromReader::UnknownFormat { line, reason }) => {
+                        return Err(Stop::UnknownFormat(format!("line {line}: {reason}")));
+                    }
                     Some(FromReader::Failed(error)) => return Err(Stop::Unreadable(error)),
                 },
             }
@@ -258,6 +272,9 @@ fn conclude(
             return Err(Failure::Incomplete(format!(
                 "{text}; stopped there with {stored}; repair it, or go on with --on-error skip"
             )));
+        }
+        Err(Stop::UnknownFormat(text)) => {
+            return Err(Failure::Incomplete(format!("{text}; stopped there with {stored}")));
         }
         Err(Stop::Unreadable(error)) => {
             return Err(Failure::io(format!("the input could not be read ({stored})"), error));

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cli::Cli;
 use crate::error::Failure;
-use crate::output::count;
+use crate::output::{count, shown_path};
 use crate::session::Session;
 
 const TOOL: &str = "cubbyhole";
@@ -34,7 +34,7 @@ struct Pages {
 
 impl Man {
     pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let shown = self.folder.display();
+        let shown = shown_path(&self.folder);
         std::fs::create_dir_all(&self.folder)
             .map_err(|error| Failure::io(format!("cannot make the folder {shown}"), error))?;
         let mut tool = Cli::command().disable_help_subcommand(true);
@@ -74,7 +74,7 @@ fn write(command: Command, folder: &Path) -> Result<(), Failure> {
     let mut text = Vec::new();
     render(&page, whole, parts, &help, &mut text)
         .and_then(|()| std::fs::write(&file, text))
-        .map_err(|error| Failure::io(format!("{} cannot be written", file.display()), error))
+        .map_err(|error| Failure::io(format!("{} cannot be written", shown_path(&file)), error))
 }
 
 /// The sections of clap's page; what stands below its help gets headings of its own.

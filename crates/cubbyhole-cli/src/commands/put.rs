@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::arguments::{parse_duration, parse_key, parse_namespace, parse_version};
 use crate::error::Failure;
+use crate::output::shown_path;
 use crate::session::Session;
+use crate::streams;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,7 +99,7 @@ impl Put {
         let value = match (&self.value, &self.file) {
             (Some(value), _) => Bytes::copy_from_slice(value.as_bytes()),
             (None, Some(path)) if path.as_os_str() != "-" => {
-                let shown = path.display().to_string();
+                let shown = shown_path(path);
                 let file = File::open(path)
                     .map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
                 read_all(session, file, shown).await?
@@ -107,7 +109,13 @@ impl Put {
                     "the value is missing: give VALUE or --file, or pipe it in".to_owned(),
                 ));
             }
-            (None, _) => read_all(session, io::stdin(), "standard input".to_owned()).await?,
+            (None, _) => {
+                let what = "standard input".to_owned();
+                let stdin = streams::stdin();
+                let stdin =
+                    stdin.map_err(|error| Failure::io(format!("cannot read {what}"), error));
+                read_all(session, stdin?, what).await?
+            }
         };
         limits::check_value_bytes(value.len(), limits::DEFAULT_MAX_VALUE_BYTES)?;
         Ok(value)

@@ -21,6 +21,7 @@ pub(crate) struct Take {
 
 impl Take {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        session.out.check_data_can_be_written()?;
         let store = session.open().await?;
         let Which { namespace, key, .. } = &self.which;
         let entry = store.take(&session.ctx, namespace, key).await?;

@@ -31,6 +31,7 @@ pub(crate) enum Wanted {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) store: Option<String>,
+    pub(crate) store_file: Option<String>,
     pub(crate) profile: Option<String>,
     pub(crate) config: Option<String>,
 }
@@ -114,6 +115,7 @@ impl<'a> Line<'a> {
     fn note(&mut self, argument: &Arg, value: &str) {
         match argument.get_id().as_str() {
             "store" => self.named.store = Some(value.to_owned()),
+            "store_file" => self.named.store_file = Some(value.to_owned()),
             "profile" => self.named.profile = Some(value.to_owned()),
             "config" => self.named.config = Some(value.to_owned()),
             _ if value_name(argument) == "NAMESPACE" => self.namespace = Some(value.to_owned()),
@@ -252,8 +254,8 @@ mod tests {
         assert_eq!(texts(&["cubbyhole", "--json", "do"]), ["doctor"]);
         assert_eq!(texts(&["cubbyhole", "list", "--va"]), ["--values"]);
         // The options of the whole tool too, before and after the command.
-        assert_eq!(texts(&["cubbyhole", "list", "--st"]), ["--store"]);
-        assert_eq!(texts(&["cubbyhole", "--st"]), ["--store"]);
+        assert_eq!(texts(&["cubbyhole", "list", "--st"]), ["--store", "--store-file"]);
+        assert_eq!(texts(&["cubbyhole", "--store"]), ["--store", "--store-file"]);
         assert_eq!(texts(&["cubbyhole", "completions", "z"]), ["zsh"]);
         assert_eq!(texts(&["cubbyhole", "import", "--on-error", "s"]), ["stop", "skip"]);
         assert_eq!(texts(&["cubbyhole", "import", "--on-error=s"]), ["stop", "skip"]);
@@ -290,6 +292,7 @@ mod tests {
             assert_eq!(ask(words).wanted, Wanted::File, "{words:?}");
         }
         assert_eq!(ask(&["cubbyhole", "--store", "redb:a"]).wanted, Wanted::File);
+        assert_eq!(ask(&["cubbyhole", "--store-file", "a"]).wanted, Wanted::File);
         let profile = |or| Wanted::Profile { begun: "re".to_owned(), or };
         assert_eq!(ask(&["cubbyhole", "--profile", "re"]).wanted, profile(Vec::new()));
         assert_eq!(ask(&["cubbyhole", "copy", "--to=re"]).wanted, profile(schemes("re")));
@@ -305,6 +308,8 @@ mod tests {
         ] {
             assert_eq!(ask(words).named.store.as_deref(), Some("redb:x"), "{words:?}");
         }
+        let named = ask(&["cubbyhole", "get", "--store-file", "a?", "acme", ""]).named;
+        assert_eq!(named.store_file.as_deref(), Some("a?"));
         assert_eq!(ask(&["cubbyhole", "get", ""]).named, Named::default());
         let named = ask(&["cubbyhole", "--profile", "prod", "--config=x.toml", "get", ""]).named;
         let expected = (None, Some("prod"), Some("x.toml"));

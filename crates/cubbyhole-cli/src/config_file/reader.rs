@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::{PasswordSource, Profile, is_name};
 use crate::arguments::parse_duration;
 use crate::error::Failure;
+use crate::output::shown_path;
 use crate::store_url;
 
 const TOP_KEYS: &str = "`default_profile` and `[profiles.NAME]`";
@@ -100,7 +101,8 @@ impl Reader<'_> {
                 "timeout" => {
                     let duration = parse_duration(self.string(key, value)?).map_err(|_| {
                         let message = "`timeout` is a duration of more than zero, such as \
-                                       \"500ms\", \"30s\" or \"5m\"";
+                                       \"500ms\", \"30s\", \"5m\" or \"30d\"; months and years have no \
+                                       fixed length";
                         self.mistake(start, message)
                     })?;
                     timeout = Some(duration);
@@ -180,7 +182,7 @@ impl Reader<'_> {
     fn mistake(&self, at: usize, message: &str) -> Failure {
         let before = self.text.as_bytes().iter().take(at);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
-        Failure::Usage(format!("{}, line {line}: {message}", self.path.display()))
+        Failure::Usage(format!("{}, line {line}: {message}", shown_path(self.path)))
     }
 }
 

@@ -21,7 +21,8 @@ fn feed_three_and_a_half(feeding: &mut Feeding) {
 #[cfg(unix)]
 #[test]
 fn a_signal_leaves_whole_batches_and_says_how_many() {
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    let hang_up = cfg!(target_os = "linux").then_some(("HUP", 129));
+    for (signal, code) in [("INT", 130), ("TERM", 143)].into_iter().chain(hang_up) {
         let place = Place::new();
         let mut feeding = Feeding::start(&place, &[]);
         feed_three_and_a_half(&mut feeding);
@@ -33,6 +34,27 @@ fn a_signal_leaves_whole_batches_and_says_how_many() {
             assert_eq!(place.ok(&["list", namespace, "--values"]), "a\t1\nb\t2\n");
         }
         assert_eq!(place.ok(&["list", "n4"]), "");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn signal_ignored_at_start_stays_ignored() {
+    for signal in ["HUP", "INT", "TERM"] {
+        let place = Place::new();
+        // As `nohup` does, and a script for a command in the background.
+        let script = format!("trap '' {signal}; exec \"$0\" \"$@\"");
+        let mut feeding = Feeding::of(place.in_shell(&script, &["import", "--report-batches"]));
+        feed_three_and_a_half(&mut feeding);
+        feeding.signal(signal);
+        feeding.signal(signal);
+        for key in ["b", "c", "d"] {
+            feeding.feed(&[line("n5", key, "1"), line("n5", key, "2")].concat());
+            assert!(feeding.report().starts_with("n5\t"));
+        }
+        drop(feeding.child.stdin.take());
+        let ran = feeding.end();
+        assert_eq!(ran.code, 0, "{ran:?}");
     }
 }
 
@@ -200,4 +222,77 @@ fn an_erasure_that_is_cut_short_tells_exactly_what_is_gone() {
         assert_eq!(before - left, told, "{timeout}: {ran:?}");
         before = left;
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn closed_stdout_is_an_error_where_data_was_to_be_written() {
+    let place = Place::new();
+    place.ok(&["put", "acme", "k", "value"]);
+    place.configure("[profiles.p]\nstore = \"redb:p.redb\"\n");
+    let ran = |redirected: &str, arguments: &[&str]| {
+        let script = format!("exec \"$0\" \"$@\" {redirected}");
+        Ran::of(place.in_shell(&script, arguments).output().unwrap())
+    };
+    // Not open for writing is as good as closed.
+    for redirected in [">&-", "1</dev/null", "<&- >&-"] {
+        for arguments in [
+            &["get", "acme", "k"][..],
+            &["get", "acme", "k", "--json"],
+            &["take", "acme", "k"],
+            &["list", "acme"],
+            &["tenants"],
+            &["namespaces", "acme"],
+            &["usage", "acme"],
+            &["export", "acme"],
+            &["export", "acme", "out.jsonl", "--json"],
+            &["erase", "acme", "--yes", "--json"],
+            &["doctor"],
+            &["completions", "bash"],
+            &["completions", "elvish"],
+            &["config", "show"],
+            &["put", "acme", "other", "v", "--json"],
+            &["--help"],
+            &["get", "--help"],
+            &["--version"],
+        ] {
+            let ran = ran(redirected, arguments);
+            assert_eq!(ran.code, 6, "{redirected} {arguments:?}: {ran:?}");
+            let told = ran.stderr.contains("standard output could not be written: it is closed");
+            assert!(told, "{redirected} {arguments:?}: {ran:?}");
+        }
+        // What writes no data needs no stdout.
+        for arguments in [
+            &["put", "acme", "k", "value"][..],
+            &["export", "acme", "out.jsonl"],
+            &["touch", "acme", "k", "--persist"],
+        ] {
+            let ran = ran(redirected, arguments);
+            assert_eq!(ran.code, 0, "{redirected} {arguments:?}: {ran:?}");
+        }
+    }
+    // Nothing was taken or erased.
+    assert_eq!(place.ok(&["get", "acme", "k"]), "value");
+    // /dev/null is a way to ask for no data, in either mode.
+    for redirected in [">/dev/null", "1<>/dev/null"] {
+        let ran = ran(redirected, &["get", "acme", "k"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{redirected}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn closed_stdin_is_an_error_where_it_is_to_be_read() {
+    let place = Place::new();
+    for redirected in ["<&-", "0>/dev/null", "<&- >&-"] {
+        let script = format!("exec \"$0\" \"$@\" {redirected}");
+        for arguments in [&["put", "acme", "k"][..], &["import"], &["put", "a", "k", "--file", "-"]]
+        {
+            let ran = Ran::of(place.in_shell(&script, arguments).output().unwrap());
+            assert_eq!(ran.code, 6, "{redirected} {arguments:?}: {ran:?}");
+            assert!(ran.stderr.contains("cannot read standard input: it is closed"), "{ran:?}");
+        }
+    }
+    // No store was created.
+    assert_eq!(place.files(), [""; 0]);
 }

@@ -155,3 +155,22 @@ fn json_values_are_checked_when_asked() {
     place.ok(&["put", "acme", "k", " [1] ", "--json-value"]);
     assert_eq!(place.ok(&["get", "acme", "k"]), " [1] ");
 }
+
+#[test]
+fn durations_in_months_or_years_are_refused() {
+    let place = Place::new();
+    place.configure("[profiles.p]\nstore = \"redb:p.redb\"\ntimeout = \"1M\"\n");
+    for arguments in [
+        &["put", "acme", "k", "v", "--ttl", "1M"][..],
+        &["put", "acme", "k", "v", "--ttl", "1 month"],
+        &["touch", "acme", "k", "--ttl", "1y"],
+        &["evict", "--every", "1M"],
+        &["tenants", "--timeout", "2years"],
+    ] {
+        let message = place.fails(2, arguments);
+        assert!(message.contains("30d") && message.contains("60m"), "{message}");
+    }
+    let message = place.fails(2, &["tenants", "--profile", "p"]);
+    assert!(message.contains("line 3") && message.contains("30d"), "{message}");
+    assert_eq!(place.files(), [".config"]);
+}

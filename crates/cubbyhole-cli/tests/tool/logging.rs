@@ -97,8 +97,8 @@ fn an_error_is_told_once_and_stays_json() {
 #[test]
 fn what_is_told_has_no_secret_and_stays_in_its_lines() {
     let place = Place::new();
-    let store = "redb:a\u{1b}[31m\nb.redb";
-    let ran = place.run(&["put", "acme", "k", "v", "--store", store, "-vvv"]);
+    let file = "a\u{1b}[31m\nb.redb";
+    let ran = place.run(&["put", "acme", "k", "v", "--store-file", file, "-vvv"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(!ran.stderr.contains('\u{1b}'), "{ran:?}");
     assert!(ran.stderr.lines().all(|line| line.contains(" cubbyhole")), "{ran:?}");

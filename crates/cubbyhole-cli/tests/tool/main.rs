@@ -16,6 +16,8 @@ mod endings;
 mod entries;
 #[cfg(test)]
 mod erasure;
+#[cfg(target_os = "linux")]
+mod exports;
 #[cfg(test)]
 mod kill_import;
 #[cfg(test)]
@@ -26,6 +28,8 @@ mod listings;
 mod logging;
 #[cfg(test)]
 mod manual;
+#[cfg(test)]
+mod paths;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]

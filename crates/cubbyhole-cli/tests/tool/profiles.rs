@@ -55,11 +55,13 @@ fn each_step_of_the_order_wins_over_those_after_it() {
     assert_eq!(in_force(&[profile], &[]), other);
     assert_eq!(in_force(&[profile], &["--profile", "dev"]), "dev.redb profile --profile");
     let store = ("CUBBYHOLE_STORE", "redb:env.redb");
-    for options in [&[][..], &["--profile", "dev"]] {
-        assert_eq!(in_force(&[profile, store], options), "env.redb CUBBYHOLE_STORE -");
-    }
+    assert_eq!(in_force(&[profile, store], &[]), "env.redb CUBBYHOLE_STORE -");
+    let dev = "dev.redb profile --profile";
+    assert_eq!(in_force(&[profile, store], &["--profile", "dev"]), dev);
     let named = &["--store", "redb:option.redb"];
     assert_eq!(in_force(&[profile, store], named), "option.redb --store -");
+    let named = &["--store-file", "what?.redb"];
+    assert_eq!(in_force(&[profile, store], named), "what%3F.redb --store-file -");
     // Empty is as if it were not set.
     let empty = [("CUBBYHOLE_PROFILE", ""), ("CUBBYHOLE_STORE", ""), ("CUBBYHOLE_CONFIG", "")];
     assert_eq!(in_force(&empty, &[]), "dev.redb profile default_profile");
@@ -101,26 +103,27 @@ fn store_and_profile_together_are_a_mistake() {
         &["tenants", "--store", "memory:", "--profile", "dev"][..],
         &["--store", "memory:", "tenants", "--profile", "dev"],
         &["--profile", "dev", "config", "show", "--store", "memory:"],
+        &["--store-file", "a.redb", "tenants", "--profile", "dev"],
+        &["tenants", "--store-file", "a.redb", "--store", "memory:"],
     ] {
         let message = place.fails(2, arguments);
-        assert!(message.contains("--store") && message.contains("--profile"), "{message}");
+        assert!(message.contains("--store-file and --profile each name"), "{message}");
     }
 }
 
 #[test]
-fn it_is_told_where_the_environment_wins_over_an_option() {
+fn profile_option_wins_over_the_environment() {
     let place = Place::new();
-    place.configure(FILE);
+    let file = place.configure(FILE);
     let store = [("CUBBYHOLE_STORE", "redb:env.redb")];
     let ran = run(&place, &store, &["put", "acme", "k", "v", "--profile", "dev"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stderr.contains("CUBBYHOLE_STORE") && ran.stderr.contains("--profile"), "{ran:?}");
-    assert_eq!(place.files(), [".config", "env.redb"]);
-    let ran = run(&place, &store, &["get", "acme", "k", "--profile", "dev", "--json"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
-    // Who set both in the environment knows.
+    assert!(file.with_file_name("dev.redb").exists());
+    assert_eq!(place.files(), [".config"]);
+    // Of the two variables the store's wins.
     let both = [store[0], ("CUBBYHOLE_PROFILE", "dev")];
-    assert_eq!(run(&place, &both, &["get", "acme", "k"]).stderr, "");
+    assert_eq!(run(&place, &both, &["put", "acme", "k", "v"]).code, 0);
+    assert_eq!(place.files(), [".config", "env.redb"]);
 }
 
 #[test]
@@ -182,7 +185,7 @@ fn a_profile_that_is_not_there_is_answered_with_those_that_are() {
 }
 
 /// A mistake in the file, what the message must name, and the line that it names.
-const MISTAKES: [(&str, &str, u32); 26] = [
+const MISTAKES: [(&str, &str, u32); 27] = [
     ("default_profile", "not TOML", 1),
     ("[profiles.a]\nstore = s3cret", "not TOML", 2),
     ("[profiles.a]\nstore = \"s3cret", "not TOML", 2),
@@ -199,6 +202,7 @@ const MISTAKES: [(&str, &str, u32); 26] = [
     ("default_profile = 3", "quotation marks", 1),
     ("[profiles.a]\ntimeout = \"1s\"", "no `store`", 1),
     ("[profiles.a]\nstore = 3", "quotation marks", 2),
+    ("[profiles.a]\nstore = \"redb:s3cret\\r\"", "control character", 2),
     ("[profiles.a]\nstore = \"redb:a\"\ntimeout = \"s3cret\"", "\"30s\"", 3),
     ("[profiles.a]\nstore = \"redb:a\"\ntimeout = \"0s\"", "more than zero", 3),
     ("[profiles.a]\nstore = \"redb:a\"\ntimeout = 30", "quotation marks", 3),
@@ -284,6 +288,15 @@ fn the_password_comes_to_the_server_and_into_no_message() {
     let place = Place::new();
     place.write("secret", format!("{SECRET}\n"));
     place.write("windows", format!("{SECRET}\r\n"));
+    let (unix, windows, cut) =
+        (format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{SECRET}\r"));
+    let variables = [
+        ("SECRET", SECRET),
+        ("SECRET_LF", &unix),
+        ("SECRET_CRLF", &windows),
+        // What a file of variables with Windows line ends leaves behind.
+        ("SECRET_CR", &cut),
+    ];
     let servers: [(&str, Answer); 2] = [
         ("redis://app@127.0.0.1:PORT/0?connect_timeout=4", redis),
         ("postgres://app@127.0.0.1:PORT/state?sslmode=disable", postgres),
@@ -291,6 +304,9 @@ fn the_password_comes_to_the_server_and_into_no_message() {
     for (url, answer) in servers {
         for source in [
             "password_env = \"SECRET\"",
+            "password_env = \"SECRET_LF\"",
+            "password_env = \"SECRET_CRLF\"",
+            "password_env = \"SECRET_CR\"",
             "password_file = \"secret\"",
             "password_file = \"windows\"",
         ] {
@@ -299,11 +315,11 @@ fn the_password_comes_to_the_server_and_into_no_message() {
             place.write("c.toml", format!("[profiles.p]\nstore = \"{url}\"\n{source}\n"));
             let call =
                 ["tenants", "--config", "c.toml", "--profile", "p", "--timeout", "5s", "-vvv"];
-            let ran = run(&place, &[("SECRET", SECRET)], &call);
+            let ran = run(&place, &variables, &call);
             // Where nobody called, the server would wait for ever.
             drop(TcpStream::connect(("127.0.0.1", port)));
             let came = server.join().unwrap();
-            // As each protocol writes it: all of it, and without the newline of the file.
+            // As each protocol writes it: all of it, and without the line end.
             let whole = [format!("${}\r\n{SECRET}\r\n", SECRET.len()), format!("{SECRET}\0")];
             let shown = String::from_utf8_lossy(&came);
             assert!(whole.iter().any(|text| holds(&came, text)), "{url}: {shown}: {ran:?}");

@@ -57,7 +57,7 @@ impl Place {
 
     /// The tool in this folder, on its default store, with nothing to read.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cubbyhole"));
+        let mut command = tool();
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -70,6 +70,22 @@ impl Place {
             .env("APPDATA", self.path(CONFIG_FOLDER))
             .stdin(Stdio::null());
         command
+    }
+
+    /// The same, started by a script of `sh`, to which `"$0" "$@"` is the tool and its arguments.
+    #[cfg(unix)]
+    pub(crate) fn in_shell(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut shell = Command::new("sh");
+        // Past `tool()`: the script may be about signals.
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_cubbyhole")]).args(arguments);
+        for (name, value) in self.command(arguments).get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.current_dir(self.folder.path()).stdin(Stdio::null());
+        shell
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
@@ -107,6 +123,29 @@ impl Place {
         assert!(ran.stderr.starts_with("cubbyhole: "), "{ran:?}");
         ran.stderr
     }
+}
+
+/// The tool, with the usual effect of signals also where the tests were started in the background of
+/// a script: the shell then ignores some, and the tool leaves those alone.
+fn tool() -> Command {
+    let tool = env!("CARGO_BIN_EXE_cubbyhole");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0");
+    // SIGHUP, SIGINT and SIGTERM.
+    let ours = 1 | 1 << 1 | 1 << 14;
+    if u64::from_str_radix(ignored.trim(), 16).unwrap_or(0) & ours == 0 {
+        return Command::new(tool);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", tool]);
+    command
+}
+
+/// Sends a signal to a process.
+#[cfg(unix)]
+pub(crate) fn signal(child: &Child, name: &str) {
+    let kill = format!("kill -{name} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 impl Ran {
@@ -148,8 +187,12 @@ pub(crate) struct Feeding {
 impl Feeding {
     pub(crate) fn start(place: &Place, options: &[&str]) -> Self {
         let arguments = [&["import", "--report-batches"], options].concat();
-        let mut child = place
-            .command(&arguments)
+        Self::of(place.command(&arguments))
+    }
+
+    /// Starts an import that reports its batches.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -170,12 +213,9 @@ impl Feeding {
         report
     }
 
+    #[cfg(unix)]
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("sh")
-            .args(["-c", &format!("kill -{name} {}", self.child.id())])
-            .status()
-            .unwrap();
-        assert!(sent.success());
+        signal(&self.child, name);
     }
 
     /// Waits for the end, with the input still open.

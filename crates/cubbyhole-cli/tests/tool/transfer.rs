@@ -251,8 +251,30 @@ fn a_header_is_read_and_exports_without_one_are_too() {
     let input = [header, &line("a", "k", "1"), header, &line("b", "k", "1")].concat();
     let ran = place.run_reading(&["import"], input.as_bytes());
     assert!(ran.code == 0 && ran.stderr.starts_with("imported 2 entries"), "{ran:?}");
-    let newer = header.replace(":1}", ":7}") + &line("c", "k", "1");
-    let ran = place.run_reading(&["import"], newer.as_bytes());
-    assert!(ran.code == 6 && ran.stderr.contains("line 1: an export of version 7"), "{ran:?}");
     assert_eq!(place.ok(&["tenants"]), "a\nb\n");
+}
+
+#[test]
+fn newer_or_unknown_format_stops_whatever_on_error_says() {
+    let header = "{\"format\":\"cubbyhole-export\",\"version\":1}\n";
+    for (newer, part) in [
+        (header.replace(":1}", ":7}"), "an export of version 7"),
+        (header.replace(":1}", ":\"2\"}"), "an export of an unknown version"),
+        (header.replace("cubbyhole-", "other-"), "another format"),
+    ] {
+        for options in [&[][..], &["--on-error", "skip"], &["--on-error", "stop"]] {
+            let place = Place::new();
+            let import = [&["import"], options].concat();
+            let ran = place.run_reading(&import, (newer.clone() + &line("c", "k", "1")).as_bytes());
+            assert!(ran.code == 6 && ran.stderr.contains(part), "{ran:?}");
+            assert!(ran.stderr.contains("line 1: ") && !ran.stderr.contains("skip"), "{ran:?}");
+            assert_eq!(place.ok(&["tenants"]), "");
+            // Behind an export that can be read, as `cat` puts them together.
+            let input = [header, &line("a", "k", "1"), &newer, &line("c", "k", "1")].concat();
+            let ran = place.run_reading(&import, input.as_bytes());
+            assert!(ran.code == 6 && ran.stderr.contains("line 3: "), "{ran:?}");
+            assert!(ran.stderr.ends_with("stopped there with 1 entry stored\n"), "{ran:?}");
+            assert_eq!(place.ok(&["tenants"]), "a\n");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::checked::{Checked, Unsettled};
 use crate::config::EmbeddedConfig;
 use crate::error::{from_open, from_open_io};
 use crate::log::{Behind, Halves, Log};
+use crate::url_path::shown;
 
 /// Creates the file if it is not there and may be created.
 pub(super) fn prepare(config: &EmbeddedConfig) -> Result<()> {
@@ -126,7 +127,7 @@ fn creation_error(error: io::Error, path: &Path) -> Error {
     if error.kind() == io::ErrorKind::NotFound {
         return Error::unavailable(format!(
             "the folder of {} does not exist; create it first",
-            path.display()
+            shown(path)
         ))
         .permanent()
         .with_source(error);

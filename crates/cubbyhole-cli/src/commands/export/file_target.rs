@@ -1,14 +1,18 @@
 //! The file of an export: it takes its name only once it is whole.
 
-use std::fs::{self, File};
+mod leftovers;
+
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use cubbyhole::Version;
 use serde::Serialize;
 
-use crate::compression::names_zstd;
+pub(super) use self::leftovers::Leftover;
+use self::leftovers::Part;
+use crate::compression::{check_name_to_write, names_zstd};
 use crate::error::Failure;
+use crate::output::shown_path;
 
 /// A few times smaller than JSON, at a speed that no store outruns.
 const LEVEL: i32 = 3;
@@ -17,7 +21,9 @@ pub(super) struct FileTarget {
     writer: Writer,
     path: PathBuf,
     /// Where it is written meanwhile; `None` for what cannot be replaced, such as a pipe.
-    temporary: Option<PathBuf>,
+    part: Option<Part>,
+    /// Those of the file that is replaced.
+    permissions: Option<Permissions>,
 }
 
 enum Writer {
@@ -28,33 +34,27 @@ enum Writer {
 }
 
 impl FileTarget {
-    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
-        let refused = |error| Failure::io(format!("cannot write {}", path.display()), error);
-        // By the name that was given, which may be that of a link.
-        let compress = names_zstd(path);
+    /// Creates the file, which only its owner may read and write. Returns what earlier exports to
+    /// the same name left behind.
+    pub(super) fn create(path: &Path) -> Result<(Self, Vec<Leftover>), Failure> {
+        let refused = |error| Failure::io(format!("cannot write {}", shown_path(path)), error);
         // A link stays a link: what it leads to is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        check_name_to_write(&target).map_err(Failure::Usage)?;
+        // By the name that was given, which may be that of a link, or by that of the file.
+        let compress = names_zstd(path) || names_zstd(&target);
+        let path = target;
         let present = fs::metadata(&path).ok();
         if present.as_ref().is_some_and(|present| !present.is_file()) {
             let file = File::options().write(true).open(&path).map_err(refused)?;
             let writer = Writer::new(file, compress).map_err(refused)?;
-            return Ok(Self { writer, path, temporary: None });
+            return Ok((Self { writer, path, part: None, permissions: None }, Vec::new()));
         }
-        let mut name = std::ffi::OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        // Not by the process: in a container each has the same number, and one that was killed leaves
-        // its file.
-        name.push(format!(".{}.part", Version::draw()));
-        let temporary = path.with_file_name(name);
-        let refused = |error| Failure::io(format!("cannot write {}", temporary.display()), error);
-        let file = File::options().write(true).create_new(true).open(&temporary);
-        let file = file.map_err(refused)?;
-        if let Some(present) = present {
-            // Who may read the old export may read the new one, and nobody else.
-            file.set_permissions(present.permissions()).map_err(refused)?;
-        }
+        let leftovers = leftovers::remove(&path);
+        let (part, file) = Part::create(&path).map_err(refused)?;
         let writer = Writer::new(file, compress).map_err(refused)?;
-        Ok(Self { writer, path, temporary: Some(temporary) })
+        let permissions = present.map(|present| present.permissions());
+        Ok((Self { writer, path, part: Some(part), permissions }, leftovers))
     }
 
     pub(super) fn write(&mut self, line: &impl Serialize) -> Result<(), Failure> {
@@ -70,27 +70,21 @@ impl FileTarget {
 
     fn finish(&mut self) -> io::Result<()> {
         let file = std::mem::replace(&mut self.writer, Writer::Ended).finish()?;
-        if let Some(temporary) = &self.temporary {
-            if let Some(file) = file {
-                file.sync_all()?;
+        let Some(part) = &mut self.part else { return Ok(()) };
+        if let Some(file) = &file {
+            if let Some(permissions) = self.permissions.take() {
+                // Who may read the old export may read the new one, and no other user. Only now:
+                // one that is cut short leaves a file that its owner alone may read.
+                file.set_permissions(permissions)?;
             }
-            fs::rename(temporary, &self.path)?;
-            self.temporary = None;
+            file.sync_all()?;
         }
-        Ok(())
+        // The file is still open, and with it the lock by which other exports know it is in use.
+        part.rename(&self.path)
     }
 
     fn failure(&self, error: io::Error) -> Failure {
-        Failure::io(format!("cannot write {}", self.path.display()), error)
-    }
-}
-
-impl Drop for FileTarget {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // The failure that led here is being told; a file left over is the lesser one.
-            drop(fs::remove_file(temporary));
-        }
+        Failure::io(format!("cannot write {}", shown_path(&self.path)), error)
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, BufRead};
 use cubbyhole::{Batch, Bytes, Condition, Namespace, PutOptions, limits};
 use tokio::sync::mpsc;
 
-use crate::record::Record;
+use crate::record::{Record, Unreadable};
 
 /// A longer line is a bad one: no entry within the limits takes as much, and an input without line
 /// ends must not fill the memory.
@@ -29,6 +29,11 @@ pub(super) enum Read {
     Batch(Pending),
     /// A line that cannot be read.
     Bad {
+        line: u64,
+        reason: String,
+    },
+    /// The header of a format that cannot be read. Nothing is read after it.
+    UnknownFormat {
         line: u64,
         reason: String,
     },
@@ -103,7 +108,7 @@ impl Reader {
             let parsed = match line {
                 Line::TooLong(length) => {
                     self.position += length;
-                    Err(format!("longer than {MAX_LINE_BYTES} bytes"))
+                    Err(Unreadable::Line(format!("longer than {MAX_LINE_BYTES} bytes")))
                 }
                 Line::Whole | Line::End => {
                     self.position += buffer.len() as u64;
@@ -113,7 +118,11 @@ impl Reader {
             match parsed {
                 Ok(Some(record)) => self.accept(record)?,
                 Ok(None) => {}
-                Err(reason) => {
+                Err(Unreadable::Format(reason)) => {
+                    self.close_all()?;
+                    return self.send(Read::UnknownFormat { line: self.line, reason });
+                }
+                Err(Unreadable::Line(reason)) => {
                     if self.stop_at_bad_line {
                         self.close_all()?;
                         return self.send(Read::Bad { line: self.line, reason });

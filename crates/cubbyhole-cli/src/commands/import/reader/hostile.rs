@@ -107,6 +107,14 @@ fn exported(record: &Record) -> String {
     serde_json::to_string(&line.with_expiry(record.expires_at)).unwrap()
 }
 
+/// Why a line is a bad one.
+fn bad(line: &[u8]) -> String {
+    match Record::parse(line) {
+        Err(Unreadable::Line(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A message for a person: one that a line of any length and content makes is short.
 fn assert_readable(reason: &str) {
     assert!(!reason.is_empty() && reason.chars().count() < 260, "{reason}");
@@ -127,7 +135,7 @@ proptest! {
                 prop_assert_eq!(again, record);
             }
             Ok(None) => prop_assert!(line.iter().all(|byte| b" \t\r".contains(byte)), "{:?}", line),
-            Err(reason) => assert_readable(&reason),
+            Err(Unreadable::Line(reason) | Unreadable::Format(reason)) => assert_readable(&reason),
         }
     }
 
@@ -211,7 +219,7 @@ impl Found {
                         },
                     ));
                 }
-                Read::Bad { line, reason } => {
+                Read::Bad { line, reason } | Read::UnknownFormat { line, reason } => {
                     assert_readable(&reason);
                     found.bad.push(line);
                 }
@@ -273,10 +281,10 @@ fn what_is_nested_too_deep_for_a_stack_is_a_value_or_an_error() {
     for open in ["[", "{\"a\":"] {
         let value = open.repeat(2_000_000);
         let line = format!(r#"{{"namespace":["a"],"key":"k","value":{value}"#);
-        assert_readable(&Record::parse(line.as_bytes()).unwrap_err());
+        assert_readable(&bad(line.as_bytes()));
         let line = format!(r#"{{"namespace":{value}"#);
-        assert_readable(&Record::parse(line.as_bytes()).unwrap_err());
+        assert_readable(&bad(line.as_bytes()));
         let line = format!(r#"{{"namespace":["a"],"key":"k","value":1,"version":{value}"#);
-        assert_readable(&Record::parse(line.as_bytes()).unwrap_err());
+        assert_readable(&bad(line.as_bytes()));
     }
 }
