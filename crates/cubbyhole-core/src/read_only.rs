@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, Error, ExecutionContext,
     Expiry, GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
-    ScanOptions, Store, TenantId, Usage, Version,
+    ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 
 /// A store that only reads: it passes reads to the store that it wraps, and refuses everything else
@@ -217,6 +217,10 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         self.inner.usage(ctx, prefix).await
+    }
+
+    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
+        self.inner.current_time(ctx, ns).await
     }
 }
 

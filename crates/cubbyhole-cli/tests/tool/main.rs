@@ -16,6 +16,7 @@ mod endings;
 mod entries;
 #[cfg(test)]
 mod erasure;
+#[cfg(test)]
 #[cfg(target_os = "linux")]
 mod exports;
 #[cfg(test)]
