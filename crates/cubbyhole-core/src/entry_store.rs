@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Batch, Condition, Entry, Error, ExecutionContext, Expiry, GetOptions, Namespace,
     NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId, Version,
+    runtime,
 };
 
 /// Versions, conditions, batches, pages, atomic take and erasure, on top of [`Store`].
@@ -53,7 +54,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         let _ = (ctx, ns, key, options);
-        Err(unsupported("get_entry"))
+        Err(unsupported("get_entry").await)
     }
 
     /// Reads many keys of one namespace, at most
@@ -70,7 +71,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
         let _ = (ctx, ns, keys);
-        Err(unsupported("get_many"))
+        Err(unsupported("get_many").await)
     }
 
     /// Inserts or replaces `value` if `condition` holds, and returns the version written.
@@ -89,7 +90,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         condition: Condition,
     ) -> Result<Version> {
         let _ = (ctx, ns, key, value, options, condition);
-        Err(unsupported("put_entry"))
+        Err(unsupported("put_entry").await)
     }
 
     /// Removes the entry if `condition` holds, and tells whether there was a live one.
@@ -104,7 +105,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         condition: Condition,
     ) -> Result<bool> {
         let _ = (ctx, ns, key, condition);
-        Err(unsupported("delete_entry"))
+        Err(unsupported("delete_entry").await)
     }
 
     /// Applies a batch, all or nothing. Conditions are judged against the state before the batch.
@@ -120,7 +121,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
         let _ = (ctx, ns, batch);
-        Err(unsupported("write"))
+        Err(unsupported("write").await)
     }
 
     /// One page of the entries of `ns`, in ascending byte order of their keys. It costs what it
@@ -135,7 +136,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
         let _ = (ctx, ns, options);
-        Err(unsupported("scan"))
+        Err(unsupported("scan").await)
     }
 
     /// One page of [`Store::list_namespaces`]: those past `after`, at most `limit`, 1 to
@@ -151,7 +152,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         limit: usize,
     ) -> Result<Page<Namespace>> {
         let _ = (ctx, prefix, after, limit);
-        Err(unsupported("scan_namespaces"))
+        Err(unsupported("scan_namespaces").await)
     }
 
     /// One page of the tenants that hold at least one live entry, in byte order of their rendered
@@ -167,7 +168,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         limit: usize,
     ) -> Result<Page<TenantId>> {
         let _ = (ctx, after, limit);
-        Err(unsupported("scan_tenants"))
+        Err(unsupported("scan_tenants").await)
     }
 
     /// Sets a new expiry, or none, without the caller's passing the value again; tells whether
@@ -183,7 +184,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         expiry: Expiry,
     ) -> Result<bool> {
         let _ = (ctx, ns, key, expiry);
-        Err(unsupported("touch"))
+        Err(unsupported("touch").await)
     }
 
     /// Reads and removes an entry in one atomic step: of several that take it at once, one gets
@@ -198,7 +199,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         key: &str,
     ) -> Result<Option<Entry<V>>> {
         let _ = (ctx, ns, key);
-        Err(unsupported("take"))
+        Err(unsupported("take").await)
     }
 
     /// One bounded step of removing everything under `prefix`: at most `limit` entries, 1 to
@@ -215,7 +216,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         limit: usize,
     ) -> Result<Erased> {
         let _ = (ctx, prefix, limit);
-        Err(unsupported("erase"))
+        Err(unsupported("erase").await)
     }
 
     /// Counts what is stored under `prefix`.
@@ -224,7 +225,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// What the backend meets.
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let _ = (ctx, prefix);
-        Err(unsupported("usage"))
+        Err(unsupported("usage").await)
     }
 }
 
@@ -278,6 +279,7 @@ pub struct Compaction {
     pub bytes_after: Option<u64>,
 }
 
-fn unsupported(operation: &'static str) -> Error {
+async fn unsupported(operation: &'static str) -> Error {
+    runtime::cooperate().await;
     Error::unsupported("this store implements only the core trait").in_operation(operation)
 }

@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod backoff;
 mod batch;
 mod clock;
 mod codec;
@@ -40,6 +41,7 @@ mod memory;
 mod namespace;
 mod options;
 mod page;
+pub mod runtime;
 mod store;
 mod sweeper;
 mod timestamp;
