@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{Diagnosis, Error, ErrorKind, ExecutionContext, Result, Verdict};
 
+use crate::call::begin;
 use crate::config::{Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
 use crate::origin::Origin;
 use crate::store::EmbeddedStore;
@@ -51,9 +52,9 @@ pub fn is_store_file(path: &Path) -> io::Result<bool> {
 /// clock, and what should be looked after. Never creates it. What goes wrong is in the [`Diagnosis`].
 ///
 /// # Errors
-/// The context's end.
+/// The context's end; `InvalidArgument` without a tokio runtime.
 pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result<Diagnosis> {
-    ctx.check()?;
+    begin(ctx, "diagnose").await?;
     let mut diagnosis = Diagnosis::default();
     let path = config.path();
     match fs::metadata(path) {

@@ -10,13 +10,12 @@ use cubbyhole_core::limits::{
     MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
 };
 use cubbyhole_core::{
-    Backend, Batch, Bytes, Clock, Compaction, Condition, Entry, EntryStore, Erased, Error,
+    Backend, Batch, Bytes, Clock, Compaction, Condition, Entry, EntryStore, Erased,
     ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Operation,
     Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Usage, Version,
 };
 
-use tokio::runtime::Handle;
-
+use crate::call::begin;
 use crate::config::EmbeddedConfig;
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
@@ -34,7 +33,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// tells of errors.
 ///
 /// One process has the file open at a time. Reads that turn out long are moved to the runtime's
-/// blocking pool, so it is to be used within a tokio runtime.
+/// blocking pool, so calls need a tokio runtime, and timers in it if they have a deadline. Elsewhere
+/// they answer `InvalidArgument`.
 ///
 /// ```
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -68,14 +68,11 @@ impl EmbeddedStore {
     /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied`; `ResourceExhausted` if
     /// the disk is full.
     pub async fn open(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
+        begin(ctx, "open").await?;
         Self::open_when_free(ctx, config).await.in_operation("open")
     }
 
     async fn open_when_free(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
-        ctx.check()?;
-        if Handle::try_current().is_err() {
-            return Err(Error::invalid_argument("a store is opened within a tokio runtime"));
-        }
         let mut wait = config.lock_wait();
         loop {
             let config = config.clone();
@@ -124,6 +121,7 @@ impl EmbeddedStore {
     /// # Errors
     /// `Corrupt` with what was found; the context's end.
     pub async fn verify(&self, ctx: &ExecutionContext) -> Result<()> {
+        begin(ctx, "verify").await?;
         let verified = self.reader.run(ctx, |snapshot| snapshot.verify()).await;
         verified.and_then(|found| found.verdict()).in_operation("verify")
     }
@@ -159,7 +157,6 @@ impl EmbeddedStore {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        ctx.check()?;
         check_key(key)?;
         check_value_bytes(value.len(), self.max_value_bytes)?;
         options.expiry().check()?;
@@ -179,7 +176,6 @@ impl EmbeddedStore {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
-        ctx.check()?;
         check_key(key)?;
         let (ns, key) = (ns.clone(), key.to_owned());
         self.writer.submit(ctx, 0, move |tables| tables.delete(&ns, &key, condition)).await
@@ -219,6 +215,7 @@ impl Store<Bytes> for EmbeddedStore {
         value: Bytes,
         options: PutOptions,
     ) -> Result<()> {
+        begin(ctx, "put").await?;
         let put = self.put_if(ctx, ns, key, value, options, Condition::Always);
         put.await.map(drop).in_operation("put")
     }
@@ -229,11 +226,13 @@ impl Store<Bytes> for EmbeddedStore {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Bytes>> {
+        begin(ctx, "get").await?;
         let entry = self.lookup(ctx, ns, key).await.in_operation("get")?;
         Ok(entry.map(|entry| entry.value))
     }
 
     async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        begin(ctx, "delete").await?;
         self.delete_if(ctx, ns, key, Condition::Always).await.map(drop).in_operation("delete")
     }
 
@@ -243,6 +242,7 @@ impl Store<Bytes> for EmbeddedStore {
         ns: &Namespace,
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
+        begin(ctx, "list").await?;
         check_prefix(prefix).in_operation("list")?;
         let (ns, prefix) = (ns.clone(), prefix.unwrap_or("").to_owned());
         self.reader.run(ctx, move |snapshot| snapshot.list(&ns, &prefix)).await.in_operation("list")
@@ -263,6 +263,7 @@ impl Store<Bytes> for EmbeddedStore {
         ctx: &ExecutionContext,
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
+        begin(ctx, "list_namespaces").await?;
         let prefix = prefix.clone();
         let list =
             self.reader.run(ctx, move |snapshot| snapshot.namespaces(&prefix, None, usize::MAX));
@@ -270,6 +271,7 @@ impl Store<Bytes> for EmbeddedStore {
     }
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
+        begin(ctx, "evict_expired").await?;
         self.evict(ctx).await.in_operation("evict_expired")
     }
 }
@@ -284,6 +286,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>> {
+        begin(ctx, "get_entry").await?;
         let get = async {
             if let Some(ttl) = options.extended_ttl() {
                 Expiry::After(ttl).resolve(self.reader.now())?;
@@ -308,6 +311,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+        begin(ctx, "get_many").await?;
         check_keys(keys).in_operation("get_many")?;
         let ns = ns.clone();
         let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
@@ -336,6 +340,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
+        begin(ctx, "put_entry").await?;
         self.put_if(ctx, ns, key, value, options, condition).await.in_operation("put_entry")
     }
 
@@ -346,6 +351,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
+        begin(ctx, "delete_entry").await?;
         self.delete_if(ctx, ns, key, condition).await.in_operation("delete_entry")
     }
 
@@ -355,7 +361,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         batch: Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>> {
-        ctx.check().in_operation("write")?;
+        begin(ctx, "write").await?;
         batch.check(self.max_value_bytes, |value| Some(value.len())).in_operation("write")?;
         let ns = ns.clone();
         let value_bytes = |operation: &Operation<Bytes>| match operation {
@@ -375,6 +381,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         options: ScanOptions,
     ) -> Result<Page<ScanItem<Bytes>, String>> {
+        begin(ctx, "scan").await?;
         options.check().in_operation("scan")?;
         let ns = ns.clone();
         self.reader
@@ -390,6 +397,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         after: Option<&Namespace>,
         limit: usize,
     ) -> Result<Page<Namespace>> {
+        begin(ctx, "scan_namespaces").await?;
         check_page_limit(limit).in_operation("scan_namespaces")?;
         let (prefix, after) = (prefix.clone(), after.cloned());
         self.reader
@@ -405,6 +413,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         after: Option<&TenantId>,
         limit: usize,
     ) -> Result<Page<TenantId>> {
+        begin(ctx, "scan_tenants").await?;
         check_page_limit(limit).in_operation("scan_tenants")?;
         let after = after.cloned();
         self.reader
@@ -421,7 +430,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         key: &str,
         expiry: Expiry,
     ) -> Result<bool> {
-        ctx.check().in_operation("touch")?;
+        begin(ctx, "touch").await?;
         check_key(key).in_operation("touch")?;
         expiry.check().in_operation("touch")?;
         let (ns, key) = (ns.clone(), key.to_owned());
@@ -435,7 +444,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Entry<Bytes>>> {
-        ctx.check().in_operation("take")?;
+        begin(ctx, "take").await?;
         check_key(key).in_operation("take")?;
         let (ns, key) = (ns.clone(), key.to_owned());
         self.writer.submit(ctx, 0, move |tables| tables.take(&ns, &key)).await.in_operation("take")
@@ -447,7 +456,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Result<Erased> {
-        ctx.check().in_operation("erase")?;
+        begin(ctx, "erase").await?;
         check_page_limit(limit).in_operation("erase")?;
         let prefix = prefix.clone();
         self.writer
@@ -457,6 +466,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        begin(ctx, "usage").await?;
         let prefix = prefix.clone();
         self.reader.run(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
     }
@@ -466,10 +476,12 @@ impl EntryStore<Bytes> for EmbeddedStore {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for EmbeddedStore {
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        begin(ctx, "close").await?;
         self.writer.close(ctx).await.in_operation("close")
     }
 
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
+        begin(ctx, "compact").await?;
         self.writer.compact(ctx).await.in_operation("compact")
     }
 }
