@@ -47,5 +47,8 @@ topics! {
     pointers
     errors
     limits
+    ttl_limit
     context
+    closed
+    scheduling
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Harness};
 use cubbyhole_core::{
-    Batch, Bytes, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry, GetOptions,
-    InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
-    ScanOptions, Store, TenantId, Usage, Version, async_trait,
+    Backend, Batch, Bytes, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
+    GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
+    ScanItem, ScanOptions, Store, TenantId, Usage, Version, async_trait,
 };
 
 /// The store beneath a mutant.
@@ -124,6 +124,12 @@ impl<M: Mutant> Harness for Lab<M> {
         let builder = InMemoryStore::builder().with_clock(self.clock.clone());
         let store = builder.with_value_size(Bytes::len).build();
         Arc::new(Layer(M::around(store)))
+    }
+
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Bytes>>> {
+        let store = InMemoryStore::<Bytes>::new();
+        store.close(&ExecutionContext::new()).await.ok()?;
+        Some(Arc::new(Layer(M::around(store))))
     }
 
     async fn advance(&self, duration: Duration) {
