@@ -254,19 +254,26 @@ pub struct Usage {
 /// A store over [`Bytes`] that `open(url)` can return.
 #[async_trait]
 pub trait Backend: EntryStore<Bytes> {
-    /// Finishes what was begun, makes it durable and lets go of files and connections. Later
-    /// calls answer `InvalidArgument`. Closing again succeeds. A backend that is dropped closes
-    /// too; this one tells of errors.
+    /// Finishes what was begun, makes it durable and releases files and connections. Later calls
+    /// answer `InvalidArgument`, also those with empty input. Closing again succeeds. A backend
+    /// that is dropped closes too; this method reports errors.
     ///
     /// # Errors
     /// What the backend meets; it is closed all the same.
     async fn close(&self, ctx: &ExecutionContext) -> Result<()>;
 
-    /// Gives space that deleted and expired entries took back to the system, where the engine can.
-    /// Calls may wait meanwhile.
+    /// Returns space that deleted and expired entries took to the system, where the engine can.
+    ///
+    /// - Memory: does nothing.
+    /// - Embedded: moves what is stored to the front of the file and cuts off the rest. Other calls
+    ///   wait meanwhile.
+    /// - PostgreSQL: runs `VACUUM` on the table of entries, which autovacuum does as well. Only the
+    ///   table's owner may; the application's role is not. Other calls do not wait.
+    /// - Redis: asks each server to return memory, with `MEMORY PURGE`. The sizes reported are the
+    ///   whole server's.
     ///
     /// # Errors
-    /// What the backend meets.
+    /// `PermissionDenied` where the role may not; what the backend meets.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction>;
 }
 

@@ -479,7 +479,7 @@ impl Backend for PostgresStore {
         self.caller.pool.close(ctx).await.in_operation("close")
     }
 
-    /// Runs `VACUUM` on the table, which takes its owner; autovacuum does the same by itself.
+    /// Runs `VACUUM` on the table, as its owner; autovacuum does the same.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         self.caller.begin(ctx).await.in_operation("compact")?;
         let schema = self.caller.pool.config().schema().to_owned();
