@@ -182,7 +182,7 @@ impl ExecutionContext {
 }
 
 #[expect(clippy::disallowed_methods, reason = "deadlines are judged here and nowhere else")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

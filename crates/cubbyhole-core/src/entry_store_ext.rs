@@ -30,8 +30,10 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     /// if nothing was put.
     ///
     /// `decide` gets `None` for an absent entry, and may run many times. Attempts that lose against
-    /// other callers are repeated with exponential backoff and full jitter: after up to 1 ms, which
-    /// doubles up to 50 ms. Without a tokio runtime with timers the call yields instead.
+    /// other callers are repeated with exponential backoff and full jitter, within the context. The
+    /// longest pause doubles from 1 ms to 50 ms, or from the time that an attempt takes to 50 times
+    /// that if attempts take longer, and is 1 s at most. Without a tokio runtime with timers the
+    /// call yields instead.
     ///
     /// ```
     /// use cubbyhole_core::{EntryStoreExt, ExecutionContext, InMemoryStore, Namespace, Update};
