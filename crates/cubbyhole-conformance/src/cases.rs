@@ -51,4 +51,5 @@ topics! {
     context
     closed
     scheduling
+    no_runtime
 }

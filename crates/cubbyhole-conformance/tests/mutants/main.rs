@@ -82,6 +82,8 @@ mutants! {
     UsageNeverYields:
         "scheduling::entry_calls_of_an_ended_context_yield",
         "scheduling::entry_calls_of_a_closed_store_yield";
+    GetPanicsWithoutRuntime: "no_runtime::core_calls_work_or_are_refused";
+    TakeFailsWithoutRuntime: "no_runtime::entry_calls_work_or_are_refused";
     AnswersEmptyCallsWhenClosed: "closed::entry_calls_are_refused";
     ListsNothingWhenClosed: "closed::core_calls_are_refused";
     CutsTtls: "ttl_limit::a_put_is_refused";

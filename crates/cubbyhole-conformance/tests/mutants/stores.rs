@@ -6,6 +6,7 @@ use cubbyhole_core::{
     ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version, async_trait, limits,
 };
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::task::coop::unconstrained;
 
 use crate::layer::{Inner, Mutant};
@@ -479,6 +480,25 @@ mutants! {
     UsageNeverYields {
         async fn usage(&self, c: Context<'_>, p: &NamespacePrefix) -> Result<Usage> {
             unconstrained(self.0.usage(c, p)).await
+        }
+    }
+
+    /// `get` takes the runtime for granted.
+    GetPanicsWithoutRuntime {
+        async fn get(&self, c: Context<'_>, ns: &Namespace, key: &str) -> Result<Option<Bytes>> {
+            drop(Handle::current());
+            self.0.get(c, ns, key).await
+        }
+    }
+
+    /// `take` reports an outage where there is no runtime.
+    TakeFailsWithoutRuntime {
+        async fn take(&self, c: Context<'_>, ns: &Namespace, key: &str)
+            -> Result<Option<Entry<Bytes>>> {
+            if Handle::try_current().is_err() {
+                return Err(Error::unavailable("the connection was lost"));
+            }
+            self.0.take(c, ns, key).await
         }
     }
 
