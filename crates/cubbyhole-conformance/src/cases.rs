@@ -47,5 +47,9 @@ topics! {
     pointers
     errors
     limits
+    ttl_limit
     context
+    closed
+    scheduling
+    no_runtime
 }

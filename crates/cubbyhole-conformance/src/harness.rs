@@ -27,6 +27,12 @@ pub trait Harness: Send + Sync + 'static {
     /// [`capabilities`](Self::capabilities).
     async fn store(&self) -> Arc<dyn EntryStore<Self::Value>>;
 
+    /// A store that was opened and then closed, for the cases of closed stores; `None` where stores
+    /// cannot be closed.
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Self::Value>>> {
+        None
+    }
+
     /// Lets that much time pass for the stores: moves a manual clock by exactly `duration`, or
     /// waits at least that long.
     async fn advance(&self, duration: Duration);

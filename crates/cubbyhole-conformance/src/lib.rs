@@ -91,6 +91,7 @@
 //! The tests of this crate hold some thirty deliberately broken stores, and the name of the case
 //! that must catch each.
 
+mod calls;
 mod case;
 mod cases;
 mod harness;

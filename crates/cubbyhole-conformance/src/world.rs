@@ -12,6 +12,7 @@ use cubbyhole_core::{
 };
 use tokio::sync::Barrier;
 
+use crate::calls::Target;
 use crate::case::{Outcome, Stop};
 use crate::{Capabilities, Harness, Sample};
 
@@ -63,6 +64,23 @@ impl<V: Sample> World<V> {
 
     pub(crate) fn store(&self) -> &Arc<dyn EntryStore<V>> {
         &self.store
+    }
+
+    /// Where every method can be called, with a context of its own.
+    pub(crate) fn target(&self) -> Result<Target<V>> {
+        Ok(Target {
+            store: Arc::clone(&self.store),
+            ctx: self.ctx.child(),
+            ns: self.ns(&["calls"])?,
+            elsewhere: fresh_tenant()?.into(),
+        })
+    }
+
+    /// The same on a store that was closed.
+    pub(crate) async fn closed(&self) -> Outcome<Target<V>> {
+        let closed = self.harness.closed_store().await;
+        let store = closed.ok_or_else(|| Stop::ignored("the stores cannot be closed"))?;
+        Ok(Target { store, ..self.target()? })
     }
 
     pub(crate) fn core(&self) -> Arc<dyn Store<V>> {

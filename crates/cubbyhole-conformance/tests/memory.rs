@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Capabilities, Document, Harness, Suite};
-use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, ManualClock, async_trait};
+use cubbyhole_core::{
+    Backend, Bytes, EntryStore, ExecutionContext, InMemoryStore, ManualClock, async_trait,
+};
 
 #[derive(Default)]
 struct Memory<V> {
@@ -23,6 +25,12 @@ impl Harness for Memory<Bytes> {
     async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
         let store = InMemoryStore::builder().with_clock(self.clock.clone());
         Arc::new(store.with_value_size(Bytes::len).build())
+    }
+
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Bytes>>> {
+        let store = InMemoryStore::<Bytes>::new();
+        store.close(&ExecutionContext::new()).await.ok()?;
+        Some(Arc::new(store))
     }
 
     async fn advance(&self, duration: Duration) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Document, Harness};
-use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, ManualClock, TypedExt, async_trait};
+use cubbyhole_core::{
+    Backend, Bytes, EntryStore, ExecutionContext, InMemoryStore, ManualClock, TypedExt, async_trait,
+};
 
 #[derive(Default)]
 struct TypedMemory(ManualClock);
@@ -17,6 +19,12 @@ impl Harness for TypedMemory {
     async fn store(&self) -> Arc<dyn EntryStore<Document>> {
         let store = InMemoryStore::builder().with_clock(self.0.clone());
         Arc::new(store.with_value_size(Bytes::len).build().typed::<Document>())
+    }
+
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Document>>> {
+        let store = InMemoryStore::<Bytes>::new();
+        store.close(&ExecutionContext::new()).await.ok()?;
+        Some(Arc::new(store.typed::<Document>()))
     }
 
     async fn advance(&self, duration: Duration) {

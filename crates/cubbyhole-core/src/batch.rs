@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::limits::{self, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
-use crate::{Condition, Error, PutOptions, Result};
+use crate::{Condition, Error, PutOptions, Result, Timestamp};
 
 /// Puts and deletes in one namespace that are applied all or not at all, by
 /// [`EntryStore::write`](crate::EntryStore::write).
@@ -172,6 +172,22 @@ impl<V> Batch<V> {
             )));
         }
         Ok(())
+    }
+}
+
+impl<V> Batch<V> {
+    /// When the entry of each operation expires if the batch is written at `now`; `None` for a
+    /// delete and for an entry that never expires.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a TTL of zero, or one that ends past the year 9999. A store reports
+    /// it before it judges any condition.
+    pub fn expiries(&self, now: Timestamp) -> Result<Vec<Option<Timestamp>>> {
+        let expiry = |operation: &Operation<V>| match operation {
+            Operation::Put { options, .. } => options.expiry().resolve(now),
+            Operation::Delete { .. } => Ok(None),
+        };
+        self.operations.iter().map(expiry).collect()
     }
 }
 

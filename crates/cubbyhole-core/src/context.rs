@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Result};
+use crate::{Error, Result, runtime};
 
 /// Cancellation and deadline of the caller; every call of a store takes one.
 ///
@@ -15,8 +15,8 @@ use crate::{Error, Result};
 /// [`Error::may_have_been_applied`] tells whether it certainly had no effect.
 /// ([`InMemoryStore`](crate::InMemoryStore) alone ignores its context.)
 ///
-/// Cloning is cheap and shares the cancellation. Racing a deadline needs a tokio runtime with time
-/// enabled; racing cancellation alone needs no runtime.
+/// Cloning is cheap and shares the cancellation. Waiting for a deadline needs a tokio runtime with
+/// timers, and answers `InvalidArgument` elsewhere; waiting for cancellation alone needs no runtime.
 ///
 /// ```
 /// use std::time::Duration;
@@ -109,18 +109,44 @@ impl ExecutionContext {
         }
     }
 
-    /// Waits until this context ends, and says how. Waits for ever if it never does.
+    /// Begins a call: takes part in the runtime's cooperative scheduling, as
+    /// [`runtime::cooperate`] does, then refuses a context that has ended.
+    ///
+    /// A store that honours its context awaits this first in every method, so that a loop over
+    /// calls can be timed out and lets other tasks run. It needs no runtime.
+    ///
+    /// # Errors
+    /// `Cancelled` or `DeadlineExceeded`.
+    pub async fn begin(&self) -> Result<()> {
+        runtime::cooperate().await;
+        self.check()
+    }
+
+    /// As [`begin`](Self::begin), for a store that needs a tokio runtime with timers.
+    ///
+    /// # Errors
+    /// `InvalidArgument` without one; `Cancelled` or `DeadlineExceeded`.
+    pub async fn begin_in_runtime(&self) -> Result<()> {
+        runtime::cooperate().await;
+        runtime::require_timers()?;
+        self.check()
+    }
+
+    /// Waits until this context ends, and returns how it ended. Waits indefinitely if it never
+    /// does. With a deadline it needs a tokio runtime with timers, and returns an
+    /// `InvalidArgument` without waiting where there is none.
     pub async fn ended(&self) -> Error {
-        match self.deadline {
-            None => {
-                self.token.cancelled().await;
-                Error::cancelled()
-            }
-            Some(deadline) => tokio::select! {
-                biased;
-                () = self.token.cancelled() => Error::cancelled(),
-                () = tokio::time::sleep_until(deadline.into()) => Error::deadline_exceeded(),
-            },
+        let Some(deadline) = self.deadline else {
+            self.token.cancelled().await;
+            return Error::cancelled();
+        };
+        if let Err(error) = runtime::require_timers() {
+            return error;
+        }
+        tokio::select! {
+            biased;
+            () = self.token.cancelled() => Error::cancelled(),
+            () = tokio::time::sleep_until(deadline.into()) => Error::deadline_exceeded(),
         }
     }
 
@@ -129,6 +155,8 @@ impl ExecutionContext {
     ///
     /// # Errors
     /// `Cancelled` or `DeadlineExceeded`, without any claim about what the future did.
+    /// `InvalidArgument` for a future that is not ready immediately, a context with a deadline, and
+    /// no tokio runtime with timers.
     pub async fn race<F: Future>(&self, future: F) -> Result<F::Output> {
         self.check()?;
         let mut future = pin!(future);
@@ -139,12 +167,12 @@ impl ExecutionContext {
         }
     }
 
-    /// Sleeps for `duration`, or less if this context ends. Needs a tokio runtime with time
-    /// enabled.
+    /// Sleeps for `duration`, or less if this context ends.
     ///
     /// # Errors
-    /// `Cancelled` or `DeadlineExceeded`.
+    /// `Cancelled` or `DeadlineExceeded`; `InvalidArgument` without a tokio runtime with timers.
     pub async fn sleep(&self, duration: Duration) -> Result<()> {
+        runtime::require_timers()?;
         #[expect(
             clippy::disallowed_methods,
             reason = "this is the sleep that ends with its context"
@@ -154,7 +182,7 @@ impl ExecutionContext {
 }
 
 #[expect(clippy::disallowed_methods, reason = "deadlines are judged here and nowhere else")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
@@ -192,6 +220,32 @@ mod tests {
         let ctx = ExecutionContext::new().with_timeout(Duration::from_millis(20));
         let error = ctx.race(std::future::pending::<()>()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    }
+
+    #[test]
+    fn waiting_without_timers_is_an_error() {
+        let forever = ExecutionContext::new();
+        let limited = forever.child().with_timeout(Duration::from_secs(3600));
+        let wait = || async {
+            let pending = std::future::pending::<()>;
+            let errors = [
+                forever.sleep(Duration::from_millis(1)).await.unwrap_err(),
+                limited.sleep(Duration::from_millis(1)).await.unwrap_err(),
+                limited.race(pending()).await.unwrap_err(),
+                limited.ended().await,
+            ];
+            for error in errors {
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+                assert!(error.message().contains("tokio runtime"), "{error}");
+            }
+            assert_eq!(limited.race(async { 1 }).await.unwrap(), 1);
+            limited.begin().await.unwrap();
+        };
+        // None of these futures waits, so that one poll without a runtime answers.
+        let mut without = pin!(wait());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(without.as_mut().poll(&mut context).is_ready());
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(wait());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Batch, Condition, Entry, Error, ExecutionContext, Expiry, GetOptions, Namespace,
     NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId, Timestamp,
-    Version,
+    Version, runtime,
 };
 
 /// Versions, conditions, batches, pages, atomic take and erasure, on top of [`Store`].
@@ -54,7 +54,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         let _ = (ctx, ns, key, options);
-        Err(unsupported("get_entry"))
+        Err(unsupported("get_entry").await)
     }
 
     /// Reads many keys of one namespace, at most
@@ -71,7 +71,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
         let _ = (ctx, ns, keys);
-        Err(unsupported("get_many"))
+        Err(unsupported("get_many").await)
     }
 
     /// Inserts or replaces `value` if `condition` holds, and returns the version written.
@@ -90,7 +90,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         condition: Condition,
     ) -> Result<Version> {
         let _ = (ctx, ns, key, value, options, condition);
-        Err(unsupported("put_entry"))
+        Err(unsupported("put_entry").await)
     }
 
     /// Removes the entry if `condition` holds, and tells whether there was a live one.
@@ -105,7 +105,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         condition: Condition,
     ) -> Result<bool> {
         let _ = (ctx, ns, key, condition);
-        Err(unsupported("delete_entry"))
+        Err(unsupported("delete_entry").await)
     }
 
     /// Applies a batch, all or nothing. Conditions are judged against the state before the batch.
@@ -121,7 +121,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
         let _ = (ctx, ns, batch);
-        Err(unsupported("write"))
+        Err(unsupported("write").await)
     }
 
     /// One page of the entries of `ns`, in ascending byte order of their keys. It costs what it
@@ -136,7 +136,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
         let _ = (ctx, ns, options);
-        Err(unsupported("scan"))
+        Err(unsupported("scan").await)
     }
 
     /// One page of [`Store::list_namespaces`]: those past `after`, at most `limit`, 1 to
@@ -152,7 +152,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         limit: usize,
     ) -> Result<Page<Namespace>> {
         let _ = (ctx, prefix, after, limit);
-        Err(unsupported("scan_namespaces"))
+        Err(unsupported("scan_namespaces").await)
     }
 
     /// One page of the tenants that hold at least one live entry, in byte order of their rendered
@@ -168,7 +168,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         limit: usize,
     ) -> Result<Page<TenantId>> {
         let _ = (ctx, after, limit);
-        Err(unsupported("scan_tenants"))
+        Err(unsupported("scan_tenants").await)
     }
 
     /// Sets a new expiry, or none, without the caller's passing the value again; tells whether
@@ -184,7 +184,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         expiry: Expiry,
     ) -> Result<bool> {
         let _ = (ctx, ns, key, expiry);
-        Err(unsupported("touch"))
+        Err(unsupported("touch").await)
     }
 
     /// Reads and removes an entry in one atomic step: of several that take it at once, one gets
@@ -199,7 +199,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         key: &str,
     ) -> Result<Option<Entry<V>>> {
         let _ = (ctx, ns, key);
-        Err(unsupported("take"))
+        Err(unsupported("take").await)
     }
 
     /// One bounded step of removing everything under `prefix`: at most `limit` entries, 1 to
@@ -216,7 +216,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         limit: usize,
     ) -> Result<Erased> {
         let _ = (ctx, prefix, limit);
-        Err(unsupported("erase"))
+        Err(unsupported("erase").await)
     }
 
     /// Counts what is stored under `prefix`.
@@ -225,7 +225,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// What the backend meets.
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let _ = (ctx, prefix);
-        Err(unsupported("usage"))
+        Err(unsupported("usage").await)
     }
 
     /// Returns the store's time: the instant by which the entries of `ns` are judged at the moment. It
@@ -254,7 +254,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// ```
     async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
         let _ = (ctx, ns);
-        Err(unsupported("current_time"))
+        Err(unsupported("current_time").await)
     }
 }
 
@@ -283,19 +283,26 @@ pub struct Usage {
 /// A store over [`Bytes`] that `open(url)` can return.
 #[async_trait]
 pub trait Backend: EntryStore<Bytes> {
-    /// Finishes what was begun, makes it durable and lets go of files and connections. Later
-    /// calls answer `InvalidArgument`. Closing again succeeds. A backend that is dropped closes
-    /// too; this one tells of errors.
+    /// Finishes what was begun, makes it durable and releases files and connections. Later calls
+    /// answer `InvalidArgument`, also those with empty input. Closing again succeeds. A backend
+    /// that is dropped closes too; this method reports errors.
     ///
     /// # Errors
     /// What the backend meets; it is closed all the same.
     async fn close(&self, ctx: &ExecutionContext) -> Result<()>;
 
-    /// Gives space that deleted and expired entries took back to the system, where the engine can.
-    /// Calls may wait meanwhile.
+    /// Returns space that deleted and expired entries took to the system, where the engine can.
+    ///
+    /// - Memory: does nothing.
+    /// - Embedded: moves what is stored to the front of the file and cuts off the rest. Other calls
+    ///   wait meanwhile.
+    /// - PostgreSQL: runs `VACUUM` on the table of entries, which autovacuum does as well. Only the
+    ///   table's owner may; the application's role is not. Other calls do not wait.
+    /// - Redis: asks each server to return memory, with `MEMORY PURGE`. The sizes reported are the
+    ///   whole server's.
     ///
     /// # Errors
-    /// What the backend meets.
+    /// `PermissionDenied` where the role may not; what the backend meets.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction>;
 }
 
@@ -308,6 +315,7 @@ pub struct Compaction {
     pub bytes_after: Option<u64>,
 }
 
-fn unsupported(operation: &'static str) -> Error {
+async fn unsupported(operation: &'static str) -> Error {
+    runtime::cooperate().await;
     Error::unsupported("this store implements only the core trait").in_operation(operation)
 }

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use crate::backoff::Backoff;
 use crate::limits::MAX_PAGE_ITEMS;
 use crate::{
     Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, Namespace,
@@ -28,7 +29,11 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     /// read; otherwise begins again, until the context ends. Returns the version written, `None`
     /// if nothing was put.
     ///
-    /// `decide` gets `None` for an absent entry, and may run many times.
+    /// `decide` gets `None` for an absent entry, and may run many times. Attempts that lose against
+    /// other callers are repeated with exponential backoff and full jitter, within the context. The
+    /// longest pause doubles from 1 ms to 50 ms, or from the time that an attempt takes to 50 times
+    /// that if attempts take longer, and is 1 s at most. Without a tokio runtime with timers the
+    /// call yields instead.
     ///
     /// ```
     /// use cubbyhole_core::{EntryStoreExt, ExecutionContext, InMemoryStore, Namespace, Update};
@@ -61,8 +66,9 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     where
         F: FnMut(Option<Entry<V>>) -> Result<Update<V>> + Send,
     {
+        let mut backoff = Backoff::new();
         loop {
-            ctx.check().in_operation("update")?;
+            ctx.begin().await.in_operation("update")?;
             let entry = self.get_entry(ctx, ns, key, GetOptions::new()).await?;
             let read = entry.as_ref().map(|entry| entry.meta.version);
             let condition = read.map_or(Condition::IfAbsent, Condition::IfVersion);
@@ -79,8 +85,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
             };
             match done {
                 Err(error) if error.kind() == ErrorKind::Conflict => {
-                    // Somebody else's write came through; let others run before trying again.
-                    tokio::task::yield_now().await;
+                    backoff.pause(ctx).await.in_operation("update")?;
                 }
                 done => return done,
             }
@@ -97,7 +102,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
         let mut removed = 0;
         loop {
             let step = async {
-                ctx.check().in_operation("erase")?;
+                ctx.begin().await.in_operation("erase")?;
                 self.erase(ctx, prefix, MAX_PAGE_ITEMS).await
             };
             let step = match step.await {

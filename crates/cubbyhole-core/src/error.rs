@@ -169,6 +169,12 @@ impl Error {
         Self::new(ErrorKind::DeadlineExceeded, "the deadline passed")
     }
 
+    /// The [`InvalidArgument`](ErrorKind::InvalidArgument) of a store that was closed.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::invalid_argument("the store is closed; open it again")
+    }
+
     /// Names the operation that failed. The innermost name stays.
     #[must_use]
     pub fn in_operation(mut self, operation: &'static str) -> Self {

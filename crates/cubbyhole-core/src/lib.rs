@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod backoff;
 mod batch;
 mod clock;
 mod codec;
@@ -41,6 +42,7 @@ mod namespace;
 mod options;
 mod page;
 mod read_only;
+pub mod runtime;
 mod store;
 mod sweeper;
 mod timestamp;

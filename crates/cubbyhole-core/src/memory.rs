@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::limits::{self, DEFAULT_MAX_VALUE_BYTES};
+use crate::runtime::cooperate;
 use crate::{
     Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
     Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
@@ -28,8 +29,8 @@ use space::Slot;
 /// cheap and shares what it holds.
 ///
 /// `get` looks up a hash index without allocating; listings, pages and sweeps cost what they
-/// return or remove, plus the expired, unswept entries that they pass. It needs no runtime, and
-/// its operations ignore their context.
+/// return or remove, plus the expired, unswept entries that they pass. It needs no runtime; within
+/// a tokio runtime its calls take part in cooperative scheduling. They ignore their context.
 ///
 /// `V::clone`, and the size function, run while the lock is held that a namespace shares with some
 /// others, so that they must not call the store; keep large values in an `Arc`. A namespace holds
@@ -136,14 +137,17 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         value: V,
         options: PutOptions,
     ) -> Result<()> {
+        cooperate().await;
         self.insert(ns, key, value, options, Condition::Always).map(drop).in_operation("put")
     }
 
     async fn get(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
+        cooperate().await;
         self.lookup(ns, key, |slot| slot.value().clone()).in_operation("get")
     }
 
     async fn delete(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        cooperate().await;
         self.remove_live(ns, key, Condition::Always).map(drop).in_operation("delete")
     }
 
@@ -153,6 +157,7 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         ns: &Namespace,
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
+        cooperate().await;
         self.keys(ns, prefix).in_operation("list")
     }
 
@@ -165,10 +170,12 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         _ctx: &ExecutionContext,
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
+        cooperate().await;
         self.live_namespaces(prefix, None, usize::MAX).in_operation("list_namespaces")
     }
 
     async fn evict_expired(&self, _ctx: &ExecutionContext) -> Result<usize> {
+        cooperate().await;
         self.evict().in_operation("evict_expired")
     }
 }
@@ -183,6 +190,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
+        cooperate().await;
         if options.extended_ttl().is_none() {
             return self.lookup(ns, key, Slot::entry).in_operation("get_entry");
         }
@@ -195,6 +203,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        cooperate().await;
         let entries = self.lookup_many(ns, keys).in_operation("get_many")?;
         Ok(entries.into_iter().map(Ok).collect())
     }
@@ -208,6 +217,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
+        cooperate().await;
         self.insert(ns, key, value, options, condition).in_operation("put_entry")
     }
 
@@ -218,6 +228,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
+        cooperate().await;
         self.remove_live(ns, key, condition)
             .map(|entry| entry.is_some())
             .in_operation("delete_entry")
@@ -229,6 +240,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
+        cooperate().await;
         self.write_all(ns, batch).in_operation("write")
     }
 
@@ -238,6 +250,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         options: ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
+        cooperate().await;
         self.scan_page(ns, &options).in_operation("scan")
     }
 
@@ -248,6 +261,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         after: Option<&Namespace>,
         limit: usize,
     ) -> Result<Page<Namespace>> {
+        cooperate().await;
         let page = || {
             limits::check_page_limit(limit)?;
             Ok(page_of(self.live_namespaces(prefix, after, limit + 1)?, limit))
@@ -261,6 +275,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         after: Option<&TenantId>,
         limit: usize,
     ) -> Result<Page<TenantId>> {
+        cooperate().await;
         let page = || {
             limits::check_page_limit(limit)?;
             Ok(page_of(self.live_tenants(after, limit + 1)?, limit))
@@ -275,6 +290,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         key: &str,
         expiry: Expiry,
     ) -> Result<bool> {
+        cooperate().await;
         self.set_expiry(ns, key, expiry).in_operation("touch")
     }
 
@@ -284,6 +300,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Entry<V>>> {
+        cooperate().await;
         self.remove_live(ns, key, Condition::Always).in_operation("take")
     }
 
@@ -293,14 +310,17 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Result<Erased> {
+        cooperate().await;
         self.erase_step(prefix, limit).in_operation("erase")
     }
 
     async fn usage(&self, _ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        cooperate().await;
         self.count(prefix).in_operation("usage")
     }
 
     async fn current_time(&self, _ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
+        cooperate().await;
         // Refused once the store is closed.
         drop(self.shared.shards.directory().in_operation("current_time")?);
         Ok(self.now())
@@ -311,11 +331,13 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for InMemoryStore<Bytes> {
     async fn close(&self, _ctx: &ExecutionContext) -> Result<()> {
+        cooperate().await;
         self.shared.shards.close();
         Ok(())
     }
 
     async fn compact(&self, _ctx: &ExecutionContext) -> Result<Compaction> {
+        cooperate().await;
         drop(self.shared.shards.directory().in_operation("compact")?);
         Ok(Compaction::default())
     }

@@ -1,5 +1,7 @@
 //! Whose data it is, and where in it: tenants, namespaces and prefixes of namespaces.
 
+mod prefix;
+
 use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{MAX_NAMESPACE_BYTES, check_text};
 use crate::{Error, Result};
+
+pub use prefix::NamespacePrefix;
 
 /// The owner of data: any text but the empty one and text with NUL, at most
 /// [`MAX_NAMESPACE_BYTES`] long once it is escaped.
@@ -167,89 +171,11 @@ impl Namespace {
     }
 }
 
-/// Matches namespaces by whole segments, the one it names included: `acme:a` matches `acme:a` and
-/// `acme:a:b`, never `acme:ab`. It always names a tenant.
-///
-/// ```
-/// use cubbyhole_core::{Namespace, NamespacePrefix};
-///
-/// let prefix = NamespacePrefix::parse("acme:agent-7")?;
-/// assert!(prefix.matches(&Namespace::parse("acme:agent-7")?));
-/// assert!(prefix.matches(&Namespace::parse("acme:agent-7:chat")?));
-/// assert!(!prefix.matches(&Namespace::parse("acme:agent-70")?));
-/// # Ok::<(), cubbyhole_core::Error>(())
-/// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NamespacePrefix(Namespace);
-
-impl NamespacePrefix {
-    /// Reads the rendered form, the same as that of a namespace.
-    ///
-    /// # Errors
-    /// As [`Namespace::parse`].
-    pub fn parse(rendered: &str) -> Result<Self> {
-        Namespace::parse(rendered).map(Self)
-    }
-
-    /// Appends one scope segment, unescaped.
-    ///
-    /// # Errors
-    /// As [`Namespace::with_scope`].
-    pub fn with_scope(self, segment: impl AsRef<str>) -> Result<Self> {
-        self.0.with_scope(segment).map(Self)
-    }
-
-    /// Whether `namespace` is the one that this prefix names or lies beneath it.
-    #[must_use]
-    pub fn matches(&self, namespace: &Namespace) -> bool {
-        namespace
-            .as_str()
-            .strip_prefix(self.as_str())
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-    }
-
-    /// The namespace that the prefix names, which it matches too.
-    #[must_use]
-    pub fn as_namespace(&self) -> &Namespace {
-        &self.0
-    }
-
-    /// The rendered form.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// The tenant under which the prefix matches.
-    #[must_use]
-    pub fn tenant(&self) -> TenantId {
-        self.0.tenant()
-    }
-}
-
 /// Equality, order and hash are those of the text, so that ordered and hashed collections of
 /// namespaces can be searched by it.
 impl Borrow<str> for Namespace {
     fn borrow(&self) -> &str {
         &self.0
-    }
-}
-
-impl From<Namespace> for NamespacePrefix {
-    fn from(namespace: Namespace) -> Self {
-        Self(namespace)
-    }
-}
-
-impl From<&Namespace> for NamespacePrefix {
-    fn from(namespace: &Namespace) -> Self {
-        Self(namespace.clone())
-    }
-}
-
-impl From<TenantId> for NamespacePrefix {
-    fn from(tenant: TenantId) -> Self {
-        Self(Namespace::new(tenant))
     }
 }
 
@@ -408,18 +334,6 @@ impl<'de> Deserialize<'de> for Namespace {
     }
 }
 
-impl Serialize for NamespacePrefix {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for NamespacePrefix {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Namespace::deserialize(deserializer).map(Self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -470,6 +384,20 @@ mod tests {
             let prefix = NamespacePrefix::from(Namespace::from_parts("t", &ours).unwrap());
             let ns = Namespace::from_parts("t", &theirs).unwrap();
             prop_assert_eq!(prefix.matches(&ns), theirs.starts_with(&ours));
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_built_from_the_parts_of_its_namespace() {
+        for segments in [vec![], vec!["a:b"], vec!["", r"c\"]] {
+            let ns = Namespace::from_parts("ac:me", &segments).unwrap();
+            let prefix = NamespacePrefix::from_parts("ac:me", &segments).unwrap();
+            assert_eq!(prefix, NamespacePrefix::from(ns));
+        }
+        let long = "x".repeat(MAX_NAMESPACE_BYTES);
+        for (tenant, segment) in [("", "a"), ("t\0", "a"), ("t", "a\0"), ("t", long.as_str())] {
+            let error = NamespacePrefix::from_parts(tenant, [segment]).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidArgument);
         }
     }
 

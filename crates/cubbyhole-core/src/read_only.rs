@@ -51,8 +51,8 @@ impl<S> ReadOnly<S> {
     }
 }
 
-fn refuse<T>(ctx: &ExecutionContext, operation: &'static str) -> Result<T> {
-    let refused = ctx.check().and_then(|()| {
+async fn refuse<T>(ctx: &ExecutionContext, operation: &'static str) -> Result<T> {
+    let refused = ctx.begin().await.and_then(|()| {
         Err(Error::permission_denied(
             "the store is open read-only; open it for writing to change it",
         ))
@@ -71,7 +71,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
         _: V,
         _: PutOptions,
     ) -> Result<()> {
-        refuse(ctx, "put")
+        refuse(ctx, "put").await
     }
 
     async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
@@ -79,7 +79,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
     }
 
     async fn delete(&self, ctx: &ExecutionContext, _: &Namespace, _: &str) -> Result<()> {
-        refuse(ctx, "delete")
+        refuse(ctx, "delete").await
     }
 
     async fn list(
@@ -92,7 +92,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
     }
 
     async fn put(&self, ctx: &ExecutionContext, _: &Namespace, _: &str, _: V) -> Result<()> {
-        refuse(ctx, "put")
+        refuse(ctx, "put").await
     }
 
     async fn list_namespaces(
@@ -104,7 +104,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
     }
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
-        refuse(ctx, "evict_expired")
+        refuse(ctx, "evict_expired").await
     }
 }
 
@@ -119,7 +119,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         if options.extended_ttl().is_some() {
-            return refuse(ctx, "get_entry");
+            return refuse(ctx, "get_entry").await;
         }
         self.inner.get_entry(ctx, ns, key, options).await
     }
@@ -142,7 +142,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: PutOptions,
         _: Condition,
     ) -> Result<Version> {
-        refuse(ctx, "put_entry")
+        refuse(ctx, "put_entry").await
     }
 
     async fn delete_entry(
@@ -152,7 +152,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &str,
         _: Condition,
     ) -> Result<bool> {
-        refuse(ctx, "delete_entry")
+        refuse(ctx, "delete_entry").await
     }
 
     async fn write(
@@ -161,7 +161,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &Namespace,
         _: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
-        refuse(ctx, "write")
+        refuse(ctx, "write").await
     }
 
     async fn scan(
@@ -199,7 +199,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &str,
         _: Expiry,
     ) -> Result<bool> {
-        refuse(ctx, "touch")
+        refuse(ctx, "touch").await
     }
 
     async fn take(
@@ -208,11 +208,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &Namespace,
         _: &str,
     ) -> Result<Option<Entry<V>>> {
-        refuse(ctx, "take")
+        refuse(ctx, "take").await
     }
 
     async fn erase(&self, ctx: &ExecutionContext, _: &NamespacePrefix, _: usize) -> Result<Erased> {
-        refuse(ctx, "erase")
+        refuse(ctx, "erase").await
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
@@ -232,6 +232,6 @@ impl<S: Backend> Backend for ReadOnly<S> {
     }
 
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
-        refuse(ctx, "compact")
+        refuse(ctx, "compact").await
     }
 }

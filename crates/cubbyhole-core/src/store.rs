@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result};
+use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result, runtime};
 
 /// A persistent or in-memory key/value store, scoped by [`Namespace`].
 ///
@@ -20,6 +20,9 @@ use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result};
 ///   or not. The backend's clock decides, to the millisecond.
 /// - **Failure.** A call that fails with
 ///   [`may_have_been_applied`](crate::Error::may_have_been_applied) `== false` changed nothing.
+/// - **Scheduling.** Every call takes part in tokio's cooperative scheduling, also one that needs
+///   no I/O and one that fails: a loop over calls lets other tasks run and can be timed out. Await
+///   [`ExecutionContext::begin`] first.
 ///
 /// The conformance suite `cubbyhole-conformance` holds these, case by case.
 ///
@@ -46,7 +49,7 @@ use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result};
 ///         value: String,
 ///         options: PutOptions,
 ///     ) -> Result<()> {
-///         ctx.check()?;
+///         ctx.begin().await?;
 ///         limits::check_key(key)?;
 ///         if options.ttl_only()?.is_some() {
 ///             return Err(cubbyhole_core::Error::unsupported("this store knows no TTL"));
@@ -62,14 +65,14 @@ use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result};
 ///         ns: &Namespace,
 ///         key: &str,
 ///     ) -> Result<Option<String>> {
-///         ctx.check()?;
+///         ctx.begin().await?;
 ///         limits::check_key(key)?;
 ///         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
 ///         Ok(map.get(&(ns.clone(), key.to_owned())).cloned())
 ///     }
 ///
 ///     async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
-///         ctx.check()?;
+///         ctx.begin().await?;
 ///         limits::check_key(key)?;
 ///         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
 ///         map.remove(&(ns.clone(), key.to_owned()));
@@ -82,7 +85,7 @@ use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result};
 ///         ns: &Namespace,
 ///         prefix: Option<&str>,
 ///     ) -> Result<Vec<String>> {
-///         ctx.check()?;
+///         ctx.begin().await?;
 ///         limits::check_prefix(prefix)?;
 ///         let prefix = prefix.unwrap_or("");
 ///         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,6 +158,7 @@ pub trait Store<V: Send + 'static>: Send + Sync + 'static {
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
         let _ = (ctx, prefix);
+        runtime::cooperate().await;
         Ok(Vec::new())
     }
 
@@ -166,6 +170,7 @@ pub trait Store<V: Send + 'static>: Send + Sync + 'static {
     /// What the backend meets; what was removed before stays removed.
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         let _ = ctx;
+        runtime::cooperate().await;
         Ok(0)
     }
 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::backoff::Backoff;
 use crate::limits::check_key;
+use crate::runtime::cooperate;
 use crate::{
     Batch, Codec, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
     GetOptions, JsonCodec, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
@@ -72,9 +74,10 @@ impl<V, C, S> Typed<V, C, S> {
 
 impl<V: Send + 'static, C: Codec<V>, S: Send + Sync + 'static> Typed<V, C, S> {
     // By value: a `V` that is borrowed across an await would have to be `Sync`.
-    #[expect(clippy::needless_pass_by_value, reason = "the value ends here, before any await")]
-    fn encode(&self, operation: &'static str, value: V) -> Result<Bytes> {
-        self.codec.encode(&value).in_operation(operation)
+    fn encode(&self, operation: &'static str, value: V) -> impl Future<Output = Result<Bytes>> {
+        let encoded = self.codec.encode(&value).in_operation(operation);
+        drop(value);
+        refusal_cooperates(encoded)
     }
 
     fn decode(&self, operation: &'static str, bytes: &Bytes) -> Result<V> {
@@ -97,7 +100,7 @@ impl<V: Send + 'static, C: Codec<V>, S: Store<Bytes>> Store<V> for Typed<V, C, S
         value: V,
         options: PutOptions,
     ) -> Result<()> {
-        let bytes = self.encode("put", value)?;
+        let bytes = self.encode("put", value).await?;
         self.inner.put_with_options(ctx, ns, key, bytes, options).await
     }
 
@@ -120,7 +123,7 @@ impl<V: Send + 'static, C: Codec<V>, S: Store<Bytes>> Store<V> for Typed<V, C, S
     }
 
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
-        let bytes = self.encode("put", value)?;
+        let bytes = self.encode("put", value).await?;
         self.inner.put(ctx, ns, key, bytes).await
     }
 
@@ -174,7 +177,7 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        let bytes = self.encode("put_entry", value)?;
+        let bytes = self.encode("put_entry", value).await?;
         self.inner.put_entry(ctx, ns, key, bytes, options, condition).await
     }
 
@@ -197,14 +200,15 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         let encode = |operation| {
             Ok(match operation {
                 Operation::Put { key, value, options, condition } => {
-                    let value = self.encode("write", value)?;
+                    let value = self.codec.encode(&value).in_operation("write")?;
                     Operation::Put { key, value, options, condition }
                 }
                 Operation::Delete { key, condition } => Operation::Delete { key, condition },
             })
         };
         let batch: Result<Batch<Bytes>> = batch.into_operations().into_iter().map(encode).collect();
-        self.inner.write(ctx, ns, batch?).await
+        let batch = refusal_cooperates(batch).await?;
+        self.inner.write(ctx, ns, batch).await
     }
 
     async fn scan(
@@ -258,7 +262,8 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         key: &str,
     ) -> Result<Option<Entry<V>>> {
         // Before the first step, which would name itself in the error.
-        check_key(key).in_operation("take")?;
+        refusal_cooperates(check_key(key).in_operation("take")).await?;
+        let mut backoff = Backoff::new();
         // Decoded before it is removed, so that an unreadable value is not lost; removed at the
         // version that was decoded, so that of several takers one gets it.
         loop {
@@ -269,7 +274,9 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
             let condition = Condition::IfVersion(entry.meta.version);
             match self.inner.delete_entry(ctx, ns, key, condition).await {
                 Ok(_) => return Ok(Some(entry)),
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    backoff.pause(ctx).await.in_operation("take")?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -291,6 +298,14 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
     async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
         self.inner.current_time(ctx, ns).await
     }
+}
+
+/// A call that is refused before it reaches the store beneath cooperates here.
+async fn refusal_cooperates<T>(checked: Result<T>) -> Result<T> {
+    if checked.is_err() {
+        cooperate().await;
+    }
+    checked
 }
 
 impl<V, C: Clone, S: Clone> Clone for Typed<V, C, S> {

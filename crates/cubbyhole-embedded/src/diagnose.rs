@@ -10,6 +10,7 @@ use cubbyhole_core::{
     Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Result, Timestamp, Verdict,
 };
 
+use crate::call::begin;
 use crate::config::{Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
 use crate::file::WriteDenied;
 use crate::origin::Origin;
@@ -53,9 +54,9 @@ pub fn is_store_file(path: &Path) -> io::Result<bool> {
 /// in the [`Diagnosis`].
 ///
 /// # Errors
-/// The context's end.
+/// The context's end; `InvalidArgument` without a tokio runtime.
 pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result<Diagnosis> {
-    ctx.check()?;
+    begin(ctx, "diagnose").await?;
     let mut diagnosis = Diagnosis::default();
     let path = config.path();
     match fs::metadata(path) {

@@ -147,7 +147,7 @@ impl StoreFile {
     /// What a call finds that finds no database: the file was closed, or could not be opened anew.
     pub(crate) fn absent(&self) -> Failure {
         if self.closed.load(Ordering::Acquire) {
-            return closed().into();
+            return Error::closed().into();
         }
         Failure::Engine(redb::Error::DatabaseClosed)
     }
@@ -157,7 +157,7 @@ impl StoreFile {
     pub(crate) fn reopen(&self, seen: u64) -> Result<()> {
         let mut exclusive = self.exclusive();
         if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
+            return Err(Error::closed());
         }
         if exclusive.opened.generation != seen {
             return Ok(());
@@ -265,10 +265,6 @@ impl Drop for Exclusive<'_> {
         // If another waits to have it alone, readers that come too early wait for the lock.
         self.busy.send_replace(false);
     }
-}
-
-pub(crate) fn closed() -> Error {
-    Error::invalid_argument("the store was closed; open it again")
 }
 
 /// How the file is opened.

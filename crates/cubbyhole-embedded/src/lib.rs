@@ -16,6 +16,7 @@
 //!
 //! Most programs open it by `cubbyhole::open(ctx, "redb:PATH")`.
 
+mod call;
 mod checked;
 mod config;
 mod diagnose;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result, Timestamp};
 use redb::Database;
-use tokio::runtime::Handle;
 
 use crate::error::Failure;
 use crate::file::StoreFile;
@@ -54,9 +53,6 @@ impl Reader {
             return result;
         }
         let reader = Arc::clone(self);
-        if Handle::try_current().is_err() {
-            return reader.read(ctx, &work);
-        }
         // While the file is compacted or opened anew it waits here and not on a thread of the
         // pool, which others need.
         ctx.race(self.file.free()).await?;

@@ -10,14 +10,12 @@ use cubbyhole_core::limits::{
     MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
 };
 use cubbyhole_core::{
-    Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, Error,
-    ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Operation,
-    Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage,
-    Version,
+    Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
+    Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Operation, Page, PutOptions,
+    Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 
-use tokio::runtime::Handle;
-
+use crate::call::begin;
 use crate::config::EmbeddedConfig;
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
@@ -41,7 +39,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 ///
 /// One process has the file open for writing at a time, or any number
 /// [read-only](EmbeddedConfig::with_read_only). Reads that turn out long are moved to the runtime's
-/// blocking pool, so it is to be used within a tokio runtime.
+/// blocking pool, so calls need a tokio runtime, and timers in it if they have a deadline. Elsewhere
+/// they answer `InvalidArgument`.
 ///
 /// ```
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -75,14 +74,11 @@ impl EmbeddedStore {
     /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied` if this user may not read
     /// or write it, or its volume is read-only; `ResourceExhausted` if the disk is full.
     pub async fn open(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
+        begin(ctx, "open").await?;
         Self::open_when_free(ctx, config).await.in_operation("open")
     }
 
     async fn open_when_free(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
-        ctx.check()?;
-        if Handle::try_current().is_err() {
-            return Err(Error::invalid_argument("a store is opened within a tokio runtime"));
-        }
         let mut wait = config.lock_wait();
         loop {
             let config = config.clone();
@@ -131,6 +127,7 @@ impl EmbeddedStore {
     /// # Errors
     /// `Corrupt` with what was found; the context's end.
     pub async fn verify(&self, ctx: &ExecutionContext) -> Result<()> {
+        begin(ctx, "verify").await?;
         let verified = self.reader.run(ctx, |snapshot| snapshot.verify()).await;
         verified.and_then(|found| found.verdict()).in_operation("verify")
     }
@@ -170,7 +167,6 @@ impl EmbeddedStore {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        ctx.check()?;
         check_key(key)?;
         check_value_bytes(value.len(), self.max_value_bytes)?;
         options.expiry().check()?;
@@ -190,7 +186,6 @@ impl EmbeddedStore {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
-        ctx.check()?;
         check_key(key)?;
         let (ns, key) = (ns.clone(), key.to_owned());
         self.writer.submit(ctx, 0, move |tables| tables.delete(&ns, &key, condition)).await
@@ -232,6 +227,7 @@ impl Store<Bytes> for EmbeddedStore {
         value: Bytes,
         options: PutOptions,
     ) -> Result<()> {
+        begin(ctx, "put").await?;
         let put = self.put_if(ctx, ns, key, value, options, Condition::Always);
         put.await.map(drop).in_operation("put")
     }
@@ -242,11 +238,13 @@ impl Store<Bytes> for EmbeddedStore {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Bytes>> {
+        begin(ctx, "get").await?;
         let entry = self.lookup(ctx, ns, key).await.in_operation("get")?;
         Ok(entry.map(|entry| entry.value))
     }
 
     async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
+        begin(ctx, "delete").await?;
         self.delete_if(ctx, ns, key, Condition::Always).await.map(drop).in_operation("delete")
     }
 
@@ -256,6 +254,7 @@ impl Store<Bytes> for EmbeddedStore {
         ns: &Namespace,
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
+        begin(ctx, "list").await?;
         check_prefix(prefix).in_operation("list")?;
         let (ns, prefix) = (ns.clone(), prefix.unwrap_or("").to_owned());
         self.reader.run(ctx, move |snapshot| snapshot.list(&ns, &prefix)).await.in_operation("list")
@@ -276,6 +275,7 @@ impl Store<Bytes> for EmbeddedStore {
         ctx: &ExecutionContext,
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
+        begin(ctx, "list_namespaces").await?;
         let prefix = prefix.clone();
         let list =
             self.reader.run(ctx, move |snapshot| snapshot.namespaces(&prefix, None, usize::MAX));
@@ -283,6 +283,7 @@ impl Store<Bytes> for EmbeddedStore {
     }
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
+        begin(ctx, "evict_expired").await?;
         self.evict(ctx).await.in_operation("evict_expired")
     }
 }
@@ -297,6 +298,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>> {
+        begin(ctx, "get_entry").await?;
         let get = async {
             if let Some(ttl) = options.extended_ttl() {
                 self.writer.check_writable()?;
@@ -322,6 +324,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+        begin(ctx, "get_many").await?;
         check_keys(keys).in_operation("get_many")?;
         let ns = ns.clone();
         let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
@@ -350,6 +353,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
+        begin(ctx, "put_entry").await?;
         self.put_if(ctx, ns, key, value, options, condition).await.in_operation("put_entry")
     }
 
@@ -360,6 +364,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
+        begin(ctx, "delete_entry").await?;
         self.delete_if(ctx, ns, key, condition).await.in_operation("delete_entry")
     }
 
@@ -369,7 +374,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         batch: Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>> {
-        ctx.check().in_operation("write")?;
+        begin(ctx, "write").await?;
         batch.check(self.max_value_bytes, |value| Some(value.len())).in_operation("write")?;
         let ns = ns.clone();
         let value_bytes = |operation: &Operation<Bytes>| match operation {
@@ -389,6 +394,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         options: ScanOptions,
     ) -> Result<Page<ScanItem<Bytes>, String>> {
+        begin(ctx, "scan").await?;
         options.check().in_operation("scan")?;
         let ns = ns.clone();
         self.reader
@@ -404,6 +410,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         after: Option<&Namespace>,
         limit: usize,
     ) -> Result<Page<Namespace>> {
+        begin(ctx, "scan_namespaces").await?;
         check_page_limit(limit).in_operation("scan_namespaces")?;
         let (prefix, after) = (prefix.clone(), after.cloned());
         self.reader
@@ -419,6 +426,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         after: Option<&TenantId>,
         limit: usize,
     ) -> Result<Page<TenantId>> {
+        begin(ctx, "scan_tenants").await?;
         check_page_limit(limit).in_operation("scan_tenants")?;
         let after = after.cloned();
         self.reader
@@ -435,7 +443,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         key: &str,
         expiry: Expiry,
     ) -> Result<bool> {
-        ctx.check().in_operation("touch")?;
+        begin(ctx, "touch").await?;
         check_key(key).in_operation("touch")?;
         expiry.check().in_operation("touch")?;
         let (ns, key) = (ns.clone(), key.to_owned());
@@ -449,7 +457,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Entry<Bytes>>> {
-        ctx.check().in_operation("take")?;
+        begin(ctx, "take").await?;
         check_key(key).in_operation("take")?;
         let (ns, key) = (ns.clone(), key.to_owned());
         self.writer.submit(ctx, 0, move |tables| tables.take(&ns, &key)).await.in_operation("take")
@@ -461,7 +469,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Result<Erased> {
-        ctx.check().in_operation("erase")?;
+        begin(ctx, "erase").await?;
         check_page_limit(limit).in_operation("erase")?;
         let prefix = prefix.clone();
         self.writer
@@ -471,11 +479,13 @@ impl EntryStore<Bytes> for EmbeddedStore {
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
+        begin(ctx, "usage").await?;
         let prefix = prefix.clone();
         self.reader.run(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
     }
 
     async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
+        begin(ctx, "current_time").await?;
         self.reader.run(ctx, |snapshot| Ok(snapshot.now())).await.in_operation("current_time")
     }
 }
@@ -486,12 +496,14 @@ impl Backend for EmbeddedStore {
     /// After an erasure the file is rewritten first. If that fails, the error says so: the erased
     /// entries stay absent, and the next clean close repeats it. A context that ends does not stop it.
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        begin(ctx, "close").await?;
         self.writer.close(ctx).await.in_operation("close")
     }
 
     /// Also removes the bytes of deleted and overwritten entries. `ResourceExhausted` if there is no
     /// space to rewrite the entries: free space was returned, and those bytes may remain.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
+        begin(ctx, "compact").await?;
         self.writer.compact(ctx).await.in_operation("compact")
     }
 }

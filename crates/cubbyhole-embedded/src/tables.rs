@@ -153,19 +153,18 @@ impl<'t> Tables<'t> {
         ns: &Namespace,
         batch: &Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>, Failure> {
-        // Everything that can refuse the batch comes before the first change.
+        // Everything that can refuse the batch comes before the first change, and what is wrong with
+        // the batch itself before any condition.
+        let expiries = batch.expiries(self.now)?;
         let mut plan = Vec::with_capacity(batch.len());
-        for (index, operation) in batch.operations().iter().enumerate() {
+        for ((index, operation), expires_at) in batch.operations().iter().enumerate().zip(expiries)
+        {
             let location = location(ns, operation.key());
             let old = self.find(&location)?;
             operation
                 .condition()
                 .check(self.live_version(old))
                 .map_err(|error| error.at_batch_index(index))?;
-            let expires_at = match operation {
-                Operation::Put { options, .. } => options.expiry().resolve(self.now)?,
-                Operation::Delete { .. } => None,
-            };
             plan.push((location, old, expires_at, operation));
         }
         let mut versions = Vec::with_capacity(batch.len());
@@ -208,6 +207,8 @@ impl<'t> Tables<'t> {
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>, Failure> {
+        // Refused whether or not there is an entry.
+        options.extend(self.now, None)?;
         let location = location(ns, key);
         let Some(mut entry) = self.live_entry(&location)? else { return Ok(None) };
         if let Some(extended) = options.extend(self.now, entry.meta.expires_at)? {

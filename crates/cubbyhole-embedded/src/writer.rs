@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::{Durability, RELAXED_FLUSH_INTERVAL};
 use crate::error::Failure;
-use crate::file::{Handle, StoreFile, closed};
+use crate::file::{Handle, StoreFile};
 use crate::log::{Log, Redo, Salt};
 use crate::request::{Claim, Pending, Request, Withdrawal};
 use crate::tables::Tables;
@@ -114,20 +114,21 @@ impl Writer {
         let places = || Arc::clone(&self.places);
         let place = match places().try_acquire_many_owned(permits) {
             Ok(place) => place,
-            Err(_) => {
-                ctx.race(places().acquire_many_owned(permits)).await?.map_err(|_| closed())?
-            }
+            Err(_) => ctx
+                .race(places().acquire_many_owned(permits))
+                .await?
+                .map_err(|_| Error::closed())?,
         };
         let (reply, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
         let request = Pending::new(work, reply, Arc::clone(&claim), kib, place);
-        self.sender.send(Message::Write(Box::new(request))).map_err(|_| closed())?;
+        self.sender.send(Message::Write(Box::new(request))).map_err(|_| Error::closed())?;
         // A future that is dropped takes its request back too.
         let withdrawal = Withdrawal(&claim);
         match ctx.race(answer).await {
             Ok(Ok(result)) => result,
             // Queued behind the end of the writer: nobody will ever claim it.
-            Ok(Err(_)) if withdrawal.0.withdraw() => Err(closed()),
+            Ok(Err(_)) if withdrawal.0.withdraw() => Err(Error::closed()),
             Ok(Err(_)) => Err(Error::internal("the writer ended").with_unknown_outcome()),
             Err(ended) if withdrawal.0.withdraw() => Err(ended),
             Err(ended) => Err(ended.with_unknown_outcome()),
@@ -141,10 +142,10 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
         let message = Message::Compact(reply, Arc::clone(&claim));
-        self.sender.send(message).map_err(|_| closed())?;
+        self.sender.send(message).map_err(|_| Error::closed())?;
         let withdrawal = Withdrawal(&claim);
         match ctx.race(answer).await {
-            Ok(answer) => answer.map_err(|_| closed())?,
+            Ok(answer) => answer.map_err(|_| Error::closed())?,
             Err(ended) if withdrawal.0.withdraw() => Err(ended),
             Err(ended) => Err(ended.with_unknown_outcome()),
         }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Document, Harness, Suite};
-use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, ManualClock, TypedExt, async_trait};
+use cubbyhole_core::{
+    Backend, Bytes, EntryStore, ExecutionContext, ManualClock, TypedExt, async_trait,
+};
 use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore};
 
 /// Files in a temporary folder, on a manual clock.
@@ -51,6 +53,12 @@ impl Harness for Embedded<Bytes> {
         Arc::new(self.open().await)
     }
 
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Bytes>>> {
+        let store = self.open().await;
+        store.close(&ExecutionContext::new()).await.ok()?;
+        Some(Arc::new(store))
+    }
+
     async fn advance(&self, duration: Duration) {
         self.clock.advance(duration);
     }
@@ -67,6 +75,12 @@ impl Harness for Embedded<Document> {
 
     async fn store(&self) -> Arc<dyn EntryStore<Document>> {
         Arc::new(self.open().await.typed::<Document>())
+    }
+
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Document>>> {
+        let store = self.open().await;
+        store.close(&ExecutionContext::new()).await.ok()?;
+        Some(Arc::new(store.typed::<Document>()))
     }
 
     async fn advance(&self, duration: Duration) {

@@ -60,6 +60,12 @@ impl Caller {
         Self { pool, functions }
     }
 
+    /// Begins a call, and refuses it once the store is closed.
+    pub(crate) async fn begin(&self, ctx: &ExecutionContext) -> Result<()> {
+        ctx.begin_in_runtime().await?;
+        self.pool.check_open()
+    }
+
     /// Calls `function` and returns its rows, in one round trip.
     pub(crate) async fn call(
         &self,

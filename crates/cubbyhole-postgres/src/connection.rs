@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use cubbyhole_core::runtime::requiring_io;
 use cubbyhole_core::{Error, Result};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -107,7 +108,7 @@ impl Connector {
         for place in places {
             let attempt =
                 tokio::time::timeout(self.config.connect_timeout, self.connect_to_host(place));
-            match attempt.await {
+            match requiring_io(attempt).await? {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => failure = error,
                 Err(_) => {

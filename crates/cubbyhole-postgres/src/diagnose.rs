@@ -5,7 +5,8 @@ mod table;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Result, SystemClock, Timestamp, Verdict,
+    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Result, ResultExt, SystemClock,
+    Timestamp, Verdict,
 };
 use tokio_postgres::types::Type;
 
@@ -25,8 +26,9 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 /// [`Diagnosis`].
 ///
 /// # Errors
-/// The context's end.
+/// The context's end; `InvalidArgument` without a tokio runtime with timers.
 pub async fn diagnose(ctx: &ExecutionContext, config: &PostgresConfig) -> Result<Diagnosis> {
+    ctx.begin_in_runtime().await.in_operation("diagnose")?;
     let mut diagnosis = Diagnosis::default();
     let connecting = async { Connector::new(config.clone())?.connect().await };
     let connection = match ctx.race(connecting).await? {

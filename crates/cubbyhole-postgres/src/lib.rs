@@ -12,7 +12,8 @@
 //!   once the statement and the request to stop it have both ended, and closed otherwise.
 //! - A listing, a page or a batch is one statement and so of one snapshot.
 //! - A deadlock or a serialization failure had no effect and is tried again within the call.
-//! - `compact` is PostgreSQL's own: autovacuum does it, and it takes the owner of the table.
+//! - `compact` runs `VACUUM` on the table of entries, as autovacuum does. Only the table's owner may;
+//!   the application's role gets `PermissionDenied`.
 
 mod arguments;
 mod call;

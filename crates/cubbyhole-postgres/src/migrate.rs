@@ -60,6 +60,7 @@ const LOCK: i32 = 0x0063_7562;
 /// `PermissionDenied` if the role may not; `Unsupported` if the schema is newer than this build,
 /// or the server is older than 15; what the server meets. Nothing is done then.
 pub async fn migrate(ctx: &ExecutionContext, config: &PostgresConfig) -> Result<Vec<String>> {
+    ctx.begin_in_runtime().await.in_operation("migrate")?;
     let migrate = async {
         let connection = Connector::new(config.clone())?.connect().await?;
         run(&connection.client, config.schema()).await

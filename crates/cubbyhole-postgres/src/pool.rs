@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cubbyhole_core::runtime::{cooperate, require_timers};
 use cubbyhole_core::{Error, ExecutionContext, Result};
 use deadpool::managed::{
     Manager, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult,
@@ -50,8 +51,8 @@ impl Manager for Connector {
 impl Pool {
     /// Within a tokio runtime, on which connections live.
     pub(crate) fn new(config: PostgresConfig) -> Result<Self> {
-        let runtime = Handle::try_current()
-            .map_err(|_| Error::invalid_argument("a store is opened within a tokio runtime"))?;
+        require_timers()?;
+        let runtime = Handle::current();
         let idle_timeout = config.idle_timeout;
         // Connecting has a limit of its own, and an error of its own.
         let timeouts = Timeouts { wait: Some(config.acquire_timeout), ..Timeouts::new() };
@@ -76,13 +77,17 @@ impl Pool {
         &self.runtime
     }
 
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.connections.is_closed() { Err(Error::closed()) } else { Ok(()) }
+    }
+
     pub(crate) async fn acquire(&self, ctx: &ExecutionContext) -> Result<Lease> {
         ctx.check()?;
         let token = self.under_way.token();
         let connection = match ctx.race(self.connections.get()).await? {
             Ok(connection) => connection,
             Err(PoolError::Backend(error)) => return Err(error),
-            Err(PoolError::Closed) => return Err(closed()),
+            Err(PoolError::Closed) => return Err(Error::closed()),
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
                 return Err(Error::resource_exhausted(format!(
                     "all {} connections of the pool were in use for {:?}; make `pool_size` larger",
@@ -97,8 +102,10 @@ impl Pool {
 
     /// Refuses new calls and waits for those under way.
     pub(crate) async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        cooperate().await;
         self.connections.close();
         self.under_way.close();
+        require_timers()?;
         ctx.race(self.under_way.wait()).await
     }
 
@@ -107,10 +114,6 @@ impl Pool {
         let status = self.connections.status();
         (status.size, status.size - status.available)
     }
-}
-
-fn closed() -> Error {
-    Error::invalid_argument("the store is closed; open it again")
 }
 
 /// Closes connections that were not used for a while, until the pool is gone.

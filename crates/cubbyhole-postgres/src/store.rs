@@ -27,7 +27,8 @@ use crate::{arguments, inspect, migrate, rows};
 ///
 /// Every call is one network round trip, with row security on. The schema is made beforehand by
 /// [`migrate`](crate::migrate), with a role that may; see [`PostgresConfig`] for how the database
-/// is reached. It is used within the tokio runtime in which it was opened.
+/// is reached. It is used within the tokio runtime in which it was opened, which needs timers and
+/// I/O. Elsewhere calls answer `InvalidArgument`.
 ///
 /// ```no_run
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -58,7 +59,7 @@ impl PostgresStore {
     /// `PermissionDenied` if the server refuses the user, or row security does not bind it.
     pub async fn open(ctx: &ExecutionContext, config: PostgresConfig) -> Result<Self> {
         let open = async {
-            ctx.check()?;
+            ctx.begin_in_runtime().await?;
             if config.migrate {
                 migrate::migrate(ctx, &config).await?;
             }
@@ -88,7 +89,7 @@ impl PostgresStore {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        ctx.check()?;
+        self.caller.begin(ctx).await?;
         check_key(key)?;
         check_value_bytes(value.len(), self.max_value_bytes)?;
         options.expiry().check()?;
@@ -121,7 +122,7 @@ impl PostgresStore {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
-        ctx.check()?;
+        self.caller.begin(ctx).await?;
         check_key(key)?;
         let mut params = location(ns, key);
         let Some(expected) = expected(condition) else {
@@ -142,6 +143,7 @@ impl PostgresStore {
         let mut removed = 0;
         loop {
             let step = async {
+                self.caller.begin(ctx).await?;
                 let params = vec![param(limit)];
                 let rows = self.caller.call(ctx, Write, Function::Evict, params).await?;
                 rows::scalar::<i64>(&rows)
@@ -167,6 +169,7 @@ impl PostgresStore {
         after: Option<&Namespace>,
         limit: Option<usize>,
     ) -> Result<Vec<Namespace>> {
+        self.caller.begin(ctx).await?;
         let params = vec![
             param(Tenant(prefix.tenant())),
             param(Name(prefix.as_namespace().clone())),
@@ -200,7 +203,7 @@ impl Store<Bytes> for PostgresStore {
         key: &str,
     ) -> Result<Option<Bytes>> {
         let get = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
             let rows = self.caller.call(ctx, Read, Function::Get, location(ns, key)).await?;
             let value: Option<&[u8]> = rows::scalar(&rows)?;
@@ -220,7 +223,7 @@ impl Store<Bytes> for PostgresStore {
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
         let list = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_prefix(prefix)?;
             let prefix = prefix.unwrap_or("");
             let mut params = location(ns, prefix);
@@ -265,7 +268,7 @@ impl EntryStore<Bytes> for PostgresStore {
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>> {
         let get = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
             let extend = options.extended_ttl();
             if let Some(ttl) = extend {
@@ -287,7 +290,7 @@ impl EntryStore<Bytes> for PostgresStore {
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
         let get = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_keys(keys)?;
             if keys.is_empty() {
                 return Ok(Vec::new());
@@ -329,7 +332,7 @@ impl EntryStore<Bytes> for PostgresStore {
         batch: Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>> {
         let write = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             batch.check(self.max_value_bytes, |value| Some(value.len()))?;
             if batch.is_empty() {
                 return Ok(Vec::new());
@@ -349,7 +352,7 @@ impl EntryStore<Bytes> for PostgresStore {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<Bytes>, String>> {
         let scan = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             options.check()?;
             let prefix = options.prefix().unwrap_or("");
             // No key holds NUL, so that the least one past `after` ends with U+0001.
@@ -376,7 +379,7 @@ impl EntryStore<Bytes> for PostgresStore {
         limit: usize,
     ) -> Result<Page<Namespace>> {
         let scan = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_page_limit(limit)?;
             let found = self.namespaces(ctx, prefix, after, Some(limit)).await?;
             Ok(rows::cut(found, limit))
@@ -391,7 +394,7 @@ impl EntryStore<Bytes> for PostgresStore {
         limit: usize,
     ) -> Result<Page<TenantId>> {
         let scan = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_page_limit(limit)?;
             let most = i32::try_from(at_most(limit)).unwrap_or(i32::MAX);
             let params = vec![param(after.cloned().map(Tenant)), param(most)];
@@ -409,7 +412,7 @@ impl EntryStore<Bytes> for PostgresStore {
         new_expiry: Expiry,
     ) -> Result<bool> {
         let touch = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
             new_expiry.check()?;
             let (ttl, instant) = expiry(new_expiry);
@@ -428,7 +431,7 @@ impl EntryStore<Bytes> for PostgresStore {
         key: &str,
     ) -> Result<Option<Entry<Bytes>>> {
         let take = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
             let rows = self.caller.call(ctx, Write, Function::Take, location(ns, key)).await?;
             // It is gone, whatever it was.
@@ -444,7 +447,7 @@ impl EntryStore<Bytes> for PostgresStore {
         limit: usize,
     ) -> Result<Erased> {
         let erase = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             check_page_limit(limit)?;
             let params = vec![
                 param(Tenant(prefix.tenant())),
@@ -459,7 +462,7 @@ impl EntryStore<Bytes> for PostgresStore {
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let usage = async {
-            ctx.check()?;
+            self.caller.begin(ctx).await?;
             let params =
                 vec![param(Tenant(prefix.tenant())), param(Name(prefix.as_namespace().clone()))];
             let rows = self.caller.call(ctx, Read, Function::Usage, params).await?;
@@ -469,7 +472,11 @@ impl EntryStore<Bytes> for PostgresStore {
     }
 
     async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
-        self.caller.current_time(ctx).await.in_operation("current_time")
+        let time = async {
+            self.caller.begin(ctx).await?;
+            self.caller.current_time(ctx).await
+        };
+        time.await.in_operation("current_time")
     }
 }
 
@@ -480,8 +487,9 @@ impl Backend for PostgresStore {
         self.caller.pool.close(ctx).await.in_operation("close")
     }
 
-    /// Runs `VACUUM` on the table, which takes its owner; autovacuum does the same by itself.
+    /// Runs `VACUUM` on the table, as its owner; autovacuum does the same.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
+        self.caller.begin(ctx).await.in_operation("compact")?;
         let schema = self.caller.pool.config().schema().to_owned();
         let compact =
             self.caller.run(ctx, Read, |lease, stopped| inspect::compact(lease, schema, stopped));

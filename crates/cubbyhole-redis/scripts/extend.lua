@@ -1,15 +1,16 @@
--- Reads an entry and prolongs it if it expires before a new TTL would end.
+-- Reads an entry and extends it if it expires before a new TTL would end.
 --
 -- KEYS: metas, expiries, value. ARGV: key, the new expiry. Answers meta data and value.
 local time = now()
+-- Refused whether or not there is an entry.
+local expires = instant_of(ARGV[2], time)
+if not expires then
+  return refuse('TOOLATE', 0)
+end
 local meta = redis.call('HGET', KEYS[1], ARGV[1])
 local value = redis.call('GET', KEYS[3])
 if not value or not is_live(meta, time) then
   return { false, false }
-end
-local expires = instant_of(ARGV[2], time)
-if not expires then
-  return refuse('TOOLATE', 0)
 end
 local current = expires_at(meta)
 if current ~= 0 and current < expires then

@@ -2,13 +2,14 @@
 --
 -- KEYS: keys, metas, expiries, value. ARGV: key, the new expiry. Answers whether it was live.
 local time = now()
-local meta = redis.call('HGET', KEYS[2], ARGV[1])
-if not is_live(meta, time) then
-  return 0
-end
+-- Refused whether or not there is an entry.
 local expires = instant_of(ARGV[2], time)
 if not expires then
   return refuse('TOOLATE', 0)
+end
+local meta = redis.call('HGET', KEYS[2], ARGV[1])
+if not is_live(meta, time) then
+  return 0
 end
 redis.call('ZCARD', KEYS[1])
 set_expiry(KEYS[2], KEYS[3], KEYS[4], ARGV[1], meta, expires, time)

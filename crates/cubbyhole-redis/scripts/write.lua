@@ -13,10 +13,22 @@ local clock = call('TIME')
 local time = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local count = (#ARGV - 2) / 5
 -- Of each operation: its meta data as it was, when it was created (0: there is no live entry), when
--- it expires.
+-- it expires (nothing: never).
 local metas_before, created_before, instants = {}, {}, {}
 local expects_registration, may_expire = count == 0, false
 local touches_keys, touches_expiries = false, false
+
+-- A TTL that ends too late is refused before any condition is judged.
+for i = 1, count do
+  local at = i * 5 - 2
+  if ARGV[at + 3] ~= '' then
+    instants[i] = instant_of(ARGV[at + 3], time)
+    if not instants[i] then
+      return refuse('TOOLATE', i - 1)
+    end
+    may_expire = true
+  end
+end
 
 for i = 1, count do
   local at = i * 5 - 2
@@ -45,15 +57,6 @@ for i = 1, count do
     end
   end
   if ARGV[at + 2] ~= '' then
-    local instant = 0
-    if ARGV[at + 3] ~= '' then
-      instant = instant_of(ARGV[at + 3], time)
-      if not instant then
-        return refuse('TOOLATE', i - 1)
-      end
-      may_expire = true
-    end
-    instants[i] = instant
     expects_registration = expects_registration or created == 0
     touches_keys = touches_keys or not meta
   else
@@ -88,7 +91,7 @@ for i = 1, count do
   local key, version, value = ARGV[at], ARGV[at + 2], KEYS[i + 3]
   local meta, created = metas_before[i], created_before[i]
   if version ~= '' then
-    local bytes, expires = ARGV[at + 4], instants[i]
+    local bytes, expires = ARGV[at + 4], instants[i] or 0
     if not meta then
       call('ZADD', KEYS[1], 0, key)
     end

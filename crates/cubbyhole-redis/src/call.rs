@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cubbyhole_core::runtime::{cooperate, require_timers};
 use cubbyhole_core::{Error, ErrorKind, ExecutionContext, Result};
 use redis::{Cmd, Pipeline, ToRedisArgs, Value};
 use tokio_util::task::TaskTracker;
@@ -167,8 +168,14 @@ impl Caller {
         &self.0.topology
     }
 
-    pub(crate) fn check_open(&self) -> Result<()> {
-        if self.0.is_closed() { Err(closed()) } else { Ok(()) }
+    /// Begins a call, and refuses it once the store is closed.
+    pub(crate) async fn begin(&self, ctx: &ExecutionContext) -> Result<()> {
+        ctx.begin_in_runtime().await?;
+        self.check_open()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.0.is_closed() { Err(Error::closed()) } else { Ok(()) }
     }
 
     /// The answer to a request that no script may refuse.
@@ -194,7 +201,7 @@ impl Caller {
     }
 
     /// One more request is under way, until what this returns is dropped.
-    fn begin(&self, repeat: &mut Repeat) -> Result<TaskTrackerToken> {
+    fn begin_request(&self, repeat: &mut Repeat) -> Result<TaskTrackerToken> {
         self.check_open()?;
         repeat.redirections = 0;
         Ok(self.0.calls.token())
@@ -213,7 +220,7 @@ impl Caller {
         request: &Request,
         repeat: &mut Repeat,
     ) -> Result<Answer> {
-        let _under_way = self.begin(repeat)?;
+        let _under_way = self.begin_request(repeat)?;
         let mut route = Route::Master;
         let mut with_script = false;
         loop {
@@ -356,16 +363,16 @@ impl Caller {
 
     /// Waits for the calls under way and lets go of the connections.
     pub(crate) async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        cooperate().await;
         self.0.closed.store(true, Ordering::Release);
         self.0.calls.close();
-        let waited = ctx.race(self.0.calls.wait()).await;
+        let waited = match require_timers() {
+            Ok(()) => ctx.race(self.0.calls.wait()).await,
+            Err(error) => Err(error),
+        };
         self.0.topology.disconnect();
         waited
     }
-}
-
-fn closed() -> Error {
-    Error::invalid_argument("the store is closed; open it again")
 }
 
 pub(crate) fn too_late() -> Error {

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cubbyhole_core::runtime::requiring_io;
 use cubbyhole_core::{Error, ExecutionContext, Result};
 use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
@@ -75,7 +76,8 @@ impl Connector {
         let timed_out = |_| {
             unreachable(address, io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"))
         };
-        let (shared, driver) = limit.race(connecting).await.map_err(timed_out)??;
+        let connected = requiring_io(limit.race(connecting)).await?;
+        let (shared, driver) = connected.map_err(timed_out)??;
         Ok(Connection::new(shared, driver))
     }
 

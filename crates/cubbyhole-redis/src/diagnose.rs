@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, Result, SystemClock, Verdict,
+    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, Result, ResultExt,
+    SystemClock, Verdict,
 };
 
 use crate::call::Caller;
@@ -24,10 +25,10 @@ const SAMPLES: usize = 100;
 /// what to do. Connects by itself and changes nothing. What goes wrong is in the [`Diagnosis`].
 ///
 /// # Errors
-/// The context's end.
+/// The context's end; `InvalidArgument` without a tokio runtime with timers.
 pub async fn diagnose(ctx: &ExecutionContext, config: &RedisConfig) -> Result<Diagnosis> {
+    ctx.begin_in_runtime().await.in_operation("diagnose")?;
     let mut diagnosis = Diagnosis::default();
-    ctx.check()?;
     let keyspace = match Caller::new(config.clone()) {
         Ok(caller) => Keyspace { caller },
         Err(error) => {

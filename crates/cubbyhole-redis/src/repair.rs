@@ -35,7 +35,7 @@ struct Repaired {
 /// What the servers meet; what was listed before stays listed.
 pub async fn repair(ctx: &ExecutionContext, config: RedisConfig) -> Result<Vec<String>> {
     let repair = async {
-        ctx.check()?;
+        ctx.begin_in_runtime().await?;
         let caller = Caller::new(config)?;
         servers::admit(ctx, &caller).await?;
         let keyspace = Keyspace { caller };

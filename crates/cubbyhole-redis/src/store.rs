@@ -24,7 +24,8 @@ use crate::servers;
 /// A store on a Redis server or a Redis Cluster. Cloning it is cheap and shares the connections.
 ///
 /// Nothing is to be set up beforehand. It is used within the tokio runtime in which it was opened,
-/// and reconnects and follows failovers by itself.
+/// which needs timers and I/O; elsewhere calls answer `InvalidArgument`. It reconnects and follows
+/// failovers by itself.
 ///
 /// ```no_run
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -54,7 +55,7 @@ impl RedisStore {
     /// says otherwise, or the reverse.
     pub async fn open(ctx: &ExecutionContext, config: RedisConfig) -> Result<Self> {
         let open = async {
-            ctx.check()?;
+            ctx.begin_in_runtime().await?;
             let caller = Caller::new(config)?;
             servers::admit(ctx, &caller).await?;
             caller.keep_map();
@@ -76,7 +77,7 @@ impl RedisStore {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        ctx.check()?;
+        self.keyspace.caller.begin(ctx).await?;
         check_key(key)?;
         check_value_bytes(value.len(), self.max_value_bytes())?;
         options.expiry().check()?;
@@ -94,7 +95,7 @@ impl RedisStore {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
-        ctx.check()?;
+        self.keyspace.caller.begin(ctx).await?;
         check_key(key)?;
         let change = Change { key, condition, put: None };
         Ok(self.keyspace.write(ctx, ns, &[change]).await? > 0)
@@ -123,7 +124,7 @@ impl Store<Bytes> for RedisStore {
         key: &str,
     ) -> Result<Option<Bytes>> {
         let get = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_key(key)?;
             self.keyspace.get(ctx, ns, key).await
         };
@@ -141,7 +142,7 @@ impl Store<Bytes> for RedisStore {
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
         let list = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_prefix(prefix)?;
             self.keyspace.list(ctx, ns, prefix.unwrap_or("")).await
         };
@@ -165,7 +166,7 @@ impl Store<Bytes> for RedisStore {
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
         let list = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             let all = self.keyspace.namespaces(ctx, prefix, None, usize::MAX).await?;
             Ok(all.items)
         };
@@ -174,7 +175,7 @@ impl Store<Bytes> for RedisStore {
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         let evict = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             let removed = AtomicU64::new(0);
             let swept = self.keyspace.sweep(ctx, &removed).await;
             let removed = removed.into_inner();
@@ -196,7 +197,7 @@ impl EntryStore<Bytes> for RedisStore {
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>> {
         let get = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_key(key)?;
             if let Some(ttl) = options.extended_ttl() {
                 Expiry::After(ttl).check()?;
@@ -215,7 +216,7 @@ impl EntryStore<Bytes> for RedisStore {
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
         let get = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_keys(keys)?;
             if keys.is_empty() {
                 return Ok(Vec::new());
@@ -255,7 +256,7 @@ impl EntryStore<Bytes> for RedisStore {
         batch: Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>> {
         let write = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             batch.check(self.max_value_bytes(), |value| Some(value.len()))?;
             if batch.is_empty() {
                 return Ok(Vec::new());
@@ -279,7 +280,7 @@ impl EntryStore<Bytes> for RedisStore {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<Bytes>, String>> {
         let scan = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             options.check()?;
             self.keyspace.scan(ctx, ns, &options).await
         };
@@ -294,7 +295,7 @@ impl EntryStore<Bytes> for RedisStore {
         limit: usize,
     ) -> Result<Page<Namespace>> {
         let scan = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_page_limit(limit)?;
             self.keyspace.namespaces(ctx, prefix, after, limit).await
         };
@@ -308,7 +309,7 @@ impl EntryStore<Bytes> for RedisStore {
         limit: usize,
     ) -> Result<Page<TenantId>> {
         let scan = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_page_limit(limit)?;
             self.keyspace.tenants(ctx, after, limit).await
         };
@@ -323,7 +324,7 @@ impl EntryStore<Bytes> for RedisStore {
         expiry: Expiry,
     ) -> Result<bool> {
         let touch = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_key(key)?;
             expiry.check()?;
             self.keyspace.touch(ctx, ns, key, expiry).await
@@ -338,7 +339,7 @@ impl EntryStore<Bytes> for RedisStore {
         key: &str,
     ) -> Result<Option<Entry<Bytes>>> {
         let take = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_key(key)?;
             self.keyspace.take(ctx, ns, key).await
         };
@@ -352,7 +353,7 @@ impl EntryStore<Bytes> for RedisStore {
         limit: usize,
     ) -> Result<Erased> {
         let erase = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             check_page_limit(limit)?;
             let removed = AtomicU64::new(0);
             let done = self.keyspace.erase(ctx, prefix, limit, &removed).await;
@@ -365,7 +366,7 @@ impl EntryStore<Bytes> for RedisStore {
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let usage = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             self.keyspace.usage(ctx, prefix).await
         };
         usage.await.in_operation("usage")
@@ -373,7 +374,7 @@ impl EntryStore<Bytes> for RedisStore {
 
     async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
         let time = async {
-            ctx.check()?;
+            self.keyspace.caller.begin(ctx).await?;
             self.keyspace.current_time(ctx, ns).await
         };
         time.await.in_operation("current_time")
@@ -391,8 +392,7 @@ impl Backend for RedisStore {
     /// told, not the store's alone.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         let compact = async {
-            ctx.check()?;
-            self.keyspace.caller.check_open()?;
+            self.keyspace.caller.begin(ctx).await?;
             ctx.race(servers::purge(&self.keyspace.caller)).await?
         };
         compact.await.in_operation("compact")

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Document, Harness, Suite};
-use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
+use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
 use cubbyhole_redis::{RedisConfig, RedisStore};
 use cubbyhole_test_servers::{RedisCluster, RedisServer};
 use tokio::sync::OnceCell;
@@ -88,6 +88,13 @@ macro_rules! harness {
             async fn store(&self) -> Arc<dyn EntryStore<$value>> {
                 let open: fn(RedisStore) -> Arc<dyn EntryStore<$value>> = $open;
                 open(self.open().await)
+            }
+
+            async fn closed_store(&self) -> Option<Arc<dyn EntryStore<$value>>> {
+                let store = self.open().await;
+                store.close(&ExecutionContext::new()).await.ok()?;
+                let wrap: fn(RedisStore) -> Arc<dyn EntryStore<$value>> = $open;
+                Some(wrap(store))
             }
 
             async fn advance(&self, duration: Duration) {

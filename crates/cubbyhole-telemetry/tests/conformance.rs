@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Capabilities, Harness, Suite};
-use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, ManualClock, async_trait};
+use cubbyhole_core::{
+    Backend, Bytes, EntryStore, ExecutionContext, InMemoryStore, ManualClock, async_trait,
+};
 use cubbyhole_telemetry::Instrumented;
 
 #[derive(Default)]
@@ -21,6 +23,12 @@ impl Harness for Memory {
     async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
         let store = InMemoryStore::builder().with_clock(self.clock.clone());
         Arc::new(Instrumented::new(store.with_value_size(Bytes::len).build(), "memory"))
+    }
+
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Bytes>>> {
+        let store = Instrumented::new(InMemoryStore::<Bytes>::new(), "memory");
+        store.close(&ExecutionContext::new()).await.ok()?;
+        Some(Arc::new(store))
     }
 
     async fn advance(&self, duration: Duration) {

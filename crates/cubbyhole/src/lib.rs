@@ -105,7 +105,7 @@ pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
 pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
     match StoreUrl::parse(url)? {
         StoreUrl::Memory => {
-            ctx.check()?;
+            ctx.begin().await?;
             let mut diagnosis = Diagnosis::default();
             diagnosis.ok("connection", "in memory: it lives and ends with its process");
             Ok(diagnosis)
@@ -229,7 +229,7 @@ impl OpenOptions {
         match url {
             StoreUrl::Memory => {
                 let opening = async {
-                    ctx.check()?;
+                    ctx.begin().await?;
                     Ok(InMemoryStore::builder().with_value_size(Bytes::len).build())
                 };
                 self.opened("memory", opening).await

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Harness};
 use cubbyhole_core::{
-    Batch, Bytes, Clock, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
+    Backend, Batch, Bytes, Clock, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
     GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
     ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait,
 };
@@ -130,6 +130,12 @@ impl<M: Mutant> Harness for Lab<M> {
         let builder = InMemoryStore::builder().with_clock(M::clock(self.clock.clone()));
         let store = builder.with_value_size(Bytes::len).build();
         Arc::new(Layer(M::around(store)))
+    }
+
+    async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Bytes>>> {
+        let store = InMemoryStore::<Bytes>::new();
+        store.close(&ExecutionContext::new()).await.ok()?;
+        Some(Arc::new(Layer(M::around(store))))
     }
 
     async fn advance(&self, duration: Duration) {

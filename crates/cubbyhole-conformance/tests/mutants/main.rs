@@ -78,6 +78,23 @@ mutants! {
     ValuesAreText: "values::awkward_values_come_back_equal";
     ErrorsShowValues: "errors::no_error_shows_a_value";
     KeysWithoutLimit: "limits::the_longest_key";
+    GetNeverYields:
+        "scheduling::core_calls_yield", "scheduling::core_calls_of_an_ended_context_yield",
+        "scheduling::core_calls_of_a_closed_store_yield";
+    RefusesWithoutYielding: "scheduling::entry_calls_yield";
+    UsageNeverYields:
+        "scheduling::entry_calls_of_an_ended_context_yield",
+        "scheduling::entry_calls_of_a_closed_store_yield";
+    GetPanicsWithoutRuntime: "no_runtime::core_calls_work_or_are_refused";
+    TakeFailsWithoutRuntime: "no_runtime::entry_calls_work_or_are_refused";
+    AnswersEmptyCallsWhenClosed: "closed::entry_calls_are_refused";
+    ListsNothingWhenClosed: "closed::core_calls_are_refused";
+    CutsTtls: "ttl_limit::a_put_is_refused";
+    JudgesConditionsBeforeTtls:
+        "ttl_limit::it_comes_before_a_condition",
+        "ttl_limit::it_comes_before_the_conditions_of_a_batch";
+    LooksForTheEntryBeforeTheTtl:
+        "ttl_limit::a_touch_is_refused", "ttl_limit::a_sliding_read_is_refused";
 }
 
 /// The sound store, through the same layer as the mutants, passes everything.

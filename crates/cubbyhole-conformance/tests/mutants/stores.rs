@@ -8,6 +8,8 @@ use cubbyhole_core::{
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::coop::unconstrained;
 
 use crate::layer::{Inner, Mutant};
 
@@ -471,6 +473,115 @@ mutants! {
         async fn put(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes) -> Result<()> {
             let cut = key.get(..limits::MAX_KEY_BYTES).unwrap_or(key);
             self.0.put(c, ns, cut, v).await
+        }
+    }
+
+    /// `get` takes no part in cooperative scheduling.
+    GetNeverYields {
+        async fn get(&self, c: Context<'_>, ns: &Namespace, key: &str) -> Result<Option<Bytes>> {
+            unconstrained(self.0.get(c, ns, key)).await
+        }
+    }
+
+    /// `scan` refuses its arguments before it takes part.
+    RefusesWithoutYielding {
+        async fn scan(&self, c: Context<'_>, ns: &Namespace, o: ScanOptions)
+            -> Result<Page<ScanItem<Bytes>, String>> {
+            o.check()?;
+            self.0.scan(c, ns, o).await
+        }
+    }
+
+    /// `usage` takes no part in cooperative scheduling.
+    UsageNeverYields {
+        async fn usage(&self, c: Context<'_>, p: &NamespacePrefix) -> Result<Usage> {
+            unconstrained(self.0.usage(c, p)).await
+        }
+    }
+
+    /// `get` takes the runtime for granted.
+    GetPanicsWithoutRuntime {
+        async fn get(&self, c: Context<'_>, ns: &Namespace, key: &str) -> Result<Option<Bytes>> {
+            drop(Handle::current());
+            self.0.get(c, ns, key).await
+        }
+    }
+
+    /// `take` reports an outage where there is no runtime.
+    TakeFailsWithoutRuntime {
+        async fn take(&self, c: Context<'_>, ns: &Namespace, key: &str)
+            -> Result<Option<Entry<Bytes>>> {
+            if Handle::try_current().is_err() {
+                return Err(Error::unavailable("the connection was lost"));
+            }
+            self.0.take(c, ns, key).await
+        }
+    }
+
+    /// Nothing is asked of a store for no keys, so that a closed one answers.
+    AnswersEmptyCallsWhenClosed {
+        async fn get_many(&self, c: Context<'_>, ns: &Namespace, keys: &[&str])
+            -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
+            self.0.get_many(c, ns, keys).await
+        }
+    }
+
+    /// A closed store has nothing to list.
+    ListsNothingWhenClosed {
+        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
+            limits::check_prefix(p)?;
+            Ok(self.0.list(c, ns, p).await.unwrap_or_default())
+        }
+    }
+
+    /// A TTL that ends too late becomes the last instant.
+    CutsTtls {
+        async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
+            o: PutOptions) -> Result<()> {
+            let now = SystemClock.now();
+            let late = o.expiry().check().is_ok() && o.expiry().resolve(now).is_err();
+            let o = if late { o.with_expires_at(Timestamp::MAX) } else { o };
+            self.0.put_with_options(c, ns, key, v, o).await
+        }
+    }
+
+    /// A condition that does not hold hides a TTL that ends too late.
+    JudgesConditionsBeforeTtls {
+        async fn put_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
+            o: PutOptions, condition: Condition) -> Result<Version> {
+            let entry = self.0.get_entry(c, ns, key, GetOptions::new()).await?;
+            condition.check(entry.map(|entry| entry.meta.version))?;
+            self.0.put_entry(c, ns, key, v, o, condition).await
+        }
+
+        async fn write(&self, c: Context<'_>, ns: &Namespace, batch: Batch<Bytes>)
+            -> Result<Vec<Option<Version>>> {
+            for operation in batch.operations() {
+                let entry = self.0.get_entry(c, ns, operation.key(), GetOptions::new()).await?;
+                operation.condition().check(entry.map(|entry| entry.meta.version))?;
+            }
+            self.0.write(c, ns, batch).await
+        }
+    }
+
+    /// An absent entry hides a TTL that ends too late.
+    LooksForTheEntryBeforeTheTtl {
+        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry) -> Result<bool> {
+            match self.0.get(c, ns, key).await? {
+                Some(_) => self.0.touch(c, ns, key, e).await,
+                None => Ok(false),
+            }
+        }
+
+        async fn get_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, o: GetOptions)
+            -> Result<Option<Entry<Bytes>>> {
+            match self.0.get(c, ns, key).await? {
+                Some(_) => self.0.get_entry(c, ns, key, o).await,
+                None => Ok(None),
+            }
         }
     }
 }

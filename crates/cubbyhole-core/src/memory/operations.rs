@@ -333,18 +333,15 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         // What was displaced is dropped after the lock is free.
         self.shared.shards.change(ns, |space| {
             let now = self.now();
-            // Everything that can refuse the batch comes before the first change.
-            let mut expiries = Vec::with_capacity(batch.len());
+            // Everything that can refuse the batch comes before the first change, and what is wrong
+            // with the batch itself before any condition.
+            let expiries = batch.expiries(now)?;
             for (index, operation) in batch.operations().iter().enumerate() {
                 let condition = operation.condition();
                 if condition != Condition::Always {
                     let current = space.version(operation.key(), now);
                     condition.check(current).map_err(|error| error.at_batch_index(index))?;
                 }
-                expiries.push(match operation {
-                    Operation::Put { options, .. } => options.expiry().resolve(now)?,
-                    Operation::Delete { .. } => None,
-                });
             }
             space.check_room(batch.len())?;
             let mut versions = Vec::with_capacity(batch.len());

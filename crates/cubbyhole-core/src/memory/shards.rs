@@ -172,12 +172,12 @@ impl<V> Shards<V> {
     // panicking `V::clone` poisoned guards maps that are whole.
     fn read_shard(&self, shard: usize) -> Result<RwLockReadGuard<'_, Shard<V>>> {
         let shard = self.shards[shard].0.read().unwrap_or_else(PoisonError::into_inner);
-        if shard.closed { Err(closed()) } else { Ok(shard) }
+        if shard.closed { Err(Error::closed()) } else { Ok(shard) }
     }
 
     fn write_shard(&self, shard: usize) -> Result<RwLockWriteGuard<'_, Shard<V>>> {
         let shard = self.shards[shard].0.write().unwrap_or_else(PoisonError::into_inner);
-        if shard.closed { Err(closed()) } else { Ok(shard) }
+        if shard.closed { Err(Error::closed()) } else { Ok(shard) }
     }
 }
 
@@ -224,10 +224,6 @@ impl Summary {
 /// By bits that the tables within the shards look at least.
 fn shard_of(hash: u64) -> usize {
     (hash >> 48) as usize % SHARDS
-}
-
-fn closed() -> Error {
-    Error::invalid_argument("the store was closed; open it again")
 }
 
 #[cfg(test)]

@@ -33,5 +33,6 @@ mod proxy;
 mod restart;
 mod roles;
 mod round_trips;
+mod runtimes;
 mod sweep;
 mod view;

@@ -28,5 +28,6 @@ mod registration;
 mod removal;
 mod restart;
 mod round_trips;
+mod runtimes;
 mod unreachable;
 mod wrong_types;

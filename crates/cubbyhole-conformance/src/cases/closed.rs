@@ -1,0 +1,35 @@
+//! A closed store refuses every call.
+
+use cubbyhole_core::ErrorKind;
+
+use crate::calls::Call;
+use crate::case::{Outcome, cases, check, refused};
+use crate::{Sample, World};
+
+cases! {
+    /// A closed store answers `InvalidArgument` to every method of the core trait.
+    #[case(tenant, core)]
+    async fn core_calls_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let closed = w.closed().await?;
+        all_refused(closed.core()).await?;
+        all_refused(closed.core_refused()).await
+    }
+
+    /// A closed store answers `InvalidArgument` to every method of `EntryStore`, also to one with
+    /// empty input.
+    #[case(tenant, entry)]
+    async fn entry_calls_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let closed = w.closed().await?;
+        all_refused(closed.entries()).await?;
+        all_refused(vec![closed.tenants()]).await?;
+        all_refused(closed.entries_refused()).await
+    }
+}
+
+async fn all_refused(calls: Vec<Call<'_>>) -> Outcome {
+    for call in calls {
+        let error = refused(call.make().await, ErrorKind::InvalidArgument, call.name)?;
+        check!(!error.may_have_been_applied(), "`{}` may have been applied", call.name);
+    }
+    Ok(())
+}

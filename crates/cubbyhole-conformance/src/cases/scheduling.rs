@@ -1,0 +1,100 @@
+//! Cooperative scheduling: a loop over calls yields to the runtime, also where no call waits for
+//! anything.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::calls::Call;
+use crate::case::{Outcome, cases, check};
+use crate::{Sample, World};
+
+/// A loop that has not yielded after so many calls never does: tokio's budget is 128.
+const MANY: usize = 10_000;
+
+cases! {
+    /// A loop over a method of the core trait yields, whatever the call answers.
+    #[case(tenant, core)]
+    async fn core_calls_yield<V: Sample>(w: &World<V>) -> Outcome {
+        let target = w.target()?;
+        w.put(&target.ns, "k", 1).await?;
+        all_yield(target.core()).await?;
+        all_yield(target.core_refused()).await
+    }
+
+    /// A loop over a method of `EntryStore`, or over what is built on it, yields.
+    #[case(tenant, entry)]
+    async fn entry_calls_yield<V: Sample>(w: &World<V>) -> Outcome {
+        let target = w.target()?;
+        w.put_for(&target.ns, "t", 1, w.long()).await?;
+        w.put(&target.ns, "k", 1).await?;
+        w.live(&target.ns, "k").await?;
+        all_yield(target.entries()).await?;
+        all_yield(vec![target.tenants()]).await?;
+        all_yield(target.entries_refused()).await
+    }
+
+    /// A loop over calls whose context has ended yields.
+    #[case(tenant, core)]
+    async fn core_calls_of_an_ended_context_yield<V: Sample>(w: &World<V>) -> Outcome {
+        let target = w.target()?;
+        target.ctx.cancel();
+        all_yield(target.core()).await
+    }
+
+    /// So does one over the methods of `EntryStore`.
+    #[case(tenant, entry)]
+    async fn entry_calls_of_an_ended_context_yield<V: Sample>(w: &World<V>) -> Outcome {
+        let target = w.target()?;
+        w.put(&target.ns, "k", 1).await?;
+        w.live(&target.ns, "k").await?;
+        target.ctx.cancel();
+        all_yield(target.entries()).await
+    }
+
+    /// A loop over calls of a closed store yields.
+    #[case(tenant, core)]
+    async fn core_calls_of_a_closed_store_yield<V: Sample>(w: &World<V>) -> Outcome {
+        let closed = w.closed().await?;
+        all_yield(closed.core()).await
+    }
+
+    /// So does one over the methods of `EntryStore`.
+    #[case(tenant, entry)]
+    async fn entry_calls_of_a_closed_store_yield<V: Sample>(w: &World<V>) -> Outcome {
+        let closed = w.closed().await?;
+        all_yield(closed.entries()).await?;
+        all_yield(vec![closed.tenants()]).await
+    }
+}
+
+async fn all_yield(calls: Vec<Call<'_>>) -> Outcome {
+    for call in calls {
+        check!(yields(&call).await, "a loop over `{}` never yields to the runtime", call.name);
+    }
+    Ok(())
+}
+
+/// Whether a loop over a call returns to the runtime before it has made many calls. No time is
+/// taken: the loop is polled as a task is, and ends after the call in which it first yielded.
+async fn yields(call: &Call<'_>) -> bool {
+    let yielded = AtomicBool::new(false);
+    let mut calls = pin!(async {
+        for _ in 0..MANY {
+            // What is answered is the business of other cases.
+            let _ = call.make().await;
+            if yielded.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    });
+    poll_fn(|cx| {
+        let polled = calls.as_mut().poll(cx);
+        if polled.is_pending() {
+            yielded.store(true, Ordering::Relaxed);
+        }
+        polled
+    })
+    .await;
+    yielded.load(Ordering::Relaxed)
+}

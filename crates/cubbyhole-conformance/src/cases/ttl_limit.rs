@@ -1,0 +1,108 @@
+//! TTLs that end past the year 9999 by the store's own clock: refused whatever is stored.
+
+use std::time::Duration;
+
+use cubbyhole_core::{
+    Batch, Condition, ErrorKind, Expiry, GetOptions, PutOptions, Timestamp, Version,
+};
+
+use crate::case::{Outcome, Stop, cases, check_eq, refused};
+use crate::{Sample, World};
+
+cases! {
+    /// A put with such a TTL is refused, over an entry and where there is none.
+    #[case(tenant, core)]
+    async fn a_put_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        for key in ["k", "absent"] {
+            let put = w.put_for(&ns, key, 2, too_long()?).await;
+            refused(put, ErrorKind::InvalidArgument, key)?;
+        }
+        check_eq!(w.list(&ns, None).await?, ["k"], "nothing is written");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing is overwritten");
+        Ok(())
+    }
+
+    /// A put with such a TTL is refused as an invalid argument also if its condition does not hold.
+    #[case(tenant, entry)]
+    async fn it_comes_before_a_condition<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        let before = w.live(&ns, "k").await?;
+        let options = PutOptions::new().with_ttl(too_long()?);
+        let other = Condition::IfVersion(Version::draw());
+        for (key, condition) in
+            [("k", Condition::IfAbsent), ("k", other), ("absent", other), ("k", Condition::Always)]
+        {
+            let put = w.put_entry(&ns, key, 2, options, condition).await;
+            refused(put, ErrorKind::InvalidArgument, "put_entry")?;
+        }
+        check_eq!(w.live(&ns, "k").await?, before, "the entry");
+        check_eq!(w.list(&ns, None).await?, ["k"], "nothing is written");
+        Ok(())
+    }
+
+    /// A batch with such a TTL is refused as an invalid argument also if a condition before or
+    /// after it does not hold.
+    #[case(tenant, entry)]
+    async fn it_comes_before_the_conditions_of_a_batch<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put_all(&ns, &["j", "k"]).await?;
+        let options = PutOptions::new().with_ttl(too_long()?);
+        let lost = || Batch::new().delete_if("j", Condition::IfVersion(Version::draw()));
+        let late = |batch: Batch<V>, condition| batch.put_with("k", V::sample(2), options, condition);
+        let batches = [
+            late(Batch::new(), Condition::Always),
+            late(Batch::new(), Condition::IfAbsent),
+            late(lost(), Condition::Always),
+            late(Batch::new().put("new", V::sample(2)), Condition::Always),
+            late(Batch::new(), Condition::Always)
+                .delete_if("j", Condition::IfVersion(Version::draw())),
+        ];
+        for batch in batches {
+            let written = w.store().write(w.ctx(), &ns, batch).await;
+            refused(written, ErrorKind::InvalidArgument, "write")?;
+        }
+        check_eq!(w.list(&ns, None).await?, ["j", "k"], "nothing is written or deleted");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing is overwritten");
+        Ok(())
+    }
+
+    /// `touch` with such a TTL is refused, also if there is no entry.
+    #[case(tenant, entry)]
+    async fn a_touch_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        for key in ["k", "absent"] {
+            let touched = w.store().touch(w.ctx(), &ns, key, Expiry::After(too_long()?)).await;
+            refused(touched, ErrorKind::InvalidArgument, key)?;
+        }
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "the entry");
+        Ok(())
+    }
+
+    /// A sliding read with such a TTL is refused, also if the entry is absent or never expires.
+    #[case(tenant, entry)]
+    async fn a_sliding_read_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "k", 1).await?;
+        w.put_for(&ns, "expiring", 1, w.long()).await?;
+        let before = w.live(&ns, "expiring").await?;
+        let options = GetOptions::new().with_extended_ttl(too_long()?);
+        for key in ["k", "expiring", "absent"] {
+            let read = w.store().get_entry(w.ctx(), &ns, key, options).await;
+            refused(read, ErrorKind::InvalidArgument, key)?;
+        }
+        check_eq!(w.live(&ns, "expiring").await?, before, "the entry");
+        Ok(())
+    }
+}
+
+/// The longest TTL that can be refused by a store's clock alone: it overflows at any time but the
+/// first millisecond of 1970.
+fn too_long() -> Outcome<Duration> {
+    let ttl = Timestamp::MAX.saturating_since(Timestamp::EPOCH);
+    Expiry::After(ttl).check().map_err(|error| Stop::unexpected(error, "without a clock"))?;
+    Ok(ttl)
+}

@@ -1,0 +1,235 @@
+//! The runtime that a store is used in. Loops over calls yield to it, so that they can be timed
+//! out. Without a runtime, or without its timers or I/O, calls are refused and do not panic.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use cubbyhole::{
+    Backend, Bytes, Error, ErrorKind, ExecutionContext, GetOptions, Namespace, NamespacePrefix,
+    PutOptions, Result, ScanOptions, diagnose, migrate, open, repair,
+};
+use tempfile::TempDir;
+use tokio::runtime::Builder;
+
+/// Runs a future without a runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return answer;
+        }
+        thread::park();
+    }
+}
+
+fn redb(folder: &TempDir) -> String {
+    format!("redb:{}", folder.path().join("store.redb").display())
+}
+
+/// URLs of servers that are not there: what is refused is refused before connecting.
+fn servers() -> Vec<&'static str> {
+    let mut urls = Vec::new();
+    if cfg!(feature = "postgres") {
+        urls.push("postgres://app@127.0.0.1:1/state");
+    }
+    if cfg!(feature = "redis") {
+        urls.extend(["redis://127.0.0.1:1", "redis+cluster://127.0.0.1:1"]);
+    }
+    urls
+}
+
+fn contexts() -> [ExecutionContext; 2] {
+    let limited = ExecutionContext::new().with_timeout(Duration::from_secs(3_600));
+    [ExecutionContext::new(), limited]
+}
+
+fn ns() -> Namespace {
+    Namespace::parse("acme:agent-7").unwrap()
+}
+
+#[track_caller]
+fn needs<T>(answer: Result<T>, what: &str) {
+    let Err(error) = answer else { panic!("it is not refused") };
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("tokio runtime"), "{error}");
+    assert!(error.message().contains(what), "{error}");
+    assert!(!error.may_have_been_applied(), "{error}");
+}
+
+/// Makes the call again and again until a timer of the same thread ends that.
+async fn times_out<T, F: Future<Output = Result<T>>>(name: &str, call: impl Fn() -> F) {
+    let calls = async {
+        loop {
+            if let Err(error) = call().await {
+                return error;
+            }
+        }
+    };
+    let ended: std::result::Result<Error, _> =
+        tokio::time::timeout(Duration::from_millis(100), calls).await;
+    assert!(ended.is_err(), "{name}: {ended:?}");
+}
+
+async fn loops_time_out(url: &str) {
+    let (ctx, ns) = (ExecutionContext::new(), ns());
+    let (ctx, ns) = (&ctx, &ns);
+    let prefix = &NamespacePrefix::from(ns);
+    let store = &open(ctx, url).await.unwrap();
+    let value = Bytes::from_static(b"v");
+    store.put(ctx, ns, "k", value.clone()).await.unwrap();
+    let ttl = PutOptions::new().with_ttl(Duration::from_secs(3_600));
+    store.put_with_options(ctx, ns, "t", value, ttl).await.unwrap();
+    let sliding = GetOptions::new().with_extended_ttl(Duration::from_secs(60));
+
+    times_out("get", || store.get(ctx, ns, "k")).await;
+    times_out("list", || store.list(ctx, ns, None)).await;
+    times_out("scan", || store.scan(ctx, ns, ScanOptions::new())).await;
+    times_out("get_many", || store.get_many(ctx, ns, &["k"])).await;
+    times_out("get_many (no keys)", || store.get_many(ctx, ns, &[])).await;
+    times_out("get_entry (sliding)", || store.get_entry(ctx, ns, "t", sliding)).await;
+    times_out("usage", || store.usage(ctx, prefix)).await;
+    times_out("list_namespaces", || store.list_namespaces(ctx, prefix)).await;
+    times_out("evict_expired", || store.evict_expired(ctx)).await;
+    times_out("take", || store.take(ctx, ns, "absent")).await;
+    times_out("compact", || store.compact(ctx)).await;
+    times_out("close", || store.close(ctx)).await;
+    times_out("get (closed)", || async {
+        assert!(store.get(ctx, ns, "k").await.is_err());
+        Ok(())
+    })
+    .await;
+}
+
+/// A loop that never yields would hang the test: another thread waits for it.
+fn loops_time_out_on_one_thread(url: impl FnOnce(&TempDir) -> String) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url(&folder);
+    let (done, waiting) = mpsc::channel();
+    let looping = thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(loops_time_out(&url));
+        let _ = done.send(());
+    });
+    match waiting.recv_timeout(Duration::from_secs(120)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("a loop over calls never ends"),
+        _ => looping.join().unwrap(),
+    }
+}
+
+#[test]
+fn loops_over_calls_in_memory_time_out_on_one_thread() {
+    loops_time_out_on_one_thread(|_| "memory:".to_owned());
+}
+
+#[test]
+fn loops_over_calls_on_a_file_time_out_on_one_thread() {
+    loops_time_out_on_one_thread(redb);
+}
+
+#[test]
+fn without_a_runtime_memory_works() {
+    for ctx in contexts() {
+        block_on(async {
+            let store = open(&ctx, "memory:").await.unwrap();
+            store.put(&ctx, &ns(), "k", Bytes::from_static(b"v")).await.unwrap();
+            assert_eq!(store.get(&ctx, &ns(), "k").await.unwrap().as_deref(), Some(&b"v"[..]));
+            store.compact(&ctx).await.unwrap();
+            store.close(&ctx).await.unwrap();
+            diagnose(&ctx, "memory:").await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn without_a_runtime_nothing_else_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = redb(&folder);
+    for url in servers().into_iter().chain([file.as_str()]) {
+        for ctx in contexts() {
+            needs(block_on(open(&ctx, url)), "no tokio runtime");
+            needs(block_on(migrate(&ctx, url)), "no tokio runtime");
+            needs(block_on(diagnose(&ctx, url)), "no tokio runtime");
+            needs(block_on(repair(&ctx, url)), "no tokio runtime");
+        }
+    }
+}
+
+#[test]
+fn without_timers_no_server_is_reached() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    for url in servers() {
+        for ctx in contexts() {
+            needs(runtime.block_on(open(&ctx, url)), "enable_time");
+            needs(runtime.block_on(migrate(&ctx, url)), "enable_time");
+            needs(runtime.block_on(diagnose(&ctx, url)), "enable_time");
+            needs(runtime.block_on(repair(&ctx, url)), "enable_time");
+        }
+    }
+}
+
+#[test]
+fn without_io_no_server_is_reached() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    for url in servers() {
+        for ctx in contexts() {
+            needs(runtime.block_on(open(&ctx, url)), "enable_io");
+            needs(runtime.block_on(migrate(&ctx, url)), "enable_io");
+            needs(runtime.block_on(repair(&ctx, url)), "enable_io");
+            // What goes wrong in connecting is a finding.
+            let diagnosis = runtime.block_on(diagnose(&ctx, url)).unwrap();
+            let findings = format!("{diagnosis:?}");
+            assert!(findings.contains("enable_io"), "{findings}");
+        }
+    }
+}
+
+#[test]
+fn without_timers_a_file_works_where_there_is_no_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = redb(&folder);
+    let [unlimited, limited] = contexts();
+    Builder::new_current_thread().build().unwrap().block_on(async {
+        needs(open(&limited, &url).await, "enable_time");
+        let store = open(&unlimited, &url).await.unwrap();
+        store.put(&unlimited, &ns(), "k", Bytes::from_static(b"v")).await.unwrap();
+        needs(store.put(&limited, &ns(), "k", Bytes::from_static(b"w")).await, "enable_time");
+        needs(store.get(&limited, &ns(), "k").await, "enable_time");
+        let value = store.get(&unlimited, &ns(), "k").await.unwrap();
+        assert_eq!(value.as_deref(), Some(&b"v"[..]));
+    });
+}
+
+#[test]
+fn a_file_outlives_the_runtime_that_it_was_opened_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = redb(&folder);
+    let ctx = ExecutionContext::new();
+    let runtime = || Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let store: Arc<dyn Backend> = runtime().block_on(open(&ctx, &url)).unwrap();
+    for ctx in contexts() {
+        needs(block_on(store.put(&ctx, &ns(), "k", Bytes::new())), "no tokio runtime");
+        needs(block_on(store.get(&ctx, &ns(), "k")), "no tokio runtime");
+        needs(block_on(store.compact(&ctx)), "no tokio runtime");
+        needs(block_on(store.close(&ctx)), "no tokio runtime");
+    }
+    runtime().block_on(store.put(&ctx, &ns(), "k", Bytes::from_static(b"v"))).unwrap();
+    // Dropped outside, it closes the file.
+    drop(store);
+    let store = runtime().block_on(open(&ctx, &url)).unwrap();
+    let value = runtime().block_on(store.get(&ctx, &ns(), "k")).unwrap();
+    assert_eq!(value.as_deref(), Some(&b"v"[..]));
+}
