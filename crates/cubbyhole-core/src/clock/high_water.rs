@@ -103,7 +103,7 @@ impl HighWaterClock {
 /// How far `instant` is ahead of `elapsed`, rounded down: rounded up, the time would run ahead of a
 /// clock that is right.
 fn offset(instant: Timestamp, elapsed: Duration) -> i64 {
-    let fraction = elapsed.subsec_nanos() % 1000 != 0;
+    let fraction = !elapsed.subsec_nanos().is_multiple_of(1000);
     // No overflow: the year 9999 is far from what 63 bits hold.
     (instant.as_millis() as i64 * 1000).saturating_sub(micros(elapsed)) - i64::from(fraction)
 }
