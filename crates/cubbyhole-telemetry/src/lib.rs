@@ -30,7 +30,7 @@
 //! | field | meaning |
 //! |---|---|
 //! | `backend` | the name given to [`Instrumented::new`]; `open` gives `memory`, `embedded`, `postgres`, `redis` |
-//! | `operation` | the method: `put` (also with options), `get`, `delete`, `list`, `list_namespaces`, `evict_expired`, `get_entry`, `get_many`, `put_entry`, `delete_entry`, `write`, `scan`, `scan_namespaces`, `scan_tenants`, `touch`, `take`, `erase`, `usage`, `open`, `close`, `compact` |
+//! | `operation` | the method: `put` (also with options), `get`, `delete`, `list`, `list_namespaces`, `evict_expired`, `get_entry`, `get_many`, `put_entry`, `delete_entry`, `write`, `scan`, `scan_namespaces`, `scan_tenants`, `touch`, `take`, `erase`, `usage`, `current_time`, `open`, `close`, `compact` |
 //! | `tenant` | as in the span |
 //! | `outcome` | see below |
 //! | `elapsed_ms` | milliseconds since the first poll, with a fraction |
