@@ -119,22 +119,54 @@ pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
     }
 }
 
-/// Mends what a backend can lose without losing entries: on Redis the books of which namespaces and
-/// tenants there are, which a failover can leave behind the entries. It may take long on a large
-/// store, and others may use the store meanwhile. Returns what was done, a line each: nothing if
-/// nothing was wrong.
+/// Repairs with [`RepairOptions::new`] and returns what was repaired, a line each: nothing if nothing
+/// was wrong. [`repair_with_options`] says what is repaired.
 ///
 /// # Errors
-/// As [`open`]. On backends that keep their books in the same transaction as their entries there is
-/// nothing to mend: opening is the whole of it, and a file that is not there is not created.
+/// As [`repair_with_options`], and the failure that its report holds.
 pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
+    let report = repair_with_options(ctx, url, &RepairOptions::new()).await?;
+    report.failure.map_or(Ok(report.repaired), Err)
+}
+
+/// Rebuilds a backend's indexes from its entries. On Redis, a failover can lose registrations of
+/// namespaces and tenants, and eviction or another program the index of a namespace; `options` says what
+/// happens to values whose index entry is lost. It may take long on a large store, and others may use
+/// the store meanwhile.
+///
+/// Other backends change indexes and entries in one transaction: there is nothing to repair, and the
+/// store is only opened. An embedded file that is not there is not created.
+///
+/// # Errors
+/// As [`open`]. What ends a repair that has begun is in the [`RepairReport`].
+///
+/// ```
+/// use cubbyhole::{ExecutionContext, OrphanAction, RepairOptions};
+///
+/// # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
+/// let ctx = ExecutionContext::new();
+/// let options = RepairOptions::new().with_orphans(OrphanAction::List);
+/// let report = cubbyhole::repair_with_options(&ctx, "memory:", &options).await?;
+/// assert_eq!((report.orphans.values, report.repaired.len()), (0, 0));
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "only Redis has orphans"))]
+pub async fn repair_with_options(
+    ctx: &ExecutionContext,
+    url: &str,
+    options: &RepairOptions,
+) -> Result<RepairReport> {
     match StoreUrl::parse(url)? {
         #[cfg(feature = "redis")]
-        StoreUrl::Redis(config) => cubbyhole_redis::repair(ctx, *config).await,
+        StoreUrl::Redis(config) => {
+            cubbyhole_redis::repair_with_options(ctx, *config, options).await
+        }
         other => {
+            let _ = options;
             let store = OpenOptions::new().create(false).open_parsed(ctx, other).await?;
             store.close(ctx).await?;
-            Ok(Vec::new())
+            Ok(RepairReport::default())
         }
     }
 }
