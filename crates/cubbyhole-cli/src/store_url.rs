@@ -16,7 +16,7 @@ const SERVERS: [&str; 6] =
     ["postgres", "postgresql", "redis", "rediss", "redis+cluster", "rediss+cluster"];
 
 /// The options that name a file.
-const FILE_OPTIONS: [&str; 2] = ["sslrootcert", "tls_ca"];
+const FILE_OPTIONS: [&str; 4] = ["sslrootcert", "tls_ca", "tls_cert", "tls_key"];
 
 /// A path in an option stays legible.
 const NOT_IN_PATH: &AsciiSet =
@@ -308,6 +308,10 @@ mod tests {
                 "postgres://a@b/c?sslmode=require&sslrootcert=/etc/cubbyhole/my%20ca.pem&schema=x",
             ),
             ("rediss://a?tls_ca=%2Fca.pem", "rediss://a?tls_ca=/ca.pem"),
+            (
+                "rediss://a?tls_cert=c.pem&tls_key=keys/k.pem",
+                "rediss://a?tls_cert=/etc/cubbyhole/c.pem&tls_key=/etc/cubbyhole/keys/k.pem",
+            ),
         ] {
             assert_eq!(anchored(url, folder).as_deref(), Ok(expected));
         }

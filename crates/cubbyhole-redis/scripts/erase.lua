@@ -2,7 +2,8 @@
 -- is left in it.
 --
 -- KEYS: keys, metas, expiries, fence, the values. ARGV: the token with which the namespace is
--- listed, the keys. Answers how many were live, whether the name may go from the index.
+-- listed, the keys, also those that are no names and have no value. Answers how many were live,
+-- whether the name may go from the index.
 local time = now()
 local members = { unpack(ARGV, 2) }
 local live = 0
@@ -18,6 +19,8 @@ if #members > 0 then
   redis.call('ZCARD', KEYS[1])
   redis.call('ZCARD', KEYS[3])
   redis.call('GET', KEYS[4])
-  redis.call('UNLINK', unpack(KEYS, 5))
+  if #KEYS > 4 then
+    redis.call('UNLINK', unpack(KEYS, 5))
+  end
 end
 return { live, forget_and_withdraw(KEYS[1], KEYS[2], KEYS[3], KEYS[4], members, ARGV[1]) }

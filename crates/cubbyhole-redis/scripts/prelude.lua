@@ -95,35 +95,78 @@ local function set_fence(fence_key, fence)
   redis.call('SET', fence_key, fence, 'PX', FENCE_MILLIS)
 end
 
--- Removes keys from the indexes of a namespace. Answers how many of them it had.
+-- Removes keys from the indexes of a namespace. Answers how many of them each of the three had.
 local function forget(keys, metas, expiries, members)
-  local removed = redis.call('ZREM', keys, unpack(members))
-  redis.call('HDEL', metas, unpack(members))
-  redis.call('ZREM', expiries, unpack(members))
-  return removed
+  local from_keys = redis.call('ZREM', keys, unpack(members))
+  local from_metas = redis.call('HDEL', metas, unpack(members))
+  return from_keys, from_metas, redis.call('ZREM', expiries, unpack(members))
+end
+
+-- Keys that have expired by the index of expiries, in two lists: those that are dead, and those that
+-- are live by their meta data, each after the expiry in it. Meta data decides: a stale index of
+-- expiries must not remove a live entry.
+local function dead_and_live(metas, expiries, time, limit)
+  local members = redis.call('ZRANGE', expiries, 0, time, 'BYSCORE', 'LIMIT', 0, limit)
+  local dead, live = {}, {}
+  if #members > 0 then
+    local found = redis.call('HMGET', metas, unpack(members))
+    for i = 1, #members do
+      local meta = found[i]
+      -- What cannot be read is removed like the rest.
+      if meta and #meta == 38 and is_live(meta, time) then
+        live[#live + 1] = digits(expires_at(meta))
+        live[#live + 1] = members[i]
+      else
+        dead[#dead + 1] = members[i]
+      end
+    end
+  end
+  return dead, live, #members
+end
+
+-- Gives live keys the instants that their meta data says, 0 for never.
+local function correct_expiries(expiries, live)
+  for i = 1, #live, 2 do
+    if live[i] == '0' then
+      redis.call('ZREM', expiries, live[i + 1])
+    else
+      redis.call('ZADD', expiries, live[i], live[i + 1])
+    end
+  end
 end
 
 -- What can leave dead members behind also clears some away, more than it can add, so that they never
 -- outnumber this however long nobody sweeps.
 local function clear_some(keys, metas, expiries, time, step)
   if redis.call('ZCOUNT', expiries, 0, time) > 1000 then
-    forget(keys, metas, expiries,
-      redis.call('ZRANGE', expiries, 0, time, 'BYSCORE', 'LIMIT', 0, step))
+    local dead, live = dead_and_live(metas, expiries, time, step)
+    correct_expiries(expiries, live)
+    if #dead > 0 then
+      forget(keys, metas, expiries, dead)
+    end
   end
 end
 
--- Removes members from the indexes of a namespace, and its registration if nothing is left then.
--- Whether its name may go.
+-- Removes members from the indexes of a namespace, and its registration once all three are empty: if
+-- one was lost, the namespace stays listed for the entries of the others. Answers whether its name may
+-- go.
 local function forget_and_withdraw(keys, metas, expiries, fence_key, members, token)
-  local left = redis.call('ZCARD', keys)
-  local fence = left <= #members and raised_fence(fence_key, token)
+  local marker = redis.call('ZSCORE', expiries, MARKER)
+  local in_keys, in_metas = redis.call('ZCARD', keys), redis.call('HLEN', metas)
+  local in_expiries = redis.call('ZCARD', expiries) - (marker and 1 or 0)
+  local fence = math.max(in_keys, in_metas, in_expiries) <= #members
+    and raised_fence(fence_key, token)
   if #members > 0 then
-    left = left - forget(keys, metas, expiries, members)
+    local from_keys, from_metas, from_expiries = forget(keys, metas, expiries, members)
+    in_keys, in_metas = in_keys - from_keys, in_metas - from_metas
+    in_expiries = in_expiries - from_expiries
   end
-  if left > 0 then
+  if math.max(in_keys, in_metas, in_expiries) > 0 then
     return 0
   end
-  redis.call('DEL', expiries)
+  if marker then
+    redis.call('DEL', expiries)
+  end
   set_fence(fence_key, fence)
   return 1
 end

@@ -9,13 +9,14 @@ local time = clock[1] * 1000 + clock[2] / 1000
 time = time - time % 1
 local key, bytes = ARGV[1], ARGV[3]
 local meta = call('HGET', KEYS[2], key)
-local created, expires = 0, 0
+local created, expires, stale = 0, 0, false
 if meta then
   created, expires = struct.unpack('>I6xxxxxxI6', meta, 17)
 end
 if created == 0 or (expires ~= 0 and expires <= time) then
   -- There is no live entry. This also fails for a key of another type, before the first write.
-  if not call('ZSCORE', KEYS[3], '\0') then
+  local scores = call('ZMSCORE', KEYS[3], '\0', key)
+  if not scores[1] then
     return { err = string.format('UNREGISTERED %.0f 0', time) }
   end
   if meta then
@@ -23,6 +24,8 @@ if created == 0 or (expires ~= 0 and expires <= time) then
     call('EXISTS', KEYS[4])
   end
   created = time
+  -- An instant whose meta data is lost would end the new entry.
+  stale = scores[2]
 elseif expires ~= 0 then
   call('ZCARD', KEYS[3])
 end
@@ -31,7 +34,7 @@ if not meta then
 end
 call('HSET', KEYS[2], key, ARGV[2] .. struct.pack('>I6I6I6I4', created, time, 0, #bytes))
 call('SET', KEYS[4], bytes)
-if expires ~= 0 then
+if expires ~= 0 or stale then
   call('ZREM', KEYS[3], key)
 end
 return 0

@@ -5,11 +5,15 @@
 -- how many. Answers how many were removed, whether the name may go from the index, whether more
 -- have expired.
 local limit = tonumber(ARGV[2])
-local dead = redis.call('ZRANGE', KEYS[3], 0, (now()), 'BYSCORE', 'LIMIT', 0, limit)
-if #dead > 0 then
+local dead, live, found = dead_and_live(KEYS[2], KEYS[3], (now()), limit)
+if found > 0 then
   -- A key of another type fails here and not half way.
   redis.call('ZCARD', KEYS[1])
-  redis.call('HLEN', KEYS[2])
 end
+if #live > 0 then
+  -- So does a fence.
+  redis.call('GET', KEYS[4])
+end
+correct_expiries(KEYS[3], live)
 local emptied = forget_and_withdraw(KEYS[1], KEYS[2], KEYS[3], KEYS[4], dead, ARGV[1])
-return { #dead, emptied, #dead == limit and 1 or 0 }
+return { #dead, emptied, found == limit and 1 or 0 }

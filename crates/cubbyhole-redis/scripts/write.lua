@@ -15,6 +15,10 @@ local count = (#ARGV - 2) / 5
 -- Of each operation: its meta data as it was, when it was created (0: there is no live entry), when
 -- it expires (nothing: never).
 local metas_before, created_before, instants = {}, {}, {}
+-- The marker and the keys to put that have no meta data; the position of each operation's key in it.
+local unknown, unknown_at = { MARKER }, {}
+-- Whether there is a value without meta data, which a delete removes as well.
+local orphaned = {}
 local expects_registration, may_expire = count == 0, false
 local touches_keys, touches_expiries = false, false
 
@@ -58,9 +62,14 @@ for i = 1, count do
   end
   if ARGV[at + 2] ~= '' then
     expects_registration = expects_registration or created == 0
-    touches_keys = touches_keys or not meta
+    if not meta then
+      touches_keys = true
+      unknown[#unknown + 1] = ARGV[at]
+      unknown_at[i] = #unknown
+    end
   else
     touches_keys = true
+    orphaned[i] = not meta and call('EXISTS', KEYS[i + 3]) == 1
   end
   metas_before[i], created_before[i] = meta, created
 end
@@ -73,7 +82,8 @@ if touches_keys or touches_expiries or may_expire then
   call('ZCARD', expiries)
 end
 
-if expects_registration and not call('ZSCORE', expiries, MARKER) then
+local scores = expects_registration and call('ZMSCORE', expiries, unpack(unknown))
+if scores and not scores[1] then
   local token = ARGV[1]
   if token == '' then
     return unregistered(time, 0)
@@ -85,7 +95,7 @@ if expects_registration and not call('ZSCORE', expiries, MARKER) then
   call('ZADD', expiries, -1, MARKER)
 end
 
-local deleted = 0
+local deleted, forgotten = 0, {}
 for i = 1, count do
   local at = i * 5 - 2
   local key, version, value = ARGV[at], ARGV[at + 2], KEYS[i + 3]
@@ -101,7 +111,8 @@ for i = 1, count do
     call('HSET', metas, key, version .. struct.pack('>I6I6I6I4', created, time, expires, #bytes))
     if expires == 0 then
       call('SET', value, bytes)
-      if meta and expires_at(meta) ~= 0 then
+      -- Also an instant whose meta data is lost, which would end the new entry.
+      if (meta and expires_at(meta) ~= 0) or (unknown_at[i] and scores[unknown_at[i]]) then
         call('ZREM', expiries, key)
       end
     else
@@ -113,15 +124,18 @@ for i = 1, count do
         call('UNLINK', value)
       end
     end
-  elseif meta then
+  elseif meta or orphaned[i] then
     call('UNLINK', value)
-    forget(KEYS[1], metas, expiries, { key })
+    forgotten[#forgotten + 1] = key
     if created > 0 then
       deleted = deleted + 1
     end
   end
 end
 
+if #forgotten > 0 then
+  forget(KEYS[1], metas, expiries, forgotten)
+end
 if may_expire then
   clear_some(KEYS[1], metas, expiries, time, math.max(100, 2 * count))
 end

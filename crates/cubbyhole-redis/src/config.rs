@@ -51,6 +51,9 @@ pub struct RedisConfig {
     pub(crate) database: i64,
     pub(crate) tls: bool,
     pub(crate) root_cert: Option<PathBuf>,
+    /// Both or neither, or the configuration is refused.
+    pub(crate) client_cert: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
     pub(crate) prefix: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) retry_timeout: Duration,
@@ -86,7 +89,8 @@ impl RedisConfig {
     /// The options, each the method of that name here: `prefix`, `connect_timeout`,
     /// `retry_timeout`, `wait_timeout` (seconds, or milliseconds such as `500ms`), `connections`,
     /// `wait_replicas`, `wait_connections`, and for TLS `tls_ca` (a file of trusted certificates in
-    /// PEM; the platform's otherwise).
+    /// PEM; the platform's otherwise), `tls_cert` and `tls_key`
+    /// ([`with_tls_client_certificate`](Self::with_tls_client_certificate)).
     ///
     /// # Errors
     /// `InvalidArgument` that names the option. No message quotes the URL.
@@ -139,6 +143,7 @@ impl RedisConfig {
                 .ok_or_else(|| Error::invalid_argument("an option in the URL has no `=`"))?;
             config.set(name, &decoded(name, value)?)?;
         }
+        config.check_client_certificate()?;
         Ok(config)
     }
 
@@ -170,6 +175,8 @@ impl RedisConfig {
             database: 0,
             tls: false,
             root_cert: None,
+            client_cert: None,
+            client_key: None,
             prefix: DEFAULT_PREFIX.to_owned(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             retry_timeout: DEFAULT_RETRY_TIMEOUT,
@@ -194,17 +201,58 @@ impl RedisConfig {
             "connections" => self.connections = count(name, value)?,
             "wait_connections" => self.wait_connections = count(name, value)?,
             "tls_ca" if self.tls => self.root_cert = Some(PathBuf::from(value)),
-            "tls_ca" => return Err(invalid(name, "it goes with `rediss://`, which encrypts")),
+            "tls_cert" if self.tls => self.client_cert = Some(PathBuf::from(value)),
+            "tls_key" if self.tls => self.client_key = Some(PathBuf::from(value)),
+            "tls_ca" | "tls_cert" | "tls_key" => {
+                return Err(invalid(name, "it goes with `rediss://`, which encrypts"));
+            }
             _ => {
                 let shown: String =
                     name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
                 let advice = "there is no such option, but prefix, connect_timeout, \
                               retry_timeout, connections, wait_replicas, wait_timeout, \
-                              wait_connections and tls_ca";
+                              wait_connections, tls_ca, tls_cert and tls_key";
                 return Err(invalid(&shown, advice));
             }
         }
         Ok(())
+    }
+
+    /// A client certificate or its key, without the other or without TLS.
+    pub(crate) fn check_client_certificate(&self) -> Result<()> {
+        match (&self.client_cert, &self.client_key) {
+            (Some(_), None) => Err(invalid("tls_cert", "name the file of its key with `tls_key`")),
+            (None, Some(_)) => {
+                Err(invalid("tls_key", "name the file of its certificate with `tls_cert`"))
+            }
+            (Some(_), Some(_)) if !self.tls => {
+                Err(invalid("tls_cert", "it goes with `rediss://`, which encrypts"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Trusts the certificate authorities in a file, in PEM, and no others; those of the platform
+    /// unless set. It goes with `rediss://`.
+    #[must_use]
+    pub fn with_tls_ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.root_cert = Some(file.into());
+        self
+    }
+
+    /// Presents a client certificate to servers that ask for one (`tls-auth-clients`): a file of the
+    /// certificate, followed by those of its intermediate authorities, and a file of its private key
+    /// without a passphrase, both in PEM. It goes with `rediss://` and `rediss+cluster://`. The files
+    /// are read when the store is opened.
+    #[must_use]
+    pub fn with_tls_client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.client_cert = Some(certificate.into());
+        self.client_key = Some(key.into());
+        self
     }
 
     /// What stands before the names of all keys, so that several stores share a server: at most
@@ -399,98 +447,4 @@ impl fmt::Debug for RedisConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use cubbyhole_core::ErrorKind;
-
-    use super::*;
-
-    #[test]
-    fn a_url_sets_what_it_names() {
-        let config = RedisConfig::from_url(
-            "rediss://app:s3%40cret@db:7000/3?prefix=a%3A&connect_timeout=7&retry_timeout=0\
-             &connections=5&wait_replicas=2&wait_timeout=250ms&wait_connections=3&tls_ca=%2Fca.pem",
-        )
-        .unwrap();
-        assert!(config.tls && !config.cluster);
-        assert_eq!(config.addresses, [Address { host: "db".to_owned(), port: 7000 }]);
-        assert_eq!(config.username.as_deref(), Some("app"));
-        assert_eq!(config.password.as_deref(), Some("s3@cret"));
-        assert_eq!(config.database, 3);
-        assert_eq!(config.prefix, "a:");
-        assert_eq!(config.connect_timeout, Duration::from_secs(7));
-        assert_eq!(config.retry_timeout, Duration::ZERO);
-        assert_eq!(config.connections, 5);
-        assert_eq!((config.wait_replicas, config.wait_connections), (2, 3));
-        assert_eq!(config.wait_timeout, Duration::from_millis(250));
-        assert_eq!(config.root_cert, Some(PathBuf::from("/ca.pem")));
-    }
-
-    #[test]
-    fn what_a_url_leaves_out_has_a_default() {
-        let config = RedisConfig::from_url("redis://").unwrap();
-        assert_eq!(config.addresses, [Address { host: "localhost".to_owned(), port: 6379 }]);
-        assert_eq!((config.username, config.password, config.database), (None, None, 0));
-        assert_eq!(config.prefix, DEFAULT_PREFIX);
-    }
-
-    #[test]
-    fn a_cluster_names_some_of_its_nodes() {
-        let config = RedisConfig::from_url("redis+cluster://:pw@a:1,b,[::1]:3?prefix=").unwrap();
-        let shown: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["a:1", "b:6379", "[::1]:3"]);
-        assert_eq!(config.password.as_deref(), Some("pw"));
-        assert!(config.is_cluster() && config.prefix.is_empty());
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused_without_quoting_it() {
-        for url in [
-            "redis:s3cret",
-            "http://s3cret",
-            "redis://a:s3cret@b,c",
-            "redis://a:s3cret@b:port",
-            "redis://a:s3cret@b/x",
-            "redis+cluster://a:s3cret@b/1",
-            "redis://a:s3cret@b?prefix={x}",
-            "redis://a:s3cret@b?prefix",
-            "redis://a:s3cret@b?wait_timeout=0",
-            "redis://a:s3cret@b?wait_timeout=-1",
-            "redis://a:s3cret@b?wait_replicas=some",
-            "redis://a:s3cret@b?wait_connections=0",
-            "redis://a:s3cret@b?connections=0",
-            "redis://a:s3cret@b?tls_ca=/x",
-            "redis://a:s3cret@b?S3CRET=1",
-            "redis://app:12?s3cret=1@host",
-            "redis://app:12?S3CRET=%ff@host",
-            "redis://app:12?prefix=s3cret%ff@host",
-            "redis://s3cret@host",
-            "redis+cluster://:s3cret@a:1,",
-            "redis+cluster://:s3cret@:7000",
-            "redis://a:%ff@b",
-            "redis://a:s3cret@[::1",
-        ] {
-            let error = RedisConfig::from_url(url).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
-            assert!(!format!("{error} {error:?}").to_lowercase().contains("s3cret"), "{error:?}");
-        }
-        let config = RedisConfig::from_url("redis://app:s3cret@db").unwrap();
-        assert!(!format!("{config:?}").contains("s3cret"));
-    }
-
-    #[test]
-    fn a_user_has_a_password_or_says_that_it_has_none() {
-        let credentials = |url: &str| {
-            let config = RedisConfig::from_url(url).unwrap();
-            (config.username, config.password)
-        };
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(credentials("redis://app:pw@db"), (some("app"), some("pw")));
-        assert_eq!(credentials("redis://app:@db"), (some("app"), some("")));
-        assert_eq!(credentials("redis://:pw@db"), (None, some("pw")));
-        for url in ["redis://db", "redis://@db", "redis://:@db"] {
-            assert_eq!(credentials(url), (None, None), "{url}");
-        }
-        let refused = RedisConfig::from_url("redis://app@db").unwrap_err();
-        assert!(refused.message().contains("USER:@HOST"), "{refused}");
-    }
-}
+mod tests;

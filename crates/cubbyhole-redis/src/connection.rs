@@ -36,6 +36,8 @@ const BUFFERED_REQUESTS: usize = 1024;
 pub(crate) struct Connector {
     info: RedisConnectionInfo,
     tls: Option<TlsConnector>,
+    /// Whether it presents a client certificate.
+    has_certificate: bool,
     connect_timeout: Duration,
     connections: usize,
     wait_connections: usize,
@@ -52,10 +54,12 @@ impl Connector {
         if let Some(password) = &config.password {
             info = info.set_password(password);
         }
+        config.check_client_certificate()?;
         let tls = if config.tls { Some(tls::connector(config)?) } else { None };
         Ok(Self {
             info,
             tls,
+            has_certificate: config.client_cert.is_some(),
             connect_timeout: config.connect_timeout,
             connections: config.connections,
             wait_connections: config.wait_connections,
@@ -66,15 +70,18 @@ impl Connector {
         // The limit is on the connection, whoever waits for it.
         let limit = ExecutionContext::new().with_timeout(self.connect_timeout);
         let connecting = async {
-            let stream = self.open(address).await.map_err(|error| unreachable(address, error))?;
+            let stream = self.open(address).await;
+            let stream =
+                stream.map_err(|error| unreachable(address, error, self.has_certificate))?;
             let config = AsyncConnectionConfig::new()
                 .set_response_timeout(None)
                 .set_pipeline_buffer_size(BUFFERED_REQUESTS);
             let connected = MultiplexedConnection::new_with_config(&self.info, stream, config);
-            connected.await.map_err(|error| not_admitted(address, error))
+            connected.await.map_err(|error| not_admitted(address, error, self.has_certificate))
         };
         let timed_out = |_| {
-            unreachable(address, io::Error::new(io::ErrorKind::TimedOut, "connecting timed out"))
+            let late = io::Error::new(io::ErrorKind::TimedOut, "connecting timed out");
+            unreachable(address, late, self.has_certificate)
         };
         let connected = requiring_io(limit.race(connecting)).await?;
         let (shared, driver) = connected.map_err(timed_out)??;

@@ -1,5 +1,7 @@
 //! Looking the servers over.
 
+mod sample;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +13,12 @@ use cubbyhole_core::{
 use crate::call::Caller;
 use crate::config::RedisConfig;
 use crate::connection::Node;
-use crate::keys::{self, Found};
 use crate::keyspace::Keyspace;
 use crate::servers::{self, Info};
 use crate::{replies, topology};
 
 /// How far the clocks of server and client may be apart without remark.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
-/// How many keys of each master are drawn to see whether they are listed.
-const SAMPLES: usize = 100;
 
 /// Looks servers, cluster, settings, clocks and a sample of registrations and entries over, and says
 /// what to do. Connects by itself and changes nothing. What goes wrong is in the [`Diagnosis`].
@@ -57,9 +56,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &RedisConfig) -> Result<Di
         }
     }
     check_scripts(ctx, &mut diagnosis, &keyspace).await?;
-    let drawn = draw(ctx, &keyspace, &masters).await?;
-    check_registrations(ctx, &mut diagnosis, &keyspace, &drawn).await?;
-    check_entries(ctx, &mut diagnosis, &keyspace, drawn.of).await?;
+    sample::check(ctx, &mut diagnosis, &keyspace, &masters).await?;
     Ok(diagnosis)
 }
 
@@ -227,8 +224,13 @@ fn check_memory(diagnosis: &mut Diagnosis, info: &Info, name: String) {
         diagnosis.found(
             verdict,
             name,
-            format!("`maxmemory-policy` is `{policy}`: the server drops keys when memory is short"),
-            "set it to `noeviction`: what is dropped is entries, or the books of them",
+            format!(
+                "`maxmemory-policy` is `{policy}`: the server evicts keys when memory is short, {} \
+                 so far",
+                number(info, "evicted_keys")
+            ),
+            "set it to `noeviction`: it evicts entries, and indexes whose values then stay, where \
+             `erase` does not find them; `cubbyhole doctor --repair` does",
         );
     } else if most > 0 && used.saturating_mul(10) > most.saturating_mul(9) {
         diagnosis.found(
@@ -305,115 +307,6 @@ async fn check_scripts(
     Ok(())
 }
 
-/// The namespaces that keys belong to which were drawn, one for each key.
-#[derive(Default)]
-struct Drawn {
-    of: Vec<Namespace>,
-    /// Some server did not let the user draw.
-    denied: bool,
-}
-
-/// Draws keys of each master. What is rare may be missed.
-async fn draw(ctx: &ExecutionContext, keyspace: &Keyspace, masters: &[Arc<Node>]) -> Result<Drawn> {
-    let mut found = Drawn::default();
-    for node in masters {
-        for _ in 0..SAMPLES {
-            let drawn = ctx.race(servers::ask(node, &redis::cmd("RANDOMKEY"))).await?;
-            found.denied |= drawn.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
-            let Ok(Some(name)) = drawn.and_then(replies::bytes) else {
-                break;
-            };
-            if let Some(Found::Keys(ns) | Found::Value(ns, _)) =
-                keys::parse(keyspace.prefix(), &name)
-            {
-                found.of.push(ns);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Whether the namespaces are listed that were drawn.
-async fn check_registrations(
-    ctx: &ExecutionContext,
-    diagnosis: &mut Diagnosis,
-    keyspace: &Keyspace,
-    drawn: &Drawn,
-) -> Result<()> {
-    let (looked_at, mut unlisted) = (drawn.of.len(), 0_u64);
-    for ns in &drawn.of {
-        let listed = keyspace.is_listed(ctx, ns).await;
-        let tenant = keyspace.listed_tenant(ctx, &ns.tenant()).await;
-        if !matches!((listed, tenant), (Ok(false), _) | (_, Ok(None))) {
-            continue;
-        }
-        // It may have gone meanwhile.
-        let [live, _] = keyspace.count(ctx, ns).await.unwrap_or_default();
-        unlisted += u64::from(live > 0);
-    }
-    ctx.check()?;
-    if unlisted > 0 {
-        diagnosis.found(
-            Verdict::Problem,
-            "registrations",
-            format!("{unlisted} of {looked_at} keys drawn are of namespaces that are not listed"),
-            "run `cubbyhole doctor --repair`",
-        );
-    } else if drawn.denied {
-        diagnosis.found(
-            Verdict::Warning,
-            "registrations",
-            "this user may not draw keys (`RANDOMKEY`)",
-            "ask as a user that may, after a failover",
-        );
-    } else {
-        diagnosis.ok("registrations", format!("{looked_at} keys drawn, all of listed namespaces"));
-    }
-    Ok(())
-}
-
-/// What has expired and is not swept. The values are gone then, by the server's own doing, and the
-/// keys stand in the indexes until a sweep.
-async fn check_entries(
-    ctx: &ExecutionContext,
-    diagnosis: &mut Diagnosis,
-    keyspace: &Keyspace,
-    mut namespaces: Vec<Namespace>,
-) -> Result<()> {
-    namespaces.sort();
-    namespaces.dedup();
-    let (mut live, mut expired) = (0_u64, 0_u64);
-    for ns in &namespaces {
-        match keyspace.count(ctx, ns).await {
-            Ok([some_live, some_expired]) => {
-                live += some_live;
-                expired += some_expired;
-            }
-            Err(error) => {
-                ctx.check()?;
-                let advice = "see that nothing else writes under the store's prefix, and what the \
-                              server logs";
-                problem(diagnosis, "entries", &error, advice);
-                return Ok(());
-            }
-        }
-    }
-    let (entries, looked_at) = (live + expired, namespaces.len());
-    let finding = match expired {
-        0 => format!("{entries} in {looked_at} namespaces drawn, none of them expired"),
-        _ => format!(
-            "{entries} in {looked_at} namespaces drawn, {expired} of them expired and not swept"
-        ),
-    };
-    if expired * 4 > entries {
-        let advice = "run `cubbyhole evict`, and then regularly";
-        diagnosis.found(Verdict::Warning, "entries", finding, advice);
-    } else {
-        diagnosis.ok("entries", finding);
-    }
-    Ok(())
-}
-
 /// A setting; `None` where the user may not ask.
 async fn setting(node: &Node, name: &str) -> Result<Option<String>> {
     let mut command = redis::cmd("CONFIG");
@@ -431,7 +324,9 @@ fn number(info: &Info, field: &str) -> u64 {
 
 fn advice_on_connecting(error: &Error) -> &'static str {
     match error.kind() {
-        ErrorKind::PermissionDenied => "check user and password in the URL, and the server's ACL",
+        ErrorKind::PermissionDenied => {
+            "check user, password and client certificate in the URL, and the server's ACL"
+        }
         ErrorKind::InvalidArgument => "correct the URL",
         ErrorKind::Unsupported => "use a newer server",
         _ => "check the address, and that the server runs and lets this machine in",

@@ -1,6 +1,7 @@
 //! What Redis answers and what the connection meets, as the contract's errors.
 
 use std::io;
+use std::sync::Arc;
 
 use cubbyhole_core::{Error, ErrorKind, Version};
 use redis::RedisError;
@@ -203,7 +204,12 @@ static KNOWN: [Known; 23] = [
         ErrorKind::Unavailable,
         "Redis takes no writes because too few replicas are connected (`min-replicas-to-write`)",
     ),
-    known("READONLY", ErrorKind::Unavailable, "the server is a replica and takes no writes"),
+    known(
+        "READONLY",
+        ErrorKind::Unavailable,
+        "the server is a replica and takes no writes: the URL names a replica, or a failover has made \
+         the master one; name the master",
+    ),
     known("LOADING", ErrorKind::Unavailable, "Redis is still loading its data"),
     known("BUSY", ErrorKind::Unavailable, "Redis is busy with a script"),
     known("TRYAGAIN", ErrorKind::Unavailable, "the slot is being moved to another master"),
@@ -243,12 +249,13 @@ static KNOWN: [Known; 23] = [
         ErrorKind::Corrupt,
         "a key of the store holds something else: another program writes under its prefix",
     ),
-    permanent(
-        "ERR",
-        "max number of clients",
-        ErrorKind::ResourceExhausted,
-        "Redis takes no more connections (`maxclients`)",
-    ),
+    Known {
+        code: "ERR",
+        text: "max number of clients",
+        kind: ErrorKind::Unavailable,
+        permanent: false,
+        message: "Redis takes no more connections (`maxclients`); close some, or raise it",
+    },
     permanent(
         "ERR",
         "unknown command",
@@ -282,7 +289,7 @@ static KNOWN: [Known; 23] = [
 ];
 
 /// Why a server could not be connected to.
-pub(crate) fn unreachable(address: &Address, error: io::Error) -> Error {
+pub(crate) fn unreachable(address: &Address, error: io::Error, has_certificate: bool) -> Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         None => Error::unavailable(format!("the Redis server {address} cannot be reached")),
@@ -291,6 +298,7 @@ pub(crate) fn unreachable(address: &Address, error: io::Error) -> Error {
              and its authority with `tls_ca`"
         ))
         .permanent(),
+        Some(rustls::Error::AlertReceived(_)) => client_refused(address, has_certificate),
         Some(_) => Error::unavailable(format!(
             "the Redis server {address} does not speak TLS: write `redis://`, or use its TLS port"
         ))
@@ -299,8 +307,38 @@ pub(crate) fn unreachable(address: &Address, error: io::Error) -> Error {
     .with_source(error)
 }
 
+/// The server ended the handshake, which it does if it asks for a certificate of the client's.
+fn client_refused(address: &Address, has_certificate: bool) -> Error {
+    let message = if has_certificate {
+        format!(
+            "the Redis server {address} refuses the TLS connection: its authorities must have signed \
+             the certificate of `tls_cert`, which must be in force"
+        )
+    } else {
+        format!(
+            "the Redis server {address} refuses the TLS connection: if it asks for a client \
+             certificate (`tls-auth-clients`), name one with `tls_cert` and `tls_key`"
+        )
+    };
+    Error::permission_denied(message).permanent()
+}
+
+/// Whether the server ended the TLS connection and said so.
+fn is_alert(error: &RedisError) -> bool {
+    // As the client shares it.
+    type Shared = Arc<dyn std::error::Error + Send + Sync>;
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Shared>());
+    let io = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    let tls = io.and_then(|io| io.get_ref()?.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(_)))
+}
+
 /// Why a connection that stands cannot be used.
-pub(crate) fn not_admitted(address: &Address, error: RedisError) -> Error {
+pub(crate) fn not_admitted(address: &Address, error: RedisError, has_certificate: bool) -> Error {
+    // With TLS 1.3 a server judges the client after the client has judged the server.
+    if is_alert(&error) {
+        return client_refused(address, has_certificate).with_source(error);
+    }
     if known_as(&error).is_some() {
         return refused(error);
     }
@@ -321,7 +359,7 @@ pub(crate) fn not_admitted(address: &Address, error: RedisError) -> Error {
     let message = if error.is_connection_dropped() {
         format!(
             "the Redis server {address} ended the connection at once: it takes no more \
-             (`maxclients`), expects TLS, or is no Redis"
+             (`maxclients`), expects TLS or another client certificate, or is no Redis"
         )
     } else {
         format!("the Redis server {address} does not answer as one")

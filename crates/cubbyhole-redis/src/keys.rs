@@ -113,9 +113,13 @@ impl Place {
 pub(crate) enum Found<'a> {
     /// The sorted set of keys of a namespace.
     Keys(Namespace),
+    /// The hash of meta data of a namespace.
+    Metas(Namespace),
+    /// The sorted set of expiries of a namespace.
+    Expiries(Namespace),
     /// The value of an entry.
     Value(Namespace, &'a str),
-    /// An index, a fence, meta data.
+    /// An index of names, a fence.
     Other,
 }
 
@@ -133,7 +137,9 @@ pub(crate) fn parse<'a>(prefix: &str, name: &'a [u8]) -> Option<Found<'a>> {
     match (kind, kind_and_key.as_str()) {
         ('v', key) => Some(Found::Value(namespace()?, key)),
         ('k', "") => Some(Found::Keys(namespace()?)),
-        ('m' | 'x' | 'f' | 'n' | 'g', "") => Some(Found::Other),
+        ('m', "") => Some(Found::Metas(namespace()?)),
+        ('x', "") => Some(Found::Expiries(namespace()?)),
+        ('f' | 'n' | 'g', "") => Some(Found::Other),
         _ => None,
     }
 }
@@ -212,9 +218,14 @@ mod tests {
             prop_assert_eq!(parse(&prefix, name.as_bytes()), Some(Found::Value(ns.clone(), &key)));
             let name = place.keys();
             prop_assert_eq!(parse(&prefix, name.as_bytes()), Some(Found::Keys(ns.clone())));
-            for other in [place.metas(), place.expiries(), place.fence(), place.index()] {
+            let (metas, expiries) = (place.metas(), place.expiries());
+            prop_assert_eq!(parse(&prefix, metas.as_bytes()), Some(Found::Metas(ns.clone())));
+            prop_assert_eq!(parse(&prefix, expiries.as_bytes()), Some(Found::Expiries(ns.clone())));
+            for other in [place.fence(), place.index()] {
                 prop_assert_eq!(parse(&prefix, other.as_bytes()), Some(Found::Other));
-                prop_assert_eq!(slot_by_the_rule(&other), place.slot());
+            }
+            for name in [metas, expiries, place.fence(), place.index()] {
+                prop_assert_eq!(slot_by_the_rule(&name), place.slot());
             }
             prop_assert_ne!(place.index(), Place::root(&prefix).index());
         }
@@ -230,6 +241,8 @@ mod tests {
             let again = match parse("p:", &bytes) {
                 Some(Found::Value(ns, key)) => Place::of_namespace("p:", &ns).value(key),
                 Some(Found::Keys(ns)) => Place::of_namespace("p:", &ns).keys(),
+                Some(Found::Metas(ns)) => Place::of_namespace("p:", &ns).metas(),
+                Some(Found::Expiries(ns)) => Place::of_namespace("p:", &ns).expiries(),
                 Some(Found::Other) | None => return Ok(()),
             };
             prop_assert_eq!(again.as_bytes(), &bytes[..]);

@@ -14,6 +14,8 @@
 //!   [`RedisConfig::with_retry_timeout`]; `get` goes on.
 //! - What is acknowledged is as durable as Redis is configured to be: see
 //!   [`RedisConfig::with_wait_for_replicas`], and what [`diagnose`] says of the server's settings.
+//! - Eviction can take the index of a namespace and leave its values. `get` returns such orphaned
+//!   values; listings do not show them and `erase` does not find them. [`repair_with_options`] does.
 //! - A batch is one script. A listing of many keys and a page with values are several.
 //! - `evict_expired` asks every namespace; the values of what expired are gone before.
 //! - `compact` asks the servers to give memory back (`MEMORY PURGE`).
@@ -23,6 +25,7 @@ mod config;
 mod connection;
 mod diagnose;
 mod error;
+mod index;
 mod keys;
 mod keyspace;
 mod listing;
@@ -41,5 +44,5 @@ pub use config::{
     DEFAULT_WAIT_CONNECTIONS, DEFAULT_WAIT_TIMEOUT, RedisConfig,
 };
 pub use diagnose::diagnose;
-pub use repair::repair;
+pub use repair::{repair, repair_with_options};
 pub use store::RedisStore;

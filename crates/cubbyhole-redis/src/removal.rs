@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::call::Request;
 use crate::error::Effect::{Read, Registration, Write};
+use crate::index::{IndexPart, Walk};
 use crate::keys::{Place, bound};
 use crate::keyspace::Keyspace;
 use crate::registry::{CALLS_AT_ONCE, Listed, NAMES_AT_ONCE, all};
@@ -247,8 +248,8 @@ impl Keyspace {
             let keys = names.iter().copied().map(first).collect();
             let keys = each(ctx, failures, CALLS_AT_ONCE, keys).await?;
             let mut shares = Vec::with_capacity(names.len());
-            let erase = |(name, keys): (_, Option<Vec<String>>)| {
-                let mut keys = keys.unwrap_or_default();
+            let erase = |(name, keys): (_, Option<_>)| {
+                let mut keys: Vec<Vec<u8>> = keys.unwrap_or_default();
                 keys.truncate(*left);
                 *left -= keys.len();
                 shares.push(keys.len());
@@ -271,16 +272,41 @@ impl Keyspace {
         }
     }
 
+    /// Some keys of a namespace, by the first part of its index that has any: another part may be
+    /// lost.
     async fn first_keys(
         &self,
         ctx: &ExecutionContext,
         listed: &Listed,
         count: usize,
-    ) -> Result<Vec<String>> {
+    ) -> Result<Vec<Vec<u8>>> {
         let place = self.place(&listed.namespace()?);
-        let request = Request::command(&place, Read, "ZRANGE").arg(place.keys()).arg(0).arg(count);
-        let keys = replies::array(self.caller.ask(ctx, &request).await?)?;
-        keys.into_iter().map(replies::text).collect()
+        let keys = self.first_members(ctx, &place, place.keys(), count).await?;
+        if !keys.is_empty() {
+            return Ok(keys);
+        }
+        let request = Request::command(&place, Read, "HLEN").arg(place.metas());
+        if replies::integer(&self.caller.ask(ctx, &request).await?)? > 0 {
+            let mut walk = Walk::new(IndexPart::Metas);
+            while let Some(keys) = self.walk_on(ctx, &place, &mut walk).await? {
+                if !keys.is_empty() {
+                    return Ok(keys);
+                }
+            }
+        }
+        let expiring = self.first_members(ctx, &place, place.expiries(), count).await?;
+        Ok(expiring.into_iter().filter(|key| key != Place::MARKER.as_bytes()).collect())
+    }
+
+    async fn first_members(
+        &self,
+        ctx: &ExecutionContext,
+        place: &Place,
+        name: String,
+        count: usize,
+    ) -> Result<Vec<Vec<u8>>> {
+        let request = Request::command(place, Read, "ZRANGE").arg(name).arg(0).arg(count);
+        replies::members(self.caller.ask(ctx, &request).await?)
     }
 
     /// Whether the namespace's name may go.
@@ -288,12 +314,14 @@ impl Keyspace {
         &self,
         ctx: &ExecutionContext,
         listed: &Listed,
-        keys: Vec<String>,
+        keys: Vec<Vec<u8>>,
         removed: &AtomicU64,
     ) -> Result<bool> {
         let place = self.place(&listed.namespace()?);
         let mut names = vec![place.keys(), place.metas(), place.expiries(), place.fence()];
-        names.extend(keys.iter().map(|key| place.value(key)));
+        // A member that is no text was written by another program and has no value.
+        let texts = keys.iter().filter_map(|key| std::str::from_utf8(key).ok());
+        names.extend(texts.map(|key| place.value(key)));
         let request =
             Request::script(&place, Write, &scripts::ERASE, &names).arg(&listed.token).arg(keys);
         let [live, emptied] = replies::integers(self.caller.ask(ctx, &request).await?)?;

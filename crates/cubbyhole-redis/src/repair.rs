@@ -1,106 +1,443 @@
-//! Making the books whole again after a failover that lost a part of them.
+//! Rebuilding lost indexes: the registrations of namespaces and tenants, and the index of each
+//! namespace.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
-use cubbyhole_core::{ExecutionContext, Namespace, Result, ResultExt, TenantId};
+use cubbyhole_core::limits::check_key;
+use cubbyhole_core::{
+    Error, ErrorKind, ExecutionContext, Namespace, OrphanAction, OrphanedValue, RepairOptions,
+    RepairReport, Result, ResultExt, TenantId, Timestamp,
+};
+use futures_util::{StreamExt, stream};
 use redis::Value;
 
 use crate::call::{Caller, Request};
 use crate::config::RedisConfig;
 use crate::connection::Node;
 use crate::error::Effect::Read;
+use crate::index::{Compared, Comparison, IndexPart, KEYS_AT_ONCE, Walk, key_of};
 use crate::keys::{self, Found, Place};
 use crate::keyspace::Keyspace;
-use crate::registry::all;
+use crate::registry::CALLS_AT_ONCE;
 use crate::{replies, servers};
 
 /// How many keys a server looks at before it serves others.
 const SCAN_STEP: usize = 1000;
+/// Each attempt follows a sweep of the same namespace, which is rare once.
+const ATTEMPTS: u32 = 32;
 
-/// What was wrong.
-#[derive(Debug, Default)]
-struct Repaired {
-    namespaces: u64,
-    markers: u64,
-    tenants: u64,
-}
-
-/// Lists every namespace and tenant again that holds entries and is not listed, which happens when
-/// a failover loses the registration and not the entries. It looks at every key of the servers
-/// (the only `SCAN` there is), others may go on, and it can be repeated. Not while slots are being
-/// moved: what moves may be passed over. Returns what was done, a line each: nothing if nothing was
-/// wrong.
+/// Repairs with [`RepairOptions::new`] and returns a line for each kind of repair: none if nothing was
+/// wrong. [`repair_with_options`] documents the repairs and reports orphaned values.
 ///
 /// # Errors
-/// What the servers meet; what was listed before stays listed.
+/// What the servers meet; what was repaired before stays so.
 pub async fn repair(ctx: &ExecutionContext, config: RedisConfig) -> Result<Vec<String>> {
+    let report = repair_with_options(ctx, config, &RepairOptions::new()).await?;
+    match report.failure {
+        Some(error) => Err(error),
+        None => Ok(report.repaired),
+    }
+}
+
+/// Repairs what a failover, an eviction or another program took from the indexes and not from the
+/// values:
+///
+/// - Namespaces and tenants that hold entries and are not listed are listed again.
+/// - Index entries whose value is gone are removed, and expiries that an index lost are restored from
+///   the meta data.
+/// - Orphaned values, which the index of their namespace does not have, are listed, registered or
+///   removed: see [`OrphanAction`]. If the meta data of such a value is left, it is registered with it.
+///
+/// It looks at every key of the servers (the only `SCAN` there is) in bounded steps. Others may use the
+/// store meanwhile: each key is judged within one script. It can be repeated. Do not run it while slots
+/// are being moved: it may pass over what moves.
+///
+/// # Errors
+/// What connecting meets. What ends a repair later is in the [`RepairReport`].
+pub async fn repair_with_options(
+    ctx: &ExecutionContext,
+    config: RedisConfig,
+    options: &RepairOptions,
+) -> Result<RepairReport> {
     let repair = async {
         ctx.begin_in_runtime().await?;
         let caller = Caller::new(config)?;
         servers::admit(ctx, &caller).await?;
-        let keyspace = Keyspace { caller };
-        let mut repaired = Repaired::default();
-        let mut tenants = HashSet::new();
-        for node in keyspace.caller.topology().masters() {
-            keyspace.repair_node(ctx, &node, &mut tenants, &mut repaired).await?;
-        }
-        Ok(repaired.lines())
+        let mut repair = Repair {
+            keyspace: Keyspace { caller },
+            options: *options,
+            listed_tenants: HashSet::new(),
+            registered: HashSet::new(),
+            done: Done::default(),
+        };
+        let ended = repair.run(ctx).await;
+        Ok(repair.done.report(ended.err()))
     };
     repair.await.in_operation("repair")
 }
 
-impl Repaired {
-    fn lines(&self) -> Vec<String> {
-        let lines = [
-            (self.tenants, "tenants that hold entries were listed again"),
-            (self.namespaces, "namespaces that hold entries were listed again"),
-            (self.markers, "namespaces were marked as registered again"),
-        ];
-        let done = lines.into_iter().filter(|(count, _)| *count > 0);
-        done.map(|(count, what)| format!("{count} {what}")).collect()
-    }
+/// A repair under way.
+struct Repair {
+    keyspace: Keyspace,
+    options: RepairOptions,
+    /// Tenants that are listed.
+    listed_tenants: HashSet<TenantId>,
+    /// Namespaces that are listed, of those in which orphaned values were found.
+    registered: HashSet<Namespace>,
+    done: Done,
 }
 
-impl Keyspace {
-    async fn repair_node(
-        &self,
-        ctx: &ExecutionContext,
-        node: &Node,
-        tenants: &mut HashSet<TenantId>,
-        repaired: &mut Repaired,
-    ) -> Result<()> {
-        let pattern = format!("{}{{*}}k", literal(self.prefix()));
-        let mut cursor = "0".to_owned();
-        loop {
-            let mut command = redis::cmd("SCAN");
-            command.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_STEP);
-            let answer = replies::array(ctx.race(servers::ask(node, &command)).await??)?;
-            let [next, found]: [Value; 2] = answer.try_into().map_err(|_| replies::unexpected())?;
-            let mut namespaces = Vec::new();
-            for name in replies::array(found)? {
-                let name = replies::bytes(name)?.unwrap_or_default();
-                if let Some(Found::Keys(ns)) = keys::parse(self.prefix(), &name) {
-                    namespaces.push(ns);
+/// What was found and done.
+#[derive(Default)]
+struct Done {
+    tenants: u64,
+    namespaces: u64,
+    markers: u64,
+    expiries: u64,
+    without_value: u64,
+    action: OrphanAction,
+    report: RepairReport,
+    orphaned_namespaces: HashSet<Namespace>,
+    /// Hashes of the names of the values: a server may tell a key twice.
+    orphans_seen: HashSet<u64>,
+}
+
+/// What a page of a server's keys names.
+#[derive(Default)]
+struct Named {
+    values: BTreeMap<Namespace, Vec<String>>,
+    parts: BTreeSet<(Namespace, IndexPart)>,
+}
+
+/// What became of some keys of a namespace.
+struct Outcome {
+    ns: Namespace,
+    compared: Vec<(String, Compared)>,
+}
+
+/// What became of a part of an index.
+#[derive(Default)]
+struct PartOutcome {
+    expiries: u64,
+    without_value: u64,
+    holds_keys: bool,
+    failure: Option<Error>,
+}
+
+impl Done {
+    /// Takes note of what keeps one namespace from being repaired. What ends the whole repair goes to
+    /// `ended`.
+    fn note<T>(&mut self, result: Result<T>, ended: &mut Result<()>) -> Option<T> {
+        match result {
+            Ok(value) => return Some(value),
+            Err(error) if ends_repair(&error) => *ended = Err(error),
+            Err(error) => drop(self.report.failure.get_or_insert(error)),
+        }
+        None
+    }
+
+    fn count(&mut self, outcome: Outcome, limit: usize) {
+        let Outcome { ns, compared } = outcome;
+        for (key, compared) in compared {
+            match compared {
+                Compared::InLine => {}
+                Compared::OtherExpiry => self.expiries += 1,
+                Compared::WithoutValue => self.without_value += 1,
+                Compared::NoString => drop(self.report.failure.get_or_insert_with(no_string)),
+                Compared::Orphaned { bytes, expires } => {
+                    self.count_orphan(&ns, key, bytes, expires, limit);
                 }
-            }
-            let unknown: HashSet<TenantId> =
-                namespaces.iter().map(Namespace::tenant).filter(|t| !tenants.contains(t)).collect();
-            for tenant in unknown {
-                repaired.tenants += u64::from(self.repair_tenant(ctx, &tenant).await?);
-                tenants.insert(tenant);
-            }
-            let mended = all(namespaces.iter().map(|ns| self.repair_namespace(ctx, ns)).collect());
-            for (listed, marked) in mended.await? {
-                repaired.namespaces += u64::from(listed);
-                repaired.markers += u64::from(marked);
-            }
-            cursor = replies::text(next)?;
-            if cursor == "0" {
-                return Ok(());
             }
         }
     }
 
+    fn count_part(&mut self, part: PartOutcome) {
+        self.expiries += part.expiries;
+        self.without_value += part.without_value;
+        if let Some(failure) = part.failure {
+            self.report.failure.get_or_insert(failure);
+        }
+    }
+
+    fn count_orphan(
+        &mut self,
+        ns: &Namespace,
+        key: String,
+        bytes: u64,
+        expires: u64,
+        limit: usize,
+    ) {
+        let mut hasher = DefaultHasher::new();
+        (ns.as_str(), &key).hash(&mut hasher);
+        if self.action == OrphanAction::List && !self.orphans_seen.insert(hasher.finish()) {
+            return;
+        }
+        let orphans = &mut self.report.orphans;
+        orphans.values += 1;
+        orphans.bytes += bytes;
+        if orphans.listed.len() < limit {
+            // An instant past the year 9999, which only another program can have set, never comes.
+            let expires_at = Some(expires).filter(|at| *at > 0);
+            let expires_at = expires_at.and_then(|at| Timestamp::from_millis(at).ok());
+            let namespace = ns.clone();
+            orphans.listed.push(OrphanedValue { namespace, key, bytes, expires_at });
+        }
+        if !self.orphaned_namespaces.contains(ns) {
+            self.orphaned_namespaces.insert(ns.clone());
+        }
+    }
+
+    fn report(self, ended: Option<Error>) -> RepairReport {
+        let mut report = self.report;
+        // What ended it counts before what it met on the way.
+        report.failure = ended.or(report.failure);
+        report.orphans.namespaces = self.orphaned_namespaces.len() as u64;
+        report.orphans.listed.sort();
+        let (registered, removed) = match self.action {
+            OrphanAction::List => (0, 0),
+            OrphanAction::Register => (report.orphans.values, 0),
+            OrphanAction::Remove => (0, report.orphans.values),
+        };
+        let lines = [
+            (self.tenants, "tenants that hold entries were listed again"),
+            (self.namespaces, "namespaces that hold entries were listed again"),
+            (self.markers, "namespaces were marked as registered again"),
+            (self.without_value, "index entries whose value is gone were removed"),
+            (self.expiries, "expiries were restored in the index"),
+            (registered, "orphaned values were registered"),
+            (removed, "orphaned values were removed"),
+        ];
+        let done = lines.into_iter().filter(|(count, _)| *count > 0);
+        report.repaired = done.map(|(count, what)| format!("{count} {what}")).collect();
+        report
+    }
+}
+
+impl Repair {
+    async fn run(&mut self, ctx: &ExecutionContext) -> Result<()> {
+        self.done.action = self.options.orphans();
+        for node in self.keyspace.caller.topology().masters() {
+            let mut cursor = "0".to_owned();
+            loop {
+                let (next, named) = self.scan(ctx, &node, &cursor).await?;
+                self.repair_page(ctx, named).await?;
+                cursor = next;
+                if cursor == "0" {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to go on, and what a page of a server's keys names.
+    async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        node: &Node,
+        cursor: &str,
+    ) -> Result<(String, Named)> {
+        let prefix = self.keyspace.prefix();
+        let pattern = format!("{}{{*}}[kmvx]*", literal(prefix));
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_STEP);
+        let answer = replies::array(ctx.race(servers::ask(node, &command)).await??)?;
+        let [next, found]: [Value; 2] = answer.try_into().map_err(|_| replies::unexpected())?;
+        let mut named = Named::default();
+        for name in replies::array(found)? {
+            let name = replies::bytes(name)?.unwrap_or_default();
+            match keys::parse(prefix, &name) {
+                Some(Found::Keys(ns)) => drop(named.parts.insert((ns, IndexPart::Keys))),
+                Some(Found::Metas(ns)) => drop(named.parts.insert((ns, IndexPart::Metas))),
+                Some(Found::Expiries(ns)) => drop(named.parts.insert((ns, IndexPart::Expiries))),
+                // What no put accepts is another program's.
+                Some(Found::Value(ns, key)) if check_key(key).is_ok() => {
+                    named.values.entry(ns).or_default().push(key.to_owned());
+                }
+                _ => {}
+            }
+        }
+        Ok((replies::text(next)?, named))
+    }
+
+    async fn repair_page(&mut self, ctx: &ExecutionContext, named: Named) -> Result<()> {
+        self.repair_values(ctx, named.values).await?;
+        let keyspace = &self.keyspace;
+        let repair = async |(ns, part): (Namespace, IndexPart)| {
+            let outcome = repair_part(keyspace, ctx, &ns, part).await?;
+            Ok((ns, outcome))
+        };
+        let repairs = stream::iter(named.parts.into_iter().map(repair));
+        let outcomes: Vec<Result<_>> = repairs.buffered(CALLS_AT_ONCE).collect().await;
+        let (mut ended, mut namespaces) = (Ok(()), Vec::new());
+        for outcome in outcomes {
+            let Some((ns, outcome)) = self.done.note(outcome, &mut ended) else { continue };
+            if outcome.holds_keys {
+                namespaces.push(ns);
+            }
+            self.done.count_part(outcome);
+        }
+        ended?;
+        self.repair_registrations(ctx, &namespaces).await
+    }
+
+    async fn repair_values(
+        &mut self,
+        ctx: &ExecutionContext,
+        values: BTreeMap<Namespace, Vec<String>>,
+    ) -> Result<()> {
+        // What is registered needs its namespace listed first: that is seen to where there is any.
+        let registers = self.options.orphans() == OrphanAction::Register;
+        let action = if registers { OrphanAction::List } else { self.options.orphans() };
+        let (keyspace, limit) = (&self.keyspace, self.options.listed_orphans());
+        let chunks = values.into_iter().flat_map(|(ns, keys)| {
+            let chunks: Vec<_> = keys.chunks(KEYS_AT_ONCE).map(<[String]>::to_vec).collect();
+            chunks.into_iter().map(move |keys| (ns.clone(), keys))
+        });
+        let compare = async |(ns, keys): (Namespace, Vec<String>)| {
+            let compared = compare(keyspace, ctx, &ns, &keys, action).await?;
+            Ok(Outcome { ns, compared: keys.into_iter().zip(compared).collect() })
+        };
+        let outcomes: Vec<Result<Outcome>> =
+            stream::iter(chunks.map(compare)).buffered(CALLS_AT_ONCE).collect().await;
+        let (mut ended, mut to_register) = (Ok(()), Vec::new());
+        for outcome in outcomes {
+            let Some(mut outcome) = self.done.note(outcome, &mut ended) else { continue };
+            if registers {
+                let is_orphan = |(_, compared): &mut (String, Compared)| {
+                    matches!(compared, Compared::Orphaned { .. })
+                };
+                let orphans = outcome.compared.extract_if(.., is_orphan).map(|(key, _)| key);
+                to_register.push((outcome.ns.clone(), orphans.collect::<Vec<_>>()));
+            }
+            self.done.count(outcome, limit);
+        }
+        for (ns, keys) in to_register.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+            ended.as_ref().map_err(Clone::clone)?;
+            let registered = self.register_orphans(ctx, ns, keys).await;
+            self.done.note(registered, &mut ended);
+        }
+        ended
+    }
+
+    async fn register_orphans(
+        &mut self,
+        ctx: &ExecutionContext,
+        ns: Namespace,
+        keys: Vec<String>,
+    ) -> Result<()> {
+        let register = Comparison::Repair(OrphanAction::Register);
+        for _ in 0..ATTEMPTS {
+            if self.registered.insert(ns.clone()) {
+                self.repair_registrations(ctx, std::slice::from_ref(&ns)).await?;
+            }
+            if let Some(compared) = self.keyspace.compare(ctx, &ns, &keys, register).await? {
+                let compared = keys.into_iter().zip(compared).collect();
+                self.done.count(Outcome { ns, compared }, self.options.listed_orphans());
+                return Ok(());
+            }
+            // Swept meanwhile, for nothing was in it.
+            self.registered.remove(&ns);
+        }
+        Err(Error::unavailable("the namespace was swept again and again while it was repaired"))
+    }
+
+    /// Lists namespaces and their tenants again, unless they are listed.
+    async fn repair_registrations(
+        &mut self,
+        ctx: &ExecutionContext,
+        namespaces: &[Namespace],
+    ) -> Result<()> {
+        let mut ended = Ok(());
+        for tenant in namespaces.iter().map(Namespace::tenant) {
+            if self.listed_tenants.contains(&tenant) {
+                continue;
+            }
+            let repaired = self.keyspace.repair_tenant(ctx, &tenant).await;
+            if let Some(listed) = self.done.note(repaired, &mut ended) {
+                self.done.tenants += u64::from(listed);
+                self.listed_tenants.insert(tenant);
+            }
+            ended.as_ref().map_err(Clone::clone)?;
+        }
+        let repairs = namespaces.iter().map(|ns| self.keyspace.repair_namespace(ctx, ns));
+        let repairs = stream::iter(repairs.collect::<Vec<_>>());
+        let repaired: Vec<Result<_>> = repairs.buffered(CALLS_AT_ONCE).collect().await;
+        for repaired in repaired {
+            if let Some((listed, marked)) = self.done.note(repaired, &mut ended) {
+                self.done.namespaces += u64::from(listed);
+                self.done.markers += u64::from(marked);
+            }
+        }
+        ended
+    }
+}
+
+/// Whether nothing can be repaired after that: a namespace that is damaged is passed over, and an
+/// outage or the end of the context is not.
+fn ends_repair(error: &Error) -> bool {
+    use ErrorKind::{Cancelled, DeadlineExceeded, PermissionDenied, Unavailable};
+    matches!(error.kind(), Cancelled | DeadlineExceeded | PermissionDenied | Unavailable)
+}
+
+fn no_string() -> Error {
+    Error::corrupt(
+        "a key under the store's prefix is named like a value and is no string: another program \
+         wrote it",
+    )
+}
+
+/// Compares keys with values, and repairs the index.
+async fn compare(
+    keyspace: &Keyspace,
+    ctx: &ExecutionContext,
+    ns: &Namespace,
+    keys: &[String],
+    action: OrphanAction,
+) -> Result<Vec<Compared>> {
+    let compared = keyspace.compare(ctx, ns, keys, Comparison::Repair(action)).await?;
+    compared.ok_or_else(replies::unexpected)
+}
+
+/// Compares all keys of a part of an index with what is there. Values that another part does not have
+/// are left: each is judged where its own name is found.
+async fn repair_part(
+    keyspace: &Keyspace,
+    ctx: &ExecutionContext,
+    ns: &Namespace,
+    part: IndexPart,
+) -> Result<PartOutcome> {
+    let place = keyspace.place(ns);
+    let mut outcome = PartOutcome::default();
+    let mut walk = Walk::new(part);
+    while let Some(members) = keyspace.walk_on(ctx, &place, &mut walk).await? {
+        let mut keys = Vec::with_capacity(members.len());
+        for member in members {
+            match key_of(member) {
+                Ok(key) => keys.push(key),
+                Err(error) => drop(outcome.failure.get_or_insert(error)),
+            }
+        }
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            for compared in compare(keyspace, ctx, ns, keys, OrphanAction::List).await? {
+                match compared {
+                    Compared::InLine | Compared::Orphaned { .. } => {}
+                    Compared::OtherExpiry => outcome.expiries += 1,
+                    Compared::WithoutValue => outcome.without_value += 1,
+                    Compared::NoString => drop(outcome.failure.get_or_insert_with(no_string)),
+                }
+            }
+        }
+    }
+    if part == IndexPart::Keys {
+        let request = Request::command(&place, Read, "ZCARD").arg(place.keys());
+        outcome.holds_keys = replies::integer(&keyspace.caller.ask(ctx, &request).await?)? > 0;
+    }
+    Ok(outcome)
+}
+
+impl Keyspace {
     /// Whether the tenant had to be listed. Its own marker says only that it once was.
     async fn repair_tenant(&self, ctx: &ExecutionContext, tenant: &TenantId) -> Result<bool> {
         if self.listed_tenant(ctx, tenant).await?.is_some() {

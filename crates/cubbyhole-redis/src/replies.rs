@@ -129,6 +129,12 @@ pub(crate) fn text(value: Value) -> Result<String> {
     }
 }
 
+/// Members of a set as they are: names, unless another program wrote them.
+pub(crate) fn members(value: Value) -> Result<Vec<Vec<u8>>> {
+    let member = |value| bytes(value)?.ok_or_else(unexpected);
+    array(value)?.into_iter().map(member).collect()
+}
+
 /// What a script found of an entry: meta data and value, nothing, or meta data alone of a value
 /// that was too much to be read with others.
 #[derive(Debug)]

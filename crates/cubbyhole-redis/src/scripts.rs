@@ -37,6 +37,7 @@ scripts! {
     USAGE: "../scripts/usage.lua";
     SWEEP: "../scripts/sweep.lua";
     ERASE: "../scripts/erase.lua";
+    RECONCILE: "../scripts/reconcile.lua";
     REGISTER: "../scripts/register.lua";
     UNLIST: "../scripts/unlist.lua";
     RIGHTS: "../scripts/rights.lua";

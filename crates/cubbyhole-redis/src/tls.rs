@@ -1,11 +1,11 @@
-//! Encrypted connections: what is checked of the server's certificate.
+//! Encrypted connections: what is checked of the server's certificate, and the client's own.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole_core::{Error, Result};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
@@ -18,9 +18,55 @@ pub(crate) fn connector(config: &RedisConfig) -> Result<TlsConnector> {
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))?
-        .with_root_certificates(roots(config.root_cert.as_deref())?)
-        .with_no_client_auth();
+        .with_root_certificates(roots(config.root_cert.as_deref())?);
+    let client = match (&config.client_cert, &config.client_key) {
+        (Some(certificate), Some(key)) => client
+            .with_client_auth_cert(certificates("tls_cert", certificate)?, private_key(key)?)
+            .map_err(|error| unusable_pair(certificate, key, error))?,
+        _ => client.with_no_client_auth(),
+    };
     Ok(TlsConnector::from(Arc::new(client)))
+}
+
+fn unusable_pair(certificate: &Path, key: &Path, error: rustls::Error) -> Error {
+    let (certificate, key) = (certificate.display(), key.display());
+    let message = match error {
+        rustls::Error::InconsistentKeys(_) => {
+            format!("`tls_key` {key} is not the key of the certificate `tls_cert` {certificate}")
+        }
+        _ => format!("`tls_cert` {certificate} and `tls_key` {key} cannot be used"),
+    };
+    Error::invalid_argument(message).with_source(error)
+}
+
+/// The certificates in a file that an option names, at least one.
+fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let unreadable = |error: pem::Error| {
+        let message = format!("`{option}` {} cannot be read as PEM certificates", file.display());
+        Error::invalid_argument(message).with_source(error)
+    };
+    let certificates = CertificateDer::pem_file_iter(file).map_err(unreadable)?;
+    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(unreadable)?;
+    if certificates.is_empty() {
+        let message = format!("`{option}` {} holds no certificate", file.display());
+        return Err(Error::invalid_argument(message));
+    }
+    Ok(certificates)
+}
+
+/// No error of the parser goes along, which may quote the file.
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
+        pem::Error::Io(error) => {
+            let message = format!("`tls_key` {} cannot be read", file.display());
+            Error::invalid_argument(message).with_source(error)
+        }
+        _ => Error::invalid_argument(format!(
+            "`tls_key` {} holds no private key that can be read: it takes PEM (PKCS #8, PKCS #1 or \
+             SEC 1) without a passphrase",
+            file.display()
+        )),
+    })
 }
 
 fn roots(file: Option<&Path>) -> Result<RootCertStore> {
@@ -37,18 +83,11 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore> {
         }
         return Ok(roots);
     };
-    let unreadable = |error: rustls::pki_types::pem::Error| {
-        let message = format!("`tls_ca` {} cannot be read as PEM certificates", file.display());
-        Error::invalid_argument(message).with_source(error)
-    };
-    for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-        roots.add(certificate.map_err(unreadable)?).map_err(|error| {
-            Error::invalid_argument("a certificate of `tls_ca` cannot be used").with_source(error)
+    for certificate in certificates("tls_ca", file)? {
+        roots.add(certificate).map_err(|error| {
+            let message = format!("a certificate of `tls_ca` {} cannot be used", file.display());
+            Error::invalid_argument(message).with_source(error)
         })?;
-    }
-    if roots.is_empty() {
-        let message = format!("`tls_ca` {} holds no certificate", file.display());
-        return Err(Error::invalid_argument(message));
     }
     Ok(roots)
 }

@@ -119,27 +119,63 @@ pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
     }
 }
 
-/// Repairs what a backend can lose without losing entries. Returns what was done, a line each:
-/// nothing if nothing was wrong. It may take long on a large store.
-///
-/// - Redis: rebuilds the indexes of namespaces and tenants, which a failover can leave behind the
-///   entries. Others may use the store meanwhile.
-/// - An embedded file: sets the store's time back to this machine's clock, which was ahead once. The
-///   line says what that revives. No other process may have the file open.
+/// Repairs with [`RepairOptions::new`] and returns what was repaired, a line each: nothing if nothing
+/// was wrong. [`repair_with_options`] says what is repaired.
 ///
 /// # Errors
-/// As [`open`]; an embedded file that is not there is not created. On other backends there is nothing
-/// to repair, and opening is the whole of it.
+/// As [`repair_with_options`], and the failure that its report holds.
 pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
+    let report = repair_with_options(ctx, url, &RepairOptions::new()).await?;
+    report.failure.map_or(Ok(report.repaired), Err)
+}
+
+/// Repairs what a backend can lose without losing entries. It may take long on a large store.
+///
+/// - Redis: rebuilds indexes from the entries. A failover can lose registrations of namespaces and
+///   tenants, and eviction or another program the index of a namespace; `options` says what happens to
+///   values whose index entry is lost. Others may use the store meanwhile.
+/// - An embedded file: sets the store's time back to this machine's clock, if that was ahead once. The
+///   report says what that revives. No other process may have the file open.
+///
+/// Other backends have nothing to repair, and the store is only opened. An embedded file that is not
+/// there is not created.
+///
+/// # Errors
+/// As [`open`]. What ends a repair that has begun is in the [`RepairReport`].
+///
+/// ```
+/// use cubbyhole::{ExecutionContext, OrphanAction, RepairOptions};
+///
+/// # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
+/// let ctx = ExecutionContext::new();
+/// let options = RepairOptions::new().with_orphans(OrphanAction::List);
+/// let report = cubbyhole::repair_with_options(&ctx, "memory:", &options).await?;
+/// assert_eq!((report.orphans.values, report.repaired.len()), (0, 0));
+/// # Ok(())
+/// # }
+/// ```
+#[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "only Redis has orphans"))]
+pub async fn repair_with_options(
+    ctx: &ExecutionContext,
+    url: &str,
+    options: &RepairOptions,
+) -> Result<RepairReport> {
     match StoreUrl::parse(url)? {
         #[cfg(feature = "redis")]
-        StoreUrl::Redis(config) => cubbyhole_redis::repair(ctx, *config).await,
+        StoreUrl::Redis(config) => {
+            cubbyhole_redis::repair_with_options(ctx, *config, options).await
+        }
         #[cfg(feature = "embedded")]
-        StoreUrl::Embedded(config) => cubbyhole_embedded::repair(ctx, &config).await,
+        StoreUrl::Embedded(config) => {
+            let mut report = RepairReport::default();
+            report.repaired = cubbyhole_embedded::repair(ctx, &config).await?;
+            Ok(report)
+        }
         other => {
+            let _ = options;
             let store = OpenOptions::new().create(false).open_parsed(ctx, other).await?;
             store.close(ctx).await?;
-            Ok(Vec::new())
+            Ok(RepairReport::default())
         }
     }
 }

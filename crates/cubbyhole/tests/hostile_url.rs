@@ -25,7 +25,7 @@ fn cases() -> ProptestConfig {
 }
 
 /// What means something to one of the parsers.
-const PIECES: [&str; 58] = [
+const PIECES: [&str; 60] = [
     "memory:",
     "redb:",
     "postgres://",
@@ -83,6 +83,8 @@ const PIECES: [&str; 58] = [
     "connections=2",
     "wait_timeout=1ms",
     "tls_ca=/x",
+    "tls_cert=/x&tls_key=/y",
+    "tls_key=/y",
     "retry_timeout=18446744073709551615s",
 ];
 

@@ -18,6 +18,7 @@ mod faults;
 mod half_moved;
 mod hung;
 mod moving;
+mod orphans;
 mod redirections;
 mod registration;
 mod spread;

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use cubbyhole_core::{Error, ErrorKind, Result, Store};
-use cubbyhole_redis::{RedisConfig, RedisStore};
+use cubbyhole_redis::{RedisConfig, RedisStore, diagnose};
 use cubbyhole_test_servers::RedisServer;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::by_hand::{PASSWORD, bytes, cli, ctx, new_prefix, ns, shared, shown};
+use crate::by_hand::{PASSWORD, bytes, cli, ctx, new_prefix, ns, shared, shown, until};
 
 /// An authority, with its certificate in a file.
 struct Authority {
@@ -26,16 +26,21 @@ struct Authority {
     file: PathBuf,
 }
 
+/// The name of a file that no other test has.
+fn new_file() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let number = COUNT.fetch_add(1, SeqCst);
+    let file = format!("cubbyhole-redis-test-{}-{number}.pem", std::process::id());
+    std::env::temp_dir().join(file)
+}
+
 impl Authority {
     fn new(name: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
-        let number = COUNT.fetch_add(1, SeqCst);
-        let file = format!("cubbyhole-redis-test-{}-{number}.pem", std::process::id());
-        let file = std::env::temp_dir().join(file);
+        let file = new_file();
         fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
         Self { issuer: Issuer::new(params, key), file }
     }
@@ -58,6 +63,17 @@ impl Authority {
         TlsAcceptor::from(Arc::new(config))
     }
 
+    /// A certificate of a client, or of a server of that name, and its key, in files.
+    fn certified(&self, name: &str) -> Certified {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let [certificate_file, key_file] = [new_file(), new_file()];
+        fs::write(&certificate_file, certificate.pem()).unwrap();
+        fs::write(&key_file, key.serialize_pem()).unwrap();
+        Certified { certificate: certificate_file, key: key_file }
+    }
+
     fn option(&self) -> String {
         format!("&tls_ca={}", self.file.display())
     }
@@ -66,6 +82,72 @@ impl Authority {
 impl Drop for Authority {
     fn drop(&mut self) {
         drop(fs::remove_file(&self.file));
+    }
+}
+
+/// A certificate and its key, in files.
+struct Certified {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Certified {
+    fn options(&self) -> String {
+        format!("&tls_cert={}&tls_key={}", self.certificate.display(), self.key.display())
+    }
+}
+
+impl Drop for Certified {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.certificate));
+        drop(fs::remove_file(&self.key));
+    }
+}
+
+/// A Redis that speaks TLS by itself and asks each client for a certificate.
+struct Mutual {
+    port: u16,
+    ours: Authority,
+    _own: Certified,
+    /// On its plain port it answers the test.
+    plain: RedisServer,
+}
+
+impl Mutual {
+    fn start(more: &[&str]) -> Self {
+        let ours = Authority::new("ours");
+        let own = ours.certified("127.0.0.1");
+        for _ in 0..20 {
+            // Free a moment ago; whoever takes it in between makes it start anew.
+            let [port, bus] = [(); 2].map(|()| {
+                let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                listener.local_addr().unwrap().port()
+            });
+            let settings = [
+                format!("tls-port {port}"),
+                format!("tls-cert-file {}", own.certificate.display()),
+                format!("tls-key-file {}", own.key.display()),
+                format!("tls-ca-cert-file {}", ours.file.display()),
+                "tls-auth-clients yes".to_owned(),
+                format!("cluster-port {bus}"),
+            ];
+            let lines: Vec<&str> =
+                settings.iter().map(String::as_str).chain(more.iter().copied()).collect();
+            match RedisServer::start_with(&lines) {
+                Ok(plain) => return Self { port, ours, _own: own, plain },
+                Err(log) => assert!(log.contains("bind"), "{log}"),
+            }
+        }
+        panic!("no port is free");
+    }
+
+    async fn open(&self, scheme: &str, options: &str) -> Result<RedisStore> {
+        let (port, prefix, ca) = (self.port, new_prefix(), self.ours.option());
+        let url = format!("{scheme}://127.0.0.1:{port}/?prefix={prefix}{ca}{options}");
+        let store = RedisStore::open(&ctx(), RedisConfig::from_url(&url)?).await?;
+        store.put(&ctx(), &ns("acme"), "k", bytes("v")).await?;
+        assert_eq!(store.get(&ctx(), &ns("acme"), "k").await?, Some(bytes("v")));
+        Ok(store)
     }
 }
 
@@ -195,5 +277,85 @@ async fn a_file_of_authorities_that_cannot_be_used_is_the_callers_mistake() {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
     }
     let error = front.open("redis", "localhost", &authority.option()).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_for_client_certificates_gets_the_one_of_the_url() {
+    let server = block_in_place(|| Mutual::start(&[]));
+    let client = server.ours.certified("client");
+    server.open("rediss", &client.options()).await.unwrap();
+    let config = RedisConfig::from_url(&format!("rediss://127.0.0.1:{}", server.port)).unwrap();
+    let config = config
+        .with_tls_ca(&server.ours.file)
+        .with_tls_client_certificate(&client.certificate, &client.key);
+    let store = RedisStore::open(&ctx(), config.clone()).await.unwrap();
+    store.put(&ctx(), &ns("acme"), "k", bytes("v")).await.unwrap();
+    let found = diagnose(&ctx(), &config).await.unwrap();
+    assert!(found.checks.iter().any(|check| check.name == "encryption"), "{found:?}");
+
+    // Without one, and with one of another authority, it says why in what it was refused.
+    let others = Authority::new("others");
+    let foreign = others.certified("client");
+    for (options, says) in [(String::new(), "`tls_key`"), (foreign.options(), "`tls_cert`")] {
+        let error = server.open("rediss", &options).await.err().unwrap();
+        let text = shown(&error);
+        // What the server says may be lost, for it ends the connection.
+        let heard = error.kind() == ErrorKind::PermissionDenied;
+        assert!(heard || error.message().contains("another client certificate"), "{text}");
+        assert!(!heard || (error.message().contains(says) && !error.is_retryable()), "{text}");
+    }
+    assert_eq!(cli(&server.plain, &["PING"]), "PONG");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_a_cluster_that_ask_for_client_certificates_get_it_too() {
+    let lines = ["cluster-enabled yes", "tls-cluster yes", "cluster-announce-ip 127.0.0.1"];
+    let server = block_in_place(|| Mutual::start(&lines));
+    block_in_place(|| cli(&server.plain, &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]));
+    let is_up = async || {
+        block_in_place(|| cli(&server.plain, &["CLUSTER", "INFO"])).contains("cluster_state:ok")
+    };
+    until("the cluster", is_up).await;
+    let client = server.ours.certified("client");
+    server.open("rediss+cluster", &client.options()).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_of_a_client_certificate_that_cannot_be_used_are_named() {
+    let ours = Authority::new("ours");
+    let (one, other) = (ours.certified("one"), ours.certified("other"));
+    let empty = new_file();
+    fs::write(&empty, "-----BEGIN PRIVATE KEY-----\nczNjcmV0\n-----END NOTHING-----\n").unwrap();
+    let open = async |certificate: &PathBuf, key: &PathBuf| {
+        let config = RedisConfig::from_url("rediss://127.0.0.1:1").unwrap();
+        let config = config.with_tls_ca(&ours.file).with_tls_client_certificate(certificate, key);
+        RedisStore::open(&ctx(), config).await.err().unwrap()
+    };
+    let missing = PathBuf::from("/no/such/file.pem");
+    for (certificate, key, named, says) in [
+        (&missing, &one.key, &missing, "`tls_cert`"),
+        (&one.certificate, &missing, &missing, "`tls_key`"),
+        (&one.key, &one.key, &one.key, "holds no certificate"),
+        (&one.certificate, &one.certificate, &one.certificate, "holds no private key"),
+        (&one.certificate, &empty, &empty, "holds no private key"),
+        (&one.certificate, &other.key, &other.key, "is not the key of the certificate"),
+    ] {
+        let error = open(certificate, key).await;
+        let text = shown(&error);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
+        let message = error.message();
+        assert!(message.contains(says) && message.contains(named.to_str().unwrap()), "{text}");
+        for file in [&one.key, &other.key, &empty] {
+            let key = fs::read_to_string(file).unwrap();
+            let secret = key.lines().nth(1).unwrap();
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+    fs::remove_file(&empty).unwrap();
+    // It is of no use without encryption.
+    let config = RedisConfig::from_url("redis://127.0.0.1:1").unwrap();
+    let config = config.with_tls_client_certificate(&one.certificate, &one.key);
+    let error = RedisStore::open(&ctx(), config).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
 }

@@ -24,6 +24,7 @@ mod faults;
 mod hostile;
 mod isolation;
 mod large;
+mod orphans;
 mod registration;
 mod removal;
 mod restart;

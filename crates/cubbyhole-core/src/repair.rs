@@ -1,0 +1,116 @@
+//! What `repair` is asked to do, and what it did.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Namespace, Timestamp};
+
+/// What happens to orphaned values: values that the index of their namespace does not have, because
+/// Redis evicted the index or another program deleted it. `get` still returns them; no listing shows
+/// them and `erase` does not find them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrphanAction {
+    /// Leaves them as they are and reports them.
+    #[default]
+    List,
+    /// Adds them to the index again. What is lost with the index is replaced: such an entry gets a new
+    /// version, and is created and updated now, by the server's clock. It expires when its value does.
+    Register,
+    /// Removes them.
+    Remove,
+}
+
+/// How a store is repaired. The default changes no value.
+///
+/// ```
+/// use cubbyhole_core::{OrphanAction, RepairOptions};
+///
+/// let options = RepairOptions::new().with_orphans(OrphanAction::Register);
+/// assert_eq!(options.orphans(), OrphanAction::Register);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepairOptions {
+    orphans: OrphanAction,
+    listed_orphans: usize,
+}
+
+impl RepairOptions {
+    /// How many orphaned values a report lists unless set: 1,000.
+    pub const DEFAULT_LISTED_ORPHANS: usize = 1000;
+
+    /// Repairs indexes, and lists orphaned values.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { orphans: OrphanAction::List, listed_orphans: Self::DEFAULT_LISTED_ORPHANS }
+    }
+
+    /// Sets what happens to orphaned values.
+    #[must_use]
+    pub const fn with_orphans(mut self, action: OrphanAction) -> Self {
+        self.orphans = action;
+        self
+    }
+
+    /// Sets how many orphaned values the report lists at most; all of them are counted.
+    #[must_use]
+    pub const fn with_listed_orphans(mut self, limit: usize) -> Self {
+        self.listed_orphans = limit;
+        self
+    }
+
+    /// What happens to orphaned values.
+    #[must_use]
+    pub const fn orphans(&self) -> OrphanAction {
+        self.orphans
+    }
+
+    /// How many orphaned values the report lists at most.
+    #[must_use]
+    pub const fn listed_orphans(&self) -> usize {
+        self.listed_orphans
+    }
+}
+
+impl Default for RepairOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An orphaned value that was found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OrphanedValue {
+    /// The namespace that its name says.
+    pub namespace: Namespace,
+    /// The key that its name says.
+    pub key: String,
+    /// The length of the value.
+    pub bytes: u64,
+    /// When the value expires.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// The orphaned values that were found and, if asked for, registered or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Orphans {
+    /// How many values.
+    pub values: u64,
+    /// In how many namespaces.
+    pub namespaces: u64,
+    /// The length of the values.
+    pub bytes: u64,
+    /// Some of them, in order: at most [`RepairOptions::listed_orphans`].
+    pub listed: Vec<OrphanedValue>,
+}
+
+/// What a repair found and did.
+#[derive(Debug, Clone, Default)]
+pub struct RepairReport {
+    /// What was repaired, a line each: empty if nothing was wrong.
+    pub repaired: Vec<String>,
+    /// The orphaned values.
+    pub orphans: Orphans,
+    /// The first failure, if the repair is incomplete: the end of the context, an outage, or a
+    /// namespace that another program has damaged. What the report says was done all the same.
+    pub failure: Option<Error>,
+}

@@ -1,0 +1,185 @@
+//! What a sample of the keys shows: registrations, indexes, entries.
+
+use std::sync::Arc;
+
+use cubbyhole_core::limits::check_key;
+use cubbyhole_core::{Diagnosis, ErrorKind, ExecutionContext, Namespace, Result, Verdict};
+
+use super::problem;
+use crate::connection::Node;
+use crate::index::{Compared, Comparison};
+use crate::keys::{self, Found};
+use crate::keyspace::Keyspace;
+use crate::{replies, servers};
+
+/// How many keys of each master are drawn.
+const SAMPLES: usize = 100;
+
+/// Draws keys of each master, and checks what they belong to.
+pub(super) async fn check(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    keyspace: &Keyspace,
+    masters: &[Arc<Node>],
+) -> Result<()> {
+    let drawn = draw(ctx, keyspace, masters).await?;
+    check_registrations(ctx, diagnosis, keyspace, &drawn).await?;
+    check_index(ctx, diagnosis, keyspace, &drawn).await?;
+    check_entries(ctx, diagnosis, keyspace, drawn.of).await
+}
+
+/// The namespaces that keys belong to which were drawn, one for each key.
+#[derive(Default)]
+struct Drawn {
+    of: Vec<Namespace>,
+    /// Of which these are of values.
+    values: Vec<(Namespace, String)>,
+    /// Some server did not let the user draw.
+    denied: bool,
+}
+
+/// Draws keys of each master. What is rare may be missed.
+async fn draw(ctx: &ExecutionContext, keyspace: &Keyspace, masters: &[Arc<Node>]) -> Result<Drawn> {
+    let mut found = Drawn::default();
+    for node in masters {
+        for _ in 0..SAMPLES {
+            let drawn = ctx.race(servers::ask(node, &redis::cmd("RANDOMKEY"))).await?;
+            found.denied |= drawn.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+            let Ok(Some(name)) = drawn.and_then(replies::bytes) else {
+                break;
+            };
+            match keys::parse(keyspace.prefix(), &name) {
+                Some(Found::Keys(ns)) => found.of.push(ns),
+                Some(Found::Value(ns, key)) => {
+                    if check_key(key).is_ok() {
+                        found.values.push((ns.clone(), key.to_owned()));
+                    }
+                    found.of.push(ns);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the namespaces are listed that were drawn.
+async fn check_registrations(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    keyspace: &Keyspace,
+    drawn: &Drawn,
+) -> Result<()> {
+    let (looked_at, mut unlisted) = (drawn.of.len(), 0_u64);
+    for ns in &drawn.of {
+        let listed = keyspace.is_listed(ctx, ns).await;
+        let tenant = keyspace.listed_tenant(ctx, &ns.tenant()).await;
+        if !matches!((listed, tenant), (Ok(false), _) | (_, Ok(None))) {
+            continue;
+        }
+        // It may have gone meanwhile.
+        let [live, _] = keyspace.count(ctx, ns).await.unwrap_or_default();
+        unlisted += u64::from(live > 0);
+    }
+    ctx.check()?;
+    if unlisted > 0 {
+        diagnosis.found(
+            Verdict::Problem,
+            "registrations",
+            format!("{unlisted} of {looked_at} keys drawn are of namespaces that are not listed"),
+            "run `cubbyhole doctor --repair`",
+        );
+    } else if drawn.denied {
+        diagnosis.found(
+            Verdict::Warning,
+            "registrations",
+            "this user may not draw keys (`RANDOMKEY`)",
+            "ask as a user that may, after a failover",
+        );
+    } else {
+        diagnosis.ok("registrations", format!("{looked_at} keys drawn, all of listed namespaces"));
+    }
+    Ok(())
+}
+
+/// Whether the values that were drawn are in the index of their namespace.
+async fn check_index(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    keyspace: &Keyspace,
+    drawn: &Drawn,
+) -> Result<()> {
+    let (looked_at, mut orphaned) = (drawn.values.len(), 0_u64);
+    for (ns, key) in &drawn.values {
+        match keyspace.compare(ctx, ns, &[key], Comparison::Check).await {
+            Ok(compared) => {
+                let compared = compared.unwrap_or_default();
+                orphaned += u64::from(matches!(compared[..], [Compared::Orphaned { .. }]));
+            }
+            Err(error) => {
+                ctx.check()?;
+                let advice = "ask as a user that may run `STRLEN` and `PEXPIRETIME`, and see that \
+                              nothing else writes under the store's prefix";
+                diagnosis.found(Verdict::Warning, "index", error.message().to_owned(), advice);
+                return Ok(());
+            }
+        }
+    }
+    if orphaned > 0 {
+        diagnosis.found(
+            Verdict::Problem,
+            "index",
+            format!(
+                "{orphaned} of {looked_at} values drawn are orphaned: no index has them, so that no \
+                 listing shows them and `erase` does not find them"
+            ),
+            "run `cubbyhole doctor --repair`, which lists them, and then with `--orphans register` \
+             or `--orphans remove`",
+        );
+    } else {
+        diagnosis.ok("index", format!("{looked_at} values drawn, all in their namespace's index"));
+    }
+    Ok(())
+}
+
+/// What has expired and is not swept. The values are gone then, by the server's own doing, and the
+/// keys stand in the indexes until a sweep.
+async fn check_entries(
+    ctx: &ExecutionContext,
+    diagnosis: &mut Diagnosis,
+    keyspace: &Keyspace,
+    mut namespaces: Vec<Namespace>,
+) -> Result<()> {
+    namespaces.sort();
+    namespaces.dedup();
+    let (mut live, mut expired) = (0_u64, 0_u64);
+    for ns in &namespaces {
+        match keyspace.count(ctx, ns).await {
+            Ok([some_live, some_expired]) => {
+                live += some_live;
+                expired += some_expired;
+            }
+            Err(error) => {
+                ctx.check()?;
+                let advice = "see that nothing else writes under the store's prefix, and what the \
+                              server logs";
+                problem(diagnosis, "entries", &error, advice);
+                return Ok(());
+            }
+        }
+    }
+    let (entries, looked_at) = (live + expired, namespaces.len());
+    let finding = match expired {
+        0 => format!("{entries} in {looked_at} namespaces drawn, none of them expired"),
+        _ => format!(
+            "{entries} in {looked_at} namespaces drawn, {expired} of them expired and not swept"
+        ),
+    };
+    if expired * 4 > entries {
+        let advice = "run `cubbyhole evict`, and then regularly";
+        diagnosis.found(Verdict::Warning, "entries", finding, advice);
+    } else {
+        diagnosis.ok("entries", finding);
+    }
+    Ok(())
+}

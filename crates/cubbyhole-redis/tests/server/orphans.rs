@@ -1,0 +1,565 @@
+//! Values whose index was evicted or deleted: what each call says of them, and what `repair` and
+//! `diagnose` do about them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cubbyhole_core::{
+    CancellationToken, Check, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry,
+    GetOptions, OrphanAction, PutOptions, RepairOptions, RepairReport, ScanOptions, Store, Verdict,
+};
+use cubbyhole_redis::{RedisStore, diagnose, repair, repair_with_options};
+use cubbyhole_test_servers::RedisServer;
+use tokio::task::{JoinSet, block_in_place};
+
+use crate::by_hand::{
+    bytes, cli, clock, config, ctx, keys, listed, new_prefix, ns, number, open, shared, tenant,
+    under, until,
+};
+use crate::proxy::{Gate, Proxy, script_keys};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Deletes keys of a namespace, as an eviction does.
+fn lose(server: &RedisServer, prefix: &str, name: &str, kinds: &str) {
+    for kind in kinds.chars() {
+        block_in_place(|| cli(server, &["DEL", &format!("{prefix}{{{name}}}{kind}")]));
+    }
+}
+
+async fn repaired(url: &str, prefix: &str, action: OrphanAction) -> RepairReport {
+    let options = RepairOptions::new().with_orphans(action);
+    let report = repair_with_options(&ctx(), config(url, prefix), &options).await.unwrap();
+    assert!(report.failure.is_none(), "{report:?}");
+    report
+}
+
+async fn put(store: &RedisStore, name: &str, keys: &[&str], options: PutOptions) {
+    for key in keys {
+        store.put_with_options(&ctx(), &ns(name), key, bytes(key), options).await.unwrap();
+    }
+}
+
+/// That every way to look at a namespace shows these keys, each with itself as the value.
+async fn check_whole(store: &RedisStore, name: &str, keys: &[&str], what: &str) {
+    let name = ns(name);
+    assert_eq!(store.list(&ctx(), &name, None).await.unwrap(), keys, "{what}");
+    let page = store.scan(&ctx(), &name, ScanOptions::new()).await.unwrap();
+    let scanned: Vec<&str> = page.items.iter().map(|item| item.key.as_str()).collect();
+    assert_eq!(scanned, keys, "{what}");
+    for key in keys {
+        assert_eq!(store.get(&ctx(), &name, key).await.unwrap(), Some(bytes(key)), "{what}: {key}");
+        let entry = store.get_entry(&ctx(), &name, key, GetOptions::new()).await.unwrap();
+        assert_eq!(entry.unwrap().value, bytes(key), "{what}: {key}");
+    }
+    let prefix = name.clone().into();
+    assert_eq!(store.usage(&ctx(), &prefix).await.unwrap().entries, keys.len() as u64, "{what}");
+    let names = store.list_namespaces(&ctx(), &prefix).await.unwrap();
+    assert_eq!(names.contains(&name), !keys.is_empty(), "{what}: {names:?}");
+}
+
+async fn index_check(server: &RedisServer, prefix: &str) -> Check {
+    let diagnosis = diagnose(&ctx(), &config(server.url(), prefix)).await.unwrap();
+    diagnosis.checks.into_iter().find(|check| check.name == "index").unwrap()
+}
+
+/// The keys of a namespace that are left on the server, without fences.
+fn left(server: &RedisServer, prefix: &str) -> Vec<String> {
+    let all = block_in_place(|| keys(server, prefix));
+    all.into_iter().filter(|key| !key.ends_with("}f") && !key.ends_with("}g")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_lists_registers_or_removes_values_whose_index_is_lost() {
+    let server = block_in_place(shared);
+    for lost in ["kmx", "km", "k", "m", "mx", "kx"] {
+        for action in [OrphanAction::List, OrphanAction::Register, OrphanAction::Remove] {
+            let what = format!("{lost} lost, {action:?}");
+            let prefix = new_prefix();
+            let store = open(server.url(), &prefix).await;
+            put(&store, "acme:a", &["1", "22"], PutOptions::new()).await;
+            put(&store, "acme:a", &["333"], PutOptions::new().with_ttl(HOUR)).await;
+            put(&store, "acme:b", &["whole"], PutOptions::new()).await;
+            lose(server, &prefix, "acme:a", lost);
+            let report = repaired(server.url(), &prefix, action).await;
+            let orphans = &report.orphans;
+            assert_eq!((orphans.values, orphans.namespaces, orphans.bytes), (3, 1, 6), "{what}");
+            let listed: Vec<_> = orphans.listed.iter().map(|orphan| orphan.key.as_str()).collect();
+            assert_eq!(listed, ["1", "22", "333"], "{what}");
+            assert!(orphans.listed.iter().all(|orphan| orphan.namespace == ns("acme:a")));
+            let expire = orphans.listed.iter().map(|orphan| orphan.expires_at.is_some());
+            assert_eq!(expire.collect::<Vec<_>>(), [false, false, true], "{what}");
+            check_whole(&store, "acme:b", &["whole"], &what).await;
+            match action {
+                OrphanAction::List => {
+                    assert!(store.get(&ctx(), &ns("acme:a"), "22").await.unwrap().is_some());
+                    // It changed nothing, and finds the same again.
+                    let again = repaired(server.url(), &prefix, action).await;
+                    assert_eq!(again.orphans, report.orphans, "{what}");
+                    continue;
+                }
+                OrphanAction::Register => {
+                    check_whole(&store, "acme:a", &["1", "22", "333"], &what).await;
+                    let line = "3 orphaned values were registered".to_owned();
+                    assert!(report.repaired.contains(&line), "{what}: {report:?}");
+                }
+                OrphanAction::Remove => {
+                    check_whole(&store, "acme:a", &[], &what).await;
+                    let line = "3 orphaned values were removed".to_owned();
+                    assert!(report.repaired.contains(&line), "{what}: {report:?}");
+                    assert!(!left(server, &prefix).iter().any(|key| key.contains("{acme:a}v")));
+                }
+            }
+            let again = repaired(server.url(), &prefix, action).await;
+            assert_eq!((again.orphans.values, again.repaired.len()), (0, 0), "{what}: {again:?}");
+            // A sweep and an erasure come to the end of what is left.
+            store.evict_expired(&ctx()).await.unwrap();
+            assert!(store.erase(&ctx(), &under("acme"), 1000).await.unwrap().done, "{what}");
+            assert_eq!(left(server, &prefix), [""; 0], "{what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registered_value_gets_what_is_lost_anew_and_keeps_the_rest() {
+    let server = block_in_place(RedisServer::start_with_clock).unwrap();
+    let store = open(server.url(), "p:").await;
+    let (name, get) = (ns("acme"), GetOptions::new());
+    for (lost, keeps) in [("k", true), ("kx", true), ("m", false), ("kmx", false)] {
+        put(&store, "acme", &["stays"], PutOptions::new()).await;
+        put(&store, "acme", &["ends"], PutOptions::new().with_ttl(HOUR)).await;
+        let before = [
+            store.get_entry(&ctx(), &name, "stays", get).await.unwrap().unwrap().meta,
+            store.get_entry(&ctx(), &name, "ends", get).await.unwrap().unwrap().meta,
+        ];
+        server.advance(Duration::from_secs(60)).unwrap();
+        lose(&server, "p:", "acme", lost);
+        repaired(server.url(), "p:", OrphanAction::Register).await;
+        let now = clock(&server);
+        for (key, before) in ["stays", "ends"].into_iter().zip(before) {
+            let after = store.get_entry(&ctx(), &name, key, get).await.unwrap().unwrap().meta;
+            assert_eq!(after.expires_at, before.expires_at, "{lost} {key}");
+            if keeps {
+                assert_eq!(after, before, "{lost} {key}");
+                continue;
+            }
+            assert_ne!(after.version, before.version, "{lost} {key}");
+            let instants = [after.created_at.as_millis(), after.updated_at.as_millis()];
+            assert_eq!(instants, [now; 2], "{lost} {key}");
+        }
+        // It ends when it would have, and a sweep takes it out of the index.
+        server.advance(HOUR).unwrap();
+        check_whole_of(&store, &["stays"], lost).await;
+        assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1, "{lost}");
+        store.delete(&ctx(), &name, "stays").await.unwrap();
+    }
+}
+
+async fn check_whole_of(store: &RedisStore, keys: &[&str], what: &str) {
+    check_whole(store, "acme", keys, what).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_restores_expiries_and_drops_entries_without_a_value() {
+    let server = block_in_place(RedisServer::start_with_clock).unwrap();
+    let store = open(server.url(), "p:").await;
+    put(&store, "acme", &["a", "b", "c"], PutOptions::new()).await;
+    put(&store, "acme", &["old", "ttl"], PutOptions::new().with_ttl(HOUR)).await;
+    // The value of one is evicted, and the instants of others are lost, of which one comes.
+    block_in_place(|| cli(&server, &["DEL", "p:{acme}vb"]));
+    lose(&server, "p:", "acme", "x");
+    store.touch(&ctx(), &ns("acme"), "ttl", Expiry::After(2 * HOUR)).await.unwrap();
+    lose(&server, "p:", "acme", "x");
+    server.advance(HOUR).unwrap();
+    let lines = repair(&ctx(), config(server.url(), "p:")).await.unwrap();
+    assert_eq!(
+        lines,
+        [
+            "1 namespaces were marked as registered again",
+            "1 index entries whose value is gone were removed",
+            "2 expiries were restored in the index"
+        ]
+    );
+    check_whole(&store, "acme", &["a", "c", "ttl"], "after the repair").await;
+    assert_eq!(store.usage(&ctx(), &under("acme")).await.unwrap().expired, 1);
+    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1);
+    assert!(repair(&ctx(), config(server.url(), "p:")).await.unwrap().is_empty());
+    // What no part of the index agrees on goes too.
+    for command in [
+        &["ZADD", "p:{acme}k", "0", "x"][..],
+        &["ZADD", "p:{acme}x", "99", "y"],
+        &["HSET", "p:{acme}m", "z", "damaged"],
+    ] {
+        block_in_place(|| cli(&server, command));
+    }
+    let lines = repair(&ctx(), config(server.url(), "p:")).await.unwrap();
+    assert_eq!(lines, ["3 index entries whose value is gone were removed"]);
+    check_whole(&store, "acme", &["a", "c", "ttl"], "after the second").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_counts_orphaned_values_in_its_sample() {
+    let server = block_in_place(RedisServer::start).unwrap();
+    let store = open(server.url(), "p:").await;
+    put(&store, "acme", &["a", "b"], PutOptions::new()).await;
+    let found = index_check(&server, "p:").await;
+    assert_eq!(found.verdict, Verdict::Ok, "{found:?}");
+    lose(&server, "p:", "acme", "kmx");
+    // Nothing but the two values is left to be drawn, and the indexes of names.
+    let found = index_check(&server, "p:").await;
+    assert_eq!(found.verdict, Verdict::Problem, "{found:?}");
+    let (orphaned, rest) = found.finding.split_once(" of ").unwrap();
+    assert!(rest.starts_with(&format!("{orphaned} values drawn are orphaned")), "{found:?}");
+    assert!(orphaned.parse::<u64>().unwrap() > 0, "{found:?}");
+    assert!(found.advice.unwrap().contains("doctor --repair"));
+    // It changed nothing.
+    assert_eq!(repaired(server.url(), "p:", OrphanAction::List).await.orphans.values, 2);
+    repaired(server.url(), "p:", OrphanAction::Register).await;
+    assert_eq!(index_check(&server, "p:").await.verdict, Verdict::Ok);
+    // A user that may not look says so.
+    block_in_place(|| {
+        cli(&server, &["ACL", "SETUSER", "app", "on", "nopass", "~*", "+@all", "-strlen"])
+    });
+    let url = format!("redis://app:x@127.0.0.1:{}", server.port());
+    let diagnosis = diagnose(&ctx(), &config(&url, "p:")).await.unwrap();
+    let check = diagnosis.checks.iter().find(|check| check.name == "index").unwrap();
+    assert_eq!(check.verdict, Verdict::Warning, "{check:?}");
+    assert!(check.advice.as_ref().unwrap().contains("STRLEN"), "{check:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_finds_every_value_whose_index_the_server_evicted() {
+    let server = block_in_place(RedisServer::start).unwrap();
+    let set = |name: &str, value: &str| {
+        block_in_place(|| cli(&server, &["CONFIG", "SET", name, value]));
+    };
+    let store = open(server.url(), "p:").await;
+    for number in 0..400 {
+        put(&store, &format!("acme:{number}"), &["a", "b"], PutOptions::new()).await;
+    }
+    let size = || block_in_place(|| number(&server, &["DBSIZE"]));
+    let before = size();
+    let info = block_in_place(|| cli(&server, &["INFO", "memory"]));
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let used: u64 = used.trim().parse().unwrap();
+    set("maxmemory-policy", "allkeys-random");
+    set("maxmemory", &(used - 50_000).to_string());
+    until("an eviction", async || {
+        // The server evicts when it is written to.
+        drop(block_in_place(|| server.cli(&["SET", "other", "v"])));
+        size() < before - 100
+    })
+    .await;
+    set("maxmemory", "0");
+    let diagnosis = diagnose(&ctx(), &config(server.url(), "p:")).await.unwrap();
+    let memory = diagnosis.checks.iter().find(|check| check.name == "memory").unwrap();
+    assert_eq!(memory.verdict, Verdict::Warning, "{memory:?}");
+    assert!(memory.finding.contains("evicts keys") && !memory.finding.contains(" 0 so far"));
+    assert!(memory.advice.as_ref().unwrap().contains("--repair"), "{memory:?}");
+    set("maxmemory-policy", "noeviction");
+
+    let all = block_in_place(|| keys(&server, "p:"));
+    let is_orphaned = |key: &&String| {
+        key.split_once("}v").is_some_and(|(stem, _)| {
+            ["k", "m"].iter().any(|kind| !all.contains(&format!("{stem}}}{kind}")))
+        })
+    };
+    let expected = all.iter().filter(is_orphaned).count() as u64;
+    assert!(expected > 20, "{expected} orphaned values tell little");
+    let report = repaired(server.url(), "p:", OrphanAction::Remove).await;
+    assert_eq!(report.orphans.values, expected, "{report:?}");
+    assert!(repair(&ctx(), config(server.url(), "p:")).await.unwrap().is_empty());
+    while !store.erase(&ctx(), &under("acme"), 1000).await.unwrap().done {}
+    assert_eq!(left(&server, "p:"), [""; 0], "erase tells the truth again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_and_put_over_an_orphaned_value_leave_no_trace_of_it() {
+    let server = block_in_place(RedisServer::start_with_clock).unwrap();
+    let store = open(server.url(), "p:").await;
+    for lost in ["kmx", "m", "km"] {
+        put(&store, "acme", &["a", "b", "c", "d"], PutOptions::new().with_ttl(HOUR)).await;
+        lose(&server, "p:", "acme", lost);
+        let name = ns("acme");
+        // `get` sees it, and so a delete takes it away.
+        assert!(store.get(&ctx(), &name, "a").await.unwrap().is_some(), "{lost}");
+        store.delete(&ctx(), &name, "a").await.unwrap();
+        assert_eq!(store.get(&ctx(), &name, "a").await.unwrap(), None, "{lost}");
+        // It is no entry: a condition on its absence holds. Its instant does not end the new one.
+        put(&store, "acme", &["b"], PutOptions::new()).await;
+        let options = PutOptions::new();
+        let absent = Condition::IfAbsent;
+        store.put_entry(&ctx(), &name, "c", bytes("c"), options, absent).await.unwrap();
+        repaired(server.url(), "p:", OrphanAction::Remove).await;
+        server.advance(HOUR).unwrap();
+        check_whole(&store, "acme", &["b", "c"], lost).await;
+        store.evict_expired(&ctx()).await.unwrap();
+        check_whole(&store, "acme", &["b", "c"], &format!("{lost}, after a sweep")).await;
+        while !store.erase(&ctx(), &under("acme"), 1).await.unwrap().done {}
+        assert_eq!(left(&server, "p:"), [""; 0], "{lost}");
+    }
+}
+
+/// An index of expiries that says of a live entry that it has expired removes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn sweep_keeps_an_entry_that_its_meta_data_says_is_live() {
+    let (server, prefix) = (block_in_place(shared), new_prefix());
+    let store = open(server.url(), &prefix).await;
+    put(&store, "acme", &["a"], PutOptions::new()).await;
+    put(&store, "acme", &["ttl"], PutOptions::new().with_ttl(HOUR)).await;
+    let expiries = format!("{prefix}{{acme}}x");
+    block_in_place(|| cli(server, &["ZADD", &expiries, "1", "a", "1", "ttl"]));
+    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 0);
+    check_whole(&store, "acme", &["a", "ttl"], "after the sweep").await;
+    assert_eq!(block_in_place(|| number(server, &["ZCARD", &expiries])), 2, "ttl and the marker");
+}
+
+/// One part of an index that is lost does not hide from a sweep or an erasure what the others have.
+#[tokio::test(flavor = "multi_thread")]
+async fn erase_finds_entries_by_any_part_of_the_index_that_is_left() {
+    let server = block_in_place(shared);
+    for lost in ["k", "m", "x", "km", "mx", "kx"] {
+        let prefix = new_prefix();
+        let store = open(server.url(), &prefix).await;
+        put(&store, "acme:a", &["a", "b", "c"], PutOptions::new().with_ttl(HOUR)).await;
+        put(&store, "acme:b", &["a"], PutOptions::new()).await;
+        lose(server, &prefix, "acme:a", lost);
+        store.evict_expired(&ctx()).await.unwrap();
+        let mut steps = 0;
+        while !store.erase(&ctx(), &under("acme"), 2).await.unwrap().done {
+            steps += 1;
+            assert!(steps < 20, "{lost}: it does not come to an end");
+        }
+        assert_eq!(left(server, &prefix), [""; 0], "{lost}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_leaves_other_prefixes_and_names_that_are_not_the_stores() {
+    let server = block_in_place(RedisServer::start).unwrap();
+    let store = open(server.url(), "p[*]?:").await;
+    let other = open(server.url(), "pp:").await;
+    for store in [&store, &other] {
+        put(store, "acme", &["a"], PutOptions::new()).await;
+    }
+    lose(&server, "pp:", "acme", "kmx");
+    lose(&server, "p[*]?:", "acme", "kmx");
+    let long = "v".repeat(1100);
+    let foreign = [
+        "p[*]?:{acme}q",
+        "p[*]?:{a{cme}vx",
+        "p[*]?:acme}vx",
+        "p[*]?:{}vx",
+        "p[*]?:{acme:}x}vx",
+        &format!("p[*]?:{{acme}}v{long}"),
+        "pp",
+        "{acme}va",
+    ];
+    for key in foreign {
+        block_in_place(|| cli(&server, &["SET", key, "theirs"]));
+    }
+    let report = repaired(server.url(), "p[*]?:", OrphanAction::Remove).await;
+    assert_eq!((report.orphans.values, report.orphans.listed[0].key.as_str()), (1, "a"));
+    for key in foreign {
+        assert_eq!(block_in_place(|| cli(&server, &["GET", key])), "theirs", "{key}");
+    }
+    assert_eq!(other.get(&ctx(), &ns("acme"), "a").await.unwrap(), Some(bytes("a")));
+    assert_eq!(repaired(server.url(), "pp:", OrphanAction::Register).await.orphans.values, 1);
+    check_whole(&other, "acme", &["a"], "the other store").await;
+}
+
+/// A namespace that another program has damaged keeps no other from being repaired, and is reported.
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_passes_over_what_another_program_damaged_and_reports_it() {
+    let server = block_in_place(shared);
+    for (kind, command) in [("k", "LPUSH"), ("m", "SADD"), ("x", "SET"), ("vb", "SADD")] {
+        let prefix = new_prefix();
+        let store = open(server.url(), &prefix).await;
+        for name in ["acme:bad", "acme:good", "globex"] {
+            put(&store, name, &["a", "b"], PutOptions::new()).await;
+            lose(server, &prefix, name, "kmx");
+        }
+        let key = format!("{prefix}{{acme:bad}}{kind}");
+        block_in_place(|| cli(server, &["DEL", &key]));
+        block_in_place(|| cli(server, &[command, &key, "anothers"]));
+        let options = RepairOptions::new().with_orphans(OrphanAction::Register);
+        let config = config(server.url(), &prefix);
+        let report = repair_with_options(&ctx(), config.clone(), &options).await.unwrap();
+        let failure = report.failure.unwrap();
+        assert_eq!(failure.kind(), ErrorKind::Corrupt, "{kind}: {failure:?}");
+        assert_eq!(repair(&ctx(), config).await.unwrap_err().kind(), ErrorKind::Corrupt, "{kind}");
+        let expected = if kind == "vb" { 5 } else { 4 };
+        assert_eq!(report.orphans.values, expected, "{kind}");
+        for name in ["acme:good", "globex"] {
+            check_whole(&store, name, &["a", "b"], kind).await;
+        }
+        let still = block_in_place(|| cli(server, &["TYPE", &key]));
+        assert_ne!(still, if kind == "vb" { "string" } else { "none" }, "{kind}");
+    }
+}
+
+/// What writers put, replace, expire and delete meanwhile is never taken for orphaned, and what is
+/// orphaned is counted once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn repair_counts_exactly_while_others_write_to_the_same_namespaces() {
+    const ORPHANS: usize = 700;
+    let server = block_in_place(shared);
+    for action in [OrphanAction::List, OrphanAction::Register, OrphanAction::Remove] {
+        let prefix = new_prefix();
+        let store = open(server.url(), &prefix).await;
+        for name in ["acme:0", "acme:1"] {
+            let mut batch = cubbyhole_core::Batch::new();
+            for key in 0..ORPHANS {
+                batch = batch.put(format!("orphan{key:03}"), bytes("v"));
+            }
+            store.write(&ctx(), &ns(name), batch).await.unwrap();
+            lose(server, &prefix, name, "kmx");
+        }
+        let stop = CancellationToken::new();
+        let mut writers = JoinSet::new();
+        for writer in 0..6_usize {
+            let (store, stop) = (store.clone(), stop.clone());
+            writers.spawn(async move {
+                let name = ns(&format!("acme:{}", writer % 3));
+                let mut writes = 0;
+                while !stop.is_cancelled() {
+                    let key = format!("{writer}:{}", writes % 40);
+                    let ttl = PutOptions::new().with_ttl(Duration::from_millis(1 + writes % 5));
+                    match fastrand::u8(0..6) {
+                        0 => store.delete(&ctx(), &name, &key).await.unwrap(),
+                        1 => store
+                            .put_with_options(&ctx(), &name, &key, bytes("v"), ttl)
+                            .await
+                            .unwrap(),
+                        2 => drop(store.take(&ctx(), &name, &key).await.unwrap()),
+                        3 if writer == 0 => drop(store.evict_expired(&ctx()).await.unwrap()),
+                        _ => store.put(&ctx(), &name, &key, bytes("v")).await.unwrap(),
+                    }
+                    writes += 1;
+                }
+                // What each leaves.
+                store.put(&ctx(), &name, &format!("{writer}:last"), bytes("v")).await.unwrap();
+                writes
+            });
+        }
+        let report = repaired(server.url(), &prefix, action).await;
+        stop.cancel();
+        assert!(writers.join_all().await.into_iter().sum::<u64>() > 0);
+        assert_eq!(report.orphans.values, 2 * ORPHANS as u64, "{action:?}");
+        assert_eq!(report.orphans.namespaces, 2, "{action:?}");
+        assert!(report.orphans.listed.iter().all(|orphan| orphan.key.starts_with("orphan")));
+        assert_eq!(report.orphans.listed.len(), 1000, "the list is bounded");
+        for (name, writers) in [("acme:0", ["0", "3"]), ("acme:1", ["1", "4"])] {
+            let listed = store.list(&ctx(), &ns(name), None).await.unwrap();
+            let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
+            for writer in writers {
+                assert!(listed.contains(format!("{writer}:last").as_str()), "{action:?} {name}");
+            }
+            let registered = listed.iter().filter(|key| key.starts_with("orphan")).count();
+            let expected = if action == OrphanAction::Register { ORPHANS } else { 0 };
+            assert_eq!(registered, expected, "{action:?} {name}");
+        }
+        let again = repaired(server.url(), &prefix, OrphanAction::List).await;
+        let expected = if action == OrphanAction::List { 2 * ORPHANS as u64 } else { 0 };
+        assert_eq!(again.orphans.values, expected, "{action:?}");
+    }
+}
+
+/// Cut off after any of its commands, a repair leaves nothing that the next one does not bring to its
+/// end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_is_interrupted_goes_on_when_it_is_repeated() {
+    let server = block_in_place(shared);
+    for action in [OrphanAction::Register, OrphanAction::Remove] {
+        for gate in [Gate::CutBefore, Gate::CutAfter] {
+            for commands in 0.. {
+                assert!(commands < 100);
+                let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
+                let direct = open(server.url(), &prefix).await;
+                for name in ["acme:a", "globex"] {
+                    put(&direct, name, &["a", "b"], PutOptions::new()).await;
+                }
+                lose(server, &prefix, "acme:a", "kmx");
+                lose(server, &prefix, "acme", "n");
+                let through = config(&proxy.url(), &prefix).with_retry_timeout(Duration::ZERO);
+                let mut seen = 0;
+                proxy.judge(move |command| {
+                    seen += u64::from(command[0] != b"CLIENT");
+                    if seen == commands + 1 { gate } else { Gate::Pass }
+                });
+                let options = RepairOptions::new().with_orphans(action);
+                let cut = repair_with_options(&ctx(), through, &options).await;
+                let is_done = cut.as_ref().is_ok_and(|report| report.failure.is_none());
+                let what = format!("{action:?}, {gate:?} command {}", commands + 1);
+                let report = repaired(server.url(), &prefix, action).await;
+                if is_done {
+                    assert!(report.repaired.is_empty(), "{what}: {report:?}");
+                }
+                let expected: &[&str] =
+                    if action == OrphanAction::Register { &["a", "b"] } else { &[] };
+                check_whole(&direct, "acme:a", expected, &what).await;
+                check_whole(&direct, "globex", &["a", "b"], &what).await;
+                let tenants = listed(server, &format!("{prefix}{{\\*}}n"));
+                assert_eq!(tenants, ["acme", "globex"], "{what}");
+                if is_done {
+                    assert!(commands > 5, "{what}: it took no more");
+                    break;
+                }
+            }
+        }
+    }
+    // The end of the context is told, with what was done before.
+    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
+    let direct = open(server.url(), &prefix).await;
+    put(&direct, "acme", &["a"], PutOptions::new()).await;
+    lose(server, &prefix, "acme", "kmx");
+    let ended = ExecutionContext::new();
+    proxy.hold_first(|command| script_keys(command).len() == 4);
+    let options = RepairOptions::new().with_orphans(OrphanAction::Remove);
+    let repairs = repair_with_options(&ended, config(&proxy.url(), &prefix), &options);
+    let (report, ()) = tokio::join!(repairs, async {
+        proxy.until_held().await;
+        ended.cancel();
+    });
+    assert_eq!(report.unwrap().failure.unwrap().kind(), ErrorKind::Cancelled);
+    proxy.release();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_in_the_middle_of_a_repair_unlists_nothing_that_is_registered() {
+    let server = block_in_place(shared);
+    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
+    let direct = open(server.url(), &prefix).await;
+    put(&direct, "acme:a", &["a"], PutOptions::new()).await;
+    lose(server, &prefix, "acme:a", "kmx");
+    // Between the registration of the namespace and that of the value.
+    proxy.hold_first(|command| command.contains(&b"register".to_vec()));
+    let options = RepairOptions::new().with_orphans(OrphanAction::Register);
+    let context = ctx();
+    let repairs = repair_with_options(&context, config(&proxy.url(), &prefix), &options);
+    let (report, ()) = tokio::join!(repairs, async {
+        proxy.until_held().await;
+        direct.evict_expired(&ctx()).await.unwrap();
+        assert_eq!(listed(server, &format!("{prefix}{{acme}}n")), [""; 0], "it was swept");
+        proxy.release();
+    });
+    assert_eq!(report.unwrap().orphans.values, 1);
+    check_whole(&direct, "acme:a", &["a"], "after the sweep").await;
+    let tenants = direct.scan_tenants(&ctx(), None, 10).await.unwrap();
+    assert_eq!(tenants.items, [tenant("acme")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_expires_before_it_is_registered_is_no_orphan() {
+    let server = block_in_place(RedisServer::start_with_clock).unwrap();
+    let store = open(server.url(), "p:").await;
+    put(&store, "acme", &["a"], PutOptions::new().with_ttl(HOUR)).await;
+    lose(&server, "p:", "acme", "kmx");
+    server.advance(HOUR).unwrap();
+    for action in [OrphanAction::List, OrphanAction::Register] {
+        let report = repaired(server.url(), "p:", action).await;
+        assert_eq!(report.orphans.values, 0, "{report:?}");
+    }
+    let ends = async || store.get(&ctx(), &ns("acme"), "a").await.unwrap().is_none();
+    until("the end of the value", ends).await;
+}
