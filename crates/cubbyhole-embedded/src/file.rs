@@ -104,7 +104,7 @@ impl StoreFile {
             return Ok(());
         }
         if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
+            return Err(Error::closed());
         }
         Err(Error::permission_denied(format!(
             "redb:{} is open read-only; open it for writing to change it",

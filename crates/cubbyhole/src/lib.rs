@@ -167,9 +167,8 @@ pub async fn repair_with_options(
         }
         #[cfg(feature = "embedded")]
         StoreUrl::Embedded(config) => {
-            let mut report = RepairReport::default();
-            report.repaired = cubbyhole_embedded::repair(ctx, &config).await?;
-            Ok(report)
+            let repaired = cubbyhole_embedded::repair(ctx, &config).await?;
+            Ok(RepairReport { repaired, ..RepairReport::default() })
         }
         other => {
             let _ = options;
