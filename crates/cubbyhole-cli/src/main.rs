@@ -7,6 +7,7 @@ mod commands;
 mod completing;
 mod compression;
 mod config_file;
+mod confirm;
 mod editor;
 mod error;
 mod human;

@@ -67,7 +67,7 @@ const COMMANDS: [&str; 24] = [
     "",
     "config",
 ];
-const FLAGS: [&str; 29] = [
+const FLAGS: [&str; 30] = [
     "--entry",
     "--long",
     "--values",
@@ -77,6 +77,7 @@ const FLAGS: [&str; 29] = [
     "--yes",
     "--dry-run",
     "--repair",
+    "--orphans",
     "--if-absent",
     "--json-value",
     "--persist",

@@ -157,6 +157,73 @@ mod tests {
     }
 
     #[test]
+    fn doctor_lists_registers_and_removes_orphaned_values() -> Outcome {
+        let server = RedisServer::start()?;
+        let store = server.url();
+        let lose = || -> Outcome {
+            for (namespace, key) in [("acme:a", "k"), ("acme:a", "l"), ("globex", "k")] {
+                said(store, &["put", namespace, key, "v"])?;
+            }
+            for kind in ["k", "m", "x"] {
+                server.cli(&["DEL", &format!("cubbyhole:{{acme:a}}{kind}")])?;
+            }
+            Ok(())
+        };
+        lose()?;
+        // The value is there, and no command but `get` shows it.
+        assert_eq!(said(store, &["get", "acme:a", "k"])?, "v");
+        assert_eq!(said(store, &["list", "acme:a"])?, "");
+        let erased = call(store, &["erase", "acme", "--yes"])?;
+        assert_eq!(erased.status.code(), Some(0), "{erased:?}");
+        let ill = call(store, &["doctor"])?;
+        assert_eq!(ill.status.code(), Some(6), "{ill:?}");
+        assert!(text(&ill.stdout).contains("orphaned"), "{ill:?}");
+        let listed = call(store, &["doctor", "--repair"])?;
+        assert_eq!(listed.status.code(), Some(6), "{listed:?}");
+        let listed_text = text(&listed.stdout);
+        let found: Vec<&str> =
+            listed_text.lines().filter(|line| line.starts_with("orphaned")).collect();
+        assert_eq!(found, ["orphaned\tacme:a\tk\t1\tnever", "orphaned\tacme:a\tl\t1\tnever"]);
+        let note = text(&listed.stderr);
+        assert!(note.contains("2 orphaned values (2 B) in 1 namespace"), "{note}");
+        let listed = call(store, &["doctor", "--repair", "--json"])?;
+        let listed_text = text(&listed.stdout);
+        let line = listed_text.lines().next().ok_or("no line")?;
+        let line: serde_json::Value = serde_json::from_str(line)?;
+        let expected = serde_json::json!({
+            "repaired": [],
+            "orphans": {
+                "action": "list", "values": 2, "namespaces": 1, "bytes": 2,
+                "listed": [
+                    {"namespace": ["acme", "a"], "key": "k", "bytes": 1},
+                    {"namespace": ["acme", "a"], "key": "l", "bytes": 1},
+                ],
+            },
+        });
+        assert_eq!(line, expected);
+
+        let registered = said(store, &["doctor", "--repair", "--orphans", "register"])?;
+        assert!(registered.contains("repaired 2 orphaned values were registered"), "{registered}");
+        assert_eq!(said(store, &["list", "acme:a"])?, "k\nl\n");
+        assert_eq!(said(store, &["namespaces", "acme"])?, "acme:a\n");
+
+        lose()?;
+        // Without a terminal it does not ask, and removes nothing.
+        let refused = call(store, &["doctor", "--repair", "--orphans", "remove"])?;
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+        assert!(text(&refused.stderr).contains("remove 2 orphaned values"), "{refused:?}");
+        assert_eq!(said(store, &["get", "acme:a", "k"])?, "v");
+        let removed = said(store, &["doctor", "--repair", "--orphans", "remove", "--yes"])?;
+        assert!(removed.contains("repaired 2 orphaned values were removed"), "{removed}");
+        assert_eq!(call(store, &["get", "acme:a", "k"])?.status.code(), Some(1));
+        assert_eq!(said(store, &["get", "globex", "k"])?, "v");
+        for arguments in [&["doctor", "--orphans", "list"][..], &["doctor", "--yes"]] {
+            assert_eq!(call(store, arguments)?.status.code(), Some(2), "{arguments:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn the_user_of_the_readme_may_do_all_that_an_application_does() -> Outcome {
         let readme = std::fs::read_to_string(
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md"),
@@ -187,6 +254,33 @@ mod tests {
             let denied: Vec<&str> = denied.filter(|what| !what.starts_with("client")).collect();
             assert!(denied.is_empty(), "{denied:?}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn the_operator_of_the_readme_may_run_doctor_and_repair() -> Outcome {
+        let readme = std::fs::read_to_string(
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md"),
+        )?;
+        let line = readme.lines().find(|line| line.starts_with("ACL SETUSER ")).ok_or("no user")?;
+        let besides = readme.lines().find(|line| line.starts_with("`+config|get")).ok_or("none")?;
+        let besides = besides.split('`').nth(1).ok_or("none")?;
+        let words: Vec<&str> = line.split(' ').chain(besides.split(' ')).collect();
+        let server = RedisServer::start()?;
+        server.cli(&words)?;
+        let store = server.url().replacen("//", "//my_service:PASSWORD@", 1);
+        for namespace in ["acme", "globex"] {
+            said(&store, &["put", namespace, "k", "v", "--ttl", "1h"])?;
+        }
+        let lost = ["cubbyhole:{acme}k", "cubbyhole:{acme}m", "cubbyhole:{acme}x"];
+        server.cli(&[&["DEL"], &lost[..]].concat())?;
+        let registered = said(&store, &["doctor", "--repair", "--orphans", "register"])?;
+        assert!(registered.contains("1 orphaned values were registered"), "{registered}");
+        assert!(!registered.contains("warning") && !registered.contains("problem"), "{registered}");
+        // An application erases also what one part of an index has lost.
+        server.cli(&["DEL", "cubbyhole:{acme}k"])?;
+        said(&store, &["erase", "acme", "--yes"])?;
+        assert_eq!(call(&store, &["get", "acme", "k"])?.status.code(), Some(1));
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! `doctor`: looks the store over.
 
+mod repair;
+
 use clap::Args;
 use cubbyhole::{Check, Diagnosis, Verdict};
 use serde::Serialize;
@@ -14,26 +16,31 @@ Works also where the store cannot be opened. If there is a problem the exit code
 store, or another process has it open), 2 (that is not a store) or 6 (anything else); what is only a
 warning is code 0.
 
-A failover of Redis can lose the registration of a namespace and not its entries: they are then in no
-listing. `--repair` lists them again; it looks at every key, and others may go on meanwhile. Other
-stores have nothing to mend.
+On Redis, a failover can lose the registration of a namespace and not its entries: no listing shows them.
+`--repair` lists them again. Eviction can take the index of a namespace and leave its values: `get` returns
+them, no listing shows them, and `erase` does not find them. `--repair` lists such orphaned values, up to
+1,000: namespace, key, bytes, expiry. `--orphans register` makes entries of them again, with a new version
+and the present as `created_at`, `--orphans remove` removes them. It looks at every key, and others may go on
+meanwhile. Other stores have nothing to repair.
 
 Examples:
   cubbyhole doctor
-  cubbyhole doctor --repair --store redis+cluster://10.0.0.1:7000";
+  cubbyhole doctor --repair --store redis+cluster://10.0.0.1:7000
+  cubbyhole doctor --repair --orphans remove --yes";
 
 /// Look the store over: what it holds, and what should be looked after
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
-    /// Mend what can be mended first
+    /// Repair what can be repaired first
     #[arg(long)]
     repair: bool,
-}
-
-#[derive(Serialize)]
-struct RepairLine<'a> {
-    repaired: &'a [String],
+    /// What `--repair` does with orphaned values [default: list]
+    #[arg(long, value_name = "ACTION", value_enum, requires = "repair")]
+    orphans: Option<repair::Action>,
+    /// Do not ask before values are removed
+    #[arg(long, requires = "repair")]
+    yes: bool,
 }
 
 #[derive(Serialize)]
@@ -44,8 +51,9 @@ struct DiagnosisLine<'a> {
 
 impl Doctor {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        let mut orphans = 0;
         if self.repair {
-            repair(session).await?;
+            orphans = repair::run(session, self.orphans.unwrap_or_default(), self.yes).await?;
         }
         let diagnosis = cubbyhole::diagnose(&session.ctx, &session.store.url).await;
         let diagnosis = diagnosis.map_err(|error| session.explain(error))?;
@@ -57,6 +65,12 @@ impl Doctor {
         }
         let problems = diagnosis.checks.iter().filter(|check| check.verdict == Verdict::Problem);
         let found = problems.count() as u64;
+        if found == 0 && orphans > 0 {
+            let left = count(orphans, "orphaned value is left", "orphaned values are left");
+            return Err(Failure::Incomplete(format!(
+                "{left}; repeat it with `--orphans register` or `--orphans remove`"
+            )));
+        }
         if found == 0 {
             return Ok(());
         }
@@ -74,21 +88,6 @@ impl Doctor {
             Ok(()) => Failure::Incomplete(found),
         })
     }
-}
-
-async fn repair(session: &mut Session) -> Result<(), Failure> {
-    let repaired = cubbyhole::repair(&session.ctx, &session.store.url).await;
-    let repaired = repaired.map_err(|error| session.explain(error))?;
-    if session.out.json() {
-        return session.out.object(&RepairLine { repaired: &repaired });
-    }
-    for line in &repaired {
-        session.out.line(&format!("repaired {line}"))?;
-    }
-    if repaired.is_empty() {
-        session.out.note("there was nothing to repair");
-    }
-    Ok(())
 }
 
 fn show(diagnosis: &Diagnosis, session: &mut Session) -> Result<(), Failure> {

@@ -1,6 +1,5 @@
 //! `erase`: removes everything under a prefix, in bounded steps.
 
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,9 +8,9 @@ use cubbyhole::{
 };
 use indicatif::ProgressBar;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use crate::arguments::parse_prefix;
+use crate::confirm::confirm;
 use crate::error::Failure;
 use crate::output::{Output, count, escape, human_bytes};
 use crate::progress;
@@ -22,7 +21,8 @@ const EXAMPLES: &str = "\
 On a terminal it shows what there is and asks; elsewhere it needs --yes. An erasure that was
 interrupted goes on where it ended when it is repeated. Its last line says what was removed, how much
 of it, when, and whether anything is left: writes that arrive behind it survive, so stop the writers
-first. Backups, replicas that are behind and exports are not in its reach.
+first. Backups, replicas that are behind and exports are not in its reach, nor are values on Redis whose
+index was evicted: `cubbyhole doctor --repair` finds them.
 
 Examples:
   cubbyhole erase acme:agent-7 --dry-run
@@ -83,7 +83,7 @@ impl Erase {
             return self.plan(&usage, &mut session.out);
         }
         if !self.yes {
-            self.confirm(&usage, session).await?;
+            confirm(session, "erase", &self.describe(&usage)).await?;
         }
         let started_at = SystemClock.now();
         let bar = progress::bar(Some(usage.entries), &session.out, true);
@@ -160,30 +160,6 @@ impl Erase {
             count(usage.namespaces, "namespace", "namespaces"),
             escape(self.prefix.as_str()),
         )
-    }
-
-    /// Asks whoever sits at the terminal.
-    async fn confirm(&self, usage: &Usage, session: &mut Session) -> Result<(), Failure> {
-        let what = self.describe(usage);
-        if !io::stdin().is_terminal() || !session.out.messages_on_terminal() || session.out.json() {
-            return Err(Failure::Usage(format!(
-                "this would erase {what}; repeat it with --yes to do so"
-            )));
-        }
-        let store = redacted(&session.store.url);
-        session.out.ask(&format!("erase {what} from {store}? Type `yes` to do so: "))?;
-        let (sender, answer) = oneshot::channel();
-        // Of its own, so that Ctrl-C and a deadline end the wait.
-        std::thread::spawn(move || {
-            let mut line = String::new();
-            drop(sender.send(io::stdin().read_line(&mut line).map(|_| line)));
-        });
-        match session.ctx.race(answer).await? {
-            Ok(Ok(line)) if line.trim() == "yes" => Ok(()),
-            Ok(Ok(_)) => Err(Failure::Usage("nothing was erased".to_owned())),
-            Ok(Err(error)) => Err(Failure::io("the answer could not be read", error)),
-            Err(_) => Err(cubbyhole::Error::internal("the thread that asks has ended").into()),
-        }
     }
 
     /// A step that has begun is finished if that is a matter of a moment, so that what was erased can
