@@ -180,13 +180,15 @@ mod tests {
         assert!(text(&ill.stdout).contains("orphaned"), "{ill:?}");
         let listed = call(store, &["doctor", "--repair"])?;
         assert_eq!(listed.status.code(), Some(6), "{listed:?}");
+        let listed_text = text(&listed.stdout);
         let found: Vec<&str> =
-            text(&listed.stdout).lines().filter(|line| line.starts_with("orphaned")).collect();
+            listed_text.lines().filter(|line| line.starts_with("orphaned")).collect();
         assert_eq!(found, ["orphaned\tacme:a\tk\t1\tnever", "orphaned\tacme:a\tl\t1\tnever"]);
         let note = text(&listed.stderr);
         assert!(note.contains("2 orphaned values (2 B) in 1 namespace"), "{note}");
         let listed = call(store, &["doctor", "--repair", "--json"])?;
-        let line = text(&listed.stdout).lines().next().ok_or("no line")?;
+        let listed_text = text(&listed.stdout);
+        let line = listed_text.lines().next().ok_or("no line")?;
         let line: serde_json::Value = serde_json::from_str(line)?;
         let expected = serde_json::json!({
             "repaired": [],

@@ -1,4 +1,4 @@
-//! What `repair` is asked to do, and what it did.
+//! The options of a repair, and its report.
 
 use serde::{Deserialize, Serialize};
 
@@ -103,14 +103,14 @@ pub struct Orphans {
     pub listed: Vec<OrphanedValue>,
 }
 
-/// What a repair found and did.
+/// The findings and the work of a repair.
 #[derive(Debug, Clone, Default)]
 pub struct RepairReport {
-    /// What was repaired, a line each: empty if nothing was wrong.
+    /// A line for each kind of repair that was made: empty if nothing was wrong.
     pub repaired: Vec<String>,
     /// The orphaned values.
     pub orphans: Orphans,
     /// The first failure, if the repair is incomplete: the end of the context, an outage, or a
-    /// namespace that another program has damaged. What the report says was done all the same.
+    /// namespace that another program has damaged. The rest of the report is true all the same.
     pub failure: Option<Error>,
 }

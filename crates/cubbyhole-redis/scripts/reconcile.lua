@@ -1,9 +1,9 @@
 -- Compares keys of a namespace in its index with their values, and brings the index in line.
 --
--- KEYS: keys, metas, expiries, the values. ARGV: what to do with values that the index does not have
+-- KEYS: keys, metas, expiries, the values. ARGV: the action on values that the index does not have
 -- ('check' changes nothing at all, 'list', 'register', 'remove'), the keys, then, to register, a
--- version for each. Answers three numbers for each key: what was found, the length of a value that the
--- index does not have, when that expires (0 for never). What was found is one of these.
+-- version for each. Answers three numbers for each key: the finding; for a value that the index does
+-- not have, its length and its expiry (0 for never). The findings:
 local IN_LINE, ORPHANED, WITHOUT_VALUE, OTHER_EXPIRY, NO_STRING = 0, 1, 2, 3, 4
 
 local call = redis.call
@@ -14,7 +14,7 @@ local found_metas = call('HMGET', metas, unpack(members))
 local listed = call('ZMSCORE', keys, unpack(members))
 local scores = call('ZMSCORE', expiries, unpack(members))
 local answer, orphans = {}, {}
--- What is to be written, as arguments.
+-- Arguments of the writes.
 local new_metas, new_keys, new_expiries = {}, {}, {}
 local no_values, no_members, never = {}, {}, {}
 
@@ -27,7 +27,7 @@ local function set_instant(member, expires)
   end
 end
 
--- What the index says of a key that has no value.
+-- The finding for a key that has no value.
 local function judge_missing(i, meta)
   if not meta then
     return (listed[i] or scores[i] or found_metas[i]) and WITHOUT_VALUE or IN_LINE
@@ -43,7 +43,7 @@ local function judge_missing(i, meta)
   return OTHER_EXPIRY
 end
 
--- What the index says of a key that has a value of this length, and when that value expires.
+-- The finding for a key that has a value of this length, and the expiry of that value.
 local function judge_value(i, meta, length)
   if meta and listed[i] then
     if tonumber(scores[i] or 0) == expires_at(meta) then
@@ -76,7 +76,7 @@ end
 
 for i = 1, count do
   local value = KEYS[i + 3]
-  -- What cannot be read counts as lost.
+  -- Meta data of another length counts as lost.
   local meta = found_metas[i] and #found_metas[i] == 38 and found_metas[i]
   local length = redis.pcall('STRLEN', value)
   local found, expires
@@ -104,7 +104,7 @@ end
 if #new_keys > 0 and not call('ZSCORE', expiries, MARKER) then
   return unregistered(time, 0)
 end
--- What may empty a key comes last, and once for each.
+-- Removals come last, once for each key: they may empty it.
 if #new_metas > 0 then
   call('HSET', metas, unpack(new_metas))
   call('ZADD', keys, unpack(new_keys))

@@ -1,4 +1,4 @@
-//! What a sample of the keys shows: registrations, indexes, entries.
+//! Checks of a sample of keys: registrations, indexes, entries.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{replies, servers};
 /// How many keys of each master are drawn.
 const SAMPLES: usize = 100;
 
-/// Draws keys of each master, and checks what they belong to.
+/// Draws keys of each master, and checks their namespaces.
 pub(super) async fn check(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
