@@ -176,7 +176,15 @@ impl Connection {
         if shown == Some(writable) {
             return Ok(());
         }
-        Err(Error::unavailable("no host is in the state that `target_session_attrs` asks for"))
+        Err(Error::unavailable(match wanted {
+            TargetSessionAttrs::ReadWrite => {
+                "no host accepts writes, as `target_session_attrs=read-write` asks: each is a \
+                 standby or has `default_transaction_read_only` on"
+            }
+            _ => {
+                "every host accepts writes, and `target_session_attrs=read-only` asks for one that does not"
+            }
+        }))
     }
 
     /// Whether it can take another call.

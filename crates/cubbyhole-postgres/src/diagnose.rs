@@ -93,8 +93,9 @@ async fn check_writes(diagnosis: &mut Diagnosis, connection: &Connection) -> Res
         diagnosis.found(
             Verdict::Problem,
             "writes",
-            "`default_transaction_read_only` is on: none is taken",
-            "turn it off, for the server, the database or the role",
+            "`default_transaction_read_only` is on: none is taken (the server is no standby)",
+            "turn it off where it is set: `ALTER SYSTEM`, `ALTER DATABASE` or `ALTER ROLE … RESET \
+             default_transaction_read_only`, or `options` in the URL",
         );
     } else {
         diagnosis.ok("writes", "the server takes them");
@@ -382,8 +383,10 @@ async fn query(
 fn advice_on_connecting(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => "check user and password in the URL, and `pg_hba.conf`",
-        ErrorKind::ResourceExhausted => "make the pools smaller or `max_connections` larger",
         ErrorKind::InvalidArgument => "correct the URL",
+        _ if error.message().contains("connection slot") => {
+            "make the pools smaller, or raise `max_connections` or the CONNECTION LIMIT"
+        }
         _ => "check the address, and that the server runs and lets this machine in",
     }
 }

@@ -145,7 +145,14 @@ const SQLSTATES: [(&str, Meaning); 37] = [
     ("0A", Unknown("the server cannot do this; version 15 or later is needed")),
     ("22021", Mistake("the text is none that the database's encoding can hold")),
     ("22P05", Mistake("the text is none that the database's encoding can hold")),
-    ("25006", Outage("the server is a standby that takes no writes")),
+    // A standby and the setting raise the same error with the same text.
+    (
+        "25006",
+        Outage(
+            "the server refuses writes: it is a standby, or `default_transaction_read_only` is on for \
+             the server, the database or the role; `cubbyhole doctor` says which",
+        ),
+    ),
     ("25P03", Outage("the server ended an idle transaction")),
     (
         "26000",
@@ -188,8 +195,9 @@ const SQLSTATES: [(&str, Meaning); 37] = [
     ("53200", Exhausted("the server is out of memory")),
     (
         "53300",
-        Exhausted(
-            "the server takes no more connections; make the pools smaller or `max_connections` larger",
+        Outage(
+            "the server has no connection slot left for this role; retry, make the pools smaller \
+             (`pool_size`), or raise `max_connections` or the CONNECTION LIMIT of the role or database",
         ),
     ),
     ("53400", Exhausted("a limit of the server's configuration is reached")),
