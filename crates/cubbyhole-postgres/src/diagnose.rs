@@ -9,11 +9,13 @@ use cubbyhole_core::{
 };
 use tokio_postgres::types::Type;
 
-use crate::config::{Encryption, PostgresConfig};
+use crate::config::{Pooler, PostgresConfig};
 use crate::connection::{Connection, Connector};
+use crate::conninfo::Encryption;
 use crate::error::{self, Effect};
 use crate::inspect::{self, Inspection};
 use crate::migrate::LATEST;
+use crate::pooling::{self, Pooling};
 use crate::rows::{self, column};
 
 /// How far the clocks of server and client may be apart without remark.
@@ -28,15 +30,19 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 /// The context's end.
 pub async fn diagnose(ctx: &ExecutionContext, config: &PostgresConfig) -> Result<Diagnosis> {
     let mut diagnosis = Diagnosis::default();
-    let connecting = async { Connector::new(config.clone())?.connect().await };
-    let connection = match ctx.race(connecting).await? {
-        Ok(connection) => connection,
+    let connecting = async {
+        let connector = Connector::new(config.clone())?;
+        let connection = connector.connect().await?;
+        Ok((connector, connection))
+    };
+    let (connector, connection) = match ctx.race(connecting).await? {
+        Ok(connected) => connected,
         Err(error) => {
             problem(&mut diagnosis, "connection", &error, advice_on_connecting(&error));
             return Ok(diagnosis);
         }
     };
-    if let Err(error) = ctx.race(look_over(&connection, config, &mut diagnosis)).await? {
+    if let Err(error) = ctx.race(look_over(&connector, &connection, &mut diagnosis)).await? {
         let advice = "look into the server's log";
         problem(&mut diagnosis, "connection", &error, advice);
     }
@@ -44,13 +50,15 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &PostgresConfig) -> Result
 }
 
 async fn look_over(
+    connector: &Connector,
     connection: &Connection,
-    config: &PostgresConfig,
     diagnosis: &mut Diagnosis,
 ) -> Result<()> {
+    let config = connector.config();
     let schema = config.schema();
     let found = inspect::inspect(&connection.client, schema).await?;
     check_server(diagnosis, &found);
+    check_pooler(diagnosis, connector, connection, &found).await?;
     check_writes(diagnosis, connection).await?;
     check_encryption(diagnosis, connection, config).await?;
     check_clock(diagnosis, connection).await?;
@@ -73,6 +81,36 @@ fn check_server(diagnosis: &mut Diagnosis, found: &Inspection) {
         Ok(()) => diagnosis.ok("server", format!("PostgreSQL {major}.{minor}, UTF8")),
         Err(error) => problem(diagnosis, "server", &error, "use another server or database"),
     }
+}
+
+/// Whether the URL says what is between the store and the server.
+async fn check_pooler(
+    diagnosis: &mut Diagnosis,
+    connector: &Connector,
+    connection: &Connection,
+    found: &Inspection,
+) -> Result<()> {
+    let is_direct = connection.announced_backend().await == Some(found.backend);
+    let finding = match (connector.config().pooler, is_direct) {
+        (Pooler::None, true) => "none: the server itself answers",
+        (Pooler::Transaction, true) => "none, although `pooler=transaction` is set: no harm",
+        (Pooler::Transaction, false) => "one, and `pooler=transaction` is set",
+        (Pooler::None, false) => match pooling::of(connector, connection).await? {
+            Pooling::Session => "one that keeps a server connection for each client's session",
+            Pooling::Transaction => {
+                diagnosis.found(
+                    Verdict::Problem,
+                    "pooler",
+                    "a pooler assigns a server connection to each transaction: time limits leak \
+                     into other clients' sessions",
+                    pooling::ADVICE,
+                );
+                return Ok(());
+            }
+        },
+    };
+    diagnosis.ok("pooler", finding);
+    Ok(())
 }
 
 /// Whether writes go through: opening needs none, and so does not notice.

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use cubbyhole_core::Error;
+use cubbyhole_core::{Error, ErrorKind};
 use tokio_postgres::error::{DbError, Severity, SqlState};
+
+use crate::conninfo::Host;
 
 /// Raised by the store's own functions for a TTL that ends past the year 9999.
 const TTL_PAST_THE_END: &str = "CBH01";
@@ -60,7 +62,9 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
         return Error::permission_denied(format!("the server and this build do not agree: {text}"));
     }
     if text.contains("password") {
-        return Error::permission_denied("the server asks for a password; put one into the URL");
+        return Error::permission_denied(
+            "the server asks for a password; put it into PGPASSWORD, ~/.pgpass or the URL",
+        );
     }
     if text.contains("server does not support TLS") {
         return Error::unavailable(
@@ -73,6 +77,16 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
         return Error::unavailable(message).permanent();
     }
     Error::unavailable(format!("the server could not be reached: {text}"))
+}
+
+/// A refused password, with what is known of its source.
+pub(crate) fn with_password_note(error: Error, host: &Host) -> Error {
+    match &host.password_note {
+        Some(note) if error.kind() == ErrorKind::PermissionDenied => {
+            Error::permission_denied(format!("{}; {note}", error.message())).with_source(error)
+        }
+        _ => error,
+    }
 }
 
 /// What an error of the network on connecting means.
