@@ -70,9 +70,9 @@ pub struct PostgresConfig {
 
 impl PostgresConfig {
     /// Reads a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…` with names
-    /// percent-encoded, and completes it as libpq does, so that it means what it means to `psql`.
+    /// percent-encoded, and completes it as libpq does: `psql` connects to the same database.
     ///
-    /// What the URL does not say comes from the section of a service file (`service=NAME` or
+    /// Parameters that the URL does not set come from the section of a service file (`service=NAME` or
     /// `PGSERVICE`), then from the environment (`PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`,
     /// `PGPASSWORD`, `PGSSLMODE` and libpq's others), then for the password from the password file
     /// (`~/.pgpass`). Without a host the default is the platform's Unix socket, the user is the one
@@ -97,7 +97,7 @@ impl PostgresConfig {
     }
 
     /// Reads a URL like [`from_url`](Self::from_url), and neither the environment nor any file of
-    /// libpq's: what the URL does not say has its default.
+    /// libpq's: parameters that the URL does not set have their defaults.
     ///
     /// # Errors
     /// As those of [`from_url`](Self::from_url).

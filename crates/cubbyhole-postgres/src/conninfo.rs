@@ -45,8 +45,8 @@ pub(crate) enum Origin {
     Variable(&'static str),
 }
 
-/// What the URL says: libpq's parameters, completed from its other sources, and the store's own
-/// options in the order of the URL.
+/// A URL, read: libpq's parameters, completed from its other sources, and the store's own options in
+/// the order of the URL.
 pub(crate) struct Resolved {
     pub(crate) parameters: Parameters,
     pub(crate) own: Vec<(&'static str, String)>,
@@ -97,7 +97,7 @@ pub(crate) fn resolve(
 }
 
 impl Parameters {
-    /// Sets a parameter, in place of the value that it may have. Refuses what is not supported.
+    /// Sets a parameter, in place of the value that it may have. Refuses unsupported values.
     fn set(&mut self, name: &'static str, value: Vec<u8>, origin: Origin) -> Result<()> {
         if value.contains(&0) {
             return Err(origin.invalid(name, "it contains a NUL"));

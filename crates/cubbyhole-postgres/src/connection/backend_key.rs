@@ -22,7 +22,7 @@ pub(super) async fn announced_backend(cancel: &CancelToken) -> Option<i32> {
     Some(i32::from_be_bytes(written.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Keeps what is written. A request for encryption is accepted, without effect.
+/// Keeps all written bytes. A request for encryption is accepted, without effect.
 struct Memory<'a> {
     written: &'a mut Vec<u8>,
 }

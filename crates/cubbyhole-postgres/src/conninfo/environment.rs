@@ -1,4 +1,4 @@
-//! What the process hands to libpq: variables, the home folder, the platform's folders, the user.
+//! The process's environment for libpq: variables, the home folder, the platform's folders, the user.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Environment {
         }
     }
 
-    /// No variables and no files: what the URL does not say has its default.
+    /// No variables and no files: only the URL and the defaults remain.
     pub(crate) fn none() -> Self {
         let [packaged, built] = SOCKET_FOLDERS;
         let socket_folder = if Path::new(packaged).is_dir() { packaged } else { built };

@@ -18,7 +18,7 @@ pub(crate) struct Host {
     pub(crate) address: HostAddress,
     pub(crate) port: u16,
     pub(crate) password: Option<Vec<u8>>,
-    /// What a refusal of the password should say about its source.
+    /// The source of the password, for the message when the server refuses it.
     pub(crate) password_note: Option<String>,
 }
 

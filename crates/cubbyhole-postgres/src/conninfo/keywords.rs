@@ -10,7 +10,7 @@ pub(crate) struct Keyword {
 #[derive(Clone, Copy)]
 pub(crate) enum Support {
     Full,
-    /// Accepted: ignoring it changes neither what is connected to nor how well it is protected.
+    /// Accepted: ignoring it changes neither the server nor the protection of the connection.
     Ignored,
     /// These values alone.
     Only(&'static [&'static str], &'static str),

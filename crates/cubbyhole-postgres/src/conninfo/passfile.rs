@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// What a line is looked up by.
+/// The four fields that a line must match.
 pub(crate) struct Wanted<'a> {
     /// `localhost` for the default folder of sockets.
     pub(crate) host: &'a str,

@@ -227,6 +227,23 @@ fn is_out_of_slots(error: &Error) {
     assert!(error.message().contains("connection slot"), "{error}");
 }
 
+/// A connection of the administrator's, once the server has cleared up after those before.
+async fn slot(schema: &Schema) -> Client {
+    let found = std::cell::Cell::new(None);
+    until("a slot for a superuser", async || {
+        let Ok((client, connection)) =
+            tokio_postgres::connect(schema.admin_url(), tokio_postgres::NoTls).await
+        else {
+            return false;
+        };
+        tokio::spawn(async move { drop(connection.await) });
+        found.set(Some(client));
+        true
+    })
+    .await;
+    found.take().unwrap()
+}
+
 /// The slots that are left when an application's role is refused are reserved for superusers; once
 /// these are taken too, a superuser is refused with another text of the server's.
 #[tokio::test(flavor = "multi_thread")]
@@ -241,7 +258,7 @@ async fn max_connections_reached_is_retryable_and_succeeds_once_one_is_closed() 
     let diagnosis = diagnose(&ctx(), &schema.config()).await.unwrap();
     let [check] = &diagnosis.checks[..] else { panic!("{diagnosis:#?}") };
     assert!(check.advice.as_ref().unwrap().contains("max_connections"), "{check:?}");
-    let (three, four) = (schema.admin().await, schema.admin().await);
+    let (three, four) = (slot(&schema).await, slot(&schema).await);
     let as_superuser = schema.admin_config().with_unbound_role(true);
     is_out_of_slots(&PostgresStore::open(&ctx(), as_superuser.clone()).await.unwrap_err());
     drop((one, two, three, four));
