@@ -16,7 +16,17 @@ const SERVERS: [&str; 6] =
     ["postgres", "postgresql", "redis", "rediss", "redis+cluster", "rediss+cluster"];
 
 /// The options that name a file.
-const FILE_OPTIONS: [&str; 4] = ["sslrootcert", "tls_ca", "tls_cert", "tls_key"];
+const FILE_OPTIONS: [&str; 9] = [
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslcrl",
+    "passfile",
+    "servicefile",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+];
 
 /// A path in an option stays legible.
 const NOT_IN_PATH: &AsciiSet =
@@ -154,7 +164,10 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
         query.strip_prefix('?').into_iter().flat_map(|q| q.split('&')).enumerate()
     {
         anchored.push(if index == 0 { '?' } else { '&' });
-        let file = option.split_once('=').filter(|(name, _)| FILE_OPTIONS.contains(name));
+        // `sslrootcert=system` names no file, but the platform's certificates.
+        let file = option.split_once('=').filter(|(name, value)| {
+            FILE_OPTIONS.contains(name) && (*name, *value) != ("sslrootcert", "system")
+        });
         let Some((name, value)) = file else {
             anchored.push_str(option);
             continue;
@@ -306,6 +319,12 @@ mod tests {
             (
                 "postgres://a@b/c?sslmode=require&sslrootcert=my%20ca.pem&schema=x",
                 "postgres://a@b/c?sslmode=require&sslrootcert=/etc/cubbyhole/my%20ca.pem&schema=x",
+            ),
+            ("postgres://a?sslrootcert=system", "postgres://a?sslrootcert=system"),
+            (
+                "postgres://a?sslcert=a.crt&sslkey=a.key&sslcrl=a.crl&passfile=p",
+                "postgres://a?sslcert=/etc/cubbyhole/a.crt&sslkey=/etc/cubbyhole/a.key\
+                 &sslcrl=/etc/cubbyhole/a.crl&passfile=/etc/cubbyhole/p",
             ),
             ("rediss://a?tls_ca=%2Fca.pem", "rediss://a?tls_ca=/ca.pem"),
             (

@@ -1,13 +1,13 @@
 //! How the database is reached and how the store behaves.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
 use cubbyhole_core::{Error, Result};
-use percent_encoding::percent_decode_str;
 use tokio_postgres::config::SslMode;
+
+use crate::conninfo::{self, Encryption, Environment, Host, Resolved, SessionParameters, TlsMode};
 
 /// How many connections a pool may have unless set: 10.
 pub const DEFAULT_POOL_SIZE: usize = 10;
@@ -24,7 +24,6 @@ pub const DEFAULT_SCHEMA: &str = "cubbyhole";
 const MOST_VALUE_BYTES: usize = 512 * 1024 * 1024;
 /// Long enough for a name, and short enough for the names of roles made of it.
 const MAX_SCHEMA_BYTES: usize = 48;
-const APPLICATION_NAME: &str = "cubbyhole";
 
 /// What stands between the store and the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,7 +53,8 @@ pub enum Pooler {
 /// ```
 #[derive(Clone)]
 pub struct PostgresConfig {
-    pub(crate) server: tokio_postgres::Config,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) session: SessionParameters,
     pub(crate) tls: TlsMode,
     pub(crate) schema: String,
     pub(crate) pool_size: usize,
@@ -68,32 +68,21 @@ pub struct PostgresConfig {
     pub(crate) max_value_bytes: usize,
 }
 
-/// Whether connections are encrypted and what is checked of the server's certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TlsMode {
-    pub(crate) encryption: Encryption,
-    /// The certificates to trust in place of the platform's.
-    pub(crate) root_cert: Option<PathBuf>,
-}
-
-/// The modes of libpq's `sslmode`, but for `allow`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encryption {
-    Disable,
-    Prefer,
-    Require,
-    VerifyCa,
-    VerifyFull,
-}
-
 impl PostgresConfig {
-    /// Reads a URL: `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…`, where names are
-    /// percent-encoded. Options of libpq are `sslmode` (`disable`, `prefer`, `require`,
-    /// `verify-ca`, `verify-full`), `sslrootcert` (a file; the platform's certificates otherwise),
-    /// `host` (a folder for a Unix socket), `application_name`, `connect_timeout` (seconds),
-    /// `target_session_attrs`, `options` and the others that `tokio-postgres` reads. Several hosts
-    /// are tried in order. As with libpq, `prefer` is what holds without `sslmode`, and only
-    /// `verify-full` makes sure that the server is the one that was asked for.
+    /// Reads a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…` with names
+    /// percent-encoded, and completes it as libpq does: `psql` connects to the same database.
+    ///
+    /// Parameters that the URL does not set come from the section of a service file (`service=NAME` or
+    /// `PGSERVICE`), then from the environment (`PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`,
+    /// `PGPASSWORD`, `PGSSLMODE` and libpq's others), then for the password from the password file
+    /// (`~/.pgpass`). Without a host the default is the platform's Unix socket, the user is the one
+    /// of the operating system, and the database has the user's name. Files of `~/.postgresql` are
+    /// the default certificates. Several hosts are tried in order. `prefer` applies without
+    /// `sslmode`; only `verify-full` makes sure that the server is the one that was asked for.
+    /// `docs/postgres.md` lists the parameters, and those that are refused.
+    ///
+    /// Environment and files are read now, except for certificates and keys, which are read when the
+    /// store is opened. [`from_url_alone`](Self::from_url_alone) reads neither.
     ///
     /// The store's own options, each the method of that name here: `schema`, `pool_size`,
     /// `acquire_timeout` and `idle_timeout` (seconds; an idle timeout of 0 is none),
@@ -101,85 +90,55 @@ impl PostgresConfig {
     /// `allow_unbound_role` (`on`, `off`).
     ///
     /// # Errors
-    /// `InvalidArgument` that names the option. No message quotes the URL.
+    /// `InvalidArgument` that names the option, the variable or the line of a file; `Unsupported`
+    /// for a parameter of libpq's that this build cannot honour. No message quotes the URL.
     pub fn from_url(url: &str) -> Result<Self> {
+        Self::in_environment(url, &Environment::of_process())
+    }
+
+    /// Reads a URL like [`from_url`](Self::from_url), and neither the environment nor any file of
+    /// libpq's: parameters that the URL does not set have their defaults.
+    ///
+    /// # Errors
+    /// As those of [`from_url`](Self::from_url).
+    pub fn from_url_alone(url: &str) -> Result<Self> {
+        Self::in_environment(url, &Environment::none())
+    }
+
+    pub(crate) fn in_environment(url: &str, environment: &Environment) -> Result<Self> {
         if url.contains(char::is_control) {
             return Err(Error::invalid_argument(
                 "the PostgreSQL URL holds a control character, such as a line end: remove it, or \
                  write it percent-encoded (%0A, %0D) if it is meant",
             ));
         }
-        let (address, query) = url.split_once('?').unwrap_or((url, ""));
-        // Where one stands in a password unencoded, what follows it would be a host or an option,
-        // and those are shown.
-        if address.matches('@').count() > 1 || query.contains('@') {
-            return Err(Error::invalid_argument(
-                "the PostgreSQL URL has a `@` besides the one before the host: write `%40`, and in \
-                 a password also `%3F` for `?`",
-            ));
-        }
-        let mut own = Vec::new();
-        let mut rest = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| Error::invalid_argument("an option in the URL has no `=`"))?;
-            if OWN_OPTIONS.contains(&name) {
-                let value = percent_decode_str(value)
-                    .decode_utf8()
-                    .map_err(|_| invalid(name, "it is not UTF-8"))?;
-                own.push((name, value.into_owned()));
-            } else {
-                rest.push(pair);
-            }
-        }
-        let url = if rest.is_empty() {
-            address.to_owned()
-        } else {
-            format!("{address}?{}", rest.join("&"))
-        };
-        // The parser's own message may quote a part of the URL, and that may be the password.
-        let mut server: tokio_postgres::Config = url.parse().map_err(|_| {
-            Error::invalid_argument(
-                "not a PostgreSQL URL: write `postgres://USER:PASSWORD@HOST/DATABASE`, with names \
-                 percent-encoded and options after `?` that PostgreSQL or this store knows",
-            )
-        })?;
-        if server.get_hosts().is_empty() {
-            server.host("localhost");
-        }
-        let mut config = Self::new(server);
-        for (name, value) in own {
-            config.set(name, &value)?;
-        }
-        Ok(config)
-    }
-
-    fn new(mut server: tokio_postgres::Config) -> Self {
-        if server.get_application_name().is_none() {
-            server.application_name(APPLICATION_NAME);
-        }
-        let connect_timeout = server.get_connect_timeout().copied();
-        Self {
-            server,
-            tls: TlsMode { encryption: Encryption::Prefer, root_cert: None },
+        let Resolved { parameters, own } = conninfo::resolve(url, &OWN_OPTIONS, environment)?;
+        let session = SessionParameters::new(&parameters, environment)?;
+        let tls = TlsMode::new(&parameters, environment)?;
+        let connect_timeout = session.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+        let mut config = Self {
+            hosts: conninfo::hosts(&parameters, environment, &session.user, &session.database)?,
+            session,
+            tls,
             schema: DEFAULT_SCHEMA.to_owned(),
             pool_size: DEFAULT_POOL_SIZE,
             acquire_timeout: DEFAULT_ACQUIRE_TIMEOUT,
-            connect_timeout: connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+            connect_timeout,
             idle_timeout: Some(DEFAULT_IDLE_TIMEOUT),
             statement_cache: true,
             pooler: Pooler::None,
             migrate: false,
             allow_unbound_role: false,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+        };
+        for (name, value) in own {
+            config.set(name, &value)?;
         }
+        Ok(config)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
-            "sslmode" => self.tls.encryption = encryption(value)?,
-            "sslrootcert" => self.tls.root_cert = Some(PathBuf::from(value)),
             "schema" => *self = self.clone().with_schema(value)?,
             "pool_size" => {
                 self.pool_size = value
@@ -280,7 +239,7 @@ impl PostgresConfig {
     /// The name that the server shows for the connections; `cubbyhole` unless set.
     #[must_use]
     pub fn with_application_name(mut self, name: impl Into<String>) -> Self {
-        self.server.application_name(name.into());
+        self.session.server.application_name(name.into());
         self
     }
 
@@ -323,10 +282,8 @@ impl PostgresConfig {
     }
 }
 
-/// The options that `tokio-postgres` does not know, or knows less of.
-const OWN_OPTIONS: [&str; 10] = [
-    "sslmode",
-    "sslrootcert",
+/// The store's own options.
+const OWN_OPTIONS: [&str; 8] = [
     "schema",
     "pool_size",
     "acquire_timeout",
@@ -336,22 +293,6 @@ const OWN_OPTIONS: [&str; 10] = [
     "migrate",
     "allow_unbound_role",
 ];
-
-fn encryption(value: &str) -> Result<Encryption> {
-    Ok(match value {
-        "disable" => Encryption::Disable,
-        "prefer" => Encryption::Prefer,
-        "require" => Encryption::Require,
-        "verify-ca" => Encryption::VerifyCa,
-        "verify-full" => Encryption::VerifyFull,
-        _ => {
-            return Err(invalid(
-                "sslmode",
-                "write `disable`, `prefer`, `require`, `verify-ca` or `verify-full`",
-            ));
-        }
-    })
-}
 
 /// `None` for zero.
 fn seconds(name: &str, value: &str) -> Result<Option<Duration>> {
@@ -371,16 +312,15 @@ fn on_off(name: &str, value: &str) -> Result<bool> {
 }
 
 fn invalid(option: &str, advice: &str) -> Error {
-    Error::invalid_argument(format!("option `{option}` of the PostgreSQL URL: {advice}"))
+    conninfo::Origin::Url.invalid(option, advice)
 }
 
 impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresConfig")
-            .field("hosts", &self.server.get_hosts())
-            .field("ports", &self.server.get_ports())
-            .field("database", &self.server.get_dbname())
-            .field("user", &self.server.get_user())
+            .field("hosts", &self.hosts)
+            .field("database", &self.session.database)
+            .field("user", &self.session.user)
             .field("tls", &self.tls)
             .field("schema", &self.schema)
             .field("pool_size", &self.pool_size)
@@ -397,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_url_sets_what_it_names() {
-        let config = PostgresConfig::from_url(
+        let config = PostgresConfig::from_url_alone(
             "postgresql://app:s3cret@db:6432/state?sslmode=verify-ca&sslrootcert=%2Fca.pem\
              &schema=agents&pool_size=3&acquire_timeout=2&idle_timeout=0&statement_cache=off\
              &pooler=transaction&migrate=on&allow_unbound_role=on&application_name=svc\
@@ -405,26 +345,24 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.tls.encryption, Encryption::VerifyCa);
-        assert_eq!(config.tls.root_cert, Some(PathBuf::from("/ca.pem")));
+        assert_eq!(config.tls.root_cert, Some("/ca.pem".into()));
         assert_eq!((config.schema(), config.pool_size), ("agents", 3));
         assert_eq!(config.acquire_timeout, Duration::from_secs(2));
         assert_eq!(config.connect_timeout, Duration::from_secs(7));
         assert_eq!((config.idle_timeout, config.statement_cache), (None, false));
         assert_eq!(config.pooler, Pooler::Transaction);
         assert!(config.migrate && config.allow_unbound_role);
-        assert_eq!(config.server.get_application_name(), Some("svc"));
-        assert_eq!(config.server.get_user(), Some("app"));
+        assert_eq!(config.session.server.get_application_name(), Some("svc"));
+        assert_eq!(config.session.user, "app");
     }
 
     #[test]
     fn a_plain_url_has_the_defaults() {
-        let config = PostgresConfig::from_url("postgres://localhost").unwrap();
+        let config = PostgresConfig::from_url_alone("postgres://localhost").unwrap();
         assert_eq!((config.schema(), config.pool_size), (DEFAULT_SCHEMA, DEFAULT_POOL_SIZE));
-        assert_eq!(config.server.get_application_name(), Some("cubbyhole"));
+        assert_eq!(config.session.server.get_application_name(), Some("cubbyhole"));
         assert_eq!(config.ssl_mode(), SslMode::Prefer);
         assert!(!config.migrate && !config.allow_unbound_role && config.statement_cache);
-        // Without a host it is this machine, as it is for psql.
-        assert_eq!(PostgresConfig::from_url("postgres:///db").unwrap().server.get_hosts().len(), 1);
     }
 
     #[test]
@@ -442,16 +380,16 @@ mod tests {
             ("pooler=session", "pooler"),
             ("migrate=yes", "migrate"),
             ("pool_size", "="),
-            ("no_such=1", "options"),
-            ("port=s3cret", "PostgreSQL URL"),
+            ("no_such=1", "no_such"),
+            ("port=s3cret", "port"),
         ] {
             let url = format!("postgres://app:s3cret@db/state?{options}");
-            let error = PostgresConfig::from_url(&url).unwrap_err();
+            let error = PostgresConfig::from_url_alone(&url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{options}");
             assert!(error.message().contains(named), "{options}: {error}");
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
         }
-        let config = PostgresConfig::from_url("postgres://app:s3cret@db/state").unwrap();
+        let config = PostgresConfig::from_url_alone("postgres://app:s3cret@db/state").unwrap();
         assert!(!format!("{config:?}").contains("s3cret"));
     }
 }

@@ -1,5 +1,7 @@
 //! One connection to the server: how it is made, and how its statement is cancelled.
 
+mod backend_key;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,29 +13,21 @@ use std::time::Duration;
 
 use cubbyhole_core::runtime::requiring_io;
 use cubbyhole_core::{Error, Result};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
-use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{CancelToken, Client, Config, Statement};
+use tokio_postgres::{CancelToken, Client, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
 use crate::config::PostgresConfig;
+use crate::conninfo::{Host, HostAddress, SessionAttrs, SocketOptions};
 use crate::error;
 use crate::functions;
-
-/// PostgreSQL's own port.
-const DEFAULT_PORT: u16 = 5432;
-/// How long a connection is silent before it is probed, unless the URL says: a peer that is gone is
-/// noticed.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-const TWO_HOURS: Duration = Duration::from_secs(2 * 60 * 60);
-/// How long what was sent may go without the peer's having it, unless the URL says.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes connections.
 pub(crate) struct Connector {
@@ -70,16 +64,6 @@ struct Target {
 }
 
 #[derive(Debug, Clone)]
-struct SocketOptions {
-    keepalive: Option<TcpKeepalive>,
-    #[cfg_attr(
-        not(any(target_os = "linux", target_os = "android")),
-        expect(dead_code, reason = "these systems cannot set it")
-    )]
-    user_timeout: Duration,
-}
-
-#[derive(Debug, Clone)]
 enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
@@ -89,7 +73,8 @@ type Socket = Either<TcpStream, UnixStream>;
 
 impl Connector {
     pub(crate) fn new(config: PostgresConfig) -> Result<Self> {
-        let tls = crate::tls::connector(&config.tls)?;
+        let is_tcp = |host: &Host| matches!(host.address, HostAddress::Tcp { .. });
+        let tls = crate::tls::connector(&config.tls, config.hosts.iter().any(is_tcp))?;
         Ok(Self { config, tls })
     }
 
@@ -99,15 +84,26 @@ impl Connector {
 
     /// Connects to the first of the hosts that takes the connection and is what is asked for.
     pub(crate) async fn connect(&self) -> Result<Connection> {
-        let server = &self.config.server;
-        let mut places: Vec<usize> = (0..server.get_hosts().len()).collect();
-        if server.get_load_balance_hosts() == LoadBalanceHosts::Random {
-            fastrand::shuffle(&mut places);
+        let mut hosts: Vec<&Host> = self.config.hosts.iter().collect();
+        if self.config.session.shuffles_hosts {
+            fastrand::shuffle(&mut hosts);
         }
+        match self.config.session.attrs {
+            SessionAttrs::PreferStandby => {
+                match self.connect_to_any(&hosts, SessionAttrs::Standby).await {
+                    Ok(connection) => Ok(connection),
+                    Err(_) => self.connect_to_any(&hosts, SessionAttrs::Any).await,
+                }
+            }
+            attrs => self.connect_to_any(&hosts, attrs).await,
+        }
+    }
+
+    async fn connect_to_any(&self, hosts: &[&Host], attrs: SessionAttrs) -> Result<Connection> {
         let mut failure = Error::invalid_argument("the URL names no host");
-        for place in places {
-            let attempt =
-                tokio::time::timeout(self.config.connect_timeout, self.connect_to_host(place));
+        for host in hosts {
+            let attempt = self.connect_to_host(host, attrs);
+            let attempt = tokio::time::timeout(self.config.connect_timeout, attempt);
             match requiring_io(attempt).await? {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => failure = error,
@@ -122,17 +118,22 @@ impl Connector {
         Err(failure)
     }
 
-    async fn connect_to_host(&self, place: usize) -> Result<Connection> {
-        let (socket, target) = open_host(&self.config.server, place).await?;
-        let mut server = self.config.server.clone();
+    async fn connect_to_host(&self, host: &Host, attrs: SessionAttrs) -> Result<Connection> {
+        let (socket, target) = open_host(host, &self.config.session.socket).await?;
+        let mut server = self.config.session.server.clone();
+        if let Some(password) = &host.password {
+            server.password(password);
+        }
         server.ssl_mode(match target.address {
             Address::Tcp(_) => self.config.ssl_mode(),
             // Nobody listens in on a Unix socket, and the server offers no TLS there.
             Address::Unix(_) => SslMode::Disable,
         });
         let tls = make_tls(&self.tls, &target)?;
-        let (client, connection) =
-            server.connect_raw(socket, tls).await.map_err(|error| error::from_connect(&error))?;
+        let (client, connection) = server
+            .connect_raw(socket, tls)
+            .await
+            .map_err(|error| error::with_password_note(error::from_connect(&error), host))?;
         // It ends when the client is dropped or the server closes; calls learn of errors.
         let host = target.host.clone();
         let driver = tokio::spawn(async move {
@@ -156,28 +157,51 @@ impl Connector {
             prepared: [const { None }; functions::COUNT],
             time_limit: None,
         };
-        connection.check_session(server.get_target_session_attrs()).await?;
+        connection.check_session(attrs).await?;
         Ok(connection)
     }
 }
 
 impl Connection {
-    async fn check_session(&self, wanted: TargetSessionAttrs) -> Result<()> {
-        let writable = match wanted {
-            TargetSessionAttrs::ReadWrite => "off",
-            TargetSessionAttrs::ReadOnly => "on",
-            _ => return Ok(()),
+    async fn check_session(&self, wanted: SessionAttrs) -> Result<()> {
+        let (select, value, unmet) = match wanted {
+            SessionAttrs::Any | SessionAttrs::PreferStandby => return Ok(()),
+            SessionAttrs::ReadWrite => (
+                "SHOW transaction_read_only",
+                "off",
+                "no host accepts writes, as `target_session_attrs=read-write` asks: each is a \
+                 standby or has `default_transaction_read_only` on",
+            ),
+            SessionAttrs::ReadOnly => (
+                "SHOW transaction_read_only",
+                "on",
+                "each host accepts writes, and `target_session_attrs=read-only` asks for one that \
+                 does not",
+            ),
+            SessionAttrs::Primary => (
+                "SELECT pg_catalog.pg_is_in_recovery()",
+                "f",
+                "each host is a standby, and `target_session_attrs=primary` asks for a primary",
+            ),
+            SessionAttrs::Standby => (
+                "SELECT pg_catalog.pg_is_in_recovery()",
+                "t",
+                "no host is a standby, as `target_session_attrs=standby` asks",
+            ),
         };
-        let rows = self.client.simple_query("SHOW transaction_read_only").await;
+        let rows = self.client.simple_query(select).await;
         let rows = rows.map_err(|error| error::from_connect(&error))?;
         let shown = rows.iter().find_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
         });
-        if shown == Some(writable) {
-            return Ok(());
-        }
-        Err(Error::unavailable("no host is in the state that `target_session_attrs` asks for"))
+        if shown == Some(value) { Ok(()) } else { Err(Error::unavailable(unmet)) }
+    }
+
+    /// The process that the server said it serves this connection with. A pooler answers for the
+    /// server and says something else.
+    pub(crate) async fn announced_backend(&self) -> Option<i32> {
+        backend_key::announced_backend(&self.client.cancel_token()).await
     }
 
     /// Whether it can take another call.
@@ -222,28 +246,27 @@ fn make_tls(
         .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))
 }
 
-/// Connects to the host at a place of the URL's list.
-async fn open_host(server: &Config, place: usize) -> Result<(Socket, Target)> {
-    // One port for each host, or one for all of them.
-    let ports = server.get_ports();
-    let port = ports.get(place).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
-    let options = SocketOptions::of(server);
-    let name = match server.get_hosts().get(place) {
-        Some(Host::Tcp(name)) => name.clone(),
-        Some(Host::Unix(folder)) => {
+/// Connects to a host.
+async fn open_host(host: &Host, options: &SocketOptions) -> Result<(Socket, Target)> {
+    let port = host.port;
+    let (name, address) = match &host.address {
+        HostAddress::Tcp { name, address } => (name.clone(), address),
+        HostAddress::Unix(folder) => {
             let path = folder.join(format!(".s.PGSQL.{port}"));
             let shown = path.display().to_string();
-            let target =
-                Target { address: Address::Unix(path), host: "localhost".to_owned(), options };
+            let target = Target {
+                address: Address::Unix(path),
+                host: "localhost".to_owned(),
+                options: options.clone(),
+            };
             let socket = target.open().await;
             let socket = socket.map_err(|error| error::from_connect_io(error, &shown))?;
             return Ok((socket, target));
         }
-        None => return Err(Error::invalid_argument("the URL names no host")),
     };
     let shown = format!("{name}:{port}");
     let refused = |error| error::from_connect_io(error, &shown);
-    let found: Vec<SocketAddr> = match server.get_hostaddrs().get(place) {
+    let found: Vec<SocketAddr> = match address {
         Some(address) => vec![SocketAddr::new(*address, port)],
         None => tokio::net::lookup_host((name.as_str(), port)).await.map_err(refused)?.collect(),
     };
@@ -264,7 +287,7 @@ impl Target {
         Ok(match &self.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
-                self.options.set(&stream)?;
+                set_options(&self.options, &stream)?;
                 Either::Left(stream)
             }
             Address::Unix(path) => Either::Right(UnixStream::connect(path).await?),
@@ -272,34 +295,15 @@ impl Target {
     }
 }
 
-impl SocketOptions {
-    fn of(server: &Config) -> Self {
-        let keepalive = server.get_keepalives().then(|| {
-            // Two hours is what the driver answers where the URL says nothing.
-            let named = Some(server.get_keepalives_idle()).filter(|idle| *idle != TWO_HOURS);
-            let mut keepalive = TcpKeepalive::new().with_time(named.unwrap_or(KEEPALIVE));
-            if let Some(interval) = server.get_keepalives_interval() {
-                keepalive = keepalive.with_interval(interval);
-            }
-            match server.get_keepalives_retries() {
-                Some(retries) => keepalive.with_retries(retries),
-                None => keepalive,
-            }
-        });
-        let user_timeout = server.get_tcp_user_timeout().copied().unwrap_or(USER_TIMEOUT);
-        Self { keepalive, user_timeout }
+fn set_options(options: &SocketOptions, stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    if let Some(keepalive) = &options.keepalive {
+        socket.set_tcp_keepalive(keepalive)?;
     }
-
-    fn set(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(stream);
-        if let Some(keepalive) = &self.keepalive {
-            socket.set_tcp_keepalive(keepalive)?;
-        }
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        socket.set_tcp_user_timeout(Some(self.user_timeout))?;
-        Ok(())
-    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    Ok(())
 }
 
 /// A stream whose shutdown ends when the peer has closed its side too: the server does that once

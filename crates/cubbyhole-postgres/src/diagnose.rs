@@ -10,11 +10,13 @@ use cubbyhole_core::{
 };
 use tokio_postgres::types::Type;
 
-use crate::config::{Encryption, PostgresConfig};
+use crate::config::{Pooler, PostgresConfig};
 use crate::connection::{Connection, Connector};
+use crate::conninfo::Encryption;
 use crate::error::{self, Effect};
 use crate::inspect::{self, Inspection};
 use crate::migrate::LATEST;
+use crate::pooling::{self, Pooling};
 use crate::rows::{self, column};
 
 /// How far the clocks of server and client may be apart without remark.
@@ -30,15 +32,19 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 pub async fn diagnose(ctx: &ExecutionContext, config: &PostgresConfig) -> Result<Diagnosis> {
     ctx.begin_in_runtime().await.in_operation("diagnose")?;
     let mut diagnosis = Diagnosis::default();
-    let connecting = async { Connector::new(config.clone())?.connect().await };
-    let connection = match ctx.race(connecting).await? {
-        Ok(connection) => connection,
+    let connecting = async {
+        let connector = Connector::new(config.clone())?;
+        let connection = connector.connect().await?;
+        Ok((connector, connection))
+    };
+    let (connector, connection) = match ctx.race(connecting).await? {
+        Ok(connected) => connected,
         Err(error) => {
             problem(&mut diagnosis, "connection", &error, advice_on_connecting(&error));
             return Ok(diagnosis);
         }
     };
-    if let Err(error) = ctx.race(look_over(&connection, config, &mut diagnosis)).await? {
+    if let Err(error) = ctx.race(look_over(&connector, &connection, &mut diagnosis)).await? {
         let advice = "look into the server's log";
         problem(&mut diagnosis, "connection", &error, advice);
     }
@@ -46,13 +52,15 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &PostgresConfig) -> Result
 }
 
 async fn look_over(
+    connector: &Connector,
     connection: &Connection,
-    config: &PostgresConfig,
     diagnosis: &mut Diagnosis,
 ) -> Result<()> {
+    let config = connector.config();
     let schema = config.schema();
     let found = inspect::inspect(&connection.client, schema).await?;
     check_server(diagnosis, &found);
+    check_pooler(diagnosis, connector, connection, &found).await?;
     check_writes(diagnosis, connection).await?;
     check_encryption(diagnosis, connection, config).await?;
     check_clock(diagnosis, connection).await?;
@@ -77,6 +85,36 @@ fn check_server(diagnosis: &mut Diagnosis, found: &Inspection) {
     }
 }
 
+/// Whether the URL says what is between the store and the server.
+async fn check_pooler(
+    diagnosis: &mut Diagnosis,
+    connector: &Connector,
+    connection: &Connection,
+    found: &Inspection,
+) -> Result<()> {
+    let is_direct = connection.announced_backend().await == Some(found.backend);
+    let finding = match (connector.config().pooler, is_direct) {
+        (Pooler::None, true) => "none: the server itself answers",
+        (Pooler::Transaction, true) => "none, although `pooler=transaction` is set: no harm",
+        (Pooler::Transaction, false) => "one, and `pooler=transaction` is set",
+        (Pooler::None, false) => match pooling::of(connector, connection).await? {
+            Pooling::Session => "one that keeps a server connection for each client's session",
+            Pooling::Transaction => {
+                diagnosis.found(
+                    Verdict::Problem,
+                    "pooler",
+                    "a pooler assigns a server connection to each transaction: time limits leak \
+                     into other clients' sessions",
+                    pooling::ADVICE,
+                );
+                return Ok(());
+            }
+        },
+    };
+    diagnosis.ok("pooler", finding);
+    Ok(())
+}
+
 /// Whether writes go through: opening needs none, and so does not notice.
 async fn check_writes(diagnosis: &mut Diagnosis, connection: &Connection) -> Result<()> {
     let select = "SELECT pg_is_in_recovery() AS is_standby, \
@@ -95,8 +133,9 @@ async fn check_writes(diagnosis: &mut Diagnosis, connection: &Connection) -> Res
         diagnosis.found(
             Verdict::Problem,
             "writes",
-            "`default_transaction_read_only` is on: none is taken",
-            "turn it off, for the server, the database or the role",
+            "`default_transaction_read_only` is on: none is taken (the server is no standby)",
+            "turn it off where it is set: `ALTER SYSTEM`, `ALTER DATABASE` or `ALTER ROLE … RESET \
+             default_transaction_read_only`, or `options` in the URL",
         );
     } else {
         diagnosis.ok("writes", "the server takes them");
@@ -384,8 +423,10 @@ async fn query(
 fn advice_on_connecting(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => "check user and password in the URL, and `pg_hba.conf`",
-        ErrorKind::ResourceExhausted => "make the pools smaller or `max_connections` larger",
         ErrorKind::InvalidArgument => "correct the URL",
+        _ if error.message().contains("connection slot") => {
+            "make the pools smaller, or raise `max_connections` or the CONNECTION LIMIT"
+        }
         _ => "check the address, and that the server runs and lets this machine in",
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use cubbyhole_core::Error;
+use cubbyhole_core::{Error, ErrorKind};
 use tokio_postgres::error::{DbError, Severity, SqlState};
+
+use crate::conninfo::Host;
 
 /// Raised by the store's own functions for a TTL that ends past the year 9999.
 const TTL_PAST_THE_END: &str = "CBH01";
@@ -60,7 +62,9 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
         return Error::permission_denied(format!("the server and this build do not agree: {text}"));
     }
     if text.contains("password") {
-        return Error::permission_denied("the server asks for a password; put one into the URL");
+        return Error::permission_denied(
+            "the server asks for a password; put it into PGPASSWORD, ~/.pgpass or the URL",
+        );
     }
     if text.contains("server does not support TLS") {
         return Error::unavailable(
@@ -73,6 +77,16 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
         return Error::unavailable(message).permanent();
     }
     Error::unavailable(format!("the server could not be reached: {text}"))
+}
+
+/// A refused password, with what is known of its source.
+pub(crate) fn with_password_note(error: Error, host: &Host) -> Error {
+    match &host.password_note {
+        Some(note) if error.kind() == ErrorKind::PermissionDenied => {
+            Error::permission_denied(format!("{}; {note}", error.message())).with_source(error)
+        }
+        _ => error,
+    }
 }
 
 /// What an error of the network on connecting means.
@@ -145,7 +159,14 @@ const SQLSTATES: [(&str, Meaning); 37] = [
     ("0A", Unknown("the server cannot do this; version 15 or later is needed")),
     ("22021", Mistake("the text is none that the database's encoding can hold")),
     ("22P05", Mistake("the text is none that the database's encoding can hold")),
-    ("25006", Outage("the server is a standby that takes no writes")),
+    // A standby and the setting raise the same error with the same text.
+    (
+        "25006",
+        Outage(
+            "the server refuses writes: it is a standby, or `default_transaction_read_only` is on for \
+             the server, the database or the role; `cubbyhole doctor` says which",
+        ),
+    ),
     ("25P03", Outage("the server ended an idle transaction")),
     (
         "26000",
@@ -188,8 +209,9 @@ const SQLSTATES: [(&str, Meaning); 37] = [
     ("53200", Exhausted("the server is out of memory")),
     (
         "53300",
-        Exhausted(
-            "the server takes no more connections; make the pools smaller or `max_connections` larger",
+        Outage(
+            "the server has no connection slot left for this role; retry, make the pools smaller \
+             (`pool_size`), or raise `max_connections` or the CONNECTION LIMIT of the role or database",
         ),
     ),
     ("53400", Exhausted("a limit of the server's configuration is reached")),

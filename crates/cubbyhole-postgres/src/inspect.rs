@@ -5,10 +5,12 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use crate::call::{Failure, Stopped};
-use crate::config::PostgresConfig;
+use crate::config::Pooler;
+use crate::connection::{Connection, Connector};
 use crate::error::{self, Effect};
 use crate::migrate::LATEST;
 use crate::pool::Lease;
+use crate::pooling::{self, Pooling};
 use crate::rows::{self, column};
 
 /// The oldest server that has what the schema needs: views with the caller's rights.
@@ -18,6 +20,8 @@ const OLDEST_SERVER: i32 = 150_000;
 #[derive(Debug)]
 pub(crate) struct Inspection {
     pub(crate) server: i32,
+    /// The process of the server that answered.
+    pub(crate) backend: i32,
     pub(crate) encoding: String,
     pub(crate) role: String,
     pub(crate) superuser: bool,
@@ -36,7 +40,7 @@ pub(crate) struct Inspection {
 pub(crate) async fn inspect(client: &Client, schema: &str) -> Result<Inspection> {
     const CATALOGS: &str = "
         SELECT current_setting('server_version_num')::int4 AS server,
-            current_setting('server_encoding') AS encoding,
+            current_setting('server_encoding') AS encoding, pg_backend_pid() AS backend,
             r.rolname::text AS role, r.rolsuper AS superuser, r.rolbypassrls AS bypasses,
             EXISTS (SELECT FROM pg_roles g
                 WHERE g.rolname = $1 || '_app' AND pg_has_role(g.oid, 'USAGE')) AS is_app,
@@ -58,6 +62,7 @@ pub(crate) async fn inspect(client: &Client, schema: &str) -> Result<Inspection>
     let row = rows::first(&found)?;
     let mut inspection = Inspection {
         server: column(row, "server")?,
+        backend: column(row, "backend")?,
         encoding: column(row, "encoding")?,
         role: column(row, "role")?,
         superuser: column(row, "superuser")?,
@@ -173,10 +178,11 @@ pub(crate) fn proper_role(schema: &str) -> String {
     )
 }
 
-/// Refuses a server, a schema or a role that the store is not safe with.
-pub(crate) async fn admit(client: &Client, config: &PostgresConfig) -> Result<()> {
+/// Refuses a server, a schema, a role or a pooler that the store is not safe with.
+pub(crate) async fn admit(connector: &Connector, connection: &Connection) -> Result<()> {
+    let config = connector.config();
     let schema = config.schema();
-    let found = inspect(client, schema).await?;
+    let found = inspect(&connection.client, schema).await?;
     found.check_server()?;
     if !config.allow_unbound_role {
         found.check_role(schema)?;
@@ -185,6 +191,12 @@ pub(crate) async fn admit(client: &Client, config: &PostgresConfig) -> Result<()
     found.check_membership(schema)?;
     if !config.allow_unbound_role {
         found.check_row_security(schema)?;
+    }
+    if config.pooler == Pooler::None
+        && connection.announced_backend().await != Some(found.backend)
+        && pooling::of(connector, connection).await? == Pooling::Transaction
+    {
+        return Err(pooling::refusal());
     }
     Ok(())
 }

@@ -73,6 +73,10 @@ impl Pool {
         self.connections.manager().config()
     }
 
+    pub(crate) fn connector(&self) -> &Connector {
+        self.connections.manager()
+    }
+
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
     }

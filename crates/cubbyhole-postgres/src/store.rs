@@ -56,7 +56,9 @@ impl PostgresStore {
     /// # Errors
     /// `Unavailable` if the server cannot be reached, or the schema is not there or too old;
     /// `Unsupported` if the schema is newer than this build, or the server older than 15;
-    /// `PermissionDenied` if the server refuses the user, or row security does not bind it.
+    /// `PermissionDenied` if the server refuses the user, or row security does not bind it;
+    /// `InvalidArgument` behind a pooler that assigns a server connection to each transaction,
+    /// unless the configuration says so ([`Pooler::Transaction`](crate::Pooler::Transaction)).
     pub async fn open(ctx: &ExecutionContext, config: PostgresConfig) -> Result<Self> {
         let open = async {
             ctx.begin_in_runtime().await?;
@@ -66,7 +68,7 @@ impl PostgresStore {
             let max_value_bytes = config.max_value_bytes;
             let pool = Pool::new(config)?;
             let lease = pool.acquire(ctx).await?;
-            let checks = inspect::admit(&lease.connection.client, pool.config());
+            let checks = inspect::admit(pool.connector(), &lease.connection);
             ctx.race(checks).await??;
             drop(lease);
             Ok(Self { caller: Caller::new(pool), max_value_bytes })

@@ -1,4 +1,6 @@
-//! Encrypted connections: what is checked of the server's certificate.
+//! Encrypted connections: what is checked of the server's certificate, and the client's own.
+
+mod client;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,48 +9,70 @@ use cubbyhole_core::{Error, Result};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::{Encryption, TlsMode};
+use crate::conninfo::{Encryption, TlsMode};
 
-/// What makes connections encrypted, as `mode` asks.
-pub(crate) fn connector(mode: &TlsMode) -> Result<MakeRustlsConnect> {
+/// What makes connections encrypted, as `mode` asks. Where no connection can be, no file is read.
+pub(crate) fn connector(mode: &TlsMode, is_used: bool) -> Result<MakeRustlsConnect> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&mode.versions)
         .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))?;
-    let root_cert = mode.root_cert.as_deref();
-    let config = match mode.encryption {
-        Encryption::VerifyFull => {
-            builder.with_root_certificates(roots(root_cert)?).with_no_client_auth()
-        }
-        // As with libpq, certificates that are named are checked also where that was not asked.
-        Encryption::VerifyCa | Encryption::Require
-            if mode.encryption == Encryption::VerifyCa || root_cert.is_some() =>
-        {
-            let inner = WebPkiServerVerifier::builder_with_provider(
-                Arc::new(roots(root_cert)?),
-                Arc::clone(&provider),
-            )
-            .build()
-            .map_err(|error| {
-                Error::invalid_argument("the trusted certificates cannot be used")
-                    .with_source(error)
-            })?;
-            let verifier = Arc::new(Lenient { authority: Some(inner), provider });
-            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-        }
-        Encryption::Disable | Encryption::Prefer | Encryption::Require | Encryption::VerifyCa => {
-            let verifier = Arc::new(Lenient { authority: None, provider });
-            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+    let is_used = is_used && mode.encryption != Encryption::Disable;
+    let verifies = is_used
+        && match mode.encryption {
+            Encryption::VerifyFull | Encryption::VerifyCa => true,
+            // As with libpq, certificates that are named are checked also where that was not asked.
+            Encryption::Require => mode.root_cert.is_some(),
+            Encryption::Disable | Encryption::Prefer => false,
+        };
+    let authority = if verifies { Some(verifier(mode, &provider)?) } else { None };
+    let verifier: Arc<dyn ServerCertVerifier> = match authority {
+        Some(authority) if mode.encryption == Encryption::VerifyFull => authority,
+        authority => Arc::new(Lenient { authority, provider: Arc::clone(&provider) }),
+    };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let mut config = match mode.client.as_ref().filter(|_| is_used) {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let (chain, key) = (client::chain(files)?, client::key(files)?);
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                Error::invalid_argument(format!(
+                    "the client certificate {} and the private key {} do not work together",
+                    files.certificate.display(),
+                    files.key.display()
+                ))
+                .with_source(error)
+            })?
         }
     };
+    config.enable_sni = mode.sends_name;
     Ok(MakeRustlsConnect::new(config))
+}
+
+/// Checks certificates against the trusted and the revoked ones.
+fn verifier(mode: &TlsMode, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
+    let roots = Arc::new(roots(mode.root_cert.as_deref())?);
+    let mut builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+    if let Some(file) = &mode.revoked {
+        let unreadable = |error: pem::Error| {
+            let file = file.display();
+            Error::invalid_argument(format!("`sslcrl` {file} cannot be read as PEM"))
+                .with_source(error)
+        };
+        let revoked = CertificateRevocationListDer::pem_file_iter(file).map_err(unreadable)?;
+        builder = builder.with_crls(revoked.collect::<Result<Vec<_>, _>>().map_err(unreadable)?);
+    }
+    builder.build().map_err(|error| {
+        Error::invalid_argument("the trusted or revoked certificates cannot be used")
+            .with_source(error)
+    })
 }
 
 fn roots(file: Option<&Path>) -> Result<RootCertStore> {
@@ -65,7 +89,7 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore> {
         }
         return Ok(roots);
     };
-    let unreadable = |error: rustls::pki_types::pem::Error| {
+    let unreadable = |error: pem::Error| {
         Error::invalid_argument(format!(
             "`sslrootcert` {} cannot be read as PEM certificates",
             file.display()

@@ -20,6 +20,7 @@
 mod disk;
 mod folder;
 mod install;
+mod pgbouncer;
 mod port;
 mod postgres;
 mod preload;
@@ -29,5 +30,6 @@ mod wait;
 mod watcher;
 
 pub use disk::Disk;
+pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use redis::{RedisCluster, RedisServer};

@@ -38,6 +38,7 @@ async fn a_sound_database_is_found_sound() {
     let diagnosis = looked_over(&schema.config()).await;
     for name in [
         "server",
+        "pooler",
         "writes",
         "encryption",
         "clock",

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use cubbyhole_core::{ErrorKind, ExecutionContext, Result, Store};
 use cubbyhole_postgres::{PostgresConfig, PostgresStore};
 use cubbyhole_test_servers::PostgresServer;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,20 +22,24 @@ use crate::by_hand::{bytes, ctx, ns, one, until};
 use crate::proxy::{address_of, with_address};
 use crate::support::{PASSWORD, Schema};
 
+/// The serial number of the servers' certificates.
+pub(crate) const SERVER_SERIAL: u64 = 77;
+
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
 
 /// An authority, with its certificate in a file.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
+pub(crate) struct Authority {
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) file: PathBuf,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let number = COUNT.fetch_add(1, SeqCst);
@@ -48,7 +52,8 @@ impl Authority {
     /// A certificate for `name`, and its key.
     fn certify(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.serial_number = Some(SERVER_SERIAL.into());
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
@@ -274,18 +279,21 @@ async fn a_request_to_cancel_is_encrypted_too() {
     holder.batch_execute("ROLLBACK").await.unwrap();
 }
 
-/// A server that encrypts by itself also proves, with the password, that nobody stands between.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
+/// A server that encrypts by itself, with a certificate for `localhost` of the authority.
+pub(crate) async fn server_with_tls(authority: &Authority) -> (PostgresServer, Schema) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
     let server = tokio::task::block_in_place(PostgresServer::start).unwrap();
     let schema = Schema::on(server.url()).await;
-    let authority = Authority::new("the one");
     let (certificate, key) = authority.certify("localhost");
     let folder = server.socket_folder();
     let owner = fs::metadata(folder).unwrap();
-    let files = [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())];
+    let authority = fs::read_to_string(&authority.file).unwrap();
+    let files = [
+        ("server.crt", certificate.pem()),
+        ("server.key", key.serialize_pem()),
+        ("root.crt", authority),
+    ];
     for (name, text) in files {
         let file = folder.join(name);
         fs::write(&file, text).unwrap();
@@ -296,6 +304,7 @@ async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
     for sql in [
         format!("ALTER SYSTEM SET ssl_cert_file = '{folder}/server.crt'"),
         format!("ALTER SYSTEM SET ssl_key_file = '{folder}/server.key'"),
+        format!("ALTER SYSTEM SET ssl_ca_file = '{folder}/root.crt'"),
         "ALTER SYSTEM SET ssl = on".to_owned(),
         "SELECT pg_reload_conf()".to_owned(),
     ] {
@@ -303,7 +312,15 @@ async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
     }
     let admin = schema.admin().await;
     until("encryption", async || one::<String>(&admin, "SHOW ssl").await == "on").await;
+    (server, schema)
+}
 
+/// A server that encrypts by itself also proves, with the password, that nobody stands between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
+    let authority = Authority::new("the one");
+    let (server, schema) = server_with_tls(&authority).await;
+    let admin = schema.admin().await;
     let url = with_address(&schema.url(""), &format!("localhost:{}", server.port()));
     let strict = format!(
         "{url}&sslmode=verify-full&sslrootcert={}&channel_binding=require",

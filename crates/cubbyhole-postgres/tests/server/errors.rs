@@ -3,12 +3,13 @@
 use std::error::Error as _;
 
 use cubbyhole_core::{Condition, EntryStore, Error, ErrorKind, PutOptions, Result, Store};
-use cubbyhole_postgres::PostgresStore;
+use cubbyhole_postgres::{PostgresConfig, PostgresStore, diagnose};
+use cubbyhole_test_servers::PostgresServer;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::by_hand::{bytes, ctx, ns, one};
+use crate::by_hand::{bytes, ctx, ns, one, until};
 use crate::support::{PASSWORD, Schema};
 
 /// A value and a key that no message may hold.
@@ -174,6 +175,16 @@ async fn a_server_that_takes_no_writes_is_unavailable_for_them_alone() {
         let error = error.unwrap_err();
         assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
         assert!(error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
+        for cause in ["standby", "default_transaction_read_only"] {
+            assert!(error.message().contains(cause), "{error}");
+        }
+    }
+    let only_writable = format!("{}&target_session_attrs=read-write", schema.url(""));
+    let only_writable = PostgresConfig::from_url(&only_writable).unwrap();
+    let error = PostgresStore::open(&ctx, only_writable).await.unwrap_err();
+    assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
+    for cause in ["standby", "default_transaction_read_only"] {
+        assert!(error.message().contains(cause), "{error}");
     }
     // New connections find the server as it is now: nothing has to be restarted.
     schema.execute(&format!("ALTER ROLE {name}_login RESET default_transaction_read_only")).await;
@@ -197,17 +208,61 @@ async fn rights_that_were_taken_away_are_named() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_have_no_more_connections_is_told_so() {
+async fn connection_limit_of_a_role_is_retryable() {
     let held = Held::new().await;
     let name = &held.schema.name;
     held.schema.execute(&format!("ALTER ROLE {name}_login CONNECTION LIMIT 1")).await;
     let putting = held.putting();
     held.schema.until_waiting(&held.admin, 1).await;
     let error = get(&held.store).await.unwrap_err();
-    assert_eq!(kind(&error), ErrorKind::ResourceExhausted, "{error:?}");
+    is_out_of_slots(&error);
     held.holder.batch_execute("ROLLBACK").await.unwrap();
     putting.await.unwrap().unwrap();
     assert_eq!(get(&held.store).await.unwrap(), Some(bytes(MARK)));
+}
+
+fn is_out_of_slots(error: &Error) {
+    assert_eq!(kind(error), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
+    assert!(error.message().contains("connection slot"), "{error}");
+}
+
+/// A connection of the administrator's, once the server has cleared up after those before.
+async fn slot(schema: &Schema) -> Client {
+    let found = std::cell::Cell::new(None);
+    until("a slot for a superuser", async || {
+        let Ok((client, connection)) =
+            tokio_postgres::connect(schema.admin_url(), tokio_postgres::NoTls).await
+        else {
+            return false;
+        };
+        tokio::spawn(async move { drop(connection.await) });
+        found.set(Some(client));
+        true
+    })
+    .await;
+    found.take().unwrap()
+}
+
+/// The slots that are left when an application's role is refused are reserved for superusers; once
+/// these are taken too, a superuser is refused with another text of the server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn max_connections_reached_is_retryable_and_succeeds_once_one_is_closed() {
+    let settings = [("max_connections", "5"), ("superuser_reserved_connections", "2")];
+    let server = tokio::task::block_in_place(|| PostgresServer::start_with(&settings)).unwrap();
+    // The schema has an administrator's connection open: one is left for the application.
+    let schema = Schema::on(server.url()).await;
+    let (one, two) = (schema.admin().await, schema.admin().await);
+    let error = PostgresStore::open(&ctx(), schema.config()).await.unwrap_err();
+    is_out_of_slots(&error);
+    let diagnosis = diagnose(&ctx(), &schema.config()).await.unwrap();
+    let [check] = &diagnosis.checks[..] else { panic!("{diagnosis:#?}") };
+    assert!(check.advice.as_ref().unwrap().contains("max_connections"), "{check:?}");
+    let (three, four) = (slot(&schema).await, slot(&schema).await);
+    let as_superuser = schema.admin_config().with_unbound_role(true);
+    is_out_of_slots(&PostgresStore::open(&ctx(), as_superuser.clone()).await.unwrap_err());
+    drop((one, two, three, four));
+    until("a free slot", async || PostgresStore::open(&ctx(), schema.config()).await.is_ok()).await;
 }
 
 #[tokio::test]

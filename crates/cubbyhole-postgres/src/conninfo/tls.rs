@@ -1,0 +1,159 @@
+//! libpq's parameters of TLS, with the files of `~/.postgresql` as defaults.
+
+use std::path::PathBuf;
+
+use cubbyhole_core::{Error, Result};
+use rustls::SupportedProtocolVersion;
+use rustls::version::{TLS12, TLS13};
+
+use super::{Environment, Parameters};
+
+/// Whether connections are encrypted, what is checked of the server's certificate, and the
+/// certificate that the server may ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsMode {
+    pub(crate) encryption: Encryption,
+    /// The certificates to trust in place of the platform's.
+    pub(crate) root_cert: Option<PathBuf>,
+    /// Certificates that were revoked.
+    pub(crate) revoked: Option<PathBuf>,
+    pub(crate) client: Option<ClientFiles>,
+    /// Whether the server's name is sent ahead of the encryption.
+    pub(crate) sends_name: bool,
+    pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
+}
+
+/// A certificate of the client's and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClientFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// The modes of libpq's `sslmode`, but for `allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    Disable,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl TlsMode {
+    pub(crate) fn new(parameters: &Parameters, environment: &Environment) -> Result<Self> {
+        let advice = "write `disable`, `prefer`, `require`, `verify-ca` or `verify-full`";
+        let encryption = parameters.parsed("sslmode", advice, encryption)?;
+        let (root_cert, from_platform) = match parameters.text("sslrootcert")? {
+            Some(("system", _)) => (None, true),
+            Some((file, _)) => (Some(PathBuf::from(file)), false),
+            None => (environment.file_of_user("root.crt"), false),
+        };
+        let encryption = match encryption {
+            None if from_platform => Encryption::VerifyFull,
+            None => Encryption::Prefer,
+            // Anybody gets a certificate from a public authority: without the name it says nothing.
+            Some(weaker) if from_platform && weaker != Encryption::VerifyFull => {
+                return Err(Error::invalid_argument(
+                    "`sslrootcert=system` needs `sslmode=verify-full`: a certificate of a public \
+                     authority proves no more than its name",
+                ));
+            }
+            Some(encryption) => encryption,
+        };
+        let on_off = |name| parameters.parsed(name, "write `1` or `0`", zero_or_one);
+        Ok(Self {
+            encryption,
+            root_cert,
+            revoked: file(parameters, environment, "sslcrl", "root.crl")?,
+            client: client(parameters, environment)?,
+            sends_name: on_off("sslsni")?.unwrap_or(true),
+            versions: versions(parameters)?,
+        })
+    }
+}
+
+/// The file that is named, or the user's of that name if it exists.
+fn file(
+    parameters: &Parameters,
+    environment: &Environment,
+    name: &str,
+    default: &str,
+) -> Result<Option<PathBuf>> {
+    Ok(match parameters.text(name)? {
+        Some((file, _)) => Some(PathBuf::from(file)),
+        None => environment.file_of_user(default),
+    })
+}
+
+fn client(parameters: &Parameters, environment: &Environment) -> Result<Option<ClientFiles>> {
+    let advice = "write `allow` or `disable`; whether the server asks for one is its choice";
+    let mode = parameters.parsed("sslcertmode", advice, |mode| match mode {
+        "allow" => Some(true),
+        "disable" => Some(false),
+        _ => None,
+    })?;
+    if mode == Some(false) {
+        return Ok(None);
+    }
+    let certificate = file(parameters, environment, "sslcert", "postgresql.crt")?;
+    let key = file(parameters, environment, "sslkey", "postgresql.key")?;
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(ClientFiles { certificate, key })),
+        (Some(certificate), None) => Err(Error::invalid_argument(format!(
+            "the client certificate {} has no private key: name its file with `sslkey`",
+            certificate.display()
+        ))),
+        (None, _) => Ok(None),
+    }
+}
+
+fn versions(parameters: &Parameters) -> Result<Vec<&'static SupportedProtocolVersion>> {
+    const OLD: [&str; 2] = ["TLSv1", "TLSv1.1"];
+    let advice = "write `TLSv1.2` or `TLSv1.3`";
+    let least = parameters.parsed("ssl_min_protocol_version", advice, |version| match version {
+        // This build uses none that is so old.
+        _ if OLD.contains(&version) => Some(2),
+        _ => minor_version(version),
+    })?;
+    let most = parameters.parsed("ssl_max_protocol_version", advice, minor_version)?;
+    let (least, most) = (least.unwrap_or(2), most.unwrap_or(3));
+    let versions = [(2, &TLS12), (3, &TLS13)].into_iter();
+    let versions: Vec<_> = versions
+        .filter(|(minor, _)| (least..=most).contains(minor))
+        .map(|(_, version)| version)
+        .collect();
+    if versions.is_empty() {
+        return Err(Error::invalid_argument(
+            "`ssl_min_protocol_version` is above `ssl_max_protocol_version`",
+        ));
+    }
+    Ok(versions)
+}
+
+fn minor_version(version: &str) -> Option<u8> {
+    match version {
+        "TLSv1.2" => Some(2),
+        "TLSv1.3" => Some(3),
+        _ => None,
+    }
+}
+
+fn encryption(value: &str) -> Option<Encryption> {
+    Some(match value {
+        "disable" => Encryption::Disable,
+        "prefer" => Encryption::Prefer,
+        "require" => Encryption::Require,
+        "verify-ca" => Encryption::VerifyCa,
+        "verify-full" => Encryption::VerifyFull,
+        _ => return None,
+    })
+}
+
+fn zero_or_one(value: &str) -> Option<bool> {
+    match value {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}

@@ -1,0 +1,64 @@
+//! The client's own certificate and its private key.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use cubbyhole_core::{Error, Result};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::conninfo::ClientFiles;
+
+pub(super) fn chain(files: &ClientFiles) -> Result<Vec<CertificateDer<'static>>> {
+    let file = files.certificate.display();
+    let unreadable = |error: pem::Error| {
+        Error::invalid_argument(format!(
+            "the client certificate {file} (`sslcert`) cannot be read as PEM"
+        ))
+        .with_source(error)
+    };
+    let found = CertificateDer::pem_file_iter(&files.certificate).map_err(unreadable)?;
+    let chain = found.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    if chain.is_empty() {
+        let message = format!("the file {file} (`sslcert`) contains no certificate in PEM");
+        return Err(Error::invalid_argument(message));
+    }
+    Ok(chain)
+}
+
+/// The key in PKCS#8, PKCS#1 or SEC1, from a file that others cannot read.
+pub(super) fn key(files: &ClientFiles) -> Result<PrivateKeyDer<'static>> {
+    let file = files.key.display();
+    let unreadable = |error: std::io::Error| {
+        Error::invalid_argument(format!("the private key {file} (`sslkey`) cannot be read"))
+            .with_source(error)
+    };
+    let metadata = fs::metadata(&files.key).map_err(unreadable)?;
+    if !metadata.is_file() {
+        let message = format!("the private key {file} (`sslkey`) is not a regular file");
+        return Err(Error::invalid_argument(message));
+    }
+    // libpq's rule: a key of root's may be readable to a group that the service is in.
+    let (forbidden, allowed) = if metadata.uid() == 0 { (0o037, "0640") } else { (0o077, "0600") };
+    if metadata.mode() & forbidden != 0 {
+        return Err(Error::invalid_argument(format!(
+            "the private key {file} (`sslkey`) is accessible to others; run `chmod {allowed} {file}`"
+        )));
+    }
+    let text = fs::read(&files.key).map_err(unreadable)?;
+    let is_encrypted = [&b"BEGIN ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
+        .iter()
+        .any(|mark| text.windows(mark.len()).any(|window| window == *mark));
+    if is_encrypted {
+        return Err(Error::unsupported(format!(
+            "the private key {file} (`sslkey`) is encrypted, which is not supported; decrypt it: \
+             `openssl pkey -in {file} -out NEW`"
+        )));
+    }
+    // The error of the parser is left out: it may quote the file.
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+        Error::invalid_argument(format!(
+            "the file {file} (`sslkey`) contains no private key in PEM (PKCS#8, PKCS#1 or SEC1)"
+        ))
+    })
+}

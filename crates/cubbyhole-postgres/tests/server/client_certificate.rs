@@ -1,0 +1,193 @@
+//! Certificates of the client's own, on a server that asks for them, and revoked ones.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use cubbyhole_core::{ErrorKind, Result, Store};
+use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_test_servers::PostgresServer;
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, DnType, KeyIdMethod, KeyPair,
+    RevocationReason, RevokedCertParams, SerialNumber, date_time_ymd,
+};
+use tokio::task::block_in_place;
+
+use crate::by_hand::{ctx, ns, until};
+use crate::encryption::{Authority, SERVER_SERIAL, server_with_tls};
+use crate::support::{PASSWORD, Schema};
+
+struct Secured {
+    _server: PostgresServer,
+    schema: Schema,
+    authority: Authority,
+    files: tempfile::TempDir,
+}
+
+impl Secured {
+    /// A server that lets the application's role in by `rule` of `pg_hba.conf` alone.
+    async fn new(rule: &str) -> Self {
+        let authority = Authority::new("the one");
+        let (server, schema) = server_with_tls(&authority).await;
+        let hba = block_in_place(|| server.psql("SHOW hba_file")).unwrap();
+        let rules = fs::read_to_string(&hba).unwrap();
+        let login = format!("{}_login", schema.name);
+        fs::write(
+            &hba,
+            format!("hostssl all {login} all {rule}\nhost all {login} all reject\n{rules}"),
+        )
+        .unwrap();
+        schema.execute("SELECT pg_reload_conf()").await;
+        let files = tempfile::TempDir::new().unwrap();
+        let secured = Self { _server: server, schema, authority, files };
+        // The server has read the new rules once it refuses.
+        let strangers = secured.url("");
+        until("the new rules", async || open(&strangers).await.is_err()).await;
+        secured
+    }
+
+    fn url(&self, options: &str) -> String {
+        let root = self.authority.file.display();
+        let url = self.schema.url(&format!("&sslmode=verify-full&sslrootcert={root}{options}"));
+        url.replace("127.0.0.1", "localhost")
+    }
+
+    /// A certificate for the role `name`, and its key.
+    fn certify(&self, name: &str) -> (String, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params.signed_by(&key, &self.authority.issuer).unwrap().pem(), key)
+    }
+
+    /// Writes both and returns the options that name them.
+    fn options(&self, name: &str, certificate: &str, key: &str) -> String {
+        let certificate = self.write(&format!("{name}.crt"), certificate);
+        let key = self.write(&format!("{name}.key"), key);
+        format!("&sslcert={}&sslkey={}", certificate.display(), key.display())
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let file = self.files.path().join(name);
+        fs::write(&file, text).unwrap();
+        set_mode(&file, 0o600);
+        file
+    }
+}
+
+fn set_mode(file: &Path, mode: u32) {
+    fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+async fn open(url: &str) -> Result<()> {
+    let store = PostgresStore::open(&ctx(), PostgresConfig::from_url(url)?).await?;
+    store.get(&ctx(), &ns("acme"), "k").await.map(drop)
+}
+
+/// A client certificate in place of the password.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_authenticates_the_role_that_it_names() {
+    let secured = Secured::new("cert").await;
+    let login = format!("{}_login", secured.schema.name);
+    let (certificate, key) = secured.certify(&login);
+    let right = secured.options("right", &certificate, &key.serialize_pem());
+    let without_password = secured.url(&right).replace(&format!(":{PASSWORD}"), "");
+    open(&without_password).await.unwrap();
+
+    let (certificate, key) = secured.certify("another_role");
+    let other = secured.options("other", &certificate, &key.serialize_pem());
+    let error = open(&secured.url(&other)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    let unsent = secured.url(&format!("{right}&sslcertmode=disable"));
+    let error = open(&unsent).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+}
+
+/// A certificate beside the password, and keys in each form of PEM.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_each_form_are_read_and_unsafe_ones_refused() {
+    let secured = Secured::new("scram-sha-256 clientcert=verify-full").await;
+    let login = format!("{}_login", secured.schema.name);
+    let (certificate, key) = secured.certify(&login);
+    let pkcs8 = secured.options("pkcs8", &certificate, &key.serialize_pem());
+    open(&secured.url(&pkcs8)).await.unwrap();
+    // The same key in SEC1.
+    let sec1 = secured.files.path().join("sec1.pem");
+    let pkcs8_file = secured.files.path().join("pkcs8.key");
+    openssl(&["ec", "-in", text(&pkcs8_file), "-out", text(&sec1)]);
+    let sec1 = fs::read_to_string(sec1).unwrap();
+    assert!(sec1.contains("BEGIN EC PRIVATE KEY"));
+    open(&secured.url(&secured.options("sec1", &certificate, &sec1))).await.unwrap();
+
+    let file = secured.files.path().join("pkcs8.key");
+    set_mode(&file, 0o644);
+    let error = open(&secured.url(&pkcs8)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("chmod"), "{error}");
+    set_mode(&file, 0o600);
+    let encrypted = secured.files.path().join("encrypted.pem");
+    let pass = format!("pass:{PASSWORD}");
+    let (from, to) = (text(&file), text(&encrypted));
+    openssl(&["pkey", "-aes256", "-in", from, "-out", to, "-passout", &pass]);
+    let encrypted = fs::read_to_string(encrypted).unwrap();
+    let options = secured.options("encrypted", &certificate, &encrypted);
+    let error = open(&secured.url(&options)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+    assert!(error.message().contains("is encrypted"), "{error}");
+    let (_, another) = secured.certify(&login);
+    for (name, certificate, key, said) in [
+        ("mixed", &certificate, another.serialize_pem(), "do not work together"),
+        ("empty", &String::new(), key.serialize_pem(), "no certificate"),
+        ("no-key", &certificate, certificate.clone(), "no private key"),
+    ] {
+        let options = secured.options(name, certificate, &key);
+        let error = open(&secured.url(&options)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+        assert!(error.message().contains(said), "{error}");
+        assert!(!format!("{error:?}").contains("PRIVATE KEY"), "{error:?}");
+    }
+    let missing = secured.url("&sslcert=/no/such.crt&sslkey=/no/such.key");
+    let error = open(&missing).await.unwrap_err();
+    assert!(error.message().contains("/no/such.crt"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revoked_server_certificate_is_refused() {
+    let secured = Secured::new("scram-sha-256 clientcert=verify-ca").await;
+    let login = format!("{}_login", secured.schema.name);
+    let (certificate, key) = secured.certify(&login);
+    let options = secured.options("client", &certificate, &key.serialize_pem());
+    let list = |revoked: Vec<RevokedCertParams>| {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&secured.authority.issuer).unwrap().pem().unwrap()
+    };
+    let file = secured.write("none.crl", &list(Vec::new()));
+    open(&secured.url(&format!("{options}&sslcrl={}", file.display()))).await.unwrap();
+    let revoked = RevokedCertParams {
+        serial_number: SERVER_SERIAL.into(),
+        revocation_time: date_time_ymd(2021, 1, 1),
+        reason_code: Some(RevocationReason::KeyCompromise),
+        invalidity_date: None,
+    };
+    let file = secured.write("server.crl", &list(vec![revoked]));
+    let error =
+        open(&secured.url(&format!("{options}&sslcrl={}", file.display()))).await.unwrap_err();
+    assert!(!error.is_retryable(), "{error:?}");
+    assert!(error.message().contains("certificate is not accepted"), "{error}");
+}
+
+fn text(file: &Path) -> &str {
+    file.to_str().unwrap()
+}
+
+fn openssl(arguments: &[&str]) {
+    let output = std::process::Command::new("openssl").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}

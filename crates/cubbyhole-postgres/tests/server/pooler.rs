@@ -1,0 +1,127 @@
+//! A store behind a real PgBouncer.
+
+use cubbyhole_core::{ErrorKind, ExecutionContext, Store, Verdict};
+use cubbyhole_postgres::{PostgresConfig, PostgresStore, diagnose};
+use cubbyhole_test_servers::PgBouncer;
+use tokio::task::block_in_place;
+use tokio_postgres::Client;
+
+use crate::by_hand::{bytes, ctx, ns, one};
+use crate::proxy::{Proxy, address_of, with_address};
+use crate::support::{PASSWORD, Schema, connect};
+
+struct Pooled {
+    schema: Schema,
+    pooler: PgBouncer,
+}
+
+impl Pooled {
+    async fn new(settings: &[&str]) -> Self {
+        let schema = Schema::new().await;
+        let login = format!("{}_login", schema.name);
+        let server = address_of(schema.admin_url());
+        let pooler =
+            block_in_place(|| PgBouncer::start(&server, &[(&login, PASSWORD)], settings)).unwrap();
+        Self { schema, pooler }
+    }
+
+    fn config(&self, options: &str) -> PostgresConfig {
+        let url = with_address(&self.schema.url(options), &self.pooler.address());
+        PostgresConfig::from_url(&url).unwrap()
+    }
+
+    /// Another application behind the same pooler.
+    async fn client(&self) -> Client {
+        let url = with_address(&self.schema.url(""), &self.pooler.address());
+        connect(url.split_once('?').unwrap().0).await
+    }
+
+    /// What `doctor` says of the pooler.
+    async fn found(&self, options: &str) -> (Verdict, String) {
+        let diagnosis = diagnose(&ctx(), &self.config(options)).await.unwrap();
+        let check = diagnosis.checks.iter().find(|check| check.name == "pooler").unwrap();
+        (check.verdict, format!("{} {}", check.finding, check.advice.clone().unwrap_or_default()))
+    }
+}
+
+/// Opens, and looks: both recognise the mode, in which connections are shared.
+async fn is_recognised(pooled: &Pooled) {
+    let error = PostgresStore::open(&ctx(), pooled.config("")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("add `pooler=transaction`"), "{error}");
+    let (verdict, text) = pooled.found("").await;
+    assert_eq!(verdict, Verdict::Problem, "{text}");
+    assert!(text.contains("add `pooler=transaction`"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transaction_pooling_without_the_option_is_refused_and_leaves_no_setting() {
+    let pooled = Pooled::new(&["pool_mode = transaction"]).await;
+    is_recognised(&pooled).await;
+
+    let options = "&pooler=transaction&statement_cache=off";
+    let store = PostgresStore::open(&ctx(), pooled.config(options)).await.unwrap();
+    store.put(&ctx(), &ns("acme"), "k", bytes("v")).await.unwrap();
+    assert_eq!(store.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes("v")));
+    let (verdict, text) = pooled.found(options).await;
+    assert_eq!((verdict, text.contains("is set")), (Verdict::Ok, true), "{text}");
+    // Whichever server connection another application gets: it has no limit of this store's.
+    for _ in 0..4 {
+        let client = pooled.client().await;
+        assert_eq!(one::<String>(&client, "SHOW statement_timeout").await, "0");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transaction_pooling_is_recognised_among_idle_server_connections() {
+    for order in ["0", "1"] {
+        let order = format!("server_round_robin = {order}");
+        let pooled = Pooled::new(&["pool_mode = transaction", &order]).await;
+        // How many server connections lie idle: transactions that overlapped opened them.
+        for idle in 1..=4 {
+            let mut clients = Vec::new();
+            for _ in 0..idle {
+                let client = pooled.client().await;
+                client.batch_execute("BEGIN").await.unwrap();
+                clients.push(client);
+            }
+            for client in &clients {
+                client.batch_execute("COMMIT").await.unwrap();
+            }
+            is_recognised(&pooled).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_pooling_is_accepted() {
+    let pooled = Pooled::new(&["pool_mode = session"]).await;
+    let store = PostgresStore::open(&ctx(), pooled.config("")).await.unwrap();
+    store.put(&ctx(), &ns("acme"), "k", bytes("v")).await.unwrap();
+    let (verdict, text) = pooled.found("").await;
+    assert_eq!((verdict, text.contains("session")), (Verdict::Ok, true), "{text}");
+    drop(store);
+    // A pooler that has no second server connection keeps the opening waiting for a moment only.
+    let one = Pooled::new(&["pool_mode = session", "default_pool_size = 1"]).await;
+    let options = "&pool_size=1";
+    let store = PostgresStore::open(&ctx(), one.config(options)).await.unwrap();
+    let get = store.get(&ExecutionContext::new(), &ns("acme"), "k").await;
+    assert_eq!(get.unwrap(), None);
+}
+
+/// A proxy that passes everything on is no pooler: it costs opening no round trip.
+#[tokio::test]
+async fn opening_without_a_pooler_takes_no_more_round_trips() {
+    let schema = Schema::new().await;
+    let proxy = Proxy::before(schema.admin_url()).await;
+    let config = PostgresConfig::from_url(&proxy.url(&schema.url(""))).unwrap();
+    let store = PostgresStore::open(&ctx(), config.clone()).await.unwrap();
+    assert_eq!((proxy.connections(), store.connections().0), (1, 1));
+    let as_before = proxy.round_trips();
+    let unchecked = config.with_pooler(cubbyhole_postgres::Pooler::Transaction);
+    PostgresStore::open(&ctx(), unchecked).await.unwrap();
+    assert_eq!(proxy.round_trips() - as_before, as_before);
+    let diagnosis = diagnose(&ctx(), &schema.config()).await.unwrap();
+    let check = diagnosis.checks.iter().find(|check| check.name == "pooler").unwrap();
+    assert!(check.finding.starts_with("none"), "{check:?}");
+}

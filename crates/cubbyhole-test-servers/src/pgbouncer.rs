@@ -1,0 +1,112 @@
+//! A private PgBouncer, the pooler in front of a PostgreSQL server.
+
+use std::fmt;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::folder::Folder;
+use crate::install;
+use crate::port;
+use crate::process::last_lines;
+use crate::wait;
+use crate::watcher::Watcher;
+
+/// How long it may take to start on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where Debian has the program, which is not on everyone's `PATH`.
+const DEBIAN: &str = "/usr/sbin/pgbouncer";
+
+const ADVICE: &str = "PgBouncer, the program `pgbouncer`, was not found; install it: \
+                      apt-get install pgbouncer, dnf install pgbouncer, brew install pgbouncer";
+
+/// The program, once it was found.
+static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// A PgBouncer of one test's own, on loopback alone; dropping it ends it.
+pub struct PgBouncer {
+    port: u16,
+    /// Before the folder: dropping it ends the program.
+    _watcher: Watcher,
+    _folder: Folder,
+}
+
+impl PgBouncer {
+    /// Starts one in front of the server at `host:port`, for users with their passwords, with
+    /// lines of `pgbouncer.ini` such as `"pool_mode = transaction"`. It asks clients for no password.
+    ///
+    /// # Errors
+    ///
+    /// What to install, or the end of the log.
+    pub fn start(server: &str, users: &[(&str, &str)], settings: &[&str]) -> Result<Self, String> {
+        let program = program()?;
+        let (host, server_port) = server.rsplit_once(':').ok_or("the server has no port")?;
+        let folder = Folder::create()?;
+        let users: String =
+            users.iter().map(|(name, password)| format!("\"{name}\" \"{password}\"\n")).collect();
+        let users = folder.write("users", users)?;
+        let log = folder.write("log", "")?;
+        let mut attempt = 1;
+        loop {
+            let port = port::free()?;
+            let text = format!(
+                "[databases]\n* = host={host} port={server_port}\n[pgbouncer]\n\
+                 listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+                 auth_type = trust\nauth_file = {}\n{}\n",
+                users.display(),
+                settings.join("\n")
+            );
+            let file = folder.write(&format!("pgbouncer{attempt}.ini"), text)?;
+            let arguments = [file.into_os_string()];
+            let watcher = Watcher::start(&folder, &log, &program, &arguments, "PG")?;
+            let mut is_ready = false;
+            wait::until(LIMIT, || {
+                is_ready = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+                Ok(is_ready || watcher.program()?.is_none())
+            })?;
+            // What answers may be another program that took the port.
+            if is_ready && watcher.program()?.is_some() {
+                return Ok(Self { port, _watcher: watcher, _folder: folder });
+            }
+            if attempt == port::ATTEMPTS {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                return Err(format!("PgBouncer did not start; its log:\n{}", last_lines(&log)));
+            }
+            watcher.release()?;
+            attempt += 1;
+        }
+    }
+
+    /// `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl fmt::Debug for PgBouncer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgBouncer").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+/// The program; installs it if need be and possible.
+fn program() -> Result<PathBuf, String> {
+    // Held throughout, so that tests that start together install once.
+    let mut found =
+        FOUND.lock().map_err(|_| "another test failed while it looked for PgBouncer")?;
+    if found.is_none() {
+        *found = find();
+    }
+    if found.is_none() && install::with_apt_get("pgbouncer")? {
+        *found = find();
+    }
+    found.clone().ok_or_else(|| ADVICE.to_owned())
+}
+
+fn find() -> Option<PathBuf> {
+    let debian = PathBuf::from(DEBIAN);
+    install::on_path("pgbouncer").into_iter().next().or_else(|| debian.is_file().then_some(debian))
+}
