@@ -12,6 +12,8 @@
 )]
 
 mod bench;
+mod cargo_deny;
+mod fuzz;
 mod process;
 mod prove;
 mod services;
@@ -33,6 +35,8 @@ The project's chores.
                                them, or those whose names begin so
   cargo xtask soak ARGS        all backends under load for a time, such as `--for 10m`, watched
                                for wrong answers and growth; `cargo xtask soak --help` lists ARGS
+  cargo xtask fuzz [TARGETS]   coverage-guided runs of the targets in `fuzz/`, on the stable
+                               compiler; `--for 5m` for each, `--jobs 2` at a time
   cargo xtask help             this text
 ";
 
@@ -57,6 +61,7 @@ fn dispatch(arguments: &[String]) -> Result<(), String> {
         ("tidy", []) => tidy::run(),
         ("bench", arguments) => bench::run(arguments),
         ("prove", names) => prove::run(names),
+        ("fuzz", arguments) => fuzz::run(arguments),
         ("soak", arguments) => soak::run(arguments),
         ("help" | "--help" | "-h", []) => {
             print!("{HELP}");

@@ -1,13 +1,18 @@
 //! Running other programs at the root of the repository.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The root of the repository: the folder above this crate's.
 pub(crate) fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
+}
+
+/// Where cargo builds, and where what these chores keep between runs is.
+pub(crate) fn target_folder() -> PathBuf {
+    root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// The cargo that runs this very program, so that a `+toolchain` reaches the steps too.
@@ -41,10 +46,15 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{status}: {}", line(command))) }
 }
 
-/// Whether `command` can be run and succeeds; what it prints is dropped.
-pub(crate) fn succeeds(command: &mut Command) -> bool {
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
+/// Runs `command` and returns its stdout. An error includes its stderr.
+pub(crate) fn output(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{}: {error}", line(command)))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{}: {}\n{}", output.status, line(command), stderr.trim_end()))
 }
 
 /// The command as one would type it, but for URLs, which may hold a password.
@@ -79,8 +89,10 @@ mod tests {
 
     #[test]
     fn a_failing_program_and_a_missing_one_are_errors() {
-        assert!(succeeds(&mut cargo(["--version"])));
-        assert!(!succeeds(&mut cargo(["no-such-subcommand"])));
+        assert!(output(&mut cargo(["--version"])).unwrap().starts_with("cargo "));
+        let error = output(&mut cargo(["no-such-subcommand"])).unwrap_err();
+        assert!(error.contains("cargo no-such-subcommand\n"), "{error}");
+        assert!(error.contains("no such command"), "{error}");
         let error = run(&mut Command::new("no-such-program")).unwrap_err();
         assert!(error.starts_with("no-such-program: "), "{error}");
     }

@@ -1,21 +1,20 @@
 //! `cargo xtask test`: everything that must pass, one step after the other.
 
 use std::process::Command;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::process::{cargo, cargo_apart, line, run as run_command, succeeds};
+use crate::cargo_deny::CargoDeny;
+use crate::process::{cargo, cargo_apart, line, run as run_command};
 use crate::services::Services;
-use crate::{bench, tidy};
-
-/// Where the targets for coverage-guided runs are.
-const FUZZ: &str = "fuzz/Cargo.toml";
+use crate::{bench, fuzz, tidy};
 
 /// Runs every step and stops at the first that fails. `arguments` go to `cargo test`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut report = Report::default();
     report.command("format", &mut cargo(["fmt", "--all", "--check"]))?;
     // Without `--all`, which would take in the crates of the product once more.
-    for (name, manifest) in [("format bench", bench::MANIFEST), ("format fuzz", FUZZ)] {
+    for (name, manifest) in [("format bench", bench::MANIFEST), ("format fuzz", fuzz::MANIFEST)] {
         report.command(name, &mut cargo(["fmt", "--manifest-path", manifest, "--check"]))?;
     }
     report.step("tidy", "the layout rules", tidy::run)?;
@@ -23,15 +22,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     // The facade is the only crate whose code depends on features.
     let mut clippy_memory = clippy(&["--package", "cubbyhole", "--no-default-features"]);
     report.command("clippy memory", &mut clippy_memory)?;
+    // Where it must be built first, the tests leave it time: they often wait for a server.
+    let cargo_deny = thread::spawn(CargoDeny::find_or_install);
     report.tests(arguments)?;
     report.command("docs", &mut docs())?;
     // The harness has tests; that the rest of the benchmarks compiles comes with them.
     report.command("tests bench", &mut cargo_apart("test", bench::MANIFEST))?;
     // That they compile, without the fuzzer's own library, which needs a compiler for C++.
-    let mut clippy_fuzz = cargo_apart("clippy", FUZZ);
+    let mut clippy_fuzz = cargo_apart("clippy", fuzz::MANIFEST);
     clippy_fuzz.args(["--no-default-features", "--", "-D", "warnings"]);
     report.command("clippy fuzz", &mut clippy_fuzz)?;
-    report.dependencies()?;
+    report.dependencies(cargo_deny)?;
     report.print(arguments);
     Ok(())
 }
@@ -48,15 +49,10 @@ fn docs() -> Command {
     command
 }
 
-/// The steps so far.
+/// The steps that have passed, and how long each took.
 #[derive(Default)]
 struct Report {
-    steps: Vec<(&'static str, Outcome)>,
-}
-
-enum Outcome {
-    Passed(Duration),
-    NotRun(&'static str),
+    steps: Vec<(&'static str, Duration)>,
 }
 
 impl Report {
@@ -69,7 +65,7 @@ impl Report {
         println!("==> {name}: {what}");
         let start = Instant::now();
         work().map_err(|error| format!("step `{name}` failed: {error}"))?;
-        self.steps.push((name, Outcome::Passed(start.elapsed())));
+        self.steps.push((name, start.elapsed()));
         Ok(())
     }
 
@@ -88,50 +84,33 @@ impl Report {
     }
 
     /// Licences, bans and sources. Advisories are left out: they come from the network and change
-    /// without the code, so that the same commit would pass today and fail tomorrow.
-    fn dependencies(&mut self) -> Result<(), String> {
-        const NAME: &str = "dependencies";
-        const ABSENT: &str = "cargo-deny is not installed";
-        if succeeds(&mut cargo(["deny", "--version"])) {
-            return self
-                .command(NAME, &mut cargo(["deny", "check", "bans", "licenses", "sources"]));
-        }
-        println!("==> {NAME}: NOT RUN: {ABSENT}");
-        self.steps.push((NAME, Outcome::NotRun(ABSENT)));
-        Ok(())
+    /// without the code, so the same commit would pass today and fail tomorrow.
+    fn dependencies(
+        &mut self,
+        cargo_deny: JoinHandle<Result<CargoDeny, String>>,
+    ) -> Result<(), String> {
+        const CHECK: [&str; 6] =
+            ["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
+        self.step("dependencies", &format!("cargo-deny {}", CHECK.join(" ")), || {
+            let cargo_deny = cargo_deny.join().map_err(|_| "the installation panicked")??;
+            run_command(&mut cargo_deny.command(CHECK))
+        })
     }
 
     fn print(&self, arguments: &[String]) {
         println!("\n{:<16} {:>9}", "step", "seconds");
-        for (name, outcome) in &self.steps {
-            match outcome {
-                Outcome::Passed(time) => println!("{name:<16} {:>9.1}", time.as_secs_f64()),
-                Outcome::NotRun(reason) => println!("{name:<16} {:>9} ({reason})", "not run"),
-            }
+        for (name, time) in &self.steps {
+            println!("{name:<16} {:>9.1}", time.as_secs_f64());
         }
         println!("\n{}", self.closing_line(arguments));
     }
 
     fn closing_line(&self, arguments: &[String]) -> String {
-        let mut passed = 0;
-        let mut total = Duration::ZERO;
-        let mut not_run = Vec::new();
-        for (name, outcome) in &self.steps {
-            match outcome {
-                Outcome::Passed(time) => {
-                    passed += 1;
-                    total += *time;
-                }
-                Outcome::NotRun(reason) => not_run.push(format!("{name} ({reason})")),
-            }
-        }
-        let mut text =
-            format!("cargo xtask test: passed, {passed} steps in {:.1} s", total.as_secs_f64());
+        let total: Duration = self.steps.iter().map(|(_, time)| *time).sum();
+        let (passed, seconds) = (self.steps.len(), total.as_secs_f64());
+        let mut text = format!("cargo xtask test: passed, {passed} steps in {seconds:.1} s");
         if !arguments.is_empty() {
             text += &format!("; tests narrowed to: {}", arguments.join(" "));
-        }
-        if !not_run.is_empty() {
-            text += &format!("; not run: {}", not_run.join(", "));
         }
         text
     }
@@ -150,18 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn the_closing_line_says_what_was_not_run() {
-        let steps = vec![
-            ("tidy", Outcome::Passed(Duration::from_millis(1500))),
-            ("tests", Outcome::Passed(Duration::from_secs(60))),
-        ];
-        let mut report = Report { steps };
+    fn the_closing_line_counts_steps_and_names_a_filter() {
+        let steps = vec![("tidy", Duration::from_millis(1500)), ("tests", Duration::from_secs(60))];
+        let report = Report { steps };
         assert_eq!(report.closing_line(&[]), "cargo xtask test: passed, 2 steps in 61.5 s");
-        report.steps.push(("dependencies", Outcome::NotRun("no tool")));
         assert_eq!(
             report.closing_line(&["list".to_owned()]),
-            "cargo xtask test: passed, 2 steps in 61.5 s; tests narrowed to: list; \
-             not run: dependencies (no tool)"
+            "cargo xtask test: passed, 2 steps in 61.5 s; tests narrowed to: list"
         );
     }
 }

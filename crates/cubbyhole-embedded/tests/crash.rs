@@ -121,7 +121,9 @@ fn kill_again_and_again(durability: Durability, cycles: u64) -> Result<(), Strin
         let mut models = vec![Model::default(); TASKS as usize];
         for cycle in 0..CYCLES_A_FILE.min(cycles - file * CYCLES_A_FILE) {
             let drawn = random.u64(..);
-            let acknowledged = run_and_kill(&path, drawn, durability, &mut random)?;
+            // Not by chance: at times most kills would come early.
+            let wanted = if cycle % 6 == 5 { 0 } else { random.usize(1..600) };
+            let acknowledged = run_and_kill(&path, drawn, durability, wanted, &mut random)?;
             totals.kills += 1;
             totals.acknowledged += acknowledged.len() as u64;
             totals.early += u64::from(acknowledged.is_empty());
@@ -148,12 +150,13 @@ struct Totals {
 /// What a task was answered.
 type Acknowledged = (u64, Answer);
 
-/// Runs the load in a process of its own and kills that: after so many answers and then anywhere in
-/// the next milliseconds, or at any time after its start.
+/// Runs the load in a process of its own and kills that: after `wanted` answers and then anywhere in
+/// the next milliseconds, or at any time after its start if none are wanted.
 fn run_and_kill(
     path: &Path,
     seed: u64,
     durability: Durability,
+    wanted: usize,
     random: &mut fastrand::Rng,
 ) -> Result<Vec<Acknowledged>, String> {
     let mode = if durability == Durability::Relaxed { "relaxed" } else { "immediate" };
@@ -164,7 +167,6 @@ fn run_and_kill(
         .unwrap();
     let lines = lines_of(&mut child);
     let mut acknowledged = Vec::new();
-    let wanted = if random.u8(0..6) == 0 { 0 } else { random.usize(1..600) };
     while acknowledged.len() < wanted {
         match lines.recv_timeout(Duration::from_secs(60)) {
             Ok(line) => acknowledged.push(read_line(&line)?),
@@ -262,7 +264,7 @@ fn forgetting_is_caught() -> Result<(), String> {
     let path = folder.path().join("s.redb");
     let mut random = fastrand::Rng::with_seed(1);
     let models = vec![Model::default(); TASKS as usize];
-    let mut acknowledged = run_and_kill(&path, 7, Durability::Immediate, &mut random)?;
+    let mut acknowledged = run_and_kill(&path, 7, Durability::Immediate, 300, &mut random)?;
     // Calls that nobody made.
     let last = Script::new(7, 0, Model::default());
     acknowledged.extend(first_answers(last, &acknowledged, 40)?);

@@ -62,7 +62,8 @@ async fn a_relaxed_write_is_on_disk_after_the_interval_and_not_before() {
             ctx().sleep(Duration::from_millis(20)).await.unwrap();
         }
     };
-    let in_time = tokio::time::timeout(RELAXED_FLUSH_INTERVAL * 20, flushed).await;
+    // Without such a flush it never comes. How soon it does depends on how busy the machine is.
+    let in_time = tokio::time::timeout(RELAXED_FLUSH_INTERVAL * 300, flushed).await;
     busy.cancel();
     for writer in writers {
         writer.await.unwrap();
@@ -212,8 +213,13 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_the_store_works_again() 
 /// once more, or reads would go on by a handle that does not know what its file holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_an_unknown_outcome_all_reads_agree() {
+    const SYNCS: usize = 9;
     let mut applied = 0;
-    for failing_sync in 1..10 {
+    // Each of these syncs fails once, and again until a put of unknown outcome was applied.
+    for (attempt, failing_sync) in (1..=SYNCS as u64).cycle().take(100 * SYNCS).enumerate() {
+        if attempt >= SYNCS && applied > 0 {
+            break;
+        }
         let disk = Disk::new();
         let store = disk.open().await;
         store.put(&ctx(), &ns(), "k", bytes("old")).await.unwrap();

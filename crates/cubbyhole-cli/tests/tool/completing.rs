@@ -203,7 +203,7 @@ fn nobody_waits_for_a_store() {
             SystemTime::UNIX_EPOCH.elapsed().unwrap() - started
         };
         // A busy machine may take longer, but not each time.
-        assert!((0..5).any(|_| took() < most), "{store}: longer than {most:?}");
+        assert!((0..50).any(|_| took() < most), "{store}: longer than {most:?}");
     }
     feeding.signal("TERM");
     assert_eq!(feeding.end().code, 143);

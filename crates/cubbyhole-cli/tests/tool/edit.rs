@@ -1,8 +1,9 @@
 //! `edit`, with scripts as editors: `$1` is the file, `$TOOL` the tool itself.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::support::{Feeding, Place, Ran, line};
+use crate::support::{Feeding, Place, Ran, TIMEOUTS, line};
 
 /// In an editor: waits until the tool has ended, or half a minute.
 const UNTIL_ALONE: &str = "for i in $(seq 600); do kill -0 $PPID || exit; sleep 0.05; done";
@@ -172,9 +173,10 @@ fn an_entry_that_went_away_is_a_conflict() {
     desk.is_kept(&message, b"mine");
     desk.place.fails(1, &["get", "acme", "k"]);
 
-    desk.place.ok(&["put", "acme", "k", "v", "--ttl", "2s"]);
-    let wait = "while \"$TOOL\" get acme k >/dev/null 2>&1; do :; done; printf mine > \"$1\"";
-    let message = desk.fails(3, wait, &["k"]);
+    desk.place.ok(&["put", "acme", "k", "v"]);
+    let expire = "\"$TOOL\" touch acme k --ttl 1ms; \
+                  while \"$TOOL\" get acme k >/dev/null 2>&1; do :; done; printf mine > \"$1\"";
+    let message = desk.fails(3, expire, &["k"]);
     assert!(message.contains("; it was deleted or has expired while you edited; "), "{message}");
     desk.is_kept(&message, b"mine");
     desk.place.fails(1, &["get", "acme", "k"]);
@@ -303,21 +305,34 @@ fn a_store_that_is_gone_keeps_the_text() {
 #[test]
 fn a_deadline_counts_steps_and_keeps_the_text() {
     let desk = Desk::with("k", "v");
-    // Longer in the editor than was given for a step.
-    desk.ok("sleep 3; printf new > \"$1\"", &["k", "--timeout", "2s"]);
-    assert_eq!(desk.value("k"), "new");
     desk.fails(4, ":", &["k", "--timeout", "1ns"]);
+    let spends_longer_in_the_editor = |timeout: Duration| {
+        let seconds = timeout.as_secs();
+        let script = format!("sleep {}; printf new > \"$1\"", seconds + 1);
+        let ran = desk.edit(&script, &["k", "--timeout", &format!("{seconds}s")]);
+        assert!([0, 4].contains(&ran.code), "{ran:?}");
+        ran.code == 0
+    };
+    assert!(TIMEOUTS.into_iter().any(spends_longer_in_the_editor));
+    assert_eq!(desk.value("k"), "new");
 
     let script = "echo > ready; while [ ! -e go ]; do sleep 0.02; done; printf mine > \"$1\"";
-    let editing = desk
-        .command(script, &["k", "--timeout", "1s"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let ready = "while [ ! -e ready ]; do sleep 0.02; done";
-    let waiting = Command::new("sh").args(["-c", ready]).current_dir(desk.place.path("")).status();
-    assert!(waiting.unwrap().success());
+    let opens_the_editor = |timeout: Duration| {
+        let editing = desk
+            .command(script, &["k", "--timeout", &format!("{}s", timeout.as_secs())])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut editing = editing.unwrap();
+        while !desk.place.path("ready").exists() {
+            if editing.try_wait().unwrap().is_some() {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+        Some(editing)
+    };
+    let editing = TIMEOUTS.into_iter().find_map(opens_the_editor).unwrap();
     // The store is free while the editor is open; now it no longer is.
     let mut feeding = Feeding::start(&desk.place, &[]);
     feeding.feed(&[line("n", "a", "1"), line("n", "a", "2")].concat());

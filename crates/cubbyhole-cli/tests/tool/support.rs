@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -178,6 +179,15 @@ pub(crate) fn line(namespace: &str, key: &str, value: &str) -> String {
     format!("{{\"namespace\":[\"{namespace}\"],\"key\":{key},\"value\":{value}}}\n")
 }
 
+/// Timeouts from the shortest on, for a test in which the tool has to come to some point before one
+/// ends: a busy machine needs a longer one.
+pub(crate) const TIMEOUTS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(16),
+    Duration::from_secs(64),
+];
+
 /// An import that is fed by hand and reports its batches.
 pub(crate) struct Feeding {
     pub(crate) child: Child,
@@ -202,11 +212,12 @@ impl Feeding {
         Self { child, reports }
     }
 
+    /// Feeds lines. An import that has ended takes none, and reports nothing more.
     pub(crate) fn feed(&mut self, text: &str) {
-        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+        let _ = self.child.stdin.as_mut().unwrap().write_all(text.as_bytes());
     }
 
-    /// Waits for the next report.
+    /// Waits for the next report. It is empty once the import has ended.
     pub(crate) fn report(&mut self) -> String {
         let mut report = String::new();
         self.reports.read_line(&mut report).unwrap();

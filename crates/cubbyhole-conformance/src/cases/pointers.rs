@@ -59,13 +59,14 @@ async fn core_methods<V: Sample>(w: &World<V>, store: impl Store<V>) -> Outcome 
     let (ctx, ns) = (w.ctx(), w.ns(&["core"])?);
     let all = w.everything();
     store.put(ctx, &ns, "a", V::sample(1)).await?;
-    let ttl = PutOptions::new().with_ttl(w.short());
-    store.put_with_options(ctx, &ns, "b", V::sample(2), ttl).await?;
+    store.put_with_options(ctx, &ns, "b", V::sample(2), PutOptions::new()).await?;
     check_eq!(store.get(ctx, &ns, "a").await?, Some(V::sample(1)), "get");
     check_eq!(store.list_namespaces(ctx, &all).await?, w.namespaces(&all).await?, "namespaces");
     let mut keys = store.list(ctx, &ns, None).await?;
     keys.sort_unstable();
     check_eq!(keys, w.list(&ns, None).await?, "list");
+    let ttl = PutOptions::new().with_ttl(w.short());
+    store.put_with_options(ctx, &ns, "b", V::sample(2), ttl).await?;
     w.expire().await;
     check_eq!(store.list(ctx, &ns, None).await?, ["a"], "the TTL was passed on");
     let swept = store.evict_expired(ctx).await?;

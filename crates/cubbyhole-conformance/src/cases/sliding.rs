@@ -11,14 +11,18 @@ cases! {
     /// A read that extends keeps an entry past the end that it had.
     #[case(time, entry)]
     async fn a_read_extends<V: Sample>(w: &World<V>) -> Outcome {
-        let ns = w.ns(&["a"])?;
-        w.put_for(&ns, "read", 1, w.short()).await?;
-        w.put_for(&ns, "unread", 2, w.short()).await?;
-        slide(w, &ns, "read", w.long()).await?;
+        let ns = &w.ns(&["a"])?;
+        w.in_time(|| async move {
+            w.put_for(ns, "read", 1, w.short()).await?;
+            w.put_for(ns, "unread", 2, w.short()).await?;
+            slide(w, ns, "read", w.long()).await?;
+            Ok(())
+        })
+        .await?;
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, ["read"], "past the old end");
+        check_eq!(w.list(ns, None).await?, ["read"], "past the old end");
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.number(&ns, "read").await?, Some(1), "after a sweep");
+        check_eq!(w.number(ns, "read").await?, Some(1), "after a sweep");
         Ok(())
     }
 

@@ -76,16 +76,20 @@ cases! {
     /// An entry whose TTL was extended before its end survives the sweep after the old end.
     #[case(store, entry)]
     async fn a_touched_entry_survives<V: Sample>(w: &World<V>) -> Outcome {
-        let ns = w.ns(&["a"])?;
-        for key in ["touched", "freed", "gone"] {
-            w.put_for(&ns, key, 1, w.short()).await?;
-        }
-        w.store().touch(w.ctx(), &ns, "touched", Expiry::After(w.long())).await?;
-        w.store().touch(w.ctx(), &ns, "freed", Expiry::Never).await?;
+        let ns = &w.ns(&["a"])?;
+        w.in_time(|| async move {
+            for key in ["touched", "freed", "gone"] {
+                w.put_for(ns, key, 1, w.short()).await?;
+            }
+            w.store().touch(w.ctx(), ns, "touched", Expiry::After(w.long())).await?;
+            w.store().touch(w.ctx(), ns, "freed", Expiry::Never).await?;
+            Ok(())
+        })
+        .await?;
         w.expire().await;
         let removed = w.store().evict_expired(w.ctx()).await?;
         check!(removed <= 1, "{removed} removed, but one had expired");
-        check_eq!(w.list(&ns, None).await?, ["freed", "touched"], "the keys");
+        check_eq!(w.list(ns, None).await?, ["freed", "touched"], "the keys");
         Ok(())
     }
 

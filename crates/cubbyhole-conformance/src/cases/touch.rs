@@ -26,39 +26,51 @@ cases! {
     /// `touch` gives a TTL to an entry that had none.
     #[case(time, entry)]
     async fn touch_adds_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
-        let ns = w.ns(&["a"])?;
-        w.put_all(&ns, &["j", "k"]).await?;
-        w.store().touch(w.ctx(), &ns, "k", Expiry::After(w.short())).await?;
-        check!(w.live(&ns, "k").await?.meta.expires_at.is_some(), "no expiry is told");
+        let ns = &w.ns(&["a"])?;
+        w.in_time(|| async move {
+            w.put_all(ns, &["j", "k"]).await?;
+            w.store().touch(w.ctx(), ns, "k", Expiry::After(w.short())).await?;
+            check!(w.live(ns, "k").await?.meta.expires_at.is_some(), "no expiry is told");
+            Ok(())
+        })
+        .await?;
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, ["j"], "past the new TTL");
+        check_eq!(w.list(ns, None).await?, ["j"], "past the new TTL");
         Ok(())
     }
 
     /// `touch` makes an entry permanent.
     #[case(time, entry)]
     async fn touch_makes_permanent<V: Sample>(w: &World<V>) -> Outcome {
-        let ns = w.ns(&["a"])?;
-        w.put_for(&ns, "k", 1, w.short()).await?;
-        w.store().touch(w.ctx(), &ns, "k", Expiry::Never).await?;
-        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "no expiry is told");
+        let ns = &w.ns(&["a"])?;
+        w.in_time(|| async move {
+            w.put_for(ns, "k", 1, w.short()).await?;
+            w.store().touch(w.ctx(), ns, "k", Expiry::Never).await?;
+            check_eq!(w.live(ns, "k").await?.meta.expires_at, None, "no expiry is told");
+            Ok(())
+        })
+        .await?;
         w.expire().await;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "past the old TTL");
+        check_eq!(w.number(ns, "k").await?, Some(1), "past the old TTL");
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "after a sweep");
+        check_eq!(w.number(ns, "k").await?, Some(1), "after a sweep");
         Ok(())
     }
 
     /// `touch` makes a TTL longer or shorter.
     #[case(time, entry)]
     async fn touch_replaces_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
-        let ns = w.ns(&["a"])?;
-        w.put_for(&ns, "longer", 1, w.short()).await?;
-        w.put_for(&ns, "shorter", 1, w.long()).await?;
-        w.store().touch(w.ctx(), &ns, "longer", Expiry::After(w.long())).await?;
-        w.store().touch(w.ctx(), &ns, "shorter", Expiry::After(w.short())).await?;
+        let ns = &w.ns(&["a"])?;
+        w.in_time(|| async move {
+            w.put_for(ns, "longer", 1, w.short()).await?;
+            w.store().touch(w.ctx(), ns, "longer", Expiry::After(w.long())).await?;
+            Ok(())
+        })
+        .await?;
+        w.put_for(ns, "shorter", 1, w.long()).await?;
+        w.store().touch(w.ctx(), ns, "shorter", Expiry::After(w.short())).await?;
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, ["longer"], "past the short TTL");
+        check_eq!(w.list(ns, None).await?, ["longer"], "past the short TTL");
         Ok(())
     }
 

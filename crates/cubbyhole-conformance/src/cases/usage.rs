@@ -102,10 +102,14 @@ cases! {
     /// Entries that expire go from the live ones to the expired ones; a sweep removes them.
     #[case(time, entry)]
     async fn expiry_moves_the_count<V: Sample>(w: &World<V>) -> Outcome {
-        let ns = w.ns(&["a"])?;
-        w.put_for(&ns, "short", 1, w.short()).await?;
-        w.put_for(&ns, "long", 1, w.long()).await?;
-        check_eq!(counts(w).await?, (1, 2), "before");
+        let ns = &w.ns(&["a"])?;
+        w.in_time(|| async move {
+            w.put_for(ns, "short", 1, w.short()).await?;
+            w.put_for(ns, "long", 1, w.long()).await?;
+            check_eq!(counts(w).await?, (1, 2), "before");
+            Ok(())
+        })
+        .await?;
         w.expire().await;
         check_eq!(counts(w).await?, (1, 1), "after");
         w.store().evict_expired(w.ctx()).await?;

@@ -25,13 +25,14 @@ use crate::proxy::Proxy;
 use crate::support::Schema;
 
 const CONNECTIONS: usize = 4;
-/// The deadline of the calls, except where a server hangs for longer than that.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+/// The deadline of the calls, except where a server hangs for longer than that. No call reaches it,
+/// however busy the machine and its disk are.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Where a server hangs: more than a call needs on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
 /// By how much a call may be late after its deadline. The store adds nothing to it: the rest is
 /// what a busy machine takes to run the task again whose timer has ended.
-const LATE: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(5);
 /// How many calls must be answered, of each kind, before, between and after the faults.
 pub(crate) const ENOUGH: u64 = 100;
 
@@ -125,7 +126,9 @@ async fn histories_have_an_order_on_a_server_that_hangs_for_longer_than_a_deadli
     let schema = Schema::on(server.url()).await;
     let (store, histories) = start(&few(&schema), plan(SHORT)).await;
     histories.until_more(ENOUGH).await.unwrap();
-    for _ in 0..3 {
+    let mut rounds = 0;
+    while goes_on(rounds, &histories) {
+        rounds += 1;
         block_in_place(|| server.pause()).unwrap();
         // Each client more than once: what was called while it hangs is among them.
         let failed = histories.until_failures(12).await;

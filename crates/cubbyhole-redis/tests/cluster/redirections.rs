@@ -13,7 +13,9 @@ use cubbyhole_test_servers::RedisCluster;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, end_move, move_on, open, owner, unharmed};
-use crate::shared::{SLACK, bytes, check_unavailable, ctx, names, ns, pause, slot, timed, within};
+use crate::shared::{
+    SLACK, bytes, check_unavailable, ctx, names, ns, pause, slot, timed, until, within,
+};
 
 const RETRY: Duration = Duration::from_millis(400);
 
@@ -115,10 +117,10 @@ async fn a_get_in_the_middle_of_a_move_finds_what_moved_what_did_not_and_nothing
     // Or the test would show nothing: both have some.
     assert!(there(from) > 0 && there((from + 1) % 3) > 0);
     for number in 0..20 {
-        let found = store.get(&within(2000), &name, &number.to_string()).await.unwrap();
+        let found = store.get(&within(5000), &name, &number.to_string()).await.unwrap();
         assert_eq!(found, Some(bytes(&number.to_string())));
     }
-    assert_eq!(store.get(&within(2000), &name, "none").await.unwrap(), None);
+    assert_eq!(store.get(&within(5000), &name, "none").await.unwrap(), None);
     moving.end();
     assert_eq!(store.list(&ctx(), &name, None).await.unwrap().len(), 20);
 }
@@ -143,11 +145,16 @@ async fn a_move_that_stops_half_way_is_unavailable_in_time_and_nothing_was_writt
         assert!(error.is_retryable(), "{error:?}");
         assert!(error.message().contains("being moved"), "{error:?}");
         assert!(took > RETRY / 2 && took < RETRY + SLACK, "{took:?}");
-        let (answer, took) = timed(store.write(&within(100), &name, batch())).await;
-        let error = answer.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error:?}");
-        assert!(!error.may_have_been_applied(), "{error:?}");
-        assert!(took < Duration::from_millis(100) + SLACK, "{took:?}");
+        // On a busy machine the deadline may come while an attempt is in flight. The outcome of
+        // that one is unknown; between two attempts it is known.
+        until("a deadline between two attempts", async || {
+            let (answer, took) = timed(store.write(&within(100), &name, batch())).await;
+            let error = answer.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error:?}");
+            assert!(took < Duration::from_millis(100) + SLACK, "{took:?}");
+            !error.may_have_been_applied()
+        })
+        .await;
         // What cannot be known is not answered.
         for answer in [
             store.list(&forever, &name, None).await.map(drop),
