@@ -290,10 +290,11 @@ proptest! {
     }
 
     #[test]
-    fn an_option_of_a_file_is_known_or_refused(query in "(durability=(immediate|relaxed)|[a-z=&?]{0,12}|&){0,4}") {
-        let known = query.split('&').all(|option| {
-            ["", "durability=immediate", "durability=relaxed"].contains(&option)
-        });
+    fn an_option_of_a_file_is_known_or_refused(query in "(durability=(immediate|relaxed)|read_only=(true|false)|[a-z=&?]{0,12}|&){0,4}") {
+        let options = [
+            "", "durability=immediate", "durability=relaxed", "read_only=true", "read_only=false",
+        ];
+        let known = query.split('&').all(|option| options.contains(&option));
         let config = EmbeddedConfig::from_url_path(&format!("a.redb?{query}"));
         prop_assert_eq!(config.is_ok(), known);
         if let Err(error) = config {
