@@ -3,6 +3,7 @@
 mod access;
 mod create;
 mod purge;
+mod unusable;
 
 pub(crate) use access::WriteDenied;
 
@@ -15,6 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use cubbyhole_core::{Compaction, Error, ErrorKind, Result, Timestamp};
 use redb::{Database, ReadableDatabase, TableHandle};
 use tokio::sync::watch;
+
+use unusable::{damaged, earlier, foreign, not_a_store, truncated};
 
 use crate::checked::{Checked, Unsettled};
 use crate::config::{Durability, EmbeddedConfig};
@@ -432,35 +435,6 @@ fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Found> {
     let mark = number(META_CLOCK)?.map_or(0, u64::from_le_bytes);
     let mark = Timestamp::from_millis(mark).map_err(|_| damaged())?;
     Ok(Found::Store { mark, salt: number(META_SALT)?.map(Salt::from_bytes) })
-}
-
-fn earlier(path: &Path) -> Error {
-    Error::unsupported(format!(
-        "{} was written by an earlier build; export it with that one, and import it into a new store",
-        shown(path)
-    ))
-}
-
-fn foreign(path: &Path) -> Error {
-    Error::invalid_argument(format!(
-        "{} is a redb file of another program and not a Cubbyhole store",
-        shown(path)
-    ))
-}
-
-fn not_a_store(path: &Path) -> Error {
-    Error::invalid_argument(format!("{} is not a Cubbyhole store", shown(path)))
-}
-
-fn damaged(path: &Path) -> Error {
-    Error::corrupt(format!("{} is damaged; restore it from a backup or an export", shown(path)))
-}
-
-fn truncated(path: &Path) -> Error {
-    Error::corrupt(format!(
-        "{} is empty, or nearly so, and holds no store; if it held one, restore it from a backup or an export",
-        shown(path)
-    ))
 }
 
 /// Makes the tables, so that readers always find them.

@@ -1,8 +1,9 @@
 //! The store: what each method reads or writes.
 
+mod open;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,20 +12,16 @@ use cubbyhole_core::limits::{
 };
 use cubbyhole_core::{
     Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
-    Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Operation, Page, PutOptions,
-    Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Expiry, GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result, ResultExt,
+    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 
 use crate::call::begin;
 use crate::config::EmbeddedConfig;
-use crate::error::{Failure, OpenFailure};
-use crate::file::StoreFile;
-use crate::reader::{Reader, panicked};
+use crate::error::Failure;
+use crate::reader::Reader;
 use crate::snapshot::Ahead;
 use crate::writer::Writer;
-
-/// How long opening waits before it looks again whether the file is free.
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A store in one file on this machine. Cloning it is cheap and shares the file.
 ///
@@ -76,41 +73,6 @@ impl EmbeddedStore {
     pub async fn open(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
         begin(ctx, "open").await?;
         Self::open_when_free(ctx, config).await.in_operation("open")
-    }
-
-    async fn open_when_free(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
-        let mut wait = config.lock_wait();
-        loop {
-            let config = config.clone();
-            let opening = tokio::task::spawn_blocking(move || Self::open_blocking(config));
-            match ctx.race(opening).await?.map_err(panicked)? {
-                Ok(store) => return Ok(store),
-                Err(OpenFailure::Locked(_)) if !wait.is_zero() => {
-                    let pause = wait.min(LOCK_PAUSE);
-                    ctx.sleep(pause).await?;
-                    wait -= pause;
-                }
-                Err(failure) => return Err(failure.into_error()),
-            }
-        }
-    }
-
-    fn open_blocking(config: EmbeddedConfig) -> Result<Self, OpenFailure> {
-        let clock = config.clock();
-        let durability = config.durability();
-        let max_value_bytes = config.max_value_bytes();
-        let (file, mark) = StoreFile::open(config)?;
-        let file = Arc::new(file);
-        let clock = Arc::new(HighWaterClock::new(clock, mark));
-        let witnessed = Arc::new(AtomicBool::new(false));
-        let writer = Writer::start(
-            Arc::clone(&file),
-            Arc::clone(&clock),
-            Arc::clone(&witnessed),
-            durability,
-        )?;
-        let reader = Arc::new(Reader::new(file, clock, witnessed));
-        Ok(Self { reader, writer: Arc::new(writer), max_value_bytes })
     }
 
     /// How many transactions were committed since the store was opened: with the number of writes

@@ -5,25 +5,27 @@
 //! has no effect. Once the writer has claimed a request its outcome is unknown to a caller that
 //! does not wait for the answer.
 
+mod checkpoint;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cubbyhole_core::{
-    Clock, Compaction, Error, ExecutionContext, HighWaterClock, Result, Timestamp,
-};
+use cubbyhole_core::{Clock, Compaction, Error, ExecutionContext, HighWaterClock, Result};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::{Durability, RELAXED_FLUSH_INTERVAL};
 use crate::error::Failure;
 use crate::file::{Handle, StoreFile};
-use crate::log::{Log, Redo, Salt};
+use crate::log::{Redo, Salt};
 use crate::request::{Claim, Pending, Request, Withdrawal};
 use crate::tables::Tables;
+
+pub(crate) use checkpoint::{checkpoint, lock};
 
 /// How much may wait, in KiB of values and at least one for each request; callers past that wait
 /// for a place, within their context.
@@ -476,26 +478,6 @@ enum Stage {
     Applying,
     /// It may be on disk.
     Committing,
-}
-
-/// A durable commit of `mark` as the clock's mark. Everything before it is on disk after it, and the
-/// log starts from scratch.
-pub(crate) fn checkpoint(handle: &Handle, mark: Timestamp) -> Result<(), Failure> {
-    let mut transaction = handle.database.begin_write()?;
-    transaction.set_quick_repair(true);
-    let salt = Salt::draw();
-    let mut tables = Tables::open(&transaction, mark, Redo::off())?;
-    tables.set_clock_mark()?;
-    tables.set_salt(salt)?;
-    drop(tables);
-    transaction.commit()?;
-    lock(&handle.log).begin(salt);
-    Ok(())
-}
-
-/// The log, which the writer alone takes.
-pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[expect(

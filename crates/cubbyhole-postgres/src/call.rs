@@ -88,7 +88,7 @@ impl Caller {
 
     /// The database's time.
     pub(crate) async fn current_time(&self, ctx: &ExecutionContext) -> Result<Timestamp> {
-        ctx.check()?;
+        self.begin(ctx).await?;
         let rows = self.call(ctx, Effect::Read, Function::Clock, Vec::new()).await?;
         rows::instant(rows::scalar(&rows)?)
     }

@@ -25,10 +25,9 @@ use crate::{arguments, inspect, migrate, rows};
 
 /// A store in a PostgreSQL database. Cloning it is cheap and shares the pool of connections.
 ///
-/// Every call is one network round trip, with row security on. The schema is made beforehand by
-/// [`migrate`](crate::migrate), with a role that may; see [`PostgresConfig`] for how the database
-/// is reached. It is used within the tokio runtime in which it was opened, which needs timers and
-/// I/O. Elsewhere calls answer `InvalidArgument`.
+/// Every call is one network round trip, with row security on. [`migrate`](crate::migrate) creates the
+/// schema, and [`PostgresConfig`] says how the database is reached. Calls need the tokio runtime in
+/// which the store was opened, with timers and I/O: elsewhere they answer `InvalidArgument`.
 ///
 /// ```no_run
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -70,7 +69,6 @@ impl PostgresStore {
             let lease = pool.acquire(ctx).await?;
             let checks = inspect::admit(pool.connector(), &lease.connection);
             ctx.race(checks).await??;
-            drop(lease);
             Ok(Self { caller: Caller::new(pool), max_value_bytes })
         };
         open.await.in_operation("open")
@@ -474,11 +472,7 @@ impl EntryStore<Bytes> for PostgresStore {
     }
 
     async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
-        let time = async {
-            self.caller.begin(ctx).await?;
-            self.caller.current_time(ctx).await
-        };
-        time.await.in_operation("current_time")
+        self.caller.current_time(ctx).await.in_operation("current_time")
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use cubbyhole_core::{Error, Result};
 use redb::backends::FileBackend;
 
-use super::{initialise, not_a_store};
+use super::initialise;
+use super::unusable::not_a_store;
 use crate::checked::{Checked, Unsettled};
 use crate::config::EmbeddedConfig;
 use crate::error::{from_open, from_open_io};

@@ -1,0 +1,36 @@
+//! Why a file is not opened: it is no store, of another format, or damaged.
+
+use std::path::Path;
+
+use cubbyhole_core::Error;
+
+use crate::url_path::shown;
+
+pub(super) fn earlier(path: &Path) -> Error {
+    Error::unsupported(format!(
+        "{} was written by an earlier build; export it with that one, and import it into a new store",
+        shown(path)
+    ))
+}
+
+pub(super) fn foreign(path: &Path) -> Error {
+    Error::invalid_argument(format!(
+        "{} is a redb file of another program and not a Cubbyhole store",
+        shown(path)
+    ))
+}
+
+pub(super) fn not_a_store(path: &Path) -> Error {
+    Error::invalid_argument(format!("{} is not a Cubbyhole store", shown(path)))
+}
+
+pub(super) fn damaged(path: &Path) -> Error {
+    Error::corrupt(format!("{} is damaged; restore it from a backup or an export", shown(path)))
+}
+
+pub(super) fn truncated(path: &Path) -> Error {
+    Error::corrupt(format!(
+        "{} is empty, or nearly so, and holds no store; if it held one, restore it from a backup or an export",
+        shown(path)
+    ))
+}
