@@ -475,7 +475,7 @@ mutants! {
     }
 }
 
-/// A clock by which no time passes but what it shows.
+/// A clock whose monotonic time stands still.
 #[derive(Debug)]
 struct WithoutElapsed(ManualClock);
 
