@@ -48,7 +48,7 @@ fn expires_at(operation: &Operation<Bytes>) -> Option<Timestamp> {
     match operation {
         Operation::Put { options, .. } => match options.expiry() {
             cubbyhole::Expiry::At(instant) => Some(instant),
-            // What is to expire after a while is live when it is written.
+            // A TTL is more than zero: the entry is live when it is written.
             cubbyhole::Expiry::Never | cubbyhole::Expiry::After(_) => None,
         },
         Operation::Delete { .. } => None,

@@ -29,7 +29,7 @@ pub trait Clock: Debug + Send + Sync + 'static {
         system_elapsed()
     }
 
-    /// Whether `now` moves on by itself. If so, a store takes two readings within one millisecond
+    /// Whether `now` moves on automatically. If so, a store takes two readings within one millisecond
     /// for the same moment, and reads `elapsed` once a millisecond. The default is `false`: a store
     /// then reads both each time.
     fn is_real_time(&self) -> bool {

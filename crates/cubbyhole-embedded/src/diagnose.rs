@@ -166,7 +166,7 @@ async fn check_clock(
         Verdict::Warning,
         "clock",
         format!(
-            "this machine's is {} s behind the store's time, which is never set back by itself",
+            "this machine's is {} s behind the store's time, which is never set back automatically",
             lead.as_secs()
         ),
         format!(

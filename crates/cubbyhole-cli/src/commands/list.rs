@@ -59,7 +59,7 @@ impl List {
         let mut left = self.limit;
         let mut after = self.after.clone();
         let mut unreadable = 0_u64;
-        // With the time by which its rows are told.
+        // With the time that its rows are relative to.
         let mut table = self.table(&session.out).map(|table| (table, Timestamp::EPOCH));
         loop {
             let limit = left.map_or(most, |left| usize::try_from(left).unwrap_or(most).min(most));

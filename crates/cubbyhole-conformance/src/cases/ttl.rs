@@ -69,8 +69,8 @@ cases! {
         Ok(())
     }
 
-    /// A clock that is set back stops no TTL: what was written before it and after it expires once
-    /// its TTL has passed.
+    /// A clock that is set back stops no TTL: entries that were written before and after it expire
+    /// once their TTLs have passed.
     #[case(time, core)]
     async fn a_ttl_counts_after_the_clock_is_set_back<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
@@ -88,8 +88,8 @@ cases! {
         Ok(())
     }
 
-    /// The same where nobody uses the store meanwhile: the clock is set back by as much as then
-    /// passes, and shows again what it showed when the store was last used.
+    /// A TTL counts while the store is idle: the clock is set back by as much as then passes, and
+    /// shows the same instant again as when the store was last used.
     #[case(time, core)]
     async fn a_ttl_counts_while_the_store_is_idle<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;

@@ -586,7 +586,7 @@ mutants! {
     }
 }
 
-/// A clock by which no time passes but what it shows.
+/// A clock whose monotonic time stands still.
 #[derive(Debug)]
 struct WithoutElapsed(ManualClock);
 

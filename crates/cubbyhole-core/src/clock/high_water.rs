@@ -1,4 +1,4 @@
-//! The time of a store: a clock that never goes back and never stands still.
+//! The time of a store: a clock that never goes back and never stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::Clock;
 use crate::Timestamp;
 
-/// A store's time: the inner clock's [`now`](Clock::now), or the high-water mark plus the time that
-/// has [`elapsed`](Clock::elapsed) since, whichever is later. The high-water mark is the latest
+/// A store's time: the later of the inner clock's [`now`](Clock::now) and the high-water mark plus
+/// the time that has [`elapsed`](Clock::elapsed) since. The high-water mark is the latest
 /// instant that `now` has shown, or that the store has kept from an earlier opening.
 ///
 /// So a clock that steps back revives nothing, and a TTL counts the time that passes, also while the
@@ -32,7 +32,7 @@ pub struct HighWaterClock {
     is_real_time: bool,
     /// The millisecond that the inner clock last showed.
     wall: AtomicU64,
-    /// The latest time that was told, in milliseconds.
+    /// The latest time that was returned, in milliseconds.
     time: AtomicU64,
     /// The most by which an instant was ever ahead of `elapsed` at the same moment, in microseconds:
     /// added to `elapsed`, it is the high-water mark plus the time since.
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_what_can_be_told_are_kept() {
+    fn the_time_stops_at_the_end_of_the_year_9999() {
         let manual = ManualClock::new(Timestamp::EPOCH);
         let clock = HighWaterClock::new(Arc::new(manual.clone()), Timestamp::MAX);
         manual.advance(Duration::MAX);

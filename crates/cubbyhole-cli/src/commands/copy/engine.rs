@@ -387,7 +387,7 @@ async fn one_by_one(
     Ok(())
 }
 
-/// Counts what a write would do.
+/// Counts as a write would, without writing.
 async fn try_out(
     plan: &Plan,
     namespace: &Namespace,
