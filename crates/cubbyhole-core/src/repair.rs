@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Namespace, Timestamp};
 
 /// What happens to orphaned values: values that the index of their namespace does not have, because
-/// Redis evicted the index or another program deleted it. `get` still returns them; no listing shows
-/// them and `erase` does not find them.
+/// Redis evicted the index or another program deleted it. `Store::get` still returns them; no listing
+/// shows them and `erase` does not find them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrphanAction {

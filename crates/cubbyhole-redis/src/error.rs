@@ -366,3 +366,27 @@ pub(crate) fn not_admitted(address: &Address, error: RedisError, has_certificate
     };
     Error::unavailable(message).with_source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    /// The error of an answer.
+    fn answered(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(line.as_bytes()).unwrap();
+        Value::extract_error(value).unwrap_err()
+    }
+
+    #[test]
+    fn maxclients_is_unavailable_and_retryable() {
+        let address = Address { host: "cache".to_owned(), port: 6379 };
+        let refusal = || answered("-ERR max number of clients reached\r\n");
+        let in_a_call = Failure::Refused(refusal()).into_error(Effect::Write);
+        for error in [in_a_call, not_admitted(&address, refusal(), false)] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+            assert!(error.is_retryable() && error.message().contains("`maxclients`"), "{error:?}");
+        }
+    }
+}

@@ -154,7 +154,6 @@ pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
 /// # Ok(())
 /// # }
 /// ```
-#[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "only Redis has orphans"))]
 pub async fn repair_with_options(
     ctx: &ExecutionContext,
     url: &str,

@@ -123,7 +123,7 @@ impl Erase {
             count(namespaces, "namespace", "namespaces"),
             escape(prefix),
             match left {
-                Some(0) => "nothing is left there".to_owned(),
+                Some(0) => "no entry is left there".to_owned(),
                 Some(left) => {
                     format!("{} written meanwhile", count(left, "entry was", "entries were"))
                 }

@@ -135,7 +135,7 @@ fn erase_asks_first_and_touches_nothing_else() {
     let ran = place.run(&["erase", "acme:a", "--yes"]);
     let said = ran.stderr.as_str();
     assert!(said.starts_with("erased 3 entries in 2 namespaces under acme:a, from 20"), "{ran:?}");
-    assert!(said.ends_with("Z; nothing is left there\n") && ran.code == 0, "{ran:?}");
+    assert!(said.ends_with("Z; no entry is left there\n") && ran.code == 0, "{ran:?}");
     assert_eq!(place.ok(&["namespaces", "acme"]), "acme\nacme:ab\n");
     let again = place.json(&["erase", "acme:a", "--yes"]).remove(0);
     let names: Vec<&String> = again.as_object().unwrap().keys().collect();

@@ -290,6 +290,10 @@ async fn delete_and_put_over_an_orphaned_value_leave_no_trace_of_it() {
         let options = PutOptions::new();
         let absent = Condition::IfAbsent;
         store.put_entry(&ctx(), &name, "c", bytes("c"), options, absent).await.unwrap();
+        for key in ["b", "c"] {
+            let instant = block_in_place(|| cli(&server, &["ZSCORE", "p:{acme}x", key]));
+            assert_eq!(instant, "", "{lost}: {key}");
+        }
         repaired(server.url(), "p:", OrphanAction::Remove).await;
         server.advance(HOUR).unwrap();
         check_whole(&store, "acme", &["b", "c"], lost).await;
