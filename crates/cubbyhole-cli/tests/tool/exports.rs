@@ -12,7 +12,8 @@ const TARGET: &str = "out.jsonl";
 fn large_store(place: &Place) {
     let value = format!("\"{}\"", "v".repeat(2500));
     let input: String = (0..6000).map(|n| line("acme", &format!("{n:04}"), &value)).collect();
-    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
+    let ran = place.run_reading(&["import"], input.as_bytes());
+    assert_eq!(ran.code, 0, "{ran:?}");
 }
 
 fn mode(path: PathBuf) -> u32 {
