@@ -12,8 +12,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::by_hand::{bytes, config, ctx, ns, open};
 
+/// With one thread, so that nothing is answered while a call is polled for the first time.
 fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// The answer of a call that is made outside any runtime: it comes without waiting.
