@@ -6,7 +6,7 @@ use cubbyhole::{
     Bytes, Clock, EmbeddedConfig, EmbeddedStore, ExecutionContext, ManualClock, Namespace, Store,
     SystemClock, Timestamp,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Place, line};
 
@@ -51,8 +51,7 @@ fn import_counts_what_has_expired_by_the_stores_time() {
     let ran = place.run_reading(&["import", "--json", "--report-batches"], lines().as_bytes());
     assert_eq!(ran.code, 0, "{ran:?}");
     let out = String::from_utf8(ran.stdout).unwrap();
-    let objects: Vec<serde_json::Value> =
-        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let objects: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(objects[0]["entries"], 2, "{objects:?}");
     let summary = &objects[1];
     assert_eq!((&summary["entries"], &summary["expired"]), (&json!(2), &json!(2)), "{summary}");
@@ -92,10 +91,13 @@ fn doctor_names_both_causes_and_repair_sets_the_time_back() {
     write_ahead(&place);
     assert_eq!(place.ok(&["list", "acme"]), "ahead\ndecades\nnever\n");
 
-    let diagnosis = place.json(&["doctor"]).remove(0);
-    assert_eq!(diagnosis["verdict"], "warning", "{diagnosis}");
-    let checks = diagnosis["checks"].as_array().unwrap();
-    let clock = checks.iter().find(|check| check["name"] == "clock").unwrap();
+    // Of this check alone: what others find depends on the machine.
+    let clock_check = |diagnosis: &Value| {
+        let checks = diagnosis["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == "clock").unwrap().clone()
+    };
+    let clock = clock_check(&place.json(&["doctor"])[0]);
+    assert_eq!(clock["verdict"], "warning", "{clock}");
     let advice = clock["advice"].as_str().unwrap();
     for part in ["is behind, set it", "was ahead once", "doctor --repair", ": 2, in 1 namespaces"] {
         assert!(advice.contains(part), "{part}: {advice}");
@@ -104,7 +106,7 @@ fn doctor_names_both_causes_and_repair_sets_the_time_back() {
     let repaired = place.json(&["doctor", "--repair"]);
     let done = repaired[0]["repaired"][0].as_str().unwrap();
     assert!(done.contains("is set back to 20") && done.contains(": 2, in 1 namespaces"), "{done}");
-    assert_eq!(repaired[1]["verdict"], "ok", "{repaired:?}");
+    assert_eq!(clock_check(&repaired[1])["verdict"], "ok", "{repaired:?}");
     assert_eq!(place.ok(&["list", "acme"]), "ahead\ndecades\nkept\nnever\nyear\n");
     let ran = place.run_reading(&["import"], lines().as_bytes());
     assert!(ran.stderr.starts_with("imported 4 entries in 1 namespace "), "{ran:?}");
