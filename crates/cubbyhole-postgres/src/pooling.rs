@@ -27,7 +27,8 @@ pub(crate) enum Pooling {
 pub(crate) const ADVICE: &str = "add `pooler=transaction` to the URL, and `statement_cache=off` \
     unless it is PgBouncer 1.21 or later with `max_prepared_statements`";
 
-/// Clients beside the first. Two, because a pooler of two processes can separate one from the first.
+/// Clients beside the first. With one, a pooler of two processes could serve each client by another,
+/// and one of two server connections could answer the two clients in turns.
 const MORE_CLIENTS: usize = 2;
 /// How often each client is asked. Once would do while no other client is served.
 const ROUNDS: usize = 4;
@@ -54,12 +55,9 @@ pub(crate) async fn of(connector: &Connector, first: &Connection) -> Result<Pool
         backends.push(joined);
         others.push(other);
         for _ in 0..ROUNDS {
-            // The others twice in succession: else turns could match those of the pooler.
-            let again = others.iter().flat_map(|other| [other, other]);
-            let clients = std::iter::once(first).chain(again);
-            let places = std::iter::once(0).chain((1..=others.len()).flat_map(|at| [at, at]));
-            for (client, place) in clients.zip(places) {
-                if backend(&client.client, schema).await? != backends[place] {
+            let clients = std::iter::once(first).chain(&others);
+            for (client, at_first) in clients.zip(&backends) {
+                if backend(&client.client, schema).await? != *at_first {
                     return Ok(Pooling::Transaction);
                 }
             }
