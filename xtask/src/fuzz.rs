@@ -2,7 +2,7 @@
 //!
 //! The compiler flags are those of cargo-fuzz without the address sanitizer, which alone needs a
 //! nightly compiler, makes runs ten times as slow and finds nothing in code without `unsafe`. Inputs
-//! are kept where cargo-fuzz keeps them, so that either tool continues what the other began.
+//! are kept where cargo-fuzz keeps them: either tool continues a run of the other.
 
 use std::env;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::process::{cargo, output, root, run as run_command, target_folder};
 
-/// The manifest of the fuzz targets, a workspace of its own.
+/// The manifest of the fuzz targets, a separate workspace.
 pub(crate) const MANIFEST: &str = "fuzz/Cargo.toml";
 
 /// One source file for each target.
@@ -29,8 +29,8 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
     -Cdebug-assertions -Ccodegen-units=1";
 
-/// The packages whose coverage libFuzzer follows: ours, and those that read text for us. In the engine
-/// and the runtime it would follow what no input decides, and a run would take several times as long.
+/// The packages whose coverage libFuzzer follows, next to ours: those that parse text for us. With the
+/// engine and the runtime a run takes twice as long, and threads change their coverage by chance.
 const FOLLOWED: [&str; 7] =
     ["base64", "humantime", "percent-encoding", "serde_json", "time", "tokio-postgres", "uuid"];
 
@@ -172,7 +172,7 @@ fn build(plan: &Plan) -> Result<PathBuf, String> {
     Ok(folder.join(host).join("release"))
 }
 
-/// What the run of a target came to.
+/// The result of a target's run.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     target: String,
