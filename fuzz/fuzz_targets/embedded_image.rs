@@ -1,33 +1,65 @@
-//! The image of an embedded store with some of its bytes changed, or any bytes at all: it is opened
-//! or refused, and what is read of it is what was written or an error.
+//! The image of an embedded store that a disk has damaged, or any bytes at all: opening it succeeds
+//! or is refused, and a read returns the value that was written or an error.
 #![no_main]
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use cubbyhole::{
     Backend as _, Bytes, EmbeddedConfig, EmbeddedStore, EntryStore, ExecutionContext, Namespace,
-    PutOptions, ScanOptions, Store,
+    PutOptions, Result, ScanOptions, Store,
 };
 use cubbyhole_embedded::StorageBackend;
 use libfuzzer_sys::fuzz_target;
+use tokio::runtime::Runtime;
 
-/// Some that stand in their records, and some that do not.
+/// The lengths of the values that the images hold: some are kept in their records, some apart.
 const VALUES: [usize; 4] = [0, 10, 900, 5_000];
 
+/// The unit that a disk writes.
+const SECTOR: usize = 512;
+
+/// The unit that an image copies when a byte of it changes.
+const BLOCK: usize = 4096;
+
+/// A damaged header may ask for anything. No disk of this test has more than this.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A file in memory: bytes that all runs share, and the blocks that this run has changed. A copy of
+/// the whole file took longer than all that is tested.
 #[derive(Debug, Clone)]
-struct Image(Arc<Mutex<Vec<u8>>>);
+struct Image(Arc<Mutex<Contents>>);
+
+#[derive(Debug)]
+struct Contents {
+    shared: Arc<[u8]>,
+    /// How much of `shared` still counts; the rest was cut off.
+    valid: usize,
+    length: usize,
+    changed: HashMap<usize, [u8; BLOCK]>,
+}
 
 impl Image {
-    fn holding(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(bytes)))
+    fn holding(bytes: Arc<[u8]>) -> Self {
+        let (valid, length) = (bytes.len(), bytes.len());
+        Self(Arc::new(Mutex::new(Contents {
+            shared: bytes,
+            valid,
+            length,
+            changed: HashMap::new(),
+        })))
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap().clone()
+    fn bytes(&self) -> Arc<[u8]> {
+        let contents = self.0.lock().unwrap();
+        let mut bytes = vec![0; contents.length];
+        contents.read(0, &mut bytes);
+        bytes.into()
     }
 
-    async fn open(&self) -> cubbyhole::Result<EmbeddedStore> {
+    async fn open(&self) -> Result<EmbeddedStore> {
         let image = self.clone();
         let config = EmbeddedConfig::new("image")
             .with_cache_bytes(1024 * 1024)
@@ -36,22 +68,72 @@ impl Image {
     }
 }
 
+impl Contents {
+    /// The caller checks that this is within the file.
+    fn read(&self, mut at: usize, mut out: &mut [u8]) {
+        while !out.is_empty() {
+            let (block, within) = (at / BLOCK, at % BLOCK);
+            let (part, rest) = out.split_at_mut(out.len().min(BLOCK - within));
+            match self.changed.get(&block) {
+                Some(changed) => part.copy_from_slice(&changed[within..within + part.len()]),
+                None => self.read_shared(at, part),
+            }
+            at += part.len();
+            out = rest;
+        }
+    }
+
+    fn read_shared(&self, at: usize, out: &mut [u8]) {
+        let there = &self.shared[at.min(self.valid)..(at + out.len()).min(self.valid)];
+        out[..there.len()].copy_from_slice(there);
+        out[there.len()..].fill(0);
+    }
+
+    fn write(&mut self, mut at: usize, mut data: &[u8]) {
+        self.length = self.length.max(at + data.len());
+        while !data.is_empty() {
+            let (block, within) = (at / BLOCK, at % BLOCK);
+            let (part, rest) = data.split_at(data.len().min(BLOCK - within));
+            if !self.changed.contains_key(&block) {
+                let mut copy = [0; BLOCK];
+                self.read_shared(block * BLOCK, &mut copy);
+                self.changed.insert(block, copy);
+            }
+            let changed = self.changed.get_mut(&block).unwrap();
+            changed[within..within + part.len()].copy_from_slice(part);
+            at += part.len();
+            data = rest;
+        }
+    }
+
+    fn set_length(&mut self, length: usize) {
+        if length < self.length {
+            self.valid = self.valid.min(length);
+            self.changed.retain(|block, _| block * BLOCK < length);
+            if let Some(last) = self.changed.get_mut(&(length / BLOCK)) {
+                last[length % BLOCK..].fill(0);
+            }
+        }
+        self.length = length;
+    }
+}
+
 fn place(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(io::Error::other)
 }
 
-/// A damaged header may ask for anything; more than this no disk of this test has.
-const MOST_BYTES: u64 = 64 * 1024 * 1024;
-
 impl StorageBackend for Image {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().len() as u64)
+        Ok(self.0.lock().unwrap().length as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let (image, start) = (self.0.lock().unwrap(), place(offset)?);
-        let end = start.checked_add(out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(image.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+        let (contents, start) = (self.0.lock().unwrap(), place(offset)?);
+        let end = start.checked_add(out.len());
+        if end.is_none_or(|end| end > contents.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        contents.read(start, out);
         Ok(())
     }
 
@@ -59,7 +141,7 @@ impl StorageBackend for Image {
         if length > MOST_BYTES {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.0.lock().unwrap().resize(place(length)?, 0);
+        self.0.lock().unwrap().set_length(place(length)?);
         Ok(())
     }
 
@@ -68,75 +150,144 @@ impl StorageBackend for Image {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let end = offset.saturating_add(data.len() as u64);
-        if end > MOST_BYTES {
+        if offset.saturating_add(data.len() as u64) > MOST_BYTES {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let (mut image, start, end) = (self.0.lock().unwrap(), place(offset)?, place(end)?);
-        if image.len() < end {
-            image.resize(end, 0);
-        }
-        image[start..end].copy_from_slice(data);
+        self.0.lock().unwrap().write(place(offset)?, data);
         Ok(())
     }
 }
 
+/// All runs share a runtime and its threads.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let new = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    RUNTIME.get_or_init(new).block_on(future)
 }
 
 fn name() -> Namespace {
     Namespace::parse("acme:a").unwrap()
 }
 
-/// A whole store, made once.
-fn whole() -> &'static Vec<u8> {
-    static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
-    WHOLE.get_or_init(|| {
-        let image = Image::holding(Vec::new());
-        block_on(async {
+/// A whole image, and where its sectors are that hold anything: changes anywhere else would mostly
+/// meet free space.
+struct Whole {
+    bytes: Arc<[u8]>,
+    sectors: Vec<usize>,
+}
+
+impl Whole {
+    fn new(bytes: Arc<[u8]>) -> Self {
+        let sectors = bytes.chunks(SECTOR).enumerate();
+        let used = sectors.filter(|(_, sector)| sector.iter().any(|byte| *byte != 0));
+        let sectors = used.map(|(number, _)| number * SECTOR).collect();
+        let whole = Self { bytes, sectors };
+        // Without damage everything is read, or the target would show nothing.
+        assert_eq!(run(Image::holding(Arc::clone(&whole.bytes)), true), VALUES.len());
+        whole
+    }
+
+    /// The image after some faults of a disk, six bytes of `faults` for each.
+    fn damaged(&self, faults: &[u8]) -> Image {
+        let image = Image::holding(Arc::clone(&self.bytes));
+        let mut contents = image.0.lock().unwrap();
+        for fault in faults.chunks_exact(6) {
+            let number = u32::from_le_bytes(fault[1..5].try_into().unwrap()) as usize;
+            let sector = |number: usize| self.sectors[number % self.sectors.len()];
+            let (start, last) = (sector(number / SECTOR), fault[5]);
+            if start + SECTOR > contents.length {
+                continue;
+            }
+            match fault[0] % 8 {
+                // A write that went to another place.
+                0 => {
+                    let mut other = [0; SECTOR];
+                    self.bytes[sector(number / SECTOR + usize::from(last))..]
+                        .iter()
+                        .zip(&mut other)
+                        .for_each(|(from, to)| *to = *from);
+                    contents.write(start, &other);
+                }
+                // A write that never came.
+                1 => contents.write(start, &[0; SECTOR]),
+                // A copy that ended early.
+                2 => contents.set_length(start + number % SECTOR),
+                // A byte that changed.
+                _ => contents.write(start + number % SECTOR, &[last]),
+            }
+        }
+        drop(contents);
+        image
+    }
+}
+
+/// A store that was closed, and one that was killed: the log of the second has to be replayed.
+fn wholes() -> &'static [Whole; 2] {
+    static WHOLES: OnceLock<[Whole; 2]> = OnceLock::new();
+    WHOLES.get_or_init(|| {
+        let image = Image::holding(Arc::new([]));
+        let (killed, closed) = block_on(async {
             let (store, ctx) = (image.open().await.unwrap(), ExecutionContext::new());
+            store.put(&ctx, &name(), "deleted", Bytes::from_static(b"v")).await.unwrap();
             for length in VALUES {
-                let options = PutOptions::new().with_ttl(std::time::Duration::from_secs(1 << 30));
+                let options = PutOptions::new().with_ttl(Duration::from_secs(1 << 30));
                 let value = Bytes::from(vec![b'v'; length]);
                 let key = length.to_string();
                 store.put_with_options(&ctx, &name(), &key, value, options).await.unwrap();
             }
+            store.delete(&ctx, &name(), "deleted").await.unwrap();
+            let killed = image.bytes();
             store.close(&ctx).await.unwrap();
+            (killed, image.bytes())
         });
-        image.bytes()
+        assert_ne!(killed, closed);
+        [Whole::new(killed), Whole::new(closed)]
     })
 }
 
-/// The first byte says whether the rest is the image or changes of it: a place, and what is there.
-fn image(data: &[u8]) -> Option<Vec<u8>> {
-    let (how, rest) = data.split_first()?;
-    if *how == 0 {
-        return Some(rest.to_vec());
-    }
-    let mut image = whole().clone();
-    for change in rest.chunks_exact(5) {
-        let at = u32::from_le_bytes(change[..4].try_into().unwrap()) as usize % image.len();
-        image[at] = change[4];
-    }
-    Some(image)
-}
-
-fuzz_target!(|data: &[u8]| {
-    let Some(image) = image(data) else { return };
+/// Makes all calls that read of the store in an image, and those that write if `writes`: their commits
+/// take most of a run. Returns how many of the values were read.
+fn run(image: Image, writes: bool) -> usize {
     block_on(async {
-        let Ok(store) = Image::holding(image).open().await else { return };
-        let ctx = ExecutionContext::new();
+        let Ok(store) = image.open().await else { return 0 };
+        let (ctx, mut found) = (ExecutionContext::new(), 0);
         for length in VALUES {
             if let Ok(Some(value)) = store.get(&ctx, &name(), &length.to_string()).await {
                 assert!(value.len() == length && value.iter().all(|byte| *byte == b'v'));
+                found += 1;
             }
         }
+        drop(store.verify(&ctx).await);
         drop(store.scan(&ctx, &name(), ScanOptions::new()).await);
         drop(store.list_namespaces(&ctx, &name().into()).await);
+        if !writes {
+            return found;
+        }
         drop(store.put(&ctx, &name(), "new", Bytes::from_static(b"v")).await);
         drop(store.evict_expired(&ctx).await);
         drop(store.erase(&ctx, &name().into(), 1000).await);
         drop(store.close(&ctx).await);
-    });
+        found
+    })
+}
+
+/// Lets the engine panic over a damaged file, which the store catches. Any other panic ends the run.
+fn tolerate_panics_of_the_engine() {
+    let end = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_engine = |at: &std::panic::Location<'_>| at.file().contains("/redb-");
+        if !panic.location().is_some_and(is_engine) {
+            end(panic);
+        }
+    }));
+}
+
+// The first byte says whether the rest is an image or faults, of which store, and whether it is written to.
+fuzz_target!(init: tolerate_panics_of_the_engine(), |data: &[u8]| {
+    let Some((how, rest)) = data.split_first() else { return };
+    let image = match how % 8 {
+        0 => Image::holding(rest.into()),
+        how => wholes()[usize::from(how % 2)].damaged(rest),
+    };
+    run(image, how & 8 != 0);
 });

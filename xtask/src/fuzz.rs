@@ -1,18 +1,20 @@
 //! `cargo xtask fuzz`: coverage-guided runs of the targets in `fuzz/`, on the stable compiler.
 //!
 //! The compiler flags are those of cargo-fuzz without the address sanitizer, which alone needs a
-//! nightly compiler and finds nothing in code without `unsafe`. Inputs are kept where cargo-fuzz
-//! keeps them, so that either tool continues what the other began.
+//! nightly compiler, makes runs ten times as slow and finds nothing in code without `unsafe`. Inputs
+//! are kept where cargo-fuzz keeps them: either tool continues a run of the other.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::process::{cargo, output, root, run as run_command, target_folder};
 
-/// The manifest of the fuzz targets, a workspace of its own.
+/// The manifest of the fuzz targets, a separate workspace.
 pub(crate) const MANIFEST: &str = "fuzz/Cargo.toml";
 
 /// One source file for each target.
@@ -26,6 +28,14 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
     -Cdebug-assertions -Ccodegen-units=1";
+
+/// The packages whose coverage libFuzzer follows, next to ours: those that parse text for us. With the
+/// engine and the runtime a run takes twice as long, and threads change their coverage by chance.
+const FOLLOWED: [&str; 7] =
+    ["base64", "humantime", "percent-encoding", "serde_json", "time", "tokio-postgres", "uuid"];
+
+/// Set where cargo runs this program in place of the compiler.
+const WRAPS_COMPILER: &str = "CUBBYHOLE_XTASK_WRAPS_COMPILER";
 
 /// How long a target runs unless `--for` says otherwise.
 const DEFAULT_TIME: Duration = Duration::from_secs(5 * 60);
@@ -120,6 +130,29 @@ fn targets() -> Result<Vec<String>, String> {
     Ok(names)
 }
 
+/// Runs the compiler if cargo runs this program in place of it: without the flags that report coverage
+/// where libFuzzer does not follow the package.
+pub(crate) fn compile() -> Option<ExitCode> {
+    env::var_os(WRAPS_COMPILER)?;
+    let package = env::var("CARGO_PKG_NAME").unwrap_or_default();
+    let mut arguments = env::args_os().skip(1);
+    let compiler = arguments.next()?;
+    let arguments = arguments.filter(|argument| is_followed(&package) || !reports(argument));
+    let status = Command::new(compiler).args(arguments).status();
+    let succeeded = status.is_ok_and(|status| status.success());
+    Some(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_followed(package: &str) -> bool {
+    package.starts_with("cubbyhole") || FOLLOWED.contains(&package)
+}
+
+/// Whether a flag of the compiler is there to report coverage.
+fn reports(flag: &OsString) -> bool {
+    let flag = flag.to_string_lossy();
+    flag.contains("sancov") || flag.contains("sanitizer-coverage")
+}
+
 /// Builds the targets; the folder of their programs.
 fn build(plan: &Plan) -> Result<PathBuf, String> {
     let version = output(&mut cargo(["-vV"]))?;
@@ -132,11 +165,14 @@ fn build(plan: &Plan) -> Result<PathBuf, String> {
     command.args(["--target", host]);
     command.args(plan.targets.iter().flat_map(|target| ["--bin", target]));
     command.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", RUSTFLAGS);
+    let wrapper =
+        env::current_exe().map_err(|error| format!("no path of this program: {error}"))?;
+    command.env("RUSTC_WRAPPER", wrapper).env(WRAPS_COMPILER, "1");
     run_command(&mut command)?;
     Ok(folder.join(host).join("release"))
 }
 
-/// What the run of a target came to.
+/// The result of a target's run.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     target: String,
@@ -261,6 +297,15 @@ mod tests {
         for wrong in [&["--for"][..], &["--for", "x"], &["--for", "1ms"], &["--jobs", "0"]] {
             assert!(plan(wrong).unwrap_err().contains(wrong[0]), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn coverage_is_followed_in_our_packages_and_not_in_the_engine() {
+        assert!(is_followed("cubbyhole-embedded") && is_followed("serde_json"));
+        assert!(!is_followed("redb"));
+        let flags = RUSTFLAGS.split_whitespace().filter(|flag| !reports(&OsString::from(flag)));
+        let others = ["--cfg", "fuzzing", "-Cllvm-args=-simplifycfg-branch-fold-threshold=0"];
+        assert_eq!(flags.take(3).collect::<Vec<_>>(), others);
     }
 
     #[test]

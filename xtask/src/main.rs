@@ -41,6 +41,9 @@ The project's chores.
 ";
 
 fn main() -> ExitCode {
+    if let Some(ended) = fuzz::compile() {
+        return ended;
+    }
     let arguments: Vec<String> = env::args().skip(1).collect();
     match dispatch(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -150,7 +150,7 @@ struct Totals {
 /// What a task was answered.
 type Acknowledged = (u64, Answer);
 
-/// Runs the load in a process of its own and kills that: after `wanted` answers and then anywhere in
+/// Runs the load in a separate process and kills it: after `wanted` answers and then anywhere in
 /// the next milliseconds, or at any time after its start if none are wanted.
 fn run_and_kill(
     path: &Path,

@@ -62,7 +62,7 @@ async fn a_relaxed_write_is_on_disk_after_the_interval_and_not_before() {
             ctx().sleep(Duration::from_millis(20)).await.unwrap();
         }
     };
-    // Without such a flush it never comes. How soon it does depends on how busy the machine is.
+    // A store that waits for a pause never flushes here. The limit is long for a busy machine.
     let in_time = tokio::time::timeout(RELAXED_FLUSH_INTERVAL * 300, flushed).await;
     busy.cancel();
     for writer in writers {

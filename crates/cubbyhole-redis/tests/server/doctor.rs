@@ -101,7 +101,7 @@ async fn what_has_expired_and_is_not_swept_is_told_and_warned_of_when_it_is_much
 
 #[tokio::test(flavor = "multi_thread")]
 async fn books_that_another_program_has_damaged_are_a_problem() {
-    // Of its own: among the keys of other tests these may not be drawn.
+    // A separate server: among the keys of other tests these may not be drawn.
     let server = block_in_place(RedisServer::start).unwrap();
     put(&open(server.url(), "p:").await, "acme", "k", None).await;
     block_in_place(|| cli(&server, &["ZADD", "p:{acme}x", "1", "a", "1", "b"]));
