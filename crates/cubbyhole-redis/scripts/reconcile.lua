@@ -52,7 +52,8 @@ local function judge_value(i, meta, length)
     set_instant(members[i], expires_at(meta))
     return OTHER_EXPIRY, 0
   end
-  local expires = call('PEXPIRETIME', KEYS[i + 3]) + 1
+  -- Another program may have set one past the year 9999.
+  local expires = math.min(call('PEXPIRETIME', KEYS[i + 3]) + 1, LAST_INSTANT)
   if expires ~= 0 and expires <= time then
     return IN_LINE, 0
   end

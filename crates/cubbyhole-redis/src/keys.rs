@@ -119,7 +119,9 @@ pub(crate) enum Found<'a> {
     Expiries(Namespace),
     /// The value of an entry.
     Value(Namespace, &'a str),
-    /// An index of names, a fence.
+    /// The index of the namespaces of a tenant.
+    Names(TenantId),
+    /// The index of tenants, a fence.
     Other,
 }
 
@@ -139,9 +141,15 @@ pub(crate) fn parse<'a>(prefix: &str, name: &'a [u8]) -> Option<Found<'a>> {
         ('k', "") => Some(Found::Keys(namespace()?)),
         ('m', "") => Some(Found::Metas(namespace()?)),
         ('x', "") => Some(Found::Expiries(namespace()?)),
-        ('f' | 'n' | 'g', "") => Some(Found::Other),
+        ('n', "") => Some(namespace().map(|ns| (ns.tenant(), ns)).map_or(Found::Other, of_tenant)),
+        ('f' | 'g', "") => Some(Found::Other),
         _ => None,
     }
+}
+
+/// No namespace has an index of names, only its tenant has.
+fn of_tenant((tenant, ns): (TenantId, Namespace)) -> Found<'static> {
+    if tenant.as_rendered() == ns.as_str() { Found::Names(tenant) } else { Found::Other }
 }
 
 /// The rendered name that a tag stands for.
@@ -227,6 +235,8 @@ mod tests {
             for name in [metas, expiries, place.fence(), place.index()] {
                 prop_assert_eq!(slot_by_the_rule(&name), place.slot());
             }
+            let index = Place::of_tenant(&prefix, &ns.tenant()).index();
+            prop_assert_eq!(parse(&prefix, index.as_bytes()), Some(Found::Names(ns.tenant())));
             prop_assert_ne!(place.index(), Place::root(&prefix).index());
         }
 
@@ -243,6 +253,7 @@ mod tests {
                 Some(Found::Keys(ns)) => Place::of_namespace("p:", &ns).keys(),
                 Some(Found::Metas(ns)) => Place::of_namespace("p:", &ns).metas(),
                 Some(Found::Expiries(ns)) => Place::of_namespace("p:", &ns).expiries(),
+                Some(Found::Names(tenant)) => Place::of_tenant("p:", &tenant).index(),
                 Some(Found::Other) | None => return Ok(()),
             };
             prop_assert_eq!(again.as_bytes(), &bytes[..]);

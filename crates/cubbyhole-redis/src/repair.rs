@@ -1,13 +1,14 @@
 //! Rebuilding lost indexes: the registrations of namespaces and tenants, and the index of each
 //! namespace.
 
+mod done;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use cubbyhole_core::limits::check_key;
 use cubbyhole_core::{
-    Error, ErrorKind, ExecutionContext, Namespace, OrphanAction, OrphanedValue, RepairOptions,
-    RepairReport, Result, ResultExt, TenantId, Timestamp,
+    Error, ExecutionContext, Namespace, OrphanAction, RepairOptions, RepairReport, Result,
+    ResultExt, TenantId,
 };
 use futures_util::{StreamExt, stream};
 use redis::Value;
@@ -21,6 +22,7 @@ use crate::keys::{self, Found, Place};
 use crate::keyspace::Keyspace;
 use crate::registry::CALLS_AT_ONCE;
 use crate::{replies, servers};
+use done::{Done, Holds, Outcome, PartOutcome, no_string};
 
 /// How many keys a server looks at before it serves others.
 const SCAN_STEP: usize = 1000;
@@ -43,7 +45,8 @@ pub async fn repair(ctx: &ExecutionContext, config: RedisConfig) -> Result<Vec<S
 /// Repairs what a failover, an eviction or another program took from the indexes and not from the
 /// values:
 ///
-/// - Namespaces and tenants that hold entries and are not listed are listed again.
+/// - Namespaces and tenants that are not listed and hold entries, or would take a put without being
+///   listed, are listed again.
 /// - Index entries whose value is gone are removed, and expiries that an index lost are restored from
 ///   the meta data.
 /// - Orphaned values, which the index of their namespace does not have, are listed, registered or
@@ -88,130 +91,12 @@ struct Repair {
     done: Done,
 }
 
-/// What was found and done.
-#[derive(Default)]
-struct Done {
-    tenants: u64,
-    namespaces: u64,
-    markers: u64,
-    expiries: u64,
-    without_value: u64,
-    action: OrphanAction,
-    report: RepairReport,
-    orphaned_namespaces: HashSet<Namespace>,
-    /// Hashes of the names of the values: a server may tell a key twice.
-    orphans_seen: HashSet<u64>,
-}
-
 /// What a page of a server's keys names.
 #[derive(Default)]
 struct Named {
     values: BTreeMap<Namespace, Vec<String>>,
     parts: BTreeSet<(Namespace, IndexPart)>,
-}
-
-/// What became of some keys of a namespace.
-struct Outcome {
-    ns: Namespace,
-    compared: Vec<(String, Compared)>,
-}
-
-/// What became of a part of an index.
-#[derive(Default)]
-struct PartOutcome {
-    expiries: u64,
-    without_value: u64,
-    holds_keys: bool,
-    failure: Option<Error>,
-}
-
-impl Done {
-    /// Takes note of what keeps one namespace from being repaired. What ends the whole repair goes to
-    /// `ended`.
-    fn note<T>(&mut self, result: Result<T>, ended: &mut Result<()>) -> Option<T> {
-        match result {
-            Ok(value) => return Some(value),
-            Err(error) if ends_repair(&error) => *ended = Err(error),
-            Err(error) => drop(self.report.failure.get_or_insert(error)),
-        }
-        None
-    }
-
-    fn count(&mut self, outcome: Outcome, limit: usize) {
-        let Outcome { ns, compared } = outcome;
-        for (key, compared) in compared {
-            match compared {
-                Compared::InLine => {}
-                Compared::OtherExpiry => self.expiries += 1,
-                Compared::WithoutValue => self.without_value += 1,
-                Compared::NoString => drop(self.report.failure.get_or_insert_with(no_string)),
-                Compared::Orphaned { bytes, expires } => {
-                    self.count_orphan(&ns, key, bytes, expires, limit);
-                }
-            }
-        }
-    }
-
-    fn count_part(&mut self, part: PartOutcome) {
-        self.expiries += part.expiries;
-        self.without_value += part.without_value;
-        if let Some(failure) = part.failure {
-            self.report.failure.get_or_insert(failure);
-        }
-    }
-
-    fn count_orphan(
-        &mut self,
-        ns: &Namespace,
-        key: String,
-        bytes: u64,
-        expires: u64,
-        limit: usize,
-    ) {
-        let mut hasher = DefaultHasher::new();
-        (ns.as_str(), &key).hash(&mut hasher);
-        if self.action == OrphanAction::List && !self.orphans_seen.insert(hasher.finish()) {
-            return;
-        }
-        let orphans = &mut self.report.orphans;
-        orphans.values += 1;
-        orphans.bytes += bytes;
-        if orphans.listed.len() < limit {
-            // An instant past the year 9999, which only another program can have set, never comes.
-            let expires_at = Some(expires).filter(|at| *at > 0);
-            let expires_at = expires_at.and_then(|at| Timestamp::from_millis(at).ok());
-            let namespace = ns.clone();
-            orphans.listed.push(OrphanedValue { namespace, key, bytes, expires_at });
-        }
-        if !self.orphaned_namespaces.contains(ns) {
-            self.orphaned_namespaces.insert(ns.clone());
-        }
-    }
-
-    fn report(self, ended: Option<Error>) -> RepairReport {
-        let mut report = self.report;
-        // What ended it counts before what it met on the way.
-        report.failure = ended.or(report.failure);
-        report.orphans.namespaces = self.orphaned_namespaces.len() as u64;
-        report.orphans.listed.sort();
-        let (registered, removed) = match self.action {
-            OrphanAction::List => (0, 0),
-            OrphanAction::Register => (report.orphans.values, 0),
-            OrphanAction::Remove => (0, report.orphans.values),
-        };
-        let lines = [
-            (self.tenants, "tenants that hold entries were listed again"),
-            (self.namespaces, "namespaces that hold entries were listed again"),
-            (self.markers, "namespaces were marked as registered again"),
-            (self.without_value, "index entries whose value is gone were removed"),
-            (self.expiries, "expiries were restored in the index"),
-            (registered, "orphaned values were registered"),
-            (removed, "orphaned values were removed"),
-        ];
-        let done = lines.into_iter().filter(|(count, _)| *count > 0);
-        report.repaired = done.map(|(count, what)| format!("{count} {what}")).collect();
-        report
-    }
+    tenants: BTreeSet<TenantId>,
 }
 
 impl Repair {
@@ -239,7 +124,7 @@ impl Repair {
         cursor: &str,
     ) -> Result<(String, Named)> {
         let prefix = self.keyspace.prefix();
-        let pattern = format!("{}{{*}}[kmvx]*", literal(prefix));
+        let pattern = format!("{}{{*}}[kmvxn]*", literal(prefix));
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_STEP);
         let answer = replies::array(ctx.race(servers::ask(node, &command)).await??)?;
@@ -251,6 +136,7 @@ impl Repair {
                 Some(Found::Keys(ns)) => drop(named.parts.insert((ns, IndexPart::Keys))),
                 Some(Found::Metas(ns)) => drop(named.parts.insert((ns, IndexPart::Metas))),
                 Some(Found::Expiries(ns)) => drop(named.parts.insert((ns, IndexPart::Expiries))),
+                Some(Found::Names(tenant)) => drop(named.tenants.insert(tenant)),
                 // What no put accepts is another program's.
                 Some(Found::Value(ns, key)) if check_key(key).is_ok() => {
                     named.values.entry(ns).or_default().push(key.to_owned());
@@ -270,16 +156,17 @@ impl Repair {
         };
         let repairs = stream::iter(named.parts.into_iter().map(repair));
         let outcomes: Vec<Result<_>> = repairs.buffered(CALLS_AT_ONCE).collect().await;
-        let (mut ended, mut namespaces) = (Ok(()), Vec::new());
+        let (mut ended, mut namespaces) = (Ok(()), BTreeMap::new());
         for outcome in outcomes {
             let Some((ns, outcome)) = self.done.note(outcome, &mut ended) else { continue };
-            if outcome.holds_keys {
-                namespaces.push(ns);
+            if outcome.holds != Holds::Nothing {
+                namespaces.insert(ns, outcome.holds);
             }
             self.done.count_part(outcome);
         }
         ended?;
-        self.repair_registrations(ctx, &namespaces).await
+        self.repair_tenants(ctx, named.tenants).await?;
+        self.repair_registrations(ctx, namespaces.into_iter().collect()).await
     }
 
     async fn repair_values(
@@ -330,7 +217,7 @@ impl Repair {
         let register = Comparison::Repair(OrphanAction::Register);
         for _ in 0..ATTEMPTS {
             if self.registered.insert(ns.clone()) {
-                self.repair_registrations(ctx, std::slice::from_ref(&ns)).await?;
+                self.repair_registrations(ctx, vec![(ns.clone(), Holds::Entries)]).await?;
             }
             if let Some(compared) = self.keyspace.compare(ctx, &ns, &keys, register).await? {
                 let compared = keys.into_iter().zip(compared).collect();
@@ -343,49 +230,53 @@ impl Repair {
         Err(Error::unavailable("the namespace was swept again and again while it was repaired"))
     }
 
-    /// Lists namespaces and their tenants again, unless they are listed.
-    async fn repair_registrations(
+    /// Lists tenants again, unless they are listed.
+    async fn repair_tenants(
         &mut self,
         ctx: &ExecutionContext,
-        namespaces: &[Namespace],
+        tenants: BTreeSet<TenantId>,
     ) -> Result<()> {
-        let mut ended = Ok(());
-        for tenant in namespaces.iter().map(Namespace::tenant) {
+        for tenant in tenants {
             if self.listed_tenants.contains(&tenant) {
                 continue;
             }
+            let mut ended = Ok(());
             let repaired = self.keyspace.repair_tenant(ctx, &tenant).await;
             if let Some(listed) = self.done.note(repaired, &mut ended) {
                 self.done.tenants += u64::from(listed);
                 self.listed_tenants.insert(tenant);
             }
-            ended.as_ref().map_err(Clone::clone)?;
+            ended?;
         }
-        let repairs = namespaces.iter().map(|ns| self.keyspace.repair_namespace(ctx, ns));
-        let repairs = stream::iter(repairs.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    /// Lists namespaces and their tenants again, unless they are listed.
+    async fn repair_registrations(
+        &mut self,
+        ctx: &ExecutionContext,
+        namespaces: Vec<(Namespace, Holds)>,
+    ) -> Result<()> {
+        let tenants = namespaces.iter().map(|(ns, _)| ns.tenant()).collect();
+        self.repair_tenants(ctx, tenants).await?;
+        let repair = |(ns, holds): &(Namespace, Holds)| {
+            let (keyspace, ns, holds) = (&self.keyspace, ns.clone(), *holds);
+            async move { Ok((holds, keyspace.repair_namespace(ctx, &ns).await?)) }
+        };
+        let repairs = stream::iter(namespaces.iter().map(repair).collect::<Vec<_>>());
         let repaired: Vec<Result<_>> = repairs.buffered(CALLS_AT_ONCE).collect().await;
+        let mut ended = Ok(());
         for repaired in repaired {
-            if let Some((listed, marked)) = self.done.note(repaired, &mut ended) {
-                self.done.namespaces += u64::from(listed);
+            if let Some((holds, (listed, marked))) = self.done.note(repaired, &mut ended) {
+                match holds {
+                    Holds::Entries => self.done.namespaces += u64::from(listed),
+                    _ => self.done.namespaces_without_entries += u64::from(listed),
+                }
                 self.done.markers += u64::from(marked);
             }
         }
         ended
     }
-}
-
-/// Whether nothing can be repaired after that: a namespace that is damaged is passed over, and an
-/// outage or the end of the context is not.
-fn ends_repair(error: &Error) -> bool {
-    use ErrorKind::{Cancelled, DeadlineExceeded, PermissionDenied, Unavailable};
-    matches!(error.kind(), Cancelled | DeadlineExceeded | PermissionDenied | Unavailable)
-}
-
-fn no_string() -> Error {
-    Error::corrupt(
-        "a key under the store's prefix is named like a value and is no string: another program \
-         wrote it",
-    )
 }
 
 /// Compares keys with values, and repairs the index.
@@ -430,9 +321,14 @@ async fn repair_part(
             }
         }
     }
-    if part == IndexPart::Keys {
-        let request = Request::command(&place, Read, "ZCARD").arg(place.keys());
-        outcome.holds_keys = replies::integer(&keyspace.caller.ask(ctx, &request).await?)? > 0;
+    let holds = async |name: String| {
+        let request = Request::command(&place, Read, "ZCARD").arg(name);
+        Ok(replies::integer(&keyspace.caller.ask(ctx, &request).await?)? > 0)
+    };
+    if holds(place.keys()).await? {
+        outcome.holds = Holds::Entries;
+    } else if holds(place.expiries()).await? {
+        outcome.holds = Holds::NoEntries;
     }
     Ok(outcome)
 }
