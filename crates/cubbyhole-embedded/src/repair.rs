@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use cubbyhole_core::{Error, ExecutionContext, Result, ResultExt, Timestamp};
-use tokio::runtime::Handle;
 
+use crate::call::begin;
 use crate::config::EmbeddedConfig;
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
@@ -33,11 +33,8 @@ pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// As [`EmbeddedStore::open`](crate::EmbeddedStore::open) of a file that is not to be created; it does
 /// not wait where another process has the file open. The context's end: nothing is changed then.
 pub async fn repair(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result<Vec<String>> {
+    begin(ctx, "repair").await?;
     let repair = async {
-        ctx.check()?;
-        if Handle::try_current().is_err() {
-            return Err(Error::invalid_argument("a store is repaired within a tokio runtime"));
-        }
         let config = config.clone().with_create(false);
         // It ends with the caller's context, and with the caller's future, up to the commit. Then it
         // is waited for, so that the outcome is known.
