@@ -17,7 +17,7 @@ use crate::Sample;
 const BAD: &str = "\0";
 const TTL: Duration = Duration::from_secs(3_600);
 
-/// What the calls of a list are made with.
+/// The arguments that all calls of a list share.
 pub(crate) struct Target<V: Sample> {
     pub(crate) store: Arc<dyn EntryStore<V>>,
     pub(crate) ctx: ExecutionContext,

@@ -13,7 +13,7 @@ use crate::{Sample, World};
 const MANY: usize = 10_000;
 
 cases! {
-    /// A loop over a method of the core trait yields, whatever the call answers.
+    /// A loop over a method of the core trait yields, also if the calls fail.
     #[case(tenant, core)]
     async fn core_calls_yield<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
@@ -22,7 +22,7 @@ cases! {
         all_yield(target.core_refused()).await
     }
 
-    /// A loop over a method of `EntryStore`, or over what is built on it, yields.
+    /// A loop over a method of `EntryStore`, or of `EntryStoreExt`, yields.
     #[case(tenant, entry)]
     async fn entry_calls_yield<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
@@ -81,7 +81,7 @@ async fn yields(call: &Call<'_>) -> bool {
     let yielded = AtomicBool::new(false);
     let mut calls = pin!(async {
         for _ in 0..MANY {
-            // What is answered is the business of other cases.
+            // Other cases judge the answers.
             let _ = call.make().await;
             if yielded.load(Ordering::Relaxed) {
                 return;

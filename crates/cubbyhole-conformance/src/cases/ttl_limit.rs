@@ -1,4 +1,4 @@
-//! TTLs that end past the year 9999 by the store's own clock: refused whatever is stored.
+//! TTLs that end past the year 9999 by the store's own clock are refused, with or without an entry.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::case::{Outcome, Stop, cases, check_eq, refused};
 use crate::{Sample, World};
 
 cases! {
-    /// A put with such a TTL is refused, over an entry and where there is none.
+    /// A put is refused, over an entry and where there is none.
     #[case(tenant, core)]
     async fn a_put_is_refused<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -24,7 +24,7 @@ cases! {
         Ok(())
     }
 
-    /// A put with such a TTL is refused as an invalid argument also if its condition does not hold.
+    /// A put is refused as an invalid argument also if its condition does not hold.
     #[case(tenant, entry)]
     async fn it_comes_before_a_condition<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -43,8 +43,8 @@ cases! {
         Ok(())
     }
 
-    /// A batch with such a TTL is refused as an invalid argument also if a condition before or
-    /// after it does not hold.
+    /// A batch is refused as an invalid argument also if a condition before or after the TTL does
+    /// not hold.
     #[case(tenant, entry)]
     async fn it_comes_before_the_conditions_of_a_batch<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -69,7 +69,7 @@ cases! {
         Ok(())
     }
 
-    /// `touch` with such a TTL is refused, also if there is no entry.
+    /// `touch` is refused, also if there is no entry.
     #[case(tenant, entry)]
     async fn a_touch_is_refused<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -82,7 +82,7 @@ cases! {
         Ok(())
     }
 
-    /// A sliding read with such a TTL is refused, also if the entry is absent or never expires.
+    /// A sliding read is refused, also if the entry is absent or never expires.
     #[case(tenant, entry)]
     async fn a_sliding_read_is_refused<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
