@@ -178,6 +178,8 @@ async fn without_memory_writes_are_refused_whole_and_deletes_go_on() {
     }
     let ttl = PutOptions::new().with_ttl(Duration::from_millis(1));
     store.put_with_options(&ctx(), &acme, "dead", bytes(VALUE), ttl).await.unwrap();
+    // Otherwise the server would remove it while the keys are compared.
+    until("its end", async || !keys(&server, "").contains("p:{acme}vdead")).await;
     store.put(&ctx(), &ns("gone"), "k", bytes(VALUE)).await.unwrap();
     let batch = |number: usize| {
         let put = |batch: Batch<_>, at| batch.put(format!("{number} {at}"), bytes(VALUE));
