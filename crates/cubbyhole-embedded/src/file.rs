@@ -111,7 +111,7 @@ impl StoreFile {
         }
         Err(Error::permission_denied(format!(
             "redb:{} is open read-only; open it for writing to change it",
-            self.path().display()
+            shown(self.path())
         )))
     }
 

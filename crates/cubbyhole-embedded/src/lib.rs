@@ -9,7 +9,7 @@
 //! - **Expiry** is judged by the store's time: the configured clock, the system's by default, or the
 //!   high-water mark in the file plus the time since opening. So a clock that steps back revives
 //!   nothing, and TTLs count: see [`EmbeddedConfig::with_clock`]. [`repair`] sets the mark back. An entry that expires while a
-//!   write that prolongs it is being committed may read as absent until that write is answered.
+//!   write that extends it is being committed may read as absent until that write is answered.
 //! - **Damage** is noticed: every block of the file has a checksum that is compared when the block
 //!   is read, so that a flipped bit is `Corrupt` and never a wrong answer.
 //! - **Failures of the disk** do not outlast their cause: the store opens its file anew by itself.

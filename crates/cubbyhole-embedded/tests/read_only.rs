@@ -282,6 +282,19 @@ async fn a_refusal_names_the_file_and_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "a closed store: {error}");
 }
 
+/// A path can hold a line end, and a message is one line.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_refusal_escapes_the_path() {
+    let folder = Folder::new();
+    drop(EmbeddedStore::open(&ctx(), folder.config("a\nb.redb")).await.unwrap());
+    let store = open_read_only(&folder.config("a\nb.redb")).await;
+    let error = store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    let message = error.message();
+    assert!(message.contains("b.redb") && !message.contains('\n'), "{message}");
+}
+
 #[tokio::test]
 async fn a_sweeper_over_a_read_only_store_ends_with_the_refusal() {
     let folder = Folder::new();

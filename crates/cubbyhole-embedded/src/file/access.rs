@@ -12,6 +12,7 @@ use crate::config::EmbeddedConfig;
 use crate::early_sync::EarlySync;
 use crate::error::{OpenFailure, from_open, from_open_io};
 use crate::overlay::Overlay;
+use crate::url_path::shown;
 
 /// Opens the bytes of the file. If they are only to be read, what is written to them stays in memory.
 pub(super) fn open(config: &EmbeddedConfig) -> Result<Box<dyn StorageBackend>, OpenFailure> {
@@ -61,7 +62,7 @@ impl WriteDenied {
 
 /// What it means that the file could not be opened.
 fn refusal(error: io::Error, path: &Path, read_only: bool) -> Error {
-    let shown = path.display();
+    let shown = shown(path);
     let Some(denied) = WriteDenied::of(&error) else {
         return from_open_io(error, path);
     };

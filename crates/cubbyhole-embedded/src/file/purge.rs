@@ -20,6 +20,7 @@ use super::{Handle, StoreFile};
 use crate::error::Failure;
 use crate::format::{ENTRIES, EXPIRY, META, META_SALT, VALUES};
 use crate::log::Salt;
+use crate::url_path::shown;
 use crate::writer::lock;
 
 /// The name that a table has while it is written.
@@ -115,7 +116,7 @@ impl StoreFile {
             format!(
                 "{} is closed, but could not be rewritten, and bytes of erased entries may still be \
                  in it; {advice}",
-                self.path().display(),
+                shown(self.path()),
             ),
         )
         .with_source(error)

@@ -70,7 +70,7 @@ async fn repair(session: &mut Session, action: OrphanAction) -> Result<Orphans, 
     let options = RepairOptions::new().with_orphans(action);
     let repaired = cubbyhole::repair_with_options(&session.ctx, &session.store.url, &options).await;
     let report = repaired.map_err(|error| session.explain(error))?;
-    // What was done is reported whatever ended it.
+    // An incomplete repair reports the work it did, too.
     show(&report, action, session)?;
     match report.failure {
         Some(error) => Err(session.explain(error)),
