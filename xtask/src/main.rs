@@ -13,6 +13,7 @@
 
 mod bench;
 mod cargo_deny;
+mod failures;
 mod fuzz;
 mod process;
 mod prove;

@@ -5,6 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::cargo_deny::CargoDeny;
+use crate::failures::run_tests;
 use crate::process::{cargo, cargo_apart, line, run as run_command};
 use crate::services::Services;
 use crate::{bench, fuzz, tidy};
@@ -80,7 +81,8 @@ impl Report {
         // One that fails hides none of the others.
         let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command.args(arguments).envs(services.environment());
-        self.command("tests", &mut command)
+        let what = line(&command);
+        self.step("tests", &what, || run_tests(&mut command))
     }
 
     /// Licences, bans and sources. Advisories are left out: they come from the network and change

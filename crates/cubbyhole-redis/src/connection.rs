@@ -17,6 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -169,8 +170,8 @@ async fn unless_ended<T>(
         biased;
         answer = answer.as_mut() => answer,
         () = ended.cancelled() => {
-            // One that came before the end counts.
-            answer.now_or_never().unwrap_or_else(|| {
+            // One that came before the end counts, even if the task's budget is used up.
+            unconstrained(answer).now_or_never().unwrap_or_else(|| {
                 Err(io::Error::new(io::ErrorKind::BrokenPipe, "the connection has ended").into())
             })
         }
