@@ -153,15 +153,23 @@ impl Writer {
         }
     }
 
-    /// Finishes what is queued and closes the file.
-    pub(crate) async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
-        ctx.check()?;
+    /// Has the writer finish what is queued and close the file, without waiting for it.
+    pub(crate) fn begin_close(&self) -> Closing {
         // What is queued comes before it; what comes after it finds the store closed.
         let (reply, answer) = oneshot::channel();
-        if self.sender.send(Message::Close(reply)).is_err() {
-            return Ok(());
-        }
-        match ctx.race(answer).await {
+        // A writer that has ended has closed the file, and the answer never comes.
+        let _ = self.sender.send(Message::Close(reply));
+        Closing(answer)
+    }
+}
+
+/// A file that is being closed, whoever waits for it.
+pub(crate) struct Closing(oneshot::Receiver<Result<()>>);
+
+impl Closing {
+    /// Waits until the file is closed.
+    pub(crate) async fn wait(self, ctx: &ExecutionContext) -> Result<()> {
+        match ctx.race(self.0).await {
             // A writer that has ended meanwhile has closed the file.
             Ok(answer) => answer.unwrap_or(Ok(())),
             Err(ended) => Err(ended.with_unknown_outcome()),

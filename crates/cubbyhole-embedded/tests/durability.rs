@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Backend, Batch, Bytes, Clock, Condition, EntryStore, ErrorKind, ManualClock, PutOptions, Store,
+    Backend, Batch, Bytes, Clock, Condition, EntryStore, Error, ErrorKind, ManualClock, PutOptions,
+    Store,
 };
 use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, RELAXED_FLUSH_INTERVAL};
 use support::{Disk, begin, bytes, contents, ctx, ns};
@@ -368,4 +369,20 @@ async fn a_closed_store_says_so() {
         assert!(error.message().contains("closed"), "{error}");
     }
     assert!(contents(&disk.open().await).await.contains_key("a"));
+}
+
+/// The call does not wait for the writer, but a write that comes later is queued behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_closed_by_a_context_that_has_ended() {
+    let disk = Disk::new();
+    let store = disk.open().await;
+    store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
+    let ended = ctx();
+    ended.cancel();
+    assert_eq!(store.close(&ended).await.unwrap_err().kind(), ErrorKind::Cancelled);
+    let refused = store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap_err();
+    assert_eq!(refused.message(), Error::closed().message());
+    store.close(&ctx()).await.unwrap();
+    let kept: Vec<String> = contents(&disk.open().await).await.into_keys().collect();
+    assert_eq!(kept, ["a"]);
 }

@@ -224,7 +224,6 @@ fn a_file_outlives_the_runtime_that_it_was_opened_in() {
         needs(block_on(store.put(&ctx, &ns(), "k", Bytes::new())), "no tokio runtime");
         needs(block_on(store.get(&ctx, &ns(), "k")), "no tokio runtime");
         needs(block_on(store.compact(&ctx)), "no tokio runtime");
-        needs(block_on(store.close(&ctx)), "no tokio runtime");
     }
     runtime().block_on(store.put(&ctx, &ns(), "k", Bytes::from_static(b"v"))).unwrap();
     // Dropped outside, it closes the file.
@@ -232,4 +231,10 @@ fn a_file_outlives_the_runtime_that_it_was_opened_in() {
     let store = runtime().block_on(open(&ctx, &url)).unwrap();
     let value = runtime().block_on(store.get(&ctx, &ns(), "k")).unwrap();
     assert_eq!(value.as_deref(), Some(&b"v"[..]));
+    for ctx in contexts() {
+        needs(block_on(store.close(&ctx)), "no tokio runtime");
+    }
+    // It is closed all the same.
+    let put = runtime().block_on(store.put(&ctx, &ns(), "k", Bytes::new()));
+    assert_eq!(put.unwrap_err().message(), Error::closed().message());
 }
