@@ -1,27 +1,26 @@
-//! What `cargo test` said of the tests that failed, kept to be said once more at the end.
+//! Runs `cargo test` and repeats the output of failed tests at the end.
 //!
-//! One run prints thousands of lines, and a test that fails early is far above the last of them.
+//! One run prints thousands of lines, and the output of an early failure is far above the last line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use crate::process::line;
 
-/// How many lines of failures are kept. A test that prints without end fills no memory.
+/// How many lines of failures are kept, so that a test that prints without end fills no memory.
 const MAX_LINES: usize = 2000;
 
-/// Runs a `cargo test` and copies its stdout to this program's own. An error ends with the output of
-/// every test that failed.
-pub(crate) fn run_tests(command: &mut Command) -> Result<(), String> {
+/// Runs a `cargo test` and copies its stdout to `copy`. An error ends with the output of
+/// the failed tests and a list of their names.
+pub(crate) fn run_tests(command: &mut Command, copy: &mut impl Write) -> Result<(), String> {
     command.stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{}: {error}", line(command)))?;
     let mut failures = Failures::default();
     if let Some(stdout) = child.stdout.take() {
-        let mut copy = std::io::stdout().lock();
         for text in BufReader::new(stdout).split(b'\n') {
             let text = text.map_err(|error| format!("the output of the tests: {error}"))?;
             let text = String::from_utf8_lossy(&text);
-            // A closed stdout is no reason to end the tests.
+            // The tests go on even if nobody can read this.
             let _ = writeln!(copy, "{text}");
             failures.notice(&text);
         }
@@ -33,9 +32,10 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<(), String> {
     Err(format!("{status}: {}{}", line(command), failures.text()))
 }
 
-/// The sections of failures in the output of test programs.
+/// The failed tests in the output of test programs, and the sections about them.
 #[derive(Default)]
 struct Failures {
+    names: Vec<String>,
     lines: Vec<String>,
     is_inside: bool,
 }
@@ -43,6 +43,8 @@ struct Failures {
 impl Failures {
     /// A section begins with `failures:` and ends with the program's result.
     fn notice(&mut self, line: &str) {
+        let test = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix("... FAILED"));
+        self.names.extend(test.map(|name| name.trim_end().to_owned()));
         self.is_inside |= line == "failures:";
         if self.is_inside && self.lines.len() < MAX_LINES {
             self.lines.push(line.to_owned());
@@ -51,7 +53,8 @@ impl Failures {
     }
 
     fn text(&self) -> String {
-        self.lines.iter().map(|line| format!("\n{line}")).collect()
+        let names = self.names.iter().map(|name| format!("failed: {name}"));
+        self.lines.iter().cloned().chain(names).map(|line| format!("\n{line}")).collect()
     }
 }
 
@@ -60,14 +63,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sections_of_failures_are_kept_and_nothing_else() {
+    fn failures_are_repeated_and_nothing_else() {
         let output = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nleft: 3\n\n\
                       failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed\n\
                       test c ... ok\ntest result: ok. 1 passed; 0 failed";
         let mut failures = Failures::default();
         output.lines().for_each(|line| failures.notice(line));
         let kept = "\nfailures:\n\n---- b stdout ----\nleft: 3\n\nfailures:\n    b\n\n\
-                    test result: FAILED. 1 passed; 1 failed";
+                    test result: FAILED. 1 passed; 1 failed\nfailed: b";
         assert_eq!(failures.text(), kept);
     }
 
@@ -82,9 +85,11 @@ mod tests {
     #[test]
     fn an_error_ends_with_the_failures() {
         let mut command = Command::new("sh");
-        command.args(["-c", "printf 'failures:\\n  b\\ntest result: FAILED\\n'; exit 101"]);
-        let error = run_tests(&mut command).unwrap_err();
+        command.args(["-c", "printf 'test b  ... FAILED\\n'; exit 101"]);
+        let mut copy = Vec::new();
+        let error = run_tests(&mut command, &mut copy).unwrap_err();
+        assert_eq!(copy, b"test b  ... FAILED\n");
         assert!(error.starts_with("exit status: 101"), "{error}");
-        assert!(error.ends_with("\nfailures:\n  b\ntest result: FAILED"), "{error}");
+        assert!(error.ends_with("\nfailed: b"), "{error}");
     }
 }

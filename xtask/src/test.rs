@@ -82,7 +82,7 @@ impl Report {
         let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command.args(arguments).envs(services.environment());
         let what = line(&command);
-        self.step("tests", &what, || run_tests(&mut command))
+        self.step("tests", &what, || run_tests(&mut command, &mut std::io::stdout()))
     }
 
     /// Licences, bans and sources. Advisories are left out: they come from the network and change

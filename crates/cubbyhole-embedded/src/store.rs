@@ -458,7 +458,7 @@ impl Backend for EmbeddedStore {
     /// After an erasure the file is rewritten first. If that fails, the error says so: the erased
     /// entries stay absent, and the next clean close repeats it. A context that ends does not stop it.
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
-        // Even if the context has ended, or there is no runtime.
+        // The file is closed even if the context has ended or there is no runtime.
         let closing = self.writer.begin_close();
         begin(ctx, "close").await?;
         closing.wait(ctx).await.in_operation("close")

@@ -153,9 +153,9 @@ impl Writer {
         }
     }
 
-    /// Has the writer finish what is queued and close the file, without waiting for it.
+    /// Asks the writer to finish the queued requests and to close the file. Does not wait for it.
     pub(crate) fn begin_close(&self) -> Closing {
-        // What is queued comes before it; what comes after it finds the store closed.
+        // Requests queued before it are applied; later ones find the store closed.
         let (reply, answer) = oneshot::channel();
         // A writer that has ended has closed the file, and the answer never comes.
         let _ = self.sender.send(Message::Close(reply));
@@ -163,7 +163,7 @@ impl Writer {
     }
 }
 
-/// A file that is being closed, whoever waits for it.
+/// A close that the writer was asked for.
 pub(crate) struct Closing(oneshot::Receiver<Result<()>>);
 
 impl Closing {
