@@ -1,4 +1,4 @@
-//! Asking before something is removed.
+//! Asking before entries are removed or revived.
 
 use std::io::{self, IsTerminal};
 
@@ -8,18 +8,24 @@ use crate::error::Failure;
 use crate::session::Session;
 use crate::store_url::redacted;
 
-/// Asks the person at the terminal whether to do it: `verb` and `what`, as in "erase" and "3 entries".
+/// Asks the person at the terminal whether to do it: `verb` and `what`, as in "erase" and "3 entries",
+/// and "from" or "in" the store.
 ///
 /// # Errors
 /// Another answer than `yes`; where there is no terminal, that it needs `--yes`.
-pub(crate) async fn confirm(session: &mut Session, verb: &str, what: &str) -> Result<(), Failure> {
+pub(crate) async fn confirm(
+    session: &mut Session,
+    verb: &str,
+    what: &str,
+    preposition: &str,
+) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !session.out.messages_on_terminal() || session.out.json() {
         return Err(Failure::Usage(format!(
             "this would {verb} {what}; repeat it with --yes to do so"
         )));
     }
     let store = redacted(&session.store.url);
-    session.out.ask(&format!("{verb} {what} from {store}? Type `yes` to do so: "))?;
+    session.out.ask(&format!("{verb} {what} {preposition} {store}? Type `yes` to do so: "))?;
     let (sender, answer) = oneshot::channel();
     // Of its own, so that Ctrl-C and a deadline end the wait.
     std::thread::spawn(move || {

@@ -11,7 +11,6 @@ pub(crate) const EXIT_CONFLICT: u8 = 3;
 pub(crate) const EXIT_DEADLINE: u8 = 4;
 pub(crate) const EXIT_UNAVAILABLE: u8 = 5;
 pub(crate) const EXIT_OTHER: u8 = 6;
-#[cfg(unix)]
 pub(crate) const EXIT_HUNG_UP: u8 = 129;
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 pub(crate) const EXIT_TERMINATED: u8 = 143;

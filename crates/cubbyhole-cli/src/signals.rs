@@ -1,5 +1,5 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first cancels the context, the second ends the process
-//! immediately. A signal that was ignored when the process started stays ignored, as `nohup` and
+//! Ctrl-C, SIGTERM and SIGHUP: the first cancels the context. The second Ctrl-C or SIGTERM ends the
+//! process immediately. A signal that was ignored when the process started stays ignored, as `nohup` and
 //! shells expect.
 
 use std::io;
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use cubbyhole::ExecutionContext;
 
-use crate::error::EXIT_INTERRUPTED;
 #[cfg(unix)]
-use crate::error::{EXIT_HUNG_UP, EXIT_TERMINATED};
+use crate::error::EXIT_TERMINATED;
+use crate::error::{EXIT_HUNG_UP, EXIT_INTERRUPTED};
 
 /// Whether Ctrl-C is meant for a program that this one waits for. Signals are the process's.
 static LEFT: AtomicBool = AtomicBool::new(false);
@@ -42,10 +42,17 @@ impl Signals {
         let signals = Self(Arc::clone(&received));
         let ctx = ctx.clone();
         tokio::spawn(async move {
-            received.store(source.next_of_ours().await, Ordering::SeqCst);
+            let mut code = source.next_of_ours().await;
+            received.store(code, Ordering::SeqCst);
             ctx.cancel();
-            // The command is winding up; who asks twice does not want to wait for that.
-            let code = source.next_of_ours().await;
+            // Whoever asks twice does not want to wait for the cleanup. SIGHUP is not counted: a shell
+            // and the kernel both send it when a terminal is closed, and systemd sends it together
+            // with SIGTERM.
+            let mut requests = u8::from(code != EXIT_HUNG_UP);
+            while requests < 2 {
+                code = source.next_of_ours().await;
+                requests += u8::from(code != EXIT_HUNG_UP);
+            }
             crate::output::clear_bar();
             std::process::exit(i32::from(code));
         });

@@ -154,7 +154,14 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
         };
         // A mistake in the path is reported when the store is opened.
         let Ok(config) = EmbeddedConfig::from_url_path(text) else { return Ok(url.to_owned()) };
-        let anchored = EmbeddedConfig::new(folder.join(config.path())).to_url();
+        let (decoded, literal) = (folder.join(config.path()), folder.join(text));
+        if literal != decoded && literal.exists() && !decoded.exists() {
+            return Err(
+                "is percent-decoded, and no file has the decoded name, but one has the name \
+                        as written: write `%25` for each `%` in its name",
+            );
+        }
+        let anchored = EmbeddedConfig::new(decoded).to_url();
         let anchored = anchored.map_err(|_| "leads to a path that no URL can name")?;
         return Ok(format!("{anchored}{query}"));
     }

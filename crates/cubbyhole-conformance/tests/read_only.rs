@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use cubbyhole_conformance::read_only::{answers, check_refusals};
 use cubbyhole_core::{
-    Batch, Bytes, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
-    GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, ReadOnly,
-    Result, ScanItem, ScanOptions, Store, Sweeper, TenantId, Usage, Version, async_trait,
+    Backend, Batch, Bytes, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext,
+    Expiry, GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions,
+    ReadOnly, Result, ScanItem, ScanOptions, Store, Sweeper, TenantId, Usage, Version, async_trait,
 };
 
 type Memory = InMemoryStore<Bytes>;
@@ -41,6 +41,23 @@ async fn the_layer_answers_as_the_store_and_refuses_writes() {
     let store = ReadOnly::new(store);
     assert_eq!(answers(&store).await.unwrap(), expected);
     check_refusals(&store, Bytes::new()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_closed_store_says_that_it_is_closed() {
+    let ctx = ExecutionContext::new();
+    let (store, ns) = (ReadOnly::new(filled().await), Namespace::parse("acme").unwrap());
+    store.clone().close(&ctx).await.unwrap();
+    let errors = [
+        store.get(&ctx, &ns, "a").await.unwrap_err(),
+        store.put(&ctx, &ns, "a", Bytes::new()).await.unwrap_err(),
+        store.write(&ctx, &ns, Batch::new()).await.unwrap_err(),
+        store.evict_expired(&ctx).await.unwrap_err(),
+        store.compact(&ctx).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    }
 }
 
 #[tokio::test]

@@ -68,7 +68,9 @@ pub use namespace::{Namespace, NamespacePrefix, TenantId};
 pub use options::{Expiry, GetOptions, PutOptions};
 pub use page::{Page, ScanItem, ScanOptions};
 pub use read_only::ReadOnly;
-pub use repair::{OrphanAction, OrphanedValue, Orphans, RepairOptions, RepairReport};
+pub use repair::{
+    ClockAction, ClockAhead, OrphanAction, OrphanedValue, Orphans, RepairOptions, RepairReport,
+};
 pub use store::Store;
 pub use sweeper::{Sweep, Sweeper, SweeperStats};
 pub use timestamp::Timestamp;

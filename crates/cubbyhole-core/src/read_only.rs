@@ -1,5 +1,8 @@
 //! The layer that refuses writes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_trait::async_trait;
 
 use crate::{
@@ -35,13 +38,15 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ReadOnly<S> {
     inner: S,
+    /// Whether it was closed through this layer; shared by the clones.
+    closed: Arc<AtomicBool>,
 }
 
 impl<S> ReadOnly<S> {
     /// Wraps `inner`.
     #[must_use]
-    pub const fn new(inner: S) -> Self {
-        Self { inner }
+    pub fn new(inner: S) -> Self {
+        Self { inner, closed: Arc::default() }
     }
 
     /// The store that it wraps.
@@ -51,13 +56,18 @@ impl<S> ReadOnly<S> {
     }
 }
 
-async fn refuse<T>(ctx: &ExecutionContext, operation: &'static str) -> Result<T> {
-    let refused = ctx.begin().await.and_then(|()| {
-        Err(Error::permission_denied(
-            "the store is open read-only; open it for writing to change it",
-        ))
-    });
-    refused.map_err(|error| error.in_operation(operation))
+impl<S> ReadOnly<S> {
+    async fn refuse<T>(&self, ctx: &ExecutionContext, operation: &'static str) -> Result<T> {
+        let refused = ctx.begin().await.and_then(|()| {
+            if self.closed.load(Ordering::Acquire) {
+                return Err(Error::closed());
+            }
+            Err(Error::permission_denied(
+                "the store is open read-only; open it for writing to change it",
+            ))
+        });
+        refused.map_err(|error| error.in_operation(operation))
+    }
 }
 
 #[async_trait]
@@ -71,7 +81,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
         _: V,
         _: PutOptions,
     ) -> Result<()> {
-        refuse(ctx, "put").await
+        self.refuse(ctx, "put").await
     }
 
     async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
@@ -79,7 +89,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
     }
 
     async fn delete(&self, ctx: &ExecutionContext, _: &Namespace, _: &str) -> Result<()> {
-        refuse(ctx, "delete").await
+        self.refuse(ctx, "delete").await
     }
 
     async fn list(
@@ -92,7 +102,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
     }
 
     async fn put(&self, ctx: &ExecutionContext, _: &Namespace, _: &str, _: V) -> Result<()> {
-        refuse(ctx, "put").await
+        self.refuse(ctx, "put").await
     }
 
     async fn list_namespaces(
@@ -104,7 +114,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
     }
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
-        refuse(ctx, "evict_expired").await
+        self.refuse(ctx, "evict_expired").await
     }
 }
 
@@ -119,7 +129,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         if options.extended_ttl().is_some() {
-            return refuse(ctx, "get_entry").await;
+            return self.refuse(ctx, "get_entry").await;
         }
         self.inner.get_entry(ctx, ns, key, options).await
     }
@@ -142,7 +152,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: PutOptions,
         _: Condition,
     ) -> Result<Version> {
-        refuse(ctx, "put_entry").await
+        self.refuse(ctx, "put_entry").await
     }
 
     async fn delete_entry(
@@ -152,7 +162,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &str,
         _: Condition,
     ) -> Result<bool> {
-        refuse(ctx, "delete_entry").await
+        self.refuse(ctx, "delete_entry").await
     }
 
     async fn write(
@@ -161,7 +171,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &Namespace,
         _: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
-        refuse(ctx, "write").await
+        self.refuse(ctx, "write").await
     }
 
     async fn scan(
@@ -199,7 +209,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &str,
         _: Expiry,
     ) -> Result<bool> {
-        refuse(ctx, "touch").await
+        self.refuse(ctx, "touch").await
     }
 
     async fn take(
@@ -208,11 +218,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &Namespace,
         _: &str,
     ) -> Result<Option<Entry<V>>> {
-        refuse(ctx, "take").await
+        self.refuse(ctx, "take").await
     }
 
     async fn erase(&self, ctx: &ExecutionContext, _: &NamespacePrefix, _: usize) -> Result<Erased> {
-        refuse(ctx, "erase").await
+        self.refuse(ctx, "erase").await
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
@@ -228,10 +238,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: Backend> Backend for ReadOnly<S> {
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
         self.inner.close(ctx).await
     }
 
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
-        refuse(ctx, "compact").await
+        self.refuse(ctx, "compact").await
     }
 }

@@ -20,6 +20,18 @@ pub enum OrphanAction {
     Remove,
 }
 
+/// What happens to the time of an embedded store that is ahead of the machine's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockAction {
+    /// Leaves it as it is and reports it.
+    Report,
+    /// Sets it back to the machine's clock. Expired entries that were not swept are live again where
+    /// they had expired by the store's time alone.
+    #[default]
+    SetBack,
+}
+
 /// How a store is repaired. The default changes no value.
 ///
 /// ```
@@ -32,16 +44,21 @@ pub enum OrphanAction {
 pub struct RepairOptions {
     orphans: OrphanAction,
     listed_orphans: usize,
+    clock: ClockAction,
 }
 
 impl RepairOptions {
     /// How many orphaned values a report lists unless set: 1,000.
     pub const DEFAULT_LISTED_ORPHANS: usize = 1000;
 
-    /// Repairs indexes, and lists orphaned values.
+    /// Repairs indexes, lists orphaned values, and sets back a store's time that is ahead.
     #[must_use]
     pub const fn new() -> Self {
-        Self { orphans: OrphanAction::List, listed_orphans: Self::DEFAULT_LISTED_ORPHANS }
+        Self {
+            orphans: OrphanAction::List,
+            listed_orphans: Self::DEFAULT_LISTED_ORPHANS,
+            clock: ClockAction::SetBack,
+        }
     }
 
     /// Sets what happens to orphaned values.
@@ -56,6 +73,19 @@ impl RepairOptions {
     pub const fn with_listed_orphans(mut self, limit: usize) -> Self {
         self.listed_orphans = limit;
         self
+    }
+
+    /// Sets what happens to a store's time that is ahead of the machine's clock.
+    #[must_use]
+    pub const fn with_clock(mut self, action: ClockAction) -> Self {
+        self.clock = action;
+        self
+    }
+
+    /// What happens to a store's time that is ahead of the machine's clock.
+    #[must_use]
+    pub const fn clock(&self) -> ClockAction {
+        self.clock
     }
 
     /// What happens to orphaned values.
@@ -103,6 +133,22 @@ pub struct Orphans {
     pub listed: Vec<OrphanedValue>,
 }
 
+/// The time of an embedded store that is more than a minute ahead of the machine's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockAhead {
+    /// The store's time.
+    pub store_time: Timestamp,
+    /// The machine's clock.
+    pub clock: Timestamp,
+    /// Expired entries, not swept, that are live again if the store's time is set back.
+    pub revived: u64,
+    /// The namespaces of these.
+    pub revived_namespaces: u64,
+    /// Entries that were written at a later instant than the clock shows. They keep their instants and
+    /// expire no earlier.
+    pub written_later: u64,
+}
+
 /// The findings and the work of a repair.
 #[derive(Debug, Clone, Default)]
 pub struct RepairReport {
@@ -110,6 +156,8 @@ pub struct RepairReport {
     pub repaired: Vec<String>,
     /// The orphaned values.
     pub orphans: Orphans,
+    /// The store's time, if it is ahead, or was and is set back.
+    pub clock_ahead: Option<ClockAhead>,
     /// The first failure, if the repair is incomplete: the end of the context, an outage, or a
     /// namespace that another program has damaged. The rest of the report is true all the same.
     pub failure: Option<Error>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::runtime::require_timers;
 use crate::{Error, ErrorKind, ExecutionContext, Result, Store};
 
 /// Calls [`Store::evict_expired`] again and again until its context ends.
@@ -121,9 +122,10 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
     /// Needs a tokio runtime with time enabled.
     ///
     /// # Errors
-    /// A failure that waiting does not mend: `Unsupported`, `PermissionDenied` and the like. The
-    /// end of the context is no error.
+    /// A failure that waiting does not mend: `Unsupported`, `PermissionDenied` and the like.
+    /// `InvalidArgument` without a tokio runtime with timers. The end of the context is no error.
     pub async fn run(mut self, ctx: &ExecutionContext) -> Result<SweeperStats> {
+        require_timers()?;
         let mut stats = SweeperStats::default();
         let mut failures_in_a_row = 0_u32;
         while ctx.check().is_ok() {

@@ -164,3 +164,15 @@ async fn a_context_that_has_ended_sweeps_nothing() {
     assert_eq!(stats.sweeps, 0);
     assert!(store.asked_at.lock().unwrap().is_empty());
 }
+
+/// It cannot wait for the next sweep, so it does not begin.
+#[test]
+fn without_timers_it_refuses_to_run() {
+    let store = Scripted::failing([]);
+    let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let ctx = ExecutionContext::new();
+    let run = Sweeper::new(Arc::clone(&store)).run(&ctx);
+    let error = bare.block_on(run).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(store.asked_at.lock().unwrap().is_empty());
+}

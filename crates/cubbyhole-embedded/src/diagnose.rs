@@ -64,7 +64,8 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result
             diagnosis.ok("file", format!("{}, {} bytes", shown(path), metadata.len()));
             place::check_permissions(&mut diagnosis, path, &metadata);
             // What is only read needs no room.
-            if check_writing(&mut diagnosis, config) {
+            // A pipe or a device is not opened: its opener may wait. Opening the store refuses it.
+            if metadata.is_file() && check_writing(&mut diagnosis, config) {
                 place::check_disk(&mut diagnosis, path, &metadata);
             }
         }

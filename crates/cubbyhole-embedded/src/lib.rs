@@ -41,5 +41,5 @@ pub use config::{DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, RELAXED_FLUSH_
 pub use diagnose::{diagnose, is_store_file};
 #[doc(hidden)]
 pub use redb::StorageBackend;
-pub use repair::repair;
+pub use repair::{repair, repair_with_options};
 pub use store::EmbeddedStore;

@@ -18,8 +18,6 @@ use crate::format::{self, ENTRIES, EXPIRY, Record, VALUES, Value, location};
 use crate::storage::Temperature;
 use crate::tables::read_separate;
 
-pub(crate) use ahead::Ahead;
-
 /// What a read on a thread of the async runtime may cost before it is moved to the blocking pool.
 const INLINE_STEPS: u64 = 512;
 const INLINE_BYTES: u64 = 256 * 1024;

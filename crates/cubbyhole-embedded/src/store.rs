@@ -11,16 +11,15 @@ use cubbyhole_core::limits::{
     MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
 };
 use cubbyhole_core::{
-    Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
-    Expiry, GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result, ResultExt,
-    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Backend, Batch, Bytes, ClockAhead, Compaction, Condition, Entry, EntryStore, Erased,
+    ExecutionContext, Expiry, GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions,
+    Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 
 use crate::call::begin;
 use crate::config::EmbeddedConfig;
 use crate::error::Failure;
 use crate::reader::Reader;
-use crate::snapshot::Ahead;
 use crate::writer::Writer;
 
 /// A store in one file on this machine. Cloning it is cheap and shares the file.
@@ -105,7 +104,11 @@ impl EmbeddedStore {
     }
 
     /// The entries that the store's time and the clock judge differently.
-    pub(crate) async fn ahead_of(&self, ctx: &ExecutionContext, wall: Timestamp) -> Result<Ahead> {
+    pub(crate) async fn ahead_of(
+        &self,
+        ctx: &ExecutionContext,
+        wall: Timestamp,
+    ) -> Result<ClockAhead> {
         self.reader.run(ctx, move |snapshot| snapshot.ahead_of(wall)).await
     }
 

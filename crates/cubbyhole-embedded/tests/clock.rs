@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Backend, Check, Clock, EntryStore, ErrorKind, ExecutionContext, GetOptions, ManualClock,
-    Namespace, PutOptions, Store, Timestamp, Verdict,
+    Backend, Check, Clock, ClockAction, ClockAhead, EntryStore, ErrorKind, ExecutionContext,
+    GetOptions, ManualClock, Namespace, PutOptions, RepairOptions, Store, Timestamp, Verdict,
 };
-use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, diagnose, repair};
+use cubbyhole_embedded::{
+    Durability, EmbeddedConfig, EmbeddedStore, diagnose, repair, repair_with_options,
+};
 use support::{Disk, bytes, contents, ctx, ns};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -124,6 +126,19 @@ async fn repair_sets_the_time_back_and_says_what_that_revives() {
         assert!(advice.contains(part), "{part}: {advice}");
     }
 
+    let report = RepairOptions::new().with_clock(ClockAction::Report);
+    let found = repair_with_options(&ctx(), &config, &report).await.unwrap();
+    assert_eq!(found.repaired, [""; 0]);
+    let expected = ClockAhead {
+        store_time: "2011-09-07T01:46:41Z".parse().unwrap(),
+        clock: clock.now(),
+        revived: 3,
+        revived_namespaces: 2,
+        written_later: 1,
+    };
+    assert_eq!(found.clock_ahead, Some(expected));
+    assert!(!is_there(&open().await, "hour").await, "a report changes nothing");
+
     let repaired = repair(&ctx(), &config).await.unwrap();
     assert_eq!(
         repaired,
@@ -225,6 +240,9 @@ async fn repair_refuses_what_it_cannot_have_alone() {
     assert!(refused.message().contains("open in another process"), "{refused}");
     assert_eq!(time(&store).await, before);
     store.close(&ctx()).await.unwrap();
+
+    let read_only = repair(&ctx(), &config.clone().with_read_only(true)).await.unwrap_err();
+    assert_eq!(read_only.kind(), ErrorKind::PermissionDenied, "{read_only}");
 
     let ended = ExecutionContext::new();
     ended.cancel();

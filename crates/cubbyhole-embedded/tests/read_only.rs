@@ -260,6 +260,9 @@ async fn a_pipe_is_refused_at_once() {
         let config = folder.config("pipe").with_read_only(read_only);
         let error = EmbeddedStore::open(&ctx(), config).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        let config = folder.config("pipe").with_read_only(read_only);
+        let diagnosis = diagnose(&ctx(), &config).await.unwrap();
+        assert_eq!(diagnosis.verdict(), Verdict::Problem, "{diagnosis:?}");
     }
 }
 

@@ -135,7 +135,8 @@ pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
 ///   tenants, and eviction or another program the index of a namespace; `options` says what happens to
 ///   values whose index entry is lost. Others may use the store meanwhile.
 /// - An embedded file: sets the store's time back to this machine's clock, if that was ahead once. The
-///   report says what that revives. No other process may have the file open.
+///   report says what that revives; [`ClockAction::Report`] only says it. No other process may have
+///   the file open.
 ///
 /// Other backends have nothing to repair, and the store is only opened. An embedded file that is not
 /// there is not created.
@@ -166,8 +167,7 @@ pub async fn repair_with_options(
         }
         #[cfg(feature = "embedded")]
         StoreUrl::Embedded(config) => {
-            let repaired = cubbyhole_embedded::repair(ctx, &config).await?;
-            Ok(RepairReport { repaired, ..RepairReport::default() })
+            cubbyhole_embedded::repair_with_options(ctx, &config, options).await
         }
         other => {
             let _ = options;

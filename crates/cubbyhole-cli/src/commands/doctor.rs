@@ -24,7 +24,8 @@ and the present as `created_at`, `--orphans remove` removes them. It looks at ev
 meanwhile.
 
 An embedded file's time can be ahead of this machine's clock, because that was ahead once. `--repair` sets it
-back, and says which entries that revives. Other stores have nothing to repair.
+back. It first says how many expired entries that revives, and asks if there are any. Other stores have
+nothing to repair.
 
 Examples:
   cubbyhole doctor
@@ -41,7 +42,7 @@ pub(crate) struct Doctor {
     /// What `--repair` does with orphaned values [default: list]
     #[arg(long, value_name = "ACTION", value_enum, requires = "repair")]
     orphans: Option<repair::Action>,
-    /// Do not ask before values are removed
+    /// Do not ask before values are removed or expired entries revived
     #[arg(long, requires = "repair")]
     yes: bool,
 }

@@ -91,7 +91,7 @@ impl Erase {
             return self.plan(&usage, &mut session.out);
         }
         if !self.yes {
-            confirm(session, "erase", &self.describe(&usage)).await?;
+            confirm(session, "erase", &self.describe(&usage), "from").await?;
         }
         let started_at = SystemClock.now();
         let bar = progress::bar(Some(usage.entries), &session.out, true);

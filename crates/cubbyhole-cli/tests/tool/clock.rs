@@ -103,7 +103,12 @@ fn doctor_names_both_causes_and_repair_sets_the_time_back() {
         assert!(advice.contains(part), "{part}: {advice}");
     }
 
-    let repaired = place.json(&["doctor", "--repair"]);
+    // Said before it is done, which needs an answer.
+    let message = place.fails(2, &["doctor", "--repair"]);
+    assert!(message.contains("would revive 2 expired entries in 1 namespace (the"), "{message}");
+    assert_eq!(place.ok(&["list", "acme"]), "ahead\ndecades\nnever\n");
+
+    let repaired = place.json(&["doctor", "--repair", "--yes"]);
     let done = repaired[0]["repaired"][0].as_str().unwrap();
     assert!(done.contains("is set back to 20") && done.contains(": 2, in 1 namespaces"), "{done}");
     assert_eq!(clock_check(&repaired[1])["verdict"], "ok", "{repaired:?}");

@@ -51,6 +51,10 @@ fn url_is_percent_decoded_and_store_file_is_not() {
     let file = place.configure("[profiles.p]\nstore = \"redb:100%25.redb\"\n");
     place.ok(&["put", "acme", "k", "v", "--profile", "p"]);
     assert!(file.with_file_name("100%.redb").exists());
+    std::fs::write(file.with_file_name("b%20c.redb"), "").unwrap();
+    place.configure("[profiles.p]\nstore = \"redb:b%20c.redb\"\n");
+    let message = place.fails(2, &["put", "acme", "k", "v", "--profile", "p"]);
+    assert!(message.contains("%25"), "{message}");
     place.fails(2, &["tenants", "--store-file", ""]);
 }
 

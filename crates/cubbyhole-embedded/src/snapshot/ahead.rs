@@ -1,28 +1,23 @@
 //! What a store's time that is ahead of the machine's clock means to the entries.
 
-use cubbyhole_core::Timestamp;
+use cubbyhole_core::{ClockAhead, Timestamp};
 use redb::ReadableTable;
 
 use super::Snapshot;
 use crate::error::Failure;
 use crate::format;
 
-/// Entries that the store's time and the machine's clock judge differently.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ahead {
-    /// Entries that have expired by the store's time alone, and are not swept.
-    pub(crate) expired: u64,
-    /// The namespaces that hold these.
-    pub(crate) namespaces: u64,
-    /// Entries that were written at a later instant than the clock shows.
-    pub(crate) written_later: u64,
-}
-
 impl Snapshot<'_> {
     /// Compares the store's time with `wall`, an earlier instant, entry by entry. Entries that cannot
     /// be read are left out.
-    pub(crate) fn ahead_of(&self, wall: Timestamp) -> Result<Ahead, Failure> {
-        let mut ahead = Ahead::default();
+    pub(crate) fn ahead_of(&self, wall: Timestamp) -> Result<ClockAhead, Failure> {
+        let mut ahead = ClockAhead {
+            store_time: self.now,
+            clock: wall,
+            revived: 0,
+            revived_namespaces: 0,
+            written_later: 0,
+        };
         let mut last = String::new();
         for item in self.entries.iter()? {
             let (location, record) = item?;
@@ -33,10 +28,10 @@ impl Snapshot<'_> {
             };
             ahead.written_later += u64::from(record.meta.updated_at > wall);
             if record.meta.is_live(wall) && !record.meta.is_live(self.now) {
-                ahead.expired += 1;
+                ahead.revived += 1;
                 // Entries of one namespace are next to each other.
                 if ns != last {
-                    ahead.namespaces += 1;
+                    ahead.revived_namespaces += 1;
                     ns.clone_into(&mut last);
                 }
             }

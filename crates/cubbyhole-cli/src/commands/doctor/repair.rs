@@ -1,8 +1,10 @@
-//! `doctor --repair`: repairs indexes, and lists, registers or removes orphaned values.
+//! `doctor --repair`: repairs indexes, lists, registers or removes orphaned values, and sets a store's
+//! time back.
 
 use clap::ValueEnum;
 use cubbyhole::{
-    Namespace, OrphanAction, OrphanedValue, Orphans, RepairOptions, RepairReport, Timestamp,
+    ClockAction, ClockAhead, Namespace, OrphanAction, OrphanedValue, Orphans, RepairOptions,
+    RepairReport, Timestamp,
 };
 use serde::Serialize;
 
@@ -49,38 +51,56 @@ struct OrphanLine<'a> {
     expires_at: Option<Timestamp>,
 }
 
-/// Repairs, and answers how many orphaned values are left.
+/// Repairs, and answers how many orphaned values are left. What removes or revives entries is counted
+/// and asked first, unless `yes`.
 pub(super) async fn run(session: &mut Session, action: Action, yes: bool) -> Result<u64, Failure> {
-    match action {
-        Action::List => repair(session, OrphanAction::List).await.map(|orphans| orphans.values),
-        Action::Register => repair(session, OrphanAction::Register).await.map(|_| 0),
-        Action::Remove if yes => repair(session, OrphanAction::Remove).await.map(|_| 0),
-        Action::Remove => {
-            let found = repair(session, OrphanAction::List).await?;
-            if found.values > 0 {
-                confirm(session, "remove", &describe(&found)).await?;
-                repair(session, OrphanAction::Remove).await?;
-            }
-            Ok(0)
+    let asked = match action {
+        Action::List => OrphanAction::List,
+        Action::Register => OrphanAction::Register,
+        Action::Remove => OrphanAction::Remove,
+    };
+    let asks_for_orphans = asked == OrphanAction::Remove && !yes;
+    let first = RepairOptions::new()
+        .with_orphans(if asks_for_orphans { OrphanAction::List } else { asked })
+        .with_clock(if yes { ClockAction::SetBack } else { ClockAction::Report });
+    let found = repair(session, &first).await?;
+    if asks_for_orphans && found.orphans.values > 0 {
+        confirm(session, "remove", &describe(&found.orphans), "from").await?;
+        repair(session, &RepairOptions::new().with_orphans(OrphanAction::Remove)).await?;
+    }
+    if let Some(ahead) = found.clock_ahead.filter(|_| !yes) {
+        if ahead.revived > 0 {
+            confirm(session, "revive", &describe_revived(&ahead), "in").await?;
         }
+        repair(session, &RepairOptions::new()).await?;
     }
+    Ok(if asked == OrphanAction::List { found.orphans.values } else { 0 })
 }
 
-async fn repair(session: &mut Session, action: OrphanAction) -> Result<Orphans, Failure> {
-    let options = RepairOptions::new().with_orphans(action);
-    let repaired = cubbyhole::repair_with_options(&session.ctx, &session.store.url, &options).await;
-    let report = repaired.map_err(|error| session.explain(error))?;
+async fn repair(session: &mut Session, options: &RepairOptions) -> Result<RepairReport, Failure> {
+    let repaired = cubbyhole::repair_with_options(&session.ctx, &session.store.url, options).await;
+    let mut report = repaired.map_err(|error| session.explain(error))?;
     // An incomplete repair reports the work it did, too.
-    show(&report, action, session)?;
-    match report.failure {
+    show(&report, options, session)?;
+    match report.failure.take() {
         Some(error) => Err(session.explain(error)),
-        None => Ok(report.orphans),
+        None => Ok(report),
     }
 }
 
-fn show(report: &RepairReport, action: OrphanAction, session: &mut Session) -> Result<(), Failure> {
-    let RepairReport { repaired, orphans, failure } = report;
+fn show(
+    report: &RepairReport,
+    options: &RepairOptions,
+    session: &mut Session,
+) -> Result<(), Failure> {
+    let RepairReport { repaired, orphans, clock_ahead, failure } = report;
+    let action = options.orphans();
     let is_found = orphans.values > 0;
+    let is_first_look = clock_ahead.is_some() && options.clock() == ClockAction::Report;
+    if is_first_look {
+        // The repair that follows is shown.
+        return Ok(());
+    }
     if session.out.json() {
         let orphans = is_found.then(|| OrphansLine {
             action,
@@ -127,6 +147,16 @@ fn describe(orphans: &Orphans) -> String {
         count(orphans.values, "orphaned value", "orphaned values"),
         human_bytes(orphans.bytes),
         count(orphans.namespaces, "namespace", "namespaces")
+    )
+}
+
+fn describe_revived(ahead: &ClockAhead) -> String {
+    format!(
+        "{} in {} (the store's time is {}, and this machine's clock shows {})",
+        count(ahead.revived, "expired entry", "expired entries"),
+        count(ahead.revived_namespaces, "namespace", "namespaces"),
+        ahead.store_time,
+        ahead.clock
     )
 }
 
