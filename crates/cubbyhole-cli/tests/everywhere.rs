@@ -4,6 +4,9 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 #[cfg(test)]
+#[path = "support/program.rs"]
+mod program;
+#[cfg(test)]
 #[path = "support/redis.rs"]
 mod redis;
 #[cfg(test)]
@@ -255,7 +258,7 @@ mod tests {
     }
 
     fn start(store: &str, arguments: &[&str]) -> Outcome<Child> {
-        Ok(Command::new(env!("CARGO_BIN_EXE_cubbyhole"))
+        Ok(crate::program::tool()
             .args([&["--store", store], arguments].concat())
             .env_remove("CUBBYHOLE_STORE")
             .stdin(Stdio::null())

@@ -34,6 +34,9 @@ mod paths;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
+#[path = "../support/program.rs"]
+mod program;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::program::tool;
+
 /// Where a [`Place`] has its configuration, if it has one.
 const CONFIG_FOLDER: &str = ".config";
 
@@ -124,22 +126,6 @@ impl Place {
         assert!(ran.stderr.starts_with("cubbyhole: "), "{ran:?}");
         ran.stderr
     }
-}
-
-/// The tool, with the usual effect of signals also where the tests were started in the background of
-/// a script: the shell then ignores some, and the tool leaves those alone.
-fn tool() -> Command {
-    let tool = env!("CARGO_BIN_EXE_cubbyhole");
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0");
-    // SIGHUP, SIGINT and SIGTERM.
-    let ours = 1 | 1 << 1 | 1 << 14;
-    if u64::from_str_radix(ignored.trim(), 16).unwrap_or(0) & ours == 0 {
-        return Command::new(tool);
-    }
-    let mut command = Command::new("env");
-    command.args(["--default-signal=HUP,INT,TERM", tool]);
-    command
 }
 
 /// Sends a signal to a process.
