@@ -42,7 +42,7 @@ impl Services {
                 scope.spawn(|| unless_named(POSTGRES_URL, "PostgreSQL", PostgresServer::start));
             let redis = scope.spawn(|| unless_named(REDIS_URL, "Redis", RedisServer::start));
             let redis_cluster =
-                unless_named(REDIS_CLUSTER_URL, "Redis Cluster", RedisCluster::start);
+                unless_named(REDIS_CLUSTER_URL, "Redis Cluster", RedisCluster::start_patient);
             let panicked = |_| "the start of a server panicked".to_owned();
             Ok::<_, String>(Running {
                 postgres: postgres.join().map_err(panicked)??,

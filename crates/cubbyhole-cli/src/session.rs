@@ -100,6 +100,20 @@ impl StoreChoice {
         Some(config.path().to_owned())
     }
 
+    /// Refuses a URL that says `read_only=true`, before a command that writes asks or has anything
+    /// edited.
+    fn check_writable(&self) -> Result<(), Failure> {
+        let config = self.url.strip_prefix("redb:").map(EmbeddedConfig::from_url_path);
+        match config {
+            Some(Ok(config)) if config.is_read_only() => Err(Error::permission_denied(format!(
+                "{} is open read-only; open it for writing to change it",
+                redacted(&self.url)
+            ))
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
     /// What to write in its place, if it looks like a path. Never for what may hold a password.
     fn as_path(&self) -> Option<String> {
         let url = self.url.as_str();
@@ -190,9 +204,12 @@ impl Session {
         self
     }
 
-    /// Opens the store, which must be there. [`close`](Self::close) closes it.
+    /// Opens the store, which must be there, for a command that writes. [`close`](Self::close)
+    /// closes it.
     pub(crate) async fn open(&mut self) -> Result<Arc<dyn Backend>, Failure> {
-        self.open_with(&OpenOptions::new().create(false)).await
+        let store = self.open_with(&OpenOptions::new().create(false)).await?;
+        self.store.check_writable()?;
+        Ok(store)
     }
 
     /// Opens the store, which must be there, for a command that only reads. An embedded file is not
@@ -203,7 +220,9 @@ impl Session {
 
     /// Opens the store and creates an embedded file that is not there yet.
     pub(crate) async fn open_or_create(&mut self) -> Result<Arc<dyn Backend>, Failure> {
-        self.open_with(&OpenOptions::new()).await
+        let store = self.open_with(&OpenOptions::new()).await?;
+        self.store.check_writable()?;
+        Ok(store)
     }
 
     async fn open_with(&mut self, options: &OpenOptions) -> Result<Arc<dyn Backend>, Failure> {

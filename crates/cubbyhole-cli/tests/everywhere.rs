@@ -4,9 +4,6 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 #[cfg(test)]
-#[path = "support/program.rs"]
-mod program;
-#[cfg(test)]
 #[path = "support/redis.rs"]
 mod redis;
 #[cfg(test)]
@@ -14,6 +11,7 @@ mod support;
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::{Child, Command, Output, Stdio};
 
     use cubbyhole::{Backend, ErrorKind, ExecutionContext, OpenOptions};
@@ -22,7 +20,7 @@ mod tests {
 
     use crate::postgres::Schema;
     use crate::redis::{Kind, Prefix};
-    use crate::support::{Outcome, tool};
+    use crate::support::{Outcome, program, tool};
 
     /// A store of each kind, for as long as this lives.
     struct Stores {
@@ -258,9 +256,10 @@ mod tests {
     }
 
     fn start(store: &str, arguments: &[&str]) -> Outcome<Child> {
-        Ok(crate::program::tool()
+        let mut command = program::tool();
+        program::isolate(&mut command, Path::new(env!("CARGO_TARGET_TMPDIR")));
+        Ok(command
             .args([&["--store", store], arguments].concat())
-            .env_remove("CUBBYHOLE_STORE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

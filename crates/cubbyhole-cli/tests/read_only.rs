@@ -279,6 +279,9 @@ fn named_read_only() {
     assert_eq!(Caller::Same.ok(&stores, &url, &["list", "acme"]), "counter\n");
     write_nothing(Caller::Same, &stores, &url, "is open read-only; open it for writing");
     assert!(Caller::Same.ok(&stores, &url, &["doctor"]).contains("as configured"));
+    // Before it counts, and asks for `--yes`.
+    let erase = Caller::Same.run(&stores, &url, &["erase", "acme"]);
+    assert_eq!(erase.status.code(), Some(6), "{erase:?}");
     let missing = format!("{}?read_only=true", stores.url("missing.redb"));
     let output = Caller::Same.run(&stores, &missing, &["put", "acme", "a", "1"]);
     assert_eq!(output.status.code(), Some(5), "{output:?}");

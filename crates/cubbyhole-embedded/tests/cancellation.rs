@@ -31,7 +31,7 @@ async fn a_request_that_waits_is_taken_back_and_has_no_effect() {
 
     let waiting_ctx = ctx();
     let waiting = put("waiting", &waiting_ctx);
-    let late = put("late", &ctx().with_timeout(Duration::from_millis(20)));
+    let late = put("late", &ctx().with_timeout(Duration::from_millis(500)));
     drop(put("dropped", &ctx()));
     waiting_ctx.cancel();
     in_flight_ctx.cancel();

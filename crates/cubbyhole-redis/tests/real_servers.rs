@@ -38,9 +38,10 @@ impl Kind {
             Self::Single => {
                 SINGLE.get_or_init(|| RedisServer::start().expect("a server")).url().to_owned()
             }
-            Self::Cluster => {
-                CLUSTER.get_or_init(|| RedisCluster::start().expect("a cluster")).url().to_owned()
-            }
+            Self::Cluster => CLUSTER
+                .get_or_init(|| RedisCluster::start_patient().expect("a cluster"))
+                .url()
+                .to_owned(),
         })
     }
 

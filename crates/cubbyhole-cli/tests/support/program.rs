@@ -1,5 +1,6 @@
-//! The tool, with the usual effect of signals.
+//! The tool, apart from the developer's own settings.
 
+use std::path::Path;
 use std::process::Command;
 
 /// The tool, as a command to which arguments can be added. Where the tests were started in the
@@ -17,4 +18,21 @@ pub(crate) fn tool() -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal=HUP,INT,TERM", tool]);
     command
+}
+
+/// Keeps the developer's store, configuration and PostgreSQL server from the command. Its own
+/// configuration is in `config_folder`.
+pub(crate) fn isolate<'a>(command: &'a mut Command, config_folder: &Path) -> &'a mut Command {
+    for (name, _) in std::env::vars_os() {
+        if ["PG", "CUBBYHOLE_"]
+            .iter()
+            .any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env_remove("RUST_BACKTRACE")
+        .env("XDG_CONFIG_HOME", config_folder)
+        .env("APPDATA", config_folder)
 }

@@ -31,9 +31,11 @@ impl Kind {
             Self::Single => {
                 SINGLE.get_or_init(RedisServer::start).as_ref().map_err(Clone::clone)?.url()
             }
-            Self::Cluster => {
-                CLUSTER.get_or_init(RedisCluster::start).as_ref().map_err(Clone::clone)?.url()
-            }
+            Self::Cluster => CLUSTER
+                .get_or_init(RedisCluster::start_patient)
+                .as_ref()
+                .map_err(Clone::clone)?
+                .url(),
         })
     }
 }

@@ -217,10 +217,10 @@ fn completed(place: &Place, line: &str) -> Vec<String> {
     let script = r#"source <(cubbyhole completions bash) && complete -p cubbyhole >/dev/null || exit 9
         COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDBREAKS=$2
         _cubbyhole cubbyhole "" "" && printf '%s\n' "${COMPREPLY[@]}""#;
-    let output = Command::new("bash")
+    let output = place
+        .isolate(&mut Command::new("bash"))
         .args(["--norc", "-c", script, "bash", line, BREAKS])
         .current_dir(place.path(""))
-        .env_remove("CUBBYHOLE_STORE")
         .env("PATH", format!("{}:{path}", folder.display()))
         .output();
     let ran = Ran::of(output.unwrap());

@@ -78,8 +78,8 @@ impl Desk {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("'{}' {arguments}", env!("CARGO_BIN_EXE_cubbyhole"))])
-            .current_dir(self.place.path(""))
-            .env_remove("CUBBYHOLE_STORE");
+            .current_dir(self.place.path(""));
+        self.place.isolate(&mut command);
         command
     }
 

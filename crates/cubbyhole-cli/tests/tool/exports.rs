@@ -1,12 +1,13 @@
 //! The file of an export: its name, its mode, its format, and the leftovers of killed exports.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use crate::support::{Place, Ran, line, signal};
 
 const TARGET: &str = "out.jsonl";
+const OTHER_GROUP: u32 = 65_534;
 
 /// A store whose export takes a while, in many pages: between two of them a signal is noticed.
 fn large_store(place: &Place) {
@@ -37,12 +38,19 @@ fn stopped_export(place: &Place) -> (Child, String) {
         while new().is_none() && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
+        // A process that was waited for has no pid any more.
+        if child.try_wait().unwrap().is_some() {
+            continue;
+        }
         signal(&child, "STOP");
         // Until the last of its threads has stopped.
         let status = format!("/proc/{}/status", child.id());
         let stopped = || std::fs::read_to_string(&status).unwrap().contains("State:\tT");
         while !stopped() && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
+        }
+        if child.try_wait().unwrap().is_some() {
+            continue;
         }
         if let Some(part) = new() {
             return (child, part);
@@ -73,9 +81,13 @@ fn new_export_is_for_its_owner_and_a_replaced_one_keeps_its_mode() {
     }
     for kept in [0o644, 0o640, 0o600, 0o444] {
         place.write("old.jsonl", "as it was");
+        // Of another group where the tests may do that; else of their own.
+        let _ = std::os::unix::fs::chown(place.path("old.jsonl"), None, Some(OTHER_GROUP));
         std::fs::set_permissions(place.path("old.jsonl"), PermissionsExt::from_mode(kept)).unwrap();
+        let group = || std::fs::metadata(place.path("old.jsonl")).unwrap().gid();
+        let before = group();
         export("old.jsonl");
-        assert_eq!(mode(place.path("old.jsonl")), kept);
+        assert_eq!((mode(place.path("old.jsonl")), group()), (kept, before));
         std::fs::remove_file(place.path("old.jsonl")).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::program::tool;
+use crate::program::{isolate, tool};
 
 /// Where a [`Place`] has its configuration, if it has one.
 const CONFIG_FOLDER: &str = ".config";
@@ -61,18 +61,14 @@ impl Place {
     /// The tool in this folder, on its default store, with nothing to read.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = tool();
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        self.isolate(&mut command);
         command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_remove("CUBBYHOLE_STORE")
-            .env_remove("CUBBYHOLE_PROFILE")
-            .env_remove("CUBBYHOLE_CONFIG")
-            .env_remove("RUST_BACKTRACE")
-            // Where a developer's own configuration is not.
-            .env("XDG_CONFIG_HOME", self.path(CONFIG_FOLDER))
-            .env("APPDATA", self.path(CONFIG_FOLDER))
-            .stdin(Stdio::null());
-        command
+    }
+
+    /// Keeps the developer's settings from a command that runs the tool.
+    pub(crate) fn isolate<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        isolate(command, &self.path(CONFIG_FOLDER))
     }
 
     /// The same, started by a script of `sh`, to which `"$0" "$@"` is the tool and its arguments.

@@ -11,10 +11,10 @@ fn seen(place: &Place, columns: usize, variables: &[(&str, &str)], arguments: &[
     let quote = |word: &&str| format!("'{}'", word.replace('\'', r"'\''"));
     let words: Vec<String> = arguments.iter().map(quote).collect();
     let inner = format!("stty cols {columns} rows 20; {} {}", quote(&tool), words.join(" "));
-    let output = Command::new("script")
+    let output = place
+        .isolate(&mut Command::new("script"))
         .args(["-qec", &inner, "/dev/null"])
         .current_dir(place.path(""))
-        .env_remove("CUBBYHOLE_STORE")
         .env_remove("NO_COLOR")
         .env("TERM", "xterm-256color")
         .envs(variables.iter().copied())

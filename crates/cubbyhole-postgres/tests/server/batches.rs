@@ -61,9 +61,10 @@ async fn batches_over_the_same_keys_in_any_order_all_succeed_and_do_not_mix() {
 #[tokio::test]
 async fn a_batch_that_a_deadlock_undid_is_run_again_and_succeeds() {
     let (schema, ctx) = (Schema::new().await, ctx());
-    // The application's statement is the one that the server ends, and soon.
+    // The application's statement is the one that the server ends. The server looks once, this long
+    // after the wait began: by then the holder must wait too.
     let name = &schema.name;
-    schema.execute(&format!("ALTER ROLE {name}_login SET deadlock_timeout = '50ms'")).await;
+    schema.execute(&format!("ALTER ROLE {name}_login SET deadlock_timeout = '2s'")).await;
     let store = schema.open().await;
     let (holder, admin) = (schema.admin().await, schema.admin().await);
     let old = Batch::new().put("j", bytes("old")).put("k", bytes("old"));

@@ -133,7 +133,7 @@ async fn a_lock_that_is_not_to_be_had_in_the_roles_time_can_be_waited_for_again(
 #[tokio::test]
 async fn a_statement_past_the_roles_own_time_limit_had_no_effect() {
     let held = Held::new().await;
-    let set = format!("ALTER ROLE {}_login SET statement_timeout = '200ms'", held.schema.name);
+    let set = format!("ALTER ROLE {}_login SET statement_timeout = '2s'", held.schema.name);
     held.schema.execute(&set).await;
     let impatient = held.schema.open().await;
     let forever = cubbyhole_core::ExecutionContext::new();

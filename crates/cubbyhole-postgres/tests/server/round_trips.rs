@@ -235,7 +235,7 @@ async fn the_server_ends_a_late_statement_by_itself_where_no_request_to_cancel_a
         let admin = wired.schema.admin().await;
         let holder = hold(&wired.schema, "held").await;
         // Long enough for the statement to be seen as it waits.
-        let late = ExecutionContext::new().with_timeout(Duration::from_secs(2));
+        let late = ExecutionContext::new().with_timeout(Duration::from_secs(4));
         let (store, name) = (wired.store.clone(), ns("acme"));
         wired.proxy.refuse(true);
         let put = tokio::spawn(async move { store.put(&late, &name, "held", bytes("new")).await });

@@ -35,6 +35,7 @@ pub(crate) async fn unharmed() -> &'static RedisCluster {
 pub(crate) struct Harmed {
     cluster: RedisCluster,
     place: MutexGuard<'static, Option<RedisCluster>>,
+    is_steady: bool,
 }
 
 pub(crate) async fn harmed() -> Harmed {
@@ -43,13 +44,30 @@ pub(crate) async fn harmed() -> Harmed {
         Some(cluster) => cluster,
         None => block_in_place(RedisCluster::start).unwrap(),
     };
-    Harmed { cluster, place }
+    Harmed { cluster, place, is_steady: false }
+}
+
+/// [`harmed`], and no replica takes over by itself, as it may on a machine that is so busy that it
+/// halts a master: what the master had not yet passed on would be lost.
+pub(crate) async fn steady() -> Harmed {
+    let cluster = harmed().await;
+    set_on_all(&cluster, "cluster-replica-no-failover", "yes");
+    Harmed { is_steady: true, ..cluster }
+}
+
+fn set_on_all(cluster: &RedisCluster, name: &str, value: &str) {
+    for node in cluster.nodes() {
+        assert_eq!(cli(node, &["CONFIG", "SET", name, value]), "OK");
+    }
 }
 
 impl Harmed {
     /// Waits until it is as good as new. A test that fails before leaves it to nobody.
     pub(crate) fn give_back(self) {
-        let Self { cluster, mut place } = self;
+        let Self { cluster, mut place, is_steady } = self;
+        if is_steady {
+            set_on_all(&cluster, "cluster-replica-no-failover", "no");
+        }
         block_in_place(|| cluster.wait_until_whole()).unwrap();
         *place = Some(cluster);
     }

@@ -14,7 +14,7 @@ use cubbyhole_redis::RedisStore;
 use cubbyhole_test_servers::{RedisCluster, RedisServer};
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::clusters::{cli, config, harmed, open, owner, owners};
+use crate::clusters::{cli, config, harmed, open, owner, owners, steady};
 use crate::shared::{
     PATIENCE, SLACK, bytes, check_unavailable, ctx, names, ns, pause, persist, slot, timed, until,
     within,
@@ -329,7 +329,7 @@ async fn a_master_killed_under_load_loses_nothing_and_the_store_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_replica_that_takes_over_in_order_loses_no_increment() {
-    let cluster = harmed().await;
+    let cluster = steady().await;
     let store = open(config(cluster.url())).await;
     let owners = owners(&cluster);
     let masters = block_in_place(|| cluster.masters()).unwrap();

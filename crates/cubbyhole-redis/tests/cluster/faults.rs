@@ -14,7 +14,7 @@ use cubbyhole_core::{ErrorKind, Namespace, Result};
 use cubbyhole_test_servers::RedisCluster;
 use tokio::task::block_in_place;
 
-use crate::clusters::{Harmed, cli, config, end_move, harmed, open, owner, owners, unharmed};
+use crate::clusters::{cli, config, end_move, open, owner, owners, steady, unharmed};
 use crate::failover::replace_in_order;
 use crate::histories::{finish, plan, start};
 use crate::shared::{names, ns, pause, slot, until};
@@ -47,25 +47,6 @@ fn home_of_each_master(cluster: &RedisCluster) -> Vec<Namespace> {
         names("home:", 1, |name| owners[usize::from(slot(name))] == *master).remove(0)
     };
     masters.iter().map(home).collect()
-}
-
-/// A cluster in which no replica takes over by itself, as it may on a machine that is so busy that
-/// it halts a master: what the master had not yet passed on would be lost.
-async fn steady() -> Harmed {
-    let cluster = harmed().await;
-    set_on_all(&cluster, "cluster-replica-no-failover", "yes");
-    cluster
-}
-
-fn give_back(cluster: Harmed) {
-    set_on_all(&cluster, "cluster-replica-no-failover", "no");
-    cluster.give_back();
-}
-
-fn set_on_all(cluster: &RedisCluster, name: &str, value: &str) {
-    for node in cluster.nodes() {
-        assert_eq!(cli(node, &["CONFIG", "SET", name, value]), "OK");
-    }
 }
 
 /// No node has more connections of clients than a store may have.
@@ -122,7 +103,7 @@ async fn histories_have_an_order_while_each_master_is_replaced_in_order() {
     // The old master holds writes back until the new one has all, and then says where it is.
     finish(histories, &[], TIMEOUT).await;
     check_connections(&cluster).await;
-    give_back(cluster);
+    cluster.give_back();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -146,7 +127,7 @@ async fn histories_have_an_order_while_each_master_hangs_for_a_moment() {
     let report = finish(histories, &kinds, SHORT).await;
     assert!(report.failures_of(ErrorKind::DeadlineExceeded) >= homes.len());
     check_connections(&cluster).await;
-    give_back(cluster);
+    cluster.give_back();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -169,5 +150,5 @@ async fn histories_have_an_order_while_the_connections_to_all_nodes_are_ended() 
     let report = finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
     assert!(report.unknown > 0, "no write was under way");
     check_connections(&cluster).await;
-    give_back(cluster);
+    cluster.give_back();
 }

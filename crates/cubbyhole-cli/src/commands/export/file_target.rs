@@ -2,7 +2,7 @@
 
 mod leftovers;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,8 @@ pub(super) struct FileTarget {
     path: PathBuf,
     /// Where it is written meanwhile; `None` for what cannot be replaced, such as a pipe.
     part: Option<Part>,
-    /// Those of the file that is replaced.
-    permissions: Option<Permissions>,
+    /// The file that is replaced.
+    replaced: Option<Metadata>,
 }
 
 enum Writer {
@@ -48,13 +48,12 @@ impl FileTarget {
         if present.as_ref().is_some_and(|present| !present.is_file()) {
             let file = File::options().write(true).open(&path).map_err(refused)?;
             let writer = Writer::new(file, compress).map_err(refused)?;
-            return Ok((Self { writer, path, part: None, permissions: None }, Vec::new()));
+            return Ok((Self { writer, path, part: None, replaced: None }, Vec::new()));
         }
         let leftovers = leftovers::remove(&path);
         let (part, file) = Part::create(&path).map_err(refused)?;
         let writer = Writer::new(file, compress).map_err(refused)?;
-        let permissions = present.map(|present| present.permissions());
-        Ok((Self { writer, path, part: Some(part), permissions }, leftovers))
+        Ok((Self { writer, path, part: Some(part), replaced: present }, leftovers))
     }
 
     pub(super) fn write(&mut self, line: &impl Serialize) -> Result<(), Failure> {
@@ -72,10 +71,9 @@ impl FileTarget {
         let file = std::mem::replace(&mut self.writer, Writer::Ended).finish()?;
         let Some(part) = &mut self.part else { return Ok(()) };
         if let Some(file) = &file {
-            if let Some(permissions) = self.permissions.take() {
-                // Who may read the old export may read the new one, and no other user. Only now:
-                // one that is cut short leaves a file that its owner alone may read.
-                file.set_permissions(permissions)?;
+            if let Some(replaced) = self.replaced.take() {
+                // Only now: an export that is cut short leaves a file that its owner alone may read.
+                copy_access(file, &replaced)?;
             }
             file.sync_all()?;
         }
@@ -86,6 +84,28 @@ impl FileTarget {
     fn failure(&self, error: io::Error) -> Failure {
         Failure::io(format!("cannot write {}", shown_path(&self.path)), error)
     }
+}
+
+/// Lets the users who may read `replaced` read `file`, and no others: it gets the same mode, and the
+/// same owner and group, to which the mode refers. Where the group cannot be kept, only the owner may
+/// read it.
+#[cfg(unix)]
+fn copy_access(file: &File, replaced: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+
+    let (owner, group) = (Some(replaced.uid()), Some(replaced.gid()));
+    // A privileged user may give a file away, others choose among their own groups.
+    let kept = fchown(file, owner, group).or_else(|_| fchown(file, None, group)).is_ok();
+    let mut permissions = replaced.permissions();
+    if !kept {
+        permissions.set_mode(permissions.mode() & 0o700);
+    }
+    file.set_permissions(permissions)
+}
+
+#[cfg(not(unix))]
+fn copy_access(file: &File, replaced: &Metadata) -> io::Result<()> {
+    file.set_permissions(replaced.permissions())
 }
 
 impl Writer {
