@@ -45,6 +45,24 @@ pub(crate) fn with_apt_get(package: &str) -> Result<bool, String> {
     Ok(true)
 }
 
+/// Where `groff` is, the formatter that checks manual pages. It is installed as the servers are.
+///
+/// # Errors
+///
+/// What to install, or what `apt-get` said.
+pub fn groff() -> Result<PathBuf, String> {
+    let find = || on_path("groff").into_iter().next();
+    let mut found = find();
+    if found.is_none() && with_apt_get("groff-base")? {
+        found = find();
+    }
+    found.ok_or_else(|| {
+        "`groff` was not found; install it: apt-get install groff-base, dnf install groff-base, \
+         brew install groff"
+            .to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

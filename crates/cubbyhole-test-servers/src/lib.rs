@@ -30,6 +30,7 @@ mod wait;
 mod watcher;
 
 pub use disk::Disk;
+pub use install::groff;
 pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use redis::{RedisCluster, RedisServer};

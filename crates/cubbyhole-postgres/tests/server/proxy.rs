@@ -290,10 +290,11 @@ async fn a_request_to_cancel_is_seen_held_and_passed_on() {
     let client = connect(&proxy.url(admin_url())).await;
     let token = client.cancel_token();
     proxy.hold_cancels(true);
-    let sleeping = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(600)").await });
+    // No other test sleeps for this long.
+    let sleeping = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(601)").await });
     let admin = connect(admin_url()).await;
     let running = "SELECT count(*) FROM pg_stat_activity
-        WHERE query = 'SELECT pg_sleep(600)' AND wait_event = 'PgSleep'";
+        WHERE query = 'SELECT pg_sleep(601)' AND wait_event = 'PgSleep'";
     until("the statement", async || one::<i64>(&admin, running).await == 1).await;
     token.cancel_query(tokio_postgres::NoTls).await.unwrap();
     until("the request", async || proxy.cancels() == 1).await;

@@ -46,9 +46,12 @@ pub(crate) fn owner(test: &str, place: &Path) -> Child {
     command.spawn().unwrap()
 }
 
+/// A new folder, also where an earlier process with the same pid left one behind.
 pub(crate) fn place(name: &str) -> PathBuf {
-    let path = env::temp_dir().join(format!("cubbyhole-{name}-{}", std::process::id()));
-    DirBuilder::new().create(&path).unwrap();
+    let candidate =
+        |n: u32| env::temp_dir().join(format!("cubbyhole-{name}-{}-{n}", std::process::id()));
+    let create = |path: &PathBuf| DirBuilder::new().create(path).is_ok();
+    let path = (0..100).map(candidate).find(create).unwrap();
     // The server may run as another user.
     fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
     path
