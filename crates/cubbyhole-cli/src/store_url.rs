@@ -99,7 +99,7 @@ fn shown_option(option: &str) -> String {
     if !name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
         return HIDDEN.to_owned();
     }
-    let secret = ["pass", "pwd", "secret", "token", "credential"];
+    let secret = ["pass", "pwd", "secret", "token", "credential", "scram"];
     let value = if secret.iter().any(|part| name.contains(part)) { HIDDEN } else { value };
     format!("{name}={value}")
 }
@@ -256,6 +256,7 @@ mod tests {
             ("rediss://:s3cret@cache/0", "rediss://:***@cache/0"),
             ("postgres://app@db/state?password=s3cret", "postgres://app@db/state?password=***"),
             ("postgres://db/x?a=1&sslpassword=s3cret", "postgres://db/x?a=1&sslpassword=***"),
+            ("postgres://db/x?scram_client_key=s3cret", "postgres://db/x?scram_client_key=***"),
             ("postgres://db/x?p%61ssword=s3cret&a=1", "postgres://db/x?***&a=1"),
             ("postgres://db/x?PASSWORD=s3cret", "postgres://db/x?***"),
             // Malformed: it is not for the URL to be right before it is safe to show.

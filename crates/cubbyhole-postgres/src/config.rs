@@ -206,7 +206,7 @@ impl PostgresConfig {
         self
     }
 
-    /// How long connecting to a host may take; [`DEFAULT_CONNECT_TIMEOUT`] unless set.
+    /// How long connecting to one address of a host may take; [`DEFAULT_CONNECT_TIMEOUT`] unless set.
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;

@@ -91,49 +91,109 @@ impl Connector {
         match self.config.session.attrs {
             SessionAttrs::PreferStandby => {
                 match self.connect_to_any(&hosts, SessionAttrs::Standby).await {
-                    Ok(connection) => Ok(connection),
-                    Err(_) => self.connect_to_any(&hosts, SessionAttrs::Any).await,
+                    Err(error) if error.is_retryable() => {
+                        self.connect_to_any(&hosts, SessionAttrs::Any).await
+                    }
+                    connected => connected,
                 }
             }
             attrs => self.connect_to_any(&hosts, attrs).await,
         }
     }
 
+    /// Tries the hosts in order. As with libpq, a server that refuses the connection ends the
+    /// search: the next host is for one that is down, or is not as wanted.
     async fn connect_to_any(&self, hosts: &[&Host], attrs: SessionAttrs) -> Result<Connection> {
-        let mut failure = Error::invalid_argument("the URL names no host");
+        let mut failure = None;
         for host in hosts {
-            let attempt = self.connect_to_host(host, attrs);
-            let attempt = tokio::time::timeout(self.config.connect_timeout, attempt);
-            match requiring_io(attempt).await? {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => failure = error,
-                Err(_) => {
-                    failure = Error::unavailable(format!(
-                        "connecting took longer than {:?}",
-                        self.config.connect_timeout
-                    ));
-                }
+            let targets = self.within_timeout(find_targets(host, &self.config.session.socket));
+            let connected = match targets.await {
+                Ok(targets) => Box::pin(self.connect_to_host(host, targets, attrs)).await,
+                Err(error) => Err(error),
+            };
+            match connected {
+                Ok(Some(connection)) => return Ok(connection),
+                Ok(None) => {}
+                Err(error) if error.is_retryable() => failure = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        // A host that was not reached may be the one that is wanted.
+        Err(failure.unwrap_or_else(|| Error::unavailable(unmet(attrs))))
+    }
+
+    /// Connects to the first address of `host` that answers. `None` if its server is not as wanted.
+    async fn connect_to_host(
+        &self,
+        host: &Host,
+        targets: Vec<Target>,
+        attrs: SessionAttrs,
+    ) -> Result<Option<Connection>> {
+        let mut failure = Error::internal("a host without an address");
+        for target in targets {
+            let attempt = async {
+                let connection = self.connect_to(host, target).await?;
+                Ok(connection.is_as_wanted(attrs).await?.then_some(connection))
+            };
+            match self.within_timeout(attempt).await {
+                Err(error) if error.is_retryable() => failure = error,
+                connected => return connected,
             }
         }
         Err(failure)
     }
 
-    async fn connect_to_host(&self, host: &Host, attrs: SessionAttrs) -> Result<Connection> {
-        let (socket, target) = open_host(host, &self.config.session.socket).await?;
+    async fn within_timeout<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.config.connect_timeout;
+        match requiring_io(tokio::time::timeout(limit, attempt)).await? {
+            Ok(result) => result,
+            Err(_) => Err(Error::unavailable(format!("connecting took longer than {limit:?}"))),
+        }
+    }
+
+    /// Connects to one address. `sslmode=prefer` tries again without TLS where TLS fails, or where
+    /// `pg_hba.conf` lets nobody in with it.
+    async fn connect_to(&self, host: &Host, target: Target) -> Result<Connection> {
+        let mode = match target.address {
+            Address::Tcp(_) => self.config.ssl_mode(),
+            // Nobody listens in on a Unix socket, and the server offers no TLS there.
+            Address::Unix(_) => SslMode::Disable,
+        };
+        // In boxes: the driver's futures are large, and callers have small stacks.
+        let connected = match Box::pin(self.start(host, &target, mode)).await {
+            Err(encrypted) if mode == SslMode::Prefer && encrypted.concerns_tls() => {
+                match Box::pin(self.start(host, &target, SslMode::Disable)).await {
+                    Err(plain) if plain.is_refused_by_rule() => Err(encrypted),
+                    connected => connected,
+                }
+            }
+            connected => connected,
+        };
+        connected.map_err(|failure| match failure {
+            StartFailure::Socket(error) => error::from_connect_io(error, &target.shown()),
+            StartFailure::Session(error) => {
+                error::with_password_note(error::from_connect(&error), host)
+            }
+            StartFailure::Tls(error) => error,
+        })
+    }
+
+    async fn start(
+        &self,
+        host: &Host,
+        target: &Target,
+        mode: SslMode,
+    ) -> Result<Connection, StartFailure> {
+        let target = target.clone();
+        let socket = target.open().await.map_err(StartFailure::Socket)?;
         let mut server = self.config.session.server.clone();
         if let Some(password) = &host.password {
             server.password(password);
         }
-        server.ssl_mode(match target.address {
-            Address::Tcp(_) => self.config.ssl_mode(),
-            // Nobody listens in on a Unix socket, and the server offers no TLS there.
-            Address::Unix(_) => SslMode::Disable,
-        });
-        let tls = make_tls(&self.tls, &target)?;
-        let (client, connection) = server
-            .connect_raw(socket, tls)
-            .await
-            .map_err(|error| error::with_password_note(error::from_connect(&error), host))?;
+        server.ssl_mode(mode);
+        let tls = make_tls(&self.tls, &target).map_err(StartFailure::Tls)?;
+        let connected = server.connect_raw(socket, tls).await;
+        let (client, connection) = connected.map_err(StartFailure::Session)?;
         // It ends when the client is dropped or the server closes; calls learn of errors.
         let host = target.host.clone();
         let driver = tokio::spawn(async move {
@@ -151,43 +211,44 @@ impl Connector {
             driver,
             spoilt: AtomicBool::new(false),
         });
-        let connection = Connection {
+        Ok(Connection {
             client,
             control,
             prepared: [const { None }; functions::COUNT],
             time_limit: None,
-        };
-        connection.check_session(attrs).await?;
-        Ok(connection)
+        })
+    }
+}
+
+/// Why a session was not started.
+enum StartFailure {
+    Socket(io::Error),
+    Tls(Error),
+    Session(tokio_postgres::Error),
+}
+
+impl StartFailure {
+    /// Whether a connection without TLS may succeed.
+    fn concerns_tls(&self) -> bool {
+        self.is_refused_by_rule()
+            || matches!(self, Self::Session(error) if error::is_about_tls(error))
+    }
+
+    /// Whether `pg_hba.conf` refuses the connection, whatever the password.
+    fn is_refused_by_rule(&self) -> bool {
+        let Self::Session(error) = self else { return false };
+        error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
     }
 }
 
 impl Connection {
-    async fn check_session(&self, wanted: SessionAttrs) -> Result<()> {
-        let (select, value, unmet) = match wanted {
-            SessionAttrs::Any | SessionAttrs::PreferStandby => return Ok(()),
-            SessionAttrs::ReadWrite => (
-                "SHOW transaction_read_only",
-                "off",
-                "no host accepts writes, as `target_session_attrs=read-write` asks: each is a \
-                 standby or has `default_transaction_read_only` on",
-            ),
-            SessionAttrs::ReadOnly => (
-                "SHOW transaction_read_only",
-                "on",
-                "each host accepts writes, and `target_session_attrs=read-only` asks for one that \
-                 does not",
-            ),
-            SessionAttrs::Primary => (
-                "SELECT pg_catalog.pg_is_in_recovery()",
-                "f",
-                "each host is a standby, and `target_session_attrs=primary` asks for a primary",
-            ),
-            SessionAttrs::Standby => (
-                "SELECT pg_catalog.pg_is_in_recovery()",
-                "t",
-                "no host is a standby, as `target_session_attrs=standby` asks",
-            ),
+    async fn is_as_wanted(&self, wanted: SessionAttrs) -> Result<bool> {
+        let (select, value) = match wanted {
+            SessionAttrs::Any | SessionAttrs::PreferStandby => return Ok(true),
+            SessionAttrs::ReadWrite => ("SHOW transaction_read_only", "off"),
+            SessionAttrs::ReadOnly => ("SHOW transaction_read_only", "on"),
+            SessionAttrs::Primary => ("SELECT pg_catalog.pg_is_in_recovery()", "f"),
+            SessionAttrs::Standby => ("SELECT pg_catalog.pg_is_in_recovery()", "t"),
         };
         let rows = self.client.simple_query(select).await;
         let rows = rows.map_err(|error| error::from_connect(&error))?;
@@ -195,7 +256,7 @@ impl Connection {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
         });
-        if shown == Some(value) { Ok(()) } else { Err(Error::unavailable(unmet)) }
+        Ok(shown == Some(value))
     }
 
     /// The process that the server said it serves this connection with. A pooler answers for the
@@ -210,6 +271,25 @@ impl Connection {
     }
 }
 
+/// What is said where all hosts were reached and none is as wanted.
+fn unmet(wanted: SessionAttrs) -> &'static str {
+    match wanted {
+        SessionAttrs::Any | SessionAttrs::PreferStandby => "the URL names no host",
+        SessionAttrs::ReadWrite => {
+            "no host accepts writes, as `target_session_attrs=read-write` asks: each is a standby \
+             or has `default_transaction_read_only` on"
+        }
+        SessionAttrs::ReadOnly => {
+            "each host accepts writes, and `target_session_attrs=read-only` asks for one that does \
+             not"
+        }
+        SessionAttrs::Primary => {
+            "each host is a standby, and `target_session_attrs=primary` asks for a primary"
+        }
+        SessionAttrs::Standby => "no host is a standby, as `target_session_attrs=standby` asks",
+    }
+}
+
 impl Control {
     /// Asks the server to stop the statement, and waits until it has taken note: only then can no
     /// later statement of the connection be stopped by this.
@@ -218,7 +298,7 @@ impl Control {
             .target
             .open()
             .await
-            .map_err(|error| error::from_connect_io(error, &self.target.host))?;
+            .map_err(|error| error::from_connect_io(error, &self.target.shown()))?;
         let tls = make_tls(&self.tls, &self.target)?;
         self.cancel
             .cancel_query_raw(UntilClosed { inner: socket, shut: false }, tls)
@@ -246,43 +326,40 @@ fn make_tls(
         .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))
 }
 
-/// Connects to a host.
-async fn open_host(host: &Host, options: &SocketOptions) -> Result<(Socket, Target)> {
+/// The addresses of a host.
+async fn find_targets(host: &Host, options: &SocketOptions) -> Result<Vec<Target>> {
     let port = host.port;
+    let target =
+        |host: &str, address| Target { address, host: host.to_owned(), options: options.clone() };
     let (name, address) = match &host.address {
-        HostAddress::Tcp { name, address } => (name.clone(), address),
+        HostAddress::Tcp { name, address } => (name, address),
         HostAddress::Unix(folder) => {
             let path = folder.join(format!(".s.PGSQL.{port}"));
-            let shown = path.display().to_string();
-            let target = Target {
-                address: Address::Unix(path),
-                host: "localhost".to_owned(),
-                options: options.clone(),
-            };
-            let socket = target.open().await;
-            let socket = socket.map_err(|error| error::from_connect_io(error, &shown))?;
-            return Ok((socket, target));
+            return Ok(vec![target("localhost", Address::Unix(path))]);
         }
     };
-    let shown = format!("{name}:{port}");
-    let refused = |error| error::from_connect_io(error, &shown);
-    let found: Vec<SocketAddr> = match address {
-        Some(address) => vec![SocketAddr::new(*address, port)],
-        None => tokio::net::lookup_host((name.as_str(), port)).await.map_err(refused)?.collect(),
-    };
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in found {
-        let address = Address::Tcp(address);
-        let target = Target { address, host: name.clone(), options: options.clone() };
-        match target.open().await {
-            Ok(socket) => return Ok((socket, target)),
-            Err(error) => failure = error,
-        }
+    let tcp = |address| target(name, Address::Tcp(address));
+    if let Some(address) = address {
+        return Ok(vec![tcp(SocketAddr::new(*address, port))]);
     }
-    Err(refused(failure))
+    let found = tokio::net::lookup_host((name.as_str(), port)).await;
+    let found: io::Result<Vec<Target>> = found.map(|found| found.map(tcp).collect());
+    found
+        .and_then(|found| match found.is_empty() {
+            true => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+            false => Ok(found),
+        })
+        .map_err(|error| error::from_connect_io(error, &format!("{name}:{port}")))
 }
 
 impl Target {
+    fn shown(&self) -> String {
+        match &self.address {
+            Address::Tcp(address) => format!("{}:{}", self.host, address.port()),
+            Address::Unix(path) => path.display().to_string(),
+        }
+    }
+
     async fn open(&self) -> io::Result<Socket> {
         Ok(match &self.address {
             Address::Tcp(address) => {
@@ -349,6 +426,37 @@ impl AsyncWrite for UntilClosed {
                 // A peer that resets the connection has closed it as well.
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_address_of_a_name_has_the_whole_timeout() {
+        let limit = Duration::from_millis(200);
+        let config = PostgresConfig::from_url_alone("postgres://app@db/state").unwrap();
+        let connector = Connector::new(config.with_connect_timeout(limit)).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            silent.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let target = |listener: &TcpListener| Target {
+            address: Address::Tcp(listener.local_addr().unwrap()),
+            host: "db".to_owned(),
+            options: connector.config.session.socket.clone(),
+        };
+        let (host, targets) = (&connector.config.hosts[0], silent.iter().map(target).collect());
+        let connected = connector.connect_to_host(host, targets, SessionAttrs::Any).await;
+        let error = connected.err().unwrap();
+        assert!(error.is_retryable() && error.message().contains("longer"), "{error:?}");
+        for listener in silent {
+            timeout(Duration::from_secs(60), listener.accept()).await.unwrap().unwrap();
         }
     }
 }

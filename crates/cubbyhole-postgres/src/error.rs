@@ -3,6 +3,7 @@
 use std::io;
 
 use cubbyhole_core::{Error, ErrorKind};
+use rustls::AlertDescription;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::conninfo::Host;
@@ -52,6 +53,9 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
+    if let Some(rustls::Error::AlertReceived(alert)) = tls_cause(error) {
+        return from_alert(*alert);
+    }
     if text.contains("channel binding") {
         return Error::permission_denied(
             "the server's answer to the password is not bound to its certificate, as \
@@ -73,10 +77,52 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
         .permanent();
     }
     if text.contains("certificate") {
-        let message = format!("the server's certificate is not accepted: {text}");
+        let message = format!(
+            "the server's certificate is not accepted: {text}; docs/postgres.md says which ones are"
+        );
         return Error::unavailable(message).permanent();
     }
     Error::unavailable(format!("the server could not be reached: {text}"))
+}
+
+/// Whether encrypting the connection failed.
+pub(crate) fn is_about_tls(error: &tokio_postgres::Error) -> bool {
+    // The driver tells its kinds of error apart by their text alone.
+    error.to_string().starts_with("error performing TLS handshake") || tls_cause(error).is_some()
+}
+
+fn tls_cause(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(tls) = inner.or_else(|| cause.downcast_ref()) {
+            return Some(tls);
+        }
+        source = cause.source();
+    }
+    None
+}
+
+/// What a server means that ends the encryption.
+fn from_alert(alert: AlertDescription) -> Error {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+        CertificateUnknown, DecryptError, UnknownCA, UnsupportedCertificate,
+    };
+    match alert {
+        AccessDenied | BadCertificate | CertificateExpired | CertificateRequired
+        | CertificateRevoked | CertificateUnknown | DecryptError | UnknownCA
+        | UnsupportedCertificate => Error::permission_denied(format!(
+            "the server refuses the client certificate, or asks for one ({alert:?}): `sslcert` must \
+             be signed by an authority of the server's `ssl_ca_file`, and be in force"
+        )),
+        _ => Error::unavailable(format!(
+            "the server refuses the TLS connection ({alert:?}); compare its `ssl_min_protocol_version` \
+             and `ssl_max_protocol_version` with those of this client"
+        ))
+        .permanent(),
+    }
 }
 
 /// A refused password, with what is known of its source.

@@ -18,8 +18,15 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::conninfo::{Encryption, TlsMode};
 
+/// The protocol that a server of version 17 or later must be told where TLS begins at once.
+const ALPN: &[u8] = b"postgresql";
+
 /// What makes connections encrypted, as `mode` asks. Where no connection can be, no file is read.
 pub(crate) fn connector(mode: &TlsMode, is_used: bool) -> Result<MakeRustlsConnect> {
+    client_config(mode, is_used).map(MakeRustlsConnect::new)
+}
+
+fn client_config(mode: &TlsMode, is_used: bool) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&mode.versions)
@@ -41,19 +48,20 @@ pub(crate) fn connector(mode: &TlsMode, is_used: bool) -> Result<MakeRustlsConne
     let mut config = match mode.client.as_ref().filter(|_| is_used) {
         None => builder.with_no_client_auth(),
         Some(files) => {
-            let (chain, key) = (client::chain(files)?, client::key(files)?);
+            let key_file = client::key_file(files)?;
+            let (chain, key) = (client::chain(files)?, client::key(key_file)?);
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 Error::invalid_argument(format!(
-                    "the client certificate {} and the private key {} do not work together",
-                    files.certificate.display(),
-                    files.key.display()
+                    "the client certificate {} and its private key (`sslkey`) do not work together",
+                    files.certificate.display()
                 ))
                 .with_source(error)
             })?
         }
     };
     config.enable_sni = mode.sends_name;
-    Ok(MakeRustlsConnect::new(config))
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
 }
 
 /// Checks certificates against the trusted and the revoked ones.
@@ -167,5 +175,18 @@ impl ServerCertVerifier for Lenient {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PostgresConfig;
+
+    #[test]
+    fn servers_are_told_the_protocol() {
+        let config = PostgresConfig::from_url_alone("postgres://h").unwrap();
+        let config = client_config(&config.tls, true).unwrap();
+        assert_eq!(config.alpn_protocols, [b"postgresql"]);
     }
 }

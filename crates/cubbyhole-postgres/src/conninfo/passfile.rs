@@ -31,10 +31,10 @@ pub(crate) fn read(file: &Path) -> Option<Result<Vec<u8>, String>> {
     }))
 }
 
-/// The password of the first line that matches.
+/// The password of the first line that matches; `None` if it is empty, as for libpq.
 pub(crate) fn find(text: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
     let Wanted { host, port, database, user } = wanted;
-    text.split(|byte| *byte == b'\n').find_map(|line| {
+    let found = text.split(|byte| *byte == b'\n').find_map(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.starts_with(b"#") {
             return None;
@@ -42,8 +42,9 @@ pub(crate) fn find(text: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
         let rest = [host, port, database, user]
             .into_iter()
             .try_fold(line, |rest, wanted| after_match(rest, wanted.as_bytes()))?;
-        Some(unescaped(rest)).filter(|password| !password.is_empty())
-    })
+        Some(unescaped(rest))
+    });
+    found.filter(|password| !password.is_empty())
 }
 
 /// What follows the first field of `line`, if that is `*` or `wanted` with `\:` and `\\`.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{Encryption, Environment, HostAddress, SessionAttrs};
 use crate::config::PostgresConfig;
+use crate::connection::Connector;
 
 /// In no message and no Debug.
 const SECRET: &str = "s3cret";
@@ -126,6 +127,10 @@ fn hosts_are_read_as_libpq_reads_them() {
         ("postgres://a:65536/x", "port"),
         ("postgres://[::1/x", "IPv6"),
         ("postgres:///x?host=a%00b", "NUL"),
+        // libpq ends the host at the `/`: a password would go to another server.
+        ("postgres://db.internal/my@db", "%40"),
+        ("postgres:///me@corp", "%40"),
+        ("postgres://u:a/b@h/x", "%2F"),
     ] {
         let error = User::new().refused(url);
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
@@ -204,7 +209,8 @@ fn variables_set_what_libpq_takes_from_them() {
     assert_eq!(config.tls.root_cert, Some("/root.pem".into()));
     assert_eq!(config.tls.revoked, Some("/revoked.pem".into()));
     let client = config.tls.client.unwrap();
-    assert_eq!((client.certificate, client.key), ("/client.pem".into(), "/client.key".into()));
+    assert_eq!(client.certificate, PathBuf::from("/client.pem"));
+    assert_eq!(client.key, Some("/client.key".into()));
     assert!(!config.tls.sends_name);
     assert_eq!(config.tls.versions, [&TLS13]);
     for (variables, expected) in [
@@ -318,6 +324,7 @@ fn password_file_matches_by_libpqs_rules() {
         ("db2:6432:state:app:no", None),
         ("d*:6432:state:app:no", None),
         ("db:6432:state:app:", None),
+        ("db:*:*:app:\n*:*:*:*:of-another-server", None),
         ("db:6432:state:app", None),
         ("", None),
     ] {
@@ -426,18 +433,23 @@ fn files_of_the_user_are_the_default_certificates() {
     let root = user.write(".postgresql/root.crt", "");
     let revoked = user.write(".postgresql/root.crl", "");
     let certificate = user.write(".postgresql/postgresql.crt", "");
-    let error = user.refused("postgres://h");
+    // The key is missed only where a connection may be encrypted.
+    let connector = |url| Connector::new(user.config(url).unwrap());
+    let error = connector("postgres://h").err().unwrap();
     assert!(error.message().contains("has no private key"), "{error}");
+    assert!(
+        connector("postgres:///x").is_ok() && connector("postgres://h/?sslmode=disable").is_ok()
+    );
     assert!(user.config("postgres://h/?sslcertmode=disable").unwrap().tls.client.is_none());
     let key = user.write(".postgresql/postgresql.key", "");
     let config = user.config("postgres://h").unwrap();
     assert_eq!(config.tls.root_cert, Some(root));
     assert_eq!(config.tls.revoked, Some(revoked));
     let client = config.tls.client.unwrap();
-    assert_eq!((&client.certificate, &client.key), (&certificate, &key));
+    assert_eq!((client.certificate, client.key), (certificate, Some(key)));
     let config = user.config("postgres://h/?sslkey=/other.key&sslrootcert=/ca.pem").unwrap();
     assert_eq!(config.tls.root_cert, Some("/ca.pem".into()));
-    assert_eq!(config.tls.client.unwrap().key, PathBuf::from("/other.key"));
+    assert_eq!(config.tls.client.unwrap().key, Some("/other.key".into()));
 }
 
 #[test]
@@ -448,6 +460,19 @@ fn sslrootcert_system_means_verify_full() {
     assert_eq!((config.tls.encryption, config.tls.root_cert), (Encryption::VerifyFull, None));
     let error = user.refused("postgres://h/?sslrootcert=system&sslmode=verify-ca");
     assert!(error.message().contains("verify-full"), "{error}");
+}
+
+#[test]
+fn tls_at_once_needs_a_mode_that_requires_tls() {
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let url = format!("postgres://h/?sslnegotiation=direct&sslmode={mode}");
+        assert!(User::new().config(&url).is_ok(), "{mode}");
+    }
+    for url in ["postgres://h/?sslmode=prefer", "postgres://h/?sslmode=disable", "postgres://h"] {
+        let error = User::with(&[("PGSSLNEGOTIATION", "direct")]).refused(url);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
+        assert!(error.message().contains("PGSSLNEGOTIATION"), "{error}");
+    }
 }
 
 #[test]

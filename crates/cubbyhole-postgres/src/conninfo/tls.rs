@@ -27,7 +27,8 @@ pub(crate) struct TlsMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
     pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    /// `None` is an error where the certificate is used.
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// The modes of libpq's `sslmode`, but for `allow`.
@@ -61,6 +62,12 @@ impl TlsMode {
             }
             Some(encryption) => encryption,
         };
+        if let Some(("direct", origin)) = parameters.text("sslnegotiation")?
+            && matches!(encryption, Encryption::Disable | Encryption::Prefer)
+        {
+            let advice = "`direct` needs `sslmode=require`, `verify-ca` or `verify-full`";
+            return Err(origin.invalid("sslnegotiation", advice));
+        }
         let on_off = |name| parameters.parsed(name, "write `1` or `0`", zero_or_one);
         Ok(Self {
             encryption,
@@ -98,14 +105,7 @@ fn client(parameters: &Parameters, environment: &Environment) -> Result<Option<C
     }
     let certificate = file(parameters, environment, "sslcert", "postgresql.crt")?;
     let key = file(parameters, environment, "sslkey", "postgresql.key")?;
-    match (certificate, key) {
-        (Some(certificate), Some(key)) => Ok(Some(ClientFiles { certificate, key })),
-        (Some(certificate), None) => Err(Error::invalid_argument(format!(
-            "the client certificate {} has no private key: name its file with `sslkey`",
-            certificate.display()
-        ))),
-        (None, _) => Ok(None),
-    }
+    Ok(certificate.map(|certificate| ClientFiles { certificate, key }))
 }
 
 fn versions(parameters: &Parameters) -> Result<Vec<&'static SupportedProtocolVersion>> {

@@ -28,6 +28,13 @@ pub(crate) fn parse(url: &str) -> Result<Uri> {
         ));
     }
     let (userinfo, address) = match address.split_once('@') {
+        // libpq would read a host before the `/`.
+        Some((userinfo, _)) if userinfo.contains('/') => {
+            return Err(Error::invalid_argument(
+                "the PostgreSQL URL has a `/` before the `@`: write `%2F` in a user or password, or \
+                 `%40` in the name of a database",
+            ));
+        }
         Some((userinfo, address)) => (Some(userinfo), address),
         None => (None, address),
     };

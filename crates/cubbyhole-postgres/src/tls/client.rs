@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use cubbyhole_core::{Error, Result};
 use rustls::pki_types::pem::{self, PemObject};
@@ -26,14 +27,24 @@ pub(super) fn chain(files: &ClientFiles) -> Result<Vec<CertificateDer<'static>>>
     Ok(chain)
 }
 
+/// The file of the key, which a certificate that is used must have.
+pub(super) fn key_file(files: &ClientFiles) -> Result<&Path> {
+    files.key.as_deref().ok_or_else(|| {
+        Error::invalid_argument(format!(
+            "the client certificate {} has no private key: name its file with `sslkey`",
+            files.certificate.display()
+        ))
+    })
+}
+
 /// The key in PKCS#8, PKCS#1 or SEC1, from a file that others cannot read.
-pub(super) fn key(files: &ClientFiles) -> Result<PrivateKeyDer<'static>> {
-    let file = files.key.display();
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
+    let file = path.display();
     let unreadable = |error: std::io::Error| {
         Error::invalid_argument(format!("the private key {file} (`sslkey`) cannot be read"))
             .with_source(error)
     };
-    let metadata = fs::metadata(&files.key).map_err(unreadable)?;
+    let metadata = fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         let message = format!("the private key {file} (`sslkey`) is not a regular file");
         return Err(Error::invalid_argument(message));
@@ -45,7 +56,7 @@ pub(super) fn key(files: &ClientFiles) -> Result<PrivateKeyDer<'static>> {
             "the private key {file} (`sslkey`) is accessible to others; run `chmod {allowed} {file}`"
         )));
     }
-    let text = fs::read(&files.key).map_err(unreadable)?;
+    let text = fs::read(path).map_err(unreadable)?;
     let is_encrypted = [&b"BEGIN ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
         .iter()
         .any(|mark| text.windows(mark.len()).any(|window| window == *mark));

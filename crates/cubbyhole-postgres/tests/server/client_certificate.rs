@@ -27,16 +27,20 @@ struct Secured {
 impl Secured {
     /// A server that lets the application's role in by `rule` of `pg_hba.conf` alone.
     async fn new(rule: &str) -> Self {
+        let rules =
+            |login: &str| format!("hostssl all {login} all {rule}\nhost all {login} all reject\n");
+        Self::with_rules(rules).await
+    }
+
+    /// With rules of `pg_hba.conf` for the application's role. They let nobody in with TLS and
+    /// without a client certificate.
+    async fn with_rules(own_rules: impl Fn(&str) -> String) -> Self {
         let authority = Authority::new("the one");
         let (server, schema) = server_with_tls(&authority).await;
         let hba = block_in_place(|| server.psql("SHOW hba_file")).unwrap();
         let rules = fs::read_to_string(&hba).unwrap();
         let login = format!("{}_login", schema.name);
-        fs::write(
-            &hba,
-            format!("hostssl all {login} all {rule}\nhost all {login} all reject\n{rules}"),
-        )
-        .unwrap();
+        fs::write(&hba, format!("{}{rules}", own_rules(&login))).unwrap();
         schema.execute("SELECT pg_reload_conf()").await;
         let files = tempfile::TempDir::new().unwrap();
         let secured = Self { _server: server, schema, authority, files };
@@ -149,6 +153,44 @@ async fn keys_of_each_form_are_read_and_unsafe_ones_refused() {
     let missing = secured.url("&sslcert=/no/such.crt&sslkey=/no/such.key");
     let error = open(&missing).await.unwrap_err();
     assert!(error.message().contains("/no/such.crt"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_of_an_unknown_authority_is_refused_for_good() {
+    let mut secured = Secured::new("scram-sha-256 clientcert=verify-ca").await;
+    let login = format!("{}_login", secured.schema.name);
+    let unknown = Authority::new("another one");
+    let known = std::mem::replace(&mut secured.authority, unknown);
+    let (certificate, key) = secured.certify(&login);
+    secured.authority = known;
+    let options = secured.options("unknown", &certificate, &key.serialize_pem());
+    // With TLS 1.2 the server refuses it within the handshake.
+    let url = secured.url(&format!("{options}&ssl_max_protocol_version=TLSv1.2"));
+    let error = open(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+    assert!(!error.is_retryable() && error.message().contains("sslcert"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefer_connects_without_tls_where_it_cannot_with_it() {
+    let rules = |login: &str| {
+        format!("hostnossl all {login} all scram-sha-256\nhost all {login} all reject\n")
+    };
+    let secured = Secured::with_rules(rules).await;
+    open(&secured.schema.url("&sslmode=prefer")).await.unwrap();
+    let required = secured.schema.url("&sslmode=require");
+    let error = open(&required).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
+
+    // A handshake that fails: no version of TLS is common to both.
+    secured.schema.execute("ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.3'").await;
+    secured.schema.execute("SELECT pg_reload_conf()").await;
+    let old = format!("{required}&ssl_max_protocol_version=TLSv1.2");
+    until("the new version", async || {
+        open(&old).await.unwrap_err().message().contains("refuses the TLS connection")
+    })
+    .await;
+    open(&old.replace("sslmode=require", "sslmode=prefer")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,18 +59,22 @@ impl Authority {
 
     fn acceptor(&self, name: &str) -> TlsAcceptor {
         let (certificate, key) = self.certify(name);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
+        acceptor(&certificate, &key)
     }
+}
+
+fn acceptor(certificate: &rcgen::Certificate, key: &KeyPair) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 impl Drop for Authority {
@@ -251,6 +255,35 @@ async fn verify_ca_checks_who_signed_and_verify_full_the_name_too() {
         assert!(!opened.unwrap_err().is_retryable());
     }
     assert_eq!(foreign.seen().1, 0, "something was sent to a server that is not trusted");
+}
+
+/// What docs/postgres.md says of certificates that sign themselves.
+#[tokio::test]
+async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority() {
+    let schema = Schema::new().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("server.crt");
+    let options = format!("&sslmode=verify-full&sslrootcert={}", file.display());
+    let authority = IsCa::Ca(BasicConstraints::Unconstrained);
+    for (names, is_ca, is_accepted) in [
+        (vec!["localhost".to_owned()], IsCa::ExplicitNoCa, true),
+        (vec!["localhost".to_owned()], authority, false),
+        (Vec::new(), IsCa::ExplicitNoCa, false),
+    ] {
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        params.is_ca = is_ca;
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(&file, certificate.pem()).unwrap();
+        let front = Front::before(&schema, Some(acceptor(&certificate, &key))).await;
+        let opened = front.open(&schema, "localhost", &options).await;
+        if is_accepted {
+            opened.unwrap();
+        } else {
+            refused_for_good(opened, "docs/postgres.md says which ones are");
+        }
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod encryption;
 mod errors;
 mod faults;
 mod hostile;
+mod hosts;
 mod isolation;
 mod migrations;
 mod names;
