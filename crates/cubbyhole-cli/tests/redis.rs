@@ -218,6 +218,13 @@ mod tests {
         assert!(removed.contains("repaired 2 orphaned values were removed"), "{removed}");
         assert_eq!(value()?, "");
         assert_eq!(said(store, &["get", "globex", "k"])?, "v");
+
+        // An entry that only the keys of the index lost is no orphan.
+        server.cli(&["DEL", "cubbyhole:{globex}k"])?;
+        let kept = said(store, &["doctor", "--repair", "--orphans", "remove", "--yes"])?;
+        assert!(kept.contains("repaired 1 entries were restored in the index"), "{kept}");
+        assert_eq!(said(store, &["list", "globex"])?, "k\n");
+        assert_eq!(said(store, &["get", "globex", "k"])?, "v");
         for arguments in [&["doctor", "--orphans", "list"][..], &["doctor", "--yes"]] {
             assert_eq!(call(store, arguments)?.status.code(), Some(2), "{arguments:?}");
         }

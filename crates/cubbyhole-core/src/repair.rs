@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Namespace, Timestamp};
 
-/// What happens to orphaned values: values that the index of their namespace does not have, because
-/// Redis evicted the index or another program deleted it. `Store::get` still returns them; no listing
-/// shows them and `erase` does not find them.
+/// What happens to orphaned values: values whose meta data is lost, because Redis evicted the index of
+/// their namespace or another program deleted it. `Store::get` still returns them; listings and `erase`
+/// may miss them. An entry whose meta data is left is not orphaned: a repair restores its place in the
+/// index and keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrphanAction {

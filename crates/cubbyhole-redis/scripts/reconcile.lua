@@ -1,10 +1,10 @@
 -- Compares keys of a namespace in its index with their values, and brings the index in line.
 --
--- KEYS: keys, metas, expiries, the values. ARGV: the action on values that the index does not have
--- ('check' changes nothing at all, 'list', 'register', 'remove'), the keys, then, to register, a
--- version for each. Answers three numbers for each key: the finding; for a value that the index does
--- not have, its length and its expiry (0 for never). The findings:
-local IN_LINE, ORPHANED, WITHOUT_VALUE, OTHER_EXPIRY, NO_STRING = 0, 1, 2, 3, 4
+-- KEYS: keys, metas, expiries, the values. ARGV: the action on orphaned values, which are not in line
+-- and have no meta data of a live entry ('check' changes nothing at all, 'list', 'register', 'remove'),
+-- the keys, then, to register, a version for each. Answers three numbers for each key: the finding; for
+-- an orphaned value, its length and its expiry (0 for never). The findings:
+local IN_LINE, ORPHANED, WITHOUT_VALUE, OTHER_EXPIRY, NO_STRING, UNLISTED = 0, 1, 2, 3, 4, 5
 
 local call = redis.call
 local mode, keys, metas, expiries, count = ARGV[1], KEYS[1], KEYS[2], KEYS[3], #KEYS - 3
@@ -15,7 +15,7 @@ local listed = call('ZMSCORE', keys, unpack(members))
 local scores = call('ZMSCORE', expiries, unpack(members))
 local answer, orphans = {}, {}
 -- Arguments of the writes.
-local new_metas, new_keys, new_expiries = {}, {}, {}
+local new_metas, new_keys, new_expiries, restored_keys = {}, {}, {}, {}
 local no_values, no_members, never = {}, {}, {}
 
 local function set_instant(member, expires)
@@ -52,22 +52,27 @@ local function judge_value(i, meta, length)
     set_instant(members[i], expires_at(meta))
     return OTHER_EXPIRY, 0
   end
+  if is_live(meta, time) then
+    -- A complete entry that only the keys lost. Writers see its meta data and do not list it again.
+    restored_keys[#restored_keys + 1] = 0
+    restored_keys[#restored_keys + 1] = members[i]
+    if tonumber(scores[i] or 0) ~= expires_at(meta) then
+      set_instant(members[i], expires_at(meta))
+    end
+    return UNLISTED, 0
+  end
   -- Another program may have set one past the year 9999.
   local expires = math.min(call('PEXPIRETIME', KEYS[i + 3]) + 1, LAST_INSTANT)
   if expires ~= 0 and expires <= time then
     return IN_LINE, 0
   end
-  if meta and not is_live(meta, time) then
-    meta = false
-  end
   if mode == 'register' then
     local version = ARGV[count + 1 + i]
-    meta = meta or version .. struct.pack('>I6I6I6I4', time, time, expires, length)
     new_metas[#new_metas + 1] = members[i]
-    new_metas[#new_metas + 1] = meta
+    new_metas[#new_metas + 1] = version .. struct.pack('>I6I6I6I4', time, time, expires, length)
     new_keys[#new_keys + 1] = 0
     new_keys[#new_keys + 1] = members[i]
-    set_instant(members[i], expires_at(meta))
+    set_instant(members[i], expires)
   elseif mode == 'remove' then
     no_values[#no_values + 1] = KEYS[i + 3]
     no_members[#no_members + 1] = members[i]
@@ -109,6 +114,9 @@ end
 if #new_metas > 0 then
   call('HSET', metas, unpack(new_metas))
   call('ZADD', keys, unpack(new_keys))
+end
+if #restored_keys > 0 then
+  call('ZADD', keys, unpack(restored_keys))
 end
 if #new_expiries > 0 then
   call('ZADD', expiries, unpack(new_expiries))

@@ -41,7 +41,7 @@ impl Walk {
 pub(crate) enum Comparison {
     /// Changes nothing.
     Check,
-    /// Repairs the index, and does that to values that it does not have.
+    /// Repairs the index, and does that to orphaned values.
     Repair(OrphanAction),
 }
 
@@ -64,7 +64,7 @@ impl Comparison {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compared {
     InLine,
-    /// The index does not have the value, or not in all its parts.
+    /// The index has no readable meta data of a live entry for the value.
     Orphaned {
         bytes: u64,
         /// In milliseconds since 1970; 0 for never.
@@ -74,6 +74,9 @@ pub(crate) enum Compared {
     WithoutValue,
     /// The part of the expiring keys says something else than the meta data.
     OtherExpiry,
+    /// The entry is live by its meta data, and the part of the keys does not list it. Its expiry may be
+    /// lost as well.
+    Unlisted,
     /// Another program wrote it.
     NoString,
 }
@@ -155,6 +158,7 @@ impl Compared {
             [2, ..] => Ok(Self::WithoutValue),
             [3, ..] => Ok(Self::OtherExpiry),
             [4, ..] => Ok(Self::NoString),
+            [5, ..] => Ok(Self::Unlisted),
             _ => Err(replies::unexpected()),
         }
     }

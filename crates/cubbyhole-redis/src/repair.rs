@@ -2,6 +2,8 @@
 //! namespace.
 
 mod done;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -47,10 +49,10 @@ pub async fn repair(ctx: &ExecutionContext, config: RedisConfig) -> Result<Vec<S
 ///
 /// - Namespaces and tenants that are not listed and hold entries, or would take a put without being
 ///   listed, are listed again.
-/// - Index entries whose value is gone are removed, and expiries that an index lost are restored from
-///   the meta data.
-/// - Orphaned values, which the index of their namespace does not have, are listed, registered or
-///   removed: see [`OrphanAction`]. If the meta data of such a value is left, it is registered with it.
+/// - Index entries whose value is gone are removed. Keys and expiries that an index lost are restored
+///   from the meta data.
+/// - Orphaned values, whose meta data is lost, are listed, registered or removed: see [`OrphanAction`].
+///   A value whose entry is live by its meta data is never removed.
 ///
 /// It looks at every key of the servers (the only `SCAN` there is) in bounded steps. Others may use the
 /// store meanwhile: each key is judged within one script. It can be repeated. Do not run it while slots
@@ -94,9 +96,26 @@ struct Repair {
 /// What a page of a server's keys names.
 #[derive(Default)]
 struct Named {
-    values: BTreeMap<Namespace, Vec<String>>,
+    /// Sets: `SCAN` may name a key twice in a page, which one script would count twice.
+    values: BTreeMap<Namespace, BTreeSet<String>>,
     parts: BTreeSet<(Namespace, IndexPart)>,
     tenants: BTreeSet<TenantId>,
+}
+
+impl Named {
+    fn add(&mut self, prefix: &str, name: &[u8]) {
+        match keys::parse(prefix, name) {
+            Some(Found::Keys(ns)) => drop(self.parts.insert((ns, IndexPart::Keys))),
+            Some(Found::Metas(ns)) => drop(self.parts.insert((ns, IndexPart::Metas))),
+            Some(Found::Expiries(ns)) => drop(self.parts.insert((ns, IndexPart::Expiries))),
+            Some(Found::Names(tenant)) => drop(self.tenants.insert(tenant)),
+            // What no put accepts is another program's.
+            Some(Found::Value(ns, key)) if check_key(key).is_ok() => {
+                self.values.entry(ns).or_default().insert(key.to_owned());
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Repair {
@@ -132,17 +151,7 @@ impl Repair {
         let mut named = Named::default();
         for name in replies::array(found)? {
             let name = replies::bytes(name)?.unwrap_or_default();
-            match keys::parse(prefix, &name) {
-                Some(Found::Keys(ns)) => drop(named.parts.insert((ns, IndexPart::Keys))),
-                Some(Found::Metas(ns)) => drop(named.parts.insert((ns, IndexPart::Metas))),
-                Some(Found::Expiries(ns)) => drop(named.parts.insert((ns, IndexPart::Expiries))),
-                Some(Found::Names(tenant)) => drop(named.tenants.insert(tenant)),
-                // What no put accepts is another program's.
-                Some(Found::Value(ns, key)) if check_key(key).is_ok() => {
-                    named.values.entry(ns).or_default().push(key.to_owned());
-                }
-                _ => {}
-            }
+            named.add(prefix, &name);
         }
         Ok((replies::text(next)?, named))
     }
@@ -172,13 +181,14 @@ impl Repair {
     async fn repair_values(
         &mut self,
         ctx: &ExecutionContext,
-        values: BTreeMap<Namespace, Vec<String>>,
+        values: BTreeMap<Namespace, BTreeSet<String>>,
     ) -> Result<()> {
         // What is registered needs its namespace listed first: that is seen to where there is any.
         let registers = self.options.orphans() == OrphanAction::Register;
         let action = if registers { OrphanAction::List } else { self.options.orphans() };
         let (keyspace, limit) = (&self.keyspace, self.options.listed_orphans());
         let chunks = values.into_iter().flat_map(|(ns, keys)| {
+            let keys = Vec::from_iter(keys);
             let chunks: Vec<_> = keys.chunks(KEYS_AT_ONCE).map(<[String]>::to_vec).collect();
             chunks.into_iter().map(move |keys| (ns.clone(), keys))
         });
@@ -291,8 +301,8 @@ async fn compare(
     compared.ok_or_else(replies::unexpected)
 }
 
-/// Compares all keys of a part of an index with what is there. Values that another part does not have
-/// are left: each is judged where its own name is found.
+/// Compares all keys of a part of an index with what is there. Orphaned values are left: each is judged
+/// where its own name is found.
 async fn repair_part(
     keyspace: &Keyspace,
     ctx: &ExecutionContext,
@@ -303,19 +313,21 @@ async fn repair_part(
     let mut outcome = PartOutcome::default();
     let mut walk = Walk::new(part);
     while let Some(members) = keyspace.walk_on(ctx, &place, &mut walk).await? {
-        let mut keys = Vec::with_capacity(members.len());
+        // A page may name a key twice, too.
+        let mut keys = BTreeSet::new();
         for member in members {
             match key_of(member) {
-                Ok(key) => keys.push(key),
+                Ok(key) => drop(keys.insert(key)),
                 Err(error) => drop(outcome.failure.get_or_insert(error)),
             }
         }
-        for keys in keys.chunks(KEYS_AT_ONCE) {
+        for keys in Vec::from_iter(keys).chunks(KEYS_AT_ONCE) {
             for compared in compare(keyspace, ctx, ns, keys, OrphanAction::List).await? {
                 match compared {
                     Compared::InLine | Compared::Orphaned { .. } => {}
                     Compared::OtherExpiry => outcome.expiries += 1,
                     Compared::WithoutValue => outcome.without_value += 1,
+                    Compared::Unlisted => outcome.unlisted += 1,
                     Compared::NoString => drop(outcome.failure.get_or_insert_with(no_string)),
                 }
             }

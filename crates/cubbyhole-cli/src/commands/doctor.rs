@@ -17,11 +17,11 @@ store, or another process has it open), 2 (that is not a store) or 6 (anything e
 warning is code 0. Without `--repair` nothing is written: an embedded file may be read-only.
 
 On Redis, a failover can lose the registration of a namespace and not its entries: no listing shows them.
-`--repair` lists them again. Eviction can take the index of a namespace and leave its values: no command shows
-them, and `erase` does not find them. `--repair` lists such orphaned values, up to 1,000: namespace, key,
-bytes, expiry. `--orphans register` makes entries of them again, with a new version
-and the present as `created_at`, `--orphans remove` removes them. It looks at every key, and others may go on
-meanwhile.
+`--repair` lists them again. Eviction can take the index of a namespace, or a part of it, and leave its
+values. If their meta data is left, `--repair` restores the index and keeps the entries. Otherwise the values
+are orphaned: listings and `erase` may miss them. `--repair` lists orphaned values, up to 1,000: namespace,
+key, bytes, expiry. `--orphans register` makes entries of them again, with a new version and the present as
+`created_at`, `--orphans remove` removes them. It looks at every key, and others may go on meanwhile.
 
 An embedded file's time can be ahead of this machine's clock, because that was ahead once. `--repair` sets it
 back. It first says how many expired entries that revives, and asks if there are any. Other stores have

@@ -23,8 +23,8 @@ interrupted goes on where it ended when it is repeated. Its last line says what 
 of it, when, and whether anything is left: writes that arrive behind it survive, so stop the writers
 first. In a file no byte of an erased entry is left when the command ends, which rewrites the file;
 docs/operations.md says when the bytes are gone on servers. Backups, replicas that are behind and
-exports are not in its reach, nor are values on Redis whose index was evicted: `cubbyhole doctor --repair`
-finds them.
+exports are not in its reach, nor are values on Redis whose index was evicted: \"no entry is left
+there\" does not count them. `cubbyhole doctor --repair --orphans list` finds them.
 
 Examples:
   cubbyhole erase acme:agent-7 --dry-run

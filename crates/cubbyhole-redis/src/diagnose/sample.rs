@@ -109,13 +109,14 @@ async fn check_index(
     keyspace: &Keyspace,
     drawn: &Drawn,
 ) -> Result<()> {
-    let (looked_at, mut orphaned) = (drawn.values.len(), 0_u64);
+    let (looked_at, mut orphaned, mut unlisted) = (drawn.values.len(), 0_u64, 0_u64);
     for (ns, key) in &drawn.values {
         match keyspace.compare(ctx, ns, &[key], Comparison::Check).await {
-            Ok(compared) => {
-                let compared = compared.unwrap_or_default();
-                orphaned += u64::from(matches!(compared[..], [Compared::Orphaned { .. }]));
-            }
+            Ok(compared) => match compared.unwrap_or_default()[..] {
+                [Compared::Orphaned { .. }] => orphaned += 1,
+                [Compared::Unlisted] => unlisted += 1,
+                _ => {}
+            },
             Err(error) => {
                 ctx.check()?;
                 let advice = "ask as a user that may run `STRLEN` and `PEXPIRETIME`, and see that \
@@ -125,19 +126,30 @@ async fn check_index(
             }
         }
     }
+    let mut findings = Vec::new();
     if orphaned > 0 {
-        diagnosis.found(
-            Verdict::Problem,
-            "index",
-            format!(
-                "{orphaned} of {looked_at} values drawn are orphaned: no index has them, so that no \
-                 listing shows them and `erase` does not find them"
-            ),
-            "run `cubbyhole doctor --repair`, which lists them, and then with `--orphans register` \
-             or `--orphans remove`",
-        );
-    } else {
+        findings.push(format!(
+            "{orphaned} of {looked_at} values drawn are orphaned: their meta data is lost, and listings \
+             and `erase` may miss them"
+        ));
+    }
+    if unlisted > 0 {
+        findings.push(format!(
+            "{unlisted} of {looked_at} values drawn are of live entries that a damaged index does not \
+             list"
+        ));
+    }
+    let advice = match orphaned {
+        0 => "run `cubbyhole doctor --repair`, which restores the index",
+        _ => {
+            "run `cubbyhole doctor --repair`, which restores what it can and lists orphaned values, and \
+             then with `--orphans register` or `--orphans remove`"
+        }
+    };
+    if findings.is_empty() {
         diagnosis.ok("index", format!("{looked_at} values drawn, all in their namespace's index"));
+    } else {
+        diagnosis.found(Verdict::Problem, "index", findings.join("; "), advice);
     }
     Ok(())
 }

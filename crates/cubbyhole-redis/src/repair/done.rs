@@ -18,6 +18,7 @@ pub(super) struct Done {
     pub(super) markers: u64,
     pub(super) expiries: u64,
     pub(super) without_value: u64,
+    pub(super) unlisted: u64,
     pub(super) action: OrphanAction,
     pub(super) report: RepairReport,
     pub(super) orphaned_namespaces: HashSet<Namespace>,
@@ -46,6 +47,7 @@ pub(super) enum Holds {
 pub(super) struct PartOutcome {
     pub(super) expiries: u64,
     pub(super) without_value: u64,
+    pub(super) unlisted: u64,
     pub(super) holds: Holds,
     pub(super) failure: Option<Error>,
 }
@@ -69,6 +71,7 @@ impl Done {
                 Compared::InLine => {}
                 Compared::OtherExpiry => self.expiries += 1,
                 Compared::WithoutValue => self.without_value += 1,
+                Compared::Unlisted => self.unlisted += 1,
                 Compared::NoString => drop(self.report.failure.get_or_insert_with(no_string)),
                 Compared::Orphaned { bytes, expires } => {
                     self.count_orphan(&ns, key, bytes, expires, limit);
@@ -80,6 +83,7 @@ impl Done {
     pub(super) fn count_part(&mut self, part: PartOutcome) {
         self.expiries += part.expiries;
         self.without_value += part.without_value;
+        self.unlisted += part.unlisted;
         if let Some(failure) = part.failure {
             self.report.failure.get_or_insert(failure);
         }
@@ -130,6 +134,7 @@ impl Done {
             (self.namespaces_without_entries, "namespaces without entries were listed again"),
             (self.markers, "namespaces were marked as registered again"),
             (self.without_value, "index entries whose value is gone were removed"),
+            (self.unlisted, "entries were restored in the index"),
             (self.expiries, "expiries were restored in the index"),
             (registered, "orphaned values were registered"),
             (removed, "orphaned values were removed"),
