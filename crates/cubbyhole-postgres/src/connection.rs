@@ -151,8 +151,8 @@ impl Connector {
         }
     }
 
-    /// Connects to one address. `sslmode=prefer` tries again without TLS where TLS fails, or where
-    /// `pg_hba.conf` lets nobody in with it.
+    /// Connects to one address. `sslmode=prefer` tries again without TLS if TLS fails, or if
+    /// `pg_hba.conf` refuses the encrypted connection.
     async fn connect_to(&self, host: &Host, target: Target) -> Result<Connection> {
         let mode = match target.address {
             Address::Tcp(_) => self.config.ssl_mode(),
@@ -234,7 +234,7 @@ impl StartFailure {
             || matches!(self, Self::Session(error) if error::is_about_tls(error))
     }
 
-    /// Whether `pg_hba.conf` refuses the connection, whatever the password.
+    /// Whether `pg_hba.conf` refuses the connection before it asks for a password.
     fn is_refused_by_rule(&self) -> bool {
         let Self::Session(error) = self else { return false };
         error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
@@ -271,7 +271,7 @@ impl Connection {
     }
 }
 
-/// What is said where all hosts were reached and none is as wanted.
+/// The message where all hosts were reached and none is as wanted.
 fn unmet(wanted: SessionAttrs) -> &'static str {
     match wanted {
         SessionAttrs::Any | SessionAttrs::PreferStandby => "the URL names no host",

@@ -87,7 +87,7 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
 
 /// Whether encrypting the connection failed.
 pub(crate) fn is_about_tls(error: &tokio_postgres::Error) -> bool {
-    // The driver tells its kinds of error apart by their text alone.
+    // The driver's kinds of error differ in their text alone.
     error.to_string().starts_with("error performing TLS handshake") || tls_cause(error).is_some()
 }
 
@@ -104,7 +104,7 @@ fn tls_cause(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
     None
 }
 
-/// What a server means that ends the encryption.
+/// The meaning of an alert with which the server ends the TLS connection.
 fn from_alert(alert: AlertDescription) -> Error {
     use AlertDescription::{
         AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,

@@ -18,7 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::conninfo::{Encryption, TlsMode};
 
-/// The protocol that a server of version 17 or later must be told where TLS begins at once.
+/// The name of the protocol. Servers since version 17 require it with `sslnegotiation=direct`.
 const ALPN: &[u8] = b"postgresql";
 
 /// What makes connections encrypted, as `mode` asks. Where no connection can be, no file is read.

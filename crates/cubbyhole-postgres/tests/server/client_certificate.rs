@@ -32,8 +32,8 @@ impl Secured {
         Self::with_rules(rules).await
     }
 
-    /// With rules of `pg_hba.conf` for the application's role. They let nobody in with TLS and
-    /// without a client certificate.
+    /// With rules of `pg_hba.conf` for the application's role. They refuse a connection with TLS
+    /// and without a client certificate.
     async fn with_rules(own_rules: impl Fn(&str) -> String) -> Self {
         let authority = Authority::new("the one");
         let (server, schema) = server_with_tls(&authority).await;

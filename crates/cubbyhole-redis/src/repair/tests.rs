@@ -1,4 +1,4 @@
-//! What a page of `SCAN` names.
+//! The values that a page of `SCAN` names.
 
 use super::Named;
 

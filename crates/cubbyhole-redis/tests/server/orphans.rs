@@ -121,7 +121,7 @@ async fn repair_lists_registers_or_removes_values_whose_index_is_lost() {
     }
 }
 
-/// An entry whose meta data is left is no orphan, whatever is to become of orphans.
+/// A value with meta data is not orphaned: each action keeps it.
 #[tokio::test(flavor = "multi_thread")]
 async fn repair_lists_entries_again_that_only_the_keys_of_the_index_lost() {
     let server = block_in_place(shared);
@@ -134,7 +134,7 @@ async fn repair_lists_entries_again_that_only_the_keys_of_the_index_lost() {
             put(&store, "acme:a", &["old", "put"], PutOptions::new()).await;
             put(&store, "acme:a", &["ttl"], PutOptions::new().with_ttl(HOUR)).await;
             lose(server, &prefix, "acme:a", lost);
-            // The application goes on, and a put of an entry that is there does not list it again.
+            // The application continues, and a put of an entry that is there does not list it again.
             put(&store, "acme:a", &["put"], PutOptions::new()).await;
             assert_eq!(store.list(&ctx(), &name, None).await.unwrap(), [""; 0], "{what}");
             let mut before = Vec::new();
