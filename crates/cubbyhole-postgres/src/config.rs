@@ -13,7 +13,7 @@ use crate::conninfo::{self, Encryption, Environment, Host, Resolved, SessionPara
 pub const DEFAULT_POOL_SIZE: usize = 10;
 /// How long a call waits for a connection unless set: 10 seconds.
 pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long connecting may take unless set: 10 seconds.
+/// How long connecting to one address may take unless set: 10 seconds.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection stays open without being used unless set: 10 minutes.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

@@ -109,7 +109,7 @@ impl Named {
             Some(Found::Metas(ns)) => drop(self.parts.insert((ns, IndexPart::Metas))),
             Some(Found::Expiries(ns)) => drop(self.parts.insert((ns, IndexPart::Expiries))),
             Some(Found::Names(tenant)) => drop(self.tenants.insert(tenant)),
-            // What no put accepts is another program's.
+            // A put refuses any other key: its value is another program's.
             Some(Found::Value(ns, key)) if check_key(key).is_ok() => {
                 self.values.entry(ns).or_default().insert(key.to_owned());
             }
@@ -301,8 +301,8 @@ async fn compare(
     compared.ok_or_else(replies::unexpected)
 }
 
-/// Compares all keys of a part of an index with what is there. Orphaned values are left: each is judged
-/// where its own name is found.
+/// Compares all keys of a part of an index with their values. It skips orphaned values: each is judged
+/// where `SCAN` finds the value itself.
 async fn repair_part(
     keyspace: &Keyspace,
     ctx: &ExecutionContext,

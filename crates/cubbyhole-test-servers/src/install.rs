@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::folder::is_root;
 use crate::process::output;
@@ -25,7 +26,7 @@ pub(crate) fn links_on_path(program: &str) -> Vec<PathBuf> {
 
 /// Installs `package` where this program runs as root on a system with `apt-get`, such as a
 /// build machine or a container; elsewhere it changes nothing. Whether it was installed.
-pub(crate) fn with_apt_get(package: &str) -> Result<bool, String> {
+fn with_apt_get(package: &str) -> Result<bool, String> {
     if on_path("apt-get").is_empty() || !is_root()? {
         return Ok(false);
     }
@@ -45,22 +46,51 @@ pub(crate) fn with_apt_get(package: &str) -> Result<bool, String> {
     Ok(true)
 }
 
+/// A program, or the folder of several: found once, and installed if need be and possible.
+pub(crate) struct Installed {
+    find: fn() -> Option<PathBuf>,
+    package: &'static str,
+    advice: &'static str,
+    found: Mutex<Option<PathBuf>>,
+}
+
+impl Installed {
+    pub(crate) const fn new(
+        find: fn() -> Option<PathBuf>,
+        package: &'static str,
+        advice: &'static str,
+    ) -> Self {
+        Self { find, package, advice, found: Mutex::new(None) }
+    }
+
+    /// Where it is, or what to install.
+    pub(crate) fn path(&self) -> Result<PathBuf, String> {
+        // The lock is held throughout: tests that start together install once.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.is_none() {
+            *found = (self.find)();
+        }
+        if found.is_none() && with_apt_get(self.package)? {
+            *found = (self.find)();
+        }
+        found.clone().ok_or_else(|| self.advice.to_owned())
+    }
+}
+
+static GROFF: Installed = Installed::new(
+    || on_path("groff").into_iter().next(),
+    "groff-base",
+    "`groff` was not found; install it: apt-get install groff-base, dnf install groff-base, \
+     brew install groff",
+);
+
 /// Where `groff` is, the formatter that checks manual pages. It is installed as the servers are.
 ///
 /// # Errors
 ///
 /// What to install, or what `apt-get` said.
 pub fn groff() -> Result<PathBuf, String> {
-    let find = || on_path("groff").into_iter().next();
-    let mut found = find();
-    if found.is_none() && with_apt_get("groff-base")? {
-        found = find();
-    }
-    found.ok_or_else(|| {
-        "`groff` was not found; install it: apt-get install groff-base, dnf install groff-base, \
-         brew install groff"
-            .to_owned()
-    })
+    GROFF.path()
 }
 
 #[cfg(test)]

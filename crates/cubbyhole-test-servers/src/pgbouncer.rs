@@ -3,11 +3,10 @@
 use std::fmt;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::folder::Folder;
-use crate::install;
+use crate::install::{self, Installed};
 use crate::port;
 use crate::process::last_lines;
 use crate::wait;
@@ -22,8 +21,7 @@ const DEBIAN: &str = "/usr/sbin/pgbouncer";
 const ADVICE: &str = "PgBouncer, the program `pgbouncer`, was not found; install it: \
                       apt-get install pgbouncer, dnf install pgbouncer, brew install pgbouncer";
 
-/// The program, once it was found.
-static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+static PROGRAM: Installed = Installed::new(find, "pgbouncer", ADVICE);
 
 /// A PgBouncer of one test's own, on loopback alone; dropping it ends it.
 pub struct PgBouncer {
@@ -41,7 +39,7 @@ impl PgBouncer {
     ///
     /// What to install, or the end of the log.
     pub fn start(server: &str, users: &[(&str, &str)], settings: &[&str]) -> Result<Self, String> {
-        let program = program()?;
+        let program = PROGRAM.path()?;
         let (host, server_port) = server.rsplit_once(':').ok_or("the server has no port")?;
         let folder = Folder::create()?;
         let users: String =
@@ -90,20 +88,6 @@ impl fmt::Debug for PgBouncer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PgBouncer").field("port", &self.port).finish_non_exhaustive()
     }
-}
-
-/// The program; installs it if need be and possible.
-fn program() -> Result<PathBuf, String> {
-    // Held throughout, so that tests that start together install once.
-    let mut found =
-        FOUND.lock().map_err(|_| "another test failed while it looked for PgBouncer")?;
-    if found.is_none() {
-        *found = find();
-    }
-    if found.is_none() && install::with_apt_get("pgbouncer")? {
-        *found = find();
-    }
-    found.clone().ok_or_else(|| ADVICE.to_owned())
 }
 
 fn find() -> Option<PathBuf> {

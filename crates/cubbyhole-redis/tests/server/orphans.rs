@@ -1,23 +1,23 @@
 //! Values whose index was evicted or deleted: what each call says of them, and what `repair` and
 //! `diagnose` do about them.
 
-use std::collections::BTreeSet;
+mod concurrent;
+mod lost_parts;
+
 use std::time::Duration;
 
 use cubbyhole_core::{
-    CancellationToken, Check, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry,
-    GetOptions, OrphanAction, Orphans, PutOptions, RepairOptions, RepairReport, ScanOptions, Store,
-    Verdict,
+    Check, Condition, EntryStore, ErrorKind, GetOptions, OrphanAction, PutOptions, RepairOptions,
+    RepairReport, ScanOptions, Store, Verdict,
 };
 use cubbyhole_redis::{RedisStore, diagnose, repair, repair_with_options};
 use cubbyhole_test_servers::RedisServer;
-use tokio::task::{JoinSet, block_in_place};
+use tokio::task::block_in_place;
 
 use crate::by_hand::{
-    bytes, cli, clock, config, ctx, keys, listed, new_prefix, ns, number, open, shared, tenant,
-    under, until,
+    bytes, cli, clock, config, ctx, keys, new_prefix, ns, number, open, shared, tenant, under,
+    until,
 };
-use crate::proxy::{Gate, Proxy, script_keys};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -121,79 +121,6 @@ async fn repair_lists_registers_or_removes_values_whose_index_is_lost() {
     }
 }
 
-/// A value with meta data is not orphaned: each action keeps it.
-#[tokio::test(flavor = "multi_thread")]
-async fn repair_lists_entries_again_that_only_the_keys_of_the_index_lost() {
-    let server = block_in_place(shared);
-    let name = ns("acme:a");
-    for lost in ["k", "kx"] {
-        for action in [OrphanAction::List, OrphanAction::Register, OrphanAction::Remove] {
-            let what = format!("{lost} lost, {action:?}");
-            let prefix = new_prefix();
-            let store = open(server.url(), &prefix).await;
-            put(&store, "acme:a", &["old", "put"], PutOptions::new()).await;
-            put(&store, "acme:a", &["ttl"], PutOptions::new().with_ttl(HOUR)).await;
-            lose(server, &prefix, "acme:a", lost);
-            // The application continues, and a put of an entry that is there does not list it again.
-            put(&store, "acme:a", &["put"], PutOptions::new()).await;
-            assert_eq!(store.list(&ctx(), &name, None).await.unwrap(), [""; 0], "{what}");
-            let mut before = Vec::new();
-            for key in ["old", "put", "ttl"] {
-                before.push(store.get_entry(&ctx(), &name, key, GetOptions::new()).await.unwrap());
-            }
-            let report = repaired(server.url(), &prefix, action).await;
-            assert_eq!(report.orphans, Orphans::default(), "{what}");
-            let mut lines = vec!["3 entries were restored in the index"];
-            if lost == "kx" {
-                lines.insert(0, "1 namespaces were marked as registered again");
-            }
-            assert_eq!(report.repaired, lines, "{what}");
-            check_whole(&store, "acme:a", &["old", "put", "ttl"], &what).await;
-            for (key, before) in ["old", "put", "ttl"].into_iter().zip(before) {
-                let after = store.get_entry(&ctx(), &name, key, GetOptions::new()).await.unwrap();
-                assert_eq!(after, before, "{what}: {key}");
-            }
-            let expiries = format!("{prefix}{{acme:a}}x");
-            let expiring = block_in_place(|| number(server, &["ZCARD", &expiries]));
-            assert_eq!(expiring, 2, "{what}: ttl and the marker");
-            let again = repaired(server.url(), &prefix, action).await;
-            assert_eq!((again.orphans.values, again.repaired.len()), (0, 0), "{what}: {again:?}");
-            assert!(store.erase(&ctx(), &under("acme"), 1000).await.unwrap().done, "{what}");
-            assert_eq!(left(server, &prefix), [""; 0], "{what}");
-        }
-    }
-}
-
-/// Meta data that has expired, or that cannot be read, makes no entry of a value.
-#[tokio::test(flavor = "multi_thread")]
-async fn repair_takes_an_unlisted_value_without_live_meta_data_for_orphaned() {
-    let server = block_in_place(shared);
-    for damage in ["expired", "unreadable"] {
-        for action in [OrphanAction::List, OrphanAction::Register, OrphanAction::Remove] {
-            let what = format!("{damage}, {action:?}");
-            let prefix = new_prefix();
-            let store = open(server.url(), &prefix).await;
-            let key = |kind: &str| format!("{prefix}{{acme}}{kind}");
-            let brief = PutOptions::new().with_ttl(Duration::from_millis(1));
-            put(&store, "acme", &["a"], brief).await;
-            let ended = async || store.get(&ctx(), &ns("acme"), "a").await.unwrap().is_none();
-            until("the end of the entry", ended).await;
-            if damage == "unreadable" {
-                block_in_place(|| cli(server, &["HSET", &key("m"), "a", "damaged"]));
-            }
-            let value = key("va");
-            block_in_place(|| cli(server, &["SET", &value, "a"]));
-            lose(server, &prefix, "acme", "k");
-            let report = repaired(server.url(), &prefix, action).await;
-            assert_eq!(report.orphans.values, 1, "{what}: {report:?}");
-            let kept = block_in_place(|| number(server, &["EXISTS", &value])) == 1;
-            assert_eq!(kept, action != OrphanAction::Remove, "{what}");
-            let listed = store.list(&ctx(), &ns("acme"), None).await.unwrap();
-            assert_eq!(listed.is_empty(), action != OrphanAction::Register, "{what}");
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registered_value_gets_what_is_lost_anew_and_keeps_the_rest() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
@@ -231,44 +158,6 @@ async fn a_registered_value_gets_what_is_lost_anew_and_keeps_the_rest() {
 
 async fn check_whole_of(store: &RedisStore, keys: &[&str], what: &str) {
     check_whole(store, "acme", keys, what).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn repair_restores_expiries_and_drops_entries_without_a_value() {
-    let server = block_in_place(RedisServer::start_with_clock).unwrap();
-    let store = open(server.url(), "p:").await;
-    put(&store, "acme", &["a", "b", "c"], PutOptions::new()).await;
-    put(&store, "acme", &["old", "ttl"], PutOptions::new().with_ttl(HOUR)).await;
-    // The value of one is evicted, and the instants of others are lost, of which one comes.
-    block_in_place(|| cli(&server, &["DEL", "p:{acme}vb"]));
-    lose(&server, "p:", "acme", "x");
-    store.touch(&ctx(), &ns("acme"), "ttl", Expiry::After(2 * HOUR)).await.unwrap();
-    lose(&server, "p:", "acme", "x");
-    server.advance(HOUR).unwrap();
-    let lines = repair(&ctx(), config(server.url(), "p:")).await.unwrap();
-    assert_eq!(
-        lines,
-        [
-            "1 namespaces were marked as registered again",
-            "1 index entries whose value is gone were removed",
-            "2 expiries were restored in the index"
-        ]
-    );
-    check_whole(&store, "acme", &["a", "c", "ttl"], "after the repair").await;
-    assert_eq!(store.usage(&ctx(), &under("acme")).await.unwrap().expired, 1);
-    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1);
-    assert!(repair(&ctx(), config(server.url(), "p:")).await.unwrap().is_empty());
-    // What no part of the index agrees on goes too.
-    for command in [
-        &["ZADD", "p:{acme}k", "0", "x"][..],
-        &["ZADD", "p:{acme}x", "99", "y"],
-        &["HSET", "p:{acme}m", "z", "damaged"],
-    ] {
-        block_in_place(|| cli(&server, command));
-    }
-    let lines = repair(&ctx(), config(server.url(), "p:")).await.unwrap();
-    assert_eq!(lines, ["3 index entries whose value is gone were removed"]);
-    check_whole(&store, "acme", &["a", "c", "ttl"], "after the second").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -423,70 +312,6 @@ async fn delete_and_put_over_an_orphaned_value_leave_no_trace_of_it() {
     }
 }
 
-/// Where only the keys are lost, the entries are there: for conditions, and after any repair.
-#[tokio::test(flavor = "multi_thread")]
-async fn put_over_an_unlisted_entry_replaces_it_and_repair_lists_it() {
-    let server = block_in_place(RedisServer::start_with_clock).unwrap();
-    let store = open(server.url(), "p:").await;
-    let (name, options) = (ns("acme"), PutOptions::new());
-    for lost in ["k", "kx"] {
-        put(&store, "acme", &["a", "b", "c", "d"], PutOptions::new().with_ttl(HOUR)).await;
-        lose(&server, "p:", "acme", lost);
-        store.delete(&ctx(), &name, "a").await.unwrap();
-        assert_eq!(store.get(&ctx(), &name, "a").await.unwrap(), None, "{lost}");
-        put(&store, "acme", &["b"], options).await;
-        let absent = Condition::IfAbsent;
-        let taken = store.put_entry(&ctx(), &name, "c", bytes("c"), options, absent).await;
-        assert_eq!(taken.unwrap_err().kind(), ErrorKind::Conflict, "{lost}");
-        let entry = store.get_entry(&ctx(), &name, "c", GetOptions::new()).await.unwrap().unwrap();
-        let same = Condition::IfVersion(entry.meta.version);
-        store.put_entry(&ctx(), &name, "c", bytes("c"), options, same).await.unwrap();
-        let report = repaired(server.url(), "p:", OrphanAction::Remove).await;
-        assert_eq!(report.orphans.values, 0, "{lost}: {report:?}");
-        check_whole(&store, "acme", &["b", "c", "d"], lost).await;
-        server.advance(HOUR).unwrap();
-        check_whole(&store, "acme", &["b", "c"], &format!("{lost}, after an hour")).await;
-        assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1, "{lost}");
-        check_whole(&store, "acme", &["b", "c"], &format!("{lost}, after a sweep")).await;
-        while !store.erase(&ctx(), &under("acme"), 1).await.unwrap().done {}
-        assert_eq!(left(&server, "p:"), [""; 0], "{lost}");
-    }
-}
-
-/// An index of expiries that says of a live entry that it has expired removes nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn sweep_keeps_an_entry_that_its_meta_data_says_is_live() {
-    let (server, prefix) = (block_in_place(shared), new_prefix());
-    let store = open(server.url(), &prefix).await;
-    put(&store, "acme", &["a"], PutOptions::new()).await;
-    put(&store, "acme", &["ttl"], PutOptions::new().with_ttl(HOUR)).await;
-    let expiries = format!("{prefix}{{acme}}x");
-    block_in_place(|| cli(server, &["ZADD", &expiries, "1", "a", "1", "ttl"]));
-    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 0);
-    check_whole(&store, "acme", &["a", "ttl"], "after the sweep").await;
-    assert_eq!(block_in_place(|| number(server, &["ZCARD", &expiries])), 2, "ttl and the marker");
-}
-
-/// One part of an index that is lost does not hide from a sweep or an erasure what the others have.
-#[tokio::test(flavor = "multi_thread")]
-async fn erase_finds_entries_by_any_part_of_the_index_that_is_left() {
-    let server = block_in_place(shared);
-    for lost in ["k", "m", "x", "km", "mx", "kx"] {
-        let prefix = new_prefix();
-        let store = open(server.url(), &prefix).await;
-        put(&store, "acme:a", &["a", "b", "c"], PutOptions::new().with_ttl(HOUR)).await;
-        put(&store, "acme:b", &["a"], PutOptions::new()).await;
-        lose(server, &prefix, "acme:a", lost);
-        store.evict_expired(&ctx()).await.unwrap();
-        let mut steps = 0;
-        while !store.erase(&ctx(), &under("acme"), 2).await.unwrap().done {
-            steps += 1;
-            assert!(steps < 20, "{lost}: it does not come to an end");
-        }
-        assert_eq!(left(server, &prefix), [""; 0], "{lost}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn repair_leaves_other_prefixes_and_names_that_are_not_the_stores() {
     let server = block_in_place(RedisServer::start).unwrap();
@@ -549,157 +374,6 @@ async fn repair_passes_over_what_another_program_damaged_and_reports_it() {
         let still = block_in_place(|| cli(server, &["TYPE", &key]));
         assert_ne!(still, if kind == "vb" { "string" } else { "none" }, "{kind}");
     }
-}
-
-/// What writers put, replace, expire and delete meanwhile is never taken for orphaned, and what is
-/// orphaned is counted once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn repair_counts_exactly_while_others_write_to_the_same_namespaces() {
-    const ORPHANS: usize = 700;
-    let server = block_in_place(shared);
-    for action in [OrphanAction::List, OrphanAction::Register, OrphanAction::Remove] {
-        let prefix = new_prefix();
-        let store = open(server.url(), &prefix).await;
-        for name in ["acme:0", "acme:1"] {
-            let mut batch = cubbyhole_core::Batch::new();
-            for key in 0..ORPHANS {
-                batch = batch.put(format!("orphan{key:03}"), bytes("v"));
-            }
-            store.write(&ctx(), &ns(name), batch).await.unwrap();
-            lose(server, &prefix, name, "kmx");
-        }
-        let stop = CancellationToken::new();
-        let mut writers = JoinSet::new();
-        for writer in 0..6_usize {
-            let (store, stop) = (store.clone(), stop.clone());
-            writers.spawn(async move {
-                let name = ns(&format!("acme:{}", writer % 3));
-                let mut writes = 0;
-                while !stop.is_cancelled() {
-                    let key = format!("{writer}:{}", writes % 40);
-                    let ttl = PutOptions::new().with_ttl(Duration::from_millis(1 + writes % 5));
-                    match fastrand::u8(0..6) {
-                        0 => store.delete(&ctx(), &name, &key).await.unwrap(),
-                        1 => store
-                            .put_with_options(&ctx(), &name, &key, bytes("v"), ttl)
-                            .await
-                            .unwrap(),
-                        2 => drop(store.take(&ctx(), &name, &key).await.unwrap()),
-                        3 if writer == 0 => drop(store.evict_expired(&ctx()).await.unwrap()),
-                        _ => store.put(&ctx(), &name, &key, bytes("v")).await.unwrap(),
-                    }
-                    writes += 1;
-                }
-                // What each leaves.
-                store.put(&ctx(), &name, &format!("{writer}:last"), bytes("v")).await.unwrap();
-                writes
-            });
-        }
-        let report = repaired(server.url(), &prefix, action).await;
-        stop.cancel();
-        assert!(writers.join_all().await.into_iter().sum::<u64>() > 0);
-        assert_eq!(report.orphans.values, 2 * ORPHANS as u64, "{action:?}");
-        assert_eq!(report.orphans.namespaces, 2, "{action:?}");
-        assert!(report.orphans.listed.iter().all(|orphan| orphan.key.starts_with("orphan")));
-        assert_eq!(report.orphans.listed.len(), 1000, "the list is bounded");
-        for (name, writers) in [("acme:0", ["0", "3"]), ("acme:1", ["1", "4"])] {
-            let listed = store.list(&ctx(), &ns(name), None).await.unwrap();
-            let listed: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
-            for writer in writers {
-                assert!(listed.contains(format!("{writer}:last").as_str()), "{action:?} {name}");
-            }
-            let registered = listed.iter().filter(|key| key.starts_with("orphan")).count();
-            let expected = if action == OrphanAction::Register { ORPHANS } else { 0 };
-            assert_eq!(registered, expected, "{action:?} {name}");
-        }
-        let again = repaired(server.url(), &prefix, OrphanAction::List).await;
-        let expected = if action == OrphanAction::List { 2 * ORPHANS as u64 } else { 0 };
-        assert_eq!(again.orphans.values, expected, "{action:?}");
-    }
-}
-
-/// Cut off after any of its commands, a repair leaves nothing that the next one does not bring to its
-/// end.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repair_that_is_interrupted_goes_on_when_it_is_repeated() {
-    let server = block_in_place(shared);
-    for action in [OrphanAction::Register, OrphanAction::Remove] {
-        for gate in [Gate::CutBefore, Gate::CutAfter] {
-            for commands in 0.. {
-                assert!(commands < 100);
-                let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
-                let direct = open(server.url(), &prefix).await;
-                for name in ["acme:a", "globex"] {
-                    put(&direct, name, &["a", "b"], PutOptions::new()).await;
-                }
-                lose(server, &prefix, "acme:a", "kmx");
-                lose(server, &prefix, "acme", "n");
-                let through = config(&proxy.url(), &prefix).with_retry_timeout(Duration::ZERO);
-                let mut seen = 0;
-                proxy.judge(move |command| {
-                    seen += u64::from(command[0] != b"CLIENT");
-                    if seen == commands + 1 { gate } else { Gate::Pass }
-                });
-                let options = RepairOptions::new().with_orphans(action);
-                let cut = repair_with_options(&ctx(), through, &options).await;
-                let is_done = cut.as_ref().is_ok_and(|report| report.failure.is_none());
-                let what = format!("{action:?}, {gate:?} command {}", commands + 1);
-                let report = repaired(server.url(), &prefix, action).await;
-                if is_done {
-                    assert!(report.repaired.is_empty(), "{what}: {report:?}");
-                }
-                let expected: &[&str] =
-                    if action == OrphanAction::Register { &["a", "b"] } else { &[] };
-                check_whole(&direct, "acme:a", expected, &what).await;
-                check_whole(&direct, "globex", &["a", "b"], &what).await;
-                let tenants = listed(server, &format!("{prefix}{{\\*}}n"));
-                assert_eq!(tenants, ["acme", "globex"], "{what}");
-                if is_done {
-                    assert!(commands > 5, "{what}: it took no more");
-                    break;
-                }
-            }
-        }
-    }
-    // The end of the context is told, with what was done before.
-    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
-    let direct = open(server.url(), &prefix).await;
-    put(&direct, "acme", &["a"], PutOptions::new()).await;
-    lose(server, &prefix, "acme", "kmx");
-    let ended = ExecutionContext::new();
-    proxy.hold_first(|command| script_keys(command).len() == 4);
-    let options = RepairOptions::new().with_orphans(OrphanAction::Remove);
-    let repairs = repair_with_options(&ended, config(&proxy.url(), &prefix), &options);
-    let (report, ()) = tokio::join!(repairs, async {
-        proxy.until_held().await;
-        ended.cancel();
-    });
-    assert_eq!(report.unwrap().failure.unwrap().kind(), ErrorKind::Cancelled);
-    proxy.release();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_in_the_middle_of_a_repair_unlists_nothing_that_is_registered() {
-    let server = block_in_place(shared);
-    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
-    let direct = open(server.url(), &prefix).await;
-    put(&direct, "acme:a", &["a"], PutOptions::new()).await;
-    lose(server, &prefix, "acme:a", "kmx");
-    // Between the registration of the namespace and that of the value.
-    proxy.hold_first(|command| command.contains(&b"register".to_vec()));
-    let options = RepairOptions::new().with_orphans(OrphanAction::Register);
-    let context = ctx();
-    let repairs = repair_with_options(&context, config(&proxy.url(), &prefix), &options);
-    let (report, ()) = tokio::join!(repairs, async {
-        proxy.until_held().await;
-        direct.evict_expired(&ctx()).await.unwrap();
-        assert_eq!(listed(server, &format!("{prefix}{{acme}}n")), [""; 0], "it was swept");
-        proxy.release();
-    });
-    assert_eq!(report.unwrap().orphans.values, 1);
-    check_whole(&direct, "acme:a", &["a"], "after the sweep").await;
-    let tenants = direct.scan_tenants(&ctx(), None, 10).await.unwrap();
-    assert_eq!(tenants.items, [tenant("acme")]);
 }
 
 /// What another program made of a value is registered as far as an entry can be that.

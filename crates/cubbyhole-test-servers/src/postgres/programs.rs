@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
-use crate::install;
+use crate::install::{self, Installed};
 use crate::process::output;
 
 /// The oldest version that is tried; its `initdb` is the first that knows ICU.
@@ -22,21 +21,12 @@ Install it:
   macOS            brew install postgresql@17, and put its `bin` folder on PATH
 Or let CUBBYHOLE_TEST_POSTGRES_URL name a server of yours.";
 
-/// The folder that has `initdb`, `postgres` and `psql`, once it was found.
-static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The folder that has `initdb`, `postgres` and `psql`.
+static PROGRAMS: Installed = Installed::new(find, "postgresql", ADVICE);
 
-/// The folder of the programs; installs them if need be and possible.
+/// The folder of the programs.
 pub(super) fn folder() -> Result<PathBuf, String> {
-    // Held throughout, so that tests that start together install once.
-    let mut found =
-        FOUND.lock().map_err(|_| "another test failed while it looked for PostgreSQL")?;
-    if found.is_none() {
-        *found = find();
-    }
-    if found.is_none() && install::with_apt_get("postgresql")? {
-        *found = find();
-    }
-    found.clone().ok_or_else(|| ADVICE.to_owned())
+    PROGRAMS.path()
 }
 
 fn find() -> Option<PathBuf> {

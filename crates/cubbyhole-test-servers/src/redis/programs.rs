@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
-use crate::install;
+use crate::install::{self, Installed};
 use crate::process::output;
 
 /// The oldest version that is tried: the first where a cluster's second port can be chosen.
@@ -20,20 +19,11 @@ Install it:
   macOS            brew install redis
 Or let CUBBYHOLE_TEST_REDIS_URL and CUBBYHOLE_TEST_REDIS_CLUSTER_URL name servers of yours.";
 
-/// The program, once it was found.
-static FOUND: Mutex<Option<PathBuf>> = Mutex::new(None);
+static SERVER: Installed = Installed::new(find, PROGRAM, ADVICE);
 
-/// The program of the server; installs it if need be and possible.
+/// The program of the server.
 pub(super) fn server() -> Result<PathBuf, String> {
-    // Held throughout, so that tests that start together install once.
-    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-    if found.is_none() {
-        *found = find();
-    }
-    if found.is_none() && install::with_apt_get(PROGRAM)? {
-        *found = find();
-    }
-    found.clone().ok_or_else(|| ADVICE.to_owned())
+    SERVER.path()
 }
 
 /// By its own name: on Debian that is a link to a program that is several.
