@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cubbyhole::{
-    Backend, Bytes, EmbeddedConfig, EmbeddedStore, EntryStore, ExecutionContext, GetOptions,
-};
+use cubbyhole::embedded::EmbeddedStore;
+use cubbyhole::{Backend, Bytes, EntryStore, ExecutionContext, GetOptions, embedded};
 use openkeyv::store::sqlite::SqliteStore;
 use tokio::runtime::Runtime;
 

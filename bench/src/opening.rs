@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cubbyhole::{Backend, EmbeddedConfig, EmbeddedStore, ExecutionContext};
+use cubbyhole::embedded::EmbeddedStore;
+use cubbyhole::{Backend, ExecutionContext, embedded};
 use rand::RngExt;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -83,7 +84,7 @@ pub fn compare(
 /// Opens the file, gets an entry, and closes it; how long it took until the entry was there.
 fn open(runtime: &Runtime, names: &Names, path: &Path) -> Result<Duration> {
     runtime.block_on(async {
-        let config = EmbeddedConfig::new(path).with_create(false);
+        let config = embedded::Config::new(path).with_create(false);
         let ctx = ExecutionContext::new();
         let start = Instant::now();
         let store = EmbeddedStore::open(&ctx, config).await?;
@@ -119,7 +120,7 @@ pub fn hold_open(runtime: &Runtime, entries: usize, path: &Path) -> Result<()> {
     const AT_WORK: u64 = 1000;
     let names = Arc::new(Names::of(entries, Layout::ManyTenants)?);
     let values = Arc::new(Values::of(256));
-    let config = EmbeddedConfig::new(path).with_create(false);
+    let config = embedded::Config::new(path).with_create(false);
     let store = runtime.block_on(EmbeddedStore::open(&ExecutionContext::new(), config))?;
     let store = Arc::new(Ours::<cubbyhole::Bytes, _>::new(Arc::new(store), &names));
     let acknowledged = Arc::new(AtomicU64::new(0));

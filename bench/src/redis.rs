@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cubbyhole::{Bytes, EntryStore, ExecutionContext, TypedExt};
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use entelix_persistence::redis::{RedisPersistence, RedisStore as PeerStore};
 use openkeyv::store::redis::{RedisConfig, RedisStore as OpenKeyvStore};
 use tokio::runtime::Runtime;

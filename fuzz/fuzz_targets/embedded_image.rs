@@ -7,9 +7,10 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use cubbyhole::embedded::EmbeddedStore;
 use cubbyhole::{
-    Backend as _, Bytes, EmbeddedConfig, EmbeddedStore, EntryStore, ExecutionContext, Namespace,
-    PutOptions, Result, ScanOptions, Store,
+    Backend as _, Bytes, EntryStore, ExecutionContext, Namespace, PutOptions, Result, ScanOptions,
+    Store, embedded,
 };
 use cubbyhole_embedded::StorageBackend;
 use libfuzzer_sys::fuzz_target;
@@ -61,7 +62,7 @@ impl Image {
 
     async fn open(&self) -> Result<EmbeddedStore> {
         let image = self.clone();
-        let config = EmbeddedConfig::new("image")
+        let config = embedded::Config::new("image")
             .with_cache_bytes(1024 * 1024)
             .with_storage(move || Ok(Box::new(image.clone())));
         EmbeddedStore::open(&ExecutionContext::new(), config).await

@@ -2,7 +2,7 @@
 //! what stands between a `:` and the `@` of the same URL.
 #![no_main]
 
-use cubbyhole::{EmbeddedConfig, Error, ErrorKind, PostgresConfig, RedisConfig};
+use cubbyhole::{Error, ErrorKind, embedded, postgres, redis};
 use libfuzzer_sys::fuzz_target;
 
 /// Long enough not to be in a message by chance.
@@ -20,15 +20,15 @@ fn check<T: std::fmt::Debug>(result: Result<T, Error>) {
 }
 
 fuzz_target!(|text: &str| {
-    drop(EmbeddedConfig::from_url_path(text));
+    drop(embedded::Config::from_url_path(text));
     if text.contains(PASSWORD) {
         return;
     }
-    drop(PostgresConfig::from_url(text));
-    drop(RedisConfig::from_url(text));
+    drop(postgres::Config::from_url(text));
+    drop(redis::Config::from_url(text));
     for scheme in ["postgres", "redis", "redis+cluster"] {
         let url = format!("{scheme}://app:{PASSWORD}@{text}");
-        check(PostgresConfig::from_url(&url));
-        check(RedisConfig::from_url(&url));
+        check(postgres::Config::from_url(&url));
+        check(redis::Config::from_url(&url));
     }
 });

@@ -1,6 +1,6 @@
 //! The servers that the tests run against.
 //!
-//! Each is a private one, of `cubbyhole-test-servers`, on a free port and in a temporary folder;
+//! Each is a private one, of `cubbyhole-testkit`, on a free port and in a temporary folder;
 //! it is stopped when [`Services`] is dropped, and also when this program is killed. Where the
 //! developer points a `CUBBYHOLE_TEST_…_URL` at a server of theirs, that one is used and none is
 //! started. There is PostgreSQL, a single Redis and a Redis Cluster.
@@ -26,16 +26,16 @@ pub(crate) struct Services {
 /// What this program has started; absent is what the developer has.
 #[cfg(unix)]
 struct Running {
-    postgres: Option<cubbyhole_test_servers::PostgresServer>,
-    redis: Option<cubbyhole_test_servers::RedisServer>,
-    redis_cluster: Option<cubbyhole_test_servers::RedisCluster>,
+    postgres: Option<cubbyhole_testkit::PostgresServer>,
+    redis: Option<cubbyhole_testkit::RedisServer>,
+    redis_cluster: Option<cubbyhole_testkit::RedisCluster>,
 }
 
 #[cfg(unix)]
 impl Services {
     /// Starts what the tests need and the developer has not named, all at once.
     pub(crate) fn start() -> Result<Self, String> {
-        use cubbyhole_test_servers::{PostgresServer, RedisCluster, RedisServer};
+        use cubbyhole_testkit::{PostgresServer, RedisCluster, RedisServer};
 
         let running = std::thread::scope(|scope| {
             let postgres =

@@ -25,8 +25,9 @@ pub struct RawRedb {
 
 /// A file that is filled, in the cache that the embedded store has by default.
 pub fn filled(path: &Path, names: &Names, values: &Values) -> Result<Arc<Database>> {
-    let database =
-        redb::Builder::new().set_cache_size(cubbyhole::DEFAULT_CACHE_BYTES).create(path)?;
+    let database = redb::Builder::new()
+        .set_cache_size(cubbyhole::embedded::DEFAULT_CACHE_BYTES)
+        .create(path)?;
     for first in (0..names.entries()).step_by(FILLED_AT_ONCE) {
         let transaction = database.begin_write()?;
         {

@@ -42,7 +42,7 @@ pub fn connect(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let kibibytes = i64::try_from(cubbyhole::DEFAULT_CACHE_BYTES / 1024)?;
+    let kibibytes = i64::try_from(cubbyhole::embedded::DEFAULT_CACHE_BYTES / 1024)?;
     connection.pragma_update(None, "cache_size", -kibibytes)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(64);

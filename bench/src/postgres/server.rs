@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cubbyhole::{Backend, EntryStore, ExecutionContext, TypedExt};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_testkit::PostgresServer;
 use entelix_persistence::postgres::{PostgresPersistence, PostgresStore as PeerStore};
 use openkeyv::store::postgres::{PostgresConfig, PostgresStore as OpenKeyvStore};
 use sqlx::PgPool;

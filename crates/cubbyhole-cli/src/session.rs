@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cubbyhole::{Backend, EmbeddedConfig, Error, ErrorKind, ExecutionContext, OpenOptions};
+use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions, embedded};
 
 use crate::error::Failure;
 use crate::logging::TARGET;
@@ -96,14 +96,14 @@ pub(crate) struct StoreChoice {
 impl StoreChoice {
     /// The file of an embedded store.
     pub(crate) fn file(&self) -> Option<PathBuf> {
-        let config = EmbeddedConfig::from_url_path(self.url.strip_prefix("redb:")?).ok()?;
+        let config = embedded::Config::from_url_path(self.url.strip_prefix("redb:")?).ok()?;
         Some(config.path().to_owned())
     }
 
     /// Refuses a URL that says `read_only=true`, before a command that writes asks or has anything
     /// edited.
     fn check_writable(&self) -> Result<(), Failure> {
-        let config = self.url.strip_prefix("redb:").map(EmbeddedConfig::from_url_path);
+        let config = self.url.strip_prefix("redb:").map(embedded::Config::from_url_path);
         match config {
             Some(Ok(config)) if config.is_read_only() => Err(Error::permission_denied(format!(
                 "{} is open read-only; open it for writing to change it",
@@ -207,7 +207,7 @@ impl Session {
     /// Opens the store, which must be there, for a command that writes. [`close`](Self::close)
     /// closes it.
     pub(crate) async fn open(&mut self) -> Result<Arc<dyn Backend>, Failure> {
-        let store = self.open_with(&OpenOptions::new().create(false)).await?;
+        let store = self.open_with(&OpenOptions::new().with_create(false)).await?;
         self.store.check_writable()?;
         Ok(store)
     }
@@ -215,7 +215,7 @@ impl Session {
     /// Opens the store, which must be there, for a command that only reads. An embedded file is not
     /// written to: it may be on a read-only volume, and several commands may read it at a time.
     pub(crate) async fn open_read_only(&mut self) -> Result<Arc<dyn Backend>, Failure> {
-        self.open_with(&OpenOptions::new().read_only(true)).await
+        self.open_with(&OpenOptions::new().with_read_only(true)).await
     }
 
     /// Opens the store and creates an embedded file that is not there yet.
@@ -226,7 +226,7 @@ impl Session {
     }
 
     async fn open_with(&mut self, options: &OpenOptions) -> Result<Arc<dyn Backend>, Failure> {
-        let options = options.clone().cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
+        let options = options.clone().with_cache_bytes(CACHE_BYTES).with_lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &self.store.url).await;
         let store = store.map_err(|error| self.explain(error))?;
         told_as_open(&self.store);
@@ -266,8 +266,10 @@ impl Session {
                 return Ok(None);
             }
         }
-        let options =
-            OpenOptions::new().read_only(only_look).cache_bytes(CACHE_BYTES).lock_wait(LOCK_WAIT);
+        let options = OpenOptions::new()
+            .with_read_only(only_look)
+            .with_cache_bytes(CACHE_BYTES)
+            .with_lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &target.url).await;
         let store = store.map_err(|error| target.explain(error))?;
         told_as_open(&target);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use cubbyhole::EmbeddedConfig;
+use cubbyhole::embedded;
 
 use crate::config_file::{ConfigFile, Location, Profile};
 use crate::error::Failure;
@@ -92,7 +92,7 @@ impl Settings {
             return Ok(named(url.clone(), Origin::Option));
         }
         if let Some(path) = &options.store_file {
-            let url = EmbeddedConfig::new(path).to_url();
+            let url = embedded::Config::new(path).to_url();
             let url = url.map_err(|error| Failure::Usage(format!("--store-file: {error}")))?;
             return Ok(named(url, Origin::File));
         }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cubbyhole::EmbeddedConfig;
+use cubbyhole::embedded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What stands in the place of a secret.
@@ -153,7 +153,7 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
             None => (text, folder.to_owned()),
         };
         // A mistake in the path is reported when the store is opened.
-        let Ok(config) = EmbeddedConfig::from_url_path(text) else { return Ok(url.to_owned()) };
+        let Ok(config) = embedded::Config::from_url_path(text) else { return Ok(url.to_owned()) };
         let (decoded, literal) = (folder.join(config.path()), folder.join(text));
         if literal != decoded && literal.exists() && !decoded.exists() {
             return Err(
@@ -161,7 +161,7 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
                         as written: write `%25` for each `%` in its name",
             );
         }
-        let anchored = EmbeddedConfig::new(decoded).to_url();
+        let anchored = embedded::Config::new(decoded).to_url();
         let anchored = anchored.map_err(|_| "leads to a path that no URL can name")?;
         return Ok(format!("{anchored}{query}"));
     }

@@ -172,7 +172,7 @@ fn every_key_is_got_by_its_exact_text(imported: &Imported) -> Outcome {
     // Through the library: 5,311 processes would take minutes.
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let ctx = ExecutionContext::new();
-        let store = OpenOptions::new().create(false).open(&ctx, &imported.url).await?;
+        let store = OpenOptions::new().with_create(false).open(&ctx, &imported.url).await?;
         for ((namespace, key), value) in &expected {
             let entry = store.get_entry(&ctx, namespace, key, GetOptions::new()).await?;
             let got = entry.ok_or_else(|| format!("{namespace} {key} is not there"))?.value;

@@ -112,7 +112,7 @@ mod tests {
             let store = open(OpenOptions::new())?;
             let expected = runtime.block_on(answers(&store))?;
             close(&store)?;
-            let store = open(OpenOptions::new().read_only(true))?;
+            let store = open(OpenOptions::new().with_read_only(true))?;
             assert_eq!(runtime.block_on(answers(&store))?, expected, "{url}");
             runtime.block_on(check_refusals(&store, "2".into()))?;
             let compact = runtime.block_on(store.compact(&ExecutionContext::new()));

@@ -13,7 +13,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process::{Command, Output};
 
-    use cubbyhole_test_servers::PostgresServer;
+    use cubbyhole_testkit::PostgresServer;
     use tempfile::TempDir;
 
     use crate::places::{PASSWORD, Schema};

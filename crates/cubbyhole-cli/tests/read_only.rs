@@ -293,7 +293,7 @@ fn commands_share_the_file() {
     let stores = Stores::new();
     let url = stores.url(NAMES[1]);
     let open = |read_only| -> Arc<dyn Backend> {
-        let options = OpenOptions::new().read_only(read_only);
+        let options = OpenOptions::new().with_read_only(read_only);
         runtime().block_on(options.open(&ExecutionContext::new(), &url)).unwrap()
     };
     let call = |arguments: &[&str]| {

@@ -10,7 +10,7 @@ mod support;
 mod tests {
     use std::process::Output;
 
-    use cubbyhole_test_servers::{RedisCluster, RedisServer};
+    use cubbyhole_testkit::{RedisCluster, RedisServer};
 
     use crate::places::{Kind, Prefix};
     use crate::support::{Outcome, tool};

@@ -13,7 +13,8 @@
 //! ```
 //! # use std::sync::Arc;
 //! use cubbyhole_conformance::history::{Plan, run};
-//! use cubbyhole_core::{Bytes, CancellationToken, EntryStore, InMemoryStore, TenantId};
+//! use cubbyhole_core::{Bytes, CancellationToken, EntryStore, TenantId};
+//! use cubbyhole_memory::InMemoryStore;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,7 +5,8 @@
 //!
 //! ```
 //! # use std::{process::ExitCode, sync::Arc, time::Duration};
-//! # use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, ManualClock, async_trait};
+//! # use cubbyhole_core::{Bytes, EntryStore, ManualClock, async_trait};
+//! # use cubbyhole_memory::InMemoryStore;
 //! use cubbyhole_conformance::{Capabilities, Harness, run};
 //!
 //! #[derive(Default)]

@@ -6,7 +6,8 @@
 //!
 //! ```
 //! use cubbyhole_conformance::read_only::{answers, check_refusals};
-//! use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, ReadOnly, Store};
+//! use cubbyhole_core::{ExecutionContext, Namespace, ReadOnly, Store};
+//! use cubbyhole_memory::InMemoryStore;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {

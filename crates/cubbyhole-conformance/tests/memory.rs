@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Capabilities, Document, Harness, Suite};
-use cubbyhole_core::{
-    Backend, Bytes, EntryStore, ExecutionContext, InMemoryStore, ManualClock, async_trait,
-};
+use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, ManualClock, async_trait};
+use cubbyhole_memory::InMemoryStore;
 
 #[derive(Default)]
 struct Memory<V> {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use cubbyhole_conformance::read_only::{answers, check_refusals};
 use cubbyhole_core::{
     Backend, Batch, Bytes, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext,
-    Expiry, GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions,
-    ReadOnly, Result, ScanItem, ScanOptions, Store, Sweeper, TenantId, Usage, Version, async_trait,
+    Expiry, GetOptions, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, ReadOnly,
+    Result, ScanItem, ScanOptions, Store, Sweeper, TenantId, Usage, Version, async_trait,
 };
+use cubbyhole_memory::InMemoryStore;
 
 type Memory = InMemoryStore<Bytes>;
 

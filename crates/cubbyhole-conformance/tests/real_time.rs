@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Harness};
-use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, InMemoryStore, async_trait};
+use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, async_trait};
+use cubbyhole_memory::InMemoryStore;
 
 struct RealTime;
 

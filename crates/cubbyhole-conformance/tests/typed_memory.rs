@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Document, Harness};
 use cubbyhole_core::{
-    Backend, Bytes, EntryStore, ExecutionContext, InMemoryStore, ManualClock, TypedExt, async_trait,
+    Backend, Bytes, EntryStore, ExecutionContext, ManualClock, TypedExt, async_trait,
 };
+use cubbyhole_memory::InMemoryStore;
 
 #[derive(Default)]
 struct TypedMemory(ManualClock);

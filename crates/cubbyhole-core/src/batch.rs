@@ -12,7 +12,7 @@ use crate::{Condition, Error, PutOptions, Result, Timestamp};
 /// may be named once. Conditions are judged against the state before the batch.
 ///
 /// ```
-/// use cubbyhole_core::{Batch, Condition, PutOptions};
+/// use cubbyhole::{Batch, Condition, PutOptions};
 ///
 /// let batch = Batch::new()
 ///     .put("turn-1", "hello")

@@ -93,7 +93,7 @@ fn system_elapsed() -> Duration {
 ///
 /// ```
 /// use std::time::Duration;
-/// use cubbyhole_core::{Clock, ManualClock};
+/// use cubbyhole::{Clock, ManualClock};
 ///
 /// let clock = ManualClock::default();
 /// let before = clock.now();

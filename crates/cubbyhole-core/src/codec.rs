@@ -9,7 +9,7 @@ use crate::{Error, Result, json_check};
 /// Turns `V` into bytes and back. What `encode` accepts, `decode` must give back equal.
 ///
 /// ```
-/// use cubbyhole_core::{Bytes, Codec, Error, Result};
+/// use cubbyhole::{Bytes, Codec, Error, Result};
 ///
 /// /// Text as it is.
 /// #[derive(Debug, Clone, Copy, Default)]

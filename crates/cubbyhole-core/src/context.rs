@@ -13,14 +13,14 @@ use crate::{Error, Result, runtime};
 /// A context that has ended is refused before any work is done. One that ends while a call is in
 /// flight makes the call return promptly: the write is then applied whole or not at all, and
 /// [`Error::may_have_been_applied`] tells whether it certainly had no effect.
-/// ([`InMemoryStore`](crate::InMemoryStore) alone ignores its context.)
+/// (`InMemoryStore` ignores its context: its calls never wait for I/O.)
 ///
 /// Cloning is cheap and shares the cancellation. Waiting for a deadline needs a tokio runtime with
 /// timers, and answers `InvalidArgument` elsewhere; waiting for cancellation alone needs no runtime.
 ///
 /// ```
 /// use std::time::Duration;
-/// use cubbyhole_core::{ErrorKind, ExecutionContext};
+/// use cubbyhole::{ErrorKind, ExecutionContext};
 ///
 /// let request = ExecutionContext::new().with_timeout(Duration::from_secs(30));
 /// let step = request.child().with_timeout(Duration::from_secs(5));

@@ -17,7 +17,7 @@ use crate::{
 /// [`EntryStoreExt`](crate::EntryStoreExt) for what is built on these: `update`, `erase_all`.
 ///
 /// ```
-/// use cubbyhole_core::{
+/// use cubbyhole::{
 ///     Condition, EntryStore, ErrorKind, ExecutionContext, InMemoryStore, Namespace, PutOptions,
 /// };
 ///
@@ -237,7 +237,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// What the backend meets.
     ///
     /// ```
-    /// use cubbyhole_core::{EntryStore, ExecutionContext, GetOptions, InMemoryStore, Namespace};
+    /// use cubbyhole::{EntryStore, ExecutionContext, GetOptions, InMemoryStore, Namespace};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

@@ -36,7 +36,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     /// call yields instead.
     ///
     /// ```
-    /// use cubbyhole_core::{EntryStoreExt, ExecutionContext, InMemoryStore, Namespace, Update};
+    /// use cubbyhole::{EntryStoreExt, ExecutionContext, InMemoryStore, Namespace, Update};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -44,7 +44,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     /// let ctx = ExecutionContext::new();
     /// let ns = Namespace::parse("acme:counters")?;
     ///
-    /// let next = |entry: Option<cubbyhole_core::Entry<u32>>| {
+    /// let next = |entry: Option<cubbyhole::Entry<u32>>| {
     ///     Ok(Update::Put(entry.map_or(0, |entry| entry.value) + 1))
     /// };
     /// store.update(&ctx, &ns, "visits", next).await?;

@@ -70,7 +70,7 @@ impl fmt::Display for ErrorKind {
 /// No message and no `Debug` output holds a value or a credential.
 ///
 /// ```
-/// use cubbyhole_core::{Error, ErrorKind};
+/// use cubbyhole::{Error, ErrorKind};
 ///
 /// let error = Error::unavailable("the server closed the connection").in_operation("put");
 /// assert_eq!(error.kind(), ErrorKind::Unavailable);

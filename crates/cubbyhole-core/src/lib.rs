@@ -8,7 +8,7 @@
 //! by URL; depend on this one to write a store or a layer of your own.
 //!
 //! ```
-//! use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, Store};
+//! use cubbyhole::{ExecutionContext, InMemoryStore, Namespace, Store};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -37,7 +37,6 @@ mod error;
 mod forward;
 mod json_check;
 pub mod limits;
-mod memory;
 mod namespace;
 mod options;
 mod page;
@@ -63,7 +62,6 @@ pub use entry::{Entry, EntryMeta, Version};
 pub use entry_store::{Backend, Compaction, EntryStore, Erased, Usage};
 pub use entry_store_ext::{EntryStoreExt, Update};
 pub use error::{Error, ErrorKind, Result, ResultExt};
-pub use memory::{InMemoryStore, InMemoryStoreBuilder};
 pub use namespace::{Namespace, NamespacePrefix, TenantId};
 pub use options::{Expiry, GetOptions, PutOptions};
 pub use page::{Page, ScanItem, ScanOptions};

@@ -69,13 +69,13 @@ impl TenantId {
 /// In JSON it is an array of strings: the tenant, then the segments.
 ///
 /// ```
-/// use cubbyhole_core::{Namespace, TenantId};
+/// use cubbyhole::{Namespace, TenantId};
 ///
 /// let ns = Namespace::new(TenantId::new("acme")?).with_scope("agent:7")?.with_scope("")?;
 /// assert_eq!(ns.as_str(), r"acme:agent\:7:");
 /// assert_eq!(Namespace::parse(ns.as_str())?, ns);
 /// assert_eq!(ns.segments().collect::<Vec<_>>(), ["agent:7", ""]);
-/// # Ok::<(), cubbyhole_core::Error>(())
+/// # Ok::<(), cubbyhole::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);

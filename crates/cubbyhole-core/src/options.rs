@@ -51,11 +51,11 @@ impl Expiry {
 ///
 /// ```
 /// use std::time::Duration;
-/// use cubbyhole_core::PutOptions;
+/// use cubbyhole::PutOptions;
 ///
 /// let options = PutOptions::new().with_ttl(Duration::from_secs(3600));
 /// assert_eq!(options.ttl_only()?, Some(Duration::from_secs(3600)));
-/// # Ok::<(), cubbyhole_core::Error>(())
+/// # Ok::<(), cubbyhole::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PutOptions {

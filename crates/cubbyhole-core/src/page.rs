@@ -50,7 +50,7 @@ impl<V> ScanItem<V> {
 /// namespace, with their values.
 ///
 /// ```
-/// use cubbyhole_core::ScanOptions;
+/// use cubbyhole::ScanOptions;
 ///
 /// let options = ScanOptions::new().with_prefix("turn-").with_limit(20).keys_only();
 /// assert_eq!(options.limit(), 20);

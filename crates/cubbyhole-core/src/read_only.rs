@@ -19,7 +19,7 @@ use crate::{
 /// should enforce it, use a role without the right to write.
 ///
 /// ```
-/// use cubbyhole_core::{ErrorKind, ExecutionContext, InMemoryStore, Namespace, ReadOnly, Store};
+/// use cubbyhole::{ErrorKind, ExecutionContext, InMemoryStore, Namespace, ReadOnly, Store};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

@@ -36,7 +36,7 @@ pub enum ClockAction {
 /// How a store is repaired. The default changes no value.
 ///
 /// ```
-/// use cubbyhole_core::{OrphanAction, RepairOptions};
+/// use cubbyhole::{OrphanAction, RepairOptions};
 ///
 /// let options = RepairOptions::new().with_orphans(OrphanAction::Register);
 /// assert_eq!(options.orphans(), OrphanAction::Register);

@@ -8,8 +8,7 @@ use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result, ru
 ///
 /// The four required methods make a store; the two lenient defaults are for stores that cannot
 /// enumerate or sweep. Every method takes an [`ExecutionContext`], so that remote backends honour
-/// the caller's cancellation and deadline; [`InMemoryStore`](crate::InMemoryStore) takes it for
-/// uniformity and otherwise ignores it.
+/// the caller's cancellation and deadline.
 ///
 /// # What holds on every store
 ///
@@ -32,7 +31,7 @@ use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result, ru
 /// use std::collections::BTreeMap;
 /// use std::sync::{Mutex, PoisonError};
 ///
-/// use cubbyhole_core::{
+/// use cubbyhole::{
 ///     ExecutionContext, Namespace, PutOptions, Result, Store, async_trait, limits,
 /// };
 ///
@@ -52,7 +51,7 @@ use crate::{ExecutionContext, Namespace, NamespacePrefix, PutOptions, Result, ru
 ///         ctx.begin().await?;
 ///         limits::check_key(key)?;
 ///         if options.ttl_only()?.is_some() {
-///             return Err(cubbyhole_core::Error::unsupported("this store knows no TTL"));
+///             return Err(cubbyhole::Error::unsupported("this store knows no TTL"));
 ///         }
 ///         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
 ///         map.insert((ns.clone(), key.to_owned()), value);

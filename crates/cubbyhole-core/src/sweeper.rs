@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, ExecutionContext, Result, Store};
 ///
 /// ```
 /// use std::time::Duration;
-/// use cubbyhole_core::{ExecutionContext, InMemoryStore, Sweeper};
+/// use cubbyhole::{ExecutionContext, InMemoryStore, Sweeper};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let store = InMemoryStore::<String>::new();

@@ -17,11 +17,11 @@ use crate::{Error, Result};
 /// cut off.
 ///
 /// ```
-/// use cubbyhole_core::Timestamp;
+/// use cubbyhole::Timestamp;
 ///
 /// let instant: Timestamp = "2026-11-22T10:00:00.5+01:00".parse()?;
 /// assert_eq!(instant.to_string(), "2026-11-22T09:00:00.500Z");
-/// # Ok::<(), cubbyhole_core::Error>(())
+/// # Ok::<(), cubbyhole::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);

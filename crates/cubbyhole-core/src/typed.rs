@@ -23,7 +23,7 @@ use crate::{
 /// that it cannot read never breaks a listing.
 ///
 /// ```
-/// use cubbyhole_core::{Bytes, ExecutionContext, InMemoryStore, Namespace, Store, TypedExt};
+/// use cubbyhole::{Bytes, ExecutionContext, InMemoryStore, Namespace, Store, TypedExt};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {

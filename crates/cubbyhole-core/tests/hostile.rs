@@ -10,11 +10,12 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cubbyhole::InMemoryStore;
 use cubbyhole_core::limits::MAX_NAMESPACE_BYTES;
 use cubbyhole_core::{
     Bytes, Codec, Entry, EntryMeta, EntryStore, Error, ErrorKind, ExecutionContext, Expiry,
-    GetOptions, InMemoryStore, JsonCodec, Namespace, NamespacePrefix, Page, PutOptions,
-    ScanOptions, Store, TenantId, Timestamp, TypedExt, Version,
+    GetOptions, JsonCodec, Namespace, NamespacePrefix, Page, PutOptions, ScanOptions, Store,
+    TenantId, Timestamp, TypedExt, Version,
 };
 use proptest::prelude::*;
 use serde::Serialize;

@@ -14,13 +14,13 @@ use crate::url_path;
 /// How an embedded store is opened: the path, and what differs from the defaults.
 ///
 /// ```
-/// use cubbyhole_embedded::{Durability, EmbeddedConfig};
+/// use cubbyhole_embedded::{Durability, Config};
 ///
-/// let config = EmbeddedConfig::new("state.redb").with_durability(Durability::Relaxed);
+/// let config = Config::new("state.redb").with_durability(Durability::Relaxed);
 /// assert_eq!(config.path().to_str(), Some("state.redb"));
 /// ```
 #[derive(Clone)]
-pub struct EmbeddedConfig {
+pub struct Config {
     path: PathBuf,
     create: bool,
     read_only: bool,
@@ -56,7 +56,7 @@ pub const DEFAULT_CACHE_BYTES: usize = 1024 * 1024 * 1024;
 pub(crate) type OpenStorage =
     Arc<dyn Fn() -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync>;
 
-impl EmbeddedConfig {
+impl Config {
     /// The file at `path`, created if it is not there, on the system's clock, durable.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -124,9 +124,9 @@ impl EmbeddedConfig {
     /// `cubbyhole::open` and [`from_url_path`](Self::from_url_path) read it back.
     ///
     /// ```
-    /// use cubbyhole_embedded::EmbeddedConfig;
+    /// use cubbyhole_embedded::Config;
     ///
-    /// let config = EmbeddedConfig::new("/srv/what?.redb");
+    /// let config = Config::new("/srv/what?.redb");
     /// assert_eq!(config.to_url()?, "redb:/srv/what%3F.redb");
     /// # Ok::<(), cubbyhole_core::Error>(())
     /// ```
@@ -167,14 +167,14 @@ impl EmbeddedConfig {
     ///
     /// ```
     /// use cubbyhole_core::{ErrorKind, ExecutionContext, Namespace, Store};
-    /// use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+    /// use cubbyhole_embedded::{Config, EmbeddedStore};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("state.redb");
     /// # let ctx = ExecutionContext::new();
-    /// # drop(EmbeddedStore::open(&ctx, EmbeddedConfig::new(&path)).await?);
-    /// let config = EmbeddedConfig::new(path).with_read_only(true);
+    /// # drop(EmbeddedStore::open(&ctx, Config::new(&path)).await?);
+    /// let config = Config::new(path).with_read_only(true);
     /// let store = EmbeddedStore::open(&ctx, config).await?;
     /// let ns = Namespace::parse("acme:agent-7")?;
     /// assert_eq!(store.get(&ctx, &ns, "greeting").await?, None);
@@ -293,9 +293,9 @@ impl EmbeddedConfig {
     }
 }
 
-impl fmt::Debug for EmbeddedConfig {
+impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedConfig")
+        f.debug_struct("Config")
             .field("path", &self.path)
             .field("create", &self.create)
             .field("read_only", &self.read_only)
@@ -314,16 +314,16 @@ mod tests {
     fn url_path_without_escapes_is_literal() {
         for path in ["a.redb", "/a b/ü.redb", "./x:y", "///abs", "100%.redb", "a%zz", "%2", "a#b"]
         {
-            let config = EmbeddedConfig::from_url_path(path).unwrap();
+            let config = Config::from_url_path(path).unwrap();
             assert_eq!(config.path(), Path::new(path));
             assert_eq!(config.durability(), Durability::Immediate);
         }
-        let relaxed = EmbeddedConfig::from_url_path("a.redb?durability=relaxed").unwrap();
+        let relaxed = Config::from_url_path("a.redb?durability=relaxed").unwrap();
         assert_eq!(relaxed.durability(), Durability::Relaxed);
         for (text, read_only) in
             [("a", false), ("a?read_only=true", true), ("a?read_only=false", false)]
         {
-            let config = EmbeddedConfig::from_url_path(text).unwrap();
+            let config = Config::from_url_path(text).unwrap();
             assert_eq!(config.is_read_only(), read_only, "{text}");
         }
     }
@@ -343,7 +343,7 @@ mod tests {
             "a\u{85}",
             "a%00",
         ] {
-            let error = EmbeddedConfig::from_url_path(text).unwrap_err();
+            let error = Config::from_url_path(text).unwrap_err();
             assert_eq!(error.kind(), cubbyhole_core::ErrorKind::InvalidArgument, "{text}");
         }
     }
@@ -358,20 +358,20 @@ mod tests {
             ("a\r\n", "redb:a%0D%0A"),
             ("//host/a", "redb:%2F/host/a"),
         ] {
-            let config = EmbeddedConfig::new(path).with_durability(Durability::Relaxed);
+            let config = Config::new(path).with_durability(Durability::Relaxed);
             let relaxed = config.to_url().unwrap();
             assert_eq!(relaxed, format!("{url}?durability=relaxed"));
-            let read = EmbeddedConfig::from_url_path(&relaxed["redb:".len()..]).unwrap();
+            let read = Config::from_url_path(&relaxed["redb:".len()..]).unwrap();
             assert_eq!((read.path(), read.durability()), (Path::new(path), Durability::Relaxed));
-            assert_eq!(EmbeddedConfig::new(path).to_url().unwrap(), url);
+            assert_eq!(Config::new(path).to_url().unwrap(), url);
         }
-        let config = EmbeddedConfig::new("a").with_read_only(true);
+        let config = Config::new("a").with_read_only(true);
         assert_eq!(config.to_url().unwrap(), "redb:a?read_only=true");
         let both = config.with_durability(Durability::Relaxed).to_url().unwrap();
         assert_eq!(both, "redb:a?durability=relaxed&read_only=true");
-        assert!(EmbeddedConfig::from_url_path(&both["redb:".len()..]).unwrap().is_read_only());
+        assert!(Config::from_url_path(&both["redb:".len()..]).unwrap().is_read_only());
         for path in ["", "a\0b"] {
-            assert!(EmbeddedConfig::new(path).to_url().is_err());
+            assert!(Config::new(path).to_url().is_err());
         }
     }
 }

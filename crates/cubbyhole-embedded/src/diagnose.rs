@@ -11,7 +11,7 @@ use cubbyhole_core::{
 };
 
 use crate::call::begin;
-use crate::config::{Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
+use crate::config::{Config, Durability, RELAXED_FLUSH_INTERVAL};
 use crate::file::WriteDenied;
 use crate::origin::Origin;
 use crate::repair::{CLOCK_TOLERANCE, revived};
@@ -55,7 +55,7 @@ pub fn is_store_file(path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// The context's end; `InvalidArgument` without a tokio runtime.
-pub async fn diagnose(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result<Diagnosis> {
+pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnosis> {
     begin(ctx, "diagnose").await?;
     let mut diagnosis = Diagnosis::default();
     let path = config.path();
@@ -113,7 +113,7 @@ fn advice_on_opening(error: &Error) -> &'static str {
 }
 
 /// Whether the store can be written to.
-fn check_writing(diagnosis: &mut Diagnosis, config: &EmbeddedConfig) -> bool {
+fn check_writing(diagnosis: &mut Diagnosis, config: &Config) -> bool {
     if config.is_read_only() {
         diagnosis.ok("writes", "the store is opened read-only, as configured: none is taken");
         return false;
@@ -128,7 +128,7 @@ fn check_writing(diagnosis: &mut Diagnosis, config: &EmbeddedConfig) -> bool {
     false
 }
 
-fn check_durability(diagnosis: &mut Diagnosis, config: &EmbeddedConfig) {
+fn check_durability(diagnosis: &mut Diagnosis, config: &Config) {
     match config.durability() {
         Durability::Immediate => {
             diagnosis.ok("durability", "a write is answered once it is on disk");

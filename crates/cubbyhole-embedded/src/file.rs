@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use unusable::{damaged, earlier, foreign, not_a_store, truncated};
 
 use crate::checked::{Checked, Unsettled};
-use crate::config::{Durability, EmbeddedConfig};
+use crate::config::{Config, Durability};
 use crate::error::{Failure, OpenFailure, from_open, from_open_io};
 use crate::format::{ENTRIES, EXPIRY, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT, VALUES};
 use crate::log::{Behind, Halves, Log, Record, Redo, Salt};
@@ -31,7 +31,7 @@ use crate::url_path::shown;
 
 /// The open file. It is absent while it could not be opened anew, and once the store is closed.
 pub(crate) struct StoreFile {
-    config: EmbeddedConfig,
+    config: Config,
     temperature: Arc<Temperature>,
     unsettled: Unsettled,
     opened: RwLock<Opened>,
@@ -68,7 +68,7 @@ pub(crate) type Guard<'a> = RwLockReadGuard<'a, Opened>;
 impl StoreFile {
     /// Opens the file, creating it if the configuration says so. Returns the high-water mark of
     /// the clock too.
-    pub(crate) fn open(config: EmbeddedConfig) -> Result<(Self, Timestamp), OpenFailure> {
+    pub(crate) fn open(config: Config) -> Result<(Self, Timestamp), OpenFailure> {
         if config.storage().is_none() {
             create::prepare(&config)?;
         }
@@ -272,7 +272,7 @@ impl Drop for Exclusive<'_> {
 
 /// How the file is opened.
 struct Opening<'a> {
-    config: &'a EmbeddedConfig,
+    config: &'a Config,
     temperature: &'a Arc<Temperature>,
     unsettled: &'a Unsettled,
     /// Whether the log goes on where it ended, or a checkpoint is made of what it holds. A relaxed
@@ -395,7 +395,7 @@ enum Found {
 
 /// Checks that the file is one of ours and of a form that this build reads, or empty and may become
 /// one.
-fn recognise(database: &Database, config: &EmbeddedConfig) -> Result<Found> {
+fn recognise(database: &Database, config: &Config) -> Result<Found> {
     let path = config.path();
     let engine = |failure: Failure| failure.into_error();
     let transaction = database.begin_read().map_err(|error| engine(error.into()))?;
@@ -459,7 +459,7 @@ mod tests {
     #[tokio::test]
     async fn a_newer_format_is_refused() {
         let (ctx, folder) = (ExecutionContext::new(), tempfile::tempdir().unwrap());
-        let config = EmbeddedConfig::new(folder.path().join("s.redb"));
+        let config = Config::new(folder.path().join("s.redb"));
         drop(EmbeddedStore::open(&ctx, config.clone()).await.unwrap());
         let (file, _) = StoreFile::open(config.clone()).unwrap_or_else(|_| panic!("it opens"));
         let transaction = file.read().database().unwrap().begin_write().unwrap();

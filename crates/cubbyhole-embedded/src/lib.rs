@@ -5,10 +5,10 @@
 //! - **Durability.** A write is answered once it is on disk ([`Durability::Immediate`]), in a log
 //!   ahead of the engine; writes that arrive together share a sync. [`Durability::Relaxed`] answers earlier.
 //! - **One process** has the file open for writing at a time, or any number read-only: see
-//!   [`EmbeddedConfig::with_read_only`], which works on a read-only volume too.
+//!   [`Config::with_read_only`], which works on a read-only volume too.
 //! - **Expiry** is judged by the store's time: the configured clock, the system's by default, or the
 //!   high-water mark in the file plus the time since opening. So a clock that steps back revives
-//!   nothing, and TTLs count: see [`EmbeddedConfig::with_clock`]. [`repair`] sets the mark back. An entry that expires while a
+//!   nothing, and TTLs count: see [`Config::with_clock`]. [`repair`] sets the mark back. An entry that expires while a
 //!   write that extends it is being committed may read as absent until that write is answered.
 //! - **Damage** is noticed: every block of the file has a checksum that is compared when the block
 //!   is read, so that a flipped bit is `Corrupt` and never a wrong answer.
@@ -37,7 +37,7 @@ mod tables;
 mod url_path;
 mod writer;
 
-pub use config::{DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, RELAXED_FLUSH_INTERVAL};
+pub use config::{Config, DEFAULT_CACHE_BYTES, Durability, RELAXED_FLUSH_INTERVAL};
 pub use diagnose::{diagnose, is_store_file};
 #[doc(hidden)]
 pub use redb::StorageBackend;

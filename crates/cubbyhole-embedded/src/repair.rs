@@ -10,7 +10,7 @@ use cubbyhole_core::{
 };
 
 use crate::call::begin;
-use crate::config::EmbeddedConfig;
+use crate::config::Config;
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
 use crate::reader::panicked;
@@ -27,7 +27,7 @@ pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// As [`repair_with_options`], and the failure in its report.
-pub async fn repair(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result<Vec<String>> {
+pub async fn repair(ctx: &ExecutionContext, config: &Config) -> Result<Vec<String>> {
     let report = repair_with_options(ctx, config, &RepairOptions::new()).await?;
     report.failure.map_or(Ok(report.repaired), Err)
 }
@@ -47,7 +47,7 @@ pub async fn repair(ctx: &ExecutionContext, config: &EmbeddedConfig) -> Result<V
 /// file is in the report.
 pub async fn repair_with_options(
     ctx: &ExecutionContext,
-    config: &EmbeddedConfig,
+    config: &Config,
     options: &RepairOptions,
 ) -> Result<RepairReport> {
     begin(ctx, "repair").await?;
@@ -66,7 +66,7 @@ pub async fn repair_with_options(
 
 fn judge_clock(
     ctx: &ExecutionContext,
-    config: EmbeddedConfig,
+    config: Config,
     action: ClockAction,
 ) -> Result<RepairReport> {
     if config.is_read_only() {

@@ -17,7 +17,7 @@ use cubbyhole_core::{
 };
 
 use crate::call::begin;
-use crate::config::EmbeddedConfig;
+use crate::config::Config;
 use crate::error::Failure;
 use crate::reader::Reader;
 use crate::writer::Writer;
@@ -34,19 +34,19 @@ use crate::writer::Writer;
 /// space in proportion to what the store holds.
 ///
 /// One process has the file open for writing at a time, or any number
-/// [read-only](EmbeddedConfig::with_read_only). Reads that turn out long are moved to the runtime's
+/// [read-only](Config::with_read_only). Reads that turn out long are moved to the runtime's
 /// blocking pool, so calls need a tokio runtime, and timers in it if they have a deadline. Elsewhere
 /// they answer `InvalidArgument`.
 ///
 /// ```
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
-/// use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+/// use cubbyhole_embedded::{Config, EmbeddedStore};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("state.redb");
 /// let ctx = ExecutionContext::new();
-/// let store = EmbeddedStore::open(&ctx, EmbeddedConfig::new(path)).await?.typed::<String>();
+/// let store = EmbeddedStore::open(&ctx, Config::new(path)).await?.typed::<String>();
 /// let ns = Namespace::parse("acme:agent-7")?;
 /// store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
 /// assert_eq!(store.get(&ctx, &ns, "greeting").await?.as_deref(), Some("hello"));
@@ -69,7 +69,7 @@ impl EmbeddedStore {
     /// another process has it open; `InvalidArgument` if it is not a store; `Unsupported` if it is
     /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied` if this user may not read
     /// or write it, or its volume is read-only; `ResourceExhausted` if the disk is full.
-    pub async fn open(ctx: &ExecutionContext, config: EmbeddedConfig) -> Result<Self> {
+    pub async fn open(ctx: &ExecutionContext, config: Config) -> Result<Self> {
         begin(ctx, "open").await?;
         Self::open_when_free(ctx, config).await.in_operation("open")
     }

@@ -126,12 +126,12 @@ mod tests {
             ],
         ) {
             let path = path(bytes.clone()).unwrap();
-            let Ok(url) = crate::EmbeddedConfig::new(&path).to_url() else {
+            let Ok(url) = crate::Config::new(&path).to_url() else {
                 prop_assert!(bytes.is_empty() || bytes.contains(&0));
                 return Ok(());
             };
             prop_assert!(!url.contains(char::is_control), "{}", url);
-            let read = crate::EmbeddedConfig::from_url_path(url.strip_prefix("redb:").unwrap());
+            let read = crate::Config::from_url_path(url.strip_prefix("redb:").unwrap());
             let read = read.unwrap();
             prop_assert_eq!(read.path().as_os_str(), path.as_os_str());
         }

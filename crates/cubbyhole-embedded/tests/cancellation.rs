@@ -204,7 +204,7 @@ async fn a_context_that_ends_at_any_await_point_leaves_the_store_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlines_at_random_instants_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let config = cubbyhole_embedded::EmbeddedConfig::new(folder.path().join("s.redb"));
+    let config = cubbyhole_embedded::Config::new(folder.path().join("s.redb"));
     let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
     let tasks: Vec<_> = (0..16_usize)
         .map(|task| {
@@ -282,7 +282,7 @@ async fn a_write_queued_behind_close_finds_the_store_closed() {
 async fn a_context_that_has_ended_opens_and_compacts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
-    let config = cubbyhole_embedded::EmbeddedConfig::new(&path);
+    let config = cubbyhole_embedded::Config::new(&path);
     let cancelled = ctx();
     cancelled.cancel();
     let error = EmbeddedStore::open(&cancelled, config.clone()).await.unwrap_err();

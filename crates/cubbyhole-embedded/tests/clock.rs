@@ -16,7 +16,7 @@ use cubbyhole_core::{
     GetOptions, ManualClock, Namespace, PutOptions, RepairOptions, Store, Timestamp, Verdict,
 };
 use cubbyhole_embedded::{
-    Durability, EmbeddedConfig, EmbeddedStore, diagnose, repair, repair_with_options,
+    Config, Durability, EmbeddedStore, diagnose, repair, repair_with_options,
 };
 use support::{Disk, bytes, contents, ctx, ns};
 
@@ -37,7 +37,7 @@ async fn is_there(store: &EmbeddedStore, key: &str) -> bool {
 }
 
 /// Opens the file under a clock that is ahead, writes one entry, and sets the clock right again.
-async fn write_ahead(config: &EmbeddedConfig, clock: &ManualClock, by: Duration) {
+async fn write_ahead(config: &Config, clock: &ManualClock, by: Duration) {
     let right = clock.now();
     clock.set(right.checked_add(by).unwrap());
     let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
@@ -53,7 +53,7 @@ async fn time(store: &EmbeddedStore) -> Timestamp {
     probe.unwrap().meta.updated_at
 }
 
-async fn clock_check(config: &EmbeddedConfig) -> Check {
+async fn clock_check(config: &Config) -> Check {
     let diagnosis = diagnose(&ctx(), config).await.unwrap();
     let check = diagnosis.checks.iter().find(|check| check.name == "clock");
     check.unwrap_or_else(|| panic!("no check of the clock: {diagnosis:#?}")).clone()
@@ -64,7 +64,7 @@ async fn a_ttl_counts_in_a_store_that_was_written_under_a_clock_ahead() {
     for durability in [Durability::Immediate, Durability::Relaxed] {
         for ahead in [HOUR, TEN_YEARS] {
             let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
-            let config = EmbeddedConfig::new(folder.path().join("s.redb"))
+            let config = Config::new(folder.path().join("s.redb"))
                 .with_clock(clock.clone())
                 .with_durability(durability);
             write_ahead(&config, &clock, ahead).await;
@@ -83,7 +83,7 @@ async fn a_ttl_counts_in_a_store_that_was_written_under_a_clock_ahead() {
 #[tokio::test]
 async fn a_ttl_counts_on_after_the_store_is_opened_again() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
-    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
     write_ahead(&config, &clock, TEN_YEARS).await;
     let open = async || EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
     let store = open().await;
@@ -101,7 +101,7 @@ async fn a_ttl_counts_on_after_the_store_is_opened_again() {
 #[tokio::test]
 async fn repair_sets_the_time_back_and_says_what_that_revives() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
-    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
     let open = async || EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
     let store = open().await;
     put(&store, "hour", ttl(HOUR)).await;
@@ -227,7 +227,7 @@ async fn a_repair_that_the_power_ends_is_done_whole_or_not_at_all() {
 #[tokio::test]
 async fn repair_refuses_what_it_cannot_have_alone() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
-    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
     let missing = repair(&ctx(), &config).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::Unavailable);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it was created");

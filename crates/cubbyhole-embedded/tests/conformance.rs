@@ -12,7 +12,7 @@ use cubbyhole_conformance::{Document, Harness, Suite};
 use cubbyhole_core::{
     Backend, Bytes, EntryStore, ExecutionContext, ManualClock, TypedExt, async_trait,
 };
-use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore};
+use cubbyhole_embedded::{Config, Durability, EmbeddedStore};
 
 /// Files in a temporary folder, on a manual clock.
 struct Embedded<V> {
@@ -38,7 +38,7 @@ impl<V> Embedded<V> {
     #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
     async fn open(&self) -> EmbeddedStore {
         let name = format!("{}.redb", self.stores.fetch_add(1, Ordering::Relaxed));
-        let config = EmbeddedConfig::new(self.folder.path().join(name))
+        let config = Config::new(self.folder.path().join(name))
             .with_clock(self.clock.clone())
             .with_durability(self.durability);
         EmbeddedStore::open(&ExecutionContext::new(), config).await.expect("a store")

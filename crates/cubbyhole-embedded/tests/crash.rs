@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, Trial};
 use cubbyhole_core::{Backend, Store, Verdict};
-use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, diagnose};
+use cubbyhole_embedded::{Config, Durability, EmbeddedStore, diagnose};
 use support::ctx;
 use support::script::{Answer, Model, Script, check};
 
@@ -69,7 +69,7 @@ fn child(orders: &str) -> ExitCode {
     let (seed, is_relaxed, path) = (orders[0].parse().unwrap(), orders[1] == "relaxed", orders[2]);
     let durability = if is_relaxed { Durability::Relaxed } else { Durability::Immediate };
     let ended: Result<(), String> = runtime().block_on(async {
-        let config = EmbeddedConfig::new(path).with_durability(durability);
+        let config = Config::new(path).with_durability(durability);
         let store = EmbeddedStore::open(&ctx(), config).await.map_err(|e| format!("{e:?}"))?;
         let mut tasks = tokio::task::JoinSet::new();
         for task in 0..TASKS {
@@ -221,7 +221,7 @@ async fn examine(
     durability: Durability,
 ) -> Result<Vec<Model>, String> {
     let candidates = candidates(models, seed, acknowledged, durability)?;
-    let config = EmbeddedConfig::new(path);
+    let config = Config::new(path);
     let opened = EmbeddedStore::open(&ctx(), config.clone()).await;
     let store = opened.map_err(|error| format!("it does not open: {error:?}"))?;
     let found = check(&store, candidates).await?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cubbyhole_core::{
     Batch, Bytes, EntryStore, Error, ErrorKind, NamespacePrefix, PutOptions, ScanOptions, Store,
 };
-use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+use cubbyhole_embedded::{Config, EmbeddedStore};
 use support::{Disk, contents, ctx, ns};
 
 const DAMAGES: u64 = 120;
@@ -202,6 +202,6 @@ async fn an_intact_file_has_no_damage() {
     let told = examine(image, None, &whole).await;
     assert_eq!((told.refused_to_open, told.errors), (0, 0), "{told:?}");
     let folder = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(folder.path().join("s"))).await;
+    let store = EmbeddedStore::open(&ctx(), Config::new(folder.path().join("s"))).await;
     store.unwrap().verify(&ctx()).await.unwrap();
 }

@@ -14,10 +14,10 @@ use std::time::Duration;
 use cubbyhole_core::{
     Check, Clock, Diagnosis, ExecutionContext, ManualClock, PutOptions, Store, SystemClock, Verdict,
 };
-use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, diagnose};
+use cubbyhole_embedded::{Config, Durability, EmbeddedStore, diagnose};
 use support::{bytes, ctx, ns};
 
-async fn looked_over(config: &EmbeddedConfig) -> Diagnosis {
+async fn looked_over(config: &Config) -> Diagnosis {
     let diagnosis = diagnose(&ctx(), config).await.unwrap();
     for check in &diagnosis.checks {
         assert_eq!(check.advice.is_some(), check.verdict != Verdict::Ok, "{check:?}");
@@ -42,7 +42,7 @@ fn amiss(diagnosis: &Diagnosis) -> Vec<(&str, Verdict)> {
 async fn closed_store() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
-    let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap();
+    let store = EmbeddedStore::open(&ctx(), Config::new(&path)).await.unwrap();
     store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
     (folder, path)
 }
@@ -50,7 +50,7 @@ async fn closed_store() -> (tempfile::TempDir, PathBuf) {
 #[tokio::test]
 async fn a_sound_store_is_found_sound() {
     let (_folder, path) = closed_store().await;
-    let diagnosis = looked_over(&EmbeddedConfig::new(&path)).await;
+    let diagnosis = looked_over(&Config::new(&path)).await;
     assert_eq!(amiss(&diagnosis), [], "{diagnosis:#?}");
     for name in ["file", "permissions", "disk", "durability", "open", "clock", "entries"] {
         // Other systems' rights are not looked at.
@@ -64,18 +64,18 @@ async fn a_sound_store_is_found_sound() {
 #[tokio::test]
 async fn a_store_that_is_not_there_is_a_problem_and_is_not_created() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = looked_over(&EmbeddedConfig::new(folder.path().join("s.redb"))).await;
+    let missing = looked_over(&Config::new(folder.path().join("s.redb"))).await;
     assert_eq!(amiss(&missing), [("file", Verdict::Problem)]);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it was created");
     let ended = ExecutionContext::new();
     ended.cancel();
-    assert!(diagnose(&ended, &EmbeddedConfig::new(folder.path())).await.is_err());
+    assert!(diagnose(&ended, &Config::new(folder.path())).await.is_err());
 }
 
 #[tokio::test]
 async fn a_store_that_is_open_elsewhere_is_a_problem_and_the_rest_is_looked_over() {
     let (_folder, path) = closed_store().await;
-    let config = EmbeddedConfig::new(&path);
+    let config = Config::new(&path);
     let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
     let open = looked_over(&config).await;
     assert_eq!(amiss(&open), [("open", Verdict::Problem)]);
@@ -97,7 +97,7 @@ fn set_mode(path: &Path, mode: u32) {
 #[tokio::test]
 async fn a_file_that_others_may_read_or_write_is_warned_of() {
     let (folder, path) = closed_store().await;
-    let config = EmbeddedConfig::new(&path);
+    let config = Config::new(&path);
     for (mode, finding) in [
         (0o640, "its group may read it"),
         (0o660, "its group may read and write it"),
@@ -133,18 +133,18 @@ async fn a_disk_that_has_no_room_for_a_copy_is_warned_of() {
     // With nothing in it, and so no store: it is refused before anybody reads so much.
     let free = fs4::available_space(folder.path()).unwrap();
     std::fs::File::create(&path).unwrap().set_len(free + free / 4).unwrap();
-    let diagnosis = looked_over(&EmbeddedConfig::new(&path)).await;
+    let diagnosis = looked_over(&Config::new(&path)).await;
     assert_eq!(check(&diagnosis, "disk").verdict, Verdict::Warning, "{diagnosis:#?}");
     assert_eq!(check(&diagnosis, "open").verdict, Verdict::Problem, "{diagnosis:#?}");
     std::fs::File::create(&path).unwrap();
-    let diagnosis = looked_over(&EmbeddedConfig::new(&path)).await;
+    let diagnosis = looked_over(&Config::new(&path)).await;
     assert_eq!(check(&diagnosis, "disk").verdict, Verdict::Ok, "{diagnosis:#?}");
 }
 
 #[tokio::test]
 async fn a_relaxed_store_is_warned_of() {
     let (_folder, path) = closed_store().await;
-    let relaxed = EmbeddedConfig::new(&path).with_durability(Durability::Relaxed);
+    let relaxed = Config::new(&path).with_durability(Durability::Relaxed);
     let diagnosis = looked_over(&relaxed).await;
     assert_eq!(amiss(&diagnosis), [("durability", Verdict::Warning)], "{diagnosis:#?}");
     assert!(check(&diagnosis, "durability").finding.contains("200ms"));
@@ -156,11 +156,11 @@ async fn a_clock_that_is_behind_what_the_store_has_seen_is_warned_of() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.redb");
         let ahead = SystemClock.now().checked_add(Duration::from_secs(ahead)).unwrap();
-        let config = EmbeddedConfig::new(&path).with_clock(ManualClock::new(ahead));
+        let config = Config::new(&path).with_clock(ManualClock::new(ahead));
         let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
         store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
         drop(store);
-        let diagnosis = looked_over(&EmbeddedConfig::new(&path)).await;
+        let diagnosis = looked_over(&Config::new(&path)).await;
         assert_eq!(amiss(&diagnosis), amiss_then, "{diagnosis:#?}");
     }
 }
@@ -169,7 +169,7 @@ async fn a_clock_that_is_behind_what_the_store_has_seen_is_warned_of() {
 async fn what_has_expired_and_is_not_swept_is_told_and_warned_of_when_it_is_much() {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::default();
-    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
     let put = async |keys: std::ops::Range<u32>, ttl| {
         let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
         for key in keys {

@@ -10,7 +10,7 @@ use cubbyhole_core::{
     Backend, Batch, Bytes, Clock, Condition, EntryStore, Error, ErrorKind, ManualClock, PutOptions,
     Store,
 };
-use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, RELAXED_FLUSH_INTERVAL};
+use cubbyhole_embedded::{Config, Durability, EmbeddedStore, RELAXED_FLUSH_INTERVAL};
 use support::{Disk, begin, bytes, contents, ctx, ns};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +280,7 @@ async fn an_entry_that_was_seen_to_expire_stays_so_when_the_clock_steps_back() {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::default();
     let start = clock.now();
-    let config = EmbeddedConfig::new(folder.path().join("s.redb")).with_clock(clock.clone());
+    let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
 
     let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
     let options = PutOptions::new().with_ttl(Duration::from_secs(10));
@@ -299,7 +299,7 @@ async fn an_entry_that_was_seen_to_expire_stays_so_when_the_clock_steps_back() {
 async fn space_of_deleted_entries_is_used_again_and_given_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
-    let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap();
+    let store = EmbeddedStore::open(&ctx(), Config::new(&path)).await.unwrap();
     let length = || std::fs::metadata(&path).unwrap().len();
     let mut sizes = Vec::new();
     for _ in 0..8 {
@@ -326,7 +326,7 @@ async fn compacting_never_makes_the_file_longer() {
     for entries in [0, 3, 2_000, 30_000_usize] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.redb");
-        let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap();
+        let store = EmbeddedStore::open(&ctx(), Config::new(&path)).await.unwrap();
         let numbers: Vec<usize> = (0..entries).collect();
         for chunk in numbers.chunks(1000) {
             let batch = chunk

@@ -8,15 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole_core::{Error, ErrorKind, Store, Verdict};
-use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore, diagnose, is_store_file};
+use cubbyhole_embedded::{Config, EmbeddedStore, diagnose, is_store_file};
 use support::{bytes, contents, ctx, ns};
 
-async fn refusal(config: EmbeddedConfig) -> Error {
+async fn refusal(config: Config) -> Error {
     EmbeddedStore::open(&ctx(), config).await.unwrap_err()
 }
 
-fn config(folder: &tempfile::TempDir, name: &str) -> EmbeddedConfig {
-    EmbeddedConfig::new(folder.path().join(name))
+fn config(folder: &tempfile::TempDir, name: &str) -> Config {
+    Config::new(folder.path().join(name))
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -52,9 +52,9 @@ async fn an_empty_file_that_may_not_be_made_a_store_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     std::fs::write(&path, b"").unwrap();
-    let error = refusal(EmbeddedConfig::new(&path).with_create(false)).await;
+    let error = refusal(Config::new(&path).with_create(false)).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    let diagnosis = diagnose(&ctx(), &EmbeddedConfig::new(&path)).await.unwrap();
+    let diagnosis = diagnose(&ctx(), &Config::new(&path)).await.unwrap();
     assert_eq!(diagnosis.verdict(), Verdict::Problem, "{diagnosis:?}");
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
 }
@@ -85,7 +85,7 @@ async fn a_missing_folder_and_a_folder_say_so() {
     let missing = refusal(config(&folder, "no/s.redb")).await;
     assert_eq!(missing.kind(), ErrorKind::Unavailable);
     assert!(missing.message().contains("folder"), "{missing}");
-    let is_folder = refusal(EmbeddedConfig::new(folder.path())).await;
+    let is_folder = refusal(Config::new(folder.path())).await;
     assert_eq!(is_folder.kind(), ErrorKind::InvalidArgument);
     std::fs::write(folder.path().join("file"), b"x").unwrap();
     let below_file = refusal(config(&folder, "file/s.redb")).await;
@@ -209,7 +209,7 @@ async fn what_the_system_refuses_is_named() {
         (io::ErrorKind::NotFound, ErrorKind::Unavailable),
         (io::ErrorKind::Other, ErrorKind::Unavailable),
     ] {
-        let config = EmbeddedConfig::new("s.redb").with_storage(move || Err(kind.into()));
+        let config = Config::new("s.redb").with_storage(move || Err(kind.into()));
         let error = refusal(config).await;
         assert_eq!(error.kind(), expected, "{kind:?}: {error}");
     }
@@ -220,7 +220,7 @@ async fn what_the_system_refuses_is_named() {
 #[tokio::test]
 async fn a_file_system_without_locks_is_named() {
     for read_only in [false, true] {
-        let config = EmbeddedConfig::new("s.redb")
+        let config = Config::new("s.redb")
             .with_read_only(read_only)
             .with_storage(|| Err(io::Error::from_raw_os_error(37)));
         let error = refusal(config).await;

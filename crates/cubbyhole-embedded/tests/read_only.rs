@@ -14,7 +14,7 @@ use cubbyhole_core::{
     Backend, Batch, Bytes, EntryStore, ErrorKind, GetOptions, ManualClock, Namespace, PutOptions,
     Store, Sweeper, Verdict,
 };
-use cubbyhole_embedded::{Durability, EmbeddedConfig, EmbeddedStore, diagnose};
+use cubbyhole_embedded::{Config, Durability, EmbeddedStore, diagnose};
 use support::{Disk, bytes, ctx, ns};
 
 /// Puts, deletes, batches and expiries in several tenants, as drawn.
@@ -58,12 +58,12 @@ fn state(path: &Path) -> State {
     }
 }
 
-async fn open_read_only(config: &EmbeddedConfig) -> EmbeddedStore {
+async fn open_read_only(config: &Config) -> EmbeddedStore {
     EmbeddedStore::open(&ctx(), config.clone().with_read_only(true)).await.unwrap()
 }
 
 /// Reads everything, tries every write, verifies and closes; `expected` is what it must answer.
-async fn use_read_only(config: &EmbeddedConfig, expected: &[String]) {
+async fn use_read_only(config: &Config, expected: &[String]) {
     let store = open_read_only(config).await;
     assert_eq!(answers(&store).await.unwrap(), expected);
     check_refusals(&store, bytes("other")).await.unwrap();
@@ -87,8 +87,8 @@ impl Folder {
         self.folder.path().join(name)
     }
 
-    fn config(&self, name: &str) -> EmbeddedConfig {
-        EmbeddedConfig::new(self.path(name)).with_clock(self.clock.clone())
+    fn config(&self, name: &str) -> Config {
+        Config::new(self.path(name)).with_clock(self.clock.clone())
     }
 }
 
@@ -244,7 +244,7 @@ async fn what_is_no_store_is_refused_as_it_is_for_a_writer() {
         assert!(error.message().contains("there is no store"), "{name}: {error}");
         assert!(!folder.path(name).exists(), "{name} was created");
     }
-    let is_folder = EmbeddedConfig::new(folder.folder.path()).with_read_only(true);
+    let is_folder = Config::new(folder.folder.path()).with_read_only(true);
     let error = EmbeddedStore::open(&ctx(), is_folder).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
 }
@@ -319,8 +319,7 @@ async fn a_clock_that_steps_back_revives_nothing_for_a_reader() {
     store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap();
     std::fs::copy(folder.path("s.redb"), folder.path("crashed.redb")).unwrap();
     drop(store);
-    let config =
-        EmbeddedConfig::new(folder.path("crashed.redb")).with_clock(ManualClock::default());
+    let config = Config::new(folder.path("crashed.redb")).with_clock(ManualClock::default());
     let store = open_read_only(&config).await;
     assert_eq!(store.list(&ctx(), &ns(), None).await.unwrap(), ["b"]);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cubbyhole_core::{
     Batch, Bytes, EntryStore, Expiry, ManualClock, NamespacePrefix, PutOptions, ScanOptions, Store,
 };
-use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore};
+use cubbyhole_embedded::{Config, EmbeddedStore};
 use support::{ctx, ns};
 
 fn value(length: usize) -> Bytes {
@@ -19,7 +19,7 @@ fn value(length: usize) -> Bytes {
 /// How many entries the file holds, expired ones among them. Nothing else is in it: no value and no
 /// row of an index that belongs to none.
 async fn left_in(path: &Path) -> u64 {
-    let config = EmbeddedConfig::new(path).with_create(false);
+    let config = Config::new(path).with_create(false);
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
     store.verify(&ctx()).await.unwrap();
     let usage = store.usage(&ctx(), &NamespacePrefix::from(ns())).await.unwrap();
@@ -33,7 +33,7 @@ const LENGTHS: [usize; 10] = [0, 1, 899, 900, 901, 4096, 70_000, 899, 300_000, 1
 async fn values_of_every_length_come_back_through_every_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
-    let store = EmbeddedStore::open(&ctx(), EmbeddedConfig::new(&path)).await.unwrap();
+    let store = EmbeddedStore::open(&ctx(), Config::new(&path)).await.unwrap();
     // One key that changes its length again and again, beside keys that keep theirs.
     for length in LENGTHS {
         store.put(&ctx(), &ns(), "changing", value(length)).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_sweep_leaves_nothing_of_what_expired() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     let clock = ManualClock::default();
-    let config = EmbeddedConfig::new(&path).with_clock(clock.clone());
+    let config = Config::new(&path).with_clock(clock.clone());
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
     for length in LENGTHS {
         let options = PutOptions::new().with_ttl(Duration::from_secs(1));
@@ -89,7 +89,7 @@ async fn fill(store: &EmbeddedStore, entries: usize) {
 
 async fn long_reads() {
     let folder = tempfile::tempdir().unwrap();
-    let config = EmbeddedConfig::new(folder.path().join("s.redb"));
+    let config = Config::new(folder.path().join("s.redb"));
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
     fill(&store, 5_000).await;
     let expected: Vec<String> = (0..5_000).map(|n| format!("key-{n:05}")).collect();
@@ -112,7 +112,7 @@ async fn long_reads_work_in_a_single_threaded_runtime() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_long_read_leaves_the_runtime_free() {
     let folder = tempfile::tempdir().unwrap();
-    let config = EmbeddedConfig::new(folder.path().join("s.redb"));
+    let config = Config::new(folder.path().join("s.redb"));
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
     fill(&store, 20_000).await;
     // With one thread, the other branch ends first only if the read is somewhere else: a read on

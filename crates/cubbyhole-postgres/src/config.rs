@@ -35,7 +35,7 @@ pub enum Pooler {
     /// A pooler that gives out a server connection for each transaction (PgBouncer's transaction
     /// mode). Deadlines are then set within a transaction around the call, in the same round
     /// trip. Prepared statements need PgBouncer 1.21 with `max_prepared_statements` set, or to be
-    /// turned off: [`PostgresConfig::with_statement_cache`].
+    /// turned off: [`Config::with_statement_cache`].
     Transaction,
 }
 
@@ -43,16 +43,16 @@ pub enum Pooler {
 ///
 /// ```
 /// use std::time::Duration;
-/// use cubbyhole_postgres::PostgresConfig;
+/// use cubbyhole_postgres::Config;
 ///
-/// let config = PostgresConfig::from_url("postgres://app:secret@db.internal/state?sslmode=verify-full")?
+/// let config = Config::from_url("postgres://app:secret@db.internal/state?sslmode=verify-full")?
 ///     .with_pool_size(20)
 ///     .with_acquire_timeout(Duration::from_secs(2));
 /// assert!(!format!("{config:?}").contains("secret"));
 /// # Ok::<(), cubbyhole_core::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct PostgresConfig {
+pub struct Config {
     pub(crate) hosts: Vec<Host>,
     pub(crate) session: SessionParameters,
     pub(crate) tls: TlsMode,
@@ -68,7 +68,7 @@ pub struct PostgresConfig {
     pub(crate) max_value_bytes: usize,
 }
 
-impl PostgresConfig {
+impl Config {
     /// Reads a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…` with names
     /// percent-encoded, and completes it as libpq does: `psql` connects to the same database.
     ///
@@ -315,9 +315,9 @@ fn invalid(option: &str, advice: &str) -> Error {
     conninfo::Origin::Url.invalid(option, advice)
 }
 
-impl fmt::Debug for PostgresConfig {
+impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresConfig")
+        f.debug_struct("Config")
             .field("hosts", &self.hosts)
             .field("database", &self.session.database)
             .field("user", &self.session.user)
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_url_sets_what_it_names() {
-        let config = PostgresConfig::from_url_alone(
+        let config = Config::from_url_alone(
             "postgresql://app:s3cret@db:6432/state?sslmode=verify-ca&sslrootcert=%2Fca.pem\
              &schema=agents&pool_size=3&acquire_timeout=2&idle_timeout=0&statement_cache=off\
              &pooler=transaction&migrate=on&allow_unbound_role=on&application_name=svc\
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_plain_url_has_the_defaults() {
-        let config = PostgresConfig::from_url_alone("postgres://localhost").unwrap();
+        let config = Config::from_url_alone("postgres://localhost").unwrap();
         assert_eq!((config.schema(), config.pool_size), (DEFAULT_SCHEMA, DEFAULT_POOL_SIZE));
         assert_eq!(config.session.server.get_application_name(), Some("cubbyhole"));
         assert_eq!(config.ssl_mode(), SslMode::Prefer);
@@ -384,12 +384,12 @@ mod tests {
             ("port=s3cret", "port"),
         ] {
             let url = format!("postgres://app:s3cret@db/state?{options}");
-            let error = PostgresConfig::from_url_alone(&url).unwrap_err();
+            let error = Config::from_url_alone(&url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{options}");
             assert!(error.message().contains(named), "{options}: {error}");
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
         }
-        let config = PostgresConfig::from_url_alone("postgres://app:s3cret@db/state").unwrap();
+        let config = Config::from_url_alone("postgres://app:s3cret@db/state").unwrap();
         assert!(!format!("{config:?}").contains("s3cret"));
     }
 }

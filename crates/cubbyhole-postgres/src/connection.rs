@@ -24,14 +24,14 @@ use tokio_postgres::{CancelToken, Client, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
-use crate::config::PostgresConfig;
+use crate::config::Config;
 use crate::conninfo::{Host, HostAddress, SessionAttrs, SocketOptions};
 use crate::error;
 use crate::functions;
 
 /// Makes connections.
 pub(crate) struct Connector {
-    config: PostgresConfig,
+    config: Config,
     tls: MakeRustlsConnect,
 }
 
@@ -72,13 +72,13 @@ enum Address {
 type Socket = Either<TcpStream, UnixStream>;
 
 impl Connector {
-    pub(crate) fn new(config: PostgresConfig) -> Result<Self> {
+    pub(crate) fn new(config: Config) -> Result<Self> {
         let is_tcp = |host: &Host| matches!(host.address, HostAddress::Tcp { .. });
         let tls = crate::tls::connector(&config.tls, config.hosts.iter().any(is_tcp))?;
         Ok(Self { config, tls })
     }
 
-    pub(crate) fn config(&self) -> &PostgresConfig {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
@@ -440,7 +440,7 @@ mod tests {
     #[tokio::test]
     async fn each_address_of_a_name_has_the_whole_timeout() {
         let limit = Duration::from_millis(200);
-        let config = PostgresConfig::from_url_alone("postgres://app@db/state").unwrap();
+        let config = Config::from_url_alone("postgres://app@db/state").unwrap();
         let connector = Connector::new(config.with_connect_timeout(limit)).unwrap();
         let mut silent = Vec::new();
         for _ in 0..2 {

@@ -10,7 +10,7 @@ use cubbyhole_core::{
 };
 use tokio_postgres::types::Type;
 
-use crate::config::{Pooler, PostgresConfig};
+use crate::config::{Config, Pooler};
 use crate::connection::{Connection, Connector};
 use crate::conninfo::Encryption;
 use crate::error::{self, Effect};
@@ -29,7 +29,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The context's end; `InvalidArgument` without a tokio runtime with timers.
-pub async fn diagnose(ctx: &ExecutionContext, config: &PostgresConfig) -> Result<Diagnosis> {
+pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnosis> {
     ctx.begin_in_runtime().await.in_operation("diagnose")?;
     let mut diagnosis = Diagnosis::default();
     let connecting = async {
@@ -146,7 +146,7 @@ async fn check_writes(diagnosis: &mut Diagnosis, connection: &Connection) -> Res
 async fn check_encryption(
     diagnosis: &mut Diagnosis,
     connection: &Connection,
-    config: &PostgresConfig,
+    config: &Config,
 ) -> Result<()> {
     let select = "SELECT coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), \
                   false) AS encrypted, coalesce(host(inet_client_addr()) IN ('127.0.0.1', '::1'), \
@@ -353,7 +353,7 @@ async fn check_owners(
 async fn check_settings(
     diagnosis: &mut Diagnosis,
     connection: &Connection,
-    config: &PostgresConfig,
+    config: &Config,
 ) -> Result<()> {
     let select = "SELECT current_setting('synchronous_commit') AS synchronous_commit, \
                   current_setting('fsync') AS fsync, \

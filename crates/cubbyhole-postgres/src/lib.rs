@@ -1,7 +1,7 @@
 //! The PostgreSQL backend of Cubbyhole: a [`Store`](cubbyhole_core::Store) whose tenants the
 //! database itself keeps apart, by row security, at one network round trip a call.
 //!
-//! Start reading at [`PostgresStore`] and [`PostgresConfig`]. What every backend does is written on
+//! Start reading at [`PostgresStore`] and [`Config`]. What every backend does is written on
 //! the traits; what is this one's own:
 //!
 //! - The schema is made by [`migrate`], with a role that may; the application's role is a member
@@ -32,8 +32,8 @@ mod store;
 mod tls;
 
 pub use config::{
-    DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_POOL_SIZE,
-    DEFAULT_SCHEMA, Pooler, PostgresConfig,
+    Config, DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_POOL_SIZE, DEFAULT_SCHEMA, Pooler,
 };
 pub use diagnose::diagnose;
 pub use migrate::migrate;

@@ -4,7 +4,7 @@ use cubbyhole_core::{Error, ErrorKind, ExecutionContext, Result, ResultExt};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::config::PostgresConfig;
+use crate::config::Config;
 use crate::connection::Connector;
 use crate::error::{self, Effect};
 use crate::{inspect, rows};
@@ -45,10 +45,10 @@ const LOCK: i32 = 0x0063_7562;
 ///
 /// ```no_run
 /// use cubbyhole_core::ExecutionContext;
-/// use cubbyhole_postgres::{PostgresConfig, migrate};
+/// use cubbyhole_postgres::{Config, migrate};
 ///
 /// # #[tokio::main] async fn main() -> cubbyhole_core::Result<()> {
-/// let admin = PostgresConfig::from_url("postgres://postgres@localhost/state")?;
+/// let admin = Config::from_url("postgres://postgres@localhost/state")?;
 /// for line in migrate(&ExecutionContext::new(), &admin).await? {
 ///     println!("{line}");
 /// }
@@ -59,7 +59,7 @@ const LOCK: i32 = 0x0063_7562;
 /// # Errors
 /// `PermissionDenied` if the role may not; `Unsupported` if the schema is newer than this build,
 /// or the server is older than 15; what the server meets. Nothing is done then.
-pub async fn migrate(ctx: &ExecutionContext, config: &PostgresConfig) -> Result<Vec<String>> {
+pub async fn migrate(ctx: &ExecutionContext, config: &Config) -> Result<Vec<String>> {
     ctx.begin_in_runtime().await.in_operation("migrate")?;
     let migrate = async {
         let connection = Connector::new(config.clone())?.connect().await?;

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::config::PostgresConfig;
+use crate::config::Config;
 use crate::connection::{Connection, Connector};
 
 /// Connections that are opened on demand, used by one call at a time, and given back.
@@ -50,7 +50,7 @@ impl Manager for Connector {
 
 impl Pool {
     /// Within a tokio runtime, on which connections live.
-    pub(crate) fn new(config: PostgresConfig) -> Result<Self> {
+    pub(crate) fn new(config: Config) -> Result<Self> {
         require_timers()?;
         let runtime = Handle::current();
         let idle_timeout = config.idle_timeout;
@@ -69,7 +69,7 @@ impl Pool {
         Ok(Self { connections, under_way: TaskTracker::new(), runtime })
     }
 
-    pub(crate) fn config(&self) -> &PostgresConfig {
+    pub(crate) fn config(&self) -> &Config {
         self.connections.manager().config()
     }
 

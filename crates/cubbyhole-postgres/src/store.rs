@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::arguments::{at_most, expected, expiry, location, past_prefix, ttl_millis};
 use crate::call::Caller;
-use crate::config::PostgresConfig;
+use crate::config::Config;
 use crate::error::Effect::{Read, Write};
 use crate::functions::{Function, Name, Tenant, Value, param};
 use crate::pool::Pool;
@@ -26,16 +26,16 @@ use crate::{arguments, inspect, migrate, rows};
 /// A store in a PostgreSQL database. Cloning it is cheap and shares the pool of connections.
 ///
 /// Every call is one network round trip, with row security on. [`migrate`](crate::migrate) creates the
-/// schema, and [`PostgresConfig`] says how the database is reached. Calls need the tokio runtime in
+/// schema, and [`Config`] says how the database is reached. Calls need the tokio runtime in
 /// which the store was opened, with timers and I/O: elsewhere they answer `InvalidArgument`.
 ///
 /// ```no_run
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
-/// use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+/// use cubbyhole_postgres::{Config, PostgresStore};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let ctx = ExecutionContext::new();
-/// let config = PostgresConfig::from_url("postgres://app:secret@localhost/state")?;
+/// let config = Config::from_url("postgres://app:secret@localhost/state")?;
 /// let store = PostgresStore::open(&ctx, config).await?.typed::<String>();
 /// let ns = Namespace::parse("acme:agent-7")?;
 /// store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
@@ -58,7 +58,7 @@ impl PostgresStore {
     /// `PermissionDenied` if the server refuses the user, or row security does not bind it;
     /// `InvalidArgument` behind a pooler that assigns a server connection to each transaction,
     /// unless the configuration says so ([`Pooler::Transaction`](crate::Pooler::Transaction)).
-    pub async fn open(ctx: &ExecutionContext, config: PostgresConfig) -> Result<Self> {
+    pub async fn open(ctx: &ExecutionContext, config: Config) -> Result<Self> {
         let open = async {
             ctx.begin_in_runtime().await?;
             if config.migrate {

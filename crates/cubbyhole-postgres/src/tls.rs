@@ -181,11 +181,11 @@ impl ServerCertVerifier for Lenient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PostgresConfig;
+    use crate::Config;
 
     #[test]
     fn servers_are_told_the_protocol() {
-        let config = PostgresConfig::from_url_alone("postgres://h").unwrap();
+        let config = Config::from_url_alone("postgres://h").unwrap();
         let config = client_config(&config.tls, true).unwrap();
         assert_eq!(config.alpn_protocols, [b"postgresql"]);
     }

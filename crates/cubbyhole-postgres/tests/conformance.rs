@@ -11,7 +11,7 @@ use std::time::Duration;
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Document, Harness, Suite};
 use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_postgres::{Config, PostgresStore};
 use tokio::sync::OnceCell;
 
 /// A schema with its own clock; the harness makes one store of it.
@@ -40,7 +40,7 @@ impl<V> Postgres<V> {
     #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
     async fn open(&self) -> PostgresStore {
         let url = self.schema().await.url(self.options);
-        let config = PostgresConfig::from_url(&url).expect("a URL");
+        let config = Config::from_url(&url).expect("a URL");
         PostgresStore::open(&ExecutionContext::new(), config).await.expect("a store")
     }
 }

@@ -11,7 +11,7 @@ use redis::{Cmd, Pipeline, ToRedisArgs, Value};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::config::{Address, RedisConfig};
+use crate::config::{Address, Config};
 use crate::connection::Node;
 use crate::error::{Effect, Failure, Next, Refusal, judge};
 use crate::keys::Place;
@@ -106,7 +106,7 @@ pub(crate) struct Caller(Arc<Inner>);
 
 struct Inner {
     topology: Topology,
-    config: RedisConfig,
+    config: Config,
     calls: TaskTracker,
     closed: AtomicBool,
     /// A call has ended without an answer since the map was looked at.
@@ -128,7 +128,7 @@ impl Inner {
 
 impl Caller {
     /// Connects to nothing yet.
-    pub(crate) fn new(config: RedisConfig) -> Result<Self> {
+    pub(crate) fn new(config: Config) -> Result<Self> {
         let topology = Topology::new(&config)?;
         Ok(Self(Arc::new(Inner {
             topology,
@@ -160,7 +160,7 @@ impl Caller {
         });
     }
 
-    pub(crate) fn config(&self) -> &RedisConfig {
+    pub(crate) fn config(&self) -> &Config {
         &self.0.config
     }
 

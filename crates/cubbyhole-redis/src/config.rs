@@ -31,19 +31,19 @@ const DEFAULT_PORT: u16 = 6379;
 ///
 /// ```
 /// use std::time::Duration;
-/// use cubbyhole_redis::RedisConfig;
+/// use cubbyhole_redis::Config;
 ///
-/// let config = RedisConfig::from_url("redis://app:secret@cache.internal:6379/0?prefix=agents:")?
+/// let config = Config::from_url("redis://app:secret@cache.internal:6379/0?prefix=agents:")?
 ///     .with_retry_timeout(Duration::from_millis(500));
 /// assert!(!format!("{config:?}").contains("secret"));
 ///
-/// let cluster = RedisConfig::from_url("redis+cluster://10.0.0.1:7000,10.0.0.2:7000")?
+/// let cluster = Config::from_url("redis+cluster://10.0.0.1:7000,10.0.0.2:7000")?
 ///     .with_wait_for_replicas(1);
 /// assert!(cluster.is_cluster());
 /// # Ok::<(), cubbyhole_core::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct RedisConfig {
+pub struct Config {
     pub(crate) cluster: bool,
     pub(crate) addresses: Vec<Address>,
     pub(crate) username: Option<String>,
@@ -80,7 +80,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl RedisConfig {
+impl Config {
     /// Reads a URL: `redis://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…`, with names
     /// percent-encoded (`USER:@` for a user without a password); `rediss://` for TLS. For a cluster
     /// `redis+cluster://HOST:PORT,HOST:PORT,…` or `rediss+cluster://…`: some of its nodes, the
@@ -432,9 +432,9 @@ fn invalid(option: &str, advice: &str) -> Error {
     Error::invalid_argument(format!("option `{option}` of the Redis URL: {advice}"))
 }
 
-impl fmt::Debug for RedisConfig {
+impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConfig")
+        f.debug_struct("Config")
             .field("cluster", &self.cluster)
             .field("addresses", &self.addresses)
             .field("username", &self.username)

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Address, RedisConfig};
+use crate::config::{Address, Config};
 use crate::error::{not_admitted, unreachable};
 use crate::tls;
 
@@ -45,7 +45,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
         let mut info = RedisConnectionInfo::default()
             .set_db(config.database)
             .set_lib_name("cubbyhole", env!("CARGO_PKG_VERSION"));

@@ -11,7 +11,7 @@ use cubbyhole_core::{
 };
 
 use crate::call::Caller;
-use crate::config::RedisConfig;
+use crate::config::Config;
 use crate::connection::Node;
 use crate::keyspace::Keyspace;
 use crate::servers::{self, Info};
@@ -25,7 +25,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The context's end; `InvalidArgument` without a tokio runtime with timers.
-pub async fn diagnose(ctx: &ExecutionContext, config: &RedisConfig) -> Result<Diagnosis> {
+pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnosis> {
     ctx.begin_in_runtime().await.in_operation("diagnose")?;
     let mut diagnosis = Diagnosis::default();
     let keyspace = match Caller::new(config.clone()) {
@@ -60,7 +60,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &RedisConfig) -> Result<Di
     Ok(diagnosis)
 }
 
-fn check_encryption(diagnosis: &mut Diagnosis, config: &RedisConfig) {
+fn check_encryption(diagnosis: &mut Diagnosis, config: &Config) {
     let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
     if config.tls {
         diagnosis.ok("encryption", "TLS, and the server's name is checked");
@@ -78,7 +78,7 @@ fn check_encryption(diagnosis: &mut Diagnosis, config: &RedisConfig) {
 
 async fn look_over(
     node: &Node,
-    config: &RedisConfig,
+    config: &Config,
     diagnosis: &mut Diagnosis,
     name: &(dyn Fn(&str) -> String + Sync),
 ) -> Result<()> {
@@ -123,7 +123,7 @@ fn check_role(diagnosis: &mut Diagnosis, info: &Info, name: String) {
     }
 }
 
-fn check_replicas(diagnosis: &mut Diagnosis, info: &Info, config: &RedisConfig, name: String) {
+fn check_replicas(diagnosis: &mut Diagnosis, info: &Info, config: &Config, name: String) {
     let count = number(info, "connected_slaves");
     let wanted = u64::from(config.wait_replicas);
     if count < wanted {

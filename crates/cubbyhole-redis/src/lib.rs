@@ -1,7 +1,7 @@
 //! The Redis backend of Cubbyhole: a [`Store`](cubbyhole_core::Store) on a Redis server or a Redis
 //! Cluster, by the same code, at one network round trip a call.
 //!
-//! Start reading at [`RedisStore`] and [`RedisConfig`]. What every backend does is written on the
+//! Start reading at [`RedisStore`] and [`Config`]. What every backend does is written on the
 //! traits; what is this one's own:
 //!
 //! - It takes Redis 7. Valkey speaks the same commands and was not tried.
@@ -11,9 +11,9 @@
 //!   clock that steps back may show an entry again that nobody had read in between.
 //! - While a slot is being moved to another master, calls on its namespaces that touch several keys
 //!   wait until the move is over (the server answers `TRYAGAIN`), within their deadline and
-//!   [`RedisConfig::with_retry_timeout`]; `get` goes on.
+//!   [`Config::with_retry_timeout`]; `get` goes on.
 //! - What is acknowledged is as durable as Redis is configured to be: see
-//!   [`RedisConfig::with_wait_for_replicas`], and what [`diagnose`] says of the server's settings.
+//!   [`Config::with_wait_for_replicas`], and what [`diagnose`] says of the server's settings.
 //! - Eviction can take the index of a namespace and leave its values. `get` returns such orphaned
 //!   values; listings do not show them and `erase` does not find them. [`repair_with_options`] does.
 //! - A batch is one script. A listing of many keys and a page with values are several.
@@ -40,8 +40,8 @@ mod tls;
 mod topology;
 
 pub use config::{
-    DEFAULT_CONNECT_TIMEOUT, DEFAULT_CONNECTIONS, DEFAULT_PREFIX, DEFAULT_RETRY_TIMEOUT,
-    DEFAULT_WAIT_CONNECTIONS, DEFAULT_WAIT_TIMEOUT, RedisConfig,
+    Config, DEFAULT_CONNECT_TIMEOUT, DEFAULT_CONNECTIONS, DEFAULT_PREFIX, DEFAULT_RETRY_TIMEOUT,
+    DEFAULT_WAIT_CONNECTIONS, DEFAULT_WAIT_TIMEOUT,
 };
 pub use diagnose::diagnose;
 pub use repair::{repair, repair_with_options};

@@ -16,7 +16,7 @@ use futures_util::{StreamExt, stream};
 use redis::Value;
 
 use crate::call::{Caller, Request};
-use crate::config::RedisConfig;
+use crate::config::Config;
 use crate::connection::Node;
 use crate::error::Effect::Read;
 use crate::index::{Compared, Comparison, IndexPart, KEYS_AT_ONCE, Walk, key_of};
@@ -36,7 +36,7 @@ const ATTEMPTS: u32 = 32;
 ///
 /// # Errors
 /// What the servers meet; what was repaired before stays so.
-pub async fn repair(ctx: &ExecutionContext, config: RedisConfig) -> Result<Vec<String>> {
+pub async fn repair(ctx: &ExecutionContext, config: Config) -> Result<Vec<String>> {
     let report = repair_with_options(ctx, config, &RepairOptions::new()).await?;
     match report.failure {
         Some(error) => Err(error),
@@ -62,7 +62,7 @@ pub async fn repair(ctx: &ExecutionContext, config: RedisConfig) -> Result<Vec<S
 /// What connecting meets. What ends a repair later is in the [`RepairReport`].
 pub async fn repair_with_options(
     ctx: &ExecutionContext,
-    config: RedisConfig,
+    config: Config,
     options: &RepairOptions,
 ) -> Result<RepairReport> {
     let repair = async {

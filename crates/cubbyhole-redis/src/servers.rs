@@ -6,7 +6,7 @@ use cubbyhole_core::{Compaction, Error, ErrorKind, ExecutionContext, Result};
 use redis::{Cmd, Pipeline, Value};
 
 use crate::call::Caller;
-use crate::config::RedisConfig;
+use crate::config::Config;
 use crate::connection::Node;
 use crate::error::{Effect, Failure};
 use crate::keys::Place;
@@ -110,7 +110,7 @@ async fn admit_now(caller: &Caller) -> Result<()> {
 }
 
 /// Makes sure that the user may run what the scripts run.
-async fn check_rights(node: &Node, config: &RedisConfig) -> Result<()> {
+async fn check_rights(node: &Node, config: &Config) -> Result<()> {
     let mut together = Pipeline::new();
     together.cmd("SCRIPT").arg("LOAD").arg(scripts::RIGHTS.source);
     let key = Place::root(config.prefix()).index();

@@ -15,7 +15,7 @@ use cubbyhole_core::{
 };
 
 use crate::call::Caller;
-use crate::config::RedisConfig;
+use crate::config::Config;
 use crate::keyspace::{Change, Keyspace, Put};
 use crate::removal::interrupted;
 use crate::replies::Found;
@@ -29,11 +29,11 @@ use crate::servers;
 ///
 /// ```no_run
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
-/// use cubbyhole_redis::{RedisConfig, RedisStore};
+/// use cubbyhole_redis::{Config, RedisStore};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let ctx = ExecutionContext::new();
-/// let config = RedisConfig::from_url("redis+cluster://10.0.0.1:7000,10.0.0.2:7000")?;
+/// let config = Config::from_url("redis+cluster://10.0.0.1:7000,10.0.0.2:7000")?;
 /// let store = RedisStore::open(&ctx, config).await?.typed::<String>();
 /// let ns = Namespace::parse("acme:agent-7")?;
 /// store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
@@ -53,7 +53,7 @@ impl RedisStore {
     /// `Unavailable` if no server can be reached; `Unsupported` if one is older than Redis 7;
     /// `PermissionDenied` if it refuses the user; `InvalidArgument` if it is a cluster and the URL
     /// says otherwise, or the reverse.
-    pub async fn open(ctx: &ExecutionContext, config: RedisConfig) -> Result<Self> {
+    pub async fn open(ctx: &ExecutionContext, config: Config) -> Result<Self> {
         let open = async {
             ctx.begin_in_runtime().await?;
             let caller = Caller::new(config)?;

@@ -9,11 +9,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-use crate::config::RedisConfig;
+use crate::config::Config;
 
 /// Makes connections encrypted. An authority that is trusted must have signed the certificate, and
 /// it must name the host.
-pub(crate) fn connector(config: &RedisConfig) -> Result<TlsConnector> {
+pub(crate) fn connector(config: &Config) -> Result<TlsConnector> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

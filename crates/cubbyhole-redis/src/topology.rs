@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::Value;
 
-use crate::config::{Address, RedisConfig};
+use crate::config::{Address, Config};
 use crate::connection::{Connector, Node};
 use crate::keys::SLOTS;
 use crate::{replies, servers};
@@ -48,7 +48,7 @@ struct Map {
 }
 
 impl Topology {
-    pub(crate) fn new(config: &RedisConfig) -> Result<Self> {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
         let connector = Arc::new(Connector::new(config)?);
         let mut map = Map { masters: vec![None; usize::from(SLOTS)], ..Map::default() };
         if !config.cluster

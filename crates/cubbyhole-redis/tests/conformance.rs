@@ -10,8 +10,8 @@ use std::time::Duration;
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Document, Harness, Suite};
 use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
-use cubbyhole_redis::{RedisConfig, RedisStore};
-use cubbyhole_test_servers::{RedisCluster, RedisServer};
+use cubbyhole_redis::{Config, RedisStore};
+use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::sync::OnceCell;
 
 /// Servers of its own; each store has a prefix of its own on them.
@@ -73,7 +73,7 @@ impl<V> Redis<V> {
     #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
     async fn open(&self) -> RedisStore {
         let number = self.stores.fetch_add(1, Ordering::Relaxed);
-        let config = RedisConfig::from_url(self.servers().await.url()).expect("a URL");
+        let config = Config::from_url(self.servers().await.url()).expect("a URL");
         let config = config.with_prefix(format!("{number}:")).expect("a prefix");
         RedisStore::open(&ExecutionContext::new(), config).await.expect("a store")
     }

@@ -14,8 +14,8 @@ use cubbyhole_conformance::{Capabilities, Harness, Suite};
 use cubbyhole_core::{
     Bytes, EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Result, Store, async_trait,
 };
-use cubbyhole_redis::{RedisConfig, RedisStore};
-use cubbyhole_test_servers::{RedisCluster, RedisServer};
+use cubbyhole_redis::{Config, RedisStore};
+use cubbyhole_testkit::{RedisCluster, RedisServer};
 
 static SINGLE: OnceLock<RedisServer> = OnceLock::new();
 static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
@@ -47,7 +47,7 @@ impl Kind {
 
     /// Each store has a prefix of its own.
     async fn open(self, number: u32) -> Result<RedisStore> {
-        let config = RedisConfig::from_url(&self.url())?;
+        let config = Config::from_url(&self.url())?;
         let config = config.with_prefix(format!("suite{}-{number}:", std::process::id()))?;
         RedisStore::open(&ExecutionContext::new(), config).await
     }

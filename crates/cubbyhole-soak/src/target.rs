@@ -90,7 +90,7 @@ impl Target {
                 (Outside::Redis(keyspace), url)
             }
         };
-        let options = OpenOptions::new().cache_bytes(CACHE_BYTES);
+        let options = OpenOptions::new().with_cache_bytes(CACHE_BYTES);
         let store = options.open(ctx, &url).await.map_err(|error| error.to_string())?;
         Ok(Self { name, store, outside })
     }

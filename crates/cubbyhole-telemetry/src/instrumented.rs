@@ -25,7 +25,8 @@ use crate::signals::Signals;
 /// too; under it, of what the backend does.
 ///
 /// ```
-/// use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, Store};
+/// use cubbyhole_core::{ExecutionContext, Namespace, Store};
+/// use cubbyhole_memory::InMemoryStore;
 /// use cubbyhole_telemetry::Instrumented;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,7 +62,8 @@ impl<S> Instrumented<S> {
     /// Those of `opening`.
     ///
     /// ```
-    /// use cubbyhole_core::{Error, ErrorKind, InMemoryStore};
+    /// use cubbyhole_core::{Error, ErrorKind};
+    /// use cubbyhole_memory::InMemoryStore;
     /// use cubbyhole_telemetry::Instrumented;
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -79,7 +79,8 @@
 //! a store is wrapped; call [`describe_metrics`] if yours came later.
 //!
 //! ```
-//! use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, Store};
+//! use cubbyhole_core::{ExecutionContext, Namespace, Store};
+//! use cubbyhole_memory::InMemoryStore;
 //! use cubbyhole_telemetry::Instrumented;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

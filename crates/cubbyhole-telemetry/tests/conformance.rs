@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Capabilities, Harness, Suite};
-use cubbyhole_core::{
-    Backend, Bytes, EntryStore, ExecutionContext, InMemoryStore, ManualClock, async_trait,
-};
+use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, ManualClock, async_trait};
+use cubbyhole_memory::InMemoryStore;
 use cubbyhole_telemetry::Instrumented;
 
 #[derive(Default)]

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use cubbyhole_core::{
     Backend, Batch, Bytes, Condition, EntryMeta, EntryStore, Error, ErrorKind, ExecutionContext,
-    Expiry, GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions,
-    Result, ScanItem, ScanOptions, Store, Timestamp, TypedExt, Version, async_trait,
+    Expiry, GetOptions, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
+    ScanItem, ScanOptions, Store, Timestamp, TypedExt, Version, async_trait,
 };
+use cubbyhole_memory::InMemoryStore;
 use cubbyhole_telemetry::Instrumented;
 use futures_util::FutureExt as _;
 use support::{Told, listen};

@@ -29,20 +29,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cubbyhole_core::*;
+pub use cubbyhole_memory::{InMemoryStore, InMemoryStoreBuilder};
+
+/// The embedded backend: a file on this machine.
 #[cfg(feature = "embedded")]
-pub use cubbyhole_embedded::{
-    DEFAULT_CACHE_BYTES, Durability, EmbeddedConfig, EmbeddedStore, RELAXED_FLUSH_INTERVAL,
-    is_store_file,
-};
+pub mod embedded {
+    pub use cubbyhole_embedded::*;
+}
+
+/// The PostgreSQL backend.
 #[cfg(feature = "postgres")]
-pub use cubbyhole_postgres::{
-    DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_POOL_SIZE,
-    DEFAULT_SCHEMA, Pooler, PostgresConfig, PostgresStore,
-};
+pub mod postgres {
+    pub use cubbyhole_postgres::*;
+}
+
+/// The Redis and Redis Cluster backend.
 #[cfg(feature = "redis")]
-pub use cubbyhole_redis::{RedisConfig, RedisStore};
+pub mod redis {
+    pub use cubbyhole_redis::*;
+}
+
+/// Spans, events and metrics of every call.
 #[cfg(feature = "telemetry")]
-pub use cubbyhole_telemetry::{Instrumented, describe_metrics, metric_names};
+pub mod telemetry {
+    pub use cubbyhole_telemetry::*;
+}
 
 use url::StoreUrl;
 
@@ -90,7 +101,7 @@ pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
         StoreUrl::Postgres(config) => cubbyhole_postgres::migrate(ctx, &config).await,
         // The others have no older form yet: opening is the whole of it.
         other => {
-            let store = OpenOptions::new().create(false).open_parsed(ctx, other).await?;
+            let store = OpenOptions::new().with_create(false).open_parsed(ctx, other).await?;
             store.close(ctx).await?;
             Ok(Vec::new())
         }
@@ -171,7 +182,7 @@ pub async fn repair_with_options(
         }
         other => {
             let _ = options;
-            let store = OpenOptions::new().create(false).open_parsed(ctx, other).await?;
+            let store = OpenOptions::new().with_create(false).open_parsed(ctx, other).await?;
             store.close(ctx).await?;
             Ok(RepairReport::default())
         }
@@ -185,7 +196,7 @@ pub async fn repair_with_options(
 ///
 /// # #[tokio::main] async fn main() {
 /// let ctx = ExecutionContext::new();
-/// let missing = OpenOptions::new().create(false).open(&ctx, "redb:/no/such/file").await;
+/// let missing = OpenOptions::new().with_create(false).open(&ctx, "redb:/no/such/file").await;
 /// assert_eq!(missing.err().map(|error| error.kind()), Some(ErrorKind::Unavailable));
 /// # }
 /// ```
@@ -206,7 +217,7 @@ impl OpenOptions {
 
     /// Whether an embedded file that is not there is created; otherwise it is `Unavailable`.
     #[must_use]
-    pub fn create(mut self, create: bool) -> Self {
+    pub fn with_create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
@@ -216,7 +227,7 @@ impl OpenOptions {
     /// `evict_expired` and `compact`.
     ///
     /// An embedded file is opened without writing to it, so that one on a read-only volume can be
-    /// read, and is not created: see `EmbeddedConfig::with_read_only`. On servers the store itself
+    /// read, and is not created: see `embedded::Config::with_read_only`. On servers the store itself
     /// refuses; a database role without the right to write is what enforces it.
     ///
     /// ```
@@ -224,7 +235,7 @@ impl OpenOptions {
     ///
     /// # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
     /// let ctx = ExecutionContext::new();
-    /// let store = OpenOptions::new().read_only(true).open(&ctx, "memory:").await?;
+    /// let store = OpenOptions::new().with_read_only(true).open(&ctx, "memory:").await?;
     /// let ns = Namespace::parse("acme:agent-7")?;
     /// let refused = store.put(&ctx, &ns, "greeting", "hello".into()).await;
     /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
@@ -232,21 +243,21 @@ impl OpenOptions {
     /// # }
     /// ```
     #[must_use]
-    pub fn read_only(mut self, read_only: bool) -> Self {
+    pub fn with_read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
     /// The memory that a backend's own cache may take, where it has one.
     #[must_use]
-    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = Some(bytes);
         self
     }
 
     /// How long to wait while another process has an embedded file open; not at all unless set.
     #[must_use]
-    pub fn lock_wait(mut self, wait: Duration) -> Self {
+    pub fn with_lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
@@ -279,15 +290,15 @@ impl OpenOptions {
                     config = config.with_cache_bytes(bytes);
                 }
                 // It refuses writes itself.
-                opened("embedded", Box::pin(EmbeddedStore::open(ctx, config))).await
+                opened("embedded", Box::pin(embedded::EmbeddedStore::open(ctx, config))).await
             }
             #[cfg(feature = "postgres")]
             StoreUrl::Postgres(config) => {
-                self.opened("postgres", Box::pin(PostgresStore::open(ctx, *config))).await
+                self.opened("postgres", Box::pin(postgres::PostgresStore::open(ctx, *config))).await
             }
             #[cfg(feature = "redis")]
             StoreUrl::Redis(config) => {
-                self.opened("redis", Box::pin(RedisStore::open(ctx, *config))).await
+                self.opened("redis", Box::pin(redis::RedisStore::open(ctx, *config))).await
             }
         }
     }
@@ -313,7 +324,7 @@ async fn opened<S: Backend>(
     opening: impl Future<Output = Result<S>>,
 ) -> Result<Arc<dyn Backend>> {
     #[cfg(feature = "telemetry")]
-    let store = Instrumented::open(opening, name).await?;
+    let store = telemetry::Instrumented::open(opening, name).await?;
     #[cfg(not(feature = "telemetry"))]
     let (store, _) = (opening.await?, name);
     Ok(Arc::new(store))

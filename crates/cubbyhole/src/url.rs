@@ -1,23 +1,16 @@
 //! Which backend a URL names.
 
-#[cfg(feature = "embedded")]
-use cubbyhole_embedded::EmbeddedConfig;
-#[cfg(feature = "postgres")]
-use cubbyhole_postgres::PostgresConfig;
-#[cfg(feature = "redis")]
-use cubbyhole_redis::RedisConfig;
-
 use crate::{Error, Result};
 
 #[derive(Debug)]
 pub(crate) enum StoreUrl {
     Memory,
     #[cfg(feature = "embedded")]
-    Embedded(EmbeddedConfig),
+    Embedded(cubbyhole_embedded::Config),
     #[cfg(feature = "postgres")]
-    Postgres(Box<PostgresConfig>),
+    Postgres(Box<cubbyhole_postgres::Config>),
     #[cfg(feature = "redis")]
-    Redis(Box<RedisConfig>),
+    Redis(Box<cubbyhole_redis::Config>),
 }
 
 impl StoreUrl {
@@ -38,14 +31,13 @@ impl StoreUrl {
             #[cfg(not(feature = "embedded"))]
             "redb" => Err(built_without("embedded")),
             #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => {
-                PostgresConfig::from_url(url).map(|config| Self::Postgres(Box::new(config)))
-            }
+            "postgres" | "postgresql" => cubbyhole_postgres::Config::from_url(url)
+                .map(|config| Self::Postgres(Box::new(config))),
             #[cfg(not(feature = "postgres"))]
             "postgres" | "postgresql" => Err(built_without("postgres")),
             #[cfg(feature = "redis")]
             "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => {
-                RedisConfig::from_url(url).map(|config| Self::Redis(Box::new(config)))
+                cubbyhole_redis::Config::from_url(url).map(|config| Self::Redis(Box::new(config)))
             }
             #[cfg(not(feature = "redis"))]
             "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => Err(built_without("redis")),
@@ -57,8 +49,8 @@ impl StoreUrl {
 /// A path that has escapes is decoded. If only a file by its undecoded name exists, the caller most
 /// likely means that file: opening another one, or creating it, would look like lost data.
 #[cfg(feature = "embedded")]
-fn embedded(rest: &str) -> Result<EmbeddedConfig> {
-    let config = EmbeddedConfig::from_url_path(rest)?;
+fn embedded(rest: &str) -> Result<cubbyhole_embedded::Config> {
+    let config = cubbyhole_embedded::Config::from_url_path(rest)?;
     let literal = std::path::Path::new(rest.split_once('?').map_or(rest, |(path, _)| path));
     if literal != config.path() && literal.exists() && !config.path().exists() {
         return Err(Error::invalid_argument(

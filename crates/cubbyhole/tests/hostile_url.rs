@@ -11,9 +11,7 @@ use std::error::Error as _;
 use std::fmt::Debug;
 use std::path::Path;
 
-use cubbyhole::{
-    EmbeddedConfig, Error, ErrorKind, ExecutionContext, OpenOptions, PostgresConfig, RedisConfig,
-};
+use cubbyhole::{Error, ErrorKind, ExecutionContext, OpenOptions, embedded, postgres, redis};
 use proptest::prelude::*;
 
 /// A word of the password, which nothing else in these URLs holds.
@@ -196,9 +194,9 @@ fn check<T: Debug>(url: &str, result: Result<T, Error>) -> bool {
 fn parse_everywhere(url: &str) -> [bool; 3] {
     let path = url.split_once(':').map_or(url, |(_, rest)| rest);
     [
-        EmbeddedConfig::from_url_path(path).map(|config| config.path().as_os_str().len()).is_ok(),
-        check(url, PostgresConfig::from_url(url)),
-        check(url, RedisConfig::from_url(url)),
+        embedded::Config::from_url_path(path).map(|config| config.path().as_os_str().len()).is_ok(),
+        check(url, postgres::Config::from_url(url)),
+        check(url, redis::Config::from_url(url)),
     ]
 }
 
@@ -207,10 +205,10 @@ fn would_be_opened(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once(':') else { return false };
     match scheme {
         "memory" => rest.is_empty(),
-        "redb" => EmbeddedConfig::from_url_path(rest).is_ok(),
-        "postgres" | "postgresql" => PostgresConfig::from_url(url).is_ok(),
+        "redb" => embedded::Config::from_url_path(rest).is_ok(),
+        "postgres" | "postgresql" => postgres::Config::from_url(url).is_ok(),
         "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => {
-            RedisConfig::from_url(url).is_ok()
+            redis::Config::from_url(url).is_ok()
         }
         _ => false,
     }
@@ -221,7 +219,7 @@ fn is_refused_everywhere(url: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let ctx = ExecutionContext::new();
-        let options = OpenOptions::new().create(false);
+        let options = OpenOptions::new().with_create(false);
         let opened = options.open(&ctx, url).await.map(|_| "opened");
         assert!(!check(url, opened), "{url} was opened");
         assert!(!check(url, cubbyhole::migrate(&ctx, url).await), "{url} was migrated");
@@ -271,7 +269,7 @@ proptest! {
 
     #[test]
     fn path_without_escapes_is_literal_and_without_control_characters(path in "[^?%]{1,40}") {
-        let config = EmbeddedConfig::from_url_path(&path);
+        let config = embedded::Config::from_url_path(&path);
         let names_a_host = path.starts_with("//") && !path.starts_with("///");
         prop_assert_eq!(config.is_err(), names_a_host || path.contains(char::is_control));
         if let Ok(config) = config {
@@ -282,10 +280,10 @@ proptest! {
     #[test]
     fn encoded_path_is_decoded_whatever_it_holds(path in "[^\\x00]{1,20}") {
         let encoded: String = path.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let config = EmbeddedConfig::from_url_path(&encoded).unwrap();
+        let config = embedded::Config::from_url_path(&encoded).unwrap();
         prop_assert_eq!(config.path(), Path::new(&path));
         let url = config.to_url().unwrap();
-        let again = EmbeddedConfig::from_url_path(url.strip_prefix("redb:").unwrap()).unwrap();
+        let again = embedded::Config::from_url_path(url.strip_prefix("redb:").unwrap()).unwrap();
         prop_assert_eq!(again.path(), Path::new(&path));
     }
 
@@ -295,7 +293,7 @@ proptest! {
             "", "durability=immediate", "durability=relaxed", "read_only=true", "read_only=false",
         ];
         let known = query.split('&').all(|option| options.contains(&option));
-        let config = EmbeddedConfig::from_url_path(&format!("a.redb?{query}"));
+        let config = embedded::Config::from_url_path(&format!("a.redb?{query}"));
         prop_assert_eq!(config.is_ok(), known);
         if let Err(error) = config {
             prop_assert_eq!(error.kind(), ErrorKind::InvalidArgument);

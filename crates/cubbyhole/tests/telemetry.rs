@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cubbyhole::{ExecutionContext, Namespace, Store, metric_names};
+use cubbyhole::telemetry::metric_names;
+use cubbyhole::{ExecutionContext, Namespace, Store};
 use metrics_util::debugging::DebuggingRecorder;
 
 #[test]

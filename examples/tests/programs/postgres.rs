@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubbyhole::ExecutionContext;
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_testkit::PostgresServer;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::{Outcome, block_on};

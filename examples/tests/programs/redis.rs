@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubbyhole::{EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Store};
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 
 use crate::support::{Outcome, block_on};
 

@@ -37,6 +37,14 @@ impl Entry<'_> {
         matches!(kind, "dependencies" | "dev-dependencies" | "build-dependencies")
     }
 
+    /// A development dependency with a path and no version: publishing drops it, so it may point
+    /// to a crate that depends on this one.
+    fn closes_a_cycle_of_tests(&self) -> bool {
+        self.section == "dev-dependencies"
+            && self.value.contains("path =")
+            && !self.value.contains("version =")
+    }
+
     fn is_taken_from_the_workspace(&self) -> bool {
         self.key.ends_with(".workspace") && self.value == "true"
             || self.value.contains("workspace = true")
@@ -95,7 +103,10 @@ pub(super) fn versions_stand_in_one_place(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, manifest) in manifests(tree).filter(|(path, _)| !OTHER_MANIFESTS.contains(path)) {
         let own = entries(manifest).filter(Entry::is_dependency_of_a_crate);
-        for entry in own.filter(|entry| !entry.is_taken_from_the_workspace()) {
+        let allowed = |entry: &Entry<'_>| {
+            entry.is_taken_from_the_workspace() || entry.closes_a_cycle_of_tests()
+        };
+        for entry in own.filter(|entry| !allowed(entry)) {
             let message = format!("`{}` is not taken from the workspace", entry.key);
             findings.push(Finding::at(path, entry.line, message));
         }
@@ -148,6 +159,9 @@ mod tests {
             0
         );
         assert_eq!(check("[dev-dependencies]\na = \"1\"\n"), 1);
+        assert_eq!(check("[dev-dependencies]\na = { path = \"../a\" }\n"), 0);
+        assert_eq!(check("[dev-dependencies]\na = { path = \"../a\", version = \"1\" }\n"), 1);
+        assert_eq!(check("[dependencies]\na = { path = \"../a\" }\n"), 1);
         assert_eq!(check("[target.'cfg(unix)'.dependencies]\na = \"1\"\n"), 1);
         assert_eq!(check("[dependencies.a]\nversion = \"1\"\n"), 1);
         for path in OTHER_MANIFESTS {

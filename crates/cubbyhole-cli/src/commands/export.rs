@@ -143,7 +143,7 @@ fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
         )));
     }
     // What cannot be read is told of by the one who writes.
-    if cubbyhole::is_store_file(file).is_ok_and(|is_store| is_store) {
+    if cubbyhole::embedded::is_store_file(file).is_ok_and(|is_store| is_store) {
         return Err(Failure::Usage(format!(
             "{shown} is a store, and an export would replace it; name another file"
         )));

@@ -12,7 +12,7 @@ const LAST: char = char::MAX;
 
 /// Opens a store that is there and free: never makes one, and waits for nobody.
 pub(crate) async fn open(ctx: &ExecutionContext, url: &str) -> Option<Arc<dyn Backend>> {
-    OpenOptions::new().read_only(true).open(ctx, url).await.ok()
+    OpenOptions::new().with_read_only(true).open(ctx, url).await.ok()
 }
 
 /// The keys of a namespace that begin so.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_testkit::PostgresServer;
 use tokio_postgres::NoTls;
 
 use crate::support::{Outcome, tool};

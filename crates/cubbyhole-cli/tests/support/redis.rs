@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cubbyhole_test_servers::{RedisCluster, RedisServer};
+use cubbyhole_testkit::{RedisCluster, RedisServer};
 
 use crate::support::{Outcome, tool};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use cubbyhole::embedded::EmbeddedStore;
 use cubbyhole::{
-    Bytes, Clock, EmbeddedConfig, EmbeddedStore, ExecutionContext, ManualClock, Namespace, Store,
-    SystemClock, Timestamp,
+    Bytes, Clock, ExecutionContext, ManualClock, Namespace, Store, SystemClock, Timestamp, embedded,
 };
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 /// Writes an entry to the default store under a clock that is ten years ahead.
 fn write_ahead(place: &Place) {
     let clock = ManualClock::new(later(10 * YEAR));
-    let config = EmbeddedConfig::new(place.path("cubbyhole.redb")).with_clock(clock);
+    let config = embedded::Config::new(place.path("cubbyhole.redb")).with_clock(clock);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let ctx = ExecutionContext::new();

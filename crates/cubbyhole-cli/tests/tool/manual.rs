@@ -59,7 +59,7 @@ fn each_command_has_a_page() {
 /// That the formatter finds nothing to warn of.
 #[cfg(unix)]
 fn check(pages: &[std::path::PathBuf]) {
-    let mut command = Command::new(cubbyhole_test_servers::groff().unwrap());
+    let mut command = Command::new(cubbyhole_testkit::groff().unwrap());
     command.args(["-man", "-Tutf8", "-Kutf8", "-ww", "-z"]).args(pages);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");

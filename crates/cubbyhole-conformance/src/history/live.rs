@@ -49,7 +49,8 @@ impl Counts {
 /// ```
 /// # use std::sync::Arc;
 /// use cubbyhole_conformance::history::{Live, Plan};
-/// use cubbyhole_core::{Bytes, EntryStore, InMemoryStore, TenantId};
+/// use cubbyhole_core::{Bytes, EntryStore, TenantId};
+/// use cubbyhole_memory::InMemoryStore;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use cubbyhole_conformance::{Capabilities, Harness};
 use cubbyhole_core::{
     Backend, Batch, Bytes, Clock, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
-    GetOptions, InMemoryStore, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
-    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait,
+    GetOptions, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
+    ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait,
 };
+use cubbyhole_memory::InMemoryStore;
 
 /// The store beneath a mutant.
 pub(crate) type Inner = InMemoryStore<Bytes>;

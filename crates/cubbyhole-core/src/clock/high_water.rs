@@ -17,7 +17,7 @@ use crate::Timestamp;
 /// ```
 /// use std::sync::Arc;
 /// use std::time::Duration;
-/// use cubbyhole_core::{Clock, HighWaterClock, ManualClock, Timestamp};
+/// use cubbyhole::{Clock, HighWaterClock, ManualClock, Timestamp};
 ///
 /// let wall = ManualClock::default();
 /// let time = HighWaterClock::new(Arc::new(wall.clone()), Timestamp::EPOCH);

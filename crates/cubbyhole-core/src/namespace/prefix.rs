@@ -9,14 +9,14 @@ use crate::Result;
 /// `acme:a:b`, never `acme:ab`. It always names a tenant.
 ///
 /// ```
-/// use cubbyhole_core::{Namespace, NamespacePrefix};
+/// use cubbyhole::{Namespace, NamespacePrefix};
 ///
 /// let prefix = NamespacePrefix::parse("acme:agent-7")?;
 /// assert!(prefix.matches(&Namespace::parse("acme:agent-7")?));
 /// assert!(prefix.matches(&Namespace::parse("acme:agent-7:chat")?));
 /// assert!(!prefix.matches(&Namespace::parse("acme:agent-70")?));
 /// assert_eq!(NamespacePrefix::from_parts("acme", ["agent-7"])?, prefix);
-/// # Ok::<(), cubbyhole_core::Error>(())
+/// # Ok::<(), cubbyhole::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespacePrefix(Namespace);

@@ -8,14 +8,14 @@ use cubbyhole_core::Error;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
-use crate::config::EmbeddedConfig;
+use crate::config::Config;
 use crate::early_sync::EarlySync;
 use crate::error::{OpenFailure, from_open, from_open_io};
 use crate::overlay::Overlay;
 use crate::url_path::shown;
 
 /// Opens the bytes of the file. If they are only to be read, what is written to them stays in memory.
-pub(super) fn open(config: &EmbeddedConfig) -> Result<Box<dyn StorageBackend>, OpenFailure> {
+pub(super) fn open(config: &Config) -> Result<Box<dyn StorageBackend>, OpenFailure> {
     let (path, read_only) = (config.path(), config.is_read_only());
     let file: Box<dyn StorageBackend> = match config.storage() {
         Some(open) => open().map_err(|error| from_open_io(error, path))?,

@@ -11,13 +11,13 @@ use redb::backends::FileBackend;
 use super::initialise;
 use super::unusable::not_a_store;
 use crate::checked::{Checked, Unsettled};
-use crate::config::EmbeddedConfig;
+use crate::config::Config;
 use crate::error::{from_open, from_open_io};
 use crate::log::{Behind, Halves, Log};
 use crate::url_path::shown;
 
 /// Creates the file if it is not there and may be created.
-pub(super) fn prepare(config: &EmbeddedConfig) -> Result<()> {
+pub(super) fn prepare(config: &Config) -> Result<()> {
     let path = config.path();
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
@@ -48,7 +48,7 @@ impl From<io::Error> for CreateError {
 
 /// Builds the file under another name and gives it its own once it is whole and on disk, so that
 /// a crash leaves a store or nothing, and never a file that does not open.
-fn create(config: &EmbeddedConfig) -> Result<(), CreateError> {
+fn create(config: &Config) -> Result<(), CreateError> {
     let path = config.path();
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cubbyhole_core::{ExecutionContext, HighWaterClock, Result};
 
 use super::EmbeddedStore;
-use crate::config::EmbeddedConfig;
+use crate::config::Config;
 use crate::error::OpenFailure;
 use crate::file::StoreFile;
 use crate::reader::{Reader, panicked};
@@ -17,10 +17,7 @@ use crate::writer::Writer;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl EmbeddedStore {
-    pub(super) async fn open_when_free(
-        ctx: &ExecutionContext,
-        config: EmbeddedConfig,
-    ) -> Result<Self> {
+    pub(super) async fn open_when_free(ctx: &ExecutionContext, config: Config) -> Result<Self> {
         let mut wait = config.lock_wait();
         loop {
             let config = config.clone();
@@ -37,7 +34,7 @@ impl EmbeddedStore {
         }
     }
 
-    fn open_blocking(config: EmbeddedConfig) -> Result<Self, OpenFailure> {
+    fn open_blocking(config: Config) -> Result<Self, OpenFailure> {
         let clock = config.clock();
         let durability = config.durability();
         let max_value_bytes = config.max_value_bytes();

@@ -13,7 +13,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use cubbyhole_core::{Bytes, ExecutionContext, Namespace};
-use cubbyhole_embedded::{EmbeddedConfig, EmbeddedStore, StorageBackend};
+use cubbyhole_embedded::{Config, EmbeddedStore, StorageBackend};
 use tokio::task::coop::unconstrained;
 
 /// A machine's disk: writes reach it when they are synced, and until then some of them may have.
@@ -191,14 +191,14 @@ impl Disk {
         Ok(one_in != 0 && self.random.lock().unwrap().u64(0..one_in) == 0)
     }
 
-    pub(crate) fn config(self: &Arc<Self>) -> EmbeddedConfig {
+    pub(crate) fn config(self: &Arc<Self>) -> Config {
         let disk = Arc::clone(self);
-        EmbeddedConfig::new("in-memory.redb")
+        Config::new("in-memory.redb")
             .with_storage(move || Ok(Box::new(Handle(Arc::clone(&disk))) as _))
     }
 
     /// The same, and counts how often the bytes are opened.
-    pub(crate) fn config_counting(self: &Arc<Self>, opened: &Arc<AtomicU64>) -> EmbeddedConfig {
+    pub(crate) fn config_counting(self: &Arc<Self>, opened: &Arc<AtomicU64>) -> Config {
         let (disk, opened) = (Arc::clone(self), Arc::clone(opened));
         self.config().with_storage(move || {
             opened.fetch_add(1, Ordering::SeqCst);

@@ -10,7 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use tempfile::TempDir;
 
 use super::{Encryption, Environment, HostAddress, SessionAttrs};
-use crate::config::PostgresConfig;
+use crate::config::Config;
 use crate::connection::Connector;
 
 /// In no message and no Debug.
@@ -41,7 +41,7 @@ impl User {
         file
     }
 
-    fn config(&self, url: &str) -> Result<PostgresConfig> {
+    fn config(&self, url: &str) -> Result<Config> {
         let variables = self.variables.clone();
         let environment = Environment {
             variables: Box::new(move |name| {
@@ -53,7 +53,7 @@ impl User {
             service_folders: vec![self.home.path().join("system")],
             user: Some("os-user".to_owned()),
         };
-        let config = PostgresConfig::in_environment(url, &environment);
+        let config = Config::in_environment(url, &environment);
         let shown = match &config {
             Ok(config) => format!("{config:?}"),
             Err(error) => format!("{error} {error:?}"),
@@ -72,7 +72,7 @@ fn set_mode(file: &Path, mode: u32) {
 }
 
 /// The hosts as text, with their ports.
-fn hosts(config: &PostgresConfig) -> Vec<String> {
+fn hosts(config: &Config) -> Vec<String> {
     let show = |host: &super::Host| match &host.address {
         HostAddress::Tcp { name, address: None } => format!("{name}:{}", host.port),
         HostAddress::Tcp { name, address: Some(address) } => {
@@ -83,7 +83,7 @@ fn hosts(config: &PostgresConfig) -> Vec<String> {
     config.hosts.iter().map(show).collect()
 }
 
-fn passwords(config: &PostgresConfig) -> Vec<Option<&str>> {
+fn passwords(config: &Config) -> Vec<Option<&str>> {
     let text =
         |password: &Vec<u8>| std::str::from_utf8(password).unwrap().to_owned().leak() as &str;
     config.hosts.iter().map(|host| host.password.as_ref().map(text)).collect()
@@ -179,7 +179,7 @@ fn from_url_alone_reads_neither_environment_nor_files() {
     let none = Environment::none();
     assert!(none.home.is_none() && none.service_folders.is_empty());
     assert_eq!(none.variable("PATH").unwrap(), None);
-    let error = PostgresConfig::from_url_alone("postgres://h/?service=prod").unwrap_err();
+    let error = Config::from_url_alone("postgres://h/?service=prod").unwrap_err();
     assert!(error.message().contains("prod"), "{error}");
 }
 

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use cubbyhole_core::ExecutionContext;
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_postgres::{Config, PostgresStore};
 use tokio_postgres::Client;
 
 use crate::support::{Schema, connect};
 
 impl Schema {
     /// The application's configuration.
-    pub(crate) fn config(&self) -> PostgresConfig {
-        PostgresConfig::from_url(&self.url("")).unwrap()
+    pub(crate) fn config(&self) -> Config {
+        Config::from_url(&self.url("")).unwrap()
     }
 
     /// A store as the application opens it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cubbyhole_core::{Bytes, ExecutionContext, Namespace};
-use cubbyhole_postgres::PostgresConfig;
+use cubbyhole_postgres::Config;
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSqlOwned;
 
@@ -75,8 +75,8 @@ impl Schema {
     }
 
     /// The configuration with such a role.
-    pub(crate) fn config_of(&self, role: &str) -> PostgresConfig {
-        PostgresConfig::from_url(&self.url_of(role)).unwrap()
+    pub(crate) fn config_of(&self, role: &str) -> Config {
+        Config::from_url(&self.url_of(role)).unwrap()
     }
 
     pub(crate) fn url_of(&self, role: &str) -> String {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cubbyhole_core::{ErrorKind, ExecutionContext, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_postgres::{Config, PostgresStore};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -12,7 +12,7 @@ use crate::proxy::Proxy;
 use crate::support::Schema;
 
 async fn open(url: &str) -> PostgresStore {
-    PostgresStore::open(&ctx(), PostgresConfig::from_url(url).unwrap()).await.unwrap()
+    PostgresStore::open(&ctx(), Config::from_url(url).unwrap()).await.unwrap()
 }
 
 /// Holds a row of the tenant `acme` until it is rolled back.

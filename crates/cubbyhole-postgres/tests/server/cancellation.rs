@@ -8,8 +8,8 @@ use cubbyhole_core::{
     Batch, Bytes, Condition, EntryStore, Error, ErrorKind, ExecutionContext, Namespace, PutOptions,
     ScanOptions, Store,
 };
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::PostgresServer;
 use tokio::task::block_in_place;
 
 use crate::by_hand::{bytes, ctx, ns, one, until};
@@ -27,7 +27,7 @@ fn text(bytes: &Bytes) -> String {
 }
 
 async fn open(url: &str) -> PostgresStore {
-    let config = PostgresConfig::from_url(url).unwrap();
+    let config = Config::from_url(url).unwrap();
     PostgresStore::open(&ExecutionContext::new(), config).await.unwrap()
 }
 

@@ -10,7 +10,7 @@ use cubbyhole_core::{
     Batch, Bytes, CancellationToken, Condition, EntryStore, Error, ErrorKind, ExecutionContext,
     PutOptions, ScanOptions, Store, Version,
 };
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_postgres::{Config, PostgresStore};
 use tokio::task::JoinSet;
 
 use crate::by_hand::{PATIENCE, bytes, ctx, ns, one, until};
@@ -182,7 +182,7 @@ async fn what_a_cancelled_call_was_told_is_true_also_where_it_waited_for_a_lock(
     let schema = Schema::new().await;
     let admin = schema.admin().await;
     let url = schema.url(&format!("&pool_size={POOL}"));
-    let store = PostgresStore::open(&ctx(), PostgresConfig::from_url(&url).unwrap()).await.unwrap();
+    let store = PostgresStore::open(&ctx(), Config::from_url(&url).unwrap()).await.unwrap();
     let versions = Arc::new(prepare(&schema, &store).await);
     assert_eq!(versions.len(), CALLS);
 

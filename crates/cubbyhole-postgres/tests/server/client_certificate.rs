@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cubbyhole_core::{ErrorKind, Result, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::PostgresServer;
 use rcgen::{
     CertificateParams, CertificateRevocationListParams, DnType, KeyIdMethod, KeyPair,
     RevocationReason, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -84,7 +84,7 @@ fn set_mode(file: &Path, mode: u32) {
 }
 
 async fn open(url: &str) -> Result<()> {
-    let store = PostgresStore::open(&ctx(), PostgresConfig::from_url(url)?).await?;
+    let store = PostgresStore::open(&ctx(), Config::from_url(url)?).await?;
     store.get(&ctx(), &ns("acme"), "k").await.map(drop)
 }
 

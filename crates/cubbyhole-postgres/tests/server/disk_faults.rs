@@ -8,7 +8,7 @@
 
 use cubbyhole_core::{Bytes, Error, ErrorKind, ExecutionContext, Store};
 use cubbyhole_postgres::PostgresStore;
-use cubbyhole_test_servers::{Disk, PostgresServer};
+use cubbyhole_testkit::{Disk, PostgresServer};
 use tokio::task::block_in_place;
 
 use crate::by_hand::{ctx, ns};

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use cubbyhole_core::{Check, Diagnosis, ExecutionContext, Verdict};
-use cubbyhole_postgres::{PostgresConfig, diagnose};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, diagnose};
+use cubbyhole_testkit::PostgresServer;
 use tokio::task::block_in_place;
 
 use crate::by_hand::{ctx, one, refusal, until};
 use crate::support::{PASSWORD, Schema};
 
 /// Looks a database over; nothing that it says shows the password.
-async fn looked_over(config: &PostgresConfig) -> Diagnosis {
+async fn looked_over(config: &Config) -> Diagnosis {
     let diagnosis = diagnose(&ctx(), config).await.unwrap();
     assert!(!format!("{diagnosis:?}").contains(PASSWORD), "{diagnosis:?}");
     for check in &diagnosis.checks {
@@ -105,7 +105,7 @@ async fn a_server_that_cannot_be_reached_or_entered_is_a_problem_and_no_error() 
         schema.url("").split_once('@').map(|(user, _)| (user.to_owned(), ())).unwrap();
     let nowhere = format!("{nowhere}@127.0.0.1:1/state");
     for (url, said) in [(wrong, "password"), (nowhere, "address")] {
-        let diagnosis = looked_over(&PostgresConfig::from_url(&url).unwrap()).await;
+        let diagnosis = looked_over(&Config::from_url(&url).unwrap()).await;
         assert_eq!(problems(&diagnosis), ["connection"], "{diagnosis:#?}");
         assert_eq!(diagnosis.checks.len(), 1, "{diagnosis:#?}");
         let advice = check(&diagnosis, "connection").advice.clone().unwrap();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use cubbyhole_core::{ErrorKind, ExecutionContext, Result, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::PostgresServer;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
@@ -122,7 +122,7 @@ impl Front {
     async fn open(&self, schema: &Schema, host: &str, options: &str) -> Result<PostgresStore> {
         let address = format!("{host}:{}", self.address.port());
         let url = with_address(&schema.url(options), &address);
-        let store = PostgresStore::open(&ctx(), PostgresConfig::from_url(&url)?).await?;
+        let store = PostgresStore::open(&ctx(), Config::from_url(&url)?).await?;
         store.put(&ctx(), &ns("acme"), "k", bytes(options)).await?;
         assert_eq!(store.get(&ctx(), &ns("acme"), "k").await?, Some(bytes(options)));
         Ok(store)
@@ -359,7 +359,7 @@ async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
         "{url}&sslmode=verify-full&sslrootcert={}&channel_binding=require",
         authority.file.display()
     );
-    let config = PostgresConfig::from_url(&strict).unwrap();
+    let config = Config::from_url(&strict).unwrap();
     let store = PostgresStore::open(&ctx(), config).await.unwrap();
     let encrypted = format!(
         "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
@@ -372,7 +372,7 @@ async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
     // One who ends the encryption in between cannot be bound to the server's certificate.
     let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
     let between = with_address(&strict, &format!("localhost:{}", front.address.port()));
-    let config = PostgresConfig::from_url(&between).unwrap();
+    let config = Config::from_url(&between).unwrap();
     let error = PostgresStore::open(&ctx(), config).await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");
     assert!(!format!("{error:?}").contains(PASSWORD), "{error:?}");

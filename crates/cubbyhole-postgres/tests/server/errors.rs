@@ -3,8 +3,8 @@
 use std::error::Error as _;
 
 use cubbyhole_core::{Condition, EntryStore, Error, ErrorKind, PutOptions, Result, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore, diagnose};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, PostgresStore, diagnose};
+use cubbyhole_testkit::PostgresServer;
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -180,7 +180,7 @@ async fn a_server_that_takes_no_writes_is_unavailable_for_them_alone() {
         }
     }
     let only_writable = format!("{}&target_session_attrs=read-write", schema.url(""));
-    let only_writable = PostgresConfig::from_url(&only_writable).unwrap();
+    let only_writable = Config::from_url(&only_writable).unwrap();
     let error = PostgresStore::open(&ctx, only_writable).await.unwrap_err();
     assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
     for cause in ["standby", "default_transaction_read_only"] {

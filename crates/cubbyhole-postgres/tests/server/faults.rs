@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use cubbyhole_conformance::history::{Live, Plan, Report};
 use cubbyhole_core::{Bytes, EntryStore, ErrorKind, TenantId};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::PostgresServer;
 use tokio::task::block_in_place;
 
 use crate::by_hand::{ctx, one, until};
@@ -48,7 +48,7 @@ fn durable_server() -> PostgresServer {
 
 /// A store with few connections, and the histories on it.
 pub(crate) async fn start(url: &str, plan: Plan) -> (PostgresStore, Live) {
-    let store = PostgresStore::open(&ctx(), PostgresConfig::from_url(url).unwrap()).await.unwrap();
+    let store = PostgresStore::open(&ctx(), Config::from_url(url).unwrap()).await.unwrap();
     let shared: Arc<dyn EntryStore<Bytes>> = Arc::new(store.clone());
     (store, Live::start(&shared, plan))
 }

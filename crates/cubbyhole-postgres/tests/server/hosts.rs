@@ -1,7 +1,7 @@
 //! URLs with several hosts: which of them are tried, and which error is reported.
 
 use cubbyhole_core::{ErrorKind, Result};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_postgres::{Config, PostgresStore};
 
 use crate::by_hand::ctx;
 use crate::proxy::{Proxy, address_of, with_address};
@@ -11,7 +11,7 @@ use crate::support::Schema;
 const DOWN: &str = "127.0.0.1:1";
 
 async fn open(url: &str) -> Result<PostgresStore> {
-    PostgresStore::open(&ctx(), PostgresConfig::from_url(url)?).await
+    PostgresStore::open(&ctx(), Config::from_url(url)?).await
 }
 
 #[tokio::test]

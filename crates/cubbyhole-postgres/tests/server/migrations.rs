@@ -5,7 +5,7 @@ use std::time::Duration;
 use cubbyhole_core::{
     Check, EntryStore, ErrorKind, ExecutionContext, PutOptions, Result, Store, Verdict,
 };
-use cubbyhole_postgres::{PostgresConfig, PostgresStore, diagnose, migrate};
+use cubbyhole_postgres::{Config, PostgresStore, diagnose, migrate};
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 
@@ -288,7 +288,7 @@ async fn a_database_that_is_not_utf8_is_refused() {
     admin.batch_execute(&create).await.unwrap();
     let address = schema.admin_url().split('?').next().unwrap();
     let (server, _) = address.rsplit_once('/').unwrap();
-    let config = PostgresConfig::from_url(&format!("{server}/{name}?schema={name}")).unwrap();
+    let config = Config::from_url(&format!("{server}/{name}?schema={name}")).unwrap();
     let migrated = migrate(&ctx, &config).await;
     let opened = PostgresStore::open(&ctx, config.with_unbound_role(true)).await;
     let left = traces(&schema, &admin).await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cubbyhole_core::{Backend, Error, ErrorKind, ExecutionContext, Result, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::PostgresServer;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::Client;
 
@@ -13,7 +13,7 @@ use crate::proxy::Proxy;
 use crate::support::{PASSWORD, Schema};
 
 async fn open(schema: &Schema, options: &str) -> PostgresStore {
-    let config = PostgresConfig::from_url(&schema.url(options)).unwrap();
+    let config = Config::from_url(&schema.url(options)).unwrap();
     PostgresStore::open(&ctx(), config).await.unwrap()
 }
 
@@ -209,7 +209,7 @@ async fn a_write_whose_answer_is_lost_may_have_been_applied_and_a_read_is_repeat
     let schema = Schema::new().await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let proxy = Proxy::before(schema.admin_url()).await;
-    let config = PostgresConfig::from_url(&proxy.url(&schema.url(""))).unwrap();
+    let config = Config::from_url(&proxy.url(&schema.url(""))).unwrap();
     let store = PostgresStore::open(&ctx(), config).await.unwrap();
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
     hold(&schema, &holder).await;
@@ -243,7 +243,7 @@ async fn connecting_to_a_server_that_does_not_answer_ends_in_time() {
     let proxy = Proxy::before(schema.admin_url()).await;
     proxy.be_silent(true);
     let url = proxy.url(&schema.url("&connect_timeout=1"));
-    let config = PostgresConfig::from_url(&url).unwrap();
+    let config = Config::from_url(&url).unwrap();
     let never_ends = ExecutionContext::new();
     let open = PostgresStore::open(&never_ends, config.clone());
     let error = tokio::time::timeout(PATIENCE, open).await.unwrap().unwrap_err();

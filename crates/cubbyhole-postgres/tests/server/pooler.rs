@@ -1,8 +1,8 @@
 //! A store behind a real PgBouncer.
 
 use cubbyhole_core::{ErrorKind, ExecutionContext, Store, Verdict};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore, diagnose};
-use cubbyhole_test_servers::PgBouncer;
+use cubbyhole_postgres::{Config, PostgresStore, diagnose};
+use cubbyhole_testkit::PgBouncer;
 use tokio::task::block_in_place;
 use tokio_postgres::Client;
 
@@ -25,9 +25,9 @@ impl Pooled {
         Self { schema, pooler }
     }
 
-    fn config(&self, options: &str) -> PostgresConfig {
+    fn config(&self, options: &str) -> Config {
         let url = with_address(&self.schema.url(options), &self.pooler.address());
-        PostgresConfig::from_url(&url).unwrap()
+        Config::from_url(&url).unwrap()
     }
 
     /// Another application behind the same pooler.
@@ -114,7 +114,7 @@ async fn session_pooling_is_accepted() {
 async fn opening_without_a_pooler_takes_no_more_round_trips() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
-    let config = PostgresConfig::from_url(&proxy.url(&schema.url(""))).unwrap();
+    let config = Config::from_url(&proxy.url(&schema.url(""))).unwrap();
     let store = PostgresStore::open(&ctx(), config.clone()).await.unwrap();
     assert_eq!((proxy.connections(), store.connections().0), (1, 1));
     let as_before = proxy.round_trips();

@@ -10,8 +10,8 @@ use cubbyhole_core::{
     CancellationToken, Condition, EntryStore, Error, ErrorKind, ExecutionContext, GetOptions,
     PutOptions, Store, Version,
 };
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::PostgresServer;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::by_hand::{PATIENCE, bytes, ctx, ns, until};
@@ -26,7 +26,7 @@ fn durable_server() -> PostgresServer {
 }
 
 async fn open(schema: &Schema, options: &str) -> PostgresStore {
-    let config = PostgresConfig::from_url(&schema.url(options)).unwrap();
+    let config = Config::from_url(&schema.url(options)).unwrap();
     PostgresStore::open(&ctx(), config).await.unwrap()
 }
 

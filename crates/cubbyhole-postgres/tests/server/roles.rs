@@ -1,7 +1,7 @@
 //! Which roles may open a store, and what each may do.
 
 use cubbyhole_core::{EntryStore, ErrorKind, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_postgres::{Config, PostgresStore};
 
 use crate::by_hand::{bytes, ctx, ns, one, refusal, rows};
 use crate::support::{PASSWORD, Schema};
@@ -31,7 +31,7 @@ async fn a_role_that_row_security_does_not_bind_is_refused_unless_it_is_accepted
         assert_eq!(store.get(&ctx, &ns("a"), "k").await.unwrap(), Some(bytes("v")), "{why}");
     }
     let url = format!("{}&allow_unbound_role=on", schema.url_of("bypass"));
-    let config = PostgresConfig::from_url(&url).unwrap();
+    let config = Config::from_url(&url).unwrap();
     assert!(PostgresStore::open(&ctx, config).await.is_ok());
 }
 
@@ -78,7 +78,7 @@ async fn a_wrong_password_or_user_is_denied_and_not_repeated() {
     let unknown = schema.url_of("unknown");
     let none = schema.url("").replace(&format!(":{PASSWORD}"), "");
     for url in [wrong, unknown, none] {
-        let config = PostgresConfig::from_url(&url).unwrap();
+        let config = Config::from_url(&url).unwrap();
         let error = PostgresStore::open(&ctx, config).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
         assert!(!error.is_retryable(), "{error:?}");
@@ -97,7 +97,7 @@ async fn a_database_that_is_not_there_is_not_asked_for_again() {
     let (address, options) = url.split_once('?').unwrap();
     let (server, _) = address.rsplit_once('/').unwrap();
     let url = format!("{server}/no_such_database?{options}");
-    let config = PostgresConfig::from_url(&url).unwrap();
+    let config = Config::from_url(&url).unwrap();
     let error = PostgresStore::open(&ctx, config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(!error.is_retryable(), "{error:?}");

@@ -7,7 +7,7 @@ use cubbyhole_core::{
     Batch, Condition, EntryStore, EntryStoreExt, ErrorKind, ExecutionContext, Expiry, GetOptions,
     NamespacePrefix, PutOptions, ScanOptions, Store, Update, Version,
 };
-use cubbyhole_postgres::{PostgresConfig, PostgresStore};
+use cubbyhole_postgres::{Config, PostgresStore};
 
 use crate::by_hand::{bytes, ctx, ns, one, until};
 use crate::proxy::Proxy;
@@ -31,7 +31,7 @@ impl Wired {
         schema.grant_operator().await;
         let proxy = Proxy::before(schema.admin_url()).await;
         let url = proxy.url(&schema.url(&format!("&pool_size=1{options}")));
-        let config = PostgresConfig::from_url(&url).unwrap();
+        let config = Config::from_url(&url).unwrap();
         let store = PostgresStore::open(&ctx(), config).await.unwrap();
         let direct = schema.open().await;
         Self { schema, proxy, store, direct }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cubbyhole_core::{Backend, Error, ErrorKind, ExecutionContext, Result, Store};
-use cubbyhole_postgres::{PostgresConfig, PostgresStore, diagnose, migrate};
+use cubbyhole_postgres::{Config, PostgresStore, diagnose, migrate};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::by_hand::{bytes, ctx, ns};
@@ -41,7 +41,7 @@ fn contexts() -> [ExecutionContext; 2] {
 fn calls_outside_a_runtime_are_refused() {
     let runtime = runtime();
     let schema = runtime.block_on(Schema::new());
-    let config = || PostgresConfig::from_url(&schema.url("")).unwrap();
+    let config = || Config::from_url(&schema.url("")).unwrap();
     let store = runtime.block_on(PostgresStore::open(&ctx(), config())).unwrap();
     for ctx in contexts() {
         refused(outside(PostgresStore::open(&ctx, config())).err());
@@ -64,7 +64,7 @@ fn calls_outside_a_runtime_are_refused() {
 fn what_outlives_its_runtime_is_dropped_without_a_panic() {
     let (runtime, ctx, ns) = (runtime(), ctx(), ns("acme"));
     let schema = runtime.block_on(Schema::new());
-    let config = PostgresConfig::from_url(&schema.url("")).unwrap();
+    let config = Config::from_url(&schema.url("")).unwrap();
     let store = runtime.block_on(PostgresStore::open(&ctx, config)).unwrap();
     let mut begun = store.put(&ctx, &ns, "k", bytes("v"));
     runtime.block_on(poll_fn(|cx| {

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubbyhole_core::ExecutionContext;
-use cubbyhole_postgres::{PostgresConfig, migrate};
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_postgres::{Config, migrate};
+use cubbyhole_testkit::PostgresServer;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
@@ -69,8 +69,8 @@ impl Schema {
     }
 
     /// The administrator's way to it.
-    pub(crate) fn admin_config(&self) -> PostgresConfig {
-        PostgresConfig::from_url(&self.admin_url)
+    pub(crate) fn admin_config(&self) -> Config {
+        Config::from_url(&self.admin_url)
             .and_then(|config| config.with_schema(&self.name))
             .expect("a URL")
     }

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_url_sets_what_it_names() {
-    let config = RedisConfig::from_url(
+    let config = Config::from_url(
         "rediss://app:s3%40cret@db:7000/3?prefix=a%3A&connect_timeout=7&retry_timeout=0\
          &connections=5&wait_replicas=2&wait_timeout=250ms&wait_connections=3&tls_ca=%2Fca.pem\
              &tls_cert=%2Fc.pem&tls_key=k.pem",
@@ -30,7 +30,7 @@ fn a_url_sets_what_it_names() {
 
 #[test]
 fn what_a_url_leaves_out_has_a_default() {
-    let config = RedisConfig::from_url("redis://").unwrap();
+    let config = Config::from_url("redis://").unwrap();
     assert_eq!(config.addresses, [Address { host: "localhost".to_owned(), port: 6379 }]);
     assert_eq!((config.username, config.password, config.database), (None, None, 0));
     assert_eq!(config.prefix, DEFAULT_PREFIX);
@@ -38,7 +38,7 @@ fn what_a_url_leaves_out_has_a_default() {
 
 #[test]
 fn a_cluster_names_some_of_its_nodes() {
-    let config = RedisConfig::from_url("redis+cluster://:pw@a:1,b,[::1]:3?prefix=").unwrap();
+    let config = Config::from_url("redis+cluster://:pw@a:1,b,[::1]:3?prefix=").unwrap();
     let shown: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["a:1", "b:6379", "[::1]:3"]);
     assert_eq!(config.password.as_deref(), Some("pw"));
@@ -75,18 +75,18 @@ fn what_cannot_be_meant_is_refused_without_quoting_it() {
         "redis://a:%ff@b",
         "redis://a:s3cret@[::1",
     ] {
-        let error = RedisConfig::from_url(url).unwrap_err();
+        let error = Config::from_url(url).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
         assert!(!format!("{error} {error:?}").to_lowercase().contains("s3cret"), "{error:?}");
     }
-    let config = RedisConfig::from_url("redis://app:s3cret@db").unwrap();
+    let config = Config::from_url("redis://app:s3cret@db").unwrap();
     assert!(!format!("{config:?}").contains("s3cret"));
 }
 
 #[test]
 fn a_user_has_a_password_or_says_that_it_has_none() {
     let credentials = |url: &str| {
-        let config = RedisConfig::from_url(url).unwrap();
+        let config = Config::from_url(url).unwrap();
         (config.username, config.password)
     };
     let some = |text: &str| Some(text.to_owned());
@@ -96,6 +96,6 @@ fn a_user_has_a_password_or_says_that_it_has_none() {
     for url in ["redis://db", "redis://@db", "redis://:@db"] {
         assert_eq!(credentials(url), (None, None), "{url}");
     }
-    let refused = RedisConfig::from_url("redis://app@db").unwrap_err();
+    let refused = Config::from_url("redis://app@db").unwrap_err();
     assert!(refused.message().contains("USER:@HOST"), "{refused}");
 }

@@ -6,8 +6,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cubbyhole_redis::{RedisConfig, RedisStore};
-use cubbyhole_test_servers::{RedisCluster, RedisServer};
+use cubbyhole_redis::{Config, RedisStore};
+use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::block_in_place;
 
@@ -122,12 +122,12 @@ pub(crate) fn finish_move(cluster: &RedisCluster, slot: u16) {
 }
 
 /// With a prefix that no other store has.
-pub(crate) fn config(url: &str) -> RedisConfig {
+pub(crate) fn config(url: &str) -> Config {
     let number = PREFIXES.fetch_add(1, Ordering::Relaxed);
-    RedisConfig::from_url(url).unwrap().with_prefix(format!("{number}:")).unwrap()
+    Config::from_url(url).unwrap().with_prefix(format!("{number}:")).unwrap()
 }
 
-pub(crate) async fn open(config: RedisConfig) -> RedisStore {
+pub(crate) async fn open(config: Config) -> RedisStore {
     RedisStore::open(&ctx(), config).await.unwrap()
 }
 

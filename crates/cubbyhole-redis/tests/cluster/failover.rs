@@ -11,7 +11,7 @@ use cubbyhole_core::{
     TenantId, Update, Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::{RedisCluster, RedisServer};
+use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, harmed, open, owner, owners, steady};

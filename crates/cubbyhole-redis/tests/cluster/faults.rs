@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use cubbyhole_core::{ErrorKind, Namespace, Result};
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_testkit::RedisCluster;
 use tokio::task::block_in_place;
 
 use crate::clusters::{cli, config, end_move, open, owner, owners, steady, unharmed};

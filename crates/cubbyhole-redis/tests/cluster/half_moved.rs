@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{Condition, EntryStore, NamespacePrefix, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_testkit::RedisCluster;
 use tokio::task::block_in_place;
 
 use crate::clusters::{Harmed, cli, config, finish_move, harmed, open, owner};

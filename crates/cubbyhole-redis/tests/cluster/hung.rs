@@ -6,7 +6,7 @@ use cubbyhole_core::{
     Condition, EntryStore, Error, ErrorKind, ExecutionContext, Namespace, PutOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_testkit::RedisCluster;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, harmed, open, owner, owners, steady};

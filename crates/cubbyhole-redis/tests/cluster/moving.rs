@@ -10,7 +10,7 @@ use cubbyhole_core::{
     NamespacePrefix, PutOptions, Result, ScanOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_testkit::RedisCluster;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, end_move, open, owner, unharmed};

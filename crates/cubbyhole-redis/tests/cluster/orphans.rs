@@ -4,8 +4,8 @@ use cubbyhole_core::{
     EntryStore, ErrorKind, NamespacePrefix, OrphanAction, RepairOptions, RepairReport, Store,
     Verdict,
 };
-use cubbyhole_redis::{RedisConfig, RedisStore, diagnose, repair_with_options};
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_redis::{Config, RedisStore, diagnose, repair_with_options};
+use cubbyhole_testkit::RedisCluster;
 use tokio::task::block_in_place;
 
 use crate::clusters::{cli, config, finish_move, harmed, open, owner, unharmed};
@@ -27,7 +27,7 @@ async fn lose(cluster: &RedisCluster, prefix: &str, store: &RedisStore, names: &
     }
 }
 
-async fn repaired(config: &RedisConfig, action: OrphanAction) -> RepairReport {
+async fn repaired(config: &Config, action: OrphanAction) -> RepairReport {
     let options = RepairOptions::new().with_orphans(action);
     repair_with_options(&ctx(), config.clone(), &options).await.unwrap()
 }

@@ -11,7 +11,7 @@ use cubbyhole_core::{
     NamespacePrefix, PutOptions, ScanOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_testkit::RedisCluster;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, end_move, move_on, open, owner, unharmed};

@@ -10,7 +10,7 @@ use cubbyhole_core::{
     TenantId,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisCluster;
+use cubbyhole_testkit::RedisCluster;
 use tokio::task::JoinSet;
 
 use crate::clusters::{cli, config, open, owner, unharmed};

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cubbyhole_core::{Bytes, Error, ExecutionContext, Namespace, NamespacePrefix, Store, TenantId};
-use cubbyhole_redis::{RedisConfig, RedisStore};
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_redis::{Config, RedisStore};
+use cubbyhole_testkit::RedisServer;
 
 /// Ends a test that hangs; nothing is measured by it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,8 +49,8 @@ pub(crate) fn bytes(text: &str) -> Bytes {
 }
 
 /// With one connection, on which the order of what is sent is known.
-pub(crate) fn config(url: &str, prefix: &str) -> RedisConfig {
-    RedisConfig::from_url(url).unwrap().with_prefix(prefix).unwrap().with_connections(1)
+pub(crate) fn config(url: &str, prefix: &str) -> Config {
+    Config::from_url(url).unwrap().with_prefix(prefix).unwrap().with_connections(1)
 }
 
 pub(crate) async fn open(url: &str, prefix: &str) -> RedisStore {

@@ -7,7 +7,7 @@ use cubbyhole_core::{
     GetOptions, PutOptions, Result, ScanOptions, Store, Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::JoinSet;
 
 use crate::by_hand::{

@@ -12,7 +12,7 @@ use cubbyhole_core::{
     ScanOptions, Store, Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::by_hand::{PATIENCE, bytes, cli, ctx, ns, open_several, use_each};

@@ -6,7 +6,7 @@
 //!   again on a disk that is sound.
 
 use cubbyhole_core::ErrorKind;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::block_in_place;
 
 use crate::by_hand::open_several;

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use cubbyhole_core::{Check, Diagnosis, ExecutionContext, PutOptions, Store, Verdict};
-use cubbyhole_redis::{RedisConfig, RedisStore, diagnose};
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_redis::{Config, RedisStore, diagnose};
+use cubbyhole_testkit::RedisServer;
 use tokio::task::block_in_place;
 
 use crate::by_hand::{PASSWORD, bytes, cli, config, ctx, new_prefix, ns, open, shared, until};
 
-async fn looked_over(config: &RedisConfig) -> Diagnosis {
+async fn looked_over(config: &Config) -> Diagnosis {
     let diagnosis = diagnose(&ctx(), config).await.unwrap();
     assert!(!format!("{diagnosis:?}").contains(PASSWORD), "{diagnosis:?}");
     for check in &diagnosis.checks {

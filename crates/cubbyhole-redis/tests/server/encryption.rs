@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use cubbyhole_core::{Error, ErrorKind, Result, Store};
-use cubbyhole_redis::{RedisConfig, RedisStore, diagnose};
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_redis::{Config, RedisStore, diagnose};
+use cubbyhole_testkit::RedisServer;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::copy_bidirectional;
@@ -144,7 +144,7 @@ impl Mutual {
     async fn open(&self, scheme: &str, options: &str) -> Result<RedisStore> {
         let (port, prefix, ca) = (self.port, new_prefix(), self.ours.option());
         let url = format!("{scheme}://127.0.0.1:{port}/?prefix={prefix}{ca}{options}");
-        let store = RedisStore::open(&ctx(), RedisConfig::from_url(&url)?).await?;
+        let store = RedisStore::open(&ctx(), Config::from_url(&url)?).await?;
         store.put(&ctx(), &ns("acme"), "k", bytes("v")).await?;
         assert_eq!(store.get(&ctx(), &ns("acme"), "k").await?, Some(bytes("v")));
         Ok(store)
@@ -185,7 +185,7 @@ impl Front {
         let (port, prefix) = (self.address.port(), new_prefix());
         let url =
             format!("{scheme}://:{PASSWORD}@{host}:{port}/?connections=1&prefix={prefix}{options}");
-        let store = RedisStore::open(&ctx(), RedisConfig::from_url(&url)?).await?;
+        let store = RedisStore::open(&ctx(), Config::from_url(&url)?).await?;
         store.put(&ctx(), &ns("acme"), "k", bytes(options)).await?;
         assert_eq!(store.get(&ctx(), &ns("acme"), "k").await?, Some(bytes(options)));
         Ok(store)
@@ -258,7 +258,7 @@ async fn plain_to_encrypted_and_encrypted_to_plain_are_clear_errors() {
 
     let port = shared().port();
     let url = format!("rediss://:{PASSWORD}@127.0.0.1:{port}/?{}", &ours.option()[1..]);
-    let config = RedisConfig::from_url(&url).unwrap();
+    let config = Config::from_url(&url).unwrap();
     refused(RedisStore::open(&ctx(), config).await, "cannot be reached");
     assert_eq!(cli(shared(), &["PING"]), "PONG");
 }
@@ -285,7 +285,7 @@ async fn a_server_that_asks_for_client_certificates_gets_the_one_of_the_url() {
     let server = block_in_place(|| Mutual::start(&[]));
     let client = server.ours.certified("client");
     server.open("rediss", &client.options()).await.unwrap();
-    let config = RedisConfig::from_url(&format!("rediss://127.0.0.1:{}", server.port)).unwrap();
+    let config = Config::from_url(&format!("rediss://127.0.0.1:{}", server.port)).unwrap();
     let config = config
         .with_tls_ca(&server.ours.file)
         .with_tls_client_certificate(&client.certificate, &client.key);
@@ -328,7 +328,7 @@ async fn files_of_a_client_certificate_that_cannot_be_used_are_named() {
     let empty = new_file();
     fs::write(&empty, "-----BEGIN PRIVATE KEY-----\nczNjcmV0\n-----END NOTHING-----\n").unwrap();
     let open = async |certificate: &PathBuf, key: &PathBuf| {
-        let config = RedisConfig::from_url("rediss://127.0.0.1:1").unwrap();
+        let config = Config::from_url("rediss://127.0.0.1:1").unwrap();
         let config = config.with_tls_ca(&ours.file).with_tls_client_certificate(certificate, key);
         RedisStore::open(&ctx(), config).await.err().unwrap()
     };
@@ -354,7 +354,7 @@ async fn files_of_a_client_certificate_that_cannot_be_used_are_named() {
     }
     fs::remove_file(&empty).unwrap();
     // It is of no use without encryption.
-    let config = RedisConfig::from_url("redis://127.0.0.1:1").unwrap();
+    let config = Config::from_url("redis://127.0.0.1:1").unwrap();
     let config = config.with_tls_client_certificate(&one.certificate, &one.key);
     let error = RedisStore::open(&ctx(), config).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");

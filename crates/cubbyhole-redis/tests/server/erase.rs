@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{Batch, Condition, EntryStore, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 
 use crate::by_hand::{bytes, calls_of, cli, ctx, keys, listed, ns, number, open, tenant, under};
 

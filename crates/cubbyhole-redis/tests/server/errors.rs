@@ -11,7 +11,7 @@ use cubbyhole_core::{
     Batch, EntryStore, Error, ErrorKind, ExecutionContext, Expiry, PutOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 
 use crate::by_hand::{
     PASSWORD, PATIENCE, bytes, cli, config, ctx, keys, new_prefix, ns, open, shown, until,

@@ -8,7 +8,7 @@ use cubbyhole_core::{
     ScanOptions, Store, Timestamp, Usage, Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use futures_util::future::join_all;
 use tokio::task::block_in_place;
 

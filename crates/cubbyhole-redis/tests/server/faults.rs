@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use cubbyhole_conformance::history::Live;
 use cubbyhole_core::ErrorKind;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::block_in_place;
 
 use crate::by_hand::{cli, open_several, until};

@@ -10,7 +10,7 @@ use cubbyhole_core::{
     PutOptions, ScanOptions, Store, TypedExt, Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use proptest::prelude::*;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;

@@ -8,7 +8,7 @@ use cubbyhole_core::{
     Batch, Condition, EntryStore, Namespace, NamespacePrefix, PutOptions, ScanOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 
 use crate::by_hand::{
     bytes, calls_of, cli, ctx, keys, listed, new_prefix, ns, number, open, shared, tenant, under,

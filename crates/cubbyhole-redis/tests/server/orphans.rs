@@ -11,7 +11,7 @@ use cubbyhole_core::{
     RepairReport, ScanOptions, Store, Verdict,
 };
 use cubbyhole_redis::{RedisStore, diagnose, repair, repair_with_options};
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::block_in_place;
 
 use crate::by_hand::{

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{EntryStore, ErrorKind, ExecutionContext, Store};
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::by_hand::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{EntryStore, Error, ErrorKind, ExecutionContext, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 
 use crate::by_hand::{bytes, cli, ctx, new_prefix, ns, open, shared, under, until};
 use crate::proxy::{Proxy, script_keys};

@@ -11,7 +11,7 @@ use cubbyhole_core::{
     PutOptions, Store, Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::by_hand::{

@@ -8,7 +8,7 @@ use cubbyhole_core::{
     Version,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 
 use crate::by_hand::{bytes, cli, ctx, new_prefix, ns, open, shared, tenant, under};
 use crate::proxy::Proxy;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{Backend, Error, ErrorKind, ExecutionContext, Result, Store};
 use cubbyhole_redis::{RedisStore, diagnose, repair};
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::by_hand::{bytes, config, ctx, ns, open};

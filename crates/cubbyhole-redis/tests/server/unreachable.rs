@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{ErrorKind, ExecutionContext, Store};
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use futures_util::future::join_all;
 
 use crate::by_hand::{bytes, cli, config, ctx, ns, open, until};

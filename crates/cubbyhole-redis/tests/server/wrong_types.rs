@@ -7,7 +7,7 @@ use cubbyhole_core::{
     Store,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 
 use crate::by_hand::{PATIENCE, bytes, cli, ctx, keys, new_prefix, ns, open, shared, under};
 

@@ -6,7 +6,7 @@ use cubbyhole_core::{
     Condition, EntryStore, ErrorKind, Expiry, GetOptions, OrphanAction, Orphans, PutOptions, Store,
 };
 use cubbyhole_redis::repair;
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use tokio::task::block_in_place;
 
 use super::{HOUR, check_whole, left, lose, put, repaired};

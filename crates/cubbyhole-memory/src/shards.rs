@@ -16,16 +16,16 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use hashbrown::DefaultHashBuilder;
 use hashbrown::hash_table::{Entry, HashTable};
 
-use super::directory::{Directory, Standing};
-use super::space::Space;
-use crate::{Error, Namespace, Result, Timestamp};
+use crate::directory::{Directory, Standing};
+use crate::space::Space;
+use cubbyhole_core::{Error, Namespace, Result, Timestamp};
 
 /// Many more than cores, so that two callers seldom meet.
 const SHARDS: usize = 64;
 /// Past every instant.
 const NEVER: u64 = u64::MAX;
 
-pub(super) struct Shards<V> {
+pub(crate) struct Shards<V> {
     shards: Box<[Apart<RwLock<Shard<V>>>]>,
     /// When the first entry of each shard expires, in milliseconds, or [`NEVER`]. Side by side and read
     /// without a lock, so that a sweep that finds nothing looks at a few lines of memory and not at
@@ -47,7 +47,7 @@ struct Shard<V> {
 }
 
 impl<V> Shards<V> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let shard = |_| {
             let (spaces, due) = (HashTable::new(), BTreeSet::new());
             Apart(RwLock::new(Shard { spaces, due, closed: false }))
@@ -61,7 +61,7 @@ impl<V> Shards<V> {
     }
 
     /// Looks into a namespace, if it is there.
-    pub(super) fn read<R>(
+    pub(crate) fn read<R>(
         &self,
         ns: &Namespace,
         look: impl FnOnce(Option<&Space<V>>) -> R,
@@ -75,7 +75,7 @@ impl<V> Shards<V> {
     ///
     /// `change` must not run code of others once it has changed anything: what the namespace holds
     /// is compared before and after, and a panic in between would leave the directory behind.
-    pub(super) fn change<R>(
+    pub(crate) fn change<R>(
         &self,
         ns: &Namespace,
         change: impl FnOnce(&mut Space<V>) -> R,
@@ -117,7 +117,7 @@ impl<V> Shards<V> {
 
     /// Of each shard a namespace whose first entry has expired by then, as long as `change`, which
     /// is given it, says that there is more to do.
-    pub(super) fn each_due(
+    pub(crate) fn each_due(
         &self,
         now: impl Fn() -> Timestamp,
         mut change: impl FnMut(&Namespace) -> Result<()>,
@@ -138,14 +138,14 @@ impl<V> Shards<V> {
         Ok(())
     }
 
-    pub(super) fn directory(&self) -> Result<RwLockReadGuard<'_, Directory>> {
+    pub(crate) fn directory(&self) -> Result<RwLockReadGuard<'_, Directory>> {
         // Any shard tells whether the store is closed.
         drop(self.read_shard(0)?);
         Ok(self.directory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Forgets everything, and refuses whatever comes later.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         for (Apart(shard), first_due) in self.shards.iter().zip(&self.first_due) {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             *shard = Shard { spaces: HashTable::new(), due: BTreeSet::new(), closed: true };
@@ -232,7 +232,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::{NamespacePrefix, Version};
+    use cubbyhole_core::{NamespacePrefix, Version};
 
     const NAMESPACES: usize = 20;
 

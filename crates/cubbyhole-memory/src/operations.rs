@@ -1,43 +1,53 @@
-//! What the methods of the store in memory do, each under the lock of one namespace, or of one after
-//! the other.
+//! The operations of the in-memory store. Each one holds the lock of one namespace at a time.
 
 use std::any::Any;
 
 use bytes::Bytes;
 
-use super::InMemoryStore;
-use super::directory::Standing;
-use super::space::{Displaced, Slot};
-use crate::limits::{self, MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
-use crate::{
-    Batch, Clock, Condition, Entry, Erased, Expiry, GetOptions, Namespace, NamespacePrefix,
-    Operation, Page, PutOptions, Result, ScanItem, ScanOptions, TenantId, Timestamp, Usage,
-    Version,
+use crate::directory::Standing;
+use crate::shards::Shards;
+use crate::space::{Displaced, Slot};
+use cubbyhole_core::limits::{self, MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
+use cubbyhole_core::{
+    Batch, Clock, Condition, Entry, Erased, Expiry, GetOptions, HighWaterClock, Namespace,
+    NamespacePrefix, Operation, Page, PutOptions, Result, ScanItem, ScanOptions, TenantId,
+    Timestamp, Usage, Version,
 };
 
-impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
-    // Asked for while a namespace's lock is held: time never goes back between two holders.
-    pub(super) fn now(&self) -> Timestamp {
-        self.shared.clock.now()
+/// The encoded length of a value in bytes.
+pub(crate) type ValueSize<V> = Box<dyn Fn(&V) -> usize + Send + Sync>;
+
+/// The shared state of a store and of its clones.
+pub(crate) struct Operations<V> {
+    pub(crate) shards: Shards<V>,
+    pub(crate) clock: HighWaterClock,
+    pub(crate) max_value_bytes: usize,
+    pub(crate) value_size: Option<ValueSize<V>>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Operations<V> {
+    // Called while a namespace's lock is held, so time never goes back between two lock holders.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
-    pub(super) fn value_bytes(&self, value: &V) -> Option<usize> {
-        self.shared.value_size.as_ref().map(|size| size(value))
+    fn value_bytes(&self, value: &V) -> Option<usize> {
+        self.value_size.as_ref().map(|size| size(value))
     }
 
-    pub(super) fn check_value(&self, value: &V) -> Result<()> {
+    fn check_value(&self, value: &V) -> Result<()> {
         self.value_bytes(value)
-            .map_or(Ok(()), |bytes| limits::check_value_bytes(bytes, self.shared.max_value_bytes))
+            .map_or(Ok(()), |bytes| limits::check_value_bytes(bytes, self.max_value_bytes))
     }
 
-    pub(super) fn lookup<R>(
+    pub(crate) fn lookup<R>(
         &self,
         ns: &Namespace,
         key: &str,
         answer: impl FnOnce(&Slot<V>) -> R,
     ) -> Result<Option<R>> {
         limits::check_key(key)?;
-        self.shared.shards.read(ns, |space| {
+        self.shards.read(ns, |space| {
             let slot = space?.slot(key)?;
             // The clock is asked only where there is an expiry to judge.
             slot.is_live_at(|| self.now()).then(|| answer(slot))
@@ -45,13 +55,13 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
     }
 
     /// Many keys at one instant.
-    pub(super) fn lookup_many(
+    pub(crate) fn lookup_many(
         &self,
         ns: &Namespace,
         keys: &[&str],
     ) -> Result<Vec<Option<Entry<V>>>> {
         limits::check_keys(keys)?;
-        self.shared.shards.read(ns, |space| {
+        self.shards.read(ns, |space| {
             let now = self.now();
             let live = |key: &&str| space?.slot(key).filter(|slot| slot.is_live(now));
             let slots: Vec<_> = keys.iter().map(live).collect();
@@ -61,14 +71,14 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
     }
 
     /// Reads an entry and extends its TTL, as `options` say.
-    pub(super) fn lookup_and_extend(
+    pub(crate) fn lookup_and_extend(
         &self,
         ns: &Namespace,
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         limits::check_key(key)?;
-        self.shared.shards.change(ns, |space| {
+        self.shards.change(ns, |space| {
             let now = self.now();
             let live = space.slot(key).filter(|slot| slot.is_live(now));
             let mut entry = live.map(Slot::entry);
@@ -83,9 +93,9 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
     }
 
     /// Sets the expiry of a live entry; tells whether there was one.
-    pub(super) fn set_expiry(&self, ns: &Namespace, key: &str, expiry: Expiry) -> Result<bool> {
+    pub(crate) fn set_expiry(&self, ns: &Namespace, key: &str, expiry: Expiry) -> Result<bool> {
         limits::check_key(key)?;
-        self.shared.shards.change(ns, |space| {
+        self.shards.change(ns, |space| {
             let now = self.now();
             let expires_at = expiry.resolve(now)?;
             let live = space.version(key, now).is_some();
@@ -96,7 +106,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         })?
     }
 
-    pub(super) fn insert(
+    pub(crate) fn insert(
         &self,
         ns: &Namespace,
         key: &str,
@@ -108,7 +118,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         self.check_value(&value)?;
         let version = options.version_or_draw();
         // What was displaced is dropped after the lock is free.
-        let put = self.shared.shards.change(ns, |space| {
+        let put = self.shards.change(ns, |space| {
             let now = self.now();
             let expires_at = options.expiry().resolve(now)?;
             if condition != Condition::Always {
@@ -120,36 +130,36 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         put.map(|_| version)
     }
 
-    pub(super) fn remove_live(
+    pub(crate) fn remove_live(
         &self,
         ns: &Namespace,
         key: &str,
         condition: Condition,
     ) -> Result<Option<Entry<V>>> {
         limits::check_key(key)?;
-        self.shared.shards.change(ns, |space| {
+        self.shards.change(ns, |space| {
             let now = self.now();
             condition.check(space.version(key, now))?;
             Ok(space.remove(key).filter(|entry| entry.meta.is_live(now)))
         })?
     }
 
-    pub(super) fn keys(&self, ns: &Namespace, prefix: Option<&str>) -> Result<Vec<String>> {
+    pub(crate) fn keys(&self, ns: &Namespace, prefix: Option<&str>) -> Result<Vec<String>> {
         limits::check_prefix(prefix)?;
-        self.shared.shards.read(ns, |space| {
+        self.shards.read(ns, |space| {
             let now = self.now();
             let slots = space.into_iter().flat_map(|space| space.slots(prefix.unwrap_or(""), None));
             slots.filter(|slot| slot.is_live(now)).map(|slot| slot.key().to_owned()).collect()
         })
     }
 
-    pub(super) fn scan_page(
+    pub(crate) fn scan_page(
         &self,
         ns: &Namespace,
         options: &ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
         options.check()?;
-        self.shared.shards.read(ns, |space| {
+        self.shards.read(ns, |space| {
             let now = self.now();
             let prefix = options.prefix().unwrap_or("");
             let slots = space.into_iter().flat_map(|space| space.slots(prefix, options.after()));
@@ -192,7 +202,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
 
     /// The namespaces under a prefix that hold a live entry, in order, past `after`, at most so
     /// many.
-    pub(super) fn live_namespaces(
+    pub(crate) fn live_namespaces(
         &self,
         prefix: &NamespacePrefix,
         after: Option<&Namespace>,
@@ -203,7 +213,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         while live.len() < limit {
             // The directory is let go of before a namespace is looked into.
             let wanted = limit - live.len();
-            let directory = self.shared.shards.directory()?;
+            let directory = self.shards.directory()?;
             let listed = directory.namespaces(prefix, after.as_ref()).take(wanted);
             let listed: Vec<_> = listed.map(|(ns, standing)| (ns.clone(), standing)).collect();
             drop(directory);
@@ -222,7 +232,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
     }
 
     /// The tenants that have a live entry, in order, past `after`, at most so many.
-    pub(super) fn live_tenants(
+    pub(crate) fn live_tenants(
         &self,
         after: Option<&TenantId>,
         limit: usize,
@@ -231,7 +241,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         let mut after = after.cloned();
         while live.len() < limit {
             let wanted = limit - live.len();
-            let directory = self.shared.shards.directory()?;
+            let directory = self.shards.directory()?;
             let listed: Vec<_> = directory.tenants(after.as_ref()).take(wanted).cloned().collect();
             drop(directory);
             let was_last = listed.len() < wanted;
@@ -250,22 +260,22 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
     }
 
     fn is_live(&self, ns: &Namespace) -> Result<bool> {
-        self.shared.shards.read(ns, |space| space.is_some_and(|space| space.has_live(self.now())))
+        self.shards.read(ns, |space| space.is_some_and(|space| space.has_live(self.now())))
     }
 
     /// The namespaces under a prefix that hold entries, expired or not, at most so many.
     fn namespaces(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Vec<Namespace>> {
-        let directory = self.shared.shards.directory()?;
+        let directory = self.shards.directory()?;
         Ok(directory.namespaces(prefix, None).take(limit).map(|(ns, _)| ns.clone()).collect())
     }
 
-    pub(super) fn erase_step(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Erased> {
+    pub(crate) fn erase_step(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Erased> {
         limits::check_page_limit(limit)?;
         let mut removed: Vec<Displaced<V>> = Vec::new();
         let mut live = 0;
         for ns in self.namespaces(prefix, limit)? {
             let room = limit - removed.len();
-            self.shared.shards.change(&ns, |space| {
+            self.shards.change(&ns, |space| {
                 let now = self.now();
                 let before = removed.len();
                 removed.extend((0..room).map_while(|_| space.remove_first().map(Some)));
@@ -280,14 +290,14 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         Ok(Erased { removed: live, done })
     }
 
-    pub(super) fn evict(&self) -> Result<usize> {
+    pub(crate) fn evict(&self) -> Result<usize> {
         let mut count = 0;
-        self.shared.shards.each_due(
+        self.shards.each_due(
             || self.now(),
             |ns| {
                 // In steps, so that a long sweep holds nobody up.
                 let mut removed: Vec<Displaced<V>> = Vec::new();
-                self.shared.shards.change(ns, |space| {
+                self.shards.change(ns, |space| {
                     let now = self.now();
                     let expired = (0..MAX_PAGE_ITEMS).map_while(|_| space.remove_expired(now));
                     removed.extend(expired.map(Some));
@@ -299,11 +309,10 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         Ok(count)
     }
 
-    pub(super) fn count(&self, prefix: &NamespacePrefix) -> Result<Usage> {
-        let mut usage =
-            Usage { bytes: self.shared.value_size.as_ref().map(|_| 0), ..Usage::default() };
+    pub(crate) fn count(&self, prefix: &NamespacePrefix) -> Result<Usage> {
+        let mut usage = Usage { bytes: self.value_size.as_ref().map(|_| 0), ..Usage::default() };
         for ns in self.namespaces(prefix, usize::MAX)? {
-            self.shared.shards.read(&ns, |space| {
+            self.shards.read(&ns, |space| {
                 let now = self.now();
                 let entries_before = usage.entries;
                 for slot in space.into_iter().flat_map(|space| space.slots("", None)) {
@@ -312,7 +321,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
                         continue;
                     }
                     usage.entries += 1;
-                    if let (Some(total), Some(size)) = (&mut usage.bytes, &self.shared.value_size) {
+                    if let (Some(total), Some(size)) = (&mut usage.bytes, &self.value_size) {
                         let bytes = slot.key().len().saturating_add(size(slot.value()));
                         *total = total.saturating_add(bytes as u64);
                     }
@@ -323,15 +332,15 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
         Ok(usage)
     }
 
-    pub(super) fn write_all(
+    pub(crate) fn write_all(
         &self,
         ns: &Namespace,
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
-        batch.check(self.shared.max_value_bytes, |value| self.value_bytes(value))?;
+        batch.check(self.max_value_bytes, |value| self.value_bytes(value))?;
         let mut displaced = Vec::with_capacity(batch.len());
         // What was displaced is dropped after the lock is free.
-        self.shared.shards.change(ns, |space| {
+        self.shards.change(ns, |space| {
             let now = self.now();
             // Everything that can refuse the batch comes before the first change, and what is wrong
             // with the batch itself before any condition.
@@ -372,7 +381,7 @@ fn look_ahead<V: 'static>(value: &V) {
 }
 
 /// A page of at most `limit` of `items`, of which one more was asked for.
-pub(super) fn page_of<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
+pub(crate) fn page_of<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
     let has_more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| has_more).cloned();

@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), String> {
-//! let server = cubbyhole_test_servers::PostgresServer::start()?;
+//! let server = cubbyhole_testkit::PostgresServer::start()?;
 //! let url = server.url();
 //! # drop(url);
 //! # Ok(())

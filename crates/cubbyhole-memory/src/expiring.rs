@@ -2,46 +2,46 @@
 
 use std::collections::BTreeSet;
 
-use crate::Timestamp;
+use cubbyhole_core::Timestamp;
 
 /// Entries by number. Every write asks for the first instant, before and after: it stands by itself,
 /// so that a write that changes no expiry looks at nothing else here.
-pub(super) struct Expiring {
+pub(crate) struct Expiring {
     first: Option<Timestamp>,
     set: BTreeSet<(Timestamp, u32)>,
 }
 
 impl Expiring {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { first: None, set: BTreeSet::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.set.len()
     }
 
-    pub(super) const fn first(&self) -> Option<Timestamp> {
+    pub(crate) const fn first(&self) -> Option<Timestamp> {
         self.first
     }
 
-    pub(super) fn last(&self) -> Option<Timestamp> {
+    pub(crate) fn last(&self) -> Option<Timestamp> {
         self.set.last().map(|(instant, _)| *instant)
     }
 
     /// The entry that expires first, if it has by `now`.
-    pub(super) fn first_expired(&self, now: Timestamp) -> Option<u32> {
+    pub(crate) fn first_expired(&self, now: Timestamp) -> Option<u32> {
         if self.first? > now {
             return None;
         }
         self.set.first().map(|(_, number)| *number)
     }
 
-    pub(super) fn insert(&mut self, instant: Timestamp, number: u32) {
+    pub(crate) fn insert(&mut self, instant: Timestamp, number: u32) {
         self.set.insert((instant, number));
         self.first = Some(self.first.map_or(instant, |first| first.min(instant)));
     }
 
-    pub(super) fn remove(&mut self, instant: Timestamp, number: u32) {
+    pub(crate) fn remove(&mut self, instant: Timestamp, number: u32) {
         self.set.remove(&(instant, number));
         if self.first == Some(instant) {
             self.first = self.set.first().map(|(instant, _)| *instant);

@@ -1,29 +1,21 @@
 //! The store in memory.
 
-mod directory;
-mod expiring;
-mod index;
-mod operations;
-mod order;
-mod shards;
-mod space;
-
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::limits::{self, DEFAULT_MAX_VALUE_BYTES};
-use crate::runtime::cooperate;
-use crate::{
+use crate::operations::{Operations, ValueSize, page_of};
+use crate::shards::Shards;
+use crate::space::Slot;
+use cubbyhole_core::limits::{self, DEFAULT_MAX_VALUE_BYTES};
+use cubbyhole_core::runtime::cooperate;
+use cubbyhole_core::{
     Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
     Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
     ResultExt, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version,
 };
-use operations::page_of;
-use shards::Shards;
-use space::Slot;
 
 /// A store in memory, of any type that can be cloned; no codec is involved. Cloning the store is
 /// cheap and shares what it holds.
@@ -39,7 +31,8 @@ use space::Slot;
 /// [`with_value_size`](InMemoryStoreBuilder::with_value_size) tells them.
 ///
 /// ```
-/// use cubbyhole_core::{ExecutionContext, InMemoryStore, Namespace, Store};
+/// use cubbyhole_core::{ExecutionContext, Namespace, Store};
+/// use cubbyhole_memory::InMemoryStore;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -53,17 +46,8 @@ use space::Slot;
 /// # }
 /// ```
 pub struct InMemoryStore<V> {
-    shared: Arc<Shared<V>>,
+    operations: Arc<Operations<V>>,
 }
-
-struct Shared<V> {
-    shards: Shards<V>,
-    clock: HighWaterClock,
-    max_value_bytes: usize,
-    value_size: Option<ValueSize<V>>,
-}
-
-type ValueSize<V> = Box<dyn Fn(&V) -> usize + Send + Sync>;
 
 impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
     /// An empty store on the system's clock.
@@ -116,7 +100,7 @@ impl<V: Clone + Send + Sync + 'static> InMemoryStoreBuilder<V> {
     #[must_use]
     pub fn build(self) -> InMemoryStore<V> {
         InMemoryStore {
-            shared: Arc::new(Shared {
+            operations: Arc::new(Operations {
                 shards: Shards::new(),
                 clock: HighWaterClock::new(self.clock, Timestamp::EPOCH),
                 max_value_bytes: self.max_value_bytes,
@@ -138,17 +122,20 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         options: PutOptions,
     ) -> Result<()> {
         cooperate().await;
-        self.insert(ns, key, value, options, Condition::Always).map(drop).in_operation("put")
+        self.operations
+            .insert(ns, key, value, options, Condition::Always)
+            .map(drop)
+            .in_operation("put")
     }
 
     async fn get(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
         cooperate().await;
-        self.lookup(ns, key, |slot| slot.value().clone()).in_operation("get")
+        self.operations.lookup(ns, key, |slot| slot.value().clone()).in_operation("get")
     }
 
     async fn delete(&self, _ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
         cooperate().await;
-        self.remove_live(ns, key, Condition::Always).map(drop).in_operation("delete")
+        self.operations.remove_live(ns, key, Condition::Always).map(drop).in_operation("delete")
     }
 
     async fn list(
@@ -158,7 +145,7 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
         cooperate().await;
-        self.keys(ns, prefix).in_operation("list")
+        self.operations.keys(ns, prefix).in_operation("list")
     }
 
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
@@ -171,12 +158,12 @@ impl<V: Clone + Send + Sync + 'static> Store<V> for InMemoryStore<V> {
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
         cooperate().await;
-        self.live_namespaces(prefix, None, usize::MAX).in_operation("list_namespaces")
+        self.operations.live_namespaces(prefix, None, usize::MAX).in_operation("list_namespaces")
     }
 
     async fn evict_expired(&self, _ctx: &ExecutionContext) -> Result<usize> {
         cooperate().await;
-        self.evict().in_operation("evict_expired")
+        self.operations.evict().in_operation("evict_expired")
     }
 }
 
@@ -192,9 +179,9 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
     ) -> Result<Option<Entry<V>>> {
         cooperate().await;
         if options.extended_ttl().is_none() {
-            return self.lookup(ns, key, Slot::entry).in_operation("get_entry");
+            return self.operations.lookup(ns, key, Slot::entry).in_operation("get_entry");
         }
-        self.lookup_and_extend(ns, key, options).in_operation("get_entry")
+        self.operations.lookup_and_extend(ns, key, options).in_operation("get_entry")
     }
 
     async fn get_many(
@@ -204,7 +191,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
         cooperate().await;
-        let entries = self.lookup_many(ns, keys).in_operation("get_many")?;
+        let entries = self.operations.lookup_many(ns, keys).in_operation("get_many")?;
         Ok(entries.into_iter().map(Ok).collect())
     }
 
@@ -218,7 +205,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         condition: Condition,
     ) -> Result<Version> {
         cooperate().await;
-        self.insert(ns, key, value, options, condition).in_operation("put_entry")
+        self.operations.insert(ns, key, value, options, condition).in_operation("put_entry")
     }
 
     async fn delete_entry(
@@ -229,7 +216,8 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         condition: Condition,
     ) -> Result<bool> {
         cooperate().await;
-        self.remove_live(ns, key, condition)
+        self.operations
+            .remove_live(ns, key, condition)
             .map(|entry| entry.is_some())
             .in_operation("delete_entry")
     }
@@ -241,7 +229,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
         cooperate().await;
-        self.write_all(ns, batch).in_operation("write")
+        self.operations.write_all(ns, batch).in_operation("write")
     }
 
     async fn scan(
@@ -251,7 +239,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
         cooperate().await;
-        self.scan_page(ns, &options).in_operation("scan")
+        self.operations.scan_page(ns, &options).in_operation("scan")
     }
 
     async fn scan_namespaces(
@@ -264,7 +252,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         cooperate().await;
         let page = || {
             limits::check_page_limit(limit)?;
-            Ok(page_of(self.live_namespaces(prefix, after, limit + 1)?, limit))
+            Ok(page_of(self.operations.live_namespaces(prefix, after, limit + 1)?, limit))
         };
         page().in_operation("scan_namespaces")
     }
@@ -278,7 +266,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         cooperate().await;
         let page = || {
             limits::check_page_limit(limit)?;
-            Ok(page_of(self.live_tenants(after, limit + 1)?, limit))
+            Ok(page_of(self.operations.live_tenants(after, limit + 1)?, limit))
         };
         page().in_operation("scan_tenants")
     }
@@ -291,7 +279,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         expiry: Expiry,
     ) -> Result<bool> {
         cooperate().await;
-        self.set_expiry(ns, key, expiry).in_operation("touch")
+        self.operations.set_expiry(ns, key, expiry).in_operation("touch")
     }
 
     async fn take(
@@ -301,7 +289,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         key: &str,
     ) -> Result<Option<Entry<V>>> {
         cooperate().await;
-        self.remove_live(ns, key, Condition::Always).in_operation("take")
+        self.operations.remove_live(ns, key, Condition::Always).in_operation("take")
     }
 
     async fn erase(
@@ -311,19 +299,19 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         limit: usize,
     ) -> Result<Erased> {
         cooperate().await;
-        self.erase_step(prefix, limit).in_operation("erase")
+        self.operations.erase_step(prefix, limit).in_operation("erase")
     }
 
     async fn usage(&self, _ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         cooperate().await;
-        self.count(prefix).in_operation("usage")
+        self.operations.count(prefix).in_operation("usage")
     }
 
     async fn current_time(&self, _ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
         cooperate().await;
         // Refused once the store is closed.
-        drop(self.shared.shards.directory().in_operation("current_time")?);
-        Ok(self.now())
+        drop(self.operations.shards.directory().in_operation("current_time")?);
+        Ok(self.operations.now())
     }
 }
 
@@ -332,20 +320,20 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
 impl Backend for InMemoryStore<Bytes> {
     async fn close(&self, _ctx: &ExecutionContext) -> Result<()> {
         cooperate().await;
-        self.shared.shards.close();
+        self.operations.shards.close();
         Ok(())
     }
 
     async fn compact(&self, _ctx: &ExecutionContext) -> Result<Compaction> {
         cooperate().await;
-        drop(self.shared.shards.directory().in_operation("compact")?);
+        drop(self.operations.shards.directory().in_operation("compact")?);
         Ok(Compaction::default())
     }
 }
 
 impl<V> Clone for InMemoryStore<V> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { operations: Arc::clone(&self.operations) }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::{Namespace, NamespacePrefix, TenantId};
+use cubbyhole_core::{Namespace, NamespacePrefix, TenantId};
 
 /// What is known of a namespace without looking into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(crate) enum Standing {
     /// It holds no entries.
     Absent,
     /// All of its entries expire: which are live, only the clock tells.
@@ -17,18 +17,18 @@ pub(super) enum Standing {
 }
 
 /// The namespaces that hold entries, expired or not.
-pub(super) struct Directory {
+pub(crate) struct Directory {
     namespaces: BTreeMap<Namespace, Standing>,
     /// How many namespaces each tenant has.
     tenants: BTreeMap<TenantId, usize>,
 }
 
 impl Directory {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { namespaces: BTreeMap::new(), tenants: BTreeMap::new() }
     }
 
-    pub(super) fn set(&mut self, ns: &Namespace, standing: Standing) {
+    pub(crate) fn set(&mut self, ns: &Namespace, standing: Standing) {
         if standing == Standing::Absent {
             if self.namespaces.remove(ns).is_some() {
                 self.count_down(&ns.tenant());
@@ -39,7 +39,7 @@ impl Directory {
     }
 
     /// The namespaces under a prefix, in order, past `after`.
-    pub(super) fn namespaces<'a>(
+    pub(crate) fn namespaces<'a>(
         &'a self,
         prefix: &NamespacePrefix,
         after: Option<&Namespace>,
@@ -61,7 +61,7 @@ impl Directory {
     }
 
     /// The tenants in order, past `after`.
-    pub(super) fn tenants(&self, after: Option<&TenantId>) -> impl Iterator<Item = &TenantId> {
+    pub(crate) fn tenants(&self, after: Option<&TenantId>) -> impl Iterator<Item = &TenantId> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.tenants.range((start, Bound::Unbounded)).map(|(tenant, _)| tenant)
     }

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use cubbyhole_test_servers::PostgresServer;
+use cubbyhole_testkit::PostgresServer;
 use support::{ROLE, connects, eventually, is_empty, is_named_by_a_process, kill, owner, place};
 
 fn pid(server: &PostgresServer) -> String {

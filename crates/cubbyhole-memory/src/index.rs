@@ -10,23 +10,23 @@ const SMALLEST: usize = 4;
 
 /// Numbers of slots by hash: cells in a row, a power of two of them, in which whoever finds his own
 /// taken stands in the next free one.
-pub(super) struct Index {
+pub(crate) struct Index {
     cells: Box<[u64]>,
     length: usize,
 }
 
 impl Index {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { cells: Box::default(), length: 0 }
     }
 
     /// The slot with that hash that `is_it`.
-    pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+    pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         self.position(hash, is_it).map(|position| number_of(self.cells[position]))
     }
 
     /// Adds a slot that is not there yet.
-    pub(super) fn insert(&mut self, hash: u64, number: u32) {
+    pub(crate) fn insert(&mut self, hash: u64, number: u32) {
         // An eighth stays free, so that searches end soon.
         if (self.length + 1) * 8 > self.cells.len() * 7 {
             self.resize((self.cells.len() * 2).max(SMALLEST));
@@ -36,7 +36,7 @@ impl Index {
     }
 
     /// Removes a slot that is there.
-    pub(super) fn remove(&mut self, hash: u64, number: u32) {
+    pub(crate) fn remove(&mut self, hash: u64, number: u32) {
         let Some(mut free) = self.position(hash, |other| other == number) else { return };
         let mask = self.cells.len() - 1;
         // Those behind it that would not be found across a free cell move up.
@@ -54,21 +54,21 @@ impl Index {
     }
 
     /// Says that what has that hash stands in another slot now.
-    pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
+    pub(crate) fn replace(&mut self, hash: u64, old: u32, new: u32) {
         if let Some(position) = self.position(hash, |other| other == old) {
             self.cells[position] = cell(hash, new);
         }
     }
 
     /// Gives memory back when most of it is not used any more.
-    pub(super) fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.cells.len() > SMALLEST && self.length * 8 < self.cells.len() {
             self.resize(self.cells.len() / 4);
         }
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.length
     }
 

@@ -5,7 +5,7 @@
 #[expect(dead_code, reason = "most of it is for those that end processes")]
 mod support;
 
-use cubbyhole_test_servers::{PostgresServer, RedisServer};
+use cubbyhole_testkit::{PostgresServer, RedisServer};
 use support::eventually;
 
 #[test]

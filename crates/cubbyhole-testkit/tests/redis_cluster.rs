@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::time::Duration;
 
-use cubbyhole_test_servers::{RedisCluster, RedisServer};
+use cubbyhole_testkit::{RedisCluster, RedisServer};
 use support::{ROLE, connects, eventually, is_empty, is_named_by_a_process, kill, owner, place};
 
 fn slot_of(cluster: &RedisCluster, key: &str) -> u16 {

@@ -7,7 +7,7 @@ const LARGEST_CHUNK: usize = 512;
 /// Numbers of slots, in the order of keys that stand elsewhere: whoever calls tells them.
 ///
 /// Sorted chunks and not a B-tree of keys: four bytes for an entry, and keys are stored once.
-pub(super) struct Order {
+pub(crate) struct Order {
     /// None of them is empty.
     chunks: Vec<Vec<u32>>,
 }
@@ -20,12 +20,12 @@ struct Position {
 }
 
 impl Order {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { chunks: Vec::new() }
     }
 
     /// Adds the slot of a key that is not there yet.
-    pub(super) fn insert<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
+    pub(crate) fn insert<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
         let at = match self.find(key, key_of) {
             Ok(at) | Err(at) => at,
         };
@@ -50,7 +50,7 @@ impl Order {
     }
 
     /// Removes the slot of a key that is there.
-    pub(super) fn remove<'a>(&mut self, key: &str, key_of: impl Fn(u32) -> &'a str) {
+    pub(crate) fn remove<'a>(&mut self, key: &str, key_of: impl Fn(u32) -> &'a str) {
         let Ok(at) = self.find(key, key_of) else { return };
         let chunk = &mut self.chunks[at.chunk];
         chunk.remove(at.index);
@@ -62,14 +62,14 @@ impl Order {
     }
 
     /// Says that a key that is there stands in another slot now. `key_of` knows the old one.
-    pub(super) fn replace<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
+    pub(crate) fn replace<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
         if let Ok(at) = self.find(key, key_of) {
             self.chunks[at.chunk][at.index] = slot;
         }
     }
 
     /// The slots from `key` on, or from behind it.
-    pub(super) fn from<'a, 'b, F: Fn(u32) -> &'b str>(
+    pub(crate) fn from<'a, 'b, F: Fn(u32) -> &'b str>(
         &'a self,
         key: &str,
         behind: bool,
@@ -85,7 +85,7 @@ impl Order {
     }
 
     /// The slot of the first key.
-    pub(super) fn first(&self) -> Option<u32> {
+    pub(crate) fn first(&self) -> Option<u32> {
         self.chunks.first()?.first().copied()
     }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use cubbyhole_test_servers::RedisServer;
+use cubbyhole_testkit::RedisServer;
 use support::{ROLE, connects, eventually, is_empty, is_named_by_a_process, kill, owner, place};
 
 fn setting(server: &RedisServer, name: &str) -> String {

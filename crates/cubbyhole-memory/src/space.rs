@@ -9,18 +9,18 @@ use std::hash::BuildHasher;
 use hashbrown::DefaultHashBuilder;
 use smol_str::SmolStr;
 
-use super::expiring::Expiring;
-use super::index::Index;
-use super::order::Order;
-use crate::{Entry, EntryMeta, Error, Namespace, Result, Timestamp, Version};
+use crate::expiring::Expiring;
+use crate::index::Index;
+use crate::order::Order;
+use cubbyhole_core::{Entry, EntryMeta, Error, Namespace, Result, Timestamp, Version};
 
 /// A value that a write took out of the maps, to be dropped by the caller once the lock is free:
 /// dropping it runs code that is not ours.
-pub(super) type Displaced<V> = Option<Entry<V>>;
+pub(crate) type Displaced<V> = Option<Entry<V>>;
 
 /// What a `get` reads stands first.
 #[repr(C)]
-pub(super) struct Space<V> {
+pub(crate) struct Space<V> {
     ns: Namespace,
     index: Index,
     slots: Vec<Slot<V>>,
@@ -32,7 +32,7 @@ pub(super) struct Space<V> {
 /// An entry under its key. Short keys stand in it; what a `get` reads stands first, so that it
 /// is in as few lines of memory as can be.
 #[repr(C)]
-pub(super) struct Slot<V> {
+pub(crate) struct Slot<V> {
     key: SmolStr,
     expires_at: ExpiresAt,
     value: V,
@@ -61,15 +61,15 @@ impl ExpiresAt {
 }
 
 impl<V> Slot<V> {
-    pub(super) fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    pub(super) fn value(&self) -> &V {
+    pub(crate) fn value(&self) -> &V {
         &self.value
     }
 
-    pub(super) fn meta(&self) -> EntryMeta {
+    pub(crate) fn meta(&self) -> EntryMeta {
         EntryMeta {
             version: self.version,
             created_at: self.created_at,
@@ -78,12 +78,12 @@ impl<V> Slot<V> {
         }
     }
 
-    pub(super) fn is_live(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         now.as_millis() < self.expires_at.0
     }
 
     /// Whether it is live, asking for the time only where there is an expiry to judge.
-    pub(super) fn is_live_at(&self, now: impl FnOnce() -> Timestamp) -> bool {
+    pub(crate) fn is_live_at(&self, now: impl FnOnce() -> Timestamp) -> bool {
         self.expires_at == NEVER || self.is_live(now())
     }
 
@@ -94,13 +94,13 @@ impl<V> Slot<V> {
 }
 
 impl<V: Clone> Slot<V> {
-    pub(super) fn entry(&self) -> Entry<V> {
+    pub(crate) fn entry(&self) -> Entry<V> {
         Entry { value: self.value.clone(), meta: self.meta() }
     }
 }
 
 impl<V> Space<V> {
-    pub(super) fn new(ns: Namespace, hasher: DefaultHashBuilder) -> Self {
+    pub(crate) fn new(ns: Namespace, hasher: DefaultHashBuilder) -> Self {
         Self {
             ns,
             slots: Vec::new(),
@@ -111,40 +111,40 @@ impl<V> Space<V> {
         }
     }
 
-    pub(super) fn namespace(&self) -> &Namespace {
+    pub(crate) fn namespace(&self) -> &Namespace {
         &self.ns
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
     /// Whether an entry never expires.
-    pub(super) fn has_permanent(&self) -> bool {
+    pub(crate) fn has_permanent(&self) -> bool {
         self.slots.len() > self.expiring.len()
     }
 
-    pub(super) fn has_live(&self, now: Timestamp) -> bool {
+    pub(crate) fn has_live(&self, now: Timestamp) -> bool {
         self.has_permanent() || self.expiring.last().is_some_and(|instant| now < instant)
     }
 
     /// When the first entry expires.
-    pub(super) fn first_expiry(&self) -> Option<Timestamp> {
+    pub(crate) fn first_expiry(&self) -> Option<Timestamp> {
         self.expiring.first()
     }
 
     /// The entry that stands there, expired or not.
-    pub(super) fn slot(&self, key: &str) -> Option<&Slot<V>> {
+    pub(crate) fn slot(&self, key: &str) -> Option<&Slot<V>> {
         self.number(key).map(|number| self.at(number))
     }
 
     /// The version of the live entry.
-    pub(super) fn version(&self, key: &str, now: Timestamp) -> Option<Version> {
+    pub(crate) fn version(&self, key: &str, now: Timestamp) -> Option<Version> {
         self.slot(key).filter(|slot| slot.is_live(now)).map(|slot| slot.version)
     }
 
     /// The entries in order whose keys begin with `prefix`, past `after`, expired or not.
-    pub(super) fn slots<'a>(
+    pub(crate) fn slots<'a>(
         &'a self,
         prefix: &'a str,
         after: Option<&str>,
@@ -158,7 +158,7 @@ impl<V> Space<V> {
     }
 
     /// Refuses so many new entries where their numbers come to an end.
-    pub(super) fn check_room(&self, new: usize) -> Result<()> {
+    pub(crate) fn check_room(&self, new: usize) -> Result<()> {
         match self.slots.len().checked_add(new) {
             Some(count) if count <= u32::MAX as usize => Ok(()),
             _ => Err(Error::resource_exhausted(
@@ -168,7 +168,7 @@ impl<V> Space<V> {
     }
 
     /// Where [`check_room`](Self::check_room) was asked before.
-    pub(super) fn put(
+    pub(crate) fn put(
         &mut self,
         key: &str,
         value: V,
@@ -196,26 +196,26 @@ impl<V> Space<V> {
         Some(Entry { value: std::mem::replace(&mut slot.value, value), meta })
     }
 
-    pub(super) fn set_expiry(&mut self, key: &str, expires_at: Option<Timestamp>) {
+    pub(crate) fn set_expiry(&mut self, key: &str, expires_at: Option<Timestamp>) {
         if let Some(number) = self.number(key) {
             self.set_expiry_at(number, expires_at, None);
         }
     }
 
     /// Removes the entry that stands there, expired or not.
-    pub(super) fn remove(&mut self, key: &str) -> Displaced<V> {
+    pub(crate) fn remove(&mut self, key: &str) -> Displaced<V> {
         let number = self.number(key)?;
         Some(self.remove_at(number))
     }
 
     /// Removes the entry that expires first, if it has expired.
-    pub(super) fn remove_expired(&mut self, now: Timestamp) -> Displaced<V> {
+    pub(crate) fn remove_expired(&mut self, now: Timestamp) -> Displaced<V> {
         let number = self.expiring.first_expired(now)?;
         Some(self.remove_at(number))
     }
 
     /// Removes the entry with the first key, expired or not.
-    pub(super) fn remove_first(&mut self) -> Displaced<V> {
+    pub(crate) fn remove_first(&mut self) -> Displaced<V> {
         let number = self.order.first()?;
         Some(self.remove_at(number))
     }

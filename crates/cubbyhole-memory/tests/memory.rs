@@ -9,9 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Backend, Bytes, EntryStore, ErrorKind, ExecutionContext, InMemoryStore, Namespace,
-    NamespacePrefix, PutOptions, Store,
+    Backend, Bytes, EntryStore, ErrorKind, ExecutionContext, Namespace, NamespacePrefix,
+    PutOptions, Store,
 };
+use cubbyhole_memory::InMemoryStore;
 
 fn ns() -> Namespace {
     Namespace::parse("acme:agent-7").unwrap()
