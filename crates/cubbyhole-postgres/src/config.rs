@@ -79,7 +79,7 @@ impl Config {
     /// of the operating system, and the database has the user's name. Files of `~/.postgresql` are
     /// the default certificates. Several hosts are tried in order. `prefer` applies without
     /// `sslmode`; only `verify-full` makes sure that the server is the one that was asked for.
-    /// `docs/postgres.md` lists the parameters, and those that are refused.
+    /// `docs/backends/postgres.md` lists the parameters, and those that are refused.
     ///
     /// Environment and files are read now, except for certificates and keys, which are read when the
     /// store is opened. [`from_url_alone`](Self::from_url_alone) reads neither.

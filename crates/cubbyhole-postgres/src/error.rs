@@ -78,7 +78,7 @@ pub(crate) fn from_connect(error: &tokio_postgres::Error) -> Error {
     }
     if text.contains("certificate") {
         let message = format!(
-            "the server's certificate is not accepted: {text}; docs/postgres.md says which ones are"
+            "the server's certificate is not accepted: {text}; docs/backends/postgres.md says which ones are"
         );
         return Error::unavailable(message).permanent();
     }

@@ -257,7 +257,7 @@ async fn verify_ca_checks_who_signed_and_verify_full_the_name_too() {
     assert_eq!(foreign.seen().1, 0, "something was sent to a server that is not trusted");
 }
 
-/// What docs/postgres.md says of certificates that sign themselves.
+/// The rules for self-signed certificates in docs/backends/postgres.md.
 #[tokio::test]
 async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority() {
     let schema = Schema::new().await;
@@ -281,7 +281,7 @@ async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority(
         if is_accepted {
             opened.unwrap();
         } else {
-            refused_for_good(opened, "docs/postgres.md says which ones are");
+            refused_for_good(opened, "docs/backends/postgres.md says which ones are");
         }
     }
 }
