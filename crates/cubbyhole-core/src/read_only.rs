@@ -7,8 +7,7 @@ use async_trait::async_trait;
 
 use crate::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, Error, ExecutionContext,
-    Expiry, GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
-    ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Expiry, GetOptions, Namespace, NamespacePrefix, PutOptions, Result, Store, Version, delegate,
 };
 
 /// A store that only reads: it passes reads to the store that it wraps, and refuses everything else
@@ -84,38 +83,19 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
         self.refuse(ctx, "put").await
     }
 
-    async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
-        self.inner.get(ctx, ns, key).await
-    }
-
     async fn delete(&self, ctx: &ExecutionContext, _: &Namespace, _: &str) -> Result<()> {
         self.refuse(ctx, "delete").await
-    }
-
-    async fn list(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        prefix: Option<&str>,
-    ) -> Result<Vec<String>> {
-        self.inner.list(ctx, ns, prefix).await
     }
 
     async fn put(&self, ctx: &ExecutionContext, _: &Namespace, _: &str, _: V) -> Result<()> {
         self.refuse(ctx, "put").await
     }
 
-    async fn list_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-    ) -> Result<Vec<Namespace>> {
-        self.inner.list_namespaces(ctx, prefix).await
-    }
-
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         self.refuse(ctx, "evict_expired").await
     }
+
+    delegate!(V, |layer| layer.inner, [get, list, list_namespaces]);
 }
 
 #[async_trait]
@@ -132,15 +112,6 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
             return self.refuse(ctx, "get_entry").await;
         }
         self.inner.get_entry(ctx, ns, key, options).await
-    }
-
-    async fn get_many(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        keys: &[&str],
-    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
-        self.inner.get_many(ctx, ns, keys).await
     }
 
     async fn put_entry(
@@ -174,34 +145,6 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         self.refuse(ctx, "write").await
     }
 
-    async fn scan(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        options: ScanOptions,
-    ) -> Result<Page<ScanItem<V>, String>> {
-        self.inner.scan(ctx, ns, options).await
-    }
-
-    async fn scan_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        after: Option<&Namespace>,
-        limit: usize,
-    ) -> Result<Page<Namespace>> {
-        self.inner.scan_namespaces(ctx, prefix, after, limit).await
-    }
-
-    async fn scan_tenants(
-        &self,
-        ctx: &ExecutionContext,
-        after: Option<&TenantId>,
-        limit: usize,
-    ) -> Result<Page<TenantId>> {
-        self.inner.scan_tenants(ctx, after, limit).await
-    }
-
     async fn touch(
         &self,
         ctx: &ExecutionContext,
@@ -225,13 +168,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         self.refuse(ctx, "erase").await
     }
 
-    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        self.inner.usage(ctx, prefix).await
-    }
-
-    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
-        self.inner.current_time(ctx, ns).await
-    }
+    delegate!(
+        V,
+        |layer| layer.inner,
+        [get_many, scan, scan_namespaces, scan_tenants, usage, current_time]
+    );
 }
 
 #[async_trait]

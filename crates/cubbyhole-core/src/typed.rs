@@ -12,9 +12,9 @@ use crate::backoff::Backoff;
 use crate::limits::check_key;
 use crate::runtime::cooperate;
 use crate::{
-    Batch, Codec, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
-    GetOptions, JsonCodec, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
-    ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Batch, Codec, Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, JsonCodec,
+    Namespace, Operation, Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store,
+    Version, delegate,
 };
 
 /// A store over `V` on top of a store over [`Bytes`], by way of a [`Codec`]; JSON by default.
@@ -109,35 +109,12 @@ impl<V: Send + 'static, C: Codec<V>, S: Store<Bytes>> Store<V> for Typed<V, C, S
         bytes.map(|bytes| self.decode("get", &bytes)).transpose()
     }
 
-    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
-        self.inner.delete(ctx, ns, key).await
-    }
-
-    async fn list(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        prefix: Option<&str>,
-    ) -> Result<Vec<String>> {
-        self.inner.list(ctx, ns, prefix).await
-    }
-
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
         let bytes = self.encode("put", value).await?;
         self.inner.put(ctx, ns, key, bytes).await
     }
 
-    async fn list_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-    ) -> Result<Vec<Namespace>> {
-        self.inner.list_namespaces(ctx, prefix).await
-    }
-
-    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
-        self.inner.evict_expired(ctx).await
-    }
+    delegate!(Bytes, |layer| layer.inner, [delete, list, list_namespaces, evict_expired]);
 }
 
 #[async_trait]
@@ -181,16 +158,6 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         self.inner.put_entry(ctx, ns, key, bytes, options, condition).await
     }
 
-    async fn delete_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        condition: Condition,
-    ) -> Result<bool> {
-        self.inner.delete_entry(ctx, ns, key, condition).await
-    }
-
     async fn write(
         &self,
         ctx: &ExecutionContext,
@@ -226,35 +193,6 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         }))
     }
 
-    async fn scan_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        after: Option<&Namespace>,
-        limit: usize,
-    ) -> Result<Page<Namespace>> {
-        self.inner.scan_namespaces(ctx, prefix, after, limit).await
-    }
-
-    async fn scan_tenants(
-        &self,
-        ctx: &ExecutionContext,
-        after: Option<&TenantId>,
-        limit: usize,
-    ) -> Result<Page<TenantId>> {
-        self.inner.scan_tenants(ctx, after, limit).await
-    }
-
-    async fn touch(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        expiry: Expiry,
-    ) -> Result<bool> {
-        self.inner.touch(ctx, ns, key, expiry).await
-    }
-
     async fn take(
         &self,
         ctx: &ExecutionContext,
@@ -282,22 +220,11 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         }
     }
 
-    async fn erase(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        limit: usize,
-    ) -> Result<Erased> {
-        self.inner.erase(ctx, prefix, limit).await
-    }
-
-    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        self.inner.usage(ctx, prefix).await
-    }
-
-    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
-        self.inner.current_time(ctx, ns).await
-    }
+    delegate!(
+        Bytes,
+        |layer| layer.inner,
+        [delete_entry, scan_namespaces, scan_tenants, touch, erase, usage, current_time]
+    );
 }
 
 /// A call that is refused before it reaches the store beneath cooperates here.
