@@ -26,3 +26,24 @@ mod guide_your_own_backend {}
 
 #[doc = include_str!("../../../docs/guides/services.md")]
 mod guide_services {}
+
+#[doc = include_str!("../README.md")]
+mod crate_cubbyhole {}
+
+#[doc = include_str!("../../cubbyhole-conformance/README.md")]
+mod crate_conformance {}
+
+#[doc = include_str!("../../cubbyhole-core/README.md")]
+mod crate_core {}
+
+#[doc = include_str!("../../cubbyhole-embedded/README.md")]
+mod crate_embedded {}
+
+#[doc = include_str!("../../cubbyhole-postgres/README.md")]
+mod crate_postgres {}
+
+#[doc = include_str!("../../cubbyhole-redis/README.md")]
+mod crate_redis {}
+
+#[doc = include_str!("../../cubbyhole-telemetry/README.md")]
+mod crate_telemetry {}
