@@ -9,6 +9,9 @@ mod readme {}
 #[doc = include_str!("../../../docs/quickstart.md")]
 mod quickstart {}
 
+#[doc = include_str!("../../../docs/introduction.md")]
+mod introduction {}
+
 #[doc = include_str!("../../../docs/concepts.md")]
 mod concepts {}
 
@@ -38,6 +41,9 @@ mod crate_core {}
 
 #[doc = include_str!("../../cubbyhole-embedded/README.md")]
 mod crate_embedded {}
+
+#[doc = include_str!("../../cubbyhole-memory/README.md")]
+mod crate_memory {}
 
 #[doc = include_str!("../../cubbyhole-postgres/README.md")]
 mod crate_postgres {}
