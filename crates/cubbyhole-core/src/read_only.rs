@@ -1,4 +1,4 @@
-//! The layer that refuses writes.
+//! [`ReadOnly`]: a layer that refuses writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,11 @@ use crate::{
     Expiry, GetOptions, Namespace, NamespacePrefix, PutOptions, Result, Store, Version, delegate,
 };
 
-/// A store that only reads: it passes reads to the store that it wraps, and refuses everything else
-/// as `PermissionDenied` before that store sees the call.
+/// A layer that passes reads to the inner store and refuses every write with `PermissionDenied`.
 ///
-/// Refused are puts, deletes, batches, `take`, `touch`, reads that extend a TTL, `erase`,
-/// `evict_expired` and `compact`. It guards against mistakes of this program; where a database
-/// should enforce it, use a role without the right to write.
+/// It refuses puts, deletes, batches, `take`, `touch`, reads that extend a TTL, `erase`,
+/// `evict_expired` and `compact`. The inner store does not see these calls. The layer protects against
+/// mistakes in this program. To enforce it in the database, use a role without write privileges.
 ///
 /// ```
 /// use cubbyhole::{ErrorKind, ExecutionContext, InMemoryStore, Namespace, ReadOnly, Store};
@@ -37,7 +36,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ReadOnly<S> {
     inner: S,
-    /// Whether it was closed through this layer; shared by the clones.
+    /// True once the store was closed through this layer. Shared by all clones.
     closed: Arc<AtomicBool>,
 }
 
@@ -48,7 +47,7 @@ impl<S> ReadOnly<S> {
         Self { inner, closed: Arc::default() }
     }
 
-    /// The store that it wraps.
+    /// Returns the inner store.
     #[must_use]
     pub const fn inner(&self) -> &S {
         &self.inner
