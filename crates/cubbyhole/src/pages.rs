@@ -30,6 +30,18 @@ mod guide_your_own_backend {}
 #[doc = include_str!("../../../docs/guides/services.md")]
 mod guide_services {}
 
+#[doc = include_str!("../../../docs/backends/memory.md")]
+mod backend_memory {}
+
+#[doc = include_str!("../../../docs/backends/embedded.md")]
+mod backend_embedded {}
+
+#[doc = include_str!("../../../docs/backends/postgres.md")]
+mod backend_postgres {}
+
+#[doc = include_str!("../../../docs/backends/redis.md")]
+mod backend_redis {}
+
 #[doc = include_str!("../README.md")]
 mod crate_cubbyhole {}
 
