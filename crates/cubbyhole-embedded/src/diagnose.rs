@@ -1,6 +1,6 @@
 //! Looking a file over.
 
-mod place;
+mod environment;
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,7 +13,7 @@ use cubbyhole_core::{
 use crate::call::begin;
 use crate::config::{Config, Durability, RELAXED_FLUSH_INTERVAL};
 use crate::file::WriteDenied;
-use crate::origin::Origin;
+use crate::layout::Origin;
 use crate::repair::{CLOCK_TOLERANCE, revived};
 use crate::store::EmbeddedStore;
 use crate::url_path::shown;
@@ -62,11 +62,11 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
     match fs::metadata(path) {
         Ok(metadata) => {
             diagnosis.ok("file", format!("{}, {} bytes", shown(path), metadata.len()));
-            place::check_permissions(&mut diagnosis, path, &metadata);
+            environment::check_permissions(&mut diagnosis, path, &metadata);
             // What is only read needs no room.
             // A pipe or a device is not opened: its opener may wait. Opening the store refuses it.
             if metadata.is_file() && check_writing(&mut diagnosis, config) {
-                place::check_disk(&mut diagnosis, path, &metadata);
+                environment::check_disk(&mut diagnosis, path, &metadata);
             }
         }
         Err(error) => {
@@ -87,7 +87,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
             return Ok(diagnosis);
         }
     };
-    let format = crate::format::FORMAT;
+    let format = crate::engine::format::FORMAT;
     diagnosis.ok("open", format!("opens, format {format}, and every page has its checksum"));
     check_clock(ctx, &mut diagnosis, &store, config.clock().now()).await?;
     if let Err(error) = store.verify(ctx).await {
@@ -201,4 +201,30 @@ async fn check_entries(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::format::{FORMAT, META, META_FORMAT};
+    use crate::file::StoreFile;
+
+    #[tokio::test]
+    async fn a_newer_format_is_refused() {
+        let (ctx, folder) = (ExecutionContext::new(), tempfile::tempdir().unwrap());
+        let config = Config::new(folder.path().join("s.redb"));
+        drop(EmbeddedStore::open(&ctx, config.clone()).await.unwrap());
+        let (file, _) = StoreFile::open(config.clone()).unwrap_or_else(|_| panic!("it opens"));
+        let transaction = file.read().database().unwrap().begin_write().unwrap();
+        let newer = (FORMAT + 1).to_le_bytes();
+        transaction.open_table(META).unwrap().insert(META_FORMAT, newer.as_slice()).unwrap();
+        transaction.commit().unwrap();
+        file.close().unwrap();
+
+        let error = EmbeddedStore::open(&ctx, config.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("format 2"), "{error}");
+        let diagnosis = diagnose(&ctx, &config).await.unwrap();
+        assert_eq!(diagnosis.verdict(), Verdict::Problem);
+    }
 }

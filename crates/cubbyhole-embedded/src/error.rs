@@ -5,7 +5,7 @@ use std::io;
 use cubbyhole_core::Error;
 use redb::{DatabaseError, StorageError};
 
-use crate::checked::Damaged;
+use crate::layout::Damaged;
 use crate::url_path::shown;
 
 /// Why a transaction did not do what it was asked.

@@ -17,24 +17,18 @@
 //! Most programs open it by `cubbyhole::open(ctx, "redb:PATH")`.
 
 mod call;
-mod checked;
 mod config;
 mod diagnose;
-mod early_sync;
+mod engine;
 mod error;
 mod file;
-mod format;
-mod log;
-mod origin;
-mod overlay;
+mod layout;
 mod reader;
 mod repair;
-mod request;
-mod snapshot;
 mod storage;
 mod store;
-mod tables;
 mod url_path;
+mod wal;
 mod writer;
 
 pub use config::{Config, DEFAULT_CACHE_BYTES, Durability, RELAXED_FLUSH_INTERVAL};

@@ -9,9 +9,9 @@ use std::time::Duration;
 use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result, Timestamp};
 use redb::Database;
 
+use crate::engine::{Place, Snapshot};
 use crate::error::Failure;
 use crate::file::StoreFile;
-use crate::snapshot::{Place, Snapshot};
 
 pub(crate) struct Reader {
     file: Arc<StoreFile>,

@@ -11,10 +11,10 @@ use cubbyhole_core::{
 
 use crate::call::begin;
 use crate::config::Config;
+use crate::engine::{Place, Snapshot};
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
 use crate::reader::panicked;
-use crate::snapshot::{Place, Snapshot};
 use crate::url_path::shown;
 use crate::writer::checkpoint;
 

@@ -9,9 +9,8 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use crate::config::Config;
-use crate::early_sync::EarlySync;
 use crate::error::{OpenFailure, from_open, from_open_io};
-use crate::overlay::Overlay;
+use crate::storage::{EarlySync, Overlay};
 use crate::url_path::shown;
 
 /// Opens the bytes of the file. If they are only to be read, what is written to them stays in memory.

@@ -6,15 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole_core::{Error, Result};
+use redb::Database;
 use redb::backends::FileBackend;
 
-use super::initialise;
 use super::unusable::not_a_store;
-use crate::checked::{Checked, Unsettled};
 use crate::config::Config;
-use crate::error::{from_open, from_open_io};
-use crate::log::{Behind, Halves, Log};
+use crate::engine::format::{ENTRIES, EXPIRY, FORMAT, META, META_FORMAT, VALUES};
+use crate::error::{Failure, from_open, from_open_io};
+use crate::storage::{Behind, Checked, Halves, Unsettled};
 use crate::url_path::shown;
+use crate::wal::Log;
 
 /// Creates the file if it is not there and may be created.
 pub(super) fn prepare(config: &Config) -> Result<()> {
@@ -84,6 +85,18 @@ fn create(config: &Config) -> Result<(), CreateError> {
     // cannot be removed either, the first error tells more.
     let _ = fs::remove_file(&draft);
     result
+}
+
+/// Makes the tables, so that readers always find them.
+pub(super) fn initialise(database: &Database) -> Result<(), Failure> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    transaction.open_table(META)?.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+    transaction.open_table(ENTRIES)?;
+    transaction.open_table(VALUES)?;
+    transaction.open_table(EXPIRY)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// The file holds the values of all tenants: only its owner may read it, who may give others the right.

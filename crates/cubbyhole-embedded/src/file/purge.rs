@@ -4,7 +4,7 @@
 //!
 //! | place | how they are removed |
 //! |---|---|
-//! | pages that the engine freed | overwritten with zeros, once they are known: `checked/unused.rs` |
+//! | pages that the engine freed | overwritten with zeros, once they are known: `storage/checksums/used_blocks.rs` |
 //! | the end of a leaf page that was changed in place | the tables are rewritten |
 //! | the keys in branch pages, which route to a leaf and outlive the entry that they were taken from | the tables are rewritten |
 //! | records of the log before its last checkpoint | overwritten with zeros |
@@ -13,15 +13,16 @@
 //! refers to are overwritten. The mark of an erasure is removed last: the next clean close repeats a
 //! purge that a crash ended.
 
+use std::path::Path;
+
 use cubbyhole_core::{Error, ErrorKind};
 use redb::{Database, Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 
-use super::{Handle, StoreFile};
+use super::handle::Handle;
+use crate::engine::format::{ENTRIES, EXPIRY, META, META_SALT, VALUES};
 use crate::error::Failure;
-use crate::format::{ENTRIES, EXPIRY, META, META_SALT, VALUES};
-use crate::log::Salt;
 use crate::url_path::shown;
-use crate::writer::lock;
+use crate::wal::Salt;
 
 /// The name that a table has while it is written.
 const REWRITTEN: &str = "cubbyhole_rewritten";
@@ -29,7 +30,7 @@ const REWRITTEN: &str = "cubbyhole_rewritten";
 impl Handle {
     /// Purges the file if something was erased since the last purge.
     pub(super) fn purge_if_erased(&mut self) -> Result<(), Failure> {
-        if lock(&self.log).is_marked_erased()? { self.purge() } else { Ok(()) }
+        if self.lock_log().is_marked_erased()? { self.purge() } else { Ok(()) }
     }
 
     /// Rewrites and compacts the tables, and overwrites everything else in the file with zeros. Takes
@@ -61,7 +62,7 @@ impl Handle {
             self.engine.forget_use();
             return Err(Failure::Engine(error.into()));
         }
-        let log = lock(&self.log);
+        let log = self.lock_log();
         let overwritten = self.engine.zero_unused();
         let overwritten =
             overwritten.and_then(|()| log.wipe()).and_then(|()| log.clear_erased_mark());
@@ -103,24 +104,22 @@ fn rewrite_table<K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
-impl StoreFile {
-    /// The error of a close that could not purge the file.
-    pub(crate) fn not_purged(&self, error: Error) -> Error {
-        let advice = match error.kind() {
-            ErrorKind::ResourceExhausted => "free some space and compact it",
-            ErrorKind::Corrupt => "export what can be read, and import it into a new store",
-            _ => "compact it, or open and close it again",
-        };
-        Error::new(
-            error.kind(),
-            format!(
-                "{} is closed, but could not be rewritten, and bytes of erased entries may still be \
-                 in it; {advice}",
-                shown(self.path()),
-            ),
-        )
-        .with_source(error)
-    }
+/// The error of a close that could not purge the file.
+pub(crate) fn not_purged(path: &Path, error: Error) -> Error {
+    let advice = match error.kind() {
+        ErrorKind::ResourceExhausted => "free some space and compact it",
+        ErrorKind::Corrupt => "export what can be read, and import it into a new store",
+        _ => "compact it, or open and close it again",
+    };
+    Error::new(
+        error.kind(),
+        format!(
+            "{} is closed, but could not be rewritten, and bytes of erased entries may still be \
+             in it; {advice}",
+            shown(path),
+        ),
+    )
+    .with_source(error)
 }
 
 /// A purge that met a full disk, after which the file was compacted alone.

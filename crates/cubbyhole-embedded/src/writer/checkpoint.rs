@@ -1,13 +1,11 @@
 //! A checkpoint: the engine commits durably what the log holds, and the log starts from scratch.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use cubbyhole_core::Timestamp;
 
+use crate::engine::Tables;
 use crate::error::Failure;
 use crate::file::Handle;
-use crate::log::{Log, Redo, Salt};
-use crate::tables::Tables;
+use crate::wal::{Redo, Salt};
 
 /// A durable commit of `mark` as the clock's mark. Everything before it is on disk after it, and the
 /// log starts from scratch.
@@ -20,11 +18,6 @@ pub(crate) fn checkpoint(handle: &Handle, mark: Timestamp) -> Result<(), Failure
     tables.set_salt(salt)?;
     drop(tables);
     transaction.commit()?;
-    lock(&handle.log).begin(salt);
+    handle.lock_log().begin(salt);
     Ok(())
-}
-
-/// The log, which the writer alone takes.
-pub(crate) fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,65 +16,19 @@
 //! A record is synced before the next one is written. So one that is not whole is the last, and nobody
 //! was told of it; where a whole one follows, the file is damaged.
 
-mod record;
-
 use std::io;
-use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cubbyhole_core::Timestamp;
-use redb::{BackendError, StorageBackend};
+use redb::StorageBackend;
 
-pub(crate) use record::{Change, Record, Redo, Salt, TableId};
+use super::record::{MOST_CHANGES, RECORD_BYTES, Record, Redo, Salt};
+use crate::layout::{Damaged, LOG_BYTES, MAGIC, SECTOR};
+use crate::storage::Halves;
 
-use crate::checked::Damaged;
-use crate::origin::MAGIC;
-
-/// How much of the file's beginning is the log.
-pub(crate) const LOG_BYTES: u64 = 1024 * 1024;
-/// How many changes are made again at opening at most, which takes its time.
-const MOST_CHANGES: usize = 1024;
-/// What a disk writes at once.
-const SECTOR: usize = 512;
 /// Where the first sector marks that something was erased, with a byte that is not zero. Builds that do
 /// not know the mark ignore it.
 const ERASED_AT: usize = 64;
-/// What records have room for: all but the first sector.
-const RECORD_BYTES: usize = LOG_BYTES as usize - SECTOR;
-
-/// A file that the log and the engine share.
-#[derive(Debug)]
-pub(crate) struct Halves {
-    storage: Box<dyn StorageBackend>,
-    has_failed: AtomicBool,
-}
-
-impl Halves {
-    pub(crate) fn new(storage: Box<dyn StorageBackend>) -> Arc<Self> {
-        Arc::new(Self { storage, has_failed: AtomicBool::new(false) })
-    }
-
-    pub(crate) fn storage(&self) -> &dyn StorageBackend {
-        &*self.storage
-    }
-
-    /// Writes to the log's part and waits until that is on disk.
-    fn write_log(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
-        let written = self.storage.write(at as u64, bytes).and_then(|()| self.storage.sync_data());
-        self.has_failed.fetch_or(written.is_err(), Ordering::AcqRel);
-        written
-    }
-
-    /// A failed sync may have lost what the engine wrote before, without its being told: nothing
-    /// that it commits after that can be relied upon.
-    fn check(&self) -> io::Result<()> {
-        if self.has_failed.load(Ordering::Acquire) {
-            return Err(io::Error::other("the log of the file could not be written"));
-        }
-        Ok(())
-    }
-}
 
 /// The log of an open file.
 pub(crate) struct Log {
@@ -110,7 +64,7 @@ impl Log {
     /// Whether something was erased since the file was last purged (`file/purge.rs`).
     pub(crate) fn is_marked_erased(&self) -> io::Result<bool> {
         let mut mark = [0];
-        self.file.storage.read(ERASED_AT as u64, &mut mark)?;
+        self.file.storage().read(ERASED_AT as u64, &mut mark)?;
         Ok(mark != [0])
     }
 
@@ -127,7 +81,7 @@ impl Log {
     /// Overwrites the records with zeros. The engine has committed their changes, and a new salt.
     pub(crate) fn wipe(&self) -> io::Result<()> {
         let mut bytes = vec![0; RECORD_BYTES];
-        self.file.storage.read(SECTOR as u64, &mut bytes)?;
+        self.file.storage().read(SECTOR as u64, &mut bytes)?;
         if bytes.iter().all(|byte| *byte == 0) {
             return Ok(());
         }
@@ -137,7 +91,7 @@ impl Log {
 
     /// Makes every later commit of the engine fail, because a sync that it does not know of failed.
     pub(crate) fn fail(&self) {
-        self.file.has_failed.store(true, Ordering::Release);
+        self.file.fail();
     }
 
     /// Whether the engine has yet to commit durably what the log holds.
@@ -201,74 +155,13 @@ impl Log {
     }
 }
 
-/// The part of the file behind the log.
-#[derive(Debug)]
-pub(crate) struct Behind(pub(crate) Arc<Halves>);
-
-impl StorageBackend for Behind {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.storage.len()?.saturating_sub(LOG_BYTES))
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.storage.read(LOG_BYTES + offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.check()?;
-        self.0.storage.set_len(LOG_BYTES + len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.check()?;
-        self.0.storage.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.check()?;
-        self.0.storage.write(LOG_BYTES + offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.0.storage.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.storage.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.0.storage.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.storage.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.storage.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.storage.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.storage.query_lock_range(start, end)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use redb::backends::InMemoryBackend;
 
     use cubbyhole_core::Result;
 
-    use super::record::HEADER;
+    use super::super::record::{Change, HEADER, TableId};
     use super::*;
 
     fn file() -> Arc<Halves> {

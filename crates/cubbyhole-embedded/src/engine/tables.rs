@@ -8,13 +8,13 @@ use cubbyhole_core::{
 };
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use crate::error::Failure;
-use crate::format::{
+use super::format::{
     self, ENTRIES, EXPIRY, MAX_INLINE_BYTES, META, META_CLOCK, META_SALT, Record, VALUES, Value,
-    location,
+    location, prefix_ranges,
 };
-use crate::log::{self, Change, Redo, Salt, TableId};
-use crate::snapshot::prefix_ranges;
+use super::long_values::read_separate;
+use crate::error::Failure;
+use crate::wal::{Change, Record as LogRecord, Redo, Salt, TableId};
 
 /// The open tables of one transaction, at one instant.
 pub(crate) struct Tables<'t> {
@@ -108,7 +108,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Makes the changes of a record of the log once more.
-    pub(crate) fn replay(&mut self, record: &log::Record) -> Result<(), Failure> {
+    pub(crate) fn replay(&mut self, record: &LogRecord) -> Result<(), Failure> {
         for change in record.changes() {
             let Change { table, key, value } = change?;
             self.change(table, key, value)?;
@@ -396,22 +396,4 @@ impl<'t> Tables<'t> {
         }
         Ok(())
     }
-}
-
-/// Reads a value that stands apart from its record.
-pub(crate) fn read_separate(
-    values: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    location: &[u8],
-    length: u64,
-) -> Result<Bytes, Failure> {
-    let damaged = || {
-        cubbyhole_core::Error::corrupt(
-            "a value of the file is damaged; write it again or delete it",
-        )
-    };
-    let value = values.get(location)?.ok_or_else(damaged)?;
-    if value.value().len() as u64 != length {
-        return Err(damaged().into());
-    }
-    Ok(Bytes::copy_from_slice(value.value()))
 }

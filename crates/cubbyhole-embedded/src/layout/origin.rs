@@ -2,11 +2,8 @@
 
 use std::io;
 
-use crate::checked::{EngineStart, START_BYTES};
-use crate::log::LOG_BYTES;
-
-/// What our files begin with.
-pub(crate) const MAGIC: &[u8] = b"cubbyhole store\n";
+use super::blocks::{EngineStart, START_BYTES};
+use super::{LOG_BYTES, MAGIC};
 
 /// What a file of the engine begins with that is none of ours.
 const BARE_ENGINE: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";

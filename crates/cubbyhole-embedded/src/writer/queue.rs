@@ -1,16 +1,25 @@
-//! What waits in the writer's queue: a request, and who has it.
+//! The queue before the writer: messages, requests, and who has a request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use cubbyhole_core::{Error, Result};
+use cubbyhole_core::{Compaction, Error, Result};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::engine::Tables;
 use crate::error::Failure;
-use crate::tables::Tables;
+
+/// What the writer is asked for.
+pub(super) enum Message {
+    Write(Box<dyn Request>),
+    Compact(oneshot::Sender<Result<Compaction>>, Arc<Claim>),
+    Close(oneshot::Sender<Result<()>>),
+    /// The last handle of the store is gone.
+    End,
+}
 
 /// A request, whatever it answers.
-pub(crate) trait Request: Send {
+pub(super) trait Request: Send {
     /// Claims it for the writer; `false` if its caller took it back.
     fn claim(&self) -> bool;
     /// How much it holds.
@@ -22,7 +31,7 @@ pub(crate) trait Request: Send {
 }
 
 /// A request with its work and its caller's place in the queue.
-pub(crate) struct Pending<T, F> {
+pub(super) struct Pending<T, F> {
     work: Option<F>,
     outcome: Option<Result<T>>,
     reply: Option<oneshot::Sender<Result<T>>>,
@@ -32,7 +41,7 @@ pub(crate) struct Pending<T, F> {
 }
 
 impl<T, F> Pending<T, F> {
-    pub(crate) fn new(
+    pub(super) fn new(
         work: F,
         reply: oneshot::Sender<Result<T>>,
         claim: Arc<Claim>,
@@ -82,19 +91,19 @@ where
 
 /// Who has a request: the queue, the writer, or its caller again.
 #[derive(Default)]
-pub(crate) struct Claim(AtomicU8);
+pub(super) struct Claim(AtomicU8);
 
 impl Claim {
     const QUEUED: u8 = 0;
     const CLAIMED: u8 = 1;
     const WITHDRAWN: u8 = 2;
 
-    pub(crate) fn claim(&self) -> bool {
+    pub(super) fn claim(&self) -> bool {
         self.change(Self::CLAIMED)
     }
 
     /// Takes the request back; `false` if the writer has claimed it.
-    pub(crate) fn withdraw(&self) -> bool {
+    pub(super) fn withdraw(&self) -> bool {
         self.change(Self::WITHDRAWN)
     }
 
@@ -105,7 +114,7 @@ impl Claim {
 }
 
 /// Takes the request back when it is dropped, unless the writer has claimed it.
-pub(crate) struct Withdrawal<'a>(pub(crate) &'a Claim);
+pub(super) struct Withdrawal<'a>(pub(super) &'a Claim);
 
 impl Drop for Withdrawal<'_> {
     fn drop(&mut self) {
@@ -120,7 +129,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::log::Redo;
+    use crate::wal::Redo;
 
     /// What a request that was refused with a conflict is told in the end.
     fn told(failure: Option<&Error>) -> ErrorKind {

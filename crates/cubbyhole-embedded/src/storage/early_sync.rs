@@ -5,13 +5,14 @@
 //! engine asks for, and that its commits rest on, comes after that and finds little left.
 
 use std::io;
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use redb::{BackendError, StorageBackend};
+use redb::StorageBackend;
+
+use super::delegate_locks;
 
 /// After how many bytes the disk is to begin. From a quarter of it to twice it checkpoints took about as
 /// long; without an early sync, half as long again. A record of the log is shorter, and synced at once.
@@ -133,33 +134,7 @@ impl StorageBackend for EarlySync {
         self.inner().close()
     }
 
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner().try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.inner().try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner().lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner().lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner().unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner().query_lock_range(start, end)
-    }
+    delegate_locks!(self => self.inner());
 }
 
 #[cfg(test)]

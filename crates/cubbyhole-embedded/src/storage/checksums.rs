@@ -29,55 +29,28 @@
 //! state is written again before anything else, for otherwise the next write would go to the other
 //! copy, the only one that is certainly on disk.
 
-mod layout;
-mod unused;
+mod used_blocks;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::io;
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::{BackendError, StorageBackend};
+use redb::StorageBackend;
 
-use crate::log::LOG_BYTES;
-
-use layout::{
-    BLOCK, COPIES, GROUP_BLOCKS, Group, HEADER, HEADER_AT, Run, SECTOR, SUMS, header_sum,
-    inner_length, is_header, is_zero, outer_length, runs, sum,
+use super::delegate_locks;
+use crate::layout::blocks::{
+    BLOCK, COPIES, GROUP_BLOCKS, Group, HEADER, HEADER_AT, Run, SUMS, header_sum, inner_length,
+    is_header, is_zero, outer_length, runs, sum,
 };
+use crate::layout::{Damaged, LOG_BYTES, SECTOR};
 
-use unused::UsedBlocks;
+use used_blocks::{UsedBlocks, contains};
 
 /// How many groups are kept in memory, 4 KiB for each 2 MiB of the file: 32 GiB of it.
 const MOST_GROUPS: usize = 16 * 1024;
-
-/// A block that is not as it was written.
-#[derive(Debug)]
-pub(crate) struct Damaged {
-    at: u64,
-}
-
-impl fmt::Display for Damaged {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the block at byte {} is not as it was written", self.at)
-    }
-}
-
-impl std::error::Error for Damaged {}
-
-impl Damaged {
-    /// The error for the block at that byte of the file.
-    pub(crate) fn error(at: u64) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidData, Self { at })
-    }
-
-    /// Whether that is what the error says.
-    pub(crate) fn is(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|source| source.is::<Self>())
-    }
-}
+/// How many blocks are read at once.
+const BATCH: u64 = 64;
 
 /// The error for the block at that byte of the engine's part.
 fn damaged(at: u64) -> io::Error {
@@ -87,33 +60,6 @@ fn damaged(at: u64) -> io::Error {
 /// The groups whose sums may be on disk only as far as the system believes. It outlives the file's
 /// handle, which is given up when a sync fails.
 pub(crate) type Unsettled = Arc<Mutex<BTreeSet<u64>>>;
-
-/// What the beginning of the engine's part tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EngineStart {
-    /// It ends before the first block behind the sums.
-    Absent,
-    /// The sums or the header are ours and whole.
-    Sound,
-    Other,
-}
-
-/// How much of the engine's part tells what it is.
-pub(crate) const START_BYTES: u64 = HEADER_AT + SECTOR as u64;
-
-impl EngineStart {
-    /// What the first [`START_BYTES`] tell, or fewer of a part that is shorter.
-    pub(crate) fn of(start: &[u8]) -> Self {
-        let Some(header) =
-            start.get(HEADER_AT as usize..).and_then(|sector| sector.try_into().ok())
-        else {
-            return Self::Absent;
-        };
-        let copies = start.chunks_exact(BLOCK).take(COPIES as usize);
-        let has_sums = copies.zip(0..).any(|(copy, place)| Group::decode(copy, 0, place).is_some());
-        if has_sums || is_header(header) { Self::Sound } else { Self::Other }
-    }
-}
 
 /// Storage whose blocks are checked. Clones share it.
 #[derive(Debug, Clone)]
@@ -309,6 +255,16 @@ impl Shared {
         Ok(())
     }
 
+    /// Begins to record which blocks are used.
+    pub(crate) fn record_use(&self) {
+        self.used.begin();
+    }
+
+    /// Ends the recording without overwriting anything.
+    pub(crate) fn forget_use(&self) {
+        self.used.end();
+    }
+
     /// Writes the sums that have changed.
     fn write_sums(&self) -> io::Result<Vec<u64>> {
         let mut written = Vec::new();
@@ -320,6 +276,43 @@ impl Shared {
             written.push(*number);
         }
         Ok(written)
+    }
+}
+
+impl Checked {
+    /// Overwrites with zeros, and syncs, every block that was not used while it was recorded. Neither
+    /// commit of the engine refers to them: a crash in between does no harm.
+    pub(crate) fn zero_unused(&self) -> io::Result<()> {
+        let used = self.used.end();
+        let blocks = self.len()? / BLOCK as u64;
+        // The first block is the header.
+        let mut next = 1;
+        while next < blocks {
+            if contains(&used, next) {
+                next += 1;
+                continue;
+            }
+            let most = blocks.min(next + BATCH);
+            let end = (next..most).find(|block| contains(&used, *block)).unwrap_or(most);
+            self.zero_blocks(next, (end - next) as usize)?;
+            next = end;
+        }
+        self.sync_data()
+    }
+
+    /// The blocks are read without their sums: a crash may have torn them.
+    fn zero_blocks(&self, first: u64, count: usize) -> io::Result<()> {
+        let mut next = first;
+        for run in runs(first, count) {
+            let mut bytes = vec![0; run.places.len() * BLOCK];
+            self.inner.read(run.at(), &mut bytes)?;
+            if !is_zero(&bytes) {
+                bytes.fill(0);
+                self.write(next * BLOCK as u64, &bytes)?;
+            }
+            next += run.places.len() as u64;
+        }
+        Ok(())
     }
 }
 
@@ -380,31 +373,5 @@ impl StorageBackend for Checked {
         self.inner.close()
     }
 
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.inner.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.query_lock_range(start, end)
-    }
+    delegate_locks!(self => self.inner);
 }

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `cubbyhole_meta` | name | `format`: u32; `clock`: u64, the high-water mark in milliseconds; `salt`: 8 bytes, the log's (`log.rs`) |
+//! | `cubbyhole_meta` | name | `format`: u32; `clock`: u64, the high-water mark in milliseconds; `salt`: 8 bytes, the log's (`wal/log.rs`) |
 //! | `entries` | location | record |
 //! | `values` | location | the value, where it is too long to stand in the record |
 //! | `expiry` | instant in milliseconds as big-endian u64, then location | nothing |
@@ -14,7 +14,7 @@
 //! stands in `values`: listings and `touch` then never read or copy long values. Numbers are
 //! little-endian.
 
-use cubbyhole_core::{EntryMeta, Error, Namespace, Result, Timestamp, Version};
+use cubbyhole_core::{EntryMeta, Error, Namespace, NamespacePrefix, Result, Timestamp, Version};
 use redb::TableDefinition;
 
 /// The form of the file that this build writes; it reads no newer one.
@@ -142,6 +142,19 @@ pub(crate) fn split_expiry_key(key: &[u8]) -> Result<(Timestamp, &[u8])> {
     let (millis, location) = key.split_first_chunk::<8>().ok_or_else(damaged)?;
     let instant = Timestamp::from_millis(u64::from_be_bytes(*millis)).map_err(|_| damaged())?;
     Ok((instant, location))
+}
+
+/// The two ranges of locations under a prefix: the namespace itself, and those beneath it. Names
+/// such as `a-b` stand between `a` and `a:`.
+pub(crate) fn prefix_ranges(prefix: &NamespacePrefix) -> [(Vec<u8>, Vec<u8>); 2] {
+    let text = prefix.as_str();
+    let with = |tail: &str| [text.as_bytes(), tail.as_bytes()].concat();
+    [(with("\0"), with("\u{1}")), (with(":"), with(";"))]
+}
+
+/// The least location past all keys of a namespace.
+pub(crate) fn past_namespace(rendered: &str) -> Vec<u8> {
+    [rendered.as_bytes(), &[1]].concat()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use cubbyhole_core::{ClockAhead, Timestamp};
 use redb::ReadableTable;
 
 use super::Snapshot;
+use crate::engine::format;
 use crate::error::Failure;
-use crate::format;
 
 impl Snapshot<'_> {
     /// Compares the store's time with `wall`, an earlier instant, entry by entry. Entries that cannot

@@ -14,8 +14,12 @@
 use cubbyhole_core::{Error, Result, Timestamp, Version};
 use twox_hash::XxHash3_64;
 
-use super::{MOST_CHANGES, RECORD_BYTES, SECTOR};
+use crate::layout::{LOG_BYTES, SECTOR};
 
+/// How many changes are made again at opening at most, which takes its time.
+pub(super) const MOST_CHANGES: usize = 1024;
+/// What records have room for: all but the first sector.
+pub(super) const RECORD_BYTES: usize = LOG_BYTES as usize - SECTOR;
 pub(super) const HEADER: usize = 32;
 /// Makes sums of this format unlike any others.
 const SEED: u64 = u64::from_be_bytes(*b"cubbylog");

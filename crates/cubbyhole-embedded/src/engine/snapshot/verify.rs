@@ -4,8 +4,8 @@ use cubbyhole_core::{Error, Result};
 use redb::{ReadOnlyTable, ReadableTable};
 
 use super::Snapshot;
+use crate::engine::format::{self, EXPIRY, VALUES, Value};
 use crate::error::Failure;
-use crate::format::{self, EXPIRY, VALUES, Value};
 
 /// What was found, each as a count.
 #[derive(Debug, Default)]

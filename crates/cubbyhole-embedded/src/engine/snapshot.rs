@@ -13,10 +13,12 @@ use cubbyhole_core::{
 };
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
+use super::format::{
+    self, ENTRIES, EXPIRY, Record, VALUES, Value, location, past_namespace, prefix_ranges,
+};
+use super::long_values::read_separate;
 use crate::error::Failure;
-use crate::format::{self, ENTRIES, EXPIRY, Record, VALUES, Value, location};
 use crate::storage::Temperature;
-use crate::tables::read_separate;
 
 /// What a read on a thread of the async runtime may cost before it is moved to the blocking pool.
 const INLINE_STEPS: u64 = 512;
@@ -373,28 +375,15 @@ const UNREADABLE: EntryMeta = EntryMeta {
     expires_at: None,
 };
 
-/// The two ranges of locations under a prefix: the namespace itself, and those beneath it. Names
-/// such as `a-b` stand between `a` and `a:`.
-pub(crate) fn prefix_ranges(prefix: &NamespacePrefix) -> [(Vec<u8>, Vec<u8>); 2] {
-    let text = prefix.as_str();
-    let with = |tail: &str| [text.as_bytes(), tail.as_bytes()].concat();
-    [(with("\0"), with("\u{1}")), (with(":"), with(";"))]
-}
-
-/// The least location past all keys of a namespace.
-fn past_namespace(rendered: &str) -> Vec<u8> {
-    [rendered.as_bytes(), &[1]].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use cubbyhole_core::{Condition, Expiry};
     use redb::backends::InMemoryBackend;
 
     use super::*;
-    use crate::format::MAX_INLINE_BYTES;
-    use crate::log::Redo;
-    use crate::tables::Tables;
+    use crate::engine::Tables;
+    use crate::engine::format::MAX_INLINE_BYTES;
+    use crate::wal::Redo;
 
     /// The end of a context must not look like a damaged entry, of which a page may hold some.
     #[test]

@@ -4,35 +4,62 @@ use std::ops::Range;
 
 use twox_hash::XxHash3_64;
 
-pub(super) const BLOCK: usize = 4096;
-pub(super) const SUMS: usize = 510;
-pub(super) const COPIES: u64 = 2;
-pub(super) const GROUP_BLOCKS: u64 = SUMS as u64 + COPIES;
-/// The engine's header with its sum: what a disk writes at once.
-pub(super) const SECTOR: usize = 512;
-pub(super) const HEADER: usize = SECTOR - 8;
+use super::SECTOR;
+
+pub(crate) const BLOCK: usize = 4096;
+pub(crate) const SUMS: usize = 510;
+pub(crate) const COPIES: u64 = 2;
+pub(crate) const GROUP_BLOCKS: u64 = SUMS as u64 + COPIES;
+pub(crate) const HEADER: usize = SECTOR - 8;
 /// Where the header stands.
-pub(super) const HEADER_AT: u64 = COPIES * BLOCK as u64;
+pub(crate) const HEADER_AT: u64 = COPIES * BLOCK as u64;
 /// Makes sums of this format unlike any others.
-pub(super) const SEED: u64 = u64::from_be_bytes(*b"cubbyhol");
+pub(crate) const SEED: u64 = u64::from_be_bytes(*b"cubbyhol");
+/// What the beginning of the engine's part tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EngineStart {
+    /// It ends before the first block behind the sums.
+    Absent,
+    /// The sums or the header are ours and whole.
+    Sound,
+    Other,
+}
+
+/// How much of the engine's part tells what it is.
+pub(crate) const START_BYTES: u64 = HEADER_AT + SECTOR as u64;
+
+impl EngineStart {
+    /// What the first [`START_BYTES`] tell, or fewer of a part that is shorter.
+    pub(crate) fn of(start: &[u8]) -> Self {
+        let Some(header) =
+            start.get(HEADER_AT as usize..).and_then(|sector| sector.try_into().ok())
+        else {
+            return Self::Absent;
+        };
+        let copies = start.chunks_exact(BLOCK).take(COPIES as usize);
+        let has_sums = copies.zip(0..).any(|(copy, place)| Group::decode(copy, 0, place).is_some());
+        if has_sums || is_header(header) { Self::Sound } else { Self::Other }
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Group {
-    pub(super) sequence: u64,
-    pub(super) sums: Box<[u64; SUMS]>,
-    pub(super) is_dirty: bool,
+pub(crate) struct Group {
+    pub(crate) sequence: u64,
+    pub(crate) sums: Box<[u64; SUMS]>,
+    pub(crate) is_dirty: bool,
 }
 
 impl Group {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { sequence: 0, sums: Box::new([0; SUMS]), is_dirty: false }
     }
 
     /// Where its next copy stands.
-    pub(super) fn place(&self, number: u64) -> u64 {
+    pub(crate) fn place(&self, number: u64) -> u64 {
         (number * GROUP_BLOCKS + self.sequence % COPIES) * BLOCK as u64
     }
 
-    pub(super) fn encode(&self, number: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, number: u64) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK);
         block.extend_from_slice(&[0; 8]);
         block.extend_from_slice(&self.sequence.to_le_bytes());
@@ -45,7 +72,7 @@ impl Group {
     }
 
     /// The copy that stands at that place, if it is whole.
-    pub(super) fn decode(block: &[u8], number: u64, place: u64) -> Option<Self> {
+    pub(crate) fn decode(block: &[u8], number: u64, place: u64) -> Option<Self> {
         let (check, rest) = block.split_first_chunk::<8>()?;
         if u64::from_le_bytes(*check) != XxHash3_64::oneshot_with_seed(SEED ^ number, rest) {
             return None;
@@ -60,34 +87,34 @@ impl Group {
 }
 
 /// Blocks that stand side by side in one group.
-pub(super) struct Run {
-    pub(super) group: u64,
-    pub(super) places: Range<usize>,
+pub(crate) struct Run {
+    pub(crate) group: u64,
+    pub(crate) places: Range<usize>,
 }
 
 impl Run {
     /// Where it begins.
-    pub(super) fn at(&self) -> u64 {
+    pub(crate) fn at(&self) -> u64 {
         (self.group * GROUP_BLOCKS + COPIES + self.places.start as u64) * BLOCK as u64
     }
 
-    pub(super) fn range(&self) -> Range<usize> {
+    pub(crate) fn range(&self) -> Range<usize> {
         self.places.clone()
     }
 
     /// The engine's number of a block.
-    pub(super) fn block(&self, place: usize) -> u64 {
+    pub(crate) fn block(&self, place: usize) -> u64 {
         self.group * SUMS as u64 + place as u64
     }
 
     /// Whether a block is as it was written; one that never was is zeros.
-    pub(super) fn fits(&self, block: &[u8], place: usize, expected: u64) -> bool {
+    pub(crate) fn fits(&self, block: &[u8], place: usize, expected: u64) -> bool {
         if expected == 0 { is_zero(block) } else { sum(block, self.block(place)) == expected }
     }
 }
 
 /// So many of the engine's blocks, group by group.
-pub(super) fn runs(first: u64, count: usize) -> impl Iterator<Item = Run> {
+pub(crate) fn runs(first: u64, count: usize) -> impl Iterator<Item = Run> {
     let mut next = first;
     let end = first + count as u64;
     std::iter::from_fn(move || {
@@ -99,24 +126,24 @@ pub(super) fn runs(first: u64, count: usize) -> impl Iterator<Item = Run> {
 }
 
 /// Never 0, which stands for a block that was not written.
-pub(super) fn sum(block: &[u8], number: u64) -> u64 {
+pub(crate) fn sum(block: &[u8], number: u64) -> u64 {
     XxHash3_64::oneshot_with_seed(SEED ^ number, block).max(1)
 }
 
-pub(super) fn header_sum(sector: &[u8; SECTOR]) -> u64 {
+pub(crate) fn header_sum(sector: &[u8; SECTOR]) -> u64 {
     XxHash3_64::oneshot_with_seed(!SEED, &sector[..HEADER])
 }
 
-pub(super) fn is_header(sector: &[u8; SECTOR]) -> bool {
+pub(crate) fn is_header(sector: &[u8; SECTOR]) -> bool {
     sector[HEADER..] == header_sum(sector).to_le_bytes()
 }
 
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
 /// How long the file is for so much of the engine's.
-pub(super) fn outer_length(length: u64) -> u64 {
+pub(crate) fn outer_length(length: u64) -> u64 {
     match length.div_ceil(BLOCK as u64) {
         0 => 0,
         blocks => (blocks + (blocks - 1) / SUMS as u64 * COPIES + COPIES) * BLOCK as u64,
@@ -124,7 +151,7 @@ pub(super) fn outer_length(length: u64) -> u64 {
 }
 
 /// How much of the engine's is in a file of that length.
-pub(super) fn inner_length(length: u64) -> u64 {
+pub(crate) fn inner_length(length: u64) -> u64 {
     let blocks = length / BLOCK as u64;
     let (groups, rest) = (blocks / GROUP_BLOCKS, blocks % GROUP_BLOCKS);
     (groups * SUMS as u64 + rest.saturating_sub(COPIES)) * BLOCK as u64

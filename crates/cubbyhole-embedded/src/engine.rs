@@ -1,0 +1,9 @@
+//! The tables that redb keeps: their form, changes within a transaction, reads within a snapshot.
+
+pub(crate) mod format;
+mod long_values;
+mod snapshot;
+mod tables;
+
+pub(crate) use snapshot::{Place, Snapshot};
+pub(crate) use tables::Tables;

@@ -1,0 +1,187 @@
+//! Opening: the file is recognised, and what its log holds is applied.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use cubbyhole_core::{Error, Result, Timestamp};
+use redb::{Database, ReadableDatabase, TableHandle};
+
+use super::access;
+use super::create::initialise;
+use super::handle::Handle;
+use super::unusable::{damaged, earlier, foreign, not_a_store, truncated};
+use crate::config::Config;
+use crate::engine::Tables;
+use crate::engine::format::{FORMAT, META, META_CLOCK, META_FORMAT, META_SALT};
+use crate::error::{Failure, OpenFailure, from_open, from_open_io};
+use crate::layout::Origin;
+use crate::storage::{Behind, Checked, Halves, Temperature, Unsettled, Watched};
+use crate::url_path::shown;
+use crate::wal::{Log, Record, Redo, Salt};
+
+/// How the file is opened.
+pub(super) struct Opening<'a> {
+    pub(super) config: &'a Config,
+    pub(super) temperature: &'a Arc<Temperature>,
+    pub(super) unsettled: &'a Unsettled,
+    /// Whether the log goes on where it ended, or a checkpoint is made of what it holds. A relaxed
+    /// store will not write to it, and needs the checkpoint.
+    pub(super) keeps_log: bool,
+}
+
+impl Opening<'_> {
+    /// Also the high-water mark of the clock.
+    pub(super) fn handle(&self) -> Result<(Handle, Timestamp), OpenFailure> {
+        let (halves, engine) = self.storage()?;
+        let opened = self.engine(&halves, engine.clone(), self.config.integrity_check());
+        if opened.is_ok() || !engine.has_suspects() {
+            return opened;
+        }
+        // A compaction that the power ended leaves blocks that only the engine can judge. The file is
+        // opened once more: this handle has failed, and holds the lock.
+        drop((opened, halves, engine));
+        let (halves, engine) = self.storage()?;
+        let engine = engine.leniently();
+        let opened = self.engine(&halves, engine.clone(), true)?;
+        engine.accept().map_err(|error| from_open_io(error, self.config.path()))?;
+        Ok(opened)
+    }
+
+    /// The bytes of the file, if it is a store or may become one; and of them the engine's part.
+    fn storage(&self) -> Result<(Arc<Halves>, Checked), OpenFailure> {
+        let path = self.config.path();
+        let from_io = |error| from_open_io(error, path);
+        let storage = access::open(self.config)?;
+        let length = storage.len().map_err(from_io)?;
+        match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
+            Origin::Ours => {}
+            Origin::Empty if self.config.create() => {}
+            Origin::Empty | Origin::Stump => return Err(truncated(path).into()),
+            Origin::Earlier => return Err(earlier(path).into()),
+            Origin::BareEngine => return Err(foreign(path).into()),
+            Origin::Unknown => return Err(not_a_store(path).into()),
+        }
+        let halves = Halves::new(storage);
+        let engine =
+            Checked::new(Box::new(Behind(Arc::clone(&halves))), Arc::clone(self.unsettled));
+        Ok((halves, engine))
+    }
+
+    fn engine(
+        &self,
+        halves: &Arc<Halves>,
+        engine: Checked,
+        verify: bool,
+    ) -> Result<(Handle, Timestamp), OpenFailure> {
+        let path = self.config.path();
+        let watched = Watched::new(Box::new(engine.clone()), Arc::clone(self.temperature));
+        // The engine may panic over a file that something else wrote to.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = redb::Builder::new()
+                .set_cache_size(self.config.cache_bytes())
+                .set_check_integrity_on_open(verify)
+                .create_with_backend(watched)
+                .map_err(|error| from_open(error, path))?;
+            let (log, mark) = match recognise(&database, self.config)? {
+                Found::Nothing => {
+                    Log::lay_out(halves.storage()).map_err(|error| from_open_io(error, path))?;
+                    initialise(&database).map_err(Failure::into_error)?;
+                    (Log::new(Arc::clone(halves)), Timestamp::EPOCH)
+                }
+                Found::Store { mark, salt } => {
+                    let log = Log::recover(halves, salt);
+                    match log.map_err(|error| from_open_io(error, path))? {
+                        None => (Log::new(Arc::clone(halves)), mark),
+                        Some((log, records)) => self
+                            .replay(&database, log, &records, mark)
+                            .map_err(Failure::into_error)?,
+                    }
+                }
+            };
+            Ok((Handle::new(database, log, engine), mark))
+        }));
+        opened.unwrap_or_else(|_| Err(damaged(path).into()))
+    }
+
+    /// Makes the changes once more that the log has and the engine may not have. Also the high-water
+    /// mark of the clock after them.
+    fn replay(
+        &self,
+        database: &Database,
+        mut log: Log,
+        records: &[Record],
+        mark: Timestamp,
+    ) -> Result<(Log, Timestamp), Failure> {
+        let mark = records.iter().map(|record| record.clock).fold(mark, Timestamp::max);
+        let mut transaction = database.begin_write()?;
+        let checkpoint = (!self.keeps_log).then(Salt::draw);
+        let mut tables = Tables::open(&transaction, mark, Redo::off())?;
+        for record in records {
+            tables.replay(record)?;
+        }
+        tables.set_clock_mark()?;
+        if let Some(salt) = checkpoint {
+            tables.set_salt(salt)?;
+        }
+        drop(tables);
+        match checkpoint {
+            Some(_) => transaction.set_quick_repair(true),
+            None => transaction.set_durability(redb::Durability::None)?,
+        }
+        transaction.commit()?;
+        if let Some(salt) = checkpoint {
+            log.begin(salt);
+        }
+        Ok((log, mark))
+    }
+}
+
+/// What the engine's part holds.
+enum Found {
+    Nothing,
+    Store { mark: Timestamp, salt: Option<Salt> },
+}
+
+/// Checks that the file is one of ours and of a form that this build reads, or empty and may become
+/// one.
+fn recognise(database: &Database, config: &Config) -> Result<Found> {
+    let path = config.path();
+    let engine = |failure: Failure| failure.into_error();
+    let transaction = database.begin_read().map_err(|error| engine(error.into()))?;
+    let tables: Vec<String> = transaction
+        .list_tables()
+        .map_err(|error| engine(error.into()))?
+        .map(|table| table.name().to_owned())
+        .collect();
+    if tables.is_empty() && !config.create() {
+        return Err(truncated(path));
+    }
+    if tables.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    if !tables.iter().any(|table| table == META.name()) {
+        return Err(damaged(path));
+    }
+    let meta = transaction.open_table(META).map_err(|error| engine(error.into()))?;
+    let read = |name| {
+        redb::ReadableTable::get(&meta, name)
+            .map(|found| found.map(|value| value.value().to_vec()))
+            .map_err(|error| engine(error.into()))
+    };
+    let damaged = || damaged(path);
+    let format = read(META_FORMAT)?.ok_or_else(damaged)?;
+    let format = u32::from_le_bytes(format.try_into().map_err(|_| damaged())?);
+    if format != FORMAT {
+        return Err(Error::unsupported(format!(
+            "{} is in format {format} and this build reads format {FORMAT}; use a newer build",
+            shown(path)
+        )));
+    }
+    let number = |name| {
+        let bytes = read(name)?.map(|bytes| bytes.try_into().map_err(|_| damaged()));
+        bytes.transpose()
+    };
+    let mark = number(META_CLOCK)?.map_or(0, u64::from_le_bytes);
+    let mark = Timestamp::from_millis(mark).map_err(|_| damaged())?;
+    Ok(Found::Store { mark, salt: number(META_SALT)?.map(Salt::from_bytes) })
+}
