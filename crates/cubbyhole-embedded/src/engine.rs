@@ -5,5 +5,5 @@ mod long_values;
 mod snapshot;
 mod tables;
 
-pub(crate) use snapshot::{Place, Snapshot};
+pub(crate) use snapshot::{ReadMode, Snapshot};
 pub(crate) use tables::Tables;

@@ -9,23 +9,23 @@ use std::time::Duration;
 use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result, Timestamp};
 use redb::Database;
 
-use crate::engine::{Place, Snapshot};
+use crate::engine::{ReadMode, Snapshot};
 use crate::error::Failure;
 use crate::file::StoreFile;
 
 pub(crate) struct Reader {
     file: Arc<StoreFile>,
     clock: Arc<HighWaterClock>,
-    witnessed: Arc<AtomicBool>,
+    saw_expired: Arc<AtomicBool>,
 }
 
 impl Reader {
     pub(crate) fn new(
         file: Arc<StoreFile>,
         clock: Arc<HighWaterClock>,
-        witnessed: Arc<AtomicBool>,
+        saw_expired: Arc<AtomicBool>,
     ) -> Self {
-        Self { file, clock, witnessed }
+        Self { file, clock, saw_expired }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -69,12 +69,12 @@ impl Reader {
         ctx: &ExecutionContext,
         work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
     ) -> Option<Result<T>> {
-        let temperature = self.file.temperature();
-        if !temperature.is_warm() {
+        let latency = self.file.latency();
+        if !latency.is_low() {
             return None;
         }
         let guard = self.file.try_read()?;
-        match self.attempt(guard.database()?, Place::Inline(ctx, temperature), work) {
+        match self.attempt(guard.database()?, ReadMode::Inline(ctx, latency), work) {
             Err(Failure::OverBudget) => None,
             // The pool has the time to open the file anew.
             Err(failure) if failure.breaks_handle() => None,
@@ -91,7 +91,7 @@ impl Reader {
         let once = || {
             let guard = self.file.read();
             let result = match guard.database() {
-                Some(database) => self.attempt(database, Place::Pool(ctx), work),
+                Some(database) => self.attempt(database, ReadMode::Blocking(ctx), work),
                 None => Err(self.file.absent()),
             };
             (result, guard.generation)
@@ -109,12 +109,12 @@ impl Reader {
     fn attempt<T>(
         &self,
         database: &Database,
-        place: Place<'_>,
+        mode: ReadMode<'_>,
         work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         // The engine may panic over a file that something else wrote to.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            work(&Snapshot::open(database, || self.clock.now(), place, &self.witnessed)?)
+            work(&Snapshot::open(database, || self.clock.now(), mode, &self.saw_expired)?)
         }));
         outcome.unwrap_or_else(|_| {
             Err(Error::corrupt("the engine failed over the file; it may be damaged").into())

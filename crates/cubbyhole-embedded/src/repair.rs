@@ -11,7 +11,7 @@ use cubbyhole_core::{
 
 use crate::call::begin;
 use crate::config::Config;
-use crate::engine::{Place, Snapshot};
+use crate::engine::{ReadMode, Snapshot};
 use crate::error::{Failure, OpenFailure};
 use crate::file::StoreFile;
 use crate::reader::panicked;
@@ -100,8 +100,9 @@ fn set_back(
 ) -> Result<RepairReport, Failure> {
     let guard = file.read();
     let handle = guard.handle.as_ref().ok_or_else(|| file.absent())?;
-    let witnessed = AtomicBool::new(false);
-    let snapshot = Snapshot::open(&handle.database, || mark, Place::Pool(ctx), &witnessed)?;
+    let saw_expired = AtomicBool::new(false);
+    let snapshot =
+        Snapshot::open(&handle.database, || mark, ReadMode::Blocking(ctx), &saw_expired)?;
     let ahead = snapshot.ahead_of(wall)?;
     drop(snapshot);
     ctx.check()?;

@@ -8,10 +8,10 @@ mod locks;
 mod overlay;
 mod regions;
 
-pub(crate) use checksums::{Checked, Unsettled};
+pub(crate) use checksums::{ChecksummedStorage, UncertainGroups};
 pub(crate) use early_sync::EarlySync;
-pub(crate) use latency::{Temperature, Watched};
+pub(crate) use latency::{ReadLatency, TimedStorage};
 pub(crate) use overlay::Overlay;
-pub(crate) use regions::{Behind, Halves};
+pub(crate) use regions::{EngineRegion, SharedFile};
 
 use locks::delegate_locks;

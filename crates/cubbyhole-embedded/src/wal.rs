@@ -4,4 +4,4 @@ mod log;
 mod record;
 
 pub(crate) use log::Log;
-pub(crate) use record::{Change, Record, Redo, Salt, TableId};
+pub(crate) use record::{Change, LogRecord, RedoBuffer, Salt, TableId};

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use cubbyhole_core::{Compaction, Error, ExecutionContext, HighWaterClock, Result};
 use tokio::sync::{Semaphore, oneshot};
 
-use queue::{Claim, Message, Pending, Withdrawal};
+use queue::{Claim, Message, QueuedWrite, WithdrawOnDrop};
 use worker::Worker;
 
 use crate::config::Durability;
@@ -35,7 +35,7 @@ const QUEUE_KIB: usize = 256 * 1024;
 pub(crate) struct Writer {
     file: Arc<StoreFile>,
     sender: Sender<Message>,
-    places: Arc<Semaphore>,
+    queue_space: Arc<Semaphore>,
     commits: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
@@ -44,7 +44,7 @@ impl Writer {
     pub(crate) fn start(
         file: Arc<StoreFile>,
         clock: Arc<HighWaterClock>,
-        witnessed: Arc<AtomicBool>,
+        saw_expired: Arc<AtomicBool>,
         durability: Durability,
     ) -> Result<Self> {
         let (sender, receiver) = channel();
@@ -52,14 +52,14 @@ impl Writer {
         let thread = std::thread::Builder::new().name("cubbyhole-writer".to_owned()).spawn({
             let (file, commits) = (Arc::clone(&file), Arc::clone(&commits));
             move || {
-                Worker::new(file, clock, witnessed, durability, commits).run(&receiver);
+                Worker::new(file, clock, saw_expired, durability, commits).run(&receiver);
             }
         });
         let thread = thread.map_err(|error| {
             Error::resource_exhausted("no thread could be started").with_source(error)
         })?;
-        let places = Arc::new(Semaphore::new(QUEUE_KIB));
-        Ok(Self { file, sender, places, commits, thread: Some(thread) })
+        let queue_space = Arc::new(Semaphore::new(QUEUE_KIB));
+        Ok(Self { file, sender, queue_space, commits, thread: Some(thread) })
     }
 
     /// How many transactions were committed.
@@ -86,27 +86,27 @@ impl Writer {
     {
         self.check_writable()?;
         let kib = 1 + bytes / 1024;
-        let permits = u32::try_from(kib.min(QUEUE_KIB)).unwrap_or(u32::MAX);
-        let places = || Arc::clone(&self.places);
-        let place = match places().try_acquire_many_owned(permits) {
-            Ok(place) => place,
+        let count = u32::try_from(kib.min(QUEUE_KIB)).unwrap_or(u32::MAX);
+        let queue_space = || Arc::clone(&self.queue_space);
+        let permits = match queue_space().try_acquire_many_owned(count) {
+            Ok(permits) => permits,
             Err(_) => ctx
-                .race(places().acquire_many_owned(permits))
+                .race(queue_space().acquire_many_owned(count))
                 .await?
                 .map_err(|_| Error::closed())?,
         };
         let (reply, answer) = oneshot::channel();
         let claim = Arc::new(Claim::default());
-        let request = Pending::new(work, reply, Arc::clone(&claim), kib, place);
+        let request = QueuedWrite::new(work, reply, Arc::clone(&claim), kib, permits);
         self.sender.send(Message::Write(Box::new(request))).map_err(|_| Error::closed())?;
         // A future that is dropped takes its request back too.
-        let withdrawal = Withdrawal(&claim);
+        let withdraw_on_drop = WithdrawOnDrop(&claim);
         match ctx.race(answer).await {
             Ok(Ok(result)) => result,
             // Queued behind the end of the writer: nobody will ever claim it.
-            Ok(Err(_)) if withdrawal.0.withdraw() => Err(Error::closed()),
+            Ok(Err(_)) if withdraw_on_drop.0.withdraw() => Err(Error::closed()),
             Ok(Err(_)) => Err(Error::internal("the writer ended").with_unknown_outcome()),
-            Err(ended) if withdrawal.0.withdraw() => Err(ended),
+            Err(ended) if withdraw_on_drop.0.withdraw() => Err(ended),
             Err(ended) => Err(ended.with_unknown_outcome()),
         }
     }
@@ -119,28 +119,28 @@ impl Writer {
         let claim = Arc::new(Claim::default());
         let message = Message::Compact(reply, Arc::clone(&claim));
         self.sender.send(message).map_err(|_| Error::closed())?;
-        let withdrawal = Withdrawal(&claim);
+        let withdraw_on_drop = WithdrawOnDrop(&claim);
         match ctx.race(answer).await {
             Ok(answer) => answer.map_err(|_| Error::closed())?,
-            Err(ended) if withdrawal.0.withdraw() => Err(ended),
+            Err(ended) if withdraw_on_drop.0.withdraw() => Err(ended),
             Err(ended) => Err(ended.with_unknown_outcome()),
         }
     }
 
     /// Asks the writer to finish the queued requests and to close the file. Does not wait for it.
-    pub(crate) fn begin_close(&self) -> Closing {
+    pub(crate) fn begin_close(&self) -> PendingClose {
         // Requests queued before it are applied; later ones find the store closed.
         let (reply, answer) = oneshot::channel();
         // A writer that has ended has closed the file, and the answer never comes.
         let _ = self.sender.send(Message::Close(reply));
-        Closing(answer)
+        PendingClose(answer)
     }
 }
 
 /// A close that the writer was asked for.
-pub(crate) struct Closing(oneshot::Receiver<Result<()>>);
+pub(crate) struct PendingClose(oneshot::Receiver<Result<()>>);
 
-impl Closing {
+impl PendingClose {
     /// Waits until the file is closed.
     pub(crate) async fn wait(self, ctx: &ExecutionContext) -> Result<()> {
         match ctx.race(self.0).await {

@@ -8,7 +8,7 @@ use cubbyhole_core::{Diagnosis, Verdict};
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 /// With less than this a busy store meets the end of its disk within minutes.
-const LEAST_ROOM: u64 = 64 * MIB;
+const MIN_FREE_BYTES: u64 = 64 * MIB;
 
 /// Who beside its owner may read or write the file, or put another in its place.
 #[cfg(unix)]
@@ -66,7 +66,7 @@ pub(super) fn check_disk(diagnosis: &mut Diagnosis, path: &Path, metadata: &Meta
     };
     let (free, total) = (stats.available_space(), stats.total_space());
     let finding = format!("{} of {} left", size(free), size(total));
-    match judge_room(free, total, metadata.len()) {
+    match judge_free_space(free, total, metadata.len()) {
         Verdict::Ok => diagnosis.ok("disk", finding),
         Verdict::Warning => diagnosis.found(
             Verdict::Warning,
@@ -83,8 +83,8 @@ pub(super) fn check_disk(diagnosis: &mut Diagnosis, path: &Path, metadata: &Meta
     }
 }
 
-fn judge_room(free: u64, total: u64, file: u64) -> Verdict {
-    if free < LEAST_ROOM {
+fn judge_free_space(free: u64, total: u64, file: u64) -> Verdict {
+    if free < MIN_FREE_BYTES {
         Verdict::Problem
     } else if free < file || free < GIB.min(total / 10) {
         Verdict::Warning
@@ -115,11 +115,15 @@ mod tests {
             (199 * MIB, 2000 * MIB, 0, Verdict::Warning),
             // It could not be copied.
             (100 * GIB, 1000 * GIB, 100 * GIB + 1, Verdict::Warning),
-            (LEAST_ROOM, 10 * LEAST_ROOM, 0, Verdict::Ok),
-            (LEAST_ROOM - 1, 0, 0, Verdict::Problem),
+            (MIN_FREE_BYTES, 10 * MIN_FREE_BYTES, 0, Verdict::Ok),
+            (MIN_FREE_BYTES - 1, 0, 0, Verdict::Problem),
             (0, GIB, GIB, Verdict::Problem),
         ] {
-            assert_eq!(judge_room(free, total, file), verdict, "{free} of {total} for {file}");
+            assert_eq!(
+                judge_free_space(free, total, file),
+                verdict,
+                "{free} of {total} for {file}"
+            );
         }
     }
 

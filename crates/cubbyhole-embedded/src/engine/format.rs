@@ -42,20 +42,20 @@ const NEVER: u64 = u64::MAX;
 
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Record<'a> {
+pub(crate) struct EntryRecord<'a> {
     pub(crate) meta: EntryMeta,
-    pub(crate) value: Value<'a>,
+    pub(crate) value: StoredValue<'a>,
 }
 
 /// Where a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
+pub(crate) enum StoredValue<'a> {
     Inline(&'a [u8]),
     /// In `values`, that long.
     Separate(u64),
 }
 
-impl Value<'_> {
+impl StoredValue<'_> {
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
@@ -64,13 +64,13 @@ impl Value<'_> {
     }
 }
 
-pub(crate) fn encode(meta: &EntryMeta, value: Value<'_>) -> Vec<u8> {
+pub(crate) fn encode(meta: &EntryMeta, value: StoredValue<'_>) -> Vec<u8> {
     let tail: &[u8] = match value {
-        Value::Inline(bytes) => bytes,
-        Value::Separate(length) => &length.to_le_bytes(),
+        StoredValue::Inline(bytes) => bytes,
+        StoredValue::Separate(length) => &length.to_le_bytes(),
     };
     let mut record = Vec::with_capacity(HEADER_BYTES + tail.len());
-    record.push(if matches!(value, Value::Inline(_)) { INLINE } else { SEPARATE });
+    record.push(if matches!(value, StoredValue::Inline(_)) { INLINE } else { SEPARATE });
     record.extend_from_slice(&meta.version.to_bytes());
     record.extend_from_slice(&meta.created_at.as_millis().to_le_bytes());
     record.extend_from_slice(&meta.updated_at.as_millis().to_le_bytes());
@@ -80,7 +80,7 @@ pub(crate) fn encode(meta: &EntryMeta, value: Value<'_>) -> Vec<u8> {
     record
 }
 
-pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>> {
+pub(crate) fn decode(record: &[u8]) -> Result<EntryRecord<'_>> {
     let damaged = || Error::corrupt("an entry of the file is damaged; write it again or delete it");
     let (kind, rest) = record.split_first().ok_or_else(damaged)?;
     let (version, rest) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
@@ -93,8 +93,10 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>> {
         millis => Some(Timestamp::from_millis(millis).map_err(|_| damaged())?),
     };
     let value = match *kind {
-        INLINE => Value::Inline(rest),
-        SEPARATE => Value::Separate(u64::from_le_bytes(rest.try_into().map_err(|_| damaged())?)),
+        INLINE => StoredValue::Inline(rest),
+        SEPARATE => {
+            StoredValue::Separate(u64::from_le_bytes(rest.try_into().map_err(|_| damaged())?))
+        }
         _ => return Err(damaged()),
     };
     let meta = EntryMeta {
@@ -103,7 +105,7 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>> {
         updated_at: instant(updated_at).map_err(|_| damaged())?,
         expires_at,
     };
-    Ok(Record { meta, value })
+    Ok(EntryRecord { meta, value })
 }
 
 /// The location of a key: rendered namespace, NUL, key.
@@ -205,7 +207,7 @@ mod tests {
     fn any_record() -> impl Strategy<Value = Vec<u8>> {
         let value = prop::collection::vec(any::<u8>(), 0..20);
         (any_meta(), value, prop::option::of(any::<u64>())).prop_map(|(meta, value, separate)| {
-            encode(&meta, separate.map_or(Value::Inline(&value), Value::Separate))
+            encode(&meta, separate.map_or(StoredValue::Inline(&value), StoredValue::Separate))
         })
     }
 
@@ -234,9 +236,9 @@ mod tests {
             value in prop::collection::vec(any::<u8>(), 0..MAX_INLINE_BYTES + 1),
             length in any::<u64>(),
         ) {
-            for value in [Value::Inline(&value), Value::Separate(length)] {
+            for value in [StoredValue::Inline(&value), StoredValue::Separate(length)] {
                 let bytes = encode(&meta, value);
-                prop_assert_eq!(decode(&bytes).unwrap(), Record { meta, value });
+                prop_assert_eq!(decode(&bytes).unwrap(), EntryRecord { meta, value });
                 prop_assert_eq!(decode(&bytes).unwrap().value.len(), value.len());
             }
         }
@@ -291,17 +293,21 @@ mod tests {
     #[test]
     fn a_record_comes_back_as_it_was() {
         for expires_at in [None, Some(Timestamp::EPOCH), Some(Timestamp::MAX)] {
-            for value in [Value::Inline(b""), Value::Inline(b"\0x"), Value::Separate(1 << 40)] {
+            for value in [
+                StoredValue::Inline(b""),
+                StoredValue::Inline(b"\0x"),
+                StoredValue::Separate(1 << 40),
+            ] {
                 let meta = meta(expires_at);
                 let bytes = encode(&meta, value);
-                assert_eq!(decode(&bytes).unwrap(), Record { meta, value });
+                assert_eq!(decode(&bytes).unwrap(), EntryRecord { meta, value });
             }
         }
     }
 
     #[test]
     fn every_damaged_header_is_an_error_and_no_panic() {
-        let whole = encode(&meta(None), Value::Separate(7));
+        let whole = encode(&meta(None), StoredValue::Separate(7));
         for length in 0..whole.len() {
             assert!(decode(&whole[..length]).is_err(), "{length} bytes");
         }

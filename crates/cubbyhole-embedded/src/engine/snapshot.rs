@@ -14,11 +14,12 @@ use cubbyhole_core::{
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use super::format::{
-    self, ENTRIES, EXPIRY, Record, VALUES, Value, location, past_namespace, prefix_ranges,
+    self, ENTRIES, EXPIRY, EntryRecord, StoredValue, VALUES, location, past_namespace,
+    prefix_ranges,
 };
 use super::long_values::read_separate;
 use crate::error::Failure;
-use crate::storage::Temperature;
+use crate::storage::ReadLatency;
 
 /// What a read on a thread of the async runtime may cost before it is moved to the blocking pool.
 const INLINE_STEPS: u64 = 512;
@@ -31,28 +32,28 @@ pub(crate) struct Snapshot<'s> {
     transaction: ReadTransaction,
     entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
     now: Timestamp,
-    place: Place<'s>,
+    mode: ReadMode<'s>,
     steps: Cell<u64>,
     bytes: Cell<u64>,
     /// Set when an entry was hidden because it has expired.
-    witnessed: &'s AtomicBool,
+    saw_expired: &'s AtomicBool,
 }
 
 /// Where a read runs.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'s> {
+pub(crate) enum ReadMode<'s> {
     /// On a thread of the async runtime, within a budget and while the file is warm.
-    Inline(&'s ExecutionContext, &'s Temperature),
+    Inline(&'s ExecutionContext, &'s ReadLatency),
     /// Where it may take its time, until its context ends.
-    Pool(&'s ExecutionContext),
+    Blocking(&'s ExecutionContext),
 }
 
 impl<'s> Snapshot<'s> {
     pub(crate) fn open(
         database: &Database,
         now: impl FnOnce() -> Timestamp,
-        place: Place<'s>,
-        witnessed: &'s AtomicBool,
+        mode: ReadMode<'s>,
+        saw_expired: &'s AtomicBool,
     ) -> Result<Self, Failure> {
         let transaction = database.begin_read()?;
         let entries = transaction.open_table(ENTRIES)?;
@@ -62,10 +63,10 @@ impl<'s> Snapshot<'s> {
             transaction,
             entries,
             now,
-            place,
+            mode,
             steps: Cell::new(0),
             bytes: Cell::new(0),
-            witnessed,
+            saw_expired,
         })
     }
 
@@ -252,23 +253,23 @@ impl<'s> Snapshot<'s> {
     fn step(&self, bytes: u64) -> Result<(), Failure> {
         self.steps.set(self.steps.get() + 1);
         self.bytes.set(self.bytes.get() + bytes);
-        let (Place::Inline(ctx, _) | Place::Pool(ctx)) = self.place;
+        let (ReadMode::Inline(ctx, _) | ReadMode::Blocking(ctx)) = self.mode;
         if self.steps.get().is_multiple_of(STEPS_PER_CHECK) {
             ctx.check()?;
         }
-        if let Place::Inline(_, temperature) = self.place {
+        if let ReadMode::Inline(_, latency) = self.mode {
             let spent = self.steps.get() > INLINE_STEPS || self.bytes.get() > INLINE_BYTES;
-            if spent || !temperature.is_warm() {
+            if spent || !latency.is_low() {
                 return Err(Failure::OverBudget);
             }
         }
         Ok(())
     }
 
-    fn value(&self, location: &[u8], record: &Record<'_>) -> Result<Bytes, Failure> {
+    fn value(&self, location: &[u8], record: &EntryRecord<'_>) -> Result<Bytes, Failure> {
         match record.value {
-            Value::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-            Value::Separate(length) => {
+            StoredValue::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+            StoredValue::Separate(length) => {
                 self.step(length)?;
                 read_separate(&self.transaction.open_table(VALUES)?, location, length)
             }
@@ -278,7 +279,7 @@ impl<'s> Snapshot<'s> {
     fn is_live(&self, meta: &EntryMeta) -> bool {
         let live = meta.is_live(self.now);
         if !live {
-            self.witnessed.store(true, Ordering::Relaxed);
+            self.saw_expired.store(true, Ordering::Relaxed);
         }
         live
     }
@@ -383,7 +384,7 @@ mod tests {
     use super::*;
     use crate::engine::Tables;
     use crate::engine::format::MAX_INLINE_BYTES;
-    use crate::wal::Redo;
+    use crate::wal::RedoBuffer;
 
     /// The end of a context must not look like a damaged entry, of which a page may hold some.
     #[test]
@@ -392,7 +393,7 @@ mod tests {
         let ns = Namespace::parse("a").unwrap();
         let long = Bytes::from(vec![7; MAX_INLINE_BYTES + 1]);
         let transaction = database.begin_write().unwrap();
-        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, Redo::off()).unwrap();
+        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, RedoBuffer::off()).unwrap();
         for n in 0..3 * STEPS_PER_CHECK {
             let (version, always) = (Version::draw(), Condition::Always);
             tables.put(&ns, &n.to_string(), &long, version, Expiry::Never, always).unwrap();
@@ -401,9 +402,10 @@ mod tests {
         transaction.commit().unwrap();
 
         let ctx = ExecutionContext::new();
-        let witnessed = AtomicBool::new(false);
+        let saw_expired = AtomicBool::new(false);
         let now = || Timestamp::EPOCH;
-        let snapshot = Snapshot::open(&database, now, Place::Pool(&ctx), &witnessed).unwrap();
+        let snapshot =
+            Snapshot::open(&database, now, ReadMode::Blocking(&ctx), &saw_expired).unwrap();
         let options = ScanOptions::new().with_limit(1000);
         let page = snapshot.scan(&ns, &options).unwrap();
         assert!(page.items.iter().all(|item| matches!(item.value, Some(Ok(_)))));

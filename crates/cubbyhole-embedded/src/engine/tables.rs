@@ -9,12 +9,12 @@ use cubbyhole_core::{
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::format::{
-    self, ENTRIES, EXPIRY, MAX_INLINE_BYTES, META, META_CLOCK, META_SALT, Record, VALUES, Value,
-    location, prefix_ranges,
+    self, ENTRIES, EXPIRY, EntryRecord, MAX_INLINE_BYTES, META, META_CLOCK, META_SALT, StoredValue,
+    VALUES, location, prefix_ranges,
 };
 use super::long_values::read_separate;
 use crate::error::Failure;
-use crate::wal::{Change, Record as LogRecord, Redo, Salt, TableId};
+use crate::wal::{Change, LogRecord, RedoBuffer, Salt, TableId};
 
 /// The open tables of one transaction, at one instant.
 pub(crate) struct Tables<'t> {
@@ -23,26 +23,26 @@ pub(crate) struct Tables<'t> {
     expiry: Table<'t, &'static [u8], ()>,
     meta: Table<'t, &'static str, &'static [u8]>,
     now: Timestamp,
-    redo: Redo,
+    redo: RedoBuffer,
     changed: bool,
     erases: bool,
-    witnessed: Cell<bool>,
+    saw_expired: Cell<bool>,
 }
 
 /// What stands at a location, expired or not.
 #[derive(Clone, Copy)]
-struct Found {
+struct ExistingEntry {
     /// `None` for an entry that cannot be read: it counts as none, can be written over and deleted.
     meta: Option<EntryMeta>,
     /// Whether its value stands apart, or may do so.
     separate: bool,
 }
 
-impl Found {
+impl ExistingEntry {
     fn of(record: &[u8]) -> Self {
         match format::decode(record) {
-            Ok(Record { meta, value }) => {
-                Self { meta: Some(meta), separate: matches!(value, Value::Separate(_)) }
+            Ok(EntryRecord { meta, value }) => {
+                Self { meta: Some(meta), separate: matches!(value, StoredValue::Separate(_)) }
             }
             Err(_) => Self { meta: None, separate: true },
         }
@@ -54,7 +54,7 @@ impl<'t> Tables<'t> {
     pub(crate) fn open(
         transaction: &'t WriteTransaction,
         now: Timestamp,
-        redo: Redo,
+        redo: RedoBuffer,
     ) -> Result<Self, Failure> {
         Ok(Self {
             entries: transaction.open_table(ENTRIES)?,
@@ -65,7 +65,7 @@ impl<'t> Tables<'t> {
             redo,
             changed: false,
             erases: false,
-            witnessed: Cell::new(false),
+            saw_expired: Cell::new(false),
         })
     }
 
@@ -81,8 +81,8 @@ impl<'t> Tables<'t> {
     }
 
     /// Whether an entry was taken for absent because it has expired.
-    pub(crate) fn witnessed(&self) -> bool {
-        self.witnessed.get()
+    pub(crate) fn saw_expired(&self) -> bool {
+        self.saw_expired.get()
     }
 
     /// Keeps the high-water mark of the clock with what was judged by it.
@@ -99,11 +99,11 @@ impl<'t> Tables<'t> {
     }
 
     /// What was taken down.
-    pub(crate) fn redo(&self) -> &Redo {
+    pub(crate) fn redo(&self) -> &RedoBuffer {
         &self.redo
     }
 
-    pub(crate) fn into_redo(self) -> Redo {
+    pub(crate) fn into_redo(self) -> RedoBuffer {
         self.redo
     }
 
@@ -239,7 +239,7 @@ impl<'t> Tables<'t> {
         limit: usize,
     ) -> Result<Erased, Failure> {
         self.erases = true;
-        let mut doomed: Vec<(Vec<u8>, Found)> = Vec::new();
+        let mut doomed: Vec<(Vec<u8>, ExistingEntry)> = Vec::new();
         let mut done = true;
         'ranges: for (start, end) in prefix_ranges(prefix) {
             for item in self.entries.range(start.as_slice()..end.as_slice())? {
@@ -248,7 +248,7 @@ impl<'t> Tables<'t> {
                     done = false;
                     break 'ranges;
                 }
-                doomed.push((location.value().to_vec(), Found::of(record.value())));
+                doomed.push((location.value().to_vec(), ExistingEntry::of(record.value())));
             }
         }
         let mut removed = 0;
@@ -284,18 +284,18 @@ impl<'t> Tables<'t> {
         Ok(removed)
     }
 
-    fn find(&self, location: &[u8]) -> Result<Option<Found>, Failure> {
+    fn find(&self, location: &[u8]) -> Result<Option<ExistingEntry>, Failure> {
         let record = self.entries.get(location)?;
-        Ok(record.map(|record| Found::of(record.value())))
+        Ok(record.map(|record| ExistingEntry::of(record.value())))
     }
 
     fn is_live(&self, meta: &EntryMeta) -> bool {
         let live = meta.is_live(self.now);
-        self.witnessed.set(self.witnessed.get() || !live);
+        self.saw_expired.set(self.saw_expired.get() || !live);
         live
     }
 
-    fn live_version(&self, found: Option<Found>) -> Option<Version> {
+    fn live_version(&self, found: Option<ExistingEntry>) -> Option<Version> {
         found?.meta.filter(|meta| self.is_live(meta)).map(|meta| meta.version)
     }
 
@@ -306,8 +306,8 @@ impl<'t> Tables<'t> {
             return Ok(None);
         }
         let value = match record.value {
-            Value::Inline(bytes) => Bytes::copy_from_slice(bytes),
-            Value::Separate(length) => read_separate(&self.values, location, length)?,
+            StoredValue::Inline(bytes) => Bytes::copy_from_slice(bytes),
+            StoredValue::Separate(length) => read_separate(&self.values, location, length)?,
         };
         Ok(Some(Entry { value, meta: record.meta }))
     }
@@ -315,7 +315,7 @@ impl<'t> Tables<'t> {
     fn store(
         &mut self,
         location: &[u8],
-        old: Option<Found>,
+        old: Option<ExistingEntry>,
         value: &Bytes,
         version: Version,
         expires_at: Option<Timestamp>,
@@ -327,18 +327,18 @@ impl<'t> Tables<'t> {
         let meta = EntryMeta { version, created_at, updated_at: now, expires_at };
         let form = if value.len() > MAX_INLINE_BYTES {
             self.change(TableId::Values, location, Some(value))?;
-            Value::Separate(value.len() as u64)
+            StoredValue::Separate(value.len() as u64)
         } else {
             if old.is_some_and(|found| found.separate) {
                 self.change(TableId::Values, location, None)?;
             }
-            Value::Inline(value)
+            StoredValue::Inline(value)
         };
         self.change(TableId::Entries, location, Some(&format::encode(&meta, form)))?;
         self.reindex(location, old_meta.and_then(|meta| meta.expires_at), expires_at)
     }
 
-    fn remove(&mut self, location: &[u8], old: Option<Found>) -> Result<(), Failure> {
+    fn remove(&mut self, location: &[u8], old: Option<ExistingEntry>) -> Result<(), Failure> {
         let Some(old) = old else { return Ok(()) };
         self.change(TableId::Entries, location, None)?;
         if old.separate {
@@ -354,7 +354,7 @@ impl<'t> Tables<'t> {
     ) -> Result<(), Failure> {
         let (old, record) = {
             let Some(guard) = self.entries.get(location)? else { return Ok(()) };
-            let Record { meta, value } = format::decode(guard.value())?;
+            let EntryRecord { meta, value } = format::decode(guard.value())?;
             (meta.expires_at, format::encode(&EntryMeta { expires_at, ..meta }, value))
         };
         if old == expires_at {

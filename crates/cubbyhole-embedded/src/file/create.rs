@@ -13,7 +13,7 @@ use super::unusable::not_a_store;
 use crate::config::Config;
 use crate::engine::format::{ENTRIES, EXPIRY, FORMAT, META, META_FORMAT, VALUES};
 use crate::error::{Failure, from_open, from_open_io};
-use crate::storage::{Behind, Checked, Halves, Unsettled};
+use crate::storage::{ChecksummedStorage, EngineRegion, SharedFile, UncertainGroups};
 use crate::url_path::shown;
 use crate::wal::Log;
 
@@ -63,12 +63,15 @@ fn create(config: &Config) -> Result<(), CreateError> {
             .open(&draft)?;
         let storage = FileBackend::new(file)
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
-        let halves = Halves::new(Box::new(storage));
-        let engine = Checked::new(Box::new(Behind(Arc::clone(&halves))), Unsettled::default());
+        let shared_file = SharedFile::new(Box::new(storage));
+        let engine = ChecksummedStorage::new(
+            Box::new(EngineRegion(Arc::clone(&shared_file))),
+            UncertainGroups::default(),
+        );
         let database = redb::Builder::new()
             .create_with_backend(engine)
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
-        Log::lay_out(halves.storage())?;
+        Log::lay_out(shared_file.storage())?;
         initialise(&database).map_err(|error| CreateError::Store(error.into_error()))?;
         database
             .close()

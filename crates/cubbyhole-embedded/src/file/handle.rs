@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::Database;
 
-use crate::storage::Checked;
+use crate::storage::ChecksummedStorage;
 use crate::wal::Log;
 
 /// The engine's handle, and the log ahead of it, which is the writer's.
@@ -12,11 +12,11 @@ pub(crate) struct Handle {
     pub(crate) database: Database,
     log: Mutex<Log>,
     /// The bytes beneath the engine.
-    pub(super) engine: Checked,
+    pub(super) engine: ChecksummedStorage,
 }
 
 impl Handle {
-    pub(super) fn new(database: Database, log: Log, engine: Checked) -> Self {
+    pub(super) fn new(database: Database, log: Log, engine: ChecksummedStorage) -> Self {
         Self { database, log: Mutex::new(log), engine }
     }
 

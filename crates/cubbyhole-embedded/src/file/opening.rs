@@ -15,66 +15,70 @@ use crate::engine::Tables;
 use crate::engine::format::{FORMAT, META, META_CLOCK, META_FORMAT, META_SALT};
 use crate::error::{Failure, OpenFailure, from_open, from_open_io};
 use crate::layout::Origin;
-use crate::storage::{Behind, Checked, Halves, Temperature, Unsettled, Watched};
+use crate::storage::{
+    ChecksummedStorage, EngineRegion, ReadLatency, SharedFile, TimedStorage, UncertainGroups,
+};
 use crate::url_path::shown;
-use crate::wal::{Log, Record, Redo, Salt};
+use crate::wal::{Log, LogRecord, RedoBuffer, Salt};
 
 /// How the file is opened.
 pub(super) struct Opening<'a> {
     pub(super) config: &'a Config,
-    pub(super) temperature: &'a Arc<Temperature>,
-    pub(super) unsettled: &'a Unsettled,
+    pub(super) latency: &'a Arc<ReadLatency>,
+    pub(super) uncertain_groups: &'a UncertainGroups,
     /// Whether the log goes on where it ended, or a checkpoint is made of what it holds. A relaxed
     /// store will not write to it, and needs the checkpoint.
-    pub(super) keeps_log: bool,
+    pub(super) keep_log: bool,
 }
 
 impl Opening<'_> {
     /// Also the high-water mark of the clock.
     pub(super) fn handle(&self) -> Result<(Handle, Timestamp), OpenFailure> {
-        let (halves, engine) = self.storage()?;
-        let opened = self.engine(&halves, engine.clone(), self.config.integrity_check());
-        if opened.is_ok() || !engine.has_suspects() {
+        let (shared_file, engine) = self.storage()?;
+        let opened = self.engine(&shared_file, engine.clone(), self.config.integrity_check());
+        if opened.is_ok() || !engine.has_mismatches() {
             return opened;
         }
         // A compaction that the power ended leaves blocks that only the engine can judge. The file is
         // opened once more: this handle has failed, and holds the lock.
-        drop((opened, halves, engine));
-        let (halves, engine) = self.storage()?;
-        let engine = engine.leniently();
-        let opened = self.engine(&halves, engine.clone(), true)?;
-        engine.accept().map_err(|error| from_open_io(error, self.config.path()))?;
+        drop((opened, shared_file, engine));
+        let (shared_file, engine) = self.storage()?;
+        let engine = engine.lenient();
+        let opened = self.engine(&shared_file, engine.clone(), true)?;
+        engine.accept_mismatches().map_err(|error| from_open_io(error, self.config.path()))?;
         Ok(opened)
     }
 
     /// The bytes of the file, if it is a store or may become one; and of them the engine's part.
-    fn storage(&self) -> Result<(Arc<Halves>, Checked), OpenFailure> {
+    fn storage(&self) -> Result<(Arc<SharedFile>, ChecksummedStorage), OpenFailure> {
         let path = self.config.path();
         let from_io = |error| from_open_io(error, path);
         let storage = access::open(self.config)?;
         let length = storage.len().map_err(from_io)?;
         match Origin::of(length, |from, out| storage.read(from, out)).map_err(from_io)? {
-            Origin::Ours => {}
+            Origin::Store => {}
             Origin::Empty if self.config.create() => {}
-            Origin::Empty | Origin::Stump => return Err(truncated(path).into()),
-            Origin::Earlier => return Err(earlier(path).into()),
-            Origin::BareEngine => return Err(foreign(path).into()),
+            Origin::Empty | Origin::Truncated => return Err(truncated(path).into()),
+            Origin::OldFormat => return Err(earlier(path).into()),
+            Origin::ForeignRedb => return Err(foreign(path).into()),
             Origin::Unknown => return Err(not_a_store(path).into()),
         }
-        let halves = Halves::new(storage);
-        let engine =
-            Checked::new(Box::new(Behind(Arc::clone(&halves))), Arc::clone(self.unsettled));
-        Ok((halves, engine))
+        let shared_file = SharedFile::new(storage);
+        let engine = ChecksummedStorage::new(
+            Box::new(EngineRegion(Arc::clone(&shared_file))),
+            Arc::clone(self.uncertain_groups),
+        );
+        Ok((shared_file, engine))
     }
 
     fn engine(
         &self,
-        halves: &Arc<Halves>,
-        engine: Checked,
+        shared_file: &Arc<SharedFile>,
+        engine: ChecksummedStorage,
         verify: bool,
     ) -> Result<(Handle, Timestamp), OpenFailure> {
         let path = self.config.path();
-        let watched = Watched::new(Box::new(engine.clone()), Arc::clone(self.temperature));
+        let watched = TimedStorage::new(Box::new(engine.clone()), Arc::clone(self.latency));
         // The engine may panic over a file that something else wrote to.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = redb::Builder::new()
@@ -82,16 +86,17 @@ impl Opening<'_> {
                 .set_check_integrity_on_open(verify)
                 .create_with_backend(watched)
                 .map_err(|error| from_open(error, path))?;
-            let (log, mark) = match recognise(&database, self.config)? {
-                Found::Nothing => {
-                    Log::lay_out(halves.storage()).map_err(|error| from_open_io(error, path))?;
+            let (log, mark) = match read_contents(&database, self.config)? {
+                FileContents::Empty => {
+                    Log::lay_out(shared_file.storage())
+                        .map_err(|error| from_open_io(error, path))?;
                     initialise(&database).map_err(Failure::into_error)?;
-                    (Log::new(Arc::clone(halves)), Timestamp::EPOCH)
+                    (Log::new(Arc::clone(shared_file)), Timestamp::EPOCH)
                 }
-                Found::Store { mark, salt } => {
-                    let log = Log::recover(halves, salt);
+                FileContents::Store { mark, salt } => {
+                    let log = Log::recover(shared_file, salt);
                     match log.map_err(|error| from_open_io(error, path))? {
-                        None => (Log::new(Arc::clone(halves)), mark),
+                        None => (Log::new(Arc::clone(shared_file)), mark),
                         Some((log, records)) => self
                             .replay(&database, log, &records, mark)
                             .map_err(Failure::into_error)?,
@@ -109,13 +114,13 @@ impl Opening<'_> {
         &self,
         database: &Database,
         mut log: Log,
-        records: &[Record],
+        records: &[LogRecord],
         mark: Timestamp,
     ) -> Result<(Log, Timestamp), Failure> {
         let mark = records.iter().map(|record| record.clock).fold(mark, Timestamp::max);
         let mut transaction = database.begin_write()?;
-        let checkpoint = (!self.keeps_log).then(Salt::draw);
-        let mut tables = Tables::open(&transaction, mark, Redo::off())?;
+        let checkpoint = (!self.keep_log).then(Salt::draw);
+        let mut tables = Tables::open(&transaction, mark, RedoBuffer::off())?;
         for record in records {
             tables.replay(record)?;
         }
@@ -137,14 +142,14 @@ impl Opening<'_> {
 }
 
 /// What the engine's part holds.
-enum Found {
-    Nothing,
+enum FileContents {
+    Empty,
     Store { mark: Timestamp, salt: Option<Salt> },
 }
 
 /// Checks that the file is one of ours and of a form that this build reads, or empty and may become
 /// one.
-fn recognise(database: &Database, config: &Config) -> Result<Found> {
+fn read_contents(database: &Database, config: &Config) -> Result<FileContents> {
     let path = config.path();
     let engine = |failure: Failure| failure.into_error();
     let transaction = database.begin_read().map_err(|error| engine(error.into()))?;
@@ -157,7 +162,7 @@ fn recognise(database: &Database, config: &Config) -> Result<Found> {
         return Err(truncated(path));
     }
     if tables.is_empty() {
-        return Ok(Found::Nothing);
+        return Ok(FileContents::Empty);
     }
     if !tables.iter().any(|table| table == META.name()) {
         return Err(damaged(path));
@@ -183,5 +188,5 @@ fn recognise(database: &Database, config: &Config) -> Result<Found> {
     };
     let mark = number(META_CLOCK)?.map_or(0, u64::from_le_bytes);
     let mark = Timestamp::from_millis(mark).map_err(|_| damaged())?;
-    Ok(Found::Store { mark, salt: number(META_SALT)?.map(Salt::from_bytes) })
+    Ok(FileContents::Store { mark, salt: number(META_SALT)?.map(Salt::from_bytes) })
 }

@@ -17,22 +17,22 @@ use super::purge::{compacted_only, not_purged};
 use super::unusable::damaged;
 use crate::config::{Config, Durability};
 use crate::error::{Failure, OpenFailure, from_open};
-use crate::storage::{Temperature, Unsettled};
+use crate::storage::{ReadLatency, UncertainGroups};
 use crate::url_path::shown;
 
 /// The open file. It is absent while it could not be opened anew, and once the store is closed.
 pub(crate) struct StoreFile {
     config: Config,
-    temperature: Arc<Temperature>,
-    unsettled: Unsettled,
-    opened: RwLock<Opened>,
+    latency: Arc<ReadLatency>,
+    uncertain_groups: UncertainGroups,
+    opened: RwLock<OpenFile>,
     closed: AtomicBool,
     /// Whether somebody wants the database alone.
     busy: watch::Sender<bool>,
 }
 
 /// What is open at the moment.
-pub(crate) struct Opened {
+pub(crate) struct OpenFile {
     pub(crate) handle: Option<Handle>,
     /// Counts how often the file was opened, so that of many who see one failure one opens it. It
     /// is read beside the database, under one lock: who took an older number for the handle that
@@ -40,13 +40,13 @@ pub(crate) struct Opened {
     pub(crate) generation: u64,
 }
 
-impl Opened {
+impl OpenFile {
     pub(crate) fn database(&self) -> Option<&Database> {
         self.handle.as_ref().map(|handle| &handle.database)
     }
 }
 
-pub(crate) type Guard<'a> = RwLockReadGuard<'a, Opened>;
+pub(crate) type ReadGuard<'a> = RwLockReadGuard<'a, OpenFile>;
 
 impl StoreFile {
     /// Opens the file, creating it if the configuration says so. Returns the high-water mark of
@@ -55,21 +55,21 @@ impl StoreFile {
         if config.storage().is_none() {
             create::prepare(&config)?;
         }
-        let temperature = Arc::new(Temperature::new());
-        let unsettled = Unsettled::default();
+        let latency = Arc::new(ReadLatency::new());
+        let uncertain_groups = UncertainGroups::default();
         let opening = Opening {
             config: &config,
-            temperature: &temperature,
-            unsettled: &unsettled,
+            latency: &latency,
+            uncertain_groups: &uncertain_groups,
             // Its checkpoint can wait: a file that was not closed opens the sooner.
-            keeps_log: config.is_read_only() || config.durability() == Durability::Immediate,
+            keep_log: config.is_read_only() || config.durability() == Durability::Immediate,
         };
         let (handle, mark) = opening.handle()?;
         let file = Self {
             config,
-            temperature,
-            unsettled,
-            opened: RwLock::new(Opened { handle: Some(handle), generation: 0 }),
+            latency,
+            uncertain_groups,
+            opened: RwLock::new(OpenFile { handle: Some(handle), generation: 0 }),
             closed: AtomicBool::new(false),
             busy: watch::Sender::new(false),
         };
@@ -99,8 +99,8 @@ impl StoreFile {
     }
 
     /// Whether reads are likely to be served from memory.
-    pub(crate) fn temperature(&self) -> &Temperature {
-        &self.temperature
+    pub(crate) fn latency(&self) -> &ReadLatency {
+        &self.latency
     }
 
     /// Waits while somebody has the database alone.
@@ -110,12 +110,12 @@ impl StoreFile {
     }
 
     /// The database, waiting while it is compacted or opened anew.
-    pub(crate) fn read(&self) -> Guard<'_> {
+    pub(crate) fn read(&self) -> ReadGuard<'_> {
         self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The database, unless that means waiting.
-    pub(crate) fn try_read(&self) -> Option<Guard<'_>> {
+    pub(crate) fn try_read(&self) -> Option<ReadGuard<'_>> {
         match self.opened.try_read() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -124,10 +124,10 @@ impl StoreFile {
     }
 
     /// The database, with nobody else at it.
-    fn exclusive(&self) -> Exclusive<'_> {
+    fn exclusive(&self) -> ExclusiveGuard<'_> {
         self.busy.send_replace(true);
         let opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        Exclusive { opened, busy: &self.busy }
+        ExclusiveGuard { opened, busy: &self.busy }
     }
 
     /// What a call finds that finds no database: the file was closed, or could not be opened anew.
@@ -186,7 +186,7 @@ impl StoreFile {
     /// opening quick.
     fn rewrite(
         &self,
-        opened: &mut Opened,
+        opened: &mut OpenFile,
         work: impl FnOnce(&mut Handle) -> Result<(), Failure>,
     ) -> Result<()> {
         let Some(mut handle) = opened.handle.take() else {
@@ -202,14 +202,14 @@ impl StoreFile {
 
     /// Opens the file that was there: one that is gone or empty now must not be replaced by an
     /// empty store.
-    fn open_again(&self, opened: &mut Opened) -> Result<()> {
+    fn open_again(&self, opened: &mut OpenFile) -> Result<()> {
         let config = self.config.clone().with_create(false);
         let opening = Opening {
             config: &config,
-            temperature: &self.temperature,
-            unsettled: &self.unsettled,
+            latency: &self.latency,
+            uncertain_groups: &self.uncertain_groups,
             // On a disk that goes on failing the next opening has less to do.
-            keeps_log: config.is_read_only(),
+            keep_log: config.is_read_only(),
         };
         let again = opening.handle();
         let (handle, _) = again.map_err(OpenFailure::into_error)?;
@@ -241,12 +241,12 @@ impl StoreFile {
 }
 
 /// The database alone; others are told when it is given back.
-struct Exclusive<'a> {
-    opened: RwLockWriteGuard<'a, Opened>,
+struct ExclusiveGuard<'a> {
+    opened: RwLockWriteGuard<'a, OpenFile>,
     busy: &'a watch::Sender<bool>,
 }
 
-impl Drop for Exclusive<'_> {
+impl Drop for ExclusiveGuard<'_> {
     fn drop(&mut self) {
         // If another waits to have it alone, readers that come too early wait for the lock.
         self.busy.send_replace(false);

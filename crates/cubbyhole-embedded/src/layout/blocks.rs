@@ -37,25 +37,26 @@ impl EngineStart {
             return Self::Absent;
         };
         let copies = start.chunks_exact(BLOCK).take(COPIES as usize);
-        let has_sums = copies.zip(0..).any(|(copy, place)| Group::decode(copy, 0, place).is_some());
+        let has_sums =
+            copies.zip(0..).any(|(copy, slot)| ChecksumGroup::decode(copy, 0, slot).is_some());
         if has_sums || is_header(header) { Self::Sound } else { Self::Other }
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct ChecksumGroup {
     pub(crate) sequence: u64,
     pub(crate) sums: Box<[u64; SUMS]>,
     pub(crate) is_dirty: bool,
 }
 
-impl Group {
+impl ChecksumGroup {
     pub(crate) fn new() -> Self {
         Self { sequence: 0, sums: Box::new([0; SUMS]), is_dirty: false }
     }
 
     /// Where its next copy stands.
-    pub(crate) fn place(&self, number: u64) -> u64 {
+    pub(crate) fn slot(&self, number: u64) -> u64 {
         (number * GROUP_BLOCKS + self.sequence % COPIES) * BLOCK as u64
     }
 
@@ -72,7 +73,7 @@ impl Group {
     }
 
     /// The copy that stands at that place, if it is whole.
-    pub(crate) fn decode(block: &[u8], number: u64, place: u64) -> Option<Self> {
+    pub(crate) fn decode(block: &[u8], number: u64, slot: u64) -> Option<Self> {
         let (check, rest) = block.split_first_chunk::<8>()?;
         if u64::from_le_bytes(*check) != XxHash3_64::oneshot_with_seed(SEED ^ number, rest) {
             return None;
@@ -82,51 +83,51 @@ impl Group {
         for (sum, bytes) in group.sums.iter_mut().zip(rest.as_chunks::<8>().0) {
             *sum = u64::from_le_bytes(*bytes);
         }
-        (group.sequence % COPIES == place).then_some(group)
+        (group.sequence % COPIES == slot).then_some(group)
     }
 }
 
 /// Blocks that stand side by side in one group.
-pub(crate) struct Run {
+pub(crate) struct BlockRun {
     pub(crate) group: u64,
-    pub(crate) places: Range<usize>,
+    pub(crate) slots: Range<usize>,
 }
 
-impl Run {
+impl BlockRun {
     /// Where it begins.
     pub(crate) fn at(&self) -> u64 {
-        (self.group * GROUP_BLOCKS + COPIES + self.places.start as u64) * BLOCK as u64
+        (self.group * GROUP_BLOCKS + COPIES + self.slots.start as u64) * BLOCK as u64
     }
 
     pub(crate) fn range(&self) -> Range<usize> {
-        self.places.clone()
+        self.slots.clone()
     }
 
     /// The engine's number of a block.
-    pub(crate) fn block(&self, place: usize) -> u64 {
-        self.group * SUMS as u64 + place as u64
+    pub(crate) fn block(&self, slot: usize) -> u64 {
+        self.group * SUMS as u64 + slot as u64
     }
 
     /// Whether a block is as it was written; one that never was is zeros.
-    pub(crate) fn fits(&self, block: &[u8], place: usize, expected: u64) -> bool {
-        if expected == 0 { is_zero(block) } else { sum(block, self.block(place)) == expected }
+    pub(crate) fn matches(&self, block: &[u8], slot: usize, expected: u64) -> bool {
+        if expected == 0 { is_zero(block) } else { block_sum(block, self.block(slot)) == expected }
     }
 }
 
 /// So many of the engine's blocks, group by group.
-pub(crate) fn runs(first: u64, count: usize) -> impl Iterator<Item = Run> {
+pub(crate) fn runs(first: u64, count: usize) -> impl Iterator<Item = BlockRun> {
     let mut next = first;
     let end = first + count as u64;
     std::iter::from_fn(move || {
         let (group, start) = (next / SUMS as u64, (next % SUMS as u64) as usize);
         let length = (SUMS - start).min(end.checked_sub(next)? as usize);
         next += length as u64;
-        (length > 0).then_some(Run { group, places: start..start + length })
+        (length > 0).then_some(BlockRun { group, slots: start..start + length })
     })
 }
 
 /// Never 0, which stands for a block that was not written.
-pub(crate) fn sum(block: &[u8], number: u64) -> u64 {
+pub(crate) fn block_sum(block: &[u8], number: u64) -> u64 {
     XxHash3_64::oneshot_with_seed(SEED ^ number, block).max(1)
 }
 
@@ -175,23 +176,23 @@ mod tests {
 
     #[test]
     fn runs_end_where_groups_end() {
-        let all: Vec<_> = runs(508, 600).map(|run| (run.group, run.places)).collect();
+        let all: Vec<_> = runs(508, 600).map(|run| (run.group, run.slots)).collect();
         assert_eq!(all, [(0, 508..510), (1, 0..510), (2, 0..88)]);
         assert_eq!(runs(7, 0).count(), 0);
     }
 
     #[test]
     fn a_copy_of_sums_counts_only_whole_and_in_its_place() {
-        let group = Group { sequence: 7, ..Group::new() };
+        let group = ChecksumGroup { sequence: 7, ..ChecksumGroup::new() };
         let block = group.encode(3);
         assert_eq!(block.len(), BLOCK);
-        assert_eq!(Group::decode(&block, 3, 1).map(|group| group.sequence), Some(7));
-        assert!(Group::decode(&block, 3, 0).is_none(), "the place of the other copy");
-        assert!(Group::decode(&block, 4, 1).is_none(), "another group's");
+        assert_eq!(ChecksumGroup::decode(&block, 3, 1).map(|group| group.sequence), Some(7));
+        assert!(ChecksumGroup::decode(&block, 3, 0).is_none(), "the place of the other copy");
+        assert!(ChecksumGroup::decode(&block, 4, 1).is_none(), "another group's");
         for at in [0, 9, 100, BLOCK - 1] {
             let mut torn = block.clone();
             torn[at] ^= 1;
-            assert!(Group::decode(&torn, 3, 1).is_none(), "{at}");
+            assert!(ChecksumGroup::decode(&torn, 3, 1).is_none(), "{at}");
         }
     }
 }

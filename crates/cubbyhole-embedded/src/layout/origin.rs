@@ -6,20 +6,20 @@ use super::blocks::{EngineStart, START_BYTES};
 use super::{LOG_BYTES, MAGIC};
 
 /// What a file of the engine begins with that is none of ours.
-const BARE_ENGINE: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
+const REDB_MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Nothing yet.
     Empty,
-    Ours,
+    Store,
     /// The beginning of ours, and none of the engine's part is left.
-    Stump,
+    Truncated,
     /// Ours, of a build before there was a log.
-    Earlier,
+    OldFormat,
     /// The engine's, and of another program.
-    BareEngine,
+    ForeignRedb,
     Unknown,
 }
 
@@ -41,11 +41,11 @@ impl Origin {
         let is_marked = start.starts_with(MAGIC);
         // Either tells by itself: the other may be damaged.
         Ok(match EngineStart::of(&bytes(LOG_BYTES, START_BYTES)?) {
-            EngineStart::Sound => Self::Ours,
-            EngineStart::Other if is_marked => Self::Ours,
-            EngineStart::Absent if is_marked => Self::Stump,
-            _ if start.starts_with(BARE_ENGINE) => Self::BareEngine,
-            _ if EngineStart::of(&start) == EngineStart::Sound => Self::Earlier,
+            EngineStart::Sound => Self::Store,
+            EngineStart::Other if is_marked => Self::Store,
+            EngineStart::Absent if is_marked => Self::Truncated,
+            _ if start.starts_with(REDB_MAGIC) => Self::ForeignRedb,
+            _ if EngineStart::of(&start) == EngineStart::Sound => Self::OldFormat,
             _ => Self::Unknown,
         })
     }

@@ -40,8 +40,8 @@ use redb::StorageBackend;
 
 use super::delegate_locks;
 use crate::layout::blocks::{
-    BLOCK, COPIES, GROUP_BLOCKS, Group, HEADER, HEADER_AT, Run, SUMS, header_sum, inner_length,
-    is_header, is_zero, outer_length, runs, sum,
+    BLOCK, BlockRun, COPIES, ChecksumGroup, GROUP_BLOCKS, HEADER, HEADER_AT, SUMS, block_sum,
+    header_sum, inner_length, is_header, is_zero, outer_length, runs,
 };
 use crate::layout::{Damaged, LOG_BYTES, SECTOR};
 
@@ -59,68 +59,68 @@ fn damaged(at: u64) -> io::Error {
 
 /// The groups whose sums may be on disk only as far as the system believes. It outlives the file's
 /// handle, which is given up when a sync fails.
-pub(crate) type Unsettled = Arc<Mutex<BTreeSet<u64>>>;
+pub(crate) type UncertainGroups = Arc<Mutex<BTreeSet<u64>>>;
 
 /// Storage whose blocks are checked. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Checked(Arc<Shared>);
+pub(crate) struct ChecksummedStorage(Arc<ChecksumState>);
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct ChecksumState {
     inner: Box<dyn StorageBackend>,
-    groups: Mutex<HashMap<u64, Group>>,
-    unsettled: Unsettled,
-    is_settled: AtomicBool,
+    groups: Mutex<HashMap<u64, ChecksumGroup>>,
+    uncertain_groups: UncertainGroups,
+    are_groups_certain: AtomicBool,
     is_lenient: AtomicBool,
     /// The blocks that were not as they were written.
-    suspects: Mutex<BTreeSet<(u64, usize)>>,
+    mismatches: Mutex<BTreeSet<(u64, usize)>>,
     used: UsedBlocks,
 }
 
-impl Checked {
-    pub(crate) fn new(inner: Box<dyn StorageBackend>, unsettled: Unsettled) -> Self {
-        Self(Arc::new(Shared {
+impl ChecksummedStorage {
+    pub(crate) fn new(inner: Box<dyn StorageBackend>, uncertain_groups: UncertainGroups) -> Self {
+        Self(Arc::new(ChecksumState {
             inner,
             groups: Mutex::default(),
-            unsettled,
-            is_settled: AtomicBool::new(false),
+            uncertain_groups,
+            are_groups_certain: AtomicBool::new(false),
             is_lenient: AtomicBool::new(false),
-            suspects: Mutex::default(),
+            mismatches: Mutex::default(),
             used: UsedBlocks::default(),
         }))
     }
 
     /// The same, for an engine that verifies all that it reads: blocks are passed on as they are until
     /// they are [accepted](Shared::accept).
-    pub(crate) fn leniently(self) -> Self {
+    pub(crate) fn lenient(self) -> Self {
         self.0.is_lenient.store(true, Ordering::Release);
         self
     }
 }
 
-impl std::ops::Deref for Checked {
-    type Target = Shared;
+impl std::ops::Deref for ChecksummedStorage {
+    type Target = ChecksumState;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &ChecksumState {
         &self.0
     }
 }
 
-impl Shared {
+impl ChecksumState {
     /// Whether a block was met that is not as it was written.
-    pub(crate) fn has_suspects(&self) -> bool {
-        !lock(&self.suspects).is_empty()
+    pub(crate) fn has_mismatches(&self) -> bool {
+        !lock(&self.mismatches).is_empty()
     }
 
     /// The engine has verified what it read: the blocks are right and their sums are not.
-    pub(crate) fn accept(&self) -> io::Result<()> {
+    pub(crate) fn accept_mismatches(&self) -> io::Result<()> {
         let mut block = vec![0; BLOCK];
-        for (group, place) in std::mem::take(&mut *lock(&self.suspects)) {
-            let run = Run { group, places: place..place + 1 };
+        for (group, slot) in std::mem::take(&mut *lock(&self.mismatches)) {
+            let run = BlockRun { group, slots: slot..slot + 1 };
             self.inner.read(run.at(), &mut block)?;
-            let sum = sum(&block, run.block(place));
+            let sum = block_sum(&block, run.block(slot));
             self.with_group(group, |group| {
-                group.sums[place] = sum;
+                group.sums[slot] = sum;
                 group.is_dirty = true;
             })?;
         }
@@ -130,44 +130,48 @@ impl Shared {
 
     /// Writes sums again that a failed sync left in doubt: before the first write, which comes when
     /// the engine has locked the file.
-    fn settle(&self) -> io::Result<()> {
-        if self.is_settled.load(Ordering::Acquire) {
+    fn rewrite_uncertain(&self) -> io::Result<()> {
+        if self.are_groups_certain.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut unsettled = lock(&self.unsettled);
-        if unsettled.is_empty() {
-            self.is_settled.store(true, Ordering::Release);
+        let mut uncertain_groups = lock(&self.uncertain_groups);
+        if uncertain_groups.is_empty() {
+            self.are_groups_certain.store(true, Ordering::Release);
             return Ok(());
         }
         let groups = self.inner.len()?.div_ceil(GROUP_BLOCKS * BLOCK as u64);
-        for number in unsettled.range(..groups) {
+        for number in uncertain_groups.range(..groups) {
             let group = self.load(*number)?;
             if group.sequence > 0 {
-                self.inner.write(group.place(*number), &group.encode(*number))?;
+                self.inner.write(group.slot(*number), &group.encode(*number))?;
             }
         }
         self.inner.sync_data()?;
-        unsettled.clear();
-        self.is_settled.store(true, Ordering::Release);
+        uncertain_groups.clear();
+        self.are_groups_certain.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Reads the sums of a group.
-    fn load(&self, number: u64) -> io::Result<Group> {
+    fn load(&self, number: u64) -> io::Result<ChecksumGroup> {
         let start = number * GROUP_BLOCKS * BLOCK as u64;
         let mut both = vec![0; COPIES as usize * BLOCK];
         self.inner.read(start, &mut both)?;
         let copies = both.chunks_exact(BLOCK).zip(0..);
-        let valid = copies.filter_map(|(copy, place)| Group::decode(copy, number, place));
+        let valid = copies.filter_map(|(copy, slot)| ChecksumGroup::decode(copy, number, slot));
         match valid.max_by_key(|group| group.sequence) {
             Some(group) => Ok(group),
-            None if is_zero(&both) => Ok(Group::new()),
+            None if is_zero(&both) => Ok(ChecksumGroup::new()),
             None => Err(damaged(start)),
         }
     }
 
     /// Does something with the sums of a group, which are read first if need be.
-    fn with_group<T>(&self, number: u64, work: impl FnOnce(&mut Group) -> T) -> io::Result<T> {
+    fn with_group<T>(
+        &self,
+        number: u64,
+        work: impl FnOnce(&mut ChecksumGroup) -> T,
+    ) -> io::Result<T> {
         let mut groups = lock(&self.groups);
         if !groups.contains_key(&number) {
             if groups.len() >= MOST_GROUPS {
@@ -184,16 +188,16 @@ impl Shared {
         self.used.note(first, out.len() / BLOCK);
         let mut rest = out;
         for run in runs(first, rest.len() / BLOCK) {
-            let (part, next) = rest.split_at_mut(run.places.len() * BLOCK);
+            let (part, next) = rest.split_at_mut(run.slots.len() * BLOCK);
             rest = next;
             self.inner.read(run.at(), part)?;
             let expected = self.with_group(run.group, |group| group.sums[run.range()].to_vec())?;
             let blocks = part.chunks_exact(BLOCK).zip(run.range()).zip(expected);
-            let wrong = blocks.filter(|((block, place), sum)| !run.fits(block, *place, *sum));
-            let wrong: Vec<_> = wrong.map(|((_, place), _)| (run.group, place)).collect();
-            if let Some((_, place)) = wrong.first() {
-                let at = run.at() + ((place - run.places.start) * BLOCK) as u64;
-                lock(&self.suspects).extend(&wrong);
+            let wrong = blocks.filter(|((block, slot), sum)| !run.matches(block, *slot, *sum));
+            let wrong: Vec<_> = wrong.map(|((_, slot), _)| (run.group, slot)).collect();
+            if let Some((_, slot)) = wrong.first() {
+                let at = run.at() + ((slot - run.slots.start) * BLOCK) as u64;
+                lock(&self.mismatches).extend(&wrong);
                 if !self.is_lenient.load(Ordering::Acquire) {
                     return Err(damaged(at));
                 }
@@ -206,13 +210,14 @@ impl Shared {
         self.used.note(first, data.len() / BLOCK);
         let mut rest = data;
         for run in runs(first, rest.len() / BLOCK) {
-            let (part, next) = rest.split_at(run.places.len() * BLOCK);
+            let (part, next) = rest.split_at(run.slots.len() * BLOCK);
             rest = next;
             self.inner.write(run.at(), part)?;
-            lock(&self.suspects)
-                .retain(|(group, at)| *group != run.group || !run.places.contains(at));
+            lock(&self.mismatches)
+                .retain(|(group, at)| *group != run.group || !run.slots.contains(at));
             let blocks = part.chunks_exact(BLOCK).zip(run.range());
-            let sums: Vec<u64> = blocks.map(|(block, at)| sum(block, run.block(at))).collect();
+            let sums: Vec<u64> =
+                blocks.map(|(block, at)| block_sum(block, run.block(at))).collect();
             self.with_group(run.group, |group| {
                 group.sums[run.range()].copy_from_slice(&sums);
                 group.is_dirty = true;
@@ -269,9 +274,9 @@ impl Shared {
     fn write_sums(&self) -> io::Result<Vec<u64>> {
         let mut written = Vec::new();
         for (number, group) in lock(&self.groups).iter_mut().filter(|(_, group)| group.is_dirty) {
-            lock(&self.unsettled).insert(*number);
+            lock(&self.uncertain_groups).insert(*number);
             group.sequence += 1;
-            self.inner.write(group.place(*number), &group.encode(*number))?;
+            self.inner.write(group.slot(*number), &group.encode(*number))?;
             group.is_dirty = false;
             written.push(*number);
         }
@@ -279,7 +284,7 @@ impl Shared {
     }
 }
 
-impl Checked {
+impl ChecksummedStorage {
     /// Overwrites with zeros, and syncs, every block that was not used while it was recorded. Neither
     /// commit of the engine refers to them: a crash in between does no harm.
     pub(crate) fn zero_unused(&self) -> io::Result<()> {
@@ -304,13 +309,13 @@ impl Checked {
     fn zero_blocks(&self, first: u64, count: usize) -> io::Result<()> {
         let mut next = first;
         for run in runs(first, count) {
-            let mut bytes = vec![0; run.places.len() * BLOCK];
+            let mut bytes = vec![0; run.slots.len() * BLOCK];
             self.inner.read(run.at(), &mut bytes)?;
             if !is_zero(&bytes) {
                 bytes.fill(0);
                 self.write(next * BLOCK as u64, &bytes)?;
             }
-            next += run.places.len() as u64;
+            next += run.slots.len() as u64;
         }
         Ok(())
     }
@@ -330,7 +335,7 @@ fn whole_blocks(offset: u64, length: usize) -> io::Result<u64> {
     Ok(offset / block)
 }
 
-impl StorageBackend for Checked {
+impl StorageBackend for ChecksummedStorage {
     fn len(&self) -> io::Result<u64> {
         self.inner.len().map(inner_length)
     }
@@ -343,7 +348,7 @@ impl StorageBackend for Checked {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.settle()?;
+        self.rewrite_uncertain()?;
         if len < self.len()? {
             self.forget_from(len / BLOCK as u64)?;
         }
@@ -351,18 +356,18 @@ impl StorageBackend for Checked {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.settle()?;
+        self.rewrite_uncertain()?;
         let written = self.write_sums()?;
         self.inner.sync_data()?;
-        let mut unsettled = lock(&self.unsettled);
+        let mut uncertain_groups = lock(&self.uncertain_groups);
         for number in written {
-            unsettled.remove(&number);
+            uncertain_groups.remove(&number);
         }
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.settle()?;
+        self.rewrite_uncertain()?;
         if offset == 0 && data.len() <= HEADER {
             return self.write_header(data);
         }

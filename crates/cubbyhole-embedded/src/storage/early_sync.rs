@@ -21,16 +21,16 @@ const EARLY_BYTES: usize = 256 * 1024;
 /// Storage with a thread that syncs it early.
 #[derive(Debug)]
 pub(crate) struct EarlySync {
-    shared: Arc<Shared>,
+    shared: Arc<SyncState>,
     /// How much was written since somebody last synced or was asked to.
     written: AtomicUsize,
     /// `None` once it is dropped, and where no thread could be started: everything is synced later then.
-    asks: Option<SyncSender<()>>,
+    requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SyncState {
     inner: Box<dyn StorageBackend>,
     /// Whether much was written since the last sync that somebody asked for.
     is_due: AtomicBool,
@@ -41,21 +41,24 @@ struct Shared {
 
 impl EarlySync {
     pub(crate) fn new(inner: Box<dyn StorageBackend>) -> Self {
-        let shared =
-            Arc::new(Shared { inner, is_due: AtomicBool::new(false), failure: Mutex::default() });
+        let shared = Arc::new(SyncState {
+            inner,
+            is_due: AtomicBool::new(false),
+            failure: Mutex::default(),
+        });
         // One request may wait while another is worked on; more would ask for the same.
-        let (asks, asked) = sync_channel(1);
+        let (requests, received) = sync_channel(1);
         let thread = thread::Builder::new().name("cubbyhole-sync".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                while asked.recv().is_ok() {
+                while received.recv().is_ok() {
                     shared.sync_early();
                 }
             }
         });
         let thread = thread.ok();
-        let asks = thread.is_some().then_some(asks);
-        Self { shared, written: AtomicUsize::new(0), asks, thread }
+        let requests = thread.is_some().then_some(requests);
+        Self { shared, written: AtomicUsize::new(0), requests, thread }
     }
 
     fn inner(&self) -> &dyn StorageBackend {
@@ -63,7 +66,7 @@ impl EarlySync {
     }
 }
 
-impl Shared {
+impl SyncState {
     fn sync_early(&self) {
         let mut failure = self.lock();
         if failure.is_none() && self.is_due.swap(false, Ordering::Relaxed) {
@@ -90,7 +93,7 @@ impl Shared {
 impl Drop for EarlySync {
     /// Waits for the thread, so that nothing has the file any more.
     fn drop(&mut self) {
-        self.asks = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
             // It does not panic.
             let _ = thread.join();
@@ -120,12 +123,12 @@ impl StorageBackend for EarlySync {
         self.inner().write(offset, data)?;
         let written = self.written.fetch_add(data.len(), Ordering::Relaxed) + data.len();
         if written >= EARLY_BYTES
-            && let Some(asks) = &self.asks
+            && let Some(requests) = &self.requests
         {
             self.written.store(0, Ordering::Relaxed);
             self.shared.is_due.store(true, Ordering::Relaxed);
             // If one waits already, that one covers this too.
-            let _ = asks.try_send(());
+            let _ = requests.try_send(());
         }
         Ok(())
     }

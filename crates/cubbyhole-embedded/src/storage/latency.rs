@@ -16,36 +16,36 @@ const SLOW_READ: Duration = Duration::from_micros(500);
 
 /// For how long after a slow read further reads are kept off the async runtime's threads. Short,
 /// because on a busy machine a read is also slow when its thread had to wait for the processor.
-const COLD_PERIOD: Duration = Duration::from_millis(50);
+const SLOW_PERIOD: Duration = Duration::from_millis(50);
 
 /// Whether reads of the file have lately had to wait for the disk.
 #[derive(Debug)]
-pub(crate) struct Temperature {
+pub(crate) struct ReadLatency {
     started: Instant,
     /// Until when the file counts as cold, in microseconds since `started`; 0 for warm.
-    cold_until: AtomicU64,
+    slow_until: AtomicU64,
     /// Whether the file is being made longer. Until that is synced the engine keeps a lock that
     /// every read needs.
-    growing: AtomicBool,
+    is_growing: AtomicBool,
 }
 
-impl Temperature {
+impl ReadLatency {
     pub(crate) fn new() -> Self {
-        Self { started: now(), cold_until: AtomicU64::new(0), growing: AtomicBool::new(false) }
+        Self { started: now(), slow_until: AtomicU64::new(0), is_growing: AtomicBool::new(false) }
     }
 
     /// Whether a read is likely to be served from memory.
-    pub(crate) fn is_warm(&self) -> bool {
-        if self.growing.load(Ordering::Relaxed) {
+    pub(crate) fn is_low(&self) -> bool {
+        if self.is_growing.load(Ordering::Relaxed) {
             return false;
         }
-        let cold_until = self.cold_until.load(Ordering::Relaxed);
-        if cold_until == 0 {
+        let slow_until = self.slow_until.load(Ordering::Relaxed);
+        if slow_until == 0 {
             return true;
         }
-        let warm = self.micros(now()) >= cold_until;
+        let warm = self.micros(now()) >= slow_until;
         if warm {
-            self.cold_until.store(0, Ordering::Relaxed);
+            self.slow_until.store(0, Ordering::Relaxed);
         }
         warm
     }
@@ -53,7 +53,7 @@ impl Temperature {
     fn note(&self, began: Instant) {
         let ended = now();
         if ended.duration_since(began) > SLOW_READ {
-            self.cold_until.store(self.micros(ended + COLD_PERIOD), Ordering::Relaxed);
+            self.slow_until.store(self.micros(ended + SLOW_PERIOD), Ordering::Relaxed);
         }
     }
 
@@ -69,18 +69,18 @@ fn now() -> Instant {
 
 /// Storage whose reads are timed.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct TimedStorage {
     inner: Box<dyn StorageBackend>,
-    temperature: Arc<Temperature>,
+    latency: Arc<ReadLatency>,
 }
 
-impl Watched {
-    pub(crate) fn new(inner: Box<dyn StorageBackend>, temperature: Arc<Temperature>) -> Self {
-        Self { inner, temperature }
+impl TimedStorage {
+    pub(crate) fn new(inner: Box<dyn StorageBackend>, latency: Arc<ReadLatency>) -> Self {
+        Self { inner, latency }
     }
 }
 
-impl StorageBackend for Watched {
+impl StorageBackend for TimedStorage {
     fn len(&self) -> io::Result<u64> {
         self.inner.len()
     }
@@ -88,18 +88,18 @@ impl StorageBackend for Watched {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let began = now();
         let result = self.inner.read(offset, out);
-        self.temperature.note(began);
+        self.latency.note(began);
         result
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.temperature.growing.store(true, Ordering::Relaxed);
+        self.latency.is_growing.store(true, Ordering::Relaxed);
         self.inner.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let result = self.inner.sync_data();
-        self.temperature.growing.store(false, Ordering::Relaxed);
+        self.latency.is_growing.store(false, Ordering::Relaxed);
         result
     }
 

@@ -24,20 +24,20 @@ const BLOCK: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Overlay {
     file: Box<dyn StorageBackend>,
-    changes: RwLock<Changes>,
+    changes: RwLock<ChangedBlocks>,
 }
 
 #[derive(Debug, Default)]
-struct Changes {
+struct ChangedBlocks {
     /// The blocks that differ from the file's, by their number.
     blocks: HashMap<u64, Box<[u8; BLOCK]>>,
-    length: Option<Length>,
+    length: Option<OverlayLength>,
 }
 
 /// The length once it was set. Before that it is the file's, which may still change: the engine sets
 /// no length before it has locked the file.
 #[derive(Debug, Clone, Copy)]
-struct Length {
+struct OverlayLength {
     current: u64,
     /// Up to where the file's bytes count. Past it are zeros: they were cut off, or never there.
     of_file: u64,
@@ -49,23 +49,25 @@ impl Overlay {
     }
 
     // No caller leaves the changes half made when it panics: a block is changed in place.
-    fn changes(&self) -> RwLockReadGuard<'_, Changes> {
+    fn changes(&self) -> RwLockReadGuard<'_, ChangedBlocks> {
         self.changes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changes_mut(&self) -> RwLockWriteGuard<'_, Changes> {
+    fn changes_mut(&self) -> RwLockWriteGuard<'_, ChangedBlocks> {
         self.changes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn length(&self, changes: &Changes) -> io::Result<Length> {
+    fn length(&self, changes: &ChangedBlocks) -> io::Result<OverlayLength> {
         match changes.length {
             Some(length) => Ok(length),
-            None => self.file.len().map(|length| Length { current: length, of_file: length }),
+            None => {
+                self.file.len().map(|length| OverlayLength { current: length, of_file: length })
+            }
         }
     }
 
     /// Fills `out` from the file, and with zeros past where its bytes count.
-    fn read_file(&self, offset: u64, out: &mut [u8], length: Length) -> io::Result<()> {
+    fn read_file(&self, offset: u64, out: &mut [u8], length: OverlayLength) -> io::Result<()> {
         let there = length.of_file.saturating_sub(offset).min(out.len() as u64) as usize;
         let (there, beyond) = out.split_at_mut(there);
         beyond.fill(0);
@@ -74,14 +76,14 @@ impl Overlay {
 }
 
 /// A part of one block: its number, where in the block the part begins, and where in the request.
-struct Part {
+struct BlockPart {
     block: u64,
     within: std::ops::Range<usize>,
     of_request: std::ops::Range<usize>,
 }
 
 /// The parts of a request, block by block.
-fn parts(offset: u64, length: usize) -> impl Iterator<Item = Part> {
+fn block_parts(offset: u64, length: usize) -> impl Iterator<Item = BlockPart> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let at = offset + done as u64;
@@ -89,7 +91,7 @@ fn parts(offset: u64, length: usize) -> impl Iterator<Item = Part> {
         let part = (BLOCK - start).min(length - done);
         let of_request = done..done + part;
         done += part;
-        (part > 0).then_some(Part {
+        (part > 0).then_some(BlockPart {
             block: at / BLOCK as u64,
             within: start..start + part,
             of_request,
@@ -111,7 +113,7 @@ impl StorageBackend for Overlay {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.read_file(offset, out, length)?;
-        for Part { block, within, of_request } in parts(offset, out.len()) {
+        for BlockPart { block, within, of_request } in block_parts(offset, out.len()) {
             if let Some(changed) = changes.blocks.get(&block) {
                 out[of_request].copy_from_slice(&changed[within]);
             }
@@ -123,7 +125,7 @@ impl StorageBackend for Overlay {
         let mut changes = self.changes_mut();
         let before = self.length(&changes)?;
         let of_file = before.of_file.min(len);
-        changes.length = Some(Length { current: len, of_file });
+        changes.length = Some(OverlayLength { current: len, of_file });
         if len < before.current {
             let (last, kept) = (len / BLOCK as u64, (len % BLOCK as u64) as usize);
             changes.blocks.retain(|block, _| *block < last || (*block == last && kept > 0));
@@ -142,9 +144,9 @@ impl StorageBackend for Overlay {
         let mut changes = self.changes_mut();
         let before = self.length(&changes)?;
         let current = before.current.max(offset + data.len() as u64);
-        let length = Length { current, ..before };
+        let length = OverlayLength { current, ..before };
         changes.length = Some(length);
-        for Part { block, within, of_request } in parts(offset, data.len()) {
+        for BlockPart { block, within, of_request } in block_parts(offset, data.len()) {
             let changed = match changes.blocks.entry(block) {
                 Entry::Occupied(changed) => changed.into_mut(),
                 Entry::Vacant(unchanged) => {
@@ -187,12 +189,12 @@ mod tests {
     #[derive(Debug)]
     enum Call {
         Write(usize, Vec<u8>),
-        Length(usize),
+        OverlayLength(usize),
     }
 
     fn draw(random: &mut fastrand::Rng, length: usize) -> Call {
         if random.u8(0..4) == 0 {
-            return Call::Length(random.usize(0..length + 2 * BLOCK));
+            return Call::OverlayLength(random.usize(0..length + 2 * BLOCK));
         }
         let from = random.usize(0..=length);
         let data = vec![random.u8(..); random.usize(0..=2 * BLOCK)];
@@ -213,7 +215,7 @@ mod tests {
                         expected[*from..from + data.len()].copy_from_slice(data);
                         overlay.write(*from as u64, data).unwrap();
                     }
-                    Call::Length(length) => {
+                    Call::OverlayLength(length) => {
                         expected.resize(*length, 0);
                         overlay.set_len(*length as u64).unwrap();
                     }

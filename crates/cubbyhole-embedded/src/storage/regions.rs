@@ -11,12 +11,12 @@ use crate::layout::LOG_BYTES;
 
 /// A file that the log and the engine share.
 #[derive(Debug)]
-pub(crate) struct Halves {
+pub(crate) struct SharedFile {
     storage: Box<dyn StorageBackend>,
     has_failed: AtomicBool,
 }
 
-impl Halves {
+impl SharedFile {
     pub(crate) fn new(storage: Box<dyn StorageBackend>) -> Arc<Self> {
         Arc::new(Self { storage, has_failed: AtomicBool::new(false) })
     }
@@ -49,9 +49,9 @@ impl Halves {
 
 /// The part of the file behind the log.
 #[derive(Debug)]
-pub(crate) struct Behind(pub(crate) Arc<Halves>);
+pub(crate) struct EngineRegion(pub(crate) Arc<SharedFile>);
 
-impl StorageBackend for Behind {
+impl StorageBackend for EngineRegion {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.storage.len()?.saturating_sub(LOG_BYTES))
     }

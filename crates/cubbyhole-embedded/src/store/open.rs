@@ -41,14 +41,14 @@ impl EmbeddedStore {
         let (file, mark) = StoreFile::open(config)?;
         let file = Arc::new(file);
         let clock = Arc::new(HighWaterClock::new(clock, mark));
-        let witnessed = Arc::new(AtomicBool::new(false));
+        let saw_expired = Arc::new(AtomicBool::new(false));
         let writer = Writer::start(
             Arc::clone(&file),
             Arc::clone(&clock),
-            Arc::clone(&witnessed),
+            Arc::clone(&saw_expired),
             durability,
         )?;
-        let reader = Arc::new(Reader::new(file, clock, witnessed));
+        let reader = Arc::new(Reader::new(file, clock, saw_expired));
         Ok(Self { reader, writer: Arc::new(writer), max_value_bytes })
     }
 }

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use cubbyhole_core::Timestamp;
 use redb::StorageBackend;
 
-use super::record::{MOST_CHANGES, RECORD_BYTES, Record, Redo, Salt};
+use super::record::{LogRecord, MOST_CHANGES, RECORD_BYTES, RedoBuffer, Salt};
 use crate::layout::{Damaged, LOG_BYTES, MAGIC, SECTOR};
-use crate::storage::Halves;
+use crate::storage::SharedFile;
 
 /// Where the first sector marks that something was erased, with a byte that is not zero. Builds that do
 /// not know the mark ignore it.
@@ -32,7 +32,7 @@ const ERASED_AT: usize = 64;
 
 /// The log of an open file.
 pub(crate) struct Log {
-    file: Arc<Halves>,
+    file: Arc<SharedFile>,
     /// `None` until a checkpoint of this handle's: what the system says is on disk may not be, if a
     /// sync failed before.
     salt: Option<Salt>,
@@ -43,7 +43,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(file: Arc<Halves>) -> Self {
+    pub(crate) fn new(file: Arc<SharedFile>) -> Self {
         Self { file, salt: None, at: SECTOR, number: 0, changes: 0 }
     }
 
@@ -95,11 +95,11 @@ impl Log {
     }
 
     /// Whether the engine has yet to commit durably what the log holds.
-    pub(crate) fn is_ahead(&self) -> bool {
+    pub(crate) fn has_records(&self) -> bool {
         self.number > 0
     }
 
-    pub(crate) fn has_room(&self, redo: &Redo) -> bool {
+    pub(crate) fn has_room(&self, redo: &RedoBuffer) -> bool {
         let fits = |length| self.at + length <= LOG_BYTES as usize;
         self.salt.is_some()
             && redo.length().is_some_and(fits)
@@ -108,7 +108,7 @@ impl Log {
 
     /// Writes a record and waits until it is on disk. After an error that may be so or not, and the
     /// file is to be opened anew. There must be room.
-    pub(crate) fn append(&mut self, redo: Redo, clock: Timestamp) -> io::Result<()> {
+    pub(crate) fn append(&mut self, redo: RedoBuffer, clock: Timestamp) -> io::Result<()> {
         let changes = redo.changes;
         let record = self.salt.and_then(|salt| redo.encode(salt, self.number, clock));
         let record = record.ok_or_else(|| io::Error::other("there is no room in the log"))?;
@@ -122,16 +122,16 @@ impl Log {
     /// The log that a handle before this one left, and what it holds, in order. Nothing if that is
     /// nothing, or if it has not begun.
     pub(crate) fn recover(
-        file: &Arc<Halves>,
+        file: &Arc<SharedFile>,
         salt: Option<Salt>,
-    ) -> io::Result<Option<(Self, Vec<Record>)>> {
+    ) -> io::Result<Option<(Self, Vec<LogRecord>)>> {
         let Some(salt) = salt else { return Ok(None) };
         let storage = file.storage();
         let mut bytes = vec![0; storage.len()?.min(LOG_BYTES) as usize];
         storage.read(0, &mut bytes)?;
         let mut log = Self { salt: Some(salt), ..Self::new(Arc::clone(file)) };
-        let mut records: Vec<Record> = Vec::new();
-        while let Some((record, length)) = Record::decode(&bytes, log.at, salt, log.number) {
+        let mut records: Vec<LogRecord> = Vec::new();
+        while let Some((record, length)) = LogRecord::decode(&bytes, log.at, salt, log.number) {
             log.at += length;
             log.number += 1;
             log.changes += record.changes().count();
@@ -140,7 +140,7 @@ impl Log {
         let later = (log.at + SECTOR..bytes.len()).step_by(SECTOR).find(|at| {
             let number = bytes.get(at + 16..at + 20).and_then(|number| number.try_into().ok());
             let number = number.map_or(0, u32::from_le_bytes);
-            number > log.number && Record::decode(&bytes, *at, salt, number).is_some()
+            number > log.number && LogRecord::decode(&bytes, *at, salt, number).is_some()
         });
         if later.is_some() {
             return Err(Damaged::error(log.at as u64));
@@ -164,14 +164,14 @@ mod tests {
     use super::super::record::{Change, HEADER, TableId};
     use super::*;
 
-    fn file() -> Arc<Halves> {
+    fn file() -> Arc<SharedFile> {
         let storage = InMemoryBackend::new();
         storage.set_len(LOG_BYTES).unwrap();
         Log::lay_out(&storage).unwrap();
-        Halves::new(Box::new(storage))
+        SharedFile::new(Box::new(storage))
     }
 
-    fn begun(file: &Arc<Halves>) -> (Log, Salt) {
+    fn begun(file: &Arc<SharedFile>) -> (Log, Salt) {
         let (mut log, salt) = (Log::new(Arc::clone(file)), Salt::draw());
         log.begin(salt);
         (log, salt)
@@ -181,8 +181,8 @@ mod tests {
         Timestamp::from_millis(millis).unwrap()
     }
 
-    fn redo<'a>(changes: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> Redo {
-        let mut redo = Redo::on();
+    fn redo<'a>(changes: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> RedoBuffer {
+        let mut redo = RedoBuffer::on();
         for (key, value) in changes {
             redo.push(TableId::Values, key.as_bytes(), value);
         }
@@ -191,20 +191,20 @@ mod tests {
 
     type Read = Vec<(u64, Vec<(String, Option<Vec<u8>>)>)>;
 
-    fn read(file: &Arc<Halves>, salt: Salt) -> io::Result<Read> {
+    fn read(file: &Arc<SharedFile>, salt: Salt) -> io::Result<Read> {
         let change = |change: Result<Change<'_>>| {
             let Change { table, key, value } = change.unwrap();
             assert_eq!(table, TableId::Values);
             (String::from_utf8(key.to_vec()).unwrap(), value.map(<[u8]>::to_vec))
         };
-        let record = |record: Record| {
+        let record = |record: LogRecord| {
             (record.clock.as_millis(), record.changes().map(change).collect::<Vec<_>>())
         };
         let recovered = Log::recover(file, Some(salt))?;
         Ok(recovered.into_iter().flat_map(|(_, records)| records).map(record).collect())
     }
 
-    fn bytes(file: &Arc<Halves>) -> Vec<u8> {
+    fn bytes(file: &Arc<SharedFile>) -> Vec<u8> {
         let mut bytes = vec![0; LOG_BYTES as usize];
         file.storage().read(0, &mut bytes).unwrap();
         bytes
@@ -284,7 +284,7 @@ mod tests {
         // After its header and the change's own, the value stands at the sector's byte 41 + 1.
         let value = [vec![0; SECTOR - HEADER - 10], forged].concat();
         log.append(redo([("k", Some(&value[..]))]), at(1)).unwrap();
-        assert!(Record::decode(&bytes(&file), 2 * SECTOR, guessed, 1).is_some());
+        assert!(LogRecord::decode(&bytes(&file), 2 * SECTOR, guessed, 1).is_some());
 
         let salt = Salt::draw();
         log.begin(salt);
@@ -300,15 +300,15 @@ mod tests {
         let mut log = Log::new(Arc::clone(&file));
         assert!(!log.has_room(&one()) && log.append(one(), at(1)).is_err());
         log.begin(Salt::draw());
-        assert!(log.has_room(&one()) && !log.has_room(&Redo::off()));
+        assert!(log.has_room(&one()) && !log.has_room(&RedoBuffer::off()));
         let most = LOG_BYTES as usize - SECTOR - HEADER - 10;
         let (fits, exceeds) = (vec![1; most], vec![1; most + 1]);
         assert!(!log.has_room(&redo([("k", Some(&exceeds[..]))])));
         assert!(log.has_room(&redo([("k", Some(&fits[..]))])));
         log.append(redo([("k", Some(&fits[..]))]), at(1)).unwrap();
-        assert!(log.is_ahead() && !log.has_room(&one()));
+        assert!(log.has_records() && !log.has_room(&one()));
         log.begin(Salt::draw());
-        assert!(!log.is_ahead() && log.has_room(&one()));
+        assert!(!log.has_records() && log.has_room(&one()));
         for _ in 0..MOST_CHANGES {
             assert!(log.has_room(&one()));
             log.append(one(), at(1)).unwrap();

@@ -60,13 +60,13 @@ impl TableId {
 
 /// The changes of a transaction as the log holds them, as long as they may fit it.
 #[derive(Debug, Default)]
-pub(crate) struct Redo {
+pub(crate) struct RedoBuffer {
     /// Room for the header, and then the changes. `None` if they are not wanted or too many.
     record: Option<Vec<u8>>,
     pub(super) changes: usize,
 }
 
-impl Redo {
+impl RedoBuffer {
     /// Takes changes down.
     pub(crate) fn on() -> Self {
         Self { record: Some(vec![0; HEADER]), changes: 0 }
@@ -126,12 +126,12 @@ pub(crate) struct Change<'a> {
 
 /// What the log holds of one transaction.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct LogRecord {
     pub(crate) clock: Timestamp,
     changes: Vec<u8>,
 }
 
-impl Record {
+impl LogRecord {
     /// The record that begins there, if it is whole, and how much of the log it takes.
     pub(super) fn decode(log: &[u8], at: usize, salt: Salt, number: u32) -> Option<(Self, usize)> {
         let (expected, rest) = log.get(at..)?.split_first_chunk::<8>()?;
@@ -196,7 +196,7 @@ mod tests {
         /// Whatever a record's changes are, they are read or refused.
         #[test]
         fn any_changes_are_read_or_refused(changes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let record = Record { clock: Timestamp::EPOCH, changes };
+            let record = LogRecord { clock: Timestamp::EPOCH, changes };
             let read: Vec<_> = record.changes().collect();
             let bytes: usize = read.iter().flatten().map(|change| {
                 9 + change.key.len() + change.value.map_or(0, <[u8]>::len)

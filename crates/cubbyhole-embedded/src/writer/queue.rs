@@ -11,7 +11,7 @@ use crate::error::Failure;
 
 /// What the writer is asked for.
 pub(super) enum Message {
-    Write(Box<dyn Request>),
+    Write(Box<dyn WriteRequest>),
     Compact(oneshot::Sender<Result<Compaction>>, Arc<Claim>),
     Close(oneshot::Sender<Result<()>>),
     /// The last handle of the store is gone.
@@ -19,7 +19,7 @@ pub(super) enum Message {
 }
 
 /// A request, whatever it answers.
-pub(super) trait Request: Send {
+pub(super) trait WriteRequest: Send {
     /// Claims it for the writer; `false` if its caller took it back.
     fn claim(&self) -> bool;
     /// How much it holds.
@@ -31,28 +31,28 @@ pub(super) trait Request: Send {
 }
 
 /// A request with its work and its caller's place in the queue.
-pub(super) struct Pending<T, F> {
+pub(super) struct QueuedWrite<T, F> {
     work: Option<F>,
     outcome: Option<Result<T>>,
     reply: Option<oneshot::Sender<Result<T>>>,
     claim: Arc<Claim>,
     kib: usize,
-    _place: OwnedSemaphorePermit,
+    _permits: OwnedSemaphorePermit,
 }
 
-impl<T, F> Pending<T, F> {
+impl<T, F> QueuedWrite<T, F> {
     pub(super) fn new(
         work: F,
         reply: oneshot::Sender<Result<T>>,
         claim: Arc<Claim>,
         kib: usize,
-        place: OwnedSemaphorePermit,
+        permits: OwnedSemaphorePermit,
     ) -> Self {
-        Self { work: Some(work), outcome: None, reply: Some(reply), claim, kib, _place: place }
+        Self { work: Some(work), outcome: None, reply: Some(reply), claim, kib, _permits: permits }
     }
 }
 
-impl<T, F> Request for Pending<T, F>
+impl<T, F> WriteRequest for QueuedWrite<T, F>
 where
     T: Send,
     F: FnOnce(&mut Tables<'_>) -> Result<T, Failure> + Send,
@@ -114,9 +114,9 @@ impl Claim {
 }
 
 /// Takes the request back when it is dropped, unless the writer has claimed it.
-pub(super) struct Withdrawal<'a>(pub(super) &'a Claim);
+pub(super) struct WithdrawOnDrop<'a>(pub(super) &'a Claim);
 
-impl Drop for Withdrawal<'_> {
+impl Drop for WithdrawOnDrop<'_> {
     fn drop(&mut self) {
         self.0.withdraw();
     }
@@ -129,17 +129,17 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::wal::Redo;
+    use crate::wal::RedoBuffer;
 
     /// What a request that was refused with a conflict is told in the end.
     fn told(failure: Option<&Error>) -> ErrorKind {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
         let transaction = database.begin_write().unwrap();
-        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, Redo::off()).unwrap();
+        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, RedoBuffer::off()).unwrap();
         let (reply, mut answer) = oneshot::channel::<Result<()>>();
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let permits = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let work = |_: &mut Tables<'_>| Err(Error::conflict(None).into());
-        let mut request = Box::new(Pending::new(work, reply, Arc::default(), 1, place));
+        let mut request = Box::new(QueuedWrite::new(work, reply, Arc::default(), 1, permits));
         request.apply(&mut tables).unwrap();
         request.answer(failure);
         answer.try_recv().unwrap().unwrap_err().kind()

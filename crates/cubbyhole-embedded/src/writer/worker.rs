@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use cubbyhole_core::{Clock, Compaction, Error, HighWaterClock, Result};
 
 use super::checkpoint::checkpoint;
-use super::queue::{Message, Request};
+use super::queue::{Message, WriteRequest};
 use crate::config::{Durability, RELAXED_FLUSH_INTERVAL};
 use crate::engine::Tables;
 use crate::error::Failure;
 use crate::file::{Handle, StoreFile, not_purged};
-use crate::wal::{Redo, Salt};
+use crate::wal::{RedoBuffer, Salt};
 
 /// How many requests, and how many KiB of them, one transaction takes before it is committed, so
 /// that none waits for ever and memory has a bound.
@@ -30,14 +30,14 @@ pub(super) struct Worker {
     clock: Arc<HighWaterClock>,
     durability: Durability,
     commits: Arc<AtomicU64>,
-    witnessed: Arc<AtomicBool>,
+    saw_expired: Arc<AtomicBool>,
     /// Until when what the relaxed mode holds back must be on disk, and the generation of the file
     /// whose handle holds it.
     flush_due: Option<(Instant, u64)>,
     /// Whether something was erased, so that closing is to purge the file.
     has_erased: Cell<bool>,
     /// What the relaxed mode had acknowledged and the disk did not take, until somebody is told.
-    lost: Option<Error>,
+    lost_writes: Option<Error>,
     /// How large the last group was, and how long the next one may wait to become as large.
     last_group: usize,
     gather_wait: Duration,
@@ -47,7 +47,7 @@ impl Worker {
     pub(super) fn new(
         file: Arc<StoreFile>,
         clock: Arc<HighWaterClock>,
-        witnessed: Arc<AtomicBool>,
+        saw_expired: Arc<AtomicBool>,
         durability: Durability,
         commits: Arc<AtomicU64>,
     ) -> Self {
@@ -56,10 +56,10 @@ impl Worker {
             clock,
             durability,
             commits,
-            witnessed,
+            saw_expired,
             flush_due: None,
             has_erased: Cell::new(false),
-            lost: None,
+            lost_writes: None,
             last_group: 0,
             gather_wait: Duration::ZERO,
         }
@@ -115,8 +115,8 @@ impl Worker {
         &self,
         first: Message,
         receiver: &Receiver<Message>,
-    ) -> (Vec<Box<dyn Request>>, Option<Message>) {
-        let mut group: Vec<Box<dyn Request>> = Vec::new();
+    ) -> (Vec<Box<dyn WriteRequest>>, Option<Message>) {
+        let mut group: Vec<Box<dyn WriteRequest>> = Vec::new();
         let mut next = Some(first);
         let mut kib = 0;
         let mut until = None;
@@ -142,7 +142,7 @@ impl Worker {
         (group, interruption)
     }
 
-    fn commit_group(&mut self, mut group: Vec<Box<dyn Request>>) {
+    fn commit_group(&mut self, mut group: Vec<Box<dyn WriteRequest>>) {
         let began = now();
         let failure = self.try_group(&mut group).err();
         self.gather_wait = (began.elapsed() / 4).min(MAX_GATHER_WAIT);
@@ -153,15 +153,15 @@ impl Worker {
     }
 
     /// Applies and commits a group. An error says whether it certainly had no effect.
-    fn try_group(&mut self, group: &mut [Box<dyn Request>]) -> Result<()> {
+    fn try_group(&mut self, group: &mut [Box<dyn WriteRequest>]) -> Result<()> {
         let mut first = true;
         loop {
             let generation = self.file.read().generation;
-            self.notice_loss(generation);
-            if let Some(lost) = self.lost.take() {
-                return Err(lost);
+            self.detect_lost_writes(generation);
+            if let Some(lost_writes) = self.lost_writes.take() {
+                return Err(lost_writes);
             }
-            let mut stage = Stage::Beginning;
+            let mut stage = CommitStage::Beginning;
             let (outcome, seen) = self.transact(group, &mut stage);
             let failure = match outcome {
                 Ok(()) => return Ok(()),
@@ -171,17 +171,21 @@ impl Worker {
             let reopened = self.file.reopen(seen);
             match stage {
                 // A handle that had failed before refuses to begin: nothing was applied yet.
-                Stage::Beginning if first => reopened?,
+                CommitStage::Beginning if first => reopened?,
                 // If the file could not be opened anew, the next request tries again.
-                Stage::Beginning | Stage::Applying => return Err(failure),
-                Stage::Committing => return Err(failure.with_unknown_outcome()),
+                CommitStage::Beginning | CommitStage::Applying => return Err(failure),
+                CommitStage::Committing => return Err(failure.with_unknown_outcome()),
             }
             first = false;
         }
     }
 
     /// Also the generation of the handle that it went by.
-    fn transact(&mut self, group: &mut [Box<dyn Request>], stage: &mut Stage) -> (Result<()>, u64) {
+    fn transact(
+        &mut self,
+        group: &mut [Box<dyn WriteRequest>],
+        stage: &mut CommitStage,
+    ) -> (Result<()>, u64) {
         let durable = self.durability == Durability::Immediate;
         let guard = self.file.read();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -208,15 +212,15 @@ impl Worker {
     fn apply(
         &self,
         handle: &Handle,
-        group: &mut [Box<dyn Request>],
+        group: &mut [Box<dyn WriteRequest>],
         durable: bool,
-        stage: &mut Stage,
+        stage: &mut CommitStage,
     ) -> Result<bool, Failure> {
         let mut transaction = handle.database.begin_write()?;
-        *stage = Stage::Applying;
+        *stage = CommitStage::Applying;
         let mut log = handle.lock_log();
         let now = self.clock.now();
-        let redo = if durable { Redo::on() } else { Redo::off() };
+        let redo = if durable { RedoBuffer::on() } else { RedoBuffer::off() };
         let mut tables = Tables::open(&transaction, now, redo)?;
         for request in group {
             request.apply(&mut tables)?;
@@ -226,8 +230,8 @@ impl Worker {
             self.has_erased.set(true);
         }
         if !tables.changed() {
-            if tables.witnessed() {
-                self.witnessed.store(true, Ordering::Relaxed);
+            if tables.saw_expired() {
+                self.saw_expired.store(true, Ordering::Relaxed);
             }
             drop(tables);
             transaction.abort()?;
@@ -244,7 +248,7 @@ impl Worker {
         } else {
             transaction.set_durability(redb::Durability::None)?;
         }
-        *stage = Stage::Committing;
+        *stage = CommitStage::Committing;
         if durable && checkpoint.is_none() {
             // On disk before others can see it.
             log.append(redo, now)?;
@@ -261,7 +265,7 @@ impl Worker {
     fn flush(&mut self) {
         let file = Arc::clone(&self.file);
         let guard = file.read();
-        self.notice_loss(guard.generation);
+        self.detect_lost_writes(guard.generation);
         let flushed = catch_unwind(AssertUnwindSafe(|| {
             guard.handle.as_ref().map_or(Ok(()), |handle| checkpoint(handle, self.clock.now()))
         }));
@@ -272,15 +276,15 @@ impl Worker {
             // If it cannot be opened anew now, the next request tries again.
             let _ = self.file.reopen(seen);
             if held_back {
-                self.lost = Some(loss());
+                self.lost_writes = Some(lost_writes_error());
             }
         }
     }
 
     /// Whoever opens the file anew, because its handle failed, loses what that handle held back.
-    fn notice_loss(&mut self, generation: u64) {
+    fn detect_lost_writes(&mut self, generation: u64) {
         if self.flush_due.take_if(|(_, held_by)| *held_by != generation).is_some() {
-            self.lost = Some(loss());
+            self.lost_writes = Some(lost_writes_error());
         }
     }
 
@@ -288,8 +292,8 @@ impl Worker {
         if self.is_behind() {
             self.flush();
         }
-        if let Some(lost) = self.lost.take() {
-            return Err(lost);
+        if let Some(lost_writes) = self.lost_writes.take() {
+            return Err(lost_writes);
         }
         self.ensure_open()?;
         self.file.compact()
@@ -306,7 +310,7 @@ impl Worker {
 
     /// Whether the engine has yet to commit durably what it was given.
     fn is_behind(&self) -> bool {
-        let is_logged = |handle: &Handle| handle.lock_log().is_ahead();
+        let is_logged = |handle: &Handle| handle.lock_log().has_records();
         self.flush_due.is_some() || self.file.read().handle.as_ref().is_some_and(is_logged)
     }
 
@@ -314,20 +318,20 @@ impl Worker {
         // An entry that somebody saw expire must stay so for whoever opens the file next, even if
         // the clock steps back. And the time that passed while the clock was behind must count: only
         // the mark has it.
-        let witnessed = self.witnessed.swap(false, Ordering::Relaxed);
-        let marks = witnessed || self.is_behind() || !self.clock.lead().is_zero();
+        let saw_expired = self.saw_expired.swap(false, Ordering::Relaxed);
+        let marks = saw_expired || self.is_behind() || !self.clock.lead().is_zero();
         if marks && !self.file.is_read_only() {
             self.flush();
         }
         let opened = if self.has_erased.get() { self.ensure_open() } else { Ok(()) };
         let closed = catch_unwind(AssertUnwindSafe(|| self.file.close()));
-        self.lost.take().map_or(Ok(()), Err)?;
+        self.lost_writes.take().map_or(Ok(()), Err)?;
         opened.map_err(|error| not_purged(self.file.path(), error))?;
         closed.unwrap_or_else(|_| Err(Error::internal("the engine failed on closing")))
     }
 }
 
-fn loss() -> Error {
+fn lost_writes_error() -> Error {
     Error::unavailable(
         "the disk failed, and what this relaxed store had acknowledged last is lost; \
          this call changed nothing",
@@ -335,7 +339,7 @@ fn loss() -> Error {
 }
 
 /// How far a transaction came; its failure means something else at each.
-enum Stage {
+enum CommitStage {
     /// Nothing was applied: it can be tried again.
     Beginning,
     /// It is rolled back: it certainly had no effect.

@@ -4,12 +4,12 @@ use cubbyhole_core::{Error, Result};
 use redb::{ReadOnlyTable, ReadableTable};
 
 use super::Snapshot;
-use crate::engine::format::{self, EXPIRY, VALUES, Value};
+use crate::engine::format::{self, EXPIRY, StoredValue, VALUES};
 use crate::error::Failure;
 
 /// What was found, each as a count.
 #[derive(Debug, Default)]
-pub(crate) struct Disagreements {
+pub(crate) struct TableMismatches {
     /// Entries that cannot be read.
     unreadable: u64,
     /// Entries that the sweep would never find.
@@ -22,7 +22,7 @@ pub(crate) struct Disagreements {
     stray_values: u64,
 }
 
-impl Disagreements {
+impl TableMismatches {
     /// # Errors
     /// `Corrupt`, with all that was found.
     pub(crate) fn verdict(&self) -> Result<()> {
@@ -50,10 +50,10 @@ impl Disagreements {
 
 impl Snapshot<'_> {
     /// Compares the tables, row by row.
-    pub(crate) fn verify(&self) -> Result<Disagreements, Failure> {
+    pub(crate) fn verify(&self) -> Result<TableMismatches, Failure> {
         let expiry = self.transaction.open_table(EXPIRY)?;
         let values = self.transaction.open_table(VALUES)?;
-        let mut found = Disagreements::default();
+        let mut found = TableMismatches::default();
         for item in self.entries.iter()? {
             let (location, record) = item?;
             self.step(0)?;
@@ -68,7 +68,7 @@ impl Snapshot<'_> {
                 let key = format::expiry_key(instant, location);
                 found.unindexed += u64::from(expiry.get(key.as_slice())?.is_none());
             }
-            if let Value::Separate(length) = record.value {
+            if let StoredValue::Separate(length) = record.value {
                 self.step(length)?;
                 let value = values.get(location)?;
                 let fits = value.is_some_and(|value| value.value().len() as u64 == length);
@@ -83,7 +83,7 @@ impl Snapshot<'_> {
             let is_long = entry.is_some_and(|record| {
                 // Of one that cannot be read nothing else is known either.
                 format::decode(record.value())
-                    .map_or(true, |record| matches!(record.value, Value::Separate(_)))
+                    .map_or(true, |record| matches!(record.value, StoredValue::Separate(_)))
             });
             found.stray_values += u64::from(!is_long);
         }
@@ -93,7 +93,7 @@ impl Snapshot<'_> {
     fn verify_expiry(
         &self,
         expiry: &ReadOnlyTable<&'static [u8], ()>,
-        found: &mut Disagreements,
+        found: &mut TableMismatches,
     ) -> Result<(), Failure> {
         for item in expiry.iter()? {
             let (key, _) = item?;
