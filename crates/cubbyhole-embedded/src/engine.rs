@@ -1,4 +1,4 @@
-//! The tables that redb keeps: their form, changes within a transaction, reads within a snapshot.
+//! The tables in redb: their format, changes within a transaction, and reads within a snapshot.
 
 pub(crate) mod format;
 mod long_values;

@@ -1,4 +1,4 @@
-//! The file: created, opened with what its log holds, purged, and reopened after a failure of the disk.
+//! The file: creating, opening, purging and closing it, and reopening it after a disk failure.
 
 mod access;
 mod create;

@@ -1,4 +1,9 @@
-//! The regions of the file: the log, and behind it the engine's region in blocks with checksums.
+//! The layout of the file: constants, the kinds of file, and the error for a damaged block.
+//!
+//! | region | contents |
+//! |---|---|
+//! | the first [`LOG_BYTES`] | the write-ahead log; its first sector starts with [`MAGIC`] |
+//! | the rest | redb's bytes in 4 KiB [blocks], with checksum blocks between them |
 
 mod damaged;
 mod origin;
@@ -8,9 +13,9 @@ pub(crate) mod blocks;
 pub(crate) use damaged::Damaged;
 pub(crate) use origin::Origin;
 
-/// What our files begin with.
+/// The first bytes of a Cubbyhole store.
 pub(crate) const MAGIC: &[u8] = b"cubbyhole store\n";
-/// How much of the file's beginning is the log.
+/// The length of the log region, at the start of the file.
 pub(crate) const LOG_BYTES: u64 = 1024 * 1024;
-/// What a disk writes at once.
+/// The largest unit that a disk is assumed to write atomically.
 pub(crate) const SECTOR: usize = 512;

@@ -1,5 +1,5 @@
-//! The layers of storage between the file and the engine, from the file upwards: early fsync or a
-//! read-only overlay, the regions, checksums, latency.
+//! The storage layers between the file and redb. From the file upwards: early fsync or the
+//! read-only overlay, the regions, checksums, and the measurement of read latency.
 
 mod checksums;
 mod early_sync;

@@ -1,4 +1,4 @@
-//! The write-ahead log: each durable write is synced here before the engine has it.
+//! The write-ahead log: a durable write is synced here before it becomes visible in redb.
 
 mod log;
 mod record;

@@ -1,9 +1,8 @@
-//! The one writer: a thread that takes whatever is queued, applies it in one transaction, has that on
-//! disk by one record of the log or by a checkpoint, and then answers everyone.
+//! Group commit: one writer thread applies all queued requests in one transaction, makes it durable
+//! by a log record or a checkpoint, and then answers the callers.
 //!
-//! A caller whose context ends while its request waits in the queue takes it back, and it certainly
-//! has no effect. Once the writer has claimed a request its outcome is unknown to a caller that
-//! does not wait for the answer.
+//! A caller whose context ends withdraws its request. If the request was still queued, it certainly
+//! has no effect. If the writer had claimed it, the outcome is unknown.
 
 mod checkpoint;
 mod queue;
@@ -27,11 +26,11 @@ use crate::file::StoreFile;
 
 pub(crate) use checkpoint::checkpoint;
 
-/// How much may wait, in KiB of values and at least one for each request; callers past that wait
-/// for a place, within their context.
+/// The capacity of the queue in KiB of values; each request counts as at least one. Further callers
+/// wait for space until their contexts end.
 const QUEUE_KIB: usize = 256 * 1024;
 
-/// The sending side.
+/// The callers' side of the writer.
 pub(crate) struct Writer {
     file: Arc<StoreFile>,
     sender: Sender<Message>,
@@ -41,6 +40,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Starts the writer thread.
     pub(crate) fn start(
         file: Arc<StoreFile>,
         clock: Arc<HighWaterClock>,
@@ -56,24 +56,24 @@ impl Writer {
             }
         });
         let thread = thread.map_err(|error| {
-            Error::resource_exhausted("no thread could be started").with_source(error)
+            Error::resource_exhausted("cannot start the writer thread").with_source(error)
         })?;
         let queue_space = Arc::new(Semaphore::new(QUEUE_KIB));
         Ok(Self { file, sender, queue_space, commits, thread: Some(thread) })
     }
 
-    /// How many transactions were committed.
+    /// The number of committed transactions.
     pub(crate) fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// Refuses what would write to a file that is open read-only.
+    /// Fails if the store is read-only.
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.file.check_writable()
     }
 
-    /// Applies `work`, which holds that many bytes, in the next transaction, and answers once that
-    /// is committed.
+    /// Applies `work` in the next transaction and returns its result after the commit. `bytes` is
+    /// the length of the values in `work`.
     pub(crate) async fn submit<T, F>(
         &self,
         ctx: &ExecutionContext,
@@ -99,19 +99,19 @@ impl Writer {
         let claim = Arc::new(Claim::default());
         let request = QueuedWrite::new(work, reply, Arc::clone(&claim), kib, permits);
         self.sender.send(Message::Write(Box::new(request))).map_err(|_| Error::closed())?;
-        // A future that is dropped takes its request back too.
+        // Dropping this future withdraws the request too.
         let withdraw_on_drop = WithdrawOnDrop(&claim);
         match ctx.race(answer).await {
             Ok(Ok(result)) => result,
-            // Queued behind the end of the writer: nobody will ever claim it.
+            // The writer ended before it claimed the request.
             Ok(Err(_)) if withdraw_on_drop.0.withdraw() => Err(Error::closed()),
-            Ok(Err(_)) => Err(Error::internal("the writer ended").with_unknown_outcome()),
+            Ok(Err(_)) => Err(Error::internal("the writer thread ended").with_unknown_outcome()),
             Err(ended) if withdraw_on_drop.0.withdraw() => Err(ended),
             Err(ended) => Err(ended.with_unknown_outcome()),
         }
     }
 
-    /// Gives free space of the file back, between two transactions.
+    /// Compacts the file between two transactions.
     pub(crate) async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         ctx.check()?;
         self.check_writable()?;
@@ -127,24 +127,26 @@ impl Writer {
         }
     }
 
-    /// Asks the writer to finish the queued requests and to close the file. Does not wait for it.
+    /// Asks the writer to finish the queued requests and close the file, without waiting.
     pub(crate) fn begin_close(&self) -> PendingClose {
-        // Requests queued before it are applied; later ones find the store closed.
+        // Requests that are queued earlier are applied. Later ones fail because the store is
+        // closed.
         let (reply, answer) = oneshot::channel();
-        // A writer that has ended has closed the file, and the answer never comes.
+        // If the writer has ended, the file is closed, and `PendingClose::wait` returns without an
+        // answer.
         let _ = self.sender.send(Message::Close(reply));
         PendingClose(answer)
     }
 }
 
-/// A close that the writer was asked for.
+/// A close request that the writer has not answered yet.
 pub(crate) struct PendingClose(oneshot::Receiver<Result<()>>);
 
 impl PendingClose {
     /// Waits until the file is closed.
     pub(crate) async fn wait(self, ctx: &ExecutionContext) -> Result<()> {
         match ctx.race(self.0).await {
-            // A writer that has ended meanwhile has closed the file.
+            // A writer that has ended has closed the file.
             Ok(answer) => answer.unwrap_or(Ok(())),
             Err(ended) => Err(ended.with_unknown_outcome()),
         }
@@ -152,12 +154,12 @@ impl PendingClose {
 }
 
 impl Drop for Writer {
-    /// Waits until what is queued is written and the file is closed, so that it can be opened
-    /// again right after.
+    /// Waits until the queued requests are written and the file is closed, so it can be opened
+    /// again immediately.
     fn drop(&mut self) {
         let _ = self.sender.send(Message::End);
         if let Some(thread) = self.thread.take() {
-            // Its panics were answered to the callers already.
+            // The callers have received its panics as errors.
             let _ = thread.join();
         }
     }

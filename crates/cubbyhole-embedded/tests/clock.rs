@@ -121,7 +121,7 @@ async fn repair_sets_the_time_back_and_says_what_that_revives() {
     assert!(found.finding.contains("315360000 s behind the store's time"), "{found:?}");
     let advice = found.advice.unwrap();
     for part in
-        ["set it", "it was ahead once", "doctor --repair", "revives", ": 3, in 2 namespaces"]
+        ["correct it", "it was ahead earlier", "doctor --repair", "revives", ": 3, in 2 namespaces"]
     {
         assert!(advice.contains(part), "{part}: {advice}");
     }
@@ -143,8 +143,8 @@ async fn repair_sets_the_time_back_and_says_what_that_revives() {
     assert_eq!(
         repaired,
         ["the clock: the store's time was 2011-09-07T01:46:41.000Z and is set back to \
-          2001-09-09T01:46:41.000Z; that revives expired entries that were not swept: 3, in 2 \
-          namespaces; entries that were written at later instants keep these, and their expiry: 1"]
+          2001-09-09T01:46:41.000Z; this revives expired entries that were not swept: 3, in 2 \
+          namespaces; entries written after that time keep their timestamps and expiry: 1"]
     );
     assert_eq!(clock_check(&config).await.verdict, Verdict::Ok);
     assert_eq!(repair(&ctx(), &config).await.unwrap(), [""; 0], "once is enough");

@@ -81,7 +81,7 @@ async fn a_store_that_is_open_elsewhere_is_a_problem_and_the_rest_is_looked_over
     assert_eq!(amiss(&open), [("open", Verdict::Problem)]);
     let found = check(&open, "open");
     assert!(found.finding.contains("open in another process"), "{found:?}");
-    assert!(found.advice.as_ref().unwrap().contains("a copy that is made before"), "{found:?}");
+    assert!(found.advice.as_ref().unwrap().contains("an earlier copy"), "{found:?}");
     assert_eq!(check(&open, "disk").verdict, Verdict::Ok);
     drop(store);
     assert_eq!(looked_over(&config).await.verdict(), Verdict::Ok);
@@ -114,7 +114,7 @@ async fn a_file_that_others_may_read_or_write_is_warned_of() {
         set_mode(folder.path(), mode);
         let diagnosis = looked_over(&config).await;
         assert_eq!(amiss(&diagnosis).is_empty(), is_sound, "{mode:o}: {diagnosis:#?}");
-        assert_eq!(check(&diagnosis, "permissions").finding.contains("in its place"), !is_sound);
+        assert_eq!(check(&diagnosis, "permissions").finding.contains("replace it"), !is_sound);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What was erased, deleted or overwritten is not in the file: after random loads every byte of it is
-//! searched.
+//! What was erased, deleted or overwritten is not in the file: after random loads every byte of it
+//! is searched.
 //!
 //! - `CUBBYHOLE_ERASURE_RUNS`: how many loads, in place of [`RUNS`].
 //! - `CUBBYHOLE_ERASURE_SEED`: the seed that a failure printed; it is that of the first load.
@@ -27,7 +27,8 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Unique words: each name and each value is made of one, so that a search finds what is left of it.
+/// Unique words: each name and each value is made of one, so that a search finds what is left of
+/// it.
 struct Words(u64);
 
 impl Words {
@@ -321,7 +322,7 @@ async fn compact_on_a_full_disk_returns_space_and_reports_what_is_left() {
     disk.room.store(before as u64, SeqCst);
     let error = store.compact(&ctx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
-    assert!(error.message().contains("no room to rewrite the entries"), "{error}");
+    assert!(error.message().contains("too little space to rewrite the entries"), "{error}");
     assert!(disk.len() < before, "{} of {before}", disk.len());
     assert_eq!(others(&store).await, OTHERS);
     disk.room.store(0, SeqCst);

@@ -100,8 +100,7 @@ async fn a_file_that_is_open_says_so_and_opens_once_it_is_closed() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let message = error.message();
     assert!(message.contains("open in another process") && !message.contains('\n'), "{error}");
-    // What to do instead.
-    for way in ["stop that process", "wait for it", "do this within it", "PostgreSQL or Redis"] {
+    for way in ["stop that process", "wait until it closes", "PostgreSQL or Redis"] {
         assert!(message.contains(way), "{error}");
     }
     drop(store);

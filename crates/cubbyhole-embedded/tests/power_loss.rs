@@ -232,12 +232,12 @@ async fn go_on(
     Ok((script, told))
 }
 
-/// How often a look may fail. Opening a file anew takes hundreds of operations, and one in thirty that
-/// fails lets them hardly ever come to their end.
+/// How often a look may fail. Opening a file anew takes hundreds of operations, and one in thirty
+/// that fails lets them hardly ever come to their end.
 const MOST_LOOKS: u32 = 20;
 
-/// What a task finds, once the disk lets it; nothing if the power goes first. The disk is well for a
-/// while, if that takes long.
+/// What a task finds, once the disk lets it; nothing if the power goes first. The disk is well for
+/// a while, if that takes long.
 async fn look(store: &EmbeddedStore, task: u64, disk: &Disk) -> Result<Option<Model>, String> {
     let patience = ctx().with_timeout(Duration::from_secs(60));
     let (mut looks, mut failing) = (0, 0);

@@ -123,8 +123,8 @@ async fn a_closed_or_crashed_file_is_read_whole_and_keeps_every_byte() {
     }
 }
 
-/// What compaction moved when the power went is judged by the engine, which takes the whole file: in
-/// memory too.
+/// What compaction moved when the power went is judged by the engine, which takes the whole file:
+/// in memory too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_whose_compaction_was_interrupted_is_read_and_keeps_every_byte() {
     let disk = Disk::new();

@@ -1,5 +1,5 @@
-//! What the store tells that no call shows. A program of its own, for the file is opened anew on the
-//! writer's thread, which only a subscriber of the whole program hears.
+//! What the store tells that no call shows. A program of its own, for the file is opened anew on
+//! the writer's thread, which only a subscriber of the whole program hears.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -45,11 +45,11 @@ async fn a_file_that_is_opened_anew_after_a_failure_is_told_of() {
     disk.broken_reads.store(true, Ordering::SeqCst);
     store.put(&ctx(), &ns(), "key-sesame", bytes("value-sesame")).await.unwrap_err();
     let told = log.take();
-    assert!(told.contains("WARN cubbyhole_embedded::file: the file cannot be opened"), "{told}");
+    assert!(told.contains("WARN cubbyhole_embedded::file: the file cannot be reopened"), "{told}");
     disk.broken_syncs.store(false, Ordering::SeqCst);
     disk.broken_reads.store(false, Ordering::SeqCst);
     store.put(&ctx(), &ns(), "key-sesame", bytes("value-sesame")).await.unwrap();
     let told = told + &log.take();
-    assert!(told.contains("WARN cubbyhole_embedded::file: the file was opened anew"), "{told}");
+    assert!(told.contains("WARN cubbyhole_embedded::file: the file was reopened"), "{told}");
     assert!(!told.contains("sesame"), "{told}");
 }

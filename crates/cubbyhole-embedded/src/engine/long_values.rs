@@ -1,11 +1,11 @@
-//! Values that are too long for their entries' records, in a table of their own.
+//! Long values, which are stored outside the records of their entries.
 
 use cubbyhole_core::Bytes;
 use redb::ReadableTable;
 
 use crate::error::Failure;
 
-/// Reads a value that stands apart from its record.
+/// Reads a value from the `values` table and checks its length.
 pub(crate) fn read_separate(
     values: &impl ReadableTable<&'static [u8], &'static [u8]>,
     location: &[u8],
@@ -13,7 +13,7 @@ pub(crate) fn read_separate(
 ) -> Result<Bytes, Failure> {
     let damaged = || {
         cubbyhole_core::Error::corrupt(
-            "a value of the file is damaged; write it again or delete it",
+            "a value in the file is damaged; write it again or delete it",
         )
     };
     let value = values.get(location)?.ok_or_else(damaged)?;

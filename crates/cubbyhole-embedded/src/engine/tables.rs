@@ -1,4 +1,4 @@
-//! Changes of the tables within the writer's transaction.
+//! Changes to the tables within a write transaction.
 
 use std::cell::Cell;
 
@@ -16,7 +16,7 @@ use super::long_values::read_separate;
 use crate::error::Failure;
 use crate::wal::{Change, LogRecord, RedoBuffer, Salt, TableId};
 
-/// The open tables of one transaction, at one instant.
+/// The open tables of one write transaction, which judges expiry at one instant.
 pub(crate) struct Tables<'t> {
     entries: Table<'t, &'static [u8], &'static [u8]>,
     values: Table<'t, &'static [u8], &'static [u8]>,
@@ -29,12 +29,13 @@ pub(crate) struct Tables<'t> {
     saw_expired: Cell<bool>,
 }
 
-/// What stands at a location, expired or not.
+/// The entry at a location, expired or not.
 #[derive(Clone, Copy)]
 struct ExistingEntry {
-    /// `None` for an entry that cannot be read: it counts as none, can be written over and deleted.
+    /// `None` if the entry is unreadable. Such an entry counts as absent, and can be overwritten
+    /// and deleted.
     meta: Option<EntryMeta>,
-    /// Whether its value stands apart, or may do so.
+    /// Whether its value is, or may be, in the `values` table.
     separate: bool,
 }
 
@@ -50,7 +51,7 @@ impl ExistingEntry {
 }
 
 impl<'t> Tables<'t> {
-    /// Changes are taken down in `redo`.
+    /// Opens the tables. All changes of entries are also recorded in `redo`.
     pub(crate) fn open(
         transaction: &'t WriteTransaction,
         now: Timestamp,
@@ -69,36 +70,36 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// Whether anything was changed, so that the transaction must be committed.
+    /// Whether the transaction changed anything and must be committed.
     pub(crate) fn changed(&self) -> bool {
         self.changed
     }
 
-    /// Whether the transaction erases a prefix, even one with no entries: entries that were deleted
-    /// or overwritten before may still be in the file.
+    /// Whether the transaction erases a prefix, even one without entries: bytes of entries that
+    /// were deleted or overwritten earlier may still be in the file.
     pub(crate) fn erases(&self) -> bool {
         self.erases
     }
 
-    /// Whether an entry was taken for absent because it has expired.
+    /// Whether an entry was treated as absent because it has expired.
     pub(crate) fn saw_expired(&self) -> bool {
         self.saw_expired.get()
     }
 
-    /// Keeps the high-water mark of the clock with what was judged by it.
+    /// Stores the instant of this transaction as the high-water mark of the clock.
     pub(crate) fn set_clock_mark(&mut self) -> Result<(), Failure> {
         let mark = self.now.as_millis().to_le_bytes();
         self.meta.insert(META_CLOCK, mark.as_slice())?;
         Ok(())
     }
 
-    /// Says by what the log's records are told that come after this transaction.
+    /// Stores the salt of the log that starts after this transaction.
     pub(crate) fn set_salt(&mut self, salt: Salt) -> Result<(), Failure> {
         self.meta.insert(META_SALT, salt.to_bytes().as_slice())?;
         Ok(())
     }
 
-    /// What was taken down.
+    /// The recorded changes.
     pub(crate) fn redo(&self) -> &RedoBuffer {
         &self.redo
     }
@@ -107,7 +108,7 @@ impl<'t> Tables<'t> {
         self.redo
     }
 
-    /// Makes the changes of a record of the log once more.
+    /// Applies the changes of a log record.
     pub(crate) fn replay(&mut self, record: &LogRecord) -> Result<(), Failure> {
         for change in record.changes() {
             let Change { table, key, value } = change?;
@@ -133,7 +134,7 @@ impl<'t> Tables<'t> {
         Ok(version)
     }
 
-    /// Removes an entry; answers whether a live one was there.
+    /// Removes an entry. Returns whether a live one existed.
     pub(crate) fn delete(
         &mut self,
         ns: &Namespace,
@@ -153,8 +154,8 @@ impl<'t> Tables<'t> {
         ns: &Namespace,
         batch: &Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>, Failure> {
-        // Everything that can refuse the batch comes before the first change, and what is wrong with
-        // the batch itself before any condition.
+        // All checks come before the first change. Errors of the batch itself come before
+        // conditions.
         let expiries = batch.expiries(self.now)?;
         let mut plan = Vec::with_capacity(batch.len());
         for ((index, operation), expires_at) in batch.operations().iter().enumerate().zip(expiries)
@@ -184,7 +185,7 @@ impl<'t> Tables<'t> {
         Ok(versions)
     }
 
-    /// Sets the expiry of a live entry; answers whether there was one.
+    /// Sets the expiry of a live entry. Returns whether there was one.
     pub(crate) fn touch(
         &mut self,
         ns: &Namespace,
@@ -207,7 +208,7 @@ impl<'t> Tables<'t> {
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>, Failure> {
-        // Refused whether or not there is an entry.
+        // An invalid TTL is refused even if there is no entry.
         options.extend(self.now, None)?;
         let location = location(ns, key);
         let Some(mut entry) = self.live_entry(&location)? else { return Ok(None) };
@@ -232,7 +233,7 @@ impl<'t> Tables<'t> {
         Ok(entry)
     }
 
-    /// Removes at most `limit` entries under `prefix`.
+    /// Removes up to `limit` entries under `prefix`, expired ones included.
     pub(crate) fn erase(
         &mut self,
         prefix: &NamespacePrefix,
@@ -253,15 +254,16 @@ impl<'t> Tables<'t> {
         }
         let mut removed = 0;
         for (location, found) in doomed {
-            // A damaged entry is erased like any other, and counted: it was there.
+            // An unreadable entry is erased and counted like a live one.
             removed += u64::from(found.meta.is_none_or(|meta| meta.is_live(self.now)));
             self.remove(&location, Some(found))?;
         }
         Ok(Erased { removed, done })
     }
 
-    /// Removes at most `limit` expired entries. An entry is removed only if it still expires at
-    /// the instant that the index says.
+    /// Processes up to `limit` due keys of the expiry index. Removes an entry only if it expires at
+    /// the instant in the index; otherwise removes the stale key. Returns the number of removed
+    /// entries.
     pub(crate) fn evict(&mut self, limit: usize) -> Result<usize, Failure> {
         let end = (self.now.as_millis() + 1).to_be_bytes();
         let mut due = Vec::new();
@@ -382,7 +384,8 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Every change of entries goes this way, and into the log.
+    /// Applies and records a change. All changes of entries go through this function, so the log is
+    /// complete.
     fn change(&mut self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), Failure> {
         self.changed = true;
         self.redo.push(table, key, value);

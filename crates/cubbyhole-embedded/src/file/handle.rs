@@ -1,4 +1,4 @@
-//! An open database: the engine's handle, and the log ahead of it.
+//! The handle of an open file.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,11 +7,11 @@ use redb::Database;
 use crate::storage::ChecksummedStorage;
 use crate::wal::Log;
 
-/// The engine's handle, and the log ahead of it, which is the writer's.
+/// An open redb database and its write-ahead log.
 pub(crate) struct Handle {
     pub(crate) database: Database,
     log: Mutex<Log>,
-    /// The bytes beneath the engine.
+    /// The storage of `database`.
     pub(super) engine: ChecksummedStorage,
 }
 
@@ -20,7 +20,7 @@ impl Handle {
         Self { database, log: Mutex::new(log), engine }
     }
 
-    /// The log, which the writer alone takes.
+    /// Locks the log. Only the writer uses it, so the lock is never contended.
     pub(crate) fn lock_log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Opening: the file is recognised, and what its log holds is applied.
+//! Opening a file: recognises it, opens the engine and replays the log.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,26 +21,26 @@ use crate::storage::{
 use crate::url_path::shown;
 use crate::wal::{Log, LogRecord, RedoBuffer, Salt};
 
-/// How the file is opened.
+/// The parameters of one attempt to open the file.
 pub(super) struct Opening<'a> {
     pub(super) config: &'a Config,
     pub(super) latency: &'a Arc<ReadLatency>,
     pub(super) uncertain_groups: &'a UncertainGroups,
-    /// Whether the log goes on where it ended, or a checkpoint is made of what it holds. A relaxed
-    /// store will not write to it, and needs the checkpoint.
+    /// Whether to continue the log after a replay. Otherwise opening makes a checkpoint. A relaxed
+    /// store does not write to the log and needs the checkpoint.
     pub(super) keep_log: bool,
 }
 
 impl Opening<'_> {
-    /// Also the high-water mark of the clock.
+    /// Opens the file. Returns the handle and the high-water mark of the clock.
     pub(super) fn handle(&self) -> Result<(Handle, Timestamp), OpenFailure> {
         let (shared_file, engine) = self.storage()?;
         let opened = self.engine(&shared_file, engine.clone(), self.config.integrity_check());
         if opened.is_ok() || !engine.has_mismatches() {
             return opened;
         }
-        // A compaction that the power ended leaves blocks that only the engine can judge. The file is
-        // opened once more: this handle has failed, and holds the lock.
+        // An interrupted compaction leaves blocks that only the engine can judge. The file is
+        // opened again in lenient mode, after the failed handle has released its lock.
         drop((opened, shared_file, engine));
         let (shared_file, engine) = self.storage()?;
         let engine = engine.lenient();
@@ -49,7 +49,8 @@ impl Opening<'_> {
         Ok(opened)
     }
 
-    /// The bytes of the file, if it is a store or may become one; and of them the engine's part.
+    /// Opens the storage if the file is a store or may become one. Returns the file and its engine
+    /// region.
     fn storage(&self) -> Result<(Arc<SharedFile>, ChecksummedStorage), OpenFailure> {
         let path = self.config.path();
         let from_io = |error| from_open_io(error, path);
@@ -71,6 +72,7 @@ impl Opening<'_> {
         Ok((shared_file, engine))
     }
 
+    /// Opens the engine and replays the log. Returns the handle and the high-water mark.
     fn engine(
         &self,
         shared_file: &Arc<SharedFile>,
@@ -79,7 +81,7 @@ impl Opening<'_> {
     ) -> Result<(Handle, Timestamp), OpenFailure> {
         let path = self.config.path();
         let watched = TimedStorage::new(Box::new(engine.clone()), Arc::clone(self.latency));
-        // The engine may panic over a file that something else wrote to.
+        // redb may panic if another program changed the file.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = redb::Builder::new()
                 .set_cache_size(self.config.cache_bytes())
@@ -108,8 +110,8 @@ impl Opening<'_> {
         opened.unwrap_or_else(|_| Err(damaged(path).into()))
     }
 
-    /// Makes the changes once more that the log has and the engine may not have. Also the high-water
-    /// mark of the clock after them.
+    /// Applies the log's changes, which the engine may not have on disk. Returns the log and the
+    /// high-water mark after them.
     fn replay(
         &self,
         database: &Database,
@@ -120,7 +122,7 @@ impl Opening<'_> {
         let mark = records.iter().map(|record| record.clock).fold(mark, Timestamp::max);
         let mut transaction = database.begin_write()?;
         let checkpoint = (!self.keep_log).then(Salt::draw);
-        let mut tables = Tables::open(&transaction, mark, RedoBuffer::off())?;
+        let mut tables = Tables::open(&transaction, mark, RedoBuffer::disabled())?;
         for record in records {
             tables.replay(record)?;
         }
@@ -135,20 +137,20 @@ impl Opening<'_> {
         }
         transaction.commit()?;
         if let Some(salt) = checkpoint {
-            log.begin(salt);
+            log.restart(salt);
         }
         Ok((log, mark))
     }
 }
 
-/// What the engine's part holds.
+/// The contents of the engine region.
 enum FileContents {
     Empty,
     Store { mark: Timestamp, salt: Option<Salt> },
 }
 
-/// Checks that the file is one of ours and of a form that this build reads, or empty and may become
-/// one.
+/// Reads the metadata of the store. Fails if the tables are not those of a store, the format is
+/// unsupported, or there are no tables and the file may not be created.
 fn read_contents(database: &Database, config: &Config) -> Result<FileContents> {
     let path = config.path();
     let engine = |failure: Failure| failure.into_error();
@@ -178,7 +180,7 @@ fn read_contents(database: &Database, config: &Config) -> Result<FileContents> {
     let format = u32::from_le_bytes(format.try_into().map_err(|_| damaged())?);
     if format != FORMAT {
         return Err(Error::unsupported(format!(
-            "{} is in format {format} and this build reads format {FORMAT}; use a newer build",
+            "{} has format {format}, but this build reads format {FORMAT}; use a newer build",
             shown(path)
         )));
     }

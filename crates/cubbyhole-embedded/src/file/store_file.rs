@@ -1,4 +1,4 @@
-//! The file: recognised, opened with what its log holds, and opened anew after a failure of the disk.
+//! The file of a store over its lifetime: opened, reopened after a disk failure, compacted, closed.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,23 +20,26 @@ use crate::error::{Failure, OpenFailure, from_open};
 use crate::storage::{ReadLatency, UncertainGroups};
 use crate::url_path::shown;
 
-/// The open file. It is absent while it could not be opened anew, and once the store is closed.
+/// The target of this module's events. It is documented, so it does not follow the source layout.
+const EVENT_TARGET: &str = "cubbyhole_embedded::file";
+
+/// The file of an open store. Its handle is missing after a failed reopening and after closing.
 pub(crate) struct StoreFile {
     config: Config,
     latency: Arc<ReadLatency>,
     uncertain_groups: UncertainGroups,
     opened: RwLock<OpenFile>,
     closed: AtomicBool,
-    /// Whether somebody wants the database alone.
+    /// Whether a thread holds or waits for exclusive access.
     busy: watch::Sender<bool>,
 }
 
-/// What is open at the moment.
+/// The current handle.
 pub(crate) struct OpenFile {
     pub(crate) handle: Option<Handle>,
-    /// Counts how often the file was opened, so that of many who see one failure one opens it. It
-    /// is read beside the database, under one lock: who took an older number for the handle that
-    /// failed under them would leave that handle, and what it still shows, in place.
+    /// Counts the openings, so only one of several callers that see the same failure reopens the
+    /// file. It must be read under the same lock as the handle. With an older number a caller would
+    /// skip reopening and leave a failed handle in use.
     pub(crate) generation: u64,
 }
 
@@ -49,8 +52,7 @@ impl OpenFile {
 pub(crate) type ReadGuard<'a> = RwLockReadGuard<'a, OpenFile>;
 
 impl StoreFile {
-    /// Opens the file, creating it if the configuration says so. Returns the high-water mark of
-    /// the clock too.
+    /// Opens the file, or creates it if configured. Also returns the high-water mark of the clock.
     pub(crate) fn open(config: Config) -> Result<(Self, Timestamp), OpenFailure> {
         if config.storage().is_none() {
             create::prepare(&config)?;
@@ -61,7 +63,7 @@ impl StoreFile {
             config: &config,
             latency: &latency,
             uncertain_groups: &uncertain_groups,
-            // Its checkpoint can wait: a file that was not closed opens the sooner.
+            // Delaying the checkpoint makes opening after a crash faster.
             keep_log: config.is_read_only() || config.durability() == Durability::Immediate,
         };
         let (handle, mark) = opening.handle()?;
@@ -84,7 +86,7 @@ impl StoreFile {
         self.config.is_read_only()
     }
 
-    /// Refuses what would change a file that is open read-only.
+    /// Fails if the store is read-only.
     pub(crate) fn check_writable(&self) -> Result<()> {
         if !self.is_read_only() {
             return Ok(());
@@ -98,23 +100,23 @@ impl StoreFile {
         )))
     }
 
-    /// Whether reads are likely to be served from memory.
+    /// The measured read latency.
     pub(crate) fn latency(&self) -> &ReadLatency {
         &self.latency
     }
 
-    /// Waits while somebody has the database alone.
-    pub(crate) async fn free(&self) {
-        // The sender lives as long as `self`.
+    /// Waits until no thread holds or waits for exclusive access.
+    pub(crate) async fn wait_until_free(&self) {
+        // Cannot fail: the sender lives as long as `self`.
         let _ = self.busy.subscribe().wait_for(|busy| !busy).await;
     }
 
-    /// The database, waiting while it is compacted or opened anew.
+    /// Locks the handle for shared use. Waits while the file is being compacted or reopened.
     pub(crate) fn read(&self) -> ReadGuard<'_> {
         self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The database, unless that means waiting.
+    /// Locks the handle for shared use, or returns `None` instead of waiting.
     pub(crate) fn try_read(&self) -> Option<ReadGuard<'_>> {
         match self.opened.try_read() {
             Ok(guard) => Some(guard),
@@ -123,23 +125,24 @@ impl StoreFile {
         }
     }
 
-    /// The database, with nobody else at it.
+    /// Locks the handle for exclusive use.
     fn exclusive(&self) -> ExclusiveGuard<'_> {
         self.busy.send_replace(true);
         let opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         ExclusiveGuard { opened, busy: &self.busy }
     }
 
-    /// What a call finds that finds no database: the file was closed, or could not be opened anew.
-    pub(crate) fn absent(&self) -> Failure {
+    /// The failure of a call that finds no handle, because the file was closed or could not be
+    /// reopened.
+    pub(crate) fn no_handle(&self) -> Failure {
         if self.closed.load(Ordering::Acquire) {
             return Error::closed().into();
         }
         Failure::Engine(redb::Error::DatabaseClosed)
     }
 
-    /// Opens the file anew, because its handle failed or is absent. `seen` is the generation in
-    /// which that was noticed: if it was opened since then, nothing needs to be done.
+    /// Reopens the file because its handle failed or is missing. `seen` is the generation in which
+    /// the caller noticed this. Does nothing if the file was reopened since then.
     pub(crate) fn reopen(&self, seen: u64) -> Result<()> {
         let mut exclusive = self.exclusive();
         if self.closed.load(Ordering::Acquire) {
@@ -149,26 +152,30 @@ impl StoreFile {
             return Ok(());
         }
         if let Some(failed) = exclusive.opened.handle.take() {
-            // It failed before; what it says on closing adds nothing. The log has what it held.
+            // The handle has failed already, so an error of closing it adds no information. Its
+            // durable writes are in the log.
             let _ = catch_unwind(AssertUnwindSafe(|| failed.database.close()));
         }
         let reopened = self.open_again(&mut exclusive.opened);
-        // No single call shows this: those that noticed it may well succeed, or fail by themselves.
+        // The calls that noticed the failure may still succeed, so only this event reports it.
         match &reopened {
             Ok(()) => tracing::warn!(
+                target: EVENT_TARGET,
                 path = shown(self.path()),
-                "the file was opened anew after a failure"
+                "the file was reopened after a failure"
             ),
             Err(error) => tracing::warn!(
+                target: EVENT_TARGET,
                 path = shown(self.path()),
                 error = error.message(),
-                "the file cannot be opened anew after a failure"
+                "the file cannot be reopened after a failure"
             ),
         }
         reopened
     }
 
-    /// Returns free space and removes the bytes of deleted and overwritten entries.
+    /// Purges and truncates the file. If the disk is too full for a purge, only truncates it and
+    /// returns an error.
     pub(crate) fn compact(&self) -> Result<Compaction> {
         let mut exclusive = self.exclusive();
         let bytes_before = self.length();
@@ -182,15 +189,14 @@ impl StoreFile {
         Ok(Compaction { bytes_before, bytes_after: self.length() })
     }
 
-    /// Rewrites parts of the file. It is reopened at the end: closing trims it, and makes the next
-    /// opening quick.
+    /// Runs `work` on the handle, then closes and reopens the file, which truncates it.
     fn rewrite(
         &self,
         opened: &mut OpenFile,
         work: impl FnOnce(&mut Handle) -> Result<(), Failure>,
     ) -> Result<()> {
         let Some(mut handle) = opened.handle.take() else {
-            return Err(self.absent().into_error());
+            return Err(self.no_handle().into_error());
         };
         let rewritten = catch_unwind(AssertUnwindSafe(|| {
             work(&mut handle).map_err(Failure::into_error)?;
@@ -200,7 +206,7 @@ impl StoreFile {
         rewritten.unwrap_or_else(|_| Err(damaged(self.path())))
     }
 
-    /// Opens the file that was there: one that is gone or empty now must not be replaced by an
+    /// Opens the same file again. If it is now missing or empty, it must not be replaced by an
     /// empty store.
     fn open_again(&self, opened: &mut OpenFile) -> Result<()> {
         let config = self.config.clone().with_create(false);
@@ -208,7 +214,7 @@ impl StoreFile {
             config: &config,
             latency: &self.latency,
             uncertain_groups: &self.uncertain_groups,
-            // On a disk that goes on failing the next opening has less to do.
+            // With a checkpoint, the next opening has less to do if the disk fails again.
             keep_log: config.is_read_only(),
         };
         let again = opening.handle();
@@ -218,8 +224,7 @@ impl StoreFile {
         Ok(())
     }
 
-    /// Closes the file; it stays closed. After an erasure, the bytes of deleted and overwritten
-    /// entries are removed first.
+    /// Closes the file for good. Purges it first if entries were erased.
     pub(crate) fn close(&self) -> Result<()> {
         let mut exclusive = self.exclusive();
         self.closed.store(true, Ordering::Release);
@@ -235,12 +240,13 @@ impl StoreFile {
         closed.map_err(|error| from_open(error, self.path()).into_error())
     }
 
+    /// The length of the file in bytes, if the operating system reports it.
     pub(crate) fn length(&self) -> Option<u64> {
         fs::metadata(self.path()).ok().map(|metadata| metadata.len())
     }
 }
 
-/// The database alone; others are told when it is given back.
+/// Exclusive access to the handle. Dropping it wakes the waiting readers.
 struct ExclusiveGuard<'a> {
     opened: RwLockWriteGuard<'a, OpenFile>,
     busy: &'a watch::Sender<bool>,
@@ -248,7 +254,8 @@ struct ExclusiveGuard<'a> {
 
 impl Drop for ExclusiveGuard<'_> {
     fn drop(&mut self) {
-        // If another waits to have it alone, readers that come too early wait for the lock.
+        // If another thread is waiting for exclusive access, readers that wake too early wait for
+        // the lock.
         self.busy.send_replace(false);
     }
 }

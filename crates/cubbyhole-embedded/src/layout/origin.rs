@@ -1,31 +1,30 @@
-//! What a file is, by a few of its bytes.
+//! Recognises a file by a few of its bytes.
 
 use std::io;
 
 use super::blocks::{EngineStart, START_BYTES};
 use super::{LOG_BYTES, MAGIC};
 
-/// What a file of the engine begins with that is none of ours.
+/// The first bytes of a plain redb file.
 const REDB_MAGIC: &[u8] = b"redb\x1A\x0A\xA9\x0D\x0A";
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nothing yet.
     Empty,
     Store,
-    /// The beginning of ours, and none of the engine's part is left.
+    /// A store that was cut off within or right after the log.
     Truncated,
-    /// Ours, of a build before there was a log.
+    /// A store of an early build, without a log.
     OldFormat,
-    /// The engine's, and of another program.
+    /// A redb database of another program.
     ForeignRedb,
     Unknown,
 }
 
 impl Origin {
-    /// What a file of that length is. `read` fills the bytes from a place of the file on, all of
-    /// which are there.
+    /// Recognises a file of `length` bytes. `read` fills a buffer from an offset; the range is
+    /// always within the file.
     pub(crate) fn of(
         length: u64,
         read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
@@ -39,13 +38,14 @@ impl Origin {
         };
         let start = bytes(0, START_BYTES)?;
         let is_marked = start.starts_with(MAGIC);
-        // Either tells by itself: the other may be damaged.
+        // Either the magic or the engine region identifies a store, because the other may be
+        // damaged.
         Ok(match EngineStart::of(&bytes(LOG_BYTES, START_BYTES)?) {
-            EngineStart::Sound => Self::Store,
-            EngineStart::Other if is_marked => Self::Store,
-            EngineStart::Absent if is_marked => Self::Truncated,
+            EngineStart::Valid => Self::Store,
+            EngineStart::Invalid if is_marked => Self::Store,
+            EngineStart::Missing if is_marked => Self::Truncated,
             _ if start.starts_with(REDB_MAGIC) => Self::ForeignRedb,
-            _ if EngineStart::of(&start) == EngineStart::Sound => Self::OldFormat,
+            _ if EngineStart::of(&start) == EngineStart::Valid => Self::OldFormat,
             _ => Self::Unknown,
         })
     }

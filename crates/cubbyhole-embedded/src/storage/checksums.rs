@@ -1,33 +1,28 @@
-//! The bytes beneath the engine, with a checksum for every block: one that is not as it was written
-//! is an error when it is read, and never a wrong answer.
+//! Storage with a checksum for every block: a damaged block fails its read with [`Damaged`].
 //!
-//! The engine has checksums of its own and looks at them when it repairs a file, not when it reads
-//! a page. Here every block of 4 KiB that is read is compared with its sum.
+//! redb verifies its own checksums when it repairs a file, but not when it reads a page. This layer
+//! verifies the XXH3 checksum of every 4 KiB block that redb reads.
+//! [`blocks`](crate::layout::blocks) describes the groups of blocks.
 //!
-//! The engine's part of the file is made of groups of 512 blocks, 2 MiB:
+//! **Checksum blocks.** A checksum block contains 510 checksums, a sequence number and a checksum
+//! of itself. Each sync first writes the changed checksum blocks, alternating between the two
+//! copies of a group. The valid copy with the higher sequence number is current. If a crash tears
+//! one copy, the other one is still correct for every block that did not change since. redb never
+//! overwrites a block that the last commit refers to, so it does not read the changed blocks after
+//! a crash.
 //!
-//! | block of the group | what |
-//! |---|---|
-//! | 0 and 1 | the sums of the group, twice |
-//! | 2 to 511 | 510 blocks of the engine |
+//! **Header.** redb overwrites its header, the first block, in place. The header and its checksum
+//! share one sector of 512 bytes, which a disk writes atomically.
 //!
-//! A block of sums is a checksum of the rest of it, a number that grows with each time it is
-//! written, and 510 sums. The two copies are written in turn, before each sync, and the valid one
-//! with the larger number counts: a write that tears it leaves the other, whose sums are right for
-//! every block that was not written since. The engine overwrites no block that the last commit
-//! refers to, so that those are the blocks that nobody will read.
+//! **Compaction.** redb compacts with commits that write pages and header in one sync, and detects
+//! by its own checksums whether such a commit is complete. So a crash can leave blocks that only
+//! redb can judge. If opening meets a mismatch, the file is opened in
+//! [lenient](ChecksummedStorage::lenient) mode: redb reads every block and verifies the file. If it
+//! accepts the file, the checksums are updated.
 //!
-//! The exception is the engine's header, the first block: it is overwritten in place. Its bytes and
-//! their sum stand in one sector of 512 bytes, which disks write whole.
-//!
-//! There is one more: the engine compacts in commits that are synced once, pages and header together,
-//! and tells by its own checksums whether such a commit arrived. So where opening meets a block that is
-//! not as it was written, the file is opened [leniently](Checked::leniently): the engine sees what is
-//! there and verifies all of it. If it is content, so are we, and the sums are brought up to date.
-//!
-//! After a failed sync the system may count blocks as written that are not. A copy of sums in that
-//! state is written again before anything else, for otherwise the next write would go to the other
-//! copy, the only one that is certainly on disk.
+//! **Failed syncs.** After a failed sync the operating system may report blocks as written that are
+//! not. Checksum blocks in this state are rewritten before any other write. Otherwise the next
+//! write could overwrite the only copy that is on disk.
 
 mod used_blocks;
 
@@ -47,24 +42,25 @@ use crate::layout::{Damaged, LOG_BYTES, SECTOR};
 
 use used_blocks::{UsedBlocks, contains};
 
-/// How many groups are kept in memory, 4 KiB for each 2 MiB of the file: 32 GiB of it.
+/// The number of groups in memory. Each takes 4 KiB and covers 2 MiB, so this covers 32 GiB.
 const MOST_GROUPS: usize = 16 * 1024;
-/// How many blocks are read at once.
+/// The number of blocks that [`ChecksummedStorage::zero_unused`] reads in one call.
 const BATCH: u64 = 64;
 
-/// The error for the block at that byte of the engine's part.
-fn damaged(at: u64) -> io::Error {
-    Damaged::error(LOG_BYTES + at)
+/// Returns the error for damage at this offset in the engine region.
+fn damaged(offset: u64) -> io::Error {
+    Damaged::error(LOG_BYTES + offset)
 }
 
-/// The groups whose sums may be on disk only as far as the system believes. It outlives the file's
-/// handle, which is given up when a sync fails.
+/// The groups whose checksums may not be on disk although the operating system reports them as
+/// written. The set outlives the file's handle, which is replaced after a failed sync.
 pub(crate) type UncertainGroups = Arc<Mutex<BTreeSet<u64>>>;
 
-/// Storage whose blocks are checked. Clones share it.
+/// Storage that verifies the checksum of each block. Clones share their state.
 #[derive(Debug, Clone)]
 pub(crate) struct ChecksummedStorage(Arc<ChecksumState>);
 
+/// The shared state of [`ChecksummedStorage`].
 #[derive(Debug)]
 pub(crate) struct ChecksumState {
     inner: Box<dyn StorageBackend>,
@@ -72,7 +68,7 @@ pub(crate) struct ChecksumState {
     uncertain_groups: UncertainGroups,
     are_groups_certain: AtomicBool,
     is_lenient: AtomicBool,
-    /// The blocks that were not as they were written.
+    /// The group and slot of each block that failed its checksum.
     mismatches: Mutex<BTreeSet<(u64, usize)>>,
     used: UsedBlocks,
 }
@@ -90,8 +86,8 @@ impl ChecksummedStorage {
         }))
     }
 
-    /// The same, for an engine that verifies all that it reads: blocks are passed on as they are until
-    /// they are [accepted](Shared::accept).
+    /// Passes on blocks that fail their checksums, for an engine that verifies the whole file
+    /// itself. Ends when the mismatches are [accepted](ChecksumState::accept_mismatches).
     pub(crate) fn lenient(self) -> Self {
         self.0.is_lenient.store(true, Ordering::Release);
         self
@@ -107,17 +103,17 @@ impl std::ops::Deref for ChecksummedStorage {
 }
 
 impl ChecksumState {
-    /// Whether a block was met that is not as it was written.
+    /// Whether a block that was read failed its checksum.
     pub(crate) fn has_mismatches(&self) -> bool {
         !lock(&self.mismatches).is_empty()
     }
 
-    /// The engine has verified what it read: the blocks are right and their sums are not.
+    /// Recomputes the checksums of mismatched blocks, after the engine has verified these blocks.
     pub(crate) fn accept_mismatches(&self) -> io::Result<()> {
         let mut block = vec![0; BLOCK];
         for (group, slot) in std::mem::take(&mut *lock(&self.mismatches)) {
             let run = BlockRun { group, slots: slot..slot + 1 };
-            self.inner.read(run.at(), &mut block)?;
+            self.inner.read(run.offset(), &mut block)?;
             let sum = block_sum(&block, run.block(slot));
             self.with_group(group, |group| {
                 group.sums[slot] = sum;
@@ -128,7 +124,7 @@ impl ChecksumState {
         Ok(())
     }
 
-    /// Writes sums again that a failed sync left in doubt: before the first write, which comes when
+    /// Rewrites the checksums that a failed sync left uncertain. Runs before the first write, when
     /// the engine has locked the file.
     fn rewrite_uncertain(&self) -> io::Result<()> {
         if self.are_groups_certain.load(Ordering::Acquire) {
@@ -143,7 +139,7 @@ impl ChecksumState {
         for number in uncertain_groups.range(..groups) {
             let group = self.load(*number)?;
             if group.sequence > 0 {
-                self.inner.write(group.slot(*number), &group.encode(*number))?;
+                self.inner.write(group.offset(*number), &group.encode(*number))?;
             }
         }
         self.inner.sync_data()?;
@@ -152,13 +148,13 @@ impl ChecksumState {
         Ok(())
     }
 
-    /// Reads the sums of a group.
+    /// Reads the checksums of a group.
     fn load(&self, number: u64) -> io::Result<ChecksumGroup> {
         let start = number * GROUP_BLOCKS * BLOCK as u64;
         let mut both = vec![0; COPIES as usize * BLOCK];
         self.inner.read(start, &mut both)?;
         let copies = both.chunks_exact(BLOCK).zip(0..);
-        let valid = copies.filter_map(|(copy, slot)| ChecksumGroup::decode(copy, number, slot));
+        let valid = copies.filter_map(|(block, copy)| ChecksumGroup::decode(block, number, copy));
         match valid.max_by_key(|group| group.sequence) {
             Some(group) => Ok(group),
             None if is_zero(&both) => Ok(ChecksumGroup::new()),
@@ -166,7 +162,7 @@ impl ChecksumState {
         }
     }
 
-    /// Does something with the sums of a group, which are read first if need be.
+    /// Calls `work` with the checksums of a group, reading them first if they are not in memory.
     fn with_group<T>(
         &self,
         number: u64,
@@ -180,7 +176,7 @@ impl ChecksumState {
             }
             groups.insert(number, self.load(number)?);
         }
-        // It was there, or has just been put there.
+        // The entry exists: it was there before or was inserted above.
         groups.get_mut(&number).map(work).ok_or_else(|| damaged(0))
     }
 
@@ -190,13 +186,13 @@ impl ChecksumState {
         for run in runs(first, rest.len() / BLOCK) {
             let (part, next) = rest.split_at_mut(run.slots.len() * BLOCK);
             rest = next;
-            self.inner.read(run.at(), part)?;
+            self.inner.read(run.offset(), part)?;
             let expected = self.with_group(run.group, |group| group.sums[run.range()].to_vec())?;
             let blocks = part.chunks_exact(BLOCK).zip(run.range()).zip(expected);
             let wrong = blocks.filter(|((block, slot), sum)| !run.matches(block, *slot, *sum));
             let wrong: Vec<_> = wrong.map(|((_, slot), _)| (run.group, slot)).collect();
             if let Some((_, slot)) = wrong.first() {
-                let at = run.at() + ((slot - run.slots.start) * BLOCK) as u64;
+                let at = run.offset() + ((slot - run.slots.start) * BLOCK) as u64;
                 lock(&self.mismatches).extend(&wrong);
                 if !self.is_lenient.load(Ordering::Acquire) {
                     return Err(damaged(at));
@@ -212,7 +208,7 @@ impl ChecksumState {
         for run in runs(first, rest.len() / BLOCK) {
             let (part, next) = rest.split_at(run.slots.len() * BLOCK);
             rest = next;
-            self.inner.write(run.at(), part)?;
+            self.inner.write(run.offset(), part)?;
             lock(&self.mismatches)
                 .retain(|(group, at)| *group != run.group || !run.slots.contains(at));
             let blocks = part.chunks_exact(BLOCK).zip(run.range());
@@ -244,7 +240,7 @@ impl ChecksumState {
         self.inner.write(HEADER_AT, &sector)
     }
 
-    /// Forgets the sums of blocks that are cut off: zeros come back if the file grows again.
+    /// Forgets the checksums of blocks that are cut off: they are zeros if the file grows again.
     fn forget_from(&self, blocks: u64) -> io::Result<()> {
         let (last, kept) = (blocks / SUMS as u64, (blocks % SUMS as u64) as usize);
         lock(&self.groups).retain(|number, _| *number <= last);
@@ -260,23 +256,23 @@ impl ChecksumState {
         Ok(())
     }
 
-    /// Begins to record which blocks are used.
+    /// Starts recording which blocks the engine reads and writes.
     pub(crate) fn record_use(&self) {
         self.used.begin();
     }
 
-    /// Ends the recording without overwriting anything.
+    /// Stops recording without overwriting anything.
     pub(crate) fn forget_use(&self) {
         self.used.end();
     }
 
-    /// Writes the sums that have changed.
+    /// Writes the changed checksum blocks and returns the numbers of their groups.
     fn write_sums(&self) -> io::Result<Vec<u64>> {
         let mut written = Vec::new();
         for (number, group) in lock(&self.groups).iter_mut().filter(|(_, group)| group.is_dirty) {
             lock(&self.uncertain_groups).insert(*number);
             group.sequence += 1;
-            self.inner.write(group.slot(*number), &group.encode(*number))?;
+            self.inner.write(group.offset(*number), &group.encode(*number))?;
             group.is_dirty = false;
             written.push(*number);
         }
@@ -285,12 +281,12 @@ impl ChecksumState {
 }
 
 impl ChecksummedStorage {
-    /// Overwrites with zeros, and syncs, every block that was not used while it was recorded. Neither
-    /// commit of the engine refers to them: a crash in between does no harm.
+    /// Overwrites every block that was not used during the recording with zeros, and syncs. No
+    /// commit of the engine refers to these blocks, so a crash at any point is harmless.
     pub(crate) fn zero_unused(&self) -> io::Result<()> {
         let used = self.used.end();
         let blocks = self.len()? / BLOCK as u64;
-        // The first block is the header.
+        // Block 0 is the header.
         let mut next = 1;
         while next < blocks {
             if contains(&used, next) {
@@ -305,12 +301,12 @@ impl ChecksummedStorage {
         self.sync_data()
     }
 
-    /// The blocks are read without their sums: a crash may have torn them.
+    /// Reads the blocks without verifying them, because a crash may have torn unused blocks.
     fn zero_blocks(&self, first: u64, count: usize) -> io::Result<()> {
         let mut next = first;
         for run in runs(first, count) {
             let mut bytes = vec![0; run.slots.len() * BLOCK];
-            self.inner.read(run.at(), &mut bytes)?;
+            self.inner.read(run.offset(), &mut bytes)?;
             if !is_zero(&bytes) {
                 bytes.fill(0);
                 self.write(next * BLOCK as u64, &bytes)?;
@@ -321,12 +317,12 @@ impl ChecksummedStorage {
     }
 }
 
-/// What nobody leaves half done when it panics.
+/// Locks a mutex and ignores poisoning: no panic leaves its data half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The first block of a request, if it is one of whole blocks past the header.
+/// Returns the first block of a request that covers whole blocks after the header.
 fn whole_blocks(offset: u64, length: usize) -> io::Result<u64> {
     let block = BLOCK as u64;
     if offset < block || !offset.is_multiple_of(block) || !length.is_multiple_of(BLOCK) {

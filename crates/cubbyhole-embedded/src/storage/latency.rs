@@ -1,4 +1,4 @@
-//! The bytes beneath the engine, watched: reads that had to wait for the disk are noticed.
+//! Measures read latency, to detect reads that wait for the disk.
 
 use std::io;
 use std::sync::Arc;
@@ -9,23 +9,22 @@ use redb::StorageBackend;
 
 use super::delegate_locks;
 
-/// A read of the file that takes longer than this waited for the disk in a way that the runtime
-/// feels. One that the operating system serves from memory takes a few microseconds; and a hop to
-/// the blocking pool costs ten to thirty, so that shorter waits are not worth one.
+/// A read that takes longer than this waited for the disk. A read from the page cache takes a few
+/// microseconds, and moving a read to the blocking pool takes tens of them.
 const SLOW_READ: Duration = Duration::from_micros(500);
 
-/// For how long after a slow read further reads are kept off the async runtime's threads. Short,
-/// because on a busy machine a read is also slow when its thread had to wait for the processor.
+/// How long reads stay off the async runtime's threads after a slow read. The period is short
+/// because a read on a busy machine is also slow if its thread had to wait for a processor.
 const SLOW_PERIOD: Duration = Duration::from_millis(50);
 
-/// Whether reads of the file have lately had to wait for the disk.
+/// Whether recent reads of the file had to wait for the disk.
 #[derive(Debug)]
 pub(crate) struct ReadLatency {
     started: Instant,
-    /// Until when the file counts as cold, in microseconds since `started`; 0 for warm.
+    /// The end of the slow period in microseconds since `started`; 0 if there is none.
     slow_until: AtomicU64,
-    /// Whether the file is being made longer. Until that is synced the engine keeps a lock that
-    /// every read needs.
+    /// Whether the file is being extended. Until the next sync the engine holds a lock that every
+    /// read needs.
     is_growing: AtomicBool,
 }
 
@@ -34,7 +33,7 @@ impl ReadLatency {
         Self { started: now(), slow_until: AtomicU64::new(0), is_growing: AtomicBool::new(false) }
     }
 
-    /// Whether a read is likely to be served from memory.
+    /// Whether a read is likely to return without waiting for the disk.
     pub(crate) fn is_low(&self) -> bool {
         if self.is_growing.load(Ordering::Relaxed) {
             return false;
@@ -43,16 +42,16 @@ impl ReadLatency {
         if slow_until == 0 {
             return true;
         }
-        let warm = self.micros(now()) >= slow_until;
-        if warm {
+        let is_over = self.micros(now()) >= slow_until;
+        if is_over {
             self.slow_until.store(0, Ordering::Relaxed);
         }
-        warm
+        is_over
     }
 
-    fn note(&self, began: Instant) {
+    fn record(&self, started: Instant) {
         let ended = now();
-        if ended.duration_since(began) > SLOW_READ {
+        if ended.duration_since(started) > SLOW_READ {
             self.slow_until.store(self.micros(ended + SLOW_PERIOD), Ordering::Relaxed);
         }
     }
@@ -62,12 +61,12 @@ impl ReadLatency {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it times reads of the file; no deadline is judged")]
+#[expect(clippy::disallowed_methods, reason = "measures reads of the file; decides no deadline")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// Storage whose reads are timed.
+/// Storage that measures its reads.
 #[derive(Debug)]
 pub(crate) struct TimedStorage {
     inner: Box<dyn StorageBackend>,
@@ -86,9 +85,9 @@ impl StorageBackend for TimedStorage {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let began = now();
+        let started = now();
         let result = self.inner.read(offset, out);
-        self.latency.note(began);
+        self.latency.record(started);
         result
     }
 

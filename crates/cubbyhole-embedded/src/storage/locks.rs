@@ -1,7 +1,7 @@
-//! Implements the lock methods of a storage layer by those of the storage below it.
+//! The lock methods that each storage layer passes on.
 
-/// Writes the lock methods of redb's `StorageBackend`: each calls the same method of `$inner`. The
-/// second form names the methods that exclusive locks are passed to.
+/// Implements the lock methods of redb's `StorageBackend` by calling the same methods of `$inner`.
+/// The second form names the methods that take an exclusive lock.
 macro_rules! delegate_locks {
     ($self:ident => $inner:expr) => {
         delegate_locks!($self => $inner, try_lock_range, lock_range);

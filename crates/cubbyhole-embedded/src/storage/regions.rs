@@ -1,4 +1,4 @@
-//! The two regions of a file: the log, and the engine's behind it.
+//! The two regions of the file: the write-ahead log, and the engine region after it.
 
 use std::io;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use redb::StorageBackend;
 use super::delegate_locks;
 use crate::layout::LOG_BYTES;
 
-/// A file that the log and the engine share.
+/// The file, shared by the log and the engine.
 #[derive(Debug)]
 pub(crate) struct SharedFile {
     storage: Box<dyn StorageBackend>,
+    /// Whether a write or sync of the log failed.
     has_failed: AtomicBool,
 }
 
@@ -25,29 +26,30 @@ impl SharedFile {
         &*self.storage
     }
 
-    /// Writes to the log's part and waits until that is on disk.
-    pub(crate) fn write_log(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
-        let written = self.storage.write(at as u64, bytes).and_then(|()| self.storage.sync_data());
+    /// Writes to the log region and syncs.
+    pub(crate) fn write_log(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let written =
+            self.storage.write(offset as u64, bytes).and_then(|()| self.storage.sync_data());
         self.has_failed.fetch_or(written.is_err(), Ordering::AcqRel);
         written
     }
 
-    /// Makes every later commit of the engine fail, because a sync that it does not know of failed.
+    /// Makes all later writes and syncs of the engine fail.
     pub(crate) fn fail(&self) {
         self.has_failed.store(true, Ordering::Release);
     }
 
-    /// A failed sync may have lost what the engine wrote before, without its being told: nothing
-    /// that it commits after that can be relied upon.
+    /// Fails if a sync of the log failed. Such a sync may have lost earlier writes of the engine,
+    /// which does not see the error, so its later commits must not succeed.
     fn check(&self) -> io::Result<()> {
         if self.has_failed.load(Ordering::Acquire) {
-            return Err(io::Error::other("the log of the file could not be written"));
+            return Err(io::Error::other("an earlier write of the log failed"));
         }
         Ok(())
     }
 }
 
-/// The part of the file behind the log.
+/// The region after the log, as storage for the engine.
 #[derive(Debug)]
 pub(crate) struct EngineRegion(pub(crate) Arc<SharedFile>);
 

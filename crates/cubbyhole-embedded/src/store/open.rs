@@ -1,4 +1,4 @@
-//! Opens the file, waiting while another process has it open.
+//! Opens a store, waiting while its file is open elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,10 +10,10 @@ use super::EmbeddedStore;
 use crate::config::Config;
 use crate::error::OpenFailure;
 use crate::file::StoreFile;
-use crate::reader::{Reader, panicked};
+use crate::reader::{Reader, task_error};
 use crate::writer::Writer;
 
-/// How long opening waits before it looks again whether the file is free.
+/// The time between two attempts to open the file.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl EmbeddedStore {
@@ -22,7 +22,7 @@ impl EmbeddedStore {
         loop {
             let config = config.clone();
             let opening = tokio::task::spawn_blocking(move || Self::open_blocking(config));
-            match ctx.race(opening).await?.map_err(panicked)? {
+            match ctx.race(opening).await?.map_err(task_error)? {
                 Ok(store) => return Ok(store),
                 Err(OpenFailure::Locked(_)) if !wait.is_zero() => {
                     let pause = wait.min(LOCK_PAUSE);

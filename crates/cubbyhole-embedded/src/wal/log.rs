@@ -1,20 +1,22 @@
-//! The log ahead of the engine: what a durable write is waited for with.
+//! The write-ahead log of the file.
 //!
-//! A durable commit of the engine writes every page that it changed, and with them a picture of which
-//! pages are free, which grows with the file, and syncs twice. A record of the same changes is written
-//! in one place and synced once. So a group of writes goes to the log first and then into the engine
-//! without its being synced; when the log is full, the engine commits durably, a **checkpoint**, and
-//! the log begins anew. Opening a file reads the log and makes its changes once more.
+//! A durable commit of redb writes every changed page and the state of the free pages, which grows
+//! with the file, and syncs twice. A log record holds the same changes in one place and needs one
+//! sync. So each group of writes is first appended to the log and then committed to redb without a
+//! sync. When the log is full, redb commits durably (a **checkpoint**) and the log restarts.
+//! Opening a file replays the log.
 //!
-//! The log is the first MiB of the file. Its first sector identifies the file and marks an erasure
-//! since the file was last purged. [Records](record) follow, each at the beginning of a sector.
+//! The log is the first MiB of the file. Its first sector identifies the file and marks whether
+//! entries were erased since the last purge. [Records](super::record) follow, each at the start of
+//! a sector.
 //!
-//! The salt is drawn at random by each checkpoint and is within its commit, so that what a log held
-//! before is never taken for a record of this one, and no value can be made to look like one. (SQLite's
-//! write-ahead log does the same: <https://www.sqlite.org/fileformat2.html#walformat>.)
+//! Each checkpoint draws a random salt and commits it. So records of an earlier log are never taken
+//! for current ones, and no caller can forge a record within a value. SQLite's write-ahead log does
+//! the same: <https://www.sqlite.org/fileformat2.html#walformat>.
 //!
-//! A record is synced before the next one is written. So one that is not whole is the last, and nobody
-//! was told of it; where a whole one follows, the file is damaged.
+//! A record is synced before the next one is written. So an incomplete record is the last one, and
+//! its writes were not acknowledged. If a complete record follows an incomplete one, the file is
+//! damaged.
 
 use std::io;
 use std::sync::Arc;
@@ -26,19 +28,21 @@ use super::record::{LogRecord, MOST_CHANGES, RECORD_BYTES, RedoBuffer, Salt};
 use crate::layout::{Damaged, LOG_BYTES, MAGIC, SECTOR};
 use crate::storage::SharedFile;
 
-/// Where the first sector marks that something was erased, with a byte that is not zero. Builds that do
-/// not know the mark ignore it.
+/// The offset of the erasure mark in the first sector. The byte is not zero if entries were erased
+/// since the last purge.
 const ERASED_AT: usize = 64;
 
 /// The log of an open file.
 pub(crate) struct Log {
     file: Arc<SharedFile>,
-    /// `None` until a checkpoint of this handle's: what the system says is on disk may not be, if a
-    /// sync failed before.
+    /// `None` until this handle has made a checkpoint or recovered a log: after a failed sync,
+    /// bytes that the operating system returns may not be on disk.
     salt: Option<Salt>,
-    /// Where the next record comes to stand.
+    /// The offset of the next record.
     at: usize,
+    /// The number of the next record.
     number: u32,
+    /// The changes in all records.
     changes: usize,
 }
 
@@ -47,8 +51,8 @@ impl Log {
         Self { file, salt: None, at: SECTOR, number: 0, changes: 0 }
     }
 
-    /// Writes the sectors of an empty log, so that no later write to it makes the file longer, which
-    /// takes a disk more than a write in place.
+    /// Writes an empty log in its full length, because extending a file later is slower than
+    /// writing in place.
     pub(crate) fn lay_out(storage: &dyn StorageBackend) -> io::Result<()> {
         let mut empty = vec![0; LOG_BYTES as usize];
         empty[..MAGIC.len()].copy_from_slice(MAGIC);
@@ -56,29 +60,30 @@ impl Log {
         storage.sync_data()
     }
 
-    /// Begins anew, once the salt is on disk within a checkpoint.
-    pub(crate) fn begin(&mut self, salt: Salt) {
+    /// Restarts the log with the salt of a checkpoint that is on disk.
+    pub(crate) fn restart(&mut self, salt: Salt) {
         *self = Self { salt: Some(salt), ..Self::new(Arc::clone(&self.file)) };
     }
 
-    /// Whether something was erased since the file was last purged (`file/purge.rs`).
+    /// Whether entries were erased since the last purge (`file/purge.rs`).
     pub(crate) fn is_marked_erased(&self) -> io::Result<bool> {
         let mut mark = [0];
         self.file.storage().read(ERASED_AT as u64, &mut mark)?;
         Ok(mark != [0])
     }
 
-    /// Records on disk that something is erased, before it is.
+    /// Sets the erasure mark on disk. Called before the erasure.
     pub(crate) fn mark_erased(&self) -> io::Result<()> {
         if self.is_marked_erased()? { Ok(()) } else { self.file.write_log(ERASED_AT, &[1]) }
     }
 
-    /// Records that the file is purged.
+    /// Clears the erasure mark on disk. Called after the purge.
     pub(crate) fn clear_erased_mark(&self) -> io::Result<()> {
         if self.is_marked_erased()? { self.file.write_log(ERASED_AT, &[0]) } else { Ok(()) }
     }
 
-    /// Overwrites the records with zeros. The engine has committed their changes, and a new salt.
+    /// Overwrites the records with zeros. The engine must have committed their changes and a new
+    /// salt.
     pub(crate) fn wipe(&self) -> io::Result<()> {
         let mut bytes = vec![0; RECORD_BYTES];
         self.file.storage().read(SECTOR as u64, &mut bytes)?;
@@ -89,16 +94,17 @@ impl Log {
         self.file.write_log(SECTOR, &bytes)
     }
 
-    /// Makes every later commit of the engine fail, because a sync that it does not know of failed.
+    /// Makes all later commits of the engine fail, after a failed sync that the engine did not see.
     pub(crate) fn fail(&self) {
         self.file.fail();
     }
 
-    /// Whether the engine has yet to commit durably what the log holds.
+    /// Whether the log contains changes that the engine has not committed durably.
     pub(crate) fn has_records(&self) -> bool {
         self.number > 0
     }
 
+    /// Whether the record fits into the log.
     pub(crate) fn has_room(&self, redo: &RedoBuffer) -> bool {
         let fits = |length| self.at + length <= LOG_BYTES as usize;
         self.salt.is_some()
@@ -106,12 +112,12 @@ impl Log {
             && self.changes + redo.changes <= MOST_CHANGES
     }
 
-    /// Writes a record and waits until it is on disk. After an error that may be so or not, and the
-    /// file is to be opened anew. There must be room.
+    /// Appends a record, for which there must be room, and syncs. After an error the record may be
+    /// on disk or not, and the caller must reopen the file.
     pub(crate) fn append(&mut self, redo: RedoBuffer, clock: Timestamp) -> io::Result<()> {
         let changes = redo.changes;
         let record = self.salt.and_then(|salt| redo.encode(salt, self.number, clock));
-        let record = record.ok_or_else(|| io::Error::other("there is no room in the log"))?;
+        let record = record.ok_or_else(|| io::Error::other("the log is full"))?;
         self.file.write_log(self.at, &record)?;
         self.at += record.len();
         self.number += 1;
@@ -119,8 +125,8 @@ impl Log {
         Ok(())
     }
 
-    /// The log that a handle before this one left, and what it holds, in order. Nothing if that is
-    /// nothing, or if it has not begun.
+    /// Reads the log that an earlier handle left, and returns it with its records in order. Returns
+    /// `None` if it has no records or no salt.
     pub(crate) fn recover(
         file: &Arc<SharedFile>,
         salt: Option<Salt>,
@@ -148,8 +154,8 @@ impl Log {
         if records.is_empty() {
             return Ok(None);
         }
-        // The system may have this from its memory alone, where a sync failed or did not come to
-        // its end: before anybody sees it, it is on disk.
+        // After an interrupted or failed sync these bytes may be in the page cache only. They are
+        // written and synced again before the changes become visible.
         file.write_log(SECTOR, &bytes[SECTOR..log.at])?;
         Ok(Some((log, records)))
     }
@@ -171,9 +177,9 @@ mod tests {
         SharedFile::new(Box::new(storage))
     }
 
-    fn begun(file: &Arc<SharedFile>) -> (Log, Salt) {
+    fn started(file: &Arc<SharedFile>) -> (Log, Salt) {
         let (mut log, salt) = (Log::new(Arc::clone(file)), Salt::draw());
-        log.begin(salt);
+        log.restart(salt);
         (log, salt)
     }
 
@@ -182,7 +188,7 @@ mod tests {
     }
 
     fn redo<'a>(changes: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> RedoBuffer {
-        let mut redo = RedoBuffer::on();
+        let mut redo = RedoBuffer::recording();
         for (key, value) in changes {
             redo.push(TableId::Values, key.as_bytes(), value);
         }
@@ -211,9 +217,9 @@ mod tests {
     }
 
     #[test]
-    fn records_come_back_in_order_and_end_where_they_do() {
+    fn records_are_recovered_in_order() {
         let file = file();
-        let (mut log, salt) = begun(&file);
+        let (mut log, salt) = started(&file);
         assert_eq!(read(&file, salt).unwrap(), []);
         let long = vec![7; 3 * SECTOR];
         log.append(redo([("a", Some(&b"1"[..])), ("b", None)]), at(5)).unwrap();
@@ -224,9 +230,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_not_whole_is_the_end_of_the_log() {
+    fn torn_record_ends_the_log() {
         let file = file();
-        let (mut log, salt) = begun(&file);
+        let (mut log, salt) = started(&file);
         let value = vec![1; 2 * SECTOR];
         log.append(redo([("a", Some(&value[..]))]), at(1)).unwrap();
         let before = bytes(&file);
@@ -247,9 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_damaged_before_a_whole_one_is_damage() {
+    fn damaged_record_before_a_complete_one_is_corrupt() {
         let file = file();
-        let (mut log, salt) = begun(&file);
+        let (mut log, salt) = started(&file);
         let mut starts = Vec::new();
         for key in ["a", "b", "c"] {
             starts.push(log.at);
@@ -270,44 +276,44 @@ mod tests {
         }
     }
 
-    /// Where a log held longer records before, the middle of one of them may stand where the next
-    /// record is looked for, and a tenant may have chosen what it says.
+    /// After a restart, the middle of an older, longer record can be at the offset where the next
+    /// record is expected. A tenant may have chosen these bytes.
     #[test]
-    fn what_a_value_holds_is_never_taken_for_a_record() {
+    fn record_forged_within_a_value_is_not_recovered() {
         let file = file();
-        let (mut forger, guessed) = begun(&file);
+        let (mut forger, guessed) = started(&file);
         forger.number = 1;
         forger.append(redo([("forged", Some(&b"v"[..]))]), at(9)).unwrap();
         let forged = bytes(&file)[SECTOR..2 * SECTOR].to_vec();
 
-        let (mut log, earlier) = begun(&file);
-        // After its header and the change's own, the value stands at the sector's byte 41 + 1.
+        let (mut log, earlier) = started(&file);
+        // The padding puts the forged record at the start of the second sector.
         let value = [vec![0; SECTOR - HEADER - 10], forged].concat();
         log.append(redo([("k", Some(&value[..]))]), at(1)).unwrap();
         assert!(LogRecord::decode(&bytes(&file), 2 * SECTOR, guessed, 1).is_some());
 
         let salt = Salt::draw();
-        log.begin(salt);
+        log.restart(salt);
         log.append(redo([("k", Some(&b"v"[..]))]), at(1)).unwrap();
         assert_eq!(read(&file, salt).unwrap().len(), 1);
         assert_eq!(read(&file, earlier).unwrap().len(), 0);
     }
 
     #[test]
-    fn a_log_that_has_not_begun_or_is_full_has_no_room() {
+    fn log_without_salt_or_space_has_no_room() {
         let file = file();
         let one = || redo([("k", Some(&b"v"[..]))]);
         let mut log = Log::new(Arc::clone(&file));
         assert!(!log.has_room(&one()) && log.append(one(), at(1)).is_err());
-        log.begin(Salt::draw());
-        assert!(log.has_room(&one()) && !log.has_room(&RedoBuffer::off()));
+        log.restart(Salt::draw());
+        assert!(log.has_room(&one()) && !log.has_room(&RedoBuffer::disabled()));
         let most = LOG_BYTES as usize - SECTOR - HEADER - 10;
         let (fits, exceeds) = (vec![1; most], vec![1; most + 1]);
         assert!(!log.has_room(&redo([("k", Some(&exceeds[..]))])));
         assert!(log.has_room(&redo([("k", Some(&fits[..]))])));
         log.append(redo([("k", Some(&fits[..]))]), at(1)).unwrap();
         assert!(log.has_records() && !log.has_room(&one()));
-        log.begin(Salt::draw());
+        log.restart(Salt::draw());
         assert!(!log.has_records() && log.has_room(&one()));
         for _ in 0..MOST_CHANGES {
             assert!(log.has_room(&one()));
@@ -316,8 +322,8 @@ mod tests {
                 log.at = SECTOR;
             }
         }
-        assert!(!log.has_room(&one()), "more changes than are made again at once");
+        assert!(!log.has_room(&one()), "more changes than one replay may make");
         let many = redo((0..=MOST_CHANGES).map(|_| ("k", None)));
-        assert!(many.length().is_none(), "in one transaction too");
+        assert!(many.length().is_none(), "the limit also applies to one transaction");
     }
 }

@@ -1,4 +1,4 @@
-//! The queue before the writer: messages, requests, and who has a request.
+//! The messages in the writer's queue, and the claims that decide races with cancelled callers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -9,28 +9,29 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::engine::Tables;
 use crate::error::Failure;
 
-/// What the writer is asked for.
+/// A message to the writer.
 pub(super) enum Message {
     Write(Box<dyn WriteRequest>),
     Compact(oneshot::Sender<Result<Compaction>>, Arc<Claim>),
     Close(oneshot::Sender<Result<()>>),
-    /// The last handle of the store is gone.
+    /// The last clone of the store was dropped.
     End,
 }
 
-/// A request, whatever it answers.
+/// A write request with any result type.
 pub(super) trait WriteRequest: Send {
-    /// Claims it for the writer; `false` if its caller took it back.
+    /// Claims the request for the writer. Returns `false` if its caller has withdrawn it.
     fn claim(&self) -> bool;
-    /// How much it holds.
+    /// The size of its values, for the limits of the queue and the group.
     fn kib(&self) -> usize;
-    /// Does its part of the transaction. An engine's failure is handed back: it is everyone's.
+    /// Runs the request within the transaction. Returns only failures of the engine, which fail the
+    /// whole group. Keeps a refusal as the result of this request.
     fn apply(&mut self, tables: &mut Tables<'_>) -> Result<(), Failure>;
-    /// Answers the caller: with what `apply` found, or with why the transaction failed.
+    /// Sends the caller the result of `apply`, or `failure` if the transaction failed.
     fn answer(self: Box<Self>, failure: Option<&Error>);
 }
 
-/// A request with its work and its caller's place in the queue.
+/// A queued write: its work, its reply channel and its share of the queue's capacity.
 pub(super) struct QueuedWrite<T, F> {
     work: Option<F>,
     outcome: Option<Result<T>>,
@@ -77,19 +78,20 @@ where
 
     fn answer(mut self: Box<Self>, failure: Option<&Error>) {
         let answer = match (self.outcome.take(), failure) {
-            // A refusal too: it may rest on what others in the same transaction wrote.
+            // The failure also replaces a refusal, which may depend on other writes of the same
+            // transaction.
             (_, Some(error)) => Err(error.clone()),
             (Some(outcome), None) => outcome,
-            (None, None) => Err(Error::internal("a request was not applied")),
+            (None, None) => Err(Error::internal("the request was not applied")),
         };
         if let Some(reply) = self.reply.take() {
-            // A caller that is gone wants no answer.
+            // The caller may have gone.
             let _ = reply.send(answer);
         }
     }
 }
 
-/// Who has a request: the queue, the writer, or its caller again.
+/// The state of a request: queued, claimed by the writer, or withdrawn by its caller.
 #[derive(Default)]
 pub(super) struct Claim(AtomicU8);
 
@@ -102,7 +104,7 @@ impl Claim {
         self.change(Self::CLAIMED)
     }
 
-    /// Takes the request back; `false` if the writer has claimed it.
+    /// Withdraws the request. Returns `false` if the writer has claimed it.
     pub(super) fn withdraw(&self) -> bool {
         self.change(Self::WITHDRAWN)
     }
@@ -113,7 +115,7 @@ impl Claim {
     }
 }
 
-/// Takes the request back when it is dropped, unless the writer has claimed it.
+/// Withdraws the request when dropped, unless the writer has claimed it.
 pub(super) struct WithdrawOnDrop<'a>(pub(super) &'a Claim);
 
 impl Drop for WithdrawOnDrop<'_> {
@@ -131,11 +133,12 @@ mod tests {
     use super::*;
     use crate::wal::RedoBuffer;
 
-    /// What a request that was refused with a conflict is told in the end.
-    fn told(failure: Option<&Error>) -> ErrorKind {
+    /// The error that a request with a conflict receives, if the transaction ends with `failure`.
+    fn answer_to_conflict(failure: Option<&Error>) -> ErrorKind {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
         let transaction = database.begin_write().unwrap();
-        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, RedoBuffer::off()).unwrap();
+        let mut tables =
+            Tables::open(&transaction, Timestamp::EPOCH, RedoBuffer::disabled()).unwrap();
         let (reply, mut answer) = oneshot::channel::<Result<()>>();
         let permits = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let work = |_: &mut Tables<'_>| Err(Error::conflict(None).into());
@@ -146,8 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_with_what_was_never_committed_is_not_told() {
-        assert_eq!(told(None), ErrorKind::Conflict);
-        assert_eq!(told(Some(&Error::unavailable("the disk failed"))), ErrorKind::Unavailable);
+    fn failed_commit_replaces_a_conflict() {
+        assert_eq!(answer_to_conflict(None), ErrorKind::Conflict);
+        let failure = Error::unavailable("the disk failed");
+        assert_eq!(answer_to_conflict(Some(&failure)), ErrorKind::Unavailable);
     }
 }

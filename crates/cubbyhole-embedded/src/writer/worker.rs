@@ -1,4 +1,4 @@
-//! The writer's thread.
+//! The writer thread.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,33 +13,34 @@ use super::checkpoint::checkpoint;
 use super::queue::{Message, WriteRequest};
 use crate::config::{Durability, RELAXED_FLUSH_INTERVAL};
 use crate::engine::Tables;
-use crate::error::Failure;
+use crate::error::{ENGINE_PANIC, Failure};
 use crate::file::{Handle, StoreFile, not_purged};
 use crate::wal::{RedoBuffer, Salt};
 
-/// How many requests, and how many KiB of them, one transaction takes before it is committed, so
-/// that none waits for ever and memory has a bound.
+/// The most requests in one group, which bounds their latency.
 const GROUP_LENGTH: usize = 1024;
+/// The size in KiB at which a group is full, which bounds memory.
 const GROUP_KIB: usize = 64 * 1024;
-/// How long a group waits for others at most.
+/// The longest time that a group waits for further requests.
 const MAX_GATHER_WAIT: Duration = Duration::from_millis(2);
 
-/// The thread's own side.
+/// The state of the writer thread.
 pub(super) struct Worker {
     file: Arc<StoreFile>,
     clock: Arc<HighWaterClock>,
     durability: Durability,
     commits: Arc<AtomicU64>,
     saw_expired: Arc<AtomicBool>,
-    /// Until when what the relaxed mode holds back must be on disk, and the generation of the file
-    /// whose handle holds it.
+    /// In relaxed mode: when the unflushed writes must be on disk, and the file generation that
+    /// holds them.
     flush_due: Option<(Instant, u64)>,
-    /// Whether something was erased, so that closing is to purge the file.
+    /// Whether entries were erased, so closing must purge the file.
     has_erased: Cell<bool>,
-    /// What the relaxed mode had acknowledged and the disk did not take, until somebody is told.
+    /// In relaxed mode: acknowledged writes were lost, and no caller has received this error yet.
     lost_writes: Option<Error>,
-    /// How large the last group was, and how long the next one may wait to become as large.
+    /// The size of the last group.
     last_group: usize,
+    /// How long the next group may wait to become as large.
     gather_wait: Duration,
 }
 
@@ -74,7 +75,7 @@ impl Worker {
             match interruption {
                 Some(Message::Compact(reply, claim)) => {
                     if claim.claim() {
-                        // A caller that is gone wants no answer.
+                        // The caller may have gone.
                         let _ = reply.send(self.compact());
                     }
                 }
@@ -86,17 +87,17 @@ impl Worker {
                 Some(Message::Write(_)) | None => {}
             }
         }
-        // Nobody is left to hear of an error; `Backend::close` tells.
+        // No caller is left to receive an error. `Backend::close` reports errors.
         let _ = self.close();
     }
 
-    /// Waits for the next message. A relaxed store flushes when it has waited long enough.
+    /// Waits for the next message. In relaxed mode, flushes when the flush is due.
     fn next(&mut self, receiver: &Receiver<Message>) -> Option<Message> {
         if let Some((due, _)) = self.flush_due {
             let received = receiver.recv_timeout(due.saturating_duration_since(now()));
             if now() >= due {
-                // Before what was received, or a busy queue would put it off for ever. A failure
-                // is kept for the next write.
+                // The flush comes before the received message. Otherwise a busy queue could delay
+                // it indefinitely. A failure is kept for the next write.
                 self.flush();
             }
             if !matches!(received, Err(RecvTimeoutError::Timeout)) {
@@ -106,11 +107,12 @@ impl Worker {
         receiver.recv().ok()
     }
 
-    /// Takes whatever has queued up into one group, up to the first other message.
+    /// Collects the queued requests into one group, up to the first message of another kind.
     ///
-    /// Callers that were just answered are about to write again, and without a moment's wait every
-    /// second group would be of those that were not in the last one. So it waits until the group
-    /// is as large as the last, for a quarter of what that one's commit took, and never for long.
+    /// Callers that were just answered often write again immediately. Without a short wait, such
+    /// callers would alternate in two half-size groups. So this waits until the group is as large
+    /// as the last one, for at most a quarter of the time of that commit and at most
+    /// [`MAX_GATHER_WAIT`].
     fn gather(
         &self,
         first: Message,
@@ -137,22 +139,23 @@ impl Worker {
                 next = receiver.recv_timeout(until.saturating_duration_since(now())).ok();
             }
         };
-        // Claimed only now: until here a caller can still take its request back.
+        // Requests are claimed as late as possible: until here their callers can withdraw them.
         group.retain(|request| request.claim());
         (group, interruption)
     }
 
+    /// Commits a group and answers its callers.
     fn commit_group(&mut self, mut group: Vec<Box<dyn WriteRequest>>) {
-        let began = now();
+        let started = now();
         let failure = self.try_group(&mut group).err();
-        self.gather_wait = (began.elapsed() / 4).min(MAX_GATHER_WAIT);
+        self.gather_wait = (started.elapsed() / 4).min(MAX_GATHER_WAIT);
         self.last_group = if failure.is_none() { group.len() } else { 0 };
         for request in group {
             request.answer(failure.as_ref());
         }
     }
 
-    /// Applies and commits a group. An error says whether it certainly had no effect.
+    /// Applies and commits a group. The error says whether the group certainly had no effect.
     fn try_group(&mut self, group: &mut [Box<dyn WriteRequest>]) -> Result<()> {
         let mut first = true;
         loop {
@@ -167,12 +170,12 @@ impl Worker {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
-            // Whatever went wrong, a fresh handle is the safe one.
+            // After any failure a new handle is the safe choice.
             let reopened = self.file.reopen(seen);
             match stage {
-                // A handle that had failed before refuses to begin: nothing was applied yet.
+                // The handle had failed earlier. Nothing was applied, so the group is retried once.
                 CommitStage::Beginning if first => reopened?,
-                // If the file could not be opened anew, the next request tries again.
+                // If reopening failed, the next request tries it again.
                 CommitStage::Beginning | CommitStage::Applying => return Err(failure),
                 CommitStage::Committing => return Err(failure.with_unknown_outcome()),
             }
@@ -180,7 +183,7 @@ impl Worker {
         }
     }
 
-    /// Also the generation of the handle that it went by.
+    /// Runs a group in one transaction. Also returns the generation of the handle that it used.
     fn transact(
         &mut self,
         group: &mut [Box<dyn WriteRequest>],
@@ -189,7 +192,7 @@ impl Worker {
         let durable = self.durability == Durability::Immediate;
         let guard = self.file.read();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let handle = guard.handle.as_ref().ok_or_else(|| self.file.absent())?;
+            let handle = guard.handle.as_ref().ok_or_else(|| self.file.no_handle())?;
             self.apply(handle, group, durable, stage)
         }));
         let generation = guard.generation;
@@ -203,12 +206,12 @@ impl Worker {
                 Ok(())
             }
             Ok(Err(failure)) => Err(failure.into_error()),
-            Err(_) => Err(Error::corrupt("the engine failed over the file; it may be damaged")),
+            Err(_) => Err(Error::corrupt(ENGINE_PANIC)),
         };
         (outcome, generation)
     }
 
-    /// Runs a group in one transaction. Answers whether anything was committed.
+    /// Applies a group to the tables and commits. Returns whether anything was committed.
     fn apply(
         &self,
         handle: &Handle,
@@ -220,7 +223,7 @@ impl Worker {
         *stage = CommitStage::Applying;
         let mut log = handle.lock_log();
         let now = self.clock.now();
-        let redo = if durable { RedoBuffer::on() } else { RedoBuffer::off() };
+        let redo = if durable { RedoBuffer::recording() } else { RedoBuffer::disabled() };
         let mut tables = Tables::open(&transaction, now, redo)?;
         for request in group {
             request.apply(&mut tables)?;
@@ -250,18 +253,18 @@ impl Worker {
         }
         *stage = CommitStage::Committing;
         if durable && checkpoint.is_none() {
-            // On disk before others can see it.
+            // The record must be on disk before the commit makes the writes visible.
             log.append(redo, now)?;
         }
         transaction.commit()?;
         if let Some(salt) = checkpoint {
-            log.begin(salt);
+            log.restart(salt);
         }
         Ok(true)
     }
 
-    /// Has the engine commit durably what it was given, and the clock's mark with it. Where nothing
-    /// but its memory had that, a failure is kept as a loss.
+    /// Makes all commits and the clock's mark durable with a checkpoint. If unflushed writes of the
+    /// relaxed mode are lost, keeps the error for the next call.
     fn flush(&mut self) {
         let file = Arc::clone(&self.file);
         let guard = file.read();
@@ -273,7 +276,7 @@ impl Worker {
         drop(guard);
         let held_back = self.flush_due.take().is_some();
         if !matches!(flushed, Ok(Ok(()))) {
-            // If it cannot be opened anew now, the next request tries again.
+            // If reopening fails, the next request tries it again.
             let _ = self.file.reopen(seen);
             if held_back {
                 self.lost_writes = Some(lost_writes_error());
@@ -281,7 +284,8 @@ impl Worker {
         }
     }
 
-    /// Whoever opens the file anew, because its handle failed, loses what that handle held back.
+    /// Detects that another thread has reopened the file, which loses unflushed writes of the old
+    /// handle.
     fn detect_lost_writes(&mut self, generation: u64) {
         if self.flush_due.take_if(|(_, held_by)| *held_by != generation).is_some() {
             self.lost_writes = Some(lost_writes_error());
@@ -289,7 +293,7 @@ impl Worker {
     }
 
     fn compact(&mut self) -> Result<Compaction> {
-        if self.is_behind() {
+        if self.needs_checkpoint() {
             self.flush();
         }
         if let Some(lost_writes) = self.lost_writes.take() {
@@ -299,7 +303,7 @@ impl Worker {
         self.file.compact()
     }
 
-    /// Opens the file again if that failed before.
+    /// Reopens the file if an earlier attempt failed.
     fn ensure_open(&self) -> Result<()> {
         let (is_absent, seen) = {
             let guard = self.file.read();
@@ -308,49 +312,51 @@ impl Worker {
         if is_absent { self.file.reopen(seen) } else { Ok(()) }
     }
 
-    /// Whether the engine has yet to commit durably what it was given.
-    fn is_behind(&self) -> bool {
+    /// Whether there are commits that the engine has not made durable.
+    fn needs_checkpoint(&self) -> bool {
         let is_logged = |handle: &Handle| handle.lock_log().has_records();
         self.flush_due.is_some() || self.file.read().handle.as_ref().is_some_and(is_logged)
     }
 
     fn close(&mut self) -> Result<()> {
-        // An entry that somebody saw expire must stay so for whoever opens the file next, even if
-        // the clock steps back. And the time that passed while the clock was behind must count: only
-        // the mark has it.
+        // The clock's mark must be stored if a caller saw an entry expire, so it stays expired
+        // after the clock steps back. It must also be stored if the clock is behind, because only
+        // the mark has the time that has passed.
         let saw_expired = self.saw_expired.swap(false, Ordering::Relaxed);
-        let marks = saw_expired || self.is_behind() || !self.clock.lead().is_zero();
-        if marks && !self.file.is_read_only() {
+        let must_flush = saw_expired || self.needs_checkpoint() || !self.clock.lead().is_zero();
+        if must_flush && !self.file.is_read_only() {
             self.flush();
         }
         let opened = if self.has_erased.get() { self.ensure_open() } else { Ok(()) };
         let closed = catch_unwind(AssertUnwindSafe(|| self.file.close()));
         self.lost_writes.take().map_or(Ok(()), Err)?;
         opened.map_err(|error| not_purged(self.file.path(), error))?;
-        closed.unwrap_or_else(|_| Err(Error::internal("the engine failed on closing")))
+        closed.unwrap_or_else(|_| {
+            Err(Error::internal("the storage engine failed while closing the file"))
+        })
     }
 }
 
 fn lost_writes_error() -> Error {
     Error::unavailable(
-        "the disk failed, and what this relaxed store had acknowledged last is lost; \
+        "the disk failed, and the last acknowledged writes of this relaxed store are lost; \
          this call changed nothing",
     )
 }
 
-/// How far a transaction came; its failure means something else at each.
+/// The progress of a transaction, which decides the effect of a failure.
 enum CommitStage {
-    /// Nothing was applied: it can be tried again.
+    /// Nothing was applied, so the group can be retried.
     Beginning,
-    /// It is rolled back: it certainly had no effect.
+    /// The transaction is rolled back and certainly has no effect.
     Applying,
-    /// It may be on disk.
+    /// The transaction may be on disk.
     Committing,
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "it times the flushes; no caller's deadline is judged"
+    reason = "measures flushes and groups; decides no caller's deadline"
 )]
 fn now() -> Instant {
     Instant::now()

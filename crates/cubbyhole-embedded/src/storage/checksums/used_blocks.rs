@@ -1,16 +1,16 @@
-//! Overwrites the blocks that the engine does not use.
+//! Records which blocks the engine uses, to find the unused ones.
 //!
-//! The engine does not say which blocks are free. So the blocks that it reads or writes are recorded
-//! while it walks all of its tables with an empty cache: every other block is unused.
+//! redb does not expose which blocks are free. So this records every block that redb reads or
+//! writes while it checks all of its tables with an empty cache. All other blocks are unused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The blocks that were read or written since recording began.
+/// The blocks that were read or written since the recording started.
 #[derive(Debug, Default)]
 pub(super) struct UsedBlocks {
     is_recording: AtomicBool,
-    /// A bit for each block.
+    /// One bit for each block.
     bits: Mutex<Vec<u64>>,
 }
 
