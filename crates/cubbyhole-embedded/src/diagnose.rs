@@ -184,8 +184,8 @@ async fn check_clock(
             lead.as_secs()
         ),
         format!(
-            "if this machine's clock is wrong, correct it; if it was ahead earlier, `cubbyhole doctor \
-             --repair` sets the store's time back to it; {revives}"
+            "if this machine's clock is wrong, correct it; if it was ahead earlier, `cubbyhole \
+             doctor --repair` sets the store's time back to it; {revives}"
         ),
     );
     Ok(())

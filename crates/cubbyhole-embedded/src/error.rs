@@ -142,8 +142,8 @@ pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> OpenFai
     OpenFailure::Other(match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             return OpenFailure::Locked(Error::unavailable(format!(
-                "{shown} is open in another process, or elsewhere in this one: stop that process, or \
-                 wait until it closes the file; to share a store between processes, use PostgreSQL \
+                "{shown} is open in another process, or elsewhere in this one: stop that process, \
+                 or wait until it closes the file; to share a store between processes, use PostgreSQL \
                  or Redis"
             )));
         }
@@ -177,7 +177,8 @@ pub(crate) fn from_open_io(error: io::Error, path: &std::path::Path) -> Error {
             Error::corrupt(format!("{shown} is truncated; restore it from a backup or an export"))
         }
         _ if is_without_locks(&error) => Error::unavailable(format!(
-            "cannot lock {shown}: its file system does not support locks; copy the file to a local disk"
+            "cannot lock {shown}: its file system does not support locks; copy the file to a \
+             local disk"
         ))
         .permanent(),
         Io::StorageFull | Io::QuotaExceeded => Error::resource_exhausted(format!(

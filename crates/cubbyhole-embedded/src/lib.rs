@@ -49,7 +49,8 @@
 //!
 //! Every block of the file has a checksum, which each read from the file verifies. A flipped bit
 //! causes a `Corrupt` error instead of a wrong result. After an I/O error the store reopens its
-//! file automatically, so it recovers when the disk does. [`diagnose()`] checks the health of a file.
+//! file automatically, so it recovers when the disk does. [`diagnose()`] checks the health of a
+//! file.
 
 mod call;
 mod config;

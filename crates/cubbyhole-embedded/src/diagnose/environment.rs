@@ -41,8 +41,8 @@ pub(super) fn check_permissions(diagnosis: &mut Diagnosis, path: &Path, metadata
         Verdict::Warning,
         "permissions",
         found.join(", "),
-        "the file contains the data of all tenants: remove these permissions (`chmod go-rwx` on the \
-         file, `chmod o-w` on its folder) unless they are intended",
+        "the file contains the data of all tenants: remove these permissions (`chmod go-rwx` on \
+         the file, `chmod o-w` on its folder) unless they are intended",
     );
 }
 

@@ -47,8 +47,8 @@ impl From<io::Error> for CreateError {
     }
 }
 
-/// Builds the store under a temporary name and renames it when it is complete and on disk. So a
-/// crash leaves either a store or no file at `path`.
+/// Builds the store under a temporary name and gives it the name `path` when it is complete and on
+/// disk. So a crash leaves either a store or no file at `path`.
 fn create(config: &Config) -> Result<(), CreateError> {
     let path = config.path();
     let folder = match path.parent() {

@@ -127,8 +127,8 @@ pub(super) fn compacted_only(error: Error, before: Option<u64>, after: Option<u6
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string());
     Error::resource_exhausted(format!(
         "compacted from {} to {} bytes, but the disk has too little space to rewrite the entries, \
-         so the file may still contain bytes of deleted ones; free as much space as the file takes, and \
-         compact it again",
+         so the file may still contain bytes of deleted ones; free as much space as the file \
+         takes, and compact it again",
         size(before),
         size(after),
     ))

@@ -1,7 +1,7 @@
 //! The lock methods that each storage layer passes on.
 
 /// Implements the lock methods of redb's `StorageBackend` by calling the same methods of `$inner`.
-/// The second form names the methods that take an exclusive lock.
+/// The second form names the methods of `$inner` to call for exclusive locks.
 macro_rules! delegate_locks {
     ($self:ident => $inner:expr) => {
         delegate_locks!($self => $inner, try_lock_range, lock_range);
