@@ -22,7 +22,7 @@
 //! # }
 //! ```
 
-mod url;
+mod store_url;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -55,7 +55,9 @@ pub mod telemetry {
     pub use cubbyhole_telemetry::*;
 }
 
-use url::StoreUrl;
+pub use store_url::{BackendKind, StoreUrl};
+
+use store_url::BackendConfig;
 
 /// Opens the backend that `url` names, creating an embedded file that is not there yet.
 ///
@@ -96,12 +98,12 @@ pub async fn open(ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>>
 /// As [`open`]; an embedded file that is not there is `Unavailable` and is not created. A schema in
 /// PostgreSQL is.
 pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
-    match StoreUrl::parse(url)? {
+    match StoreUrl::parse(url)?.config {
         #[cfg(feature = "postgres")]
-        StoreUrl::Postgres(config) => cubbyhole_postgres::migrate(ctx, &config).await,
+        BackendConfig::Postgres(config) => cubbyhole_postgres::migrate(ctx, &config).await,
         // The others have no older form yet: opening is the whole of it.
         other => {
-            let store = OpenOptions::new().with_create(false).open_parsed(ctx, other).await?;
+            let store = OpenOptions::new().with_create(false).open_config(ctx, other).await?;
             store.close(ctx).await?;
             Ok(Vec::new())
         }
@@ -114,19 +116,19 @@ pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
 /// # Errors
 /// For a URL that names no backend, and the context's end.
 pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
-    match StoreUrl::parse(url)? {
-        StoreUrl::Memory => {
+    match StoreUrl::parse(url)?.config {
+        BackendConfig::Memory => {
             ctx.begin().await?;
             let mut diagnosis = Diagnosis::default();
             diagnosis.ok("connection", "in memory: it lives and ends with its process");
             Ok(diagnosis)
         }
         #[cfg(feature = "embedded")]
-        StoreUrl::Embedded(config) => cubbyhole_embedded::diagnose(ctx, &config).await,
+        BackendConfig::Embedded(config) => cubbyhole_embedded::diagnose(ctx, &config).await,
         #[cfg(feature = "postgres")]
-        StoreUrl::Postgres(config) => cubbyhole_postgres::diagnose(ctx, &config).await,
+        BackendConfig::Postgres(config) => cubbyhole_postgres::diagnose(ctx, &config).await,
         #[cfg(feature = "redis")]
-        StoreUrl::Redis(config) => cubbyhole_redis::diagnose(ctx, &config).await,
+        BackendConfig::Redis(config) => cubbyhole_redis::diagnose(ctx, &config).await,
     }
 }
 
@@ -171,18 +173,18 @@ pub async fn repair_with_options(
     url: &str,
     options: &RepairOptions,
 ) -> Result<RepairReport> {
-    match StoreUrl::parse(url)? {
+    match StoreUrl::parse(url)?.config {
         #[cfg(feature = "redis")]
-        StoreUrl::Redis(config) => {
+        BackendConfig::Redis(config) => {
             cubbyhole_redis::repair_with_options(ctx, *config, options).await
         }
         #[cfg(feature = "embedded")]
-        StoreUrl::Embedded(config) => {
+        BackendConfig::Embedded(config) => {
             cubbyhole_embedded::repair_with_options(ctx, &config, options).await
         }
         other => {
             let _ = options;
-            let store = OpenOptions::new().with_create(false).open_parsed(ctx, other).await?;
+            let store = OpenOptions::new().with_create(false).open_config(ctx, other).await?;
             store.close(ctx).await?;
             Ok(RepairReport::default())
         }
@@ -267,12 +269,28 @@ impl OpenOptions {
     /// # Errors
     /// As [`open`].
     pub async fn open(&self, ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>> {
-        self.open_parsed(ctx, StoreUrl::parse(url)?).await
+        self.open_config(ctx, StoreUrl::parse(url)?.config).await
     }
 
-    async fn open_parsed(&self, ctx: &ExecutionContext, url: StoreUrl) -> Result<Arc<dyn Backend>> {
-        match url {
-            StoreUrl::Memory => {
+    /// Opens the store of a URL that is parsed already.
+    ///
+    /// # Errors
+    /// The same errors as [`open`], except for those of the URL.
+    pub async fn open_url(
+        &self,
+        ctx: &ExecutionContext,
+        url: &StoreUrl,
+    ) -> Result<Arc<dyn Backend>> {
+        self.open_config(ctx, url.config.clone()).await
+    }
+
+    async fn open_config(
+        &self,
+        ctx: &ExecutionContext,
+        config: BackendConfig,
+    ) -> Result<Arc<dyn Backend>> {
+        match config {
+            BackendConfig::Memory => {
                 let opening = async {
                     ctx.begin().await?;
                     Ok(InMemoryStore::builder().with_value_size(Bytes::len).build())
@@ -280,7 +298,7 @@ impl OpenOptions {
                 self.opened("memory", opening).await
             }
             #[cfg(feature = "embedded")]
-            StoreUrl::Embedded(config) => {
+            BackendConfig::Embedded(config) => {
                 let read_only = self.read_only || config.is_read_only();
                 let mut config = config
                     .with_create(self.create)
@@ -293,11 +311,11 @@ impl OpenOptions {
                 opened("embedded", Box::pin(embedded::EmbeddedStore::open(ctx, config))).await
             }
             #[cfg(feature = "postgres")]
-            StoreUrl::Postgres(config) => {
+            BackendConfig::Postgres(config) => {
                 self.opened("postgres", Box::pin(postgres::PostgresStore::open(ctx, *config))).await
             }
             #[cfg(feature = "redis")]
-            StoreUrl::Redis(config) => {
+            BackendConfig::Redis(config) => {
                 self.opened("redis", Box::pin(redis::RedisStore::open(ctx, *config))).await
             }
         }
