@@ -1,17 +1,17 @@
 //! The command line: the options of every command, and the list of commands.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::future::{Future, ready};
+use std::pin::Pin;
 
-use clap::builder::PathBufValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use cubbyhole::Error;
 
-use crate::arguments::parse_duration;
+use crate::args::globals::Globals;
 use crate::commands;
-use crate::logging::LogFormat;
-use crate::settings::{Options, Settings};
+use crate::error::Failure;
+use crate::session::Session;
 
 const EXIT_CODES: &str = "\
 A NAMESPACE or PREFIX is written acme:agent-7:chat: a tenant, then its segments. A `:` inside a
@@ -64,56 +64,6 @@ impl Cli {
             return Self::from_arg_matches(&matches).map(|cli| Self { name, ..cli });
         }
         Ok(cli)
-    }
-}
-
-/// What every command takes, before or after its name.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Globals {
-    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: the profile of --profile, else $CUBBYHOLE_STORE, else the profile of $CUBBYHOLE_PROFILE or default_profile, else redb:cubbyhole.redb]
-    // Not clap's `env`: its help and its errors would show a password in the variable.
-    #[arg(long, global = true, value_name = "URL")]
-    store: Option<String>,
-    /// The store in this file, for a path that would need percent-encoding in a URL
-    #[arg(long, global = true, value_name = "PATH", value_parser = PathBufValueParser::new())]
-    store_file: Option<PathBuf>,
-    /// The store of this profile in the configuration file; wins over $CUBBYHOLE_STORE
-    #[arg(long, global = true, value_name = "NAME")]
-    profile: Option<String>,
-    /// The configuration file [default: $CUBBYHOLE_CONFIG, else cubbyhole/config.toml in the platform's usual place; `cubbyhole config show` tells it]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Give up after this long: 500ms, 30s, 5m [default: the profile's, else never]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
-    /// One exact JSON object a line on stdout, and errors as JSON on stderr
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Tell on stderr what is done; -vv tells more, -vvv everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
-    /// How -v tells it [default: text, and json with --json]
-    #[arg(long, global = true, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
-}
-
-impl Globals {
-    /// What the options say, to be asked together with the environment and the file.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings::new(Options {
-            store: self.store.clone(),
-            store_file: self.store_file.clone(),
-            profile: self.profile.clone(),
-            config: self.config.clone(),
-            timeout: self.timeout,
-        })
-    }
-
-    /// How many options name the store.
-    fn names_of_the_store(&self) -> usize {
-        let named = [self.store.is_some(), self.store_file.is_some(), self.profile.is_some()];
-        named.into_iter().filter(|named| *named).count()
     }
 }
 
@@ -191,6 +141,56 @@ impl Command {
             | Self::Config(_) => false,
         }
     }
+}
+
+/// Runs one command and closes what it opened.
+pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
+    // Each in a box of its own: together they would take room for the largest of them, twice where
+    // a command runs others, and overflow the stack of a thread.
+    let command: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + '_>> = match command {
+        Command::Put(put) => Box::pin(put.run(session)),
+        Command::Get(get) => Box::pin(get.run(session)),
+        Command::Edit(edit) => Box::pin(edit.run(session)),
+        Command::Take(take) => Box::pin(take.run(session)),
+        Command::Delete(delete) => Box::pin(delete.run(session)),
+        Command::Touch(touch) => Box::pin(touch.run(session)),
+        Command::List(list) => Box::pin(list.run(session)),
+        Command::Tenants(tenants) => Box::pin(tenants.run(session)),
+        Command::Namespaces(namespaces) => Box::pin(namespaces.run(session)),
+        Command::Usage(usage) => Box::pin(usage.run(session)),
+        Command::Erase(erase) => Box::pin(erase.run(session)),
+        Command::Evict(evict) => Box::pin(evict.run(session)),
+        Command::Export(export) => Box::pin(export.run(session)),
+        Command::Import(import) => Box::pin(import.run(session)),
+        Command::Copy(copy) => Box::pin(copy.run(session)),
+        Command::Migrate(migrate) => Box::pin(migrate.run(session)),
+        Command::Doctor(doctor) => Box::pin(doctor.run(session)),
+        Command::Compact(compact) => Box::pin(compact.run(session)),
+        Command::Demo(demo) => Box::pin(demo.run(session, run_line)),
+        Command::Completions(completions) => {
+            Box::pin(ready(completions.run(&Cli::command(), session)))
+        }
+        Command::CompleteWords(words) => Box::pin(words.run(Cli::command(), session)),
+        Command::Man(man) => Box::pin(ready(man.run(Cli::command(), session))),
+        Command::Config(config) => Box::pin(ready(config.run(session))),
+    };
+    let outcome = command.await;
+    let closed = session.close().await;
+    // What ended the command comes before what its closing met.
+    outcome.and(closed)
+}
+
+/// Parses and runs one command line, for a command that runs others.
+fn run_line<'a>(
+    arguments: &'a [&'a str],
+    session: &'a mut Session,
+) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>> {
+    Box::pin(async move {
+        let line = std::iter::once("cubbyhole").chain(arguments.iter().copied());
+        let cli = Cli::try_parse_from(line)
+            .map_err(|error| Error::internal("the demo is wrong").with_source(error))?;
+        run(cli.command, session).await
+    })
 }
 
 #[cfg(test)]

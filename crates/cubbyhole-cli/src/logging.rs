@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use cubbyhole::{Clock, SystemClock};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -14,24 +13,14 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{fmt as tracing_fmt, registry};
 
-use crate::cli::Globals;
-use crate::output::{clear_bar, escape, escape_in_json};
-use crate::style;
+use crate::args::globals::{Globals, LogFormat};
+use crate::output::{clear_bar, escape, escape_in_json, style};
 
 /// The targets of this tool and of its library, which are the names of their crates.
 const OURS: &str = "cubbyhole";
 
 /// The target of what the tool itself tells.
 pub(crate) const TARGET: &str = "cubbyhole::tool";
-
-/// How a line of the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// A line for people
-    Text,
-    /// One JSON object a line
-    Json,
-}
 
 /// Installs the subscriber that `-v` asks for. Without it nothing is told: an error is the tool's
 /// own message already.

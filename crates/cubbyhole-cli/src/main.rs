@@ -1,30 +1,15 @@
 //! `cubbyhole`: the operator's tool. Parses, sets up the context, runs one command, and turns its
 //! outcome into an exit code.
 
-mod arguments;
+mod args;
 mod cli;
 mod commands;
-mod completing;
-mod compression;
-mod config_file;
-mod confirm;
-mod editor;
+mod entries;
 mod error;
-mod human;
-mod live_puts;
 mod logging;
 mod output;
-mod progress;
-mod record;
-mod scope;
 mod session;
-mod settings;
 mod signals;
-mod store_url;
-mod streams;
-mod style;
-mod table;
-mod usage_error;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,8 +20,7 @@ use cubbyhole::{Error, ExecutionContext};
 use crate::cli::Cli;
 use crate::error::Failure;
 use crate::output::Output;
-use crate::session::Session;
-use crate::settings::Chosen;
+use crate::session::{ChosenStore, Session, Settings};
 use crate::signals::Signals;
 
 /// How long a command may take to wind up once its context has ended. Commands end by themselves;
@@ -49,7 +33,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage_error::report(&error),
+        Err(error) => return args::usage_error::report(&error),
     };
     logging::install(&cli.globals);
     let mut out = Output::standard(cli.globals.json);
@@ -85,10 +69,10 @@ fn quieten_panics() {
 
 async fn execute(cli: Cli, mut out: Output) -> u8 {
     let started = tokio::time::Instant::now();
-    let settings = Arc::new(cli.globals.settings());
+    let settings = Arc::new(Settings::new((&cli.globals).into()));
     let chosen =
         if cli.command.needs_store() { settings.choose() } else { Ok(settings.without_store()) };
-    let Chosen { store, timeout } = match chosen {
+    let ChosenStore { store, timeout } = match chosen {
         Ok(chosen) => chosen,
         Err(failure) => return out.conclude(Err(failure), None),
     };
@@ -110,7 +94,7 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
     // A task of its own: the wait below goes on when the command is stuck in a system call, also
     // in the last one, which writes what is left of the output.
     let command = tokio::spawn(async move {
-        let outcome = commands::run(cli.command, &mut session).await;
+        let outcome = cli::run(cli.command, &mut session).await;
         session.out.conclude(outcome, received.received())
     });
     let code = tokio::select! {

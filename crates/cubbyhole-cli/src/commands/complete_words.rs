@@ -1,21 +1,24 @@
 //! `complete-words`: what may stand where the cursor is. Run by the scripts of `completions`.
 
+mod candidate;
+mod names;
+mod shells;
+mod words;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use cubbyhole::ExecutionContext;
 
-use crate::cli::Cli;
-use crate::completing::shells::{BashLine, bare};
-use crate::completing::words::{Asked, Named, Wanted, asked};
-use crate::completing::{Candidate, names};
+use self::candidate::Candidate;
+use self::shells::{BashLine, bare};
+use self::words::{Completion, StoreOptions, Wanted, asked};
 use crate::error::Failure;
 use crate::output::escape;
-use crate::session::Session;
-use crate::settings::{Options, Settings};
-use crate::store_url::anchored_path;
+use crate::session::store_url::anchored_path;
+use crate::session::{Options, Session, Settings};
 
 const EXAMPLES: &str = "\
 Example:
@@ -47,9 +50,11 @@ pub(crate) enum Scripted {
 }
 
 impl CompleteWords {
+    /// `tool` is the definition of the whole command line.
+    ///
     /// Nothing that fails is told of: a message would end up in the middle of somebody's line.
-    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        for line in self.answer(session).await.unwrap_or_default() {
+    pub(crate) async fn run(self, tool: Command, session: &mut Session) -> Result<(), Failure> {
+        for line in self.answer(tool, session).await.unwrap_or_default() {
             // The tab before what a candidate is; nothing else of that kind comes so far.
             let parts: Vec<String> = line.split('\t').map(escape).collect();
             session.out.raw(parts.join("\t").as_bytes())?;
@@ -58,7 +63,7 @@ impl CompleteWords {
         Ok(())
     }
 
-    async fn answer(self, session: &Session) -> Option<Vec<String>> {
+    async fn answer(self, mut tool: Command, session: &Session) -> Option<Vec<String>> {
         let words: Option<Vec<String>> =
             self.words.into_iter().map(|word| word.into_string().ok()).collect();
         let mut words = words?;
@@ -69,7 +74,6 @@ impl CompleteWords {
             words.clone_from(&read.words);
             line = Some(read);
         }
-        let mut tool = Cli::command();
         tool.build();
         let asked = asked(&tool, &words);
         if asked.wanted == Wanted::File {
@@ -83,8 +87,8 @@ impl CompleteWords {
     }
 }
 
-async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> {
-    let Named { store, store_file, profile, config } = asked.named.clone();
+async fn candidates(asked: &Completion, session: &Session) -> Option<Vec<Candidate>> {
+    let StoreOptions { store, store_file, profile, config } = asked.named.clone();
     // The shell replaces `~/` only when the line runs.
     let path = |path: String| anchored_path(&path, Path::new(""));
     let (store_file, config) = (store_file.map(path), config.map(path));

@@ -1,9 +1,8 @@
 //! `completions`: a script that teaches a shell the command line.
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::cli::Cli;
 use crate::error::Failure;
 use crate::session::Session;
 
@@ -26,22 +25,22 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
+    /// `tool` is the definition of the whole command line.
+    pub(crate) fn run(self, tool: &Command, session: &mut Session) -> Result<(), Failure> {
         let script = match self.shell {
-            Shell::Bash => include_str!("../completing/cubbyhole.bash"),
-            Shell::Zsh => include_str!("../completing/cubbyhole.zsh"),
-            Shell::Fish => include_str!("../completing/cubbyhole.fish"),
+            Shell::Bash => include_str!("completions/cubbyhole.bash"),
+            Shell::Zsh => include_str!("completions/cubbyhole.zsh"),
+            Shell::Fish => include_str!("completions/cubbyhole.fish"),
             // Commands and options alone.
-            other => return generated(other, session),
+            other => return generated(other, tool, session),
         };
         session.out.raw(script.as_bytes())
     }
 }
 
-fn generated(shell: Shell, session: &mut Session) -> Result<(), Failure> {
+fn generated(shell: Shell, tool: &Command, session: &mut Session) -> Result<(), Failure> {
     // Through memory: clap_complete panics on a closed pipe.
     let mut script = Vec::new();
-    let tool = Cli::command();
     // It would offer hidden commands too.
     let shown = tool.get_subcommands().filter(|command| !command.is_hide_set());
     let mut shown = Command::new("cubbyhole").args(tool.get_arguments()).subcommands(shown);

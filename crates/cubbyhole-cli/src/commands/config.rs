@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use cubbyhole::StoreUrl;
 use serde::Serialize;
 
-use crate::arguments::format_duration;
-use crate::config_file::{ConfigFile, LocationBy, PasswordSource, Profile};
+use crate::args::parse::format_duration;
 use crate::error::Failure;
 use crate::output::shown_path;
-use crate::session::{NamedBy, Origin, Session};
-use crate::settings::InForce;
-use crate::store_url::{has_password, redacted};
+use crate::session::config_file::{ConfigFile, LocationBy, PasswordSource, Profile};
+use crate::session::store_url::has_password;
+use crate::session::{EffectiveStore, NamedBy, Origin, STORE_VARIABLE, Session};
 
 const EXAMPLES: &str = "\
-The file holds profiles: stores by name, with a time limit and the place of the password.
+The file holds profiles: stores by name, with a time limit and the describe_password of the password.
 
   default_profile = \"dev\"
   [profiles.dev]
@@ -41,11 +41,11 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Config {
     #[command(subcommand)]
-    action: Action,
+    action: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum ConfigCommand {
     Show(Show),
 }
 
@@ -57,7 +57,7 @@ struct Show {}
 impl Config {
     pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
         match self.action {
-            Action::Show(Show {}) => show(session),
+            ConfigCommand::Show(Show {}) => show(session),
         }
     }
 }
@@ -106,16 +106,16 @@ struct ShownProfile<'a> {
 fn show(session: &mut Session) -> Result<(), Failure> {
     let settings = std::sync::Arc::clone(&session.settings);
     let file = settings.file()?;
-    let in_force = settings.in_force()?;
+    let effective = settings.effective()?;
     let timeout =
-        settings.options.timeout.or_else(|| in_force.profile.and_then(|profile| profile.timeout));
+        settings.options.timeout.or_else(|| effective.profile.and_then(|profile| profile.timeout));
     let shown = Shown {
         file: ShownFile {
             path: file.location.path.as_deref().map(text),
             found: file.found,
             named_by: file.location.by.as_str(),
         },
-        store: shown_store(&in_force),
+        store: shown_store(&effective),
         timeout: timeout.map(format_duration),
         default_profile: file.default_profile.as_deref(),
         profiles: file
@@ -137,32 +137,32 @@ fn show(session: &mut Session) -> Result<(), Failure> {
     Ok(())
 }
 
-fn shown_store<'a>(in_force: &'a InForce<'_>) -> ShownStore<'a> {
-    let named_by = match &in_force.origin {
+fn shown_store<'a>(effective: &'a EffectiveStore<'_>) -> ShownStore<'a> {
+    let named_by = match &effective.origin {
         Origin::Option => "--store",
         Origin::File => "--store-file",
-        Origin::Environment => crate::session::VARIABLE,
+        Origin::Environment => STORE_VARIABLE,
         Origin::Profile { .. } => "profile",
         Origin::Target => "--to",
         Origin::Default => "default",
     };
-    let profile = match &in_force.origin {
+    let profile = match &effective.origin {
         Origin::Profile { name, by } => Some((name.as_str(), *by)),
         _ => None,
     };
     ShownStore {
-        url: redacted(&in_force.url),
+        url: StoreUrl::redact(&effective.url),
         named_by,
         profile: profile.map(|(name, _)| name),
         profile_named_by: profile.map(|(_, by)| NamedBy::as_str(by)),
-        password: in_force.profile.and_then(|profile| profile.password.as_ref().map(password)),
+        password: effective.profile.and_then(|profile| profile.password.as_ref().map(password)),
     }
 }
 
 fn shown_profile<'a>(name: &'a str, profile: &Profile) -> ShownProfile<'a> {
     ShownProfile {
         name,
-        store: redacted(&profile.store),
+        store: StoreUrl::redact(&profile.store),
         password: profile.password.as_ref().map(password),
         timeout: profile.timeout.map(format_duration),
     }
@@ -206,7 +206,7 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
         },
     );
     if let Some(password) = &shown.store.password {
-        line("password", &place(password));
+        line("password", &describe_password(password));
     }
     line("timeout", shown.timeout.as_deref().unwrap_or("none"));
     let width = shown.profiles.iter().map(|profile| profile.name.chars().count()).max();
@@ -221,7 +221,7 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
     lines
 }
 
-fn place(password: &ShownPassword) -> String {
+fn describe_password(password: &ShownPassword) -> String {
     match (password.from, password.is_set) {
         ("environment", true) => format!("in the variable {}, which is set", password.name),
         ("environment", false) => format!("in the variable {}, which is not set", password.name),

@@ -9,12 +9,12 @@ use cubbyhole::{Error, Namespace};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use self::engine::{Plan, Tally};
-use self::verify::{Found, Verified};
+use self::engine::{CopyCounts, Plan};
+use self::verify::{Difference, Verified};
+use crate::args::scope::{Scope, ScopeArguments};
+use crate::entries::walk::{self, Namespaces};
 use crate::error::Failure;
-use crate::output::{Output, count, escape, human_bytes};
-use crate::progress;
-use crate::scope::{Namespaces, Scope, ScopeArguments};
+use crate::output::{Output, count, escape, human_bytes, progress};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -58,7 +58,7 @@ pub(crate) struct Copy {
 }
 
 #[derive(Serialize)]
-struct Summary<'a> {
+struct CopySummary<'a> {
     copied: u64,
     bytes: u64,
     skipped: u64,
@@ -89,7 +89,7 @@ impl Copy {
         }
         let total = match session.out.messages_on_terminal() {
             // For the bar alone: counting takes time.
-            true => Some(scope.usage(&source, &session.ctx).await?.entries),
+            true => Some(walk::usage(&scope, &source, &session.ctx).await?.entries),
             false => None,
         };
         let ctx = session.ctx.clone();
@@ -104,22 +104,22 @@ impl Copy {
         let started = tokio::time::Instant::now();
         let bar = progress::bar(total, &session.out, true);
         let namespaces = Namespaces::new(source.clone(), ctx.clone(), &scope);
-        let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
-        let (tally, outcome) = engine::run(&plan, namespaces, &mut watch).await;
+        let mut observer = ProgressReporter { bar: &bar, out: &mut session.out, shown: 0 };
+        let (counts, outcome) = engine::run(&plan, namespaces, &mut observer).await;
         bar.finish_and_clear();
         if let Err(error) = outcome {
             // The context says why better than the reading that it ended.
             let error = ctx.check().err().unwrap_or(error);
-            return Err(partway(&tally, self.dry_run, error));
+            return Err(partway(&counts, self.dry_run, error));
         }
         let verified = match (&target, self.verify) {
             (Some(target), true) => {
-                let bar = progress::bar(Some(tally.entries()), &session.out, true);
-                let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
-                let verified = verify::run(&ctx, &source, target, &scope, &mut watch).await;
+                let bar = progress::bar(Some(counts.entries()), &session.out, true);
+                let mut observer = ProgressReporter { bar: &bar, out: &mut session.out, shown: 0 };
+                let verified = verify::run(&ctx, &source, target, &scope, &mut observer).await;
                 bar.finish_and_clear();
                 let stopped = |error| Failure::Partway {
-                    done: format!("{}, not verified", done(&tally)),
+                    done: format!("{}, not verified", done(&counts)),
                     error,
                 };
                 Some(verified.map_err(stopped)?)
@@ -127,40 +127,40 @@ impl Copy {
             _ => None,
         };
         let seconds = started.elapsed().as_secs_f64();
-        report(&tally, self.dry_run, seconds, verified.as_ref(), &mut session.out)?;
-        judge(&tally, verified.as_ref(), &scope)
+        report(&counts, self.dry_run, seconds, verified.as_ref(), &mut session.out)?;
+        judge(&counts, verified.as_ref(), &scope)
     }
 }
 
-fn done(tally: &Tally) -> String {
-    let mut text = format!("{} copied", count(tally.copied, "entry", "entries"));
-    if tally.unknown > 0 {
-        text.push_str(&format!(", {} that may be", tally.unknown));
+fn done(counts: &CopyCounts) -> String {
+    let mut text = format!("{} copied", count(counts.copied, "entry", "entries"));
+    if counts.unknown > 0 {
+        text.push_str(&format!(", {} that may be", counts.unknown));
     }
-    if tally.skipped > 0 {
-        text.push_str(&format!(", {} that the target had already", tally.skipped));
+    if counts.skipped > 0 {
+        text.push_str(&format!(", {} that the target had already", counts.skipped));
     }
     text
 }
 
-fn partway(tally: &Tally, dry_run: bool, error: Error) -> Failure {
+fn partway(counts: &CopyCounts, dry_run: bool, error: Error) -> Failure {
     let done = match dry_run {
-        true => format!("{} looked at", count(tally.entries(), "entry", "entries")),
-        false => format!("{}; the same command goes on from there", done(tally)),
+        true => format!("{} looked at", count(counts.entries(), "entry", "entries")),
+        false => format!("{}; the same command goes on from there", done(counts)),
     };
     Failure::Partway { done, error }
 }
 
 fn report(
-    tally: &Tally,
+    counts: &CopyCounts,
     dry_run: bool,
     seconds: f64,
     verified: Option<&Verified>,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    let Tally { copied, bytes, skipped, kept, expired, unreadable, namespaces, .. } = *tally;
+    let CopyCounts { copied, bytes, skipped, kept, expired, unreadable, namespaces, .. } = *counts;
     if out.json() {
-        return out.object(&Summary {
+        return out.object(&CopySummary {
             copied,
             bytes,
             skipped,
@@ -207,7 +207,7 @@ fn report(
     Ok(())
 }
 
-fn judge(tally: &Tally, verified: Option<&Verified>, scope: &Scope) -> Result<(), Failure> {
+fn judge(counts: &CopyCounts, verified: Option<&Verified>, scope: &Scope) -> Result<(), Failure> {
     if let Some(verified) = verified
         && !verified.equal
     {
@@ -217,35 +217,35 @@ fn judge(tally: &Tally, verified: Option<&Verified>, scope: &Scope) -> Result<()
              in the target, {unreadable} unreadable; if somebody writes, stop that and copy again"
         )));
     }
-    if tally.unreadable > 0 {
-        let entries = count(tally.unreadable, "entry", "entries");
+    if counts.unreadable > 0 {
+        let entries = count(counts.unreadable, "entry", "entries");
         return Err(Failure::Incomplete(format!(
             "{entries} could not be read and were not copied"
         )));
     }
-    if tally.entries() == 0 {
+    if counts.entries() == 0 {
         return Err(Failure::NotFound(format!("there is no entry {scope}")));
     }
     Ok(())
 }
 
 /// Shows progress and what is wrong with single entries.
-struct Watching<'a> {
+struct ProgressReporter<'a> {
     bar: &'a ProgressBar,
     out: &'a mut Output,
     shown: u64,
 }
 
-impl Watching<'_> {
+impl ProgressReporter<'_> {
     fn complain(&mut self, kind: &str, text: &str) {
         let out = &mut self.out;
         self.bar.suspend(|| out.complain(kind, text));
     }
 }
 
-impl engine::Watch for Watching<'_> {
-    fn progress(&mut self, tally: &Tally) {
-        progress::advance(self.bar, tally.entries());
+impl engine::CopyObserver for ProgressReporter<'_> {
+    fn progress(&mut self, counts: &CopyCounts) {
+        progress::advance(self.bar, counts.entries());
     }
 
     fn unreadable(&mut self, namespace: &Namespace, key: &str, error: &Error) {
@@ -255,22 +255,22 @@ impl engine::Watch for Watching<'_> {
     }
 }
 
-impl verify::Watch for Watching<'_> {
+impl verify::VerifyObserver for ProgressReporter<'_> {
     fn progress(&mut self, entries: u64) {
         progress::advance(self.bar, entries);
     }
 
-    fn found(&mut self, found: Found, namespace: &Namespace, key: &str) {
+    fn found(&mut self, found: Difference, namespace: &Namespace, key: &str) {
         self.shown += 1;
         if self.shown > SHOWN {
             return;
         }
         let (namespace, key) = (escape(namespace.as_str()), escape(key));
         let what = match found {
-            Found::Missing => "not in the target",
-            Found::Different => "different in the target",
-            Found::Extra => "only in the target",
-            Found::Unreadable => "not readable on one side",
+            Difference::Missing => "not in the target",
+            Difference::Different => "different in the target",
+            Difference::Extra => "only in the target",
+            Difference::Unreadable => "not readable on one side",
         };
         let more = if self.shown == SHOWN { "; more are only counted" } else { "" };
         self.complain("incomplete", &format!("{what}: `{key}` in {namespace}{more}"));

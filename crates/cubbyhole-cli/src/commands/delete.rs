@@ -4,8 +4,8 @@ use clap::Args;
 use cubbyhole::{Condition, Namespace, Version};
 use serde::Serialize;
 
-use super::not_found;
-use crate::arguments::{parse_key, parse_namespace, parse_version};
+use super::common::not_found;
+use crate::args::parse::{parse_key, parse_namespace, parse_version};
 use crate::error::Failure;
 use crate::session::Session;
 

@@ -7,9 +7,8 @@ use cubbyhole::{Check, Diagnosis, Verdict};
 use serde::Serialize;
 
 use crate::error::{EXIT_DEADLINE, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, EXIT_USAGE, Failure};
-use crate::output::count;
+use crate::output::{Tone, count};
 use crate::session::Session;
-use crate::style::Tone;
 
 const EXAMPLES: &str = "\
 Works also where the store cannot be opened. If there is a problem the exit code is 5 (there is no
@@ -41,7 +40,7 @@ pub(crate) struct Doctor {
     repair: bool,
     /// What `--repair` does with orphaned values [default: list]
     #[arg(long, value_name = "ACTION", value_enum, requires = "repair")]
-    orphans: Option<repair::Action>,
+    orphans: Option<repair::OrphanChoice>,
     /// Do not ask before values are removed or expired entries revived
     #[arg(long, requires = "repair")]
     yes: bool,

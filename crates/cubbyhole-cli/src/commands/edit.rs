@@ -1,5 +1,7 @@
 //! `edit`: opens a value in the editor, and saves it at the version that was read.
 
+mod editor;
+
 use clap::Args;
 use cubbyhole::{
     Backend, Bytes, Condition, Entry, EntryMeta, ExecutionContext, GetOptions, Namespace,
@@ -8,12 +10,12 @@ use cubbyhole::{
 use serde::Serialize;
 use tokio::time::Instant;
 
+use self::editor::{Draft, Editor};
+use super::common::not_found;
 use super::put::check_json;
-use super::{not_found, quoted};
-use crate::arguments::{parse_key, parse_namespace};
-use crate::editor::{Draft, Editor};
+use crate::args::parse::{parse_key, parse_namespace};
 use crate::error::Failure;
-use crate::output::escape;
+use crate::output::{escape, shell_quoted};
 use crate::session::{Origin, Session};
 
 const EXAMPLES: &str = "\
@@ -165,7 +167,7 @@ impl Edit {
     /// Leaves the text where it is, and says so.
     fn keep(&self, failure: Failure, draft: Draft, before: &Before, session: &Session) -> Failure {
         let path = draft.keep().display().to_string();
-        let mut command = format!("cubbyhole put --file {}", quoted(&path));
+        let mut command = format!("cubbyhole put --file {}", shell_quoted(&path));
         let left = before.expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs());
         if let Some(left @ 1..) = left {
             command.push_str(&format!(" --ttl {left}s"));
@@ -174,13 +176,13 @@ impl Edit {
             Origin::Option | Origin::File => {
                 // What is no file may have a password in it.
                 let url = session.store.file().map_or("URL", |_| session.store.url.as_str());
-                command.push_str(&format!(" --store {}", quoted(&escape(url))));
+                command.push_str(&format!(" --store {}", shell_quoted(&escape(url))));
             }
             Origin::Profile { name, .. } => {
-                command.push_str(&format!(" --profile {}", quoted(&escape(name))));
+                command.push_str(&format!(" --profile {}", shell_quoted(&escape(name))));
                 if let Some(config) = &session.settings.options.config {
                     let config = config.display().to_string();
-                    command.push_str(&format!(" --config {}", quoted(&escape(&config))));
+                    command.push_str(&format!(" --config {}", shell_quoted(&escape(&config))));
                 }
             }
             Origin::Environment | Origin::Default | Origin::Target => {}
@@ -200,8 +202,8 @@ impl Edit {
     /// The arguments that name the entry.
     fn named(&self) -> String {
         let dashes = if self.key.starts_with('-') { "-- " } else { "" };
-        let namespace = quoted(&escape(self.namespace.as_str()));
-        format!("{dashes}{namespace} {}", quoted(&escape(&self.key)))
+        let namespace = shell_quoted(&escape(self.namespace.as_str()));
+        format!("{dashes}{namespace} {}", shell_quoted(&escape(&self.key)))
     }
 }
 

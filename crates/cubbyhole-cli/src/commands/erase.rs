@@ -9,13 +9,10 @@ use cubbyhole::{
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::arguments::parse_prefix;
-use crate::confirm::confirm;
+use crate::args::parse::parse_prefix;
 use crate::error::Failure;
-use crate::output::{Output, count, escape, human_bytes};
-use crate::progress;
-use crate::session::Session;
-use crate::store_url::redacted;
+use crate::output::{Output, count, escape, human_bytes, progress};
+use crate::session::{Session, confirm};
 
 const EXAMPLES: &str = "\
 On a terminal it shows what there is and asks; elsewhere it needs --yes. An erasure that was
@@ -104,7 +101,7 @@ impl Erase {
         let left = store.usage(&counting, &self.prefix).await.map(|usage| usage.entries).ok();
         let (prefix, namespaces) = (self.prefix.as_str(), usage.namespaces);
         if session.out.json() {
-            let store = redacted(&session.store.url);
+            let store = session.store.shown();
             let line = ErasedLine {
                 store: &store,
                 prefix,

@@ -9,7 +9,7 @@ use cubbyhole::{
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::arguments::{format_duration, parse_duration};
+use crate::args::parse::{format_duration, parse_duration};
 use crate::error::Failure;
 use crate::output::{Output, count};
 use crate::session::Session;

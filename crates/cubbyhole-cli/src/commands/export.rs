@@ -11,13 +11,13 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use self::file_target::{FileTarget, Leftover};
-use crate::arguments::parse_prefix;
-use crate::compression;
+use crate::args::parse::parse_prefix;
+use crate::args::scope::Scope;
+use crate::entries::compression;
+use crate::entries::record::{EntryLine, Header};
+use crate::entries::walk::{self, Namespaces};
 use crate::error::Failure;
-use crate::output::{Output, count, escape, shown_path};
-use crate::progress;
-use crate::record::{EntryLine, Header};
-use crate::scope::{Namespaces, Scope};
+use crate::output::{Output, count, escape, progress, shown_path};
 use crate::session::{Session, same_file};
 
 const EXAMPLES: &str = "\
@@ -84,7 +84,7 @@ impl Export {
         let ctx = session.ctx.clone();
         // Beside the entries themselves, a bar would only be in their way.
         let total = match target.is_some() && session.out.messages_on_terminal() {
-            true => Some(scope.usage(&store, &ctx).await?.entries),
+            true => Some(walk::usage(&scope, &store, &ctx).await?.entries),
             false => None,
         };
         let bar = progress::bar(total, &session.out, target.is_some());

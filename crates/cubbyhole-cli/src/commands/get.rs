@@ -3,11 +3,11 @@
 use clap::Args;
 use cubbyhole::{Bytes, Entry, GetOptions, Namespace};
 
-use super::not_found;
-use crate::arguments::{parse_key, parse_namespace};
+use super::common::not_found;
+use crate::args::parse::{parse_key, parse_namespace};
+use crate::entries::record::{EntryLine, to_base64};
 use crate::error::Failure;
 use crate::output::{Output, escape};
-use crate::record::{EntryLine, to_base64};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -21,12 +21,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Get {
     #[command(flatten)]
-    which: Which,
+    arguments: EntryArguments,
 }
 
-/// Which entry, and how much of it is shown.
+/// EntryArguments entry, and how much of it is shown.
 #[derive(Debug, Args)]
-pub(crate) struct Which {
+pub(crate) struct EntryArguments {
     /// Where: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     pub(crate) namespace: Namespace,
@@ -41,13 +41,13 @@ pub(crate) struct Which {
 impl Get {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let store = session.open_read_only().await?;
-        let Which { namespace, key, .. } = &self.which;
+        let EntryArguments { namespace, key, .. } = &self.arguments;
         let entry = store.get_entry(&session.ctx, namespace, key, GetOptions::new()).await?;
-        self.which.show(entry, &mut session.out)
+        self.arguments.show(entry, &mut session.out)
     }
 }
 
-impl Which {
+impl EntryArguments {
     /// Writes the entry, or says that there is none.
     pub(crate) fn show(
         &self,

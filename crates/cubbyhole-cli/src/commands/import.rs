@@ -1,6 +1,6 @@
 //! `import`: stores JSON Lines, in batches, several at once.
 
-mod flights;
+mod in_flight;
 mod reader;
 
 use std::collections::HashSet;
@@ -15,14 +15,12 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use self::flights::{Flights, Landed};
-use self::reader::{Pending, Read as FromReader, Reader};
-use crate::compression;
+use self::in_flight::{FinishedBatch, InFlightBatches};
+use self::reader::{PendingBatch, Reader, ReaderEvent};
+use crate::entries::compression;
 use crate::error::Failure;
-use crate::output::{count, escape, shown_path};
-use crate::progress;
+use crate::output::{count, escape, progress, shown_path, streams};
 use crate::session::Session;
-use crate::streams;
 
 const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
@@ -64,7 +62,7 @@ enum OnError {
 }
 
 #[derive(Serialize)]
-struct Summary {
+struct ImportSummary {
     entries: u64,
     namespaces: usize,
     skipped: u64,
@@ -95,19 +93,19 @@ impl Import {
             Err(error) => reader.fail(error),
         });
         let bar = progress::bar(length, &session.out, true);
-        let mut run = Run {
+        let mut run = ImportRun {
             options: &self,
             session,
-            flights: Flights::new(store),
+            in_flight: InFlightBatches::new(store),
             bar,
-            tally: Tally::default(),
+            counts: ImportCounts::default(),
         };
         let started = tokio::time::Instant::now();
         let ended = run.all(receiver).await;
         run.bar.finish_and_clear();
-        let Run { tally, .. } = run;
+        let ImportRun { counts, .. } = run;
         let seconds = started.elapsed().as_secs_f64();
-        conclude(ended, &tally, seconds, session)
+        conclude(ended, &counts, seconds, session)
     }
 }
 
@@ -138,7 +136,7 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
 }
 
 #[derive(Default)]
-struct Tally {
+struct ImportCounts {
     entries: u64,
     /// Hashes in place of names: a million namespaces take 16 MB and not a hundred.
     namespaces: HashSet<u64>,
@@ -150,7 +148,7 @@ struct Tally {
 }
 
 /// Why an import ended before the end of its input.
-enum Stop {
+enum StopReason {
     BadLine(String),
     /// The header of a format that this build cannot read. `--on-error skip` does not skip it.
     UnknownFormat(String),
@@ -159,81 +157,81 @@ enum Stop {
     Output(Failure),
 }
 
-struct Run<'a> {
+struct ImportRun<'a> {
     options: &'a Import,
     session: &'a mut Session,
-    flights: Flights,
+    in_flight: InFlightBatches,
     bar: ProgressBar,
-    tally: Tally,
+    counts: ImportCounts,
 }
 
-impl Run<'_> {
-    async fn all(&mut self, receiver: mpsc::Receiver<FromReader>) -> Result<(), Stop> {
+impl ImportRun<'_> {
+    async fn all(&mut self, receiver: mpsc::Receiver<ReaderEvent>) -> Result<(), StopReason> {
         let outcome = self.until_the_end(receiver).await;
         // Whatever ended it, what is on its way is waited for: only then can the count be told.
-        let landed = self.flights.drain(outcome.is_err()).await;
-        landed.into_iter().fold(outcome, |outcome, landed| outcome.and(self.account(landed)))
+        let finished = self.in_flight.drain(outcome.is_err()).await;
+        finished.into_iter().fold(outcome, |outcome, finished| outcome.and(self.account(finished)))
     }
 
     async fn until_the_end(
         &mut self,
-        mut receiver: mpsc::Receiver<FromReader>,
-    ) -> Result<(), Stop> {
+        mut receiver: mpsc::Receiver<ReaderEvent>,
+    ) -> Result<(), StopReason> {
         let ctx = self.session.ctx.clone();
-        let mut waiting: Option<Pending> = None;
+        let mut waiting: Option<PendingBatch> = None;
         loop {
             if let Some(pending) = waiting.take() {
-                waiting = self.flights.start(pending);
+                waiting = self.in_flight.start(pending);
             }
             tokio::select! {
                 biased;
-                error = ctx.ended() => return Err(Stop::Store(error)),
-                Some(landed) = self.flights.next() => self.account(landed)?,
+                error = ctx.ended() => return Err(StopReason::Store(error)),
+                Some(finished) = self.in_flight.next() => self.account(finished)?,
                 read = receiver.recv(), if waiting.is_none() => match read {
                     None => return Ok(()),
-                    Some(FromReader::Batch(pending)) => waiting = Some(pending),
-                    Some(FromReader::Bad { line, reason }) => self.bad_line(line, &reason)?,
-                    Some(FromReader::UnknownFormat { line, reason }) => {
-                        return Err(Stop::UnknownFormat(format!("line {line}: {reason}")));
+                    Some(ReaderEvent::Batch(pending)) => waiting = Some(pending),
+                    Some(ReaderEvent::Bad { line, reason }) => self.bad_line(line, &reason)?,
+                    Some(ReaderEvent::UnknownFormat { line, reason }) => {
+                        return Err(StopReason::UnknownFormat(format!("line {line}: {reason}")));
                     }
-                    Some(FromReader::Failed(error)) => return Err(Stop::Unreadable(error)),
+                    Some(ReaderEvent::Failed(error)) => return Err(StopReason::Unreadable(error)),
                 },
             }
         }
     }
 
-    fn bad_line(&mut self, line: u64, reason: &str) -> Result<(), Stop> {
+    fn bad_line(&mut self, line: u64, reason: &str) -> Result<(), StopReason> {
         let text = format!("line {line}: {reason}");
         if self.options.on_error == OnError::Stop {
-            return Err(Stop::BadLine(text));
+            return Err(StopReason::BadLine(text));
         }
-        self.tally.skipped += 1;
+        self.counts.skipped += 1;
         let out = &mut self.session.out;
         self.bar.suspend(|| out.complain("invalid_argument", &format!("{text}; skipped")));
         Ok(())
     }
 
-    fn account(&mut self, landed: Result<Landed, Error>) -> Result<(), Stop> {
-        let Landed { namespace, entries, lines, position, outcome } =
-            landed.map_err(Stop::Store)?;
+    fn account(&mut self, finished: Result<FinishedBatch, Error>) -> Result<(), StopReason> {
+        let FinishedBatch { namespace, entries, lines, position, outcome } =
+            finished.map_err(StopReason::Store)?;
         let live = match outcome {
             Ok(live) => live,
             Err(error) => {
                 if error.may_have_been_applied() {
-                    self.tally.unknown += entries as u64;
+                    self.counts.unknown += entries as u64;
                 }
-                return Err(Stop::Store(error));
+                return Err(StopReason::Store(error));
             }
         };
-        self.tally.entries += live as u64;
-        self.tally.expired += (entries - live) as u64;
+        self.counts.entries += live as u64;
+        self.counts.expired += (entries - live) as u64;
         if live > 0 {
-            self.tally.namespaces.insert(self.tally.hasher.hash_one(&namespace));
+            self.counts.namespaces.insert(self.counts.hasher.hash_one(&namespace));
         }
         self.bar.set_position(self.bar.position().max(position));
-        self.bar.set_message(count(self.tally.entries, "entry", "entries"));
+        self.bar.set_message(count(self.counts.entries, "entry", "entries"));
         if self.options.report_batches && live > 0 {
-            self.report(&namespace, live, lines).map_err(Stop::Output)?;
+            self.report(&namespace, live, lines).map_err(StopReason::Output)?;
         }
         Ok(())
     }
@@ -257,35 +255,35 @@ impl Run<'_> {
 }
 
 fn conclude(
-    ended: Result<(), Stop>,
-    tally: &Tally,
+    ended: Result<(), StopReason>,
+    counts: &ImportCounts,
     seconds: f64,
     session: &mut Session,
 ) -> Result<(), Failure> {
-    let mut stored = format!("{} stored", count(tally.entries, "entry", "entries"));
-    if tally.unknown > 0 {
-        stored.push_str(&format!(", and {} that may be", tally.unknown));
+    let mut stored = format!("{} stored", count(counts.entries, "entry", "entries"));
+    if counts.unknown > 0 {
+        stored.push_str(&format!(", and {} that may be", counts.unknown));
     }
     match ended {
         Ok(()) => {}
-        Err(Stop::BadLine(text)) => {
+        Err(StopReason::BadLine(text)) => {
             return Err(Failure::Incomplete(format!(
                 "{text}; stopped there with {stored}; repair it, or go on with --on-error skip"
             )));
         }
-        Err(Stop::UnknownFormat(text)) => {
+        Err(StopReason::UnknownFormat(text)) => {
             return Err(Failure::Incomplete(format!("{text}; stopped there with {stored}")));
         }
-        Err(Stop::Unreadable(error)) => {
+        Err(StopReason::Unreadable(error)) => {
             return Err(Failure::io(format!("the input could not be read ({stored})"), error));
         }
-        Err(Stop::Store(error)) => return Err(Failure::Partway { done: stored, error }),
-        Err(Stop::Output(failure)) => return Err(failure),
+        Err(StopReason::Store(error)) => return Err(Failure::Partway { done: stored, error }),
+        Err(StopReason::Output(failure)) => return Err(failure),
     }
-    let Tally { entries, skipped, expired, .. } = *tally;
-    let namespaces = tally.namespaces.len();
+    let ImportCounts { entries, skipped, expired, .. } = *counts;
+    let namespaces = counts.namespaces.len();
     if session.out.json() {
-        session.out.object(&Summary { entries, namespaces, skipped, expired, seconds })?;
+        session.out.object(&ImportSummary { entries, namespaces, skipped, expired, seconds })?;
     }
     session.out.note(&format!(
         "imported {} in {} in {seconds:.1} s ({skipped} skipped, {expired} already expired)",

@@ -3,13 +3,13 @@
 use clap::Args;
 use cubbyhole::{Bytes, Namespace, ScanItem, ScanOptions, Timestamp};
 
-use crate::arguments::{parse_key, parse_namespace};
+use crate::args::parse::{parse_key, parse_namespace};
+use crate::entries::record::EntryLine;
 use crate::error::Failure;
-use crate::human::{ago, until};
-use crate::output::{Output, escape, escape_bytes, human_bytes};
-use crate::record::EntryLine;
+use crate::output::{
+    Align, Output, Table, ago, escape, escape_bytes, human_bytes, terminal_width, until,
+};
 use crate::session::Session;
-use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
 Control characters are shown escaped; -0 and --json are exact.
@@ -55,7 +55,7 @@ pub(crate) struct List {
 impl List {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let store = session.open_read_only().await?;
-        let most = if self.values { PAGE_VALUES } else { super::PAGE_NAMES };
+        let most = if self.values { PAGE_VALUES } else { super::common::PAGE_NAMES };
         let mut left = self.limit;
         let mut after = self.after.clone();
         let mut unreadable = 0_u64;

@@ -3,12 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man as Page;
 use clap_mangen::roff::{Roff, roman};
 use serde::Serialize;
 
-use crate::cli::Cli;
 use crate::error::Failure;
 use crate::output::{count, shown_path};
 use crate::session::Session;
@@ -28,21 +27,22 @@ pub(crate) struct Man {
 }
 
 #[derive(Serialize)]
-struct Pages {
+struct PagesLine {
     pages: u64,
 }
 
 impl Man {
-    pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
+    /// `tool` is the definition of the whole command line.
+    pub(crate) fn run(self, tool: Command, session: &mut Session) -> Result<(), Failure> {
         let shown = shown_path(&self.folder);
         std::fs::create_dir_all(&self.folder)
             .map_err(|error| Failure::io(format!("cannot make the folder {shown}"), error))?;
-        let mut tool = Cli::command().disable_help_subcommand(true);
+        let mut tool = tool.disable_help_subcommand(true);
         // Gives the commands the options of the whole tool, and their full names.
         tool.build();
         let pages = write_all(tool, &self.folder)?;
         if session.out.json() {
-            return session.out.object(&Pages { pages });
+            return session.out.object(&PagesLine { pages });
         }
         session.out.note(&format!("wrote {} to {shown}", count(pages, "page", "pages")));
         Ok(())

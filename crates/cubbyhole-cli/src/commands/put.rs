@@ -10,11 +10,10 @@ use cubbyhole::{Bytes, Condition, ErrorKind, Namespace, PutOptions, Version, lim
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::arguments::{parse_duration, parse_key, parse_namespace, parse_version};
+use crate::args::parse::{parse_duration, parse_key, parse_namespace, parse_version};
 use crate::error::Failure;
-use crate::output::shown_path;
+use crate::output::{shown_path, streams};
 use crate::session::Session;
-use crate::streams;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,7 +53,7 @@ pub(crate) struct Put {
 }
 
 #[derive(Serialize)]
-struct Written {
+struct PutLine {
     version: Version,
 }
 
@@ -90,7 +89,7 @@ impl Put {
             .put_entry(&session.ctx, &self.namespace, &self.key, value, options, condition)
             .await?;
         if session.out.json() {
-            session.out.object(&Written { version })?;
+            session.out.object(&PutLine { version })?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::PAGE_NAMES;
+use super::common::PAGE_NAMES;
 use crate::error::Failure;
 use crate::session::Session;
 

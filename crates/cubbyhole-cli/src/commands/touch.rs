@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args};
 use cubbyhole::{Expiry, Namespace};
 use serde::Serialize;
 
-use super::not_found;
-use crate::arguments::{parse_duration, parse_key, parse_namespace};
+use super::common::not_found;
+use crate::args::parse::{parse_duration, parse_key, parse_namespace};
 use crate::error::Failure;
 use crate::session::Session;
 

@@ -9,14 +9,14 @@ use cubbyhole::{Backend, ExecutionContext, Namespace, ScanOptions, Timestamp};
 use futures_util::{TryStreamExt, stream};
 use serde::Serialize;
 
-use super::PAGE_NAMES;
+use super::common::PAGE_NAMES;
+use crate::args::scope::{Scope, ScopeArguments};
+use crate::entries::walk::{self, Namespaces};
 use crate::error::Failure;
-use crate::human::{ago, until};
-use crate::output::{Output, count, human_bytes};
-use crate::progress;
-use crate::scope::{Namespaces, Scope, ScopeArguments};
+use crate::output::{
+    Align, Output, Table, ago, count, human_bytes, progress, terminal_width, until,
+};
 use crate::session::Session;
-use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
 A row for each namespace with its own live entries, the bytes of their keys and values, the instant at
@@ -62,7 +62,7 @@ enum Sort {
 
 /// What was counted of some namespaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Counted {
+pub(super) struct NamespaceUsage {
     namespaces: u64,
     pub(super) entries: u64,
     /// `None` where a store does not tell.
@@ -73,16 +73,16 @@ pub(super) struct Counted {
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct UsageLine<'a> {
     /// `None` for the whole store.
     prefix: Option<&'a str>,
     #[serde(flatten)]
-    counted: &'a Counted,
+    counted: &'a NamespaceUsage,
     #[serde(skip_serializing_if = "Option::is_none")]
     expired: Option<u64>,
 }
 
-impl Counted {
+impl NamespaceUsage {
     fn nothing() -> Self {
         Self { bytes: Some(0), ..Self::default() }
     }
@@ -105,21 +105,21 @@ impl Usage {
         let store = session.open_read_only().await?;
         let ctx = session.ctx.clone();
         let bar = progress::bar(None, &session.out, true);
-        let mut rows: BTreeMap<Namespace, Counted> = BTreeMap::new();
-        let mut total = Counted::nothing();
+        let mut rows: BTreeMap<Namespace, NamespaceUsage> = BTreeMap::new();
+        let mut total = NamespaceUsage::nothing();
         let mut first: Option<Namespace> = None;
         let counted = count_all(&store, &ctx, &scope, |namespace, counted| {
             total.add(&counted);
             first.get_or_insert_with(|| namespace.clone());
             if depth != Some(0) {
                 let name = rolled_up(namespace, &scope, depth);
-                rows.entry(name).or_insert_with(Counted::nothing).add(&counted);
+                rows.entry(name).or_insert_with(NamespaceUsage::nothing).add(&counted);
             }
             progress::advance(&bar, total.entries);
         });
         counted.await?;
         // What the store counts by itself is what lies there, swept or not.
-        let expired = scope.usage(&store, &ctx).await?.expired;
+        let expired = walk::usage(&scope, &store, &ctx).await?.expired;
         bar.finish_and_clear();
         let mut rows: Vec<_> = rows.into_iter().collect();
         sort.apply(&mut rows);
@@ -129,9 +129,9 @@ impl Usage {
         let out = &mut session.out;
         if out.json() {
             for (name, counted) in &rows {
-                out.object(&Row { prefix: Some(name.as_str()), counted, expired: None })?;
+                out.object(&UsageLine { prefix: Some(name.as_str()), counted, expired: None })?;
             }
-            return out.object(&Row { prefix, counted: &total, expired: Some(expired) });
+            return out.object(&UsageLine { prefix, counted: &total, expired: Some(expired) });
         }
         if out.data_on_terminal() {
             let now = match first {
@@ -162,7 +162,7 @@ async fn count_all(
     store: &Arc<dyn Backend>,
     ctx: &ExecutionContext,
     scope: &Scope,
-    mut each: impl FnMut(Namespace, Counted),
+    mut each: impl FnMut(Namespace, NamespaceUsage),
 ) -> cubbyhole::Result<()> {
     let names = Namespaces::new(Arc::clone(store), ctx.clone(), scope);
     let names = stream::unfold(names, |mut names| async move {
@@ -187,14 +187,14 @@ pub(super) async fn count_one(
     store: &dyn Backend,
     ctx: &ExecutionContext,
     namespace: &Namespace,
-) -> cubbyhole::Result<Counted> {
-    let mut counted = Counted { namespaces: 1, ..Counted::nothing() };
+) -> cubbyhole::Result<NamespaceUsage> {
+    let mut counted = NamespaceUsage { namespaces: 1, ..NamespaceUsage::nothing() };
     let mut options = ScanOptions::new().keys_only().with_limit(PAGE_NAMES);
     loop {
         let page = store.scan(ctx, namespace, options.clone()).await?;
         for item in &page.items {
             let written = Some(item.meta.updated_at);
-            counted.add(&Counted {
+            counted.add(&NamespaceUsage {
                 namespaces: 0,
                 entries: 1,
                 bytes: item.value_bytes.map(|bytes| bytes + item.key.len() as u64),
@@ -223,10 +223,10 @@ fn rolled_up(namespace: Namespace, scope: &Scope, depth: Option<usize>) -> Names
 }
 
 impl Sort {
-    fn apply(self, rows: &mut [(Namespace, Counted)]) {
+    fn apply(self, rows: &mut [(Namespace, NamespaceUsage)]) {
         match self {
             // As they are, but tenant after tenant.
-            Self::Name => rows.sort_by(|(one, _), (other, _)| crate::scope::order(one, other)),
+            Self::Name => rows.sort_by(|(one, _), (other, _)| walk::order(one, other)),
             Self::Entries => rows.sort_by_key(|(_, row)| Reverse(row.entries)),
             Self::Bytes => rows.sort_by_key(|(_, row)| Reverse(row.bytes)),
             Self::Expiry => {
@@ -238,8 +238,8 @@ impl Sort {
 }
 
 fn show_table(
-    rows: &[(Namespace, Counted)],
-    total: &Counted,
+    rows: &[(Namespace, NamespaceUsage)],
+    total: &NamespaceUsage,
     now: Timestamp,
     out: &mut Output,
 ) -> Result<(), Failure> {
@@ -263,7 +263,7 @@ fn show_table(
 }
 
 /// A row for a person.
-fn cells(name: &str, row: &Counted, now: Timestamp) -> Vec<String> {
+fn cells(name: &str, row: &NamespaceUsage, now: Timestamp) -> Vec<String> {
     let none = || "-".to_owned();
     vec![
         row.entries.to_string(),
@@ -276,7 +276,7 @@ fn cells(name: &str, row: &Counted, now: Timestamp) -> Vec<String> {
 }
 
 /// A row for a program.
-fn fields(name: &str, row: &Counted) -> Vec<String> {
+fn fields(name: &str, row: &NamespaceUsage) -> Vec<String> {
     let instant = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
     vec![
         row.entries.to_string(),
@@ -315,7 +315,7 @@ mod tests {
     fn rows_are_sorted_as_asked() {
         let row = |name: &str, entries, bytes, expiry: Option<u64>, written| {
             let at = |millis| Timestamp::from_millis(millis).unwrap();
-            let counted = Counted {
+            let counted = NamespaceUsage {
                 namespaces: 1,
                 entries,
                 bytes: Some(bytes),

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::pages::{FIRST_PAGE, next_limit};
-use crate::live_puts::{live_at, write_live};
-use crate::scope::Namespaces;
+use crate::entries::live_puts::{live_at, write_live};
+use crate::entries::walk::Namespaces;
 
 /// Namespaces that are copied at once: their round trips overlap.
 const AT_ONCE: usize = 8;
@@ -45,7 +45,7 @@ pub(super) struct Plan {
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct CopyCounts {
     pub(super) copied: u64,
     /// Keys and values of these.
     pub(super) bytes: u64,
@@ -62,7 +62,7 @@ pub(super) struct Tally {
     pub(super) namespaces: u64,
 }
 
-impl Tally {
+impl CopyCounts {
     fn add(&mut self, step: &Self) {
         self.copied += step.copied;
         self.bytes += step.bytes;
@@ -81,26 +81,26 @@ impl Tally {
 }
 
 /// What a namespace's task tells.
-enum News {
-    Step(Tally),
+enum CopyEvent {
+    Step(CopyCounts),
     Unreadable { namespace: Namespace, key: String, error: Error },
 }
 
 /// Who is told of the progress.
-pub(super) trait Watch {
-    fn progress(&mut self, tally: &Tally);
+pub(super) trait CopyObserver {
+    fn progress(&mut self, counts: &CopyCounts);
     fn unreadable(&mut self, namespace: &Namespace, key: &str, error: &Error);
 }
 
-/// Copies all of them; the tally is true however it ends.
+/// Copies all of them; the counts is true however it ends.
 pub(super) async fn run(
     plan: &Plan,
     mut namespaces: Namespaces,
-    watch: &mut (dyn Watch + Send),
-) -> (Tally, Result<()>) {
-    let (sender, mut news) = mpsc::channel(64);
+    observer: &mut (dyn CopyObserver + Send),
+) -> (CopyCounts, Result<()>) {
+    let (sender, mut events) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    let mut tally = Tally::default();
+    let mut counts = CopyCounts::default();
     let mut more = true;
     let mut outcome = Ok(());
     let overtime = overtime(plan);
@@ -121,7 +121,7 @@ pub(super) async fn run(
         tokio::select! {
             // What was done comes before how it ended, so that it is counted.
             biased;
-            Some(told) = news.recv() => hear(told, &mut tally, watch),
+            Some(told) = events.recv() => hear(told, &mut counts, observer),
             ended = tasks.join_next() => match ended {
                 None => break,
                 Some(ended) => {
@@ -140,10 +140,10 @@ pub(super) async fn run(
             }
         }
     }
-    while let Ok(told) = news.try_recv() {
-        hear(told, &mut tally, watch);
+    while let Ok(told) = events.try_recv() {
+        hear(told, &mut counts, observer);
     }
-    (tally, outcome)
+    (counts, outcome)
 }
 
 async fn overtime(plan: &Plan) {
@@ -152,13 +152,15 @@ async fn overtime(plan: &Plan) {
     drop(ExecutionContext::new().sleep(GRACE).await);
 }
 
-fn hear(news: News, tally: &mut Tally, watch: &mut (dyn Watch + Send)) {
-    match news {
-        News::Step(step) => {
-            tally.add(&step);
-            watch.progress(tally);
+fn hear(events: CopyEvent, counts: &mut CopyCounts, observer: &mut (dyn CopyObserver + Send)) {
+    match events {
+        CopyEvent::Step(step) => {
+            counts.add(&step);
+            observer.progress(counts);
         }
-        News::Unreadable { namespace, key, error } => watch.unreadable(&namespace, &key, &error),
+        CopyEvent::Unreadable { namespace, key, error } => {
+            observer.unreadable(&namespace, &key, &error)
+        }
     }
 }
 
@@ -183,7 +185,11 @@ impl Readable {
     }
 }
 
-async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<News>) -> Result<()> {
+async fn copy_namespace(
+    plan: Plan,
+    namespace: Namespace,
+    events: mpsc::Sender<CopyEvent>,
+) -> Result<()> {
     let mut options = ScanOptions::new().with_limit(FIRST_PAGE);
     let mut held_any = false;
     loop {
@@ -191,8 +197,8 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
         plan.reading.check()?;
         let page = plan.source.scan(&plan.reading, &namespace, options.clone()).await?;
         let after = options.after().map(str::to_owned);
-        let mut step = Tally::default();
-        let readable = sort_out(page.items, &namespace, &mut step, &news).await?;
+        let mut step = CopyCounts::default();
+        let readable = sort_out(page.items, &namespace, &mut step, &events).await?;
         let limit = next_limit(readable.iter().map(Readable::bytes));
         let entries = readable.len();
         let wanted = choose(&plan, &namespace, after.as_deref(), readable, &mut step).await?;
@@ -205,7 +211,7 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
             false => write(&plan, &namespace, &wanted, &mut step).await,
         };
         // Nobody hears it any more only if the command has ended.
-        let _ = news.send(News::Step(step)).await;
+        let _ = events.send(CopyEvent::Step(step)).await;
         written?;
         let Some(next) = page.next else { return Ok(()) };
         options = options.with_after(next);
@@ -217,8 +223,8 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
 async fn sort_out(
     items: Vec<ScanItem<Bytes>>,
     namespace: &Namespace,
-    step: &mut Tally,
-    news: &mpsc::Sender<News>,
+    step: &mut CopyCounts,
+    events: &mpsc::Sender<CopyEvent>,
 ) -> Result<Vec<Readable>> {
     let mut readable = Vec::with_capacity(items.len());
     for ScanItem { key, meta, value_bytes, value } in items {
@@ -230,7 +236,7 @@ async fn sort_out(
             Some(Err(error)) => {
                 step.unreadable += 1;
                 let namespace = namespace.clone();
-                let _ = news.send(News::Unreadable { namespace, key, error }).await;
+                let _ = events.send(CopyEvent::Unreadable { namespace, key, error }).await;
             }
             None => return Err(Error::internal("a page came without values")),
         }
@@ -244,7 +250,7 @@ async fn choose(
     namespace: &Namespace,
     after: Option<&str>,
     readable: Vec<Readable>,
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<Vec<Readable>> {
     let Some(target) = &plan.target else { return Ok(readable) };
     let present = present(&**target, &plan.reading, namespace, after, &readable).await?;
@@ -332,7 +338,7 @@ async fn write(
     plan: &Plan,
     namespace: &Namespace,
     mut wanted: &[Readable],
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<()> {
     let Some(target) = &plan.target else { return Ok(()) };
     let condition = match plan.keep_existing {
@@ -371,7 +377,7 @@ async fn one_by_one(
     plan: &Plan,
     namespace: &Namespace,
     entries: &[Readable],
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<()> {
     for entry in entries {
         let batch = Batch::from_iter([entry.put(Condition::IfAbsent)]);
@@ -392,7 +398,7 @@ async fn try_out(
     plan: &Plan,
     namespace: &Namespace,
     wanted: &[Readable],
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<()> {
     let expiries: Vec<_> = wanted.iter().map(|entry| entry.item.meta.expires_at).collect();
     let live = match &plan.target {
@@ -405,7 +411,7 @@ async fn try_out(
     Ok(())
 }
 
-fn count(entries: &[Readable], live: &[bool], step: &mut Tally) {
+fn count(entries: &[Readable], live: &[bool], step: &mut CopyCounts) {
     for (entry, live) in entries.iter().zip(live) {
         if *live {
             step.copied += 1;

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 
 use super::pages::{FIRST_PAGE, next_limit};
 
-use crate::record::EntryLine;
-use crate::scope::{Namespaces, Scope, order};
+use crate::args::scope::Scope;
+use crate::entries::record::EntryLine;
+use crate::entries::walk::{Namespaces, order};
 
 /// Namespaces whose first pages are read ahead.
 const AHEAD: usize = 8;
@@ -55,7 +56,7 @@ pub(super) struct Verified {
 
 /// A difference, as it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum Difference {
     Missing,
     Different,
     Extra,
@@ -63,9 +64,9 @@ pub(super) enum Found {
 }
 
 /// Who is told of differences and of the entries so far.
-pub(super) trait Watch {
+pub(super) trait VerifyObserver {
     fn progress(&mut self, entries: u64);
-    fn found(&mut self, found: Found, namespace: &Namespace, key: &str);
+    fn found(&mut self, found: Difference, namespace: &Namespace, key: &str);
 }
 
 /// Compares the whole of both sides.
@@ -74,29 +75,31 @@ pub(super) async fn run(
     source: &Arc<dyn Backend>,
     target: &Arc<dyn Backend>,
     scope: &Scope,
-    watch: &mut (dyn Watch + Send),
+    observer: &mut (dyn VerifyObserver + Send),
 ) -> Result<Verified> {
-    let mut run = Run {
-        watch,
-        times: Times { ctx, stores: [source, target], asked: None },
-        source: Sum::default(),
-        target: Sum::default(),
+    let mut run = Comparison {
+        observer,
+        times: StoreTimes { ctx, stores: [source, target], asked: None },
+        source: SideDigest::default(),
+        target: SideDigest::default(),
         missing: 0,
         different: 0,
         extra: 0,
         unreadable: 0,
         expired: 0,
     };
-    let names =
-        Both { source: Names::new(source, ctx, scope), target: Names::new(target, ctx, scope) };
+    let names = MergedNamespaces {
+        source: NamespaceCursor::new(source, ctx, scope),
+        target: NamespaceCursor::new(target, ctx, scope),
+    };
     let names = stream::unfold(names, |mut names| async move {
         names.next().await.transpose().map(|name| (name, names))
     });
     // Each in a task: a call that nobody drives would keep its connection from the others.
     let begin = |namespace: Namespace| {
-        let mut source = Pages::new(source, ctx, &namespace);
-        let mut target = Pages::new(target, ctx, &namespace);
-        let begun = Ahead(tokio::spawn(async move {
+        let mut source = EntryPages::new(source, ctx, &namespace);
+        let mut target = EntryPages::new(target, ctx, &namespace);
+        let begun = AbortOnDrop(tokio::spawn(async move {
             tokio::try_join!(source.fill(), target.fill())?;
             Ok((namespace, source, target))
         }));
@@ -110,9 +113,9 @@ pub(super) async fn run(
 }
 
 /// A task that ends with whoever waits for it.
-struct Ahead<T>(JoinHandle<Result<T>>);
+struct AbortOnDrop<T>(JoinHandle<Result<T>>);
 
-impl<T> Ahead<T> {
+impl<T> AbortOnDrop<T> {
     async fn ended(mut self) -> Result<T> {
         (&mut self.0).await.unwrap_or_else(|panic| {
             Err(Error::internal("a namespace could not be read").with_source(panic))
@@ -120,25 +123,25 @@ impl<T> Ahead<T> {
     }
 }
 
-impl<T> Drop for Ahead<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// The namespaces of both sides, each once.
-struct Both {
-    source: Names,
-    target: Names,
+struct MergedNamespaces {
+    source: NamespaceCursor,
+    target: NamespaceCursor,
 }
 
-struct Names {
+struct NamespaceCursor {
     walk: Namespaces,
     head: Option<Namespace>,
     ended: bool,
 }
 
-impl Names {
+impl NamespaceCursor {
     fn new(store: &Arc<dyn Backend>, ctx: &ExecutionContext, scope: &Scope) -> Self {
         let walk = Namespaces::new(Arc::clone(store), ctx.clone(), scope);
         Self { walk, head: None, ended: false }
@@ -153,7 +156,7 @@ impl Names {
     }
 }
 
-impl Both {
+impl MergedNamespaces {
     async fn next(&mut self) -> Result<Option<Namespace>> {
         let Self { source, target } = self;
         let (one, other) = (source.peek().await?, target.peek().await?);
@@ -173,7 +176,7 @@ impl Both {
 }
 
 /// The entries of a namespace, page by page.
-struct Pages {
+struct EntryPages {
     store: Arc<dyn Backend>,
     ctx: ExecutionContext,
     namespace: Namespace,
@@ -182,7 +185,7 @@ struct Pages {
     next: Option<ScanOptions>,
 }
 
-impl Pages {
+impl EntryPages {
     fn new(store: &Arc<dyn Backend>, ctx: &ExecutionContext, namespace: &Namespace) -> Self {
         let next = Some(ScanOptions::new().with_limit(FIRST_PAGE));
         let (store, ctx, namespace) = (Arc::clone(store), ctx.clone(), namespace.clone());
@@ -206,13 +209,13 @@ impl Pages {
 }
 
 #[derive(Default)]
-struct Sum {
+struct SideDigest {
     entries: u64,
     bytes: u64,
     digest: Sha256,
 }
 
-impl Sum {
+impl SideDigest {
     fn add(&mut self, namespace: &Namespace, item: &ScanItem<Bytes>, value: &Bytes) -> Result<()> {
         self.entries += 1;
         self.bytes += (item.key.len() + value.len()) as u64;
@@ -249,14 +252,14 @@ impl io::Write for Hashing<'_> {
 }
 
 /// The time of the two stores in one namespace.
-struct Times<'a> {
+struct StoreTimes<'a> {
     ctx: &'a ExecutionContext,
     stores: [&'a Arc<dyn Backend>; 2],
     /// The later of the two, and when it was asked for.
     asked: Option<(Timestamp, Instant)>,
 }
 
-impl Times<'_> {
+impl StoreTimes<'_> {
     /// Whether what one side alone has may have expired on the other.
     async fn may_have_expired<V>(
         &mut self,
@@ -278,11 +281,11 @@ impl Times<'_> {
     }
 }
 
-struct Run<'a> {
-    watch: &'a mut (dyn Watch + Send),
-    times: Times<'a>,
-    source: Sum,
-    target: Sum,
+struct Comparison<'a> {
+    observer: &'a mut (dyn VerifyObserver + Send),
+    times: StoreTimes<'a>,
+    source: SideDigest,
+    target: SideDigest,
     missing: u64,
     different: u64,
     extra: u64,
@@ -290,12 +293,12 @@ struct Run<'a> {
     expired: u64,
 }
 
-impl Run<'_> {
+impl Comparison<'_> {
     async fn namespace(
         &mut self,
         namespace: &Namespace,
-        source: &mut Pages,
-        target: &mut Pages,
+        source: &mut EntryPages,
+        target: &mut EntryPages,
     ) -> Result<()> {
         self.times.asked = None;
         loop {
@@ -325,7 +328,7 @@ impl Run<'_> {
                     self.expired += 1;
                     return Ok(());
                 }
-                Some(if one.is_some() { Found::Missing } else { Found::Extra })
+                Some(if one.is_some() { Difference::Missing } else { Difference::Extra })
             }
             (None, None) => None,
         };
@@ -339,24 +342,24 @@ impl Run<'_> {
         let Some(item) = one.or(other) else { return Ok(()) };
         if let Some(found) = found {
             match found {
-                Found::Missing => self.missing += 1,
-                Found::Different => self.different += 1,
-                Found::Extra => self.extra += 1,
-                Found::Unreadable => self.unreadable += 1,
+                Difference::Missing => self.missing += 1,
+                Difference::Different => self.different += 1,
+                Difference::Extra => self.extra += 1,
+                Difference::Unreadable => self.unreadable += 1,
             }
-            self.watch.found(found, namespace, &item.key);
+            self.observer.found(found, namespace, &item.key);
         }
-        self.watch.progress(self.source.entries);
+        self.observer.progress(self.source.entries);
         Ok(())
     }
 
-    fn compare(&self, one: &ScanItem<Bytes>, other: &ScanItem<Bytes>) -> Option<Found> {
+    fn compare(&self, one: &ScanItem<Bytes>, other: &ScanItem<Bytes>) -> Option<Difference> {
         match (&one.value, &other.value) {
             (Some(Ok(value)), Some(Ok(copied))) => {
                 let equal = value == copied && one.meta.expires_at == other.meta.expires_at;
-                (!equal).then_some(Found::Different)
+                (!equal).then_some(Difference::Different)
             }
-            _ => Some(Found::Unreadable),
+            _ => Some(Difference::Unreadable),
         }
     }
 
@@ -375,12 +378,12 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Listing(Vec<(Found, String)>);
+    struct Listing(Vec<(Difference, String)>);
 
-    impl Watch for Listing {
+    impl VerifyObserver for Listing {
         fn progress(&mut self, _: u64) {}
 
-        fn found(&mut self, found: Found, namespace: &Namespace, key: &str) {
+        fn found(&mut self, found: Difference, namespace: &Namespace, key: &str) {
             self.0.push((found, format!("{namespace}/{key}")));
         }
     }
@@ -417,10 +420,10 @@ mod tests {
         let mut listing = Listing::default();
         let verified = run(&ctx, &source, &target, &Scope(None), &mut listing).await.unwrap();
         let expected = [
-            (Found::Different, "acme/expiry"),
-            (Found::Missing, "acme/missing"),
-            (Found::Missing, "acme:long/0150+"),
-            (Found::Extra, "globex/extra"),
+            (Difference::Different, "acme/expiry"),
+            (Difference::Missing, "acme/missing"),
+            (Difference::Missing, "acme:long/0150+"),
+            (Difference::Extra, "globex/extra"),
         ];
         assert_eq!(listing.0, expected.map(|(found, name)| (found, name.to_owned())));
         assert!(!verified.equal);

@@ -8,14 +8,13 @@ use cubbyhole::{
 };
 use serde::Serialize;
 
-use crate::confirm::confirm;
 use crate::error::Failure;
 use crate::output::{count, human_bytes};
-use crate::session::Session;
+use crate::session::{Session, confirm};
 
 /// What happens to orphaned values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(super) enum Action {
+pub(super) enum OrphanChoice {
     /// List them and leave them as they are
     #[default]
     List,
@@ -53,11 +52,15 @@ struct OrphanLine<'a> {
 
 /// Repairs, and answers how many orphaned values are left. What removes or revives entries is counted
 /// and asked first, unless `yes`.
-pub(super) async fn run(session: &mut Session, action: Action, yes: bool) -> Result<u64, Failure> {
+pub(super) async fn run(
+    session: &mut Session,
+    action: OrphanChoice,
+    yes: bool,
+) -> Result<u64, Failure> {
     let asked = match action {
-        Action::List => OrphanAction::List,
-        Action::Register => OrphanAction::Register,
-        Action::Remove => OrphanAction::Remove,
+        OrphanChoice::List => OrphanAction::List,
+        OrphanChoice::Register => OrphanAction::Register,
+        OrphanChoice::Remove => OrphanAction::Remove,
     };
     let asks_for_orphans = asked == OrphanAction::Remove && !yes;
     let first = RepairOptions::new()

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 pub(super) use self::leftovers::Leftover;
 use self::leftovers::Part;
-use crate::compression::{check_name_to_write, names_zstd};
+use crate::entries::compression::{check_name_to_write, names_zstd};
 use crate::error::Failure;
 use crate::output::shown_path;
 

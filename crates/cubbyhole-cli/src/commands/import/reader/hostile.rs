@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::record::EntryLine;
+use crate::entries::record::EntryLine;
 
 /// A failure is printed, shrunk, and leaves no file in the sources.
 fn cases() -> ProptestConfig {
@@ -178,13 +178,13 @@ proptest! {
                 Err(_) => bad.push(index as u64 + 1),
             }
         }
-        let found = Found::of(&input, false);
+        let found = ReadInput::of(&input, false);
         prop_assert_eq!(&found.bad, &bad);
         // Of the entries of one place the last one wins, and none is lost.
         prop_assert_eq!(last_of_each(found.entries.clone()), last_of_each(entries.clone()));
         prop_assert_eq!(found.entries.len(), entries.len());
         prop_assert!(found.position <= input.len() as u64);
-        let stopped = Found::of(&input, true);
+        let stopped = ReadInput::of(&input, true);
         prop_assert_eq!(stopped.bad, bad.into_iter().take(1).collect::<Vec<_>>());
     }
 }
@@ -193,13 +193,13 @@ type Triple = (Namespace, String, Bytes);
 
 /// Everything that the reader sends, batches in the order in which they come.
 #[derive(Default)]
-struct Found {
+struct ReadInput {
     entries: Vec<Triple>,
     bad: Vec<u64>,
     position: u64,
 }
 
-impl Found {
+impl ReadInput {
     fn of(input: &[u8], stop: bool) -> Self {
         let (sender, mut receiver) = mpsc::channel(100);
         // Small pieces: lines cross their edges.
@@ -207,7 +207,7 @@ impl Found {
         let mut found = Self::default();
         while let Ok(read) = receiver.try_recv() {
             match read {
-                Read::Batch(pending) => {
+                ReaderEvent::Batch(pending) => {
                     assert!(pending.first_line <= pending.last_line);
                     found.position = found.position.max(pending.position);
                     found.entries.extend(pending.batch.into_operations().into_iter().map(
@@ -219,11 +219,11 @@ impl Found {
                         },
                     ));
                 }
-                Read::Bad { line, reason } | Read::UnknownFormat { line, reason } => {
+                ReaderEvent::Bad { line, reason } | ReaderEvent::UnknownFormat { line, reason } => {
                     assert_readable(&reason);
                     found.bad.push(line);
                 }
-                Read::Failed(error) => panic!("{error}"),
+                ReaderEvent::Failed(error) => panic!("{error}"),
             }
         }
         found
@@ -262,7 +262,7 @@ fn a_line_of_any_length_takes_no_more_memory_than_the_limit() {
     let (most, length) = (256 * 1024, 32 * 1024 * 1024);
     let mut buffer = Vec::new();
     let line = read_line(&mut Endless { left: length }, &mut buffer, most).unwrap();
-    assert_eq!(line, Line::TooLong(length as u64));
+    assert_eq!(line, ReadLine::TooLong(length as u64));
     assert!(buffer.capacity() <= 2 * most, "{} bytes", buffer.capacity());
 }
 
@@ -271,7 +271,9 @@ fn a_line_past_the_limit_is_a_bad_one_with_its_number() {
     let (sender, mut receiver) = mpsc::channel(10);
     let input = io::Read::chain(&b"\n"[..], Endless { left: MAX_LINE_BYTES + 1 });
     Reader::new(sender, false).run(input);
-    let Ok(Read::Bad { line: 2, reason }) = receiver.try_recv() else { panic!("it was taken") };
+    let Ok(ReaderEvent::Bad { line: 2, reason }) = receiver.try_recv() else {
+        panic!("it was taken")
+    };
     assert_readable(&reason);
     assert!(receiver.try_recv().is_err());
 }

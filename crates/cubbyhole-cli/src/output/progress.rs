@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::Output;
+use super::writer::Output;
 
 /// A bar up to `length`, or a spinner where it is not known; hidden unless `wanted`.
 ///

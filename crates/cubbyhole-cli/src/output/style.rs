@@ -1,24 +1,30 @@
 //! Colours: on a terminal alone, and there only if the one who sits at it has not said no.
 
 use std::ffi::OsStr;
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 
 /// How every error begins.
 const ERROR_PREFIX: &str = "cubbyhole: ";
 
-/// What a colour says.
+/// The meaning of a colour or a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     Good,
     Warning,
     Problem,
+    Heading,
+    Command,
+    Aside,
 }
 
-/// Whether a stream is painted that is a terminal or not.
+/// Whether to write colours to a stream. The environment is read once.
 pub(crate) fn wanted(terminal: bool) -> bool {
+    static ALLOWED: OnceLock<bool> = OnceLock::new();
     let read = |name| std::env::var_os(name);
-    terminal && allowed(read("NO_COLOR").as_deref(), read("TERM").as_deref(), shows_by_itself())
+    let judge = || allowed(read("NO_COLOR").as_deref(), read("TERM").as_deref(), shows_by_itself());
+    terminal && *ALLOWED.get_or_init(judge)
 }
 
 /// <https://no-color.org>: any value but the empty one means no.
@@ -35,13 +41,15 @@ fn shows_by_itself() -> bool {
 
 /// The text in the colour of its tone.
 pub(crate) fn paint(text: &str, tone: Tone) -> String {
-    let color = match tone {
-        Tone::Good => AnsiColor::Green,
-        Tone::Warning => AnsiColor::Yellow,
-        Tone::Problem => AnsiColor::Red,
+    let coloured = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
+    let style = match tone {
+        Tone::Good => coloured(AnsiColor::Green),
+        Tone::Warning => coloured(AnsiColor::Yellow),
+        Tone::Problem => coloured(AnsiColor::Red).bold(),
+        Tone::Heading => Style::new().bold(),
+        Tone::Command => coloured(AnsiColor::Cyan),
+        Tone::Aside => Style::new().dimmed(),
     };
-    let style = Style::new().fg_color(Some(color.into()));
-    let style = if tone == Tone::Problem { style.bold() } else { style };
     format!("{style}{text}{style:#}")
 }
 

@@ -4,9 +4,8 @@ use std::io::{self, IsTerminal};
 
 use tokio::sync::oneshot;
 
+use super::open::Session;
 use crate::error::Failure;
-use crate::session::Session;
-use crate::store_url::redacted;
 
 /// Asks the person at the terminal whether to do it: `verb` and `what`, as in "erase" and "3 entries",
 /// and "from" or "in" the store.
@@ -24,7 +23,7 @@ pub(crate) async fn confirm(
             "this would {verb} {what}; repeat it with --yes to do so"
         )));
     }
-    let store = redacted(&session.store.url);
+    let store = session.store.shown();
     session.out.ask(&format!("{verb} {what} {preposition} {store}? Type `yes` to do so: "))?;
     let (sender, answer) = oneshot::channel();
     // Of its own, so that Ctrl-C and a deadline end the wait.

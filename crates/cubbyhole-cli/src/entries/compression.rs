@@ -4,8 +4,7 @@
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
-use crate::commands::quoted;
-use crate::output::shown_path;
+use crate::output::{shell_quoted, shown_path};
 
 /// How a frame of data begins. No JSON and no text does.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -117,7 +116,7 @@ fn check_head(head: &[u8], path: Option<&Path>) -> io::Result<()> {
     let mut text =
         format!("it is compressed by {name}, and an import reads plain text and Zstandard");
     if let Some(unpack) = unpack {
-        let file = path.map(|path| format!(" {}", quoted(&shown_path(path))));
+        let file = path.map(|path| format!(" {}", shell_quoted(&shown_path(path))));
         let file = file.unwrap_or_default();
         text.push_str(&format!("; write `{unpack}{file} | cubbyhole import -`"));
     }

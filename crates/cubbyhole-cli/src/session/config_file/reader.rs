@@ -8,11 +8,11 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::super::store_url;
 use super::{PasswordSource, Profile, is_name};
-use crate::arguments::parse_duration;
+use crate::args::parse::parse_duration;
 use crate::error::Failure;
 use crate::output::shown_path;
-use crate::store_url;
 
 const TOP_KEYS: &str = "`default_profile` and `[profiles.NAME]`";
 const PROFILE_KEYS: &str = "`store`, `password_env`, `password_file` and `timeout`";

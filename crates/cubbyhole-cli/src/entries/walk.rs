@@ -2,75 +2,34 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 
-use clap::Args;
 use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, Result, TenantId, Usage};
 
-use crate::arguments::parse_prefix;
+use crate::args::scope::Scope;
 
 /// Items of a page of names.
 const PAGE: usize = 1000;
 
-/// `PREFIX` or `--all`.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct ScopeArguments {
-    /// Which: a tenant and segments, as in acme:agent-7
-    #[arg(value_parser = parse_prefix)]
-    prefix: Option<NamespacePrefix>,
-    /// Every tenant
-    #[arg(long)]
-    all: bool,
-}
-
-impl ScopeArguments {
-    pub(crate) fn into_scope(self) -> Scope {
-        Scope(self.prefix)
+/// What the store itself counts.
+pub(crate) async fn usage(
+    scope: &Scope,
+    store: &Arc<dyn Backend>,
+    ctx: &ExecutionContext,
+) -> Result<Usage> {
+    if let Some(prefix) = scope.prefix() {
+        return store.usage(ctx, prefix).await;
     }
-}
-
-/// Everything under a prefix, or in the whole store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Scope(pub(crate) Option<NamespacePrefix>);
-
-impl Scope {
-    /// The prefix; `None` for the whole store.
-    pub(crate) fn prefix(&self) -> Option<&NamespacePrefix> {
-        self.0.as_ref()
+    let mut total = Usage::default();
+    let mut tenants = Tenants::new(Arc::clone(store), ctx.clone());
+    while let Some(tenant) = tenants.next().await? {
+        let one = store.usage(ctx, &tenant.into()).await?;
+        total.namespaces += one.namespaces;
+        total.entries += one.entries;
+        total.bytes = total.bytes.zip(one.bytes).map(|(sum, one)| sum + one);
+        total.expired += one.expired;
     }
-
-    /// What the store itself counts.
-    pub(crate) async fn usage(
-        &self,
-        store: &Arc<dyn Backend>,
-        ctx: &ExecutionContext,
-    ) -> Result<Usage> {
-        if let Some(prefix) = &self.0 {
-            return store.usage(ctx, prefix).await;
-        }
-        let mut total = Usage::default();
-        let mut tenants = Tenants::new(Arc::clone(store), ctx.clone());
-        while let Some(tenant) = tenants.next().await? {
-            let one = store.usage(ctx, &tenant.into()).await?;
-            total.namespaces += one.namespaces;
-            total.entries += one.entries;
-            total.bytes = total.bytes.zip(one.bytes).map(|(sum, one)| sum + one);
-            total.expired += one.expired;
-        }
-        Ok(total)
-    }
-}
-
-/// As a message names it.
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(prefix) => write!(f, "under {}", crate::output::escape(prefix.as_str())),
-            None => f.write_str("in the store"),
-        }
-    }
+    Ok(total)
 }
 
 /// The tenants of a store in byte order, page by page.
@@ -164,7 +123,7 @@ mod tests {
         let names: Vec<&str> = found.iter().map(Namespace::as_str).collect();
         assert_eq!(names, ["a", "a:", "a:x", "a-b", r"a\:b:c", "b"]);
         assert!(found.is_sorted_by(|one, other| order(one, other).is_lt()));
-        let usage = Scope(None).usage(&store, &ctx).await.unwrap();
-        assert_eq!((usage.namespaces, usage.entries), (6, 6));
+        let total = usage(&Scope(None), &store, &ctx).await.unwrap();
+        assert_eq!((total.namespaces, total.entries), (6, 6));
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cubbyhole::{Backend, Error, ExecutionContext, Namespace};
 use tokio::task::JoinSet;
 
-use super::reader::Pending;
-use crate::live_puts::write_live;
+use super::reader::PendingBatch;
+use crate::entries::live_puts::write_live;
 
 const MOST: usize = 16;
 /// A single batch may be larger; it then flies alone.
@@ -16,19 +16,19 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// How long batches on their way may take to arrive after Ctrl-C or the deadline.
 const GRACE: Duration = Duration::from_secs(2);
 
-pub(super) struct Flights {
+pub(super) struct InFlightBatches {
     store: Arc<dyn Backend>,
     /// Not the command's context: a batch that was begun is finished if that is a matter of a
     /// moment, so that what was done can be told exactly.
     ctx: ExecutionContext,
-    writes: JoinSet<(Landed, usize)>,
+    writes: JoinSet<(FinishedBatch, usize)>,
     bytes: usize,
     /// Two batches of one namespace never fly together: the later one must win.
     namespaces: HashSet<Namespace>,
 }
 
 /// A batch that was stored, or was not.
-pub(super) struct Landed {
+pub(super) struct FinishedBatch {
     pub(super) namespace: Namespace,
     pub(super) entries: usize,
     /// The first and the last.
@@ -38,7 +38,7 @@ pub(super) struct Landed {
     pub(super) outcome: Result<usize, Error>,
 }
 
-impl Flights {
+impl InFlightBatches {
     pub(super) fn new(store: Arc<dyn Backend>) -> Self {
         Self {
             store,
@@ -50,12 +50,12 @@ impl Flights {
     }
 
     /// Starts a batch, or gives it back if it must wait for another to land.
-    pub(super) fn start(&mut self, pending: Pending) -> Option<Pending> {
+    pub(super) fn start(&mut self, pending: PendingBatch) -> Option<PendingBatch> {
         let full = self.writes.len() >= MOST || self.bytes + pending.bytes > MOST_BYTES;
         if self.namespaces.contains(&pending.namespace) || (full && !self.writes.is_empty()) {
             return Some(pending);
         }
-        let Pending { namespace, batch, bytes, first_line, last_line, position, .. } = pending;
+        let PendingBatch { namespace, batch, bytes, first_line, last_line, position, .. } = pending;
         let lines = (first_line, last_line);
         self.bytes += bytes;
         self.namespaces.insert(namespace.clone());
@@ -64,38 +64,38 @@ impl Flights {
             let entries = batch.len();
             let live = write_live(&*store, &ctx, &namespace, batch).await;
             let outcome = live.map(|live| live.into_iter().filter(|live| *live).count());
-            (Landed { namespace, entries, lines, position, outcome }, bytes)
+            (FinishedBatch { namespace, entries, lines, position, outcome }, bytes)
         });
         None
     }
 
     /// The next batch that lands; `None` at once if none flies.
-    pub(super) async fn next(&mut self) -> Option<Result<Landed, Error>> {
+    pub(super) async fn next(&mut self) -> Option<Result<FinishedBatch, Error>> {
         let joined = self.writes.join_next().await?;
         Some(match joined {
-            Ok((landed, bytes)) => {
+            Ok((finished, bytes)) => {
                 self.bytes -= bytes;
-                self.namespaces.remove(&landed.namespace);
-                Ok(landed)
+                self.namespaces.remove(&finished.namespace);
+                Ok(finished)
             }
             Err(panic) => Err(Error::internal("a batch failed").with_source(panic)),
         })
     }
 
     /// Waits for every batch; with `hurry` only for a moment, then cancels the rest.
-    pub(super) async fn drain(&mut self, hurry: bool) -> Vec<Result<Landed, Error>> {
+    pub(super) async fn drain(&mut self, hurry: bool) -> Vec<Result<FinishedBatch, Error>> {
         let mut all = Vec::new();
         let grace = ExecutionContext::new();
         let grace = if hurry { grace.with_timeout(GRACE) } else { grace };
-        while let Ok(landed) = grace.race(self.next()).await {
-            match landed {
-                Some(landed) => all.push(landed),
+        while let Ok(finished) = grace.race(self.next()).await {
+            match finished {
+                Some(finished) => all.push(finished),
                 None => return all,
             }
         }
         self.ctx.cancel();
-        while let Some(landed) = self.next().await {
-            all.push(landed);
+        while let Some(finished) = self.next().await {
+            all.push(finished);
         }
         all
     }
@@ -107,11 +107,11 @@ mod tests {
 
     use tokio::sync::mpsc;
 
-    use super::super::reader::{Read, Reader};
+    use super::super::reader::{Reader, ReaderEvent};
     use super::*;
 
     /// The batches of one entry each that lines of these namespaces make.
-    fn batches(namespaces: &[&str]) -> VecDeque<Pending> {
+    fn batches(namespaces: &[&str]) -> VecDeque<PendingBatch> {
         let (sender, mut receiver) = mpsc::channel(2 * MOST);
         let input: String = namespaces
             .iter()
@@ -119,7 +119,7 @@ mod tests {
             .collect();
         std::thread::spawn(move || Reader::new(sender, true).run(input.as_bytes())).join().unwrap();
         let mut found = VecDeque::new();
-        while let Ok(Read::Batch(pending)) = receiver.try_recv() {
+        while let Ok(ReaderEvent::Batch(pending)) = receiver.try_recv() {
             found.push_back(pending);
         }
         assert_eq!(found.len(), namespaces.len());
@@ -129,26 +129,26 @@ mod tests {
     #[tokio::test]
     async fn two_batches_of_one_namespace_never_fly_together() {
         let store = cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap();
-        let mut flights = Flights::new(store);
+        let mut in_flight = InFlightBatches::new(store);
         let mut batches = batches(&["a", "b", "a"]);
-        assert!(flights.start(batches.pop_front().unwrap()).is_none());
-        assert!(flights.start(batches.pop_front().unwrap()).is_none());
-        let waiting = flights.start(batches.pop_front().unwrap()).unwrap();
+        assert!(in_flight.start(batches.pop_front().unwrap()).is_none());
+        assert!(in_flight.start(batches.pop_front().unwrap()).is_none());
+        let waiting = in_flight.start(batches.pop_front().unwrap()).unwrap();
         for _ in 0..2 {
-            assert!(flights.next().await.unwrap().unwrap().outcome.is_ok());
+            assert!(in_flight.next().await.unwrap().unwrap().outcome.is_ok());
         }
-        assert!(flights.start(waiting).is_none());
-        assert_eq!(flights.drain(false).await.len(), 1);
+        assert!(in_flight.start(waiting).is_none());
+        assert_eq!(in_flight.drain(false).await.len(), 1);
     }
 
     #[tokio::test]
     async fn no_more_than_so_many_fly_at_once() {
         let store = cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap();
-        let mut flights = Flights::new(store);
+        let mut in_flight = InFlightBatches::new(store);
         let names: Vec<String> = (0..=MOST).map(|number| format!("n{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let left = batches(&names).into_iter().filter_map(|pending| flights.start(pending));
+        let left = batches(&names).into_iter().filter_map(|pending| in_flight.start(pending));
         assert_eq!(left.count(), 1);
-        assert_eq!(flights.drain(true).await.len(), MOST);
+        assert_eq!(in_flight.drain(true).await.len(), MOST);
     }
 }

@@ -1,15 +1,11 @@
-//! The URL of a store as text: what of it may be shown, and how a password comes into it.
+//! Changes the URL of a profile: inserts a password and makes relative paths absolute.
 //!
-//! Reading a URL is the library's. Here it may be malformed, and no secret may be shown all the
-//! same: what is not certainly harmless is hidden.
+//! `cubbyhole::StoreUrl` parses and redacts URLs.
 
 use std::path::{Path, PathBuf};
 
 use cubbyhole::embedded;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-
-/// What stands in the place of a secret.
-const HIDDEN: &str = "***";
 
 /// The schemes of servers, which take a user and a password.
 const SERVERS: [&str; 6] =
@@ -31,78 +27,6 @@ const FILE_OPTIONS: [&str; 9] = [
 /// A path in an option stays legible.
 const NOT_IN_PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
-
-/// The URL as it may be shown: without a password, and without what could be a part of one.
-pub(crate) fn redacted(url: &str) -> String {
-    let named = ["redb:", "memory:"].iter().any(|scheme| url.starts_with(scheme));
-    let Some((scheme, rest)) = url.split_once("://") else {
-        // What is no URL may be one that was cut short, as in `user:password@host`.
-        let harmless = named || !url.contains([':', '@']);
-        return if harmless { url.to_owned() } else { HIDDEN.to_owned() };
-    };
-    if named && rest.starts_with('/') {
-        return url.to_owned();
-    }
-    if !scheme.chars().all(|c| c.is_ascii_lowercase() || c == '+') {
-        return HIDDEN.to_owned();
-    }
-    // The last `@` of all: a password may hold one unencoded, and a `/`.
-    let (user, rest) = match rest.rsplit_once('@') {
-        // The `@` may stand in an option as well as before the host.
-        Some((userinfo, _)) if userinfo.contains('?') => return format!("{scheme}://{HIDDEN}"),
-        Some((userinfo, rest)) => (shown_user(userinfo), rest),
-        None => (String::new(), rest),
-    };
-    let (address, query) = rest.split_once('?').map_or((rest, None), |(a, q)| (a, Some(q)));
-    let hosts = address.split_once('/').map_or(address, |(hosts, _)| hosts);
-    if !hosts.split(',').all(is_host) {
-        return format!("{scheme}://{HIDDEN}");
-    }
-    let mut shown = format!("{scheme}://{user}{address}");
-    if let Some(query) = query {
-        let options: Vec<String> = query.split('&').map(shown_option).collect();
-        shown.push('?');
-        shown.push_str(&options.join("&"));
-    }
-    shown
-}
-
-/// `user@` or `user:***@`.
-fn shown_user(userinfo: &str) -> String {
-    let (user, password) =
-        userinfo.split_once(':').map_or((userinfo, None), |(user, rest)| (user, Some(rest)));
-    let user = if user.contains(['/', '@', '#', '=']) { HIDDEN } else { user };
-    match password {
-        None => format!("{user}@"),
-        Some("") => format!("{user}:@"),
-        Some(_) => format!("{user}:{HIDDEN}@"),
-    }
-}
-
-/// Whether that is a host with or without a port, and not `user:password` of a URL without `@`.
-fn is_host(text: &str) -> bool {
-    let after = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map(|(_, after)| after),
-        None => Some(text.find(':').map_or("", |colon| &text[colon..])),
-    };
-    after.is_some_and(|port| {
-        port.is_empty()
-            || port.strip_prefix(':').is_some_and(|port| port.chars().all(|c| c.is_ascii_digit()))
-    })
-}
-
-fn shown_option(option: &str) -> String {
-    let Some((name, value)) = option.split_once('=') else {
-        return if option.is_empty() { String::new() } else { HIDDEN.to_owned() };
-    };
-    // One that is written otherwise could be `password` in disguise, or the rest of a password.
-    if !name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
-        return HIDDEN.to_owned();
-    }
-    let secret = ["pass", "pwd", "secret", "token", "credential", "scram"];
-    let value = if secret.iter().any(|part| name.contains(part)) { HIDDEN } else { value };
-    format!("{name}={value}")
-}
 
 /// Whether the URL holds a password itself.
 pub(crate) fn has_password(url: &str) -> bool {
@@ -223,58 +147,10 @@ fn options(query: &str) -> impl Iterator<Item = (String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use cubbyhole::StoreUrl;
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn what_is_harmless_is_shown_as_it_stands() {
-        for url in [
-            "",
-            "memory:",
-            "redb:state.redb",
-            "redb:/srv/a@b:c.redb?durability=relaxed",
-            "redb:///srv/a@b.redb",
-            "state.redb",
-            "postgres://app@db.internal:5432/state?sslmode=verify-full&sslrootcert=/ca.pem",
-            "postgres://app@a:1,b:2/state",
-            "postgres://%2Frun%2Fpostgresql/state",
-            "postgres:///state?host=/run/postgresql&user=app",
-            "redis://[::1]:6379/0",
-            "redis+cluster://10.0.0.1:7000,10.0.0.2:7000?prefix=agents:",
-            "redis://app:@cache",
-        ] {
-            assert_eq!(redacted(url), url);
-        }
-    }
-
-    #[test]
-    fn a_password_is_hidden_wherever_it_stands() {
-        for (url, shown) in [
-            ("postgres://app:s3cret@db/state", "postgres://app:***@db/state"),
-            ("postgres://app:s3cret@a:1,b:2/state", "postgres://app:***@a:1,b:2/state"),
-            ("rediss://:s3cret@cache/0", "rediss://:***@cache/0"),
-            ("postgres://app@db/state?password=s3cret", "postgres://app@db/state?password=***"),
-            ("postgres://db/x?a=1&sslpassword=s3cret", "postgres://db/x?a=1&sslpassword=***"),
-            ("postgres://db/x?scram_client_key=s3cret", "postgres://db/x?scram_client_key=***"),
-            ("postgres://db/x?p%61ssword=s3cret&a=1", "postgres://db/x?***&a=1"),
-            ("postgres://db/x?PASSWORD=s3cret", "postgres://db/x?***"),
-            // Malformed: it is not for the URL to be right before it is safe to show.
-            ("postgres://app:s3/cr@et@db/state", "postgres://app:***@db/state"),
-            ("postgres://app:s3?cret@db/state", "postgres://***"),
-            ("postgres://app@db/state?password=s3@cret", "postgres://***"),
-            ("postgres://app:s3cret", "postgres://***"),
-            ("redis://:s3/cret", "redis://***"),
-            ("redis://cache?s3cret", "redis://cache?***"),
-            ("nope://u:s3cret@h/db", "nope://u:***@h/db"),
-            ("app:s3cret@postgres://db", "***"),
-            ("app:s3cret@db/state", "***"),
-            ("postgres:s3cret", "***"),
-            ("redb://app:s3cret@host", "redb://app:***@host"),
-        ] {
-            assert_eq!(redacted(url), shown, "{url}");
-        }
-    }
 
     #[test]
     fn a_password_comes_into_the_userinfo() {
@@ -381,16 +257,7 @@ mod tests {
                 prop_assert_eq!(read_user, user);
                 prop_assert_eq!(percent_decode_str(read).decode_utf8_lossy(), password.as_str());
                 prop_assert!(has_password(&url));
-                prop_assert_eq!(redacted(&url), format!("{scheme}://{user}:***@{rest}"));
-            }
-        }
-
-        /// Also a URL that somebody wrote without encoding the password, if a host follows.
-        #[test]
-        fn what_stands_before_the_last_at_is_hidden(before in "[a-z:/?@&=#]{0,9}", after in "[:/?@&=#]{0,3}") {
-            for scheme in ["postgres", "redis", "redb"] {
-                let url = format!("{scheme}://app:{before}s3cret{after}@db/state");
-                prop_assert!(!redacted(&url).contains("s3cret"), "{}", redacted(&url));
+                prop_assert_eq!(StoreUrl::redact(&url), format!("{scheme}://{user}:***@{rest}"));
             }
         }
     }

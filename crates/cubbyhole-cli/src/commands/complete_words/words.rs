@@ -2,11 +2,11 @@
 
 use clap::{Arg, Command};
 
-use super::Candidate;
+use super::candidate::Candidate;
 
 /// What the last word is the beginning of.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(super) enum Wanted {
     /// One of these.
     Words(Vec<Candidate>),
     /// A namespace; a prefix of some will do if `prefixes` is set.
@@ -29,45 +29,45 @@ pub(crate) enum Wanted {
 
 /// The last of each option by which a line names its store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Named {
-    pub(crate) store: Option<String>,
-    pub(crate) store_file: Option<String>,
-    pub(crate) profile: Option<String>,
-    pub(crate) config: Option<String>,
+pub(super) struct StoreOptions {
+    pub(super) store: Option<String>,
+    pub(super) store_file: Option<String>,
+    pub(super) profile: Option<String>,
+    pub(super) config: Option<String>,
 }
 
 /// The end of the line, and what of the rest matters there.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
-    pub(crate) wanted: Wanted,
+pub(super) struct Completion {
+    pub(super) wanted: Wanted,
     /// Who names the store.
-    pub(crate) named: Named,
+    pub(super) named: StoreOptions,
     /// What the last word has before the part that is completed: `--option=`, or nothing.
-    pub(crate) lead: String,
+    pub(super) lead: String,
     /// After `--` a name may begin with a dash.
-    pub(crate) dashes: bool,
+    pub(super) dashes: bool,
 }
 
 /// A command line, read as far as it goes. Unlike clap this forgives what is missing or wrong.
-struct Line<'a> {
+struct CommandLine<'a> {
     command: &'a Command,
     positional: usize,
     escaped: bool,
     namespace: Option<String>,
-    named: Named,
+    named: StoreOptions,
     /// An option whose value comes next.
     option: Option<&'a Arg>,
 }
 
 /// Reads the words, the first of which is the tool and the last of which is unfinished. `tool` must
 /// have been built, which gives each command the options of the whole.
-pub(crate) fn asked(tool: &Command, words: &[String]) -> Asked {
-    let mut line = Line {
+pub(super) fn asked(tool: &Command, words: &[String]) -> Completion {
+    let mut line = CommandLine {
         command: tool,
         positional: 0,
         escaped: false,
         namespace: None,
-        named: Named::default(),
+        named: StoreOptions::default(),
         option: None,
     };
     let (last, before) = match words {
@@ -76,10 +76,10 @@ pub(crate) fn asked(tool: &Command, words: &[String]) -> Asked {
     };
     let known = before.iter().all(|word| line.take(word));
     let (wanted, lead) = if known { line.wanted(last) } else { (Wanted::Nothing, String::new()) };
-    Asked { wanted, named: line.named, lead, dashes: line.escaped }
+    Completion { wanted, named: line.named, lead, dashes: line.escaped }
 }
 
-impl<'a> Line<'a> {
+impl<'a> CommandLine<'a> {
     /// Takes a whole word; answers whether anything is known of what follows.
     fn take(&mut self, word: &str) -> bool {
         if let Some(option) = self.option.take() {
@@ -218,104 +218,4 @@ fn beginning(candidates: impl IntoIterator<Item = Candidate>, begun: &str) -> Wa
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-    use crate::cli::Cli;
-
-    fn ask(words: &[&str]) -> Asked {
-        let mut tool = Cli::command();
-        tool.build();
-        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
-        asked(&tool, &words)
-    }
-
-    #[track_caller]
-    fn texts(words: &[&str]) -> Vec<String> {
-        match ask(words).wanted {
-            Wanted::Words(words) => words.into_iter().map(|word| word.text).collect(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn namespace(begun: &str, prefixes: bool) -> Wanted {
-        Wanted::Namespace { begun: begun.to_owned(), prefixes }
-    }
-
-    fn key(namespace: &str, begun: &str) -> Wanted {
-        Wanted::Key { namespace: namespace.to_owned(), begun: begun.to_owned() }
-    }
-
-    #[test]
-    fn commands_options_and_values_of_theirs() {
-        assert_eq!(texts(&["cubbyhole", "ta"]), ["take"]);
-        assert!(texts(&["cubbyhole", ""]).len() > 15);
-        assert_eq!(texts(&["cubbyhole", "--json", "do"]), ["doctor"]);
-        assert_eq!(texts(&["cubbyhole", "list", "--va"]), ["--values"]);
-        // The options of the whole tool too, before and after the command.
-        assert_eq!(texts(&["cubbyhole", "list", "--st"]), ["--store", "--store-file"]);
-        assert_eq!(texts(&["cubbyhole", "--store"]), ["--store", "--store-file"]);
-        assert_eq!(texts(&["cubbyhole", "completions", "z"]), ["zsh"]);
-        assert_eq!(texts(&["cubbyhole", "import", "--on-error", "s"]), ["stop", "skip"]);
-        assert_eq!(texts(&["cubbyhole", "import", "--on-error=s"]), ["stop", "skip"]);
-        assert_eq!(texts(&["cubbyhole", "--store", "redi"]), ["redis://", "redis+cluster://"]);
-        assert!(!texts(&["cubbyhole", ""]).iter().any(|word| word.contains("complete")));
-    }
-
-    #[test]
-    fn names_of_the_store() {
-        assert_eq!(ask(&["cubbyhole", "get", "ac"]).wanted, namespace("ac", false));
-        assert_eq!(ask(&["cubbyhole", "usage", "ac"]).wanted, namespace("ac", true));
-        assert_eq!(ask(&["cubbyhole", "export", ""]).wanted, namespace("", true));
-        assert_eq!(ask(&["cubbyhole", "get", "acme", "tu"]).wanted, key("acme", "tu"));
-        assert_eq!(ask(&["cubbyhole", "get", "acme", "--", "-t"]).wanted, key("acme", "-t"));
-        assert!(ask(&["cubbyhole", "get", "acme", "--", "-t"]).dashes);
-        assert_eq!(ask(&["cubbyhole", "list", "acme", "--prefix", "tu"]).wanted, key("acme", "tu"));
-        assert_eq!(ask(&["cubbyhole", "list", "acme", "--after=tu"]).wanted, key("acme", "tu"));
-        assert_eq!(ask(&["cubbyhole", "list", "acme", "--after=tu"]).lead, "--after=");
-        for words in [
-            &["cubbyhole", "get", "acme", "k", ""][..],
-            &["cubbyhole", "put", "acme", "k", ""],
-            &["cubbyhole", "nonsense", ""],
-            &["cubbyhole", "put", "acme", "k", "--ttl", ""],
-            &["cubbyhole", "list", "--prefix", ""],
-            &["cubbyhole", "get", "--json=", ""],
-        ] {
-            let wanted = ask(words).wanted;
-            let expected = words.contains(&"get") && words.len() == 4;
-            assert_eq!(wanted == Wanted::Nothing, !expected, "{words:?} {wanted:?}");
-        }
-        for words in
-            [&["cubbyhole", "put", "acme", "k", "--file", ""], &["cubbyhole", "import", ""][..]]
-        {
-            assert_eq!(ask(words).wanted, Wanted::File, "{words:?}");
-        }
-        assert_eq!(ask(&["cubbyhole", "--store", "redb:a"]).wanted, Wanted::File);
-        assert_eq!(ask(&["cubbyhole", "--store-file", "a"]).wanted, Wanted::File);
-        let profile = |or| Wanted::Profile { begun: "re".to_owned(), or };
-        assert_eq!(ask(&["cubbyhole", "--profile", "re"]).wanted, profile(Vec::new()));
-        assert_eq!(ask(&["cubbyhole", "copy", "--to=re"]).wanted, profile(schemes("re")));
-        assert_eq!(texts(&["cubbyhole", "config", "s"]), ["show"]);
-    }
-
-    #[test]
-    fn the_store_is_the_one_that_the_line_names() {
-        for words in [
-            &["cubbyhole", "--store", "redb:x", "get", ""][..],
-            &["cubbyhole", "get", "--store=redb:x", ""],
-            &["cubbyhole", "--json", "get", "acme", "--store", "redb:x", ""],
-        ] {
-            assert_eq!(ask(words).named.store.as_deref(), Some("redb:x"), "{words:?}");
-        }
-        let named = ask(&["cubbyhole", "get", "--store-file", "a?", "acme", ""]).named;
-        assert_eq!(named.store_file.as_deref(), Some("a?"));
-        assert_eq!(ask(&["cubbyhole", "get", ""]).named, Named::default());
-        let named = ask(&["cubbyhole", "--profile", "prod", "--config=x.toml", "get", ""]).named;
-        let expected = (None, Some("prod"), Some("x.toml"));
-        let found = (named.store, named.profile.as_deref(), named.config.as_deref());
-        assert_eq!(found, expected);
-        // Behind `--` it is a name.
-        assert_eq!(ask(&["cubbyhole", "get", "--", "--store=redb:x", ""]).named.store, None);
-    }
-}
+mod tests;

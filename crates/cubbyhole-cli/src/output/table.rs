@@ -4,7 +4,7 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::output::escape;
+use super::escape::escape;
 
 /// Between two columns.
 const GAP: &str = "  ";

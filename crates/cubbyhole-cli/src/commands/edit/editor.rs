@@ -20,14 +20,14 @@ const USUAL: &str = if cfg!(windows) { "notepad" } else { "vi" };
 const NAME_CHARS: usize = 64;
 
 /// What is run, and its arguments before the file's.
-pub(crate) struct Editor {
+pub(super) struct Editor {
     program: String,
     arguments: Vec<String>,
 }
 
 impl Editor {
     /// `$VISUAL`, else `$EDITOR`, else what every system has.
-    pub(crate) fn of_the_environment() -> Result<Self, Failure> {
+    pub(super) fn of_the_environment() -> Result<Self, Failure> {
         for variable in VARIABLES {
             let Some(value) = std::env::var_os(variable) else { continue };
             let value = value
@@ -56,7 +56,7 @@ impl Editor {
     ///
     /// Ctrl-C is meant for the editor, which gets it too. SIGTERM and SIGHUP end the wait, and leave
     /// the editor running.
-    pub(crate) async fn edit(&self, ctx: &ExecutionContext, draft: &Draft) -> Result<(), Failure> {
+    pub(super) async fn edit(&self, ctx: &ExecutionContext, draft: &Draft) -> Result<(), Failure> {
         ctx.check()?;
         let _theirs = signals::leave_interrupts();
         let mut command = Command::new(&self.program);
@@ -84,14 +84,14 @@ impl Editor {
 
 /// The text on its way: in a folder that nobody else may enter, which also holds what the editor
 /// leaves beside it, and which goes with this.
-pub(crate) struct Draft {
+pub(super) struct Draft {
     folder: TempDir,
     path: PathBuf,
     before: Bytes,
 }
 
 impl Draft {
-    pub(crate) fn new(key: &str, text: &Bytes, json: bool) -> Result<Self, Failure> {
+    pub(super) fn new(key: &str, text: &Bytes, json: bool) -> Result<Self, Failure> {
         let failed = |error| Failure::io("no file can be made for the editor", error);
         let mut builder = tempfile::Builder::new();
         builder.prefix("cubbyhole-edit-");
@@ -109,7 +109,7 @@ impl Draft {
     }
 
     /// What stands in the file now. Many editors end the last line where the value did not.
-    pub(crate) fn text(&self) -> Result<Bytes, Failure> {
+    pub(super) fn text(&self) -> Result<Bytes, Failure> {
         // By its name: an editor may have put another file in its place.
         let text = std::fs::read(&self.path)
             .map_err(|error| Failure::io("the edited text cannot be read", error))?;
@@ -122,12 +122,12 @@ impl Draft {
     }
 
     /// Whether the file holds what is nowhere else.
-    pub(crate) fn changed(&self) -> bool {
+    pub(super) fn changed(&self) -> bool {
         self.text().is_ok_and(|text| text != self.before)
     }
 
     /// Leaves the file where it is, and says where.
-    pub(crate) fn keep(self) -> PathBuf {
+    pub(super) fn keep(self) -> PathBuf {
         // The folder's own name is in the path already.
         let _ = self.folder.keep();
         self.path

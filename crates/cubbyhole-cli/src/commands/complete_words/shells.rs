@@ -5,7 +5,8 @@
 //! candidate a line: for bash quoted as it stands in the line, for the others bare, with a tab and
 //! what it is.
 
-use super::Candidate;
+use super::candidate::Candidate;
+use crate::output::is_plain_in_shell;
 
 /// Which quotes are open where the cursor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,16 +21,16 @@ enum Quote {
 /// Readline replaces less than a word: what comes after the last of the characters that break
 /// words for it, `:` among them, or after an open quote.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct BashLine {
+pub(super) struct BashLine {
     /// Without their quotes; the last one is unfinished.
-    pub(crate) words: Vec<String>,
+    pub(super) words: Vec<String>,
     quote: Quote,
     /// Bytes of the last word that readline leaves as they are.
     kept: usize,
 }
 
 impl BashLine {
-    pub(crate) fn read(line: &str, breaks: &str) -> Self {
+    pub(super) fn read(line: &str, breaks: &str) -> Self {
         let mut read = Self { words: Vec::new(), quote: Quote::None, kept: 0 };
         let mut word: Option<String> = None;
         let mut chars = line.chars();
@@ -67,7 +68,7 @@ impl BashLine {
     }
 
     /// The candidates as they stand in the line, each without what readline leaves there.
-    pub(crate) fn answer(&self, lead: &str, candidates: &[Candidate]) -> Vec<String> {
+    pub(super) fn answer(&self, lead: &str, candidates: &[Candidate]) -> Vec<String> {
         let goes_on = candidates.iter().any(Candidate::goes_on);
         let mut lines = vec![if goes_on { "nospace" } else { "names" }.to_owned()];
         lines.extend(candidates.iter().filter_map(|candidate| {
@@ -87,19 +88,15 @@ fn quoted(text: &str, quote: Quote) -> String {
             // An exclamation mark recalls a line also between these quotes, escaped or not.
             (Quote::Double, '!') => out.push_str("\"'!'\""),
             (Quote::Double, '"' | '\\' | '$' | '`') => out.extend(['\\', c]),
-            (Quote::None, c) if c.is_ascii() && !is_plain(c) => out.extend(['\\', c]),
+            (Quote::None, c) if c.is_ascii() && !is_plain_in_shell(c) => out.extend(['\\', c]),
             (_, c) => out.push(c),
         }
     }
     out
 }
 
-fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c)
-}
-
 /// The candidates as zsh and fish take them, which quote by themselves.
-pub(crate) fn bare(lead: &str, candidates: &[Candidate]) -> Vec<String> {
+pub(super) fn bare(lead: &str, candidates: &[Candidate]) -> Vec<String> {
     let mut lines = vec!["names".to_owned()];
     lines.extend(candidates.iter().map(|Candidate { text, about }| {
         let tab = if about.is_empty() { "" } else { "\t" };

@@ -1,22 +1,16 @@
 //! What a command works with: the context, the store that was chosen, and the output.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions, embedded};
+use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions};
 
+use super::choice::StoreChoice;
+use super::settings::Settings;
 use crate::error::Failure;
 use crate::logging::TARGET;
 use crate::output::{Output, shown_path};
-use crate::settings::Settings;
-use crate::store_url::redacted;
-
-/// The environment variable that names the store where `--store` does not.
-pub(crate) const VARIABLE: &str = "CUBBYHOLE_STORE";
-
-/// The environment variable that names the profile where `--profile` does not.
-pub(crate) const PROFILE_VARIABLE: &str = "CUBBYHOLE_PROFILE";
 
 /// A command reads most pages once; a service's cache would only take memory.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -27,138 +21,10 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Closing must get its chance also after Ctrl-C or the deadline, but not for ever.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Who named the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// `--store`.
-    Option,
-    /// `--store-file`.
-    File,
-    Environment,
-    /// The profile of that name.
-    Profile {
-        name: String,
-        by: NamedBy,
-    },
-    Default,
-    /// The option of a command that writes to a second store.
-    Target,
-}
-
-/// Who named the profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NamedBy {
-    Option,
-    Environment,
-    /// `default_profile` of the configuration file.
-    File,
-    /// The option of a command that writes to a second store.
-    Target,
-}
-
-impl NamedBy {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Option => "--profile",
-            Self::Environment => PROFILE_VARIABLE,
-            Self::File => "default_profile",
-            Self::Target => "--to",
-        }
-    }
-}
-
-impl Origin {
-    /// Who named the store, in words that follow "by"; nobody did where it is the default.
-    pub(crate) fn named_by(&self) -> Option<String> {
-        match self {
-            Self::Option => Some("--store".to_owned()),
-            Self::File => Some("--store-file".to_owned()),
-            Self::Environment => Some(VARIABLE.to_owned()),
-            Self::Profile { name, by } => Some(format!("the profile `{name}`, by {}", by.as_str())),
-            Self::Target => Some("--to".to_owned()),
-            Self::Default => None,
-        }
-    }
-
-    /// Whether another call names the same store only if it is given the same options.
-    pub(crate) fn is_option(&self) -> bool {
-        matches!(self, Self::Option | Self::File | Self::Profile { by: NamedBy::Option, .. })
-    }
-}
-
-/// The store's URL, and who named it.
-#[derive(Debug, Clone)]
-pub(crate) struct StoreChoice {
-    pub(crate) url: String,
-    pub(crate) origin: Origin,
-}
-
-impl StoreChoice {
-    /// The file of an embedded store.
-    pub(crate) fn file(&self) -> Option<PathBuf> {
-        let config = embedded::Config::from_url_path(self.url.strip_prefix("redb:")?).ok()?;
-        Some(config.path().to_owned())
-    }
-
-    /// Refuses a URL that says `read_only=true`, before a command that writes asks or has anything
-    /// edited.
-    fn check_writable(&self) -> Result<(), Failure> {
-        let config = self.url.strip_prefix("redb:").map(embedded::Config::from_url_path);
-        match config {
-            Some(Ok(config)) if config.is_read_only() => Err(Error::permission_denied(format!(
-                "{} is open read-only; open it for writing to change it",
-                redacted(&self.url)
-            ))
-            .into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// What to write in its place, if it looks like a path. Never for what may hold a password.
-    fn as_path(&self) -> Option<String> {
-        let url = self.url.as_str();
-        let named = ["redb:", "memory:"].iter().any(|scheme| url.starts_with(scheme));
-        let like_a_path = url.contains(['/', '\\', '.']) || Path::new(url).exists();
-        let secret = url.contains("://") || url.contains('@');
-        (!named && like_a_path && !secret).then(|| format!("redb:{url}"))
-    }
-
-    /// Adds who named the store, or how to name another, to an error about what was named.
-    fn explain(&self, error: Error) -> Failure {
-        let missing = || self.file().is_some_and(|file| !file.exists());
-        let by = match (error.kind(), &self.origin) {
-            // Of two stores, which of them it is about.
-            (_, origin @ (Origin::Target | Origin::Profile { by: NamedBy::Target, .. })) => {
-                origin.named_by()
-            }
-            (ErrorKind::Unavailable, Origin::Default) if missing() => {
-                let message = format!(
-                    "{error}; name the store with --store URL, {VARIABLE} or --profile NAME"
-                );
-                return Error::unavailable(message).into();
-            }
-            (ErrorKind::InvalidArgument | ErrorKind::Unsupported, origin) => origin.named_by(),
-            // The name alone does not tell where it leads.
-            (ErrorKind::Unavailable, origin @ Origin::Profile { .. }) => origin.named_by(),
-            _ => None,
-        };
-        let Some(by) = by else { return error.into() };
-        let mut message = format!("{error} (the store is named by {by})");
-        if let Some(better) = self.as_path() {
-            message.push_str(&format!("; for a file write {better}"));
-        }
-        let explained = Error::new(error.kind(), message);
-        match std::error::Error::source(&error) {
-            Some(cause) => explained.with_source(std::io::Error::other(cause.to_string())).into(),
-            None => explained.into(),
-        }
-    }
-}
-
-fn told_as_open(store: &StoreChoice) {
+fn log_opened(store: &StoreChoice) {
     let named_by = store.origin.named_by();
     let named_by = named_by.as_deref().unwrap_or("default");
-    tracing::info!(target: TARGET, store = redacted(&store.url), named_by, "the store is open");
+    tracing::info!(target: TARGET, store = store.shown(), named_by, "the store is open");
 }
 
 /// Whether two paths lead to one file that is there.
@@ -229,7 +95,7 @@ impl Session {
         let options = options.clone().with_cache_bytes(CACHE_BYTES).with_lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &self.store.url).await;
         let store = store.map_err(|error| self.explain(error))?;
-        told_as_open(&self.store);
+        log_opened(&self.store);
         self.opened_file |= self.store.file().is_some();
         self.opened.push(Arc::clone(&store));
         Ok(store)
@@ -243,7 +109,7 @@ impl Session {
         only_look: bool,
     ) -> Result<Option<Arc<dyn Backend>>, Failure> {
         let target = self.settings.resolve(named)?;
-        if target.url == "memory:" {
+        if target.is_in_memory() {
             return Err(Failure::Usage(
                 "--to memory: would end with this command; name a store that stays".to_owned(),
             ));
@@ -272,7 +138,7 @@ impl Session {
             .with_lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &target.url).await;
         let store = store.map_err(|error| target.explain(error))?;
-        told_as_open(&target);
+        log_opened(&target);
         self.opened_file |= target.file().is_some();
         self.opened.push(Arc::clone(&store));
         Ok(Some(store))

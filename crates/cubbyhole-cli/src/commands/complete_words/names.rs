@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, OpenOptions, ScanOptions};
 
-use super::MOST;
+use super::candidate::MOST;
 use crate::output::escape;
 
 /// Past every character that a name may hold.
 const LAST: char = char::MAX;
 
 /// Opens a store that is there and free: never makes one, and waits for nobody.
-pub(crate) async fn open(ctx: &ExecutionContext, url: &str) -> Option<Arc<dyn Backend>> {
+pub(super) async fn open(ctx: &ExecutionContext, url: &str) -> Option<Arc<dyn Backend>> {
     OpenOptions::new().with_read_only(true).open(ctx, url).await.ok()
 }
 
 /// The keys of a namespace that begin so.
-pub(crate) async fn keys(
+pub(super) async fn keys(
     ctx: &ExecutionContext,
     store: &dyn Backend,
     namespace: &str,
@@ -32,21 +32,21 @@ pub(crate) async fn keys(
 
 /// The namespaces that begin so, one segment further: `acme` if it is one, `acme:` if there are
 /// some beneath it. With `prefixes` also `acme` if there are only some beneath it.
-pub(crate) async fn namespaces(
+pub(super) async fn namespaces(
     ctx: &ExecutionContext,
     store: &dyn Backend,
     begun: &str,
     prefixes: bool,
 ) -> Vec<String> {
     let (above, _) = split(begun);
-    let mut found = Level { begun, above: above.len(), names: Vec::new() };
+    let mut found = Siblings { begun, above: above.len(), names: Vec::new() };
     // What was found before the time was up is worth something.
     let _ = match above.strip_suffix(':') {
         None => found.look_at_tenants(ctx, store).await,
         Some(above) => found.look_beneath(ctx, store, above).await,
     };
     let mut names = Vec::new();
-    for Name { text, own, deeper } in found.names {
+    for Sibling { text, own, deeper } in found.names {
         let only_above = deeper && !own;
         if prefixes || !only_above {
             names.push(text.clone());
@@ -60,19 +60,19 @@ pub(crate) async fn namespaces(
 }
 
 /// Whether a name can be shown: what would move the cursor is in no list.
-pub(crate) fn can_be_shown(name: &str) -> bool {
+pub(super) fn can_be_shown(name: &str) -> bool {
     !name.is_empty() && escape(name) == name
 }
 
 /// The names of one level: those that go one segment past what stands above.
-struct Level<'a> {
+struct Siblings<'a> {
     begun: &'a str,
     /// Bytes of what stands above, with its `:`.
     above: usize,
-    names: Vec<Name>,
+    names: Vec<Sibling>,
 }
 
-struct Name {
+struct Sibling {
     text: String,
     /// It is a namespace itself.
     own: bool,
@@ -80,7 +80,7 @@ struct Name {
     deeper: bool,
 }
 
-impl Level<'_> {
+impl Siblings<'_> {
     async fn look_at_tenants(
         &mut self,
         ctx: &ExecutionContext,
@@ -93,7 +93,7 @@ impl Level<'_> {
             tenants.take_while(|tenant| tenant.as_rendered().starts_with(self.begun)).collect();
         for tenant in &tenants {
             let text = tenant.as_rendered().to_owned();
-            self.names.push(Name { text, own: false, deeper: false });
+            self.names.push(Sibling { text, own: false, deeper: false });
         }
         for (tenant, name) in tenants.into_iter().zip(&mut self.names) {
             let prefix = NamespacePrefix::from(tenant.clone());
@@ -138,7 +138,7 @@ impl Level<'_> {
         // `a:x` comes after `a-b`, which comes after `a`.
         match self.names.iter_mut().rev().find(|name| name.text == text) {
             Some(name) => name.deeper |= deeper,
-            None => self.names.push(Name { text: text.to_owned(), own, deeper }),
+            None => self.names.push(Sibling { text: text.to_owned(), own, deeper }),
         }
         true
     }
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_next_page_begins_past_what_lies_beneath_the_last_name() {
-        let level = Level { begun: "t:", above: 2, names: Vec::new() };
+        let level = Siblings { begun: "t:", above: 2, names: Vec::new() };
         let past = |last: &str| level.past_the_last(&Namespace::parse(last).unwrap());
         assert_eq!(past("t:a:5:6").unwrap().as_str(), "t:a:\u{10ffff}");
         assert_eq!(past("t:b"), None);

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use cubbyhole::embedded;
 
-use crate::config_file::{ConfigFile, Location, Profile};
+use super::choice::{NamedBy, Origin, PROFILE_VARIABLE, STORE_VARIABLE, StoreChoice};
+use super::config_file::{ConfigFile, Location, Profile};
+use crate::args::globals::Globals;
 use crate::error::Failure;
-use crate::session::{NamedBy, Origin, PROFILE_VARIABLE, StoreChoice, VARIABLE};
 
 const DEFAULT_STORE: &str = "redb:cubbyhole.redb";
 
@@ -23,6 +24,18 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
 }
 
+impl From<&Globals> for Options {
+    fn from(globals: &Globals) -> Self {
+        Self {
+            store: globals.store.clone(),
+            store_file: globals.store_file.clone(),
+            profile: globals.profile.clone(),
+            config: globals.config.clone(),
+            timeout: globals.timeout,
+        }
+    }
+}
+
 /// The options, and the configuration file. The file is read when it is first needed: a command
 /// that needs no profile does not fail because of it.
 #[derive(Default)]
@@ -33,13 +46,13 @@ pub(crate) struct Settings {
 
 /// What a command works with.
 #[derive(Debug)]
-pub(crate) struct Chosen {
+pub(crate) struct ChosenStore {
     pub(crate) store: StoreChoice,
     pub(crate) timeout: Option<Duration>,
 }
 
 /// The store that is in force. The password of its profile is not in it.
-pub(crate) struct InForce<'a> {
+pub(crate) struct EffectiveStore<'a> {
     pub(crate) url: String,
     pub(crate) origin: Origin,
     pub(crate) profile: Option<&'a Profile>,
@@ -51,20 +64,20 @@ impl Settings {
     }
 
     /// The store in force, with its password, and the time that a command has.
-    pub(crate) fn choose(&self) -> Result<Chosen, Failure> {
-        let InForce { url, origin, profile } = self.in_force()?;
+    pub(crate) fn choose(&self) -> Result<ChosenStore, Failure> {
+        let EffectiveStore { url, origin, profile } = self.effective()?;
         let (url, timeout) = match (&origin, profile) {
             (Origin::Profile { name, .. }, Some(profile)) => (profile.url(name)?, profile.timeout),
             _ => (url, None),
         };
         let timeout = self.options.timeout.or(timeout);
-        Ok(Chosen { store: StoreChoice { url, origin }, timeout })
+        Ok(ChosenStore { store: StoreChoice { url, origin }, timeout })
     }
 
     /// What a command that needs no store works with.
-    pub(crate) fn without_store(&self) -> Chosen {
+    pub(crate) fn without_store(&self) -> ChosenStore {
         let store = StoreChoice { url: DEFAULT_STORE.to_owned(), origin: Origin::Default };
-        Chosen { store, timeout: self.options.timeout }
+        ChosenStore { store, timeout: self.options.timeout }
     }
 
     /// The store that a command's own option names: a URL, or the name of a profile, whose password
@@ -85,8 +98,8 @@ impl Settings {
     }
 
     /// Which store is in force. Options win over the environment, the environment over the file.
-    pub(crate) fn in_force(&self) -> Result<InForce<'_>, Failure> {
-        let named = |url: String, origin| InForce { url, origin, profile: None };
+    pub(crate) fn effective(&self) -> Result<EffectiveStore<'_>, Failure> {
+        let named = |url: String, origin| EffectiveStore { url, origin, profile: None };
         let options = &self.options;
         if let Some(url) = &options.store {
             return Ok(named(url.clone(), Origin::Option));
@@ -98,7 +111,7 @@ impl Settings {
         }
         let (name, by) = if let Some(name) = &options.profile {
             (name.clone(), NamedBy::Option)
-        } else if let Some(url) = variable(VARIABLE)? {
+        } else if let Some(url) = variable(STORE_VARIABLE)? {
             return Ok(named(url, Origin::Environment));
         } else if let Some(name) = variable(PROFILE_VARIABLE)? {
             (name, NamedBy::Environment)
@@ -114,7 +127,7 @@ impl Settings {
             (failure, _) => failure,
         })?;
         let origin = Origin::Profile { name, by };
-        Ok(InForce { url: profile.store.clone(), origin, profile: Some(profile) })
+        Ok(EffectiveStore { url: profile.store.clone(), origin, profile: Some(profile) })
     }
 
     /// What the configuration file says.

@@ -2,18 +2,17 @@
 //!
 //! Data goes to stdout and nothing else does; messages and errors go to stderr.
 
-use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cubbyhole::Version;
 use serde::Serialize;
 
+use super::escape::{escape, escape_in_json};
+use super::streams;
+use super::style::{self, Tone};
 use crate::error::Failure;
-use crate::streams;
-use crate::style::{self, Tone};
 
 /// How long the last message may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -77,10 +76,36 @@ impl Output {
 
     /// The same with something before it that has a colour, where colours are shown.
     pub(crate) fn toned_line(&mut self, head: &str, tone: Tone, rest: &str) -> Result<(), Failure> {
-        let head = escape(head);
-        let painted = style::wanted(self.data_on_terminal && !self.json);
-        self.raw(if painted { style::paint(&head, tone) } else { head }.as_bytes())?;
+        let head = self.paint(&escape(head), tone);
+        self.raw(head.as_bytes())?;
         self.line(rest)
+    }
+
+    /// Returns text for stdout in the colour of its tone, if colours are shown there.
+    pub(crate) fn paint(&self, text: &str, tone: Tone) -> String {
+        match style::wanted(self.data_on_terminal && !self.json) {
+            true => style::paint(text, tone),
+            false => text.to_owned(),
+        }
+    }
+
+    /// Writes help to stderr, in colours if they are shown there.
+    pub(crate) fn help_on_stderr(&mut self, help: &clap::builder::StyledStr) {
+        let text = match style::wanted(self.messages_on_terminal) {
+            true => help.ansi().to_string(),
+            false => help.to_string(),
+        };
+        // An error of stderr itself cannot be reported.
+        drop(self.messages.write_all(text.as_bytes()));
+    }
+
+    /// Writes help to stdout, in colours if they are shown there.
+    pub(crate) fn help(&mut self, help: &clap::builder::StyledStr) -> Result<(), Failure> {
+        let text = match style::wanted(self.data_on_terminal) {
+            true => help.ansi().to_string(),
+            false => help.to_string(),
+        };
+        self.raw(text.as_bytes())
     }
 
     /// Writes one line of fields to stdout, for programs: a tab between each, control characters
@@ -255,101 +280,10 @@ impl Write for Capture {
     }
 }
 
-/// Text as a listing shows it: what would move the cursor, break the line or turn the direction of
-/// reading stands as an escape. A `\` stays as it is, so that other names can be copied.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() && c.is_ascii() => {
-                push(&mut out, format_args!("\\x{:02x}", u32::from(c)));
-            }
-            c if c.is_control() || disguises(c) => {
-                push(&mut out, format_args!("\\u{{{:x}}}", u32::from(c)));
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// The same for a line of JSON, which has an escape of its own and stays JSON.
-pub(crate) fn escape_in_json(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || disguises(c) {
-            push(&mut out, format_args!("\\u{:04x}", u32::from(c)));
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-fn push(out: &mut String, text: fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _ = out.write_fmt(text);
-}
-
-/// Line separators and the controls of text direction, which can make one name look like another.
-fn disguises(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// A value as a listing shows it: text escaped, other bytes as `\xNN`.
-pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(&escape(chunk.valid()));
-        for byte in chunk.invalid() {
-            push(&mut out, format_args!("\\x{byte:02x}"));
-        }
-    }
-    out
-}
-
-/// A path as a message shows it: control characters escaped, other bytes than UTF-8 as `\xNN`.
-pub(crate) fn shown_path(path: &Path) -> String {
-    escape_bytes(path.as_os_str().as_encoded_bytes())
-}
-
-/// `1 entry`, `2 entries`.
-pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
-
-/// Bytes as a person reads them.
-pub(crate) fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut scaled = bytes;
-    let mut unit = 0;
-    while scaled >= 1024 * 1024 && unit + 1 < UNITS.len() {
-        scaled /= 1024;
-        unit += 1;
-    }
-    let tenths = u128::from(scaled) * 10 / 1024;
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::escape::disguises;
     use super::*;
-
-    #[test]
-    fn control_characters_are_escaped_and_nothing_else() {
-        assert_eq!(escape("a\nb\tc\u{1b}[2J\u{9b}\0"), r"a\nb\tc\x1b[2J\u{9b}\x00");
-        assert_eq!(escape("\u{202e}abc"), r"\u{202e}abc");
-        for text in ["plain", r"a\b", "%*?", "مرحبا", "👩‍👩‍👧", "e\u{301}"] {
-            assert_eq!(escape(text), text);
-        }
-        assert_eq!(escape_bytes(b"ok\xff\n"), r"ok\xff\n");
-    }
 
     #[test]
     fn a_message_in_json_stays_json() {
@@ -359,15 +293,5 @@ mod tests {
         assert!(!line.trim_end().contains(|c: char| c.is_control() || disguises(c)), "{line}");
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read["error"]["message"], message);
-    }
-
-    #[test]
-    fn bytes_are_scaled() {
-        for (bytes, shown) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB")]
-        {
-            assert_eq!(human_bytes(bytes), shown);
-        }
-        assert!(human_bytes(u64::MAX).ends_with(" TiB"));
     }
 }

@@ -1,8 +1,29 @@
-//! Instants as a person at a terminal reads them: by how far they are from now.
+//! Counts, sizes and times as people read them.
 
 use std::time::Duration;
 
 use cubbyhole::Timestamp;
+
+/// `1 entry`, `2 entries`.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Bytes as a person reads them.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut scaled = bytes;
+    let mut unit = 0;
+    while scaled >= 1024 * 1024 && unit + 1 < UNITS.len() {
+        scaled /= 1024;
+        unit += 1;
+    }
+    let tenths = u128::from(scaled) * 10 / 1024;
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
 
 /// How long ago something was.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
@@ -45,5 +66,15 @@ mod tests {
         ] {
             assert_eq!(rough(Duration::from_secs(seconds)), shown);
         }
+    }
+
+    #[test]
+    fn bytes_are_scaled() {
+        for (bytes, shown) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB")]
+        {
+            assert_eq!(human_bytes(bytes), shown);
+        }
+        assert!(human_bytes(u64::MAX).ends_with(" TiB"));
     }
 }

@@ -9,13 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cubbyhole::StoreUrl;
 use etcetera::BaseStrategy;
 
 use self::reader::Reader;
+use super::store_url;
 use crate::error::Failure;
 use crate::logging::TARGET;
 use crate::output::shown_path;
-use crate::store_url;
 
 /// The environment variable that names the file where `--config` does not.
 pub(crate) const CONFIG_VARIABLE: &str = "CUBBYHOLE_CONFIG";
@@ -82,7 +83,7 @@ pub(crate) struct Profile {
 impl fmt::Debug for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Profile")
-            .field("store", &store_url::redacted(&self.store))
+            .field("store", &StoreUrl::redact(&self.store))
             .field("password", &self.password)
             .field("timeout", &self.timeout)
             .finish()

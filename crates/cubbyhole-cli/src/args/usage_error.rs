@@ -6,7 +6,6 @@ use clap::error::ErrorKind;
 
 use crate::error::{EXIT_USAGE, Failure};
 use crate::output::Output;
-use crate::style;
 
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
     // Without any argument the help is the better answer; clap then sends it to stderr, as code 2.
@@ -18,18 +17,12 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
         return ExitCode::from(Output::standard(true).conclude(Err(failure), None));
     }
     if nothing_named {
-        // To stderr. An error of stderr itself cannot be reported.
-        drop(error.print());
+        Output::standard(false).help_on_stderr(&error.render());
         return ExitCode::from(EXIT_USAGE);
     }
     if help {
         let mut out = Output::standard(false);
-        let text = error.render();
-        let shown = match style::wanted(out.data_on_terminal()) {
-            true => text.ansi().to_string(),
-            false => text.to_string(),
-        };
-        let outcome = out.raw(shown.as_bytes());
+        let outcome = out.help(&error.render());
         return ExitCode::from(out.conclude(outcome, None));
     }
     let failure = Failure::Usage(one_line(&error.render().to_string()));
@@ -63,23 +56,4 @@ fn one_line(rendered: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-    use crate::cli::Cli;
-
-    #[test]
-    fn a_usage_error_is_one_line() {
-        for arguments in [
-            &["cubbyhole", "get", "acme"][..],
-            &["cubbyhole", "get", "acme", "k", "--entyr"],
-            &["cubbyhole", "gte"],
-            &["cubbyhole", "put", "acme", "k", "v", "--ttl", "0s"],
-        ] {
-            let error = Cli::try_parse_from(arguments).unwrap_err();
-            let line = one_line(&error.render().to_string());
-            assert!(!line.contains('\n') && !line.contains("error:"), "{line}");
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,18 @@
+//! What several commands share.
+
+use cubbyhole::Namespace;
+
+use crate::error::Failure;
+use crate::output::{escape, shell_quoted};
+
+/// Items of a page where values are not read.
+pub(super) const PAGE_NAMES: usize = 1000;
+
+pub(super) fn not_found(namespace: &Namespace, key: &str) -> Failure {
+    let name = escape(namespace.as_str());
+    Failure::NotFound(format!(
+        "there is no entry `{}` in {name}; `cubbyhole list {}` shows what is there",
+        escape(key),
+        shell_quoted(&name),
+    ))
+}
