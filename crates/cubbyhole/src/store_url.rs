@@ -87,9 +87,9 @@ impl StoreUrl {
     ///
     /// # Errors
     /// `InvalidArgument` if the URL names no backend, holds a control character, or has a wrong
-    /// option. It is also returned for a `redb:` path with escapes if only a file with the undecoded
-    /// name exists. `Unsupported` if this build does not include the backend. No message quotes the
-    /// URL.
+    /// option. It is also returned for a `redb:` path with escapes if only a file with the
+    /// undecoded name exists. `Unsupported` if this build does not include the backend. No message
+    /// quotes the URL.
     pub fn parse(url: &str) -> Result<Self> {
         let config = BackendConfig::parse(url)?;
         Ok(Self { redacted: Self::redact(url), config })
@@ -285,8 +285,8 @@ impl BackendConfig {
     }
 }
 
-/// If only a file with the undecoded name exists, the caller most likely means that file. Opening or
-/// creating the other one would look like lost data.
+/// If only a file with the undecoded name exists, the caller most likely means that file. Opening
+/// or creating the other one would look like lost data.
 #[cfg(feature = "embedded")]
 fn embedded(rest: &str) -> Result<cubbyhole_embedded::Config> {
     let config = cubbyhole_embedded::Config::from_url_path(rest)?;
