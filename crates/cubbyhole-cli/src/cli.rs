@@ -1,4 +1,4 @@
-//! The command line: the options of every command, and the list of commands.
+//! The top-level command line: parses it and runs the command.
 
 use std::ffi::OsString;
 use std::future::{Future, ready};
@@ -14,16 +14,16 @@ use crate::error::Failure;
 use crate::session::Session;
 
 const EXIT_CODES: &str = "\
-A NAMESPACE or PREFIX is written acme:agent-7:chat: a tenant, then its segments. A `:` inside a
-name is written `\\:`, a `\\` is written `\\\\`.
+A NAMESPACE or PREFIX is a tenant and its segments, separated by `:`, as in acme:agent-7:chat.
+Write a `:` inside a name as `\\:` and a `\\` as `\\\\`.
 
-Exit codes: 0 done · 1 not found · 2 wrong usage · 3 conflict · 4 past the deadline
-            5 unavailable or no such store · 6 anything else
+Exit codes: 0 success · 1 not found · 2 wrong usage · 3 conflict · 4 deadline exceeded
+            5 store unavailable or missing · 6 any other error
             129 SIGHUP · 130 Ctrl-C · 143 SIGTERM
 
 Example: cubbyhole demo";
 
-/// Cubbyhole: a namespaced key/value store for many tenants.
+/// Cubbyhole: a namespaced key/value store for many tenants
 #[derive(Debug, Parser)]
 #[command(name = "cubbyhole", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -31,30 +31,30 @@ pub(crate) struct Cli {
     pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// The command's name, as it was written.
+    /// The name of the command.
     #[arg(skip)]
     pub(crate) name: String,
 }
 
 impl Cli {
-    /// Reads the command line. A value of `put` may begin with `-`, but what looks like an option
-    /// is more likely a mistyped one: that is stored only if it stands after `--`.
+    /// Parses the command line. A value of `put` may begin with `-`. A value that looks like an
+    /// option is probably a mistyped option, and is only accepted after `--`.
     pub(crate) fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.name = matches.subcommand_name().unwrap_or_default().to_owned();
-        // Not clap's own: it sees no conflict of one before the command with one after it.
-        if cli.globals.names_of_the_store() > 1 {
+        // clap does not detect a conflict between an option before the command and one after it.
+        if cli.globals.count_store_options() > 1 {
             let message =
-                "--store, --store-file and --profile each name the store: keep one of them";
+                "--store, --store-file and --profile each name a store: use only one of them";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
-        if matches!(&cli.command, Command::Put(put) if put.value_looks_like_an_option()) {
+        if matches!(&cli.command, Command::Put(put) if put.value_resembles_option()) {
             let strict = Self::command().mut_subcommand("put", |put| {
                 put.mut_arg("value", |value| value.allow_hyphen_values(false))
             });
             let refused = |mut error: clap::Error| {
-                let tip = "to store it as the value, write it after `--`, as in `-- --text`";
+                let tip = "to store it as a value, write it after `--`, as in `-- --text`";
                 let tips = ContextValue::StyledStrs(vec![tip.into()]);
                 error.insert(ContextKind::Suggested, tips);
                 error
@@ -95,17 +95,17 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it waits for a person in between, or goes on for ever: it then gives each of its steps
-    /// the timeout.
-    pub(crate) fn counts_its_own_time(&self) -> bool {
+    /// Whether `--timeout` applies to each step of the command and not to the whole command. Such a
+    /// command waits for a person or runs until it is stopped.
+    pub(crate) fn applies_timeout_to_each_step(&self) -> bool {
         match self {
             Self::Edit(_) => true,
-            Self::Evict(evict) => evict.counts_its_own_time(),
+            Self::Evict(evict) => evict.applies_timeout_to_each_step(),
             _ => false,
         }
     }
 
-    /// Whether it works on a store: one that does not asks for no password.
+    /// Whether the command uses a store. If not, no password is read.
     pub(crate) fn needs_store(&self) -> bool {
         !matches!(
             self,
@@ -113,7 +113,7 @@ impl Command {
         )
     }
 
-    /// Whether it changes the store: one that was given up may then have been done.
+    /// Whether the command writes to the store. If it is abandoned, its outcome is then unknown.
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Put(_)
@@ -143,10 +143,10 @@ impl Command {
     }
 }
 
-/// Runs one command and closes what it opened.
+/// Runs one command and closes the stores that it opened.
 pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
-    // Each in a box of its own: together they would take room for the largest of them, twice where
-    // a command runs others, and overflow the stack of a thread.
+    // Each command's future is boxed. Unboxed, their sum overflows the stack of a thread in an
+    // unoptimised build, because `demo` runs other commands.
     let command: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + '_>> = match command {
         Command::Put(put) => Box::pin(put.run(session)),
         Command::Get(get) => Box::pin(get.run(session)),
@@ -176,7 +176,7 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
     };
     let outcome = command.await;
     let closed = session.close().await;
-    // What ended the command comes before what its closing met.
+    // An error of the command takes precedence over an error of closing.
     outcome.and(closed)
 }
 
@@ -187,8 +187,9 @@ fn run_line<'a>(
 ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>> {
     Box::pin(async move {
         let line = std::iter::once("cubbyhole").chain(arguments.iter().copied());
-        let cli = Cli::try_parse_from(line)
-            .map_err(|error| Error::internal("the demo is wrong").with_source(error))?;
+        let cli = Cli::try_parse_from(line).map_err(|error| {
+            Error::internal("a command line of the demo is wrong").with_source(error)
+        })?;
         run(cli.command, session).await
     })
 }
@@ -198,12 +199,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn each_command_shows_an_example() {
+    fn help_of_every_command_has_an_example() {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{}", command.get_name());

@@ -8,50 +8,54 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use super::parse::parse_duration;
 
-/// What every command takes, before or after its name.
+/// The global options, which are accepted before and after the name of the command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
-    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: the profile of --profile, else $CUBBYHOLE_STORE, else the profile of $CUBBYHOLE_PROFILE or default_profile, else redb:cubbyhole.redb]
-    // Not clap's `env`: its help and its errors would show a password in the variable.
+    /// URL of the store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default:
+    /// --profile, else $CUBBYHOLE_STORE, else $CUBBYHOLE_PROFILE, else default_profile of the
+    /// configuration file, else redb:cubbyhole.redb]
+    // clap's `env` is not used: its help and errors would show a password in the variable.
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) store: Option<String>,
-    /// The store in this file, for a path that would need percent-encoding in a URL
+    /// Path of an embedded store, without percent-encoding
     #[arg(long, global = true, value_name = "PATH", value_parser = PathBufValueParser::new())]
     pub(crate) store_file: Option<PathBuf>,
-    /// The store of this profile in the configuration file; wins over $CUBBYHOLE_STORE
+    /// Profile in the configuration file that names the store; takes precedence over
+    /// $CUBBYHOLE_STORE
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// The configuration file [default: $CUBBYHOLE_CONFIG, else cubbyhole/config.toml in the platform's usual place; `cubbyhole config show` tells it]
+    /// Configuration file [default: $CUBBYHOLE_CONFIG, else cubbyhole/config.toml in the platform's
+    /// configuration folder; see `cubbyhole config show`]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Give up after this long: 500ms, 30s, 5m [default: the profile's, else never]
+    /// Give up after this time: 500ms, 30s, 5m [default: the timeout of the profile, else none]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
-    /// One exact JSON object a line on stdout, and errors as JSON on stderr
+    /// Write JSON: one object per line on stdout, and errors as JSON on stderr
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Tell on stderr what is done; -vv tells more, -vvv everything
+    /// Log to stderr; -vv logs more, -vvv everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// How -v tells it [default: text, and json with --json]
+    /// Format of the log [default: text; json with --json]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
 }
 
 impl Globals {
-    /// How many options name the store.
-    pub(crate) fn names_of_the_store(&self) -> usize {
+    /// Counts the options that name a store.
+    pub(crate) fn count_store_options(&self) -> usize {
         let named = [self.store.is_some(), self.store_file.is_some(), self.profile.is_some()];
         named.into_iter().filter(|named| *named).count()
     }
 }
 
-/// How a line of the log is written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// A line for people
+    /// One line of text per event
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }

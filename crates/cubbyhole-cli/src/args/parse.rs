@@ -1,39 +1,39 @@
-//! How arguments are read: what is wrong with one is a usage error before anything is opened.
+//! Parsers of argument values. A wrong value is a usage error before any store is opened.
 
 use std::time::Duration;
 
 use cubbyhole::{Namespace, NamespacePrefix, Version, limits};
 use humantime::DurationError;
 
-/// The names of units that have no fixed length. To many readers `M` is minutes, too.
+/// Units without a fixed length. `M` is among them because many readers take it for minutes.
 const NO_FIXED_LENGTH: [&str; 8] = ["months", "month", "M", "years", "year", "yrs", "yr", "y"];
 
 const SECONDS_A_DAY: u64 = 24 * 60 * 60;
 
-/// A duration such as `90s`, `1h30m` or `7d`; zero never means "none".
+/// Parses a duration such as `90s`, `1h30m` or `7d`. Zero is refused.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut units = text.split(|c: char| !c.is_alphabetic());
     if let Some(unit) = units.find(|unit| NO_FIXED_LENGTH.contains(unit)) {
         return Err(format!(
-            "`{unit}` has no fixed length: write days, such as 30d or 365d, or minutes, such as 60m"
+            "`{unit}` has no fixed length: use days, such as 30d or 365d, or minutes, such as 60m"
         ));
     }
     let duration = humantime::parse_duration(text).map_err(|error| {
         let reason = match error {
             DurationError::UnknownUnit { unit, .. } if !unit.is_empty() => {
-                format!("unknown time unit `{unit}`, known are ns, us, ms, s, m, h, d and w")
+                format!("unknown time unit `{unit}`: use ns, us, ms, s, m, h, d or w")
             }
             error => error.to_string(),
         };
         format!("{reason}; write a duration such as 90s, 1h30m or 7d")
     })?;
     if duration.is_zero() {
-        return Err("a duration must be more than zero; leave the option out for none".to_owned());
+        return Err("a duration must be greater than zero; omit the option for no limit".to_owned());
     }
     Ok(duration)
 }
 
-/// The duration as [`parse_duration`] reads it: no unit is longer than a day.
+/// Formats a duration for [`parse_duration`], with days as the longest unit.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let days = duration.as_secs() / SECONDS_A_DAY;
     let rest = duration.saturating_sub(Duration::from_secs(days * SECONDS_A_DAY));
@@ -68,12 +68,12 @@ mod tests {
 
     use super::*;
 
-    /// A failure is printed, shrunk, and leaves no file in the sources.
+    /// Failing cases are printed and not saved to a file.
     fn cases() -> ProptestConfig {
         ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
     }
 
-    /// Text that is nearly a duration, past what numbers hold too.
+    /// Text close to a duration, including numbers that overflow.
     fn nearly_a_duration() -> impl Strategy<Value = String> {
         let unit = prop::sample::select(vec![
             "", "ns", "us", "ms", "s", "m", "h", "d", "w", "M", "y", "years", "X", " ", "-", "+",
@@ -95,13 +95,13 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn any_text_is_a_duration_of_more_than_zero_or_refused(text in nearly_a_duration()) {
+        fn any_text_is_a_positive_duration_or_refused(text in nearly_a_duration()) {
             match parse_duration(&text) {
                 Ok(duration) => {
                     prop_assert!(!duration.is_zero());
                     let shown = format_duration(duration);
                     prop_assert_eq!(parse_duration(&shown), Ok(duration), "{}", shown);
-                    // As the tool uses it: as a deadline, and as a TTL.
+                    // The tool uses durations as deadlines and as TTLs.
                     drop(cubbyhole::ExecutionContext::new().with_timeout(duration));
                     drop(cubbyhole::Expiry::After(duration).check());
                 }
@@ -110,7 +110,7 @@ mod tests {
         }
 
         #[test]
-        fn every_duration_is_read_as_it_is_shown(secs in any::<u64>(), nanos in 0..1_000_000_000_u32) {
+        fn formatted_duration_parses_back(secs in any::<u64>(), nanos in 0..1_000_000_000_u32) {
             let duration = Duration::new(secs, nanos);
             prop_assume!(!duration.is_zero());
             let shown = format_duration(duration);
@@ -118,7 +118,7 @@ mod tests {
         }
 
         #[test]
-        fn any_name_key_and_version_is_read_or_refused(text in "[a:\\\\\\PC\\x00\n]{0,8}") {
+        fn any_name_key_and_version_is_accepted_or_refused(text in "[a:\\\\\\PC\\x00\n]{0,8}") {
             for message in [
                 parse_namespace(&text).err(),
                 parse_prefix(&text).err(),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_and_zero_is_refused() {
+    fn valid_durations_parse_and_zero_is_refused() {
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
         for text in ["0s", "0", "", "soon", "-5s"] {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn units_without_a_fixed_length_are_refused() {
+    fn unit_without_a_fixed_length_is_refused() {
         for unit in NO_FIXED_LENGTH {
             for text in [
                 format!("1{unit}"),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_shown_in_days_and_below() {
+    fn durations_are_formatted_in_days_and_smaller_units() {
         for (secs, shown) in [
             (90, "1m 30s"),
             (86_400, "1day"),

@@ -8,14 +8,14 @@ use cubbyhole::NamespacePrefix;
 use super::parse::parse_prefix;
 use crate::output::escape;
 
-/// `PREFIX` or `--all`.
+/// The arguments `PREFIX` and `--all`, of which exactly one is given.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct ScopeArguments {
-    /// Which: a tenant and segments, as in acme:agent-7
+    /// A tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: Option<NamespacePrefix>,
-    /// Every tenant
+    /// Include every tenant
     #[arg(long)]
     all: bool,
 }
@@ -37,7 +37,7 @@ impl Scope {
     }
 }
 
-/// As a message names it.
+/// The scope as messages name it: `under acme` or `in the store`.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

@@ -1,4 +1,4 @@
-//! What clap answers in place of a command: help, the version, or a usage error.
+//! Reports the cases in which clap returns no command: help, the version, and usage errors.
 
 use std::process::ExitCode;
 
@@ -8,9 +8,8 @@ use crate::error::{EXIT_USAGE, Failure};
 use crate::output::Output;
 
 pub(crate) fn report(error: &clap::Error) -> ExitCode {
-    // Without any argument the help is the better answer; clap then sends it to stderr, as code 2.
     let help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    // A group of commands without one of them shows its help too; who asked for JSON gets that.
+    // Without a command, help is written to stderr with exit code 2. `--json` gets a JSON error.
     let nothing_named = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if nothing_named && wants_json() {
         let failure = Failure::Usage("a command is missing; see --help".to_owned());
@@ -29,12 +28,12 @@ pub(crate) fn report(error: &clap::Error) -> ExitCode {
     ExitCode::from(Output::standard(wants_json()).conclude(Err(failure), None))
 }
 
-/// clap gives no parsed options with an error: look for the flag itself.
+/// Looks for the flag itself: clap returns no parsed options with an error.
 fn wants_json() -> bool {
     std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|a| a == "--json")
 }
 
-/// clap's paragraphs (the error, tips, the usage, a pointer to the help) as one line.
+/// Joins clap's paragraphs (error, tips, usage, pointer to the help) into one line.
 fn one_line(rendered: &str) -> String {
     let mut message = String::new();
     let mut usage = None;

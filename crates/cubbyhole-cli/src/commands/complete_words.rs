@@ -1,4 +1,4 @@
-//! `complete-words`: what may stand where the cursor is. Run by the scripts of `completions`.
+//! `complete-words`: returns completion candidates. The scripts of `completions` call it.
 
 mod candidate;
 mod names;
@@ -24,20 +24,21 @@ const EXAMPLES: &str = "\
 Example:
   cubbyhole complete-words zsh -- cubbyhole get ac";
 
-/// Somebody waits with a finger on the key.
-const TIME: Duration = Duration::from_millis(600);
+/// How long reading names may take, while a person waits for them.
+const TIMEOUT: Duration = Duration::from_millis(600);
 
-/// For leaving the store as it should be; what is not done then is done by the next who opens it.
-const CLOSE_TIME: Duration = Duration::from_millis(200);
+/// How long closing the store may take. The next process that opens it completes an unfinished
+/// close.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Answer what may stand at the end of a line
+/// Print completion candidates for the end of a command line
 #[derive(Debug, Args)]
 #[command(hide = true, after_help = EXAMPLES)]
 pub(crate) struct CompleteWords {
-    /// Whose script asks
+    /// Shell of the script
     shell: Scripted,
-    /// The words, the last of which is unfinished; from bash the line up to the cursor, and the
-    /// characters that break words
+    /// Words, of which the last is unfinished; from bash, the line up to the cursor and the
+    /// characters that separate words
     #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
@@ -52,10 +53,11 @@ pub(crate) enum Scripted {
 impl CompleteWords {
     /// `tool` is the definition of the whole command line.
     ///
-    /// Nothing that fails is told of: a message would end up in the middle of somebody's line.
+    /// Errors are not reported, because a message would appear in the middle of the command line.
     pub(crate) async fn run(self, tool: Command, session: &mut Session) -> Result<(), Failure> {
         for line in self.answer(tool, session).await.unwrap_or_default() {
-            // The tab before what a candidate is; nothing else of that kind comes so far.
+            // The tab separates the candidate from its description. All other control characters
+            // are escaped.
             let parts: Vec<String> = line.split('\t').map(escape).collect();
             session.out.raw(parts.join("\t").as_bytes())?;
             session.out.raw(b"\n")?;
@@ -89,7 +91,7 @@ impl CompleteWords {
 
 async fn candidates(asked: &Completion, session: &Session) -> Option<Vec<Candidate>> {
     let StoreOptions { store, store_file, profile, config } = asked.named.clone();
-    // The shell replaces `~/` only when the line runs.
+    // The shell expands `~/` only when it runs the line.
     let path = |path: String| anchored_path(&path, Path::new(""));
     let (store_file, config) = (store_file.map(path), config.map(path));
     let settings = Settings::new(Options { store, store_file, profile, config, timeout: None });
@@ -107,7 +109,7 @@ async fn candidates(asked: &Completion, session: &Session) -> Option<Vec<Candida
         Wanted::Namespace { .. } | Wanted::Key { .. } => {}
     }
     let choice = settings.choose().ok()?.store;
-    let ctx = session.ctx.child().with_timeout(TIME);
+    let ctx = session.ctx.child().with_timeout(TIMEOUT);
     let store = names::open(&ctx, &choice.url).await?;
     let mut found = match &asked.wanted {
         Wanted::Namespace { begun, prefixes } => {
@@ -116,9 +118,9 @@ async fn candidates(asked: &Completion, session: &Session) -> Option<Vec<Candida
         Wanted::Key { namespace, begun } => names::keys(&ctx, &*store, namespace, begun).await,
         _ => Vec::new(),
     };
-    drop(store.close(&ExecutionContext::new().with_timeout(CLOSE_TIME)).await);
+    drop(store.close(&ExecutionContext::new().with_timeout(CLOSE_TIMEOUT)).await);
     found.retain(|name| names::can_be_shown(name));
-    // Without `--` before it that would be an option; behind an option's `=` it is a value.
+    // A name that begins with `-` is only valid after `--` or after the `=` of an option.
     found.retain(|name| asked.dashes || !asked.lead.is_empty() || !name.starts_with('-'));
     Some(found.into_iter().map(Candidate::name).collect())
 }

@@ -1,4 +1,4 @@
-//! `config`: what the command line, the environment and the configuration file say together.
+//! `config`: shows the settings from the command line, the environment and the configuration file.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::session::store_url::has_password;
 use crate::session::{EffectiveStore, NamedBy, Origin, STORE_VARIABLE, Session};
 
 const EXAMPLES: &str = "\
-The file holds profiles: stores by name, with a time limit and the describe_password of the password.
+The file holds profiles: named stores, each with a timeout and the source of its password.
 
   default_profile = \"dev\"
   [profiles.dev]
@@ -24,19 +24,19 @@ The file holds profiles: stores by name, with a time limit and the describe_pass
   password_env = \"PROD_PASSWORD\"     # or password_file = \"prod.password\"
   timeout = \"30s\"
 
-Relative paths in it begin at its folder, and `~/` is the home folder.
+Relative paths in the file start at its folder, and `~/` is the home folder.
 
 Example:
   cubbyhole config show";
 
 const SHOW_EXAMPLES: &str = "\
-Passwords are not read and not shown.
+Passwords are neither read nor shown.
 
 Examples:
   cubbyhole config show
   cubbyhole config show --profile prod --json";
 
-/// Tell of the configuration file and of what is in force
+/// Show the configuration file and the settings in effect
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Config {
@@ -49,7 +49,8 @@ enum ConfigCommand {
     Show(Show),
 }
 
-/// Show the file, the store in force and who named it, and the profiles, without secrets
+/// Show the configuration file, the store in effect, what named it, and the profiles, without
+/// secrets
 #[derive(Debug, Args)]
 #[command(after_help = SHOW_EXAMPLES)]
 struct Show {}
@@ -180,7 +181,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The same for people: names in one column, what they say in another.
+/// Formats the configuration as text in two columns.
 fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = |name: &str, text: &str| lines.push(format!("{name:<9} {text}"));
@@ -192,8 +193,8 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
         "file",
         &match (&shown.file.path, shown.file.found) {
             (Some(path), true) => format!("{path}{named}"),
-            (Some(path), false) => format!("{path}, which is not there"),
-            (None, _) => "none: the platform tells no place for it".to_owned(),
+            (Some(path), false) => format!("{path}, which does not exist"),
+            (None, _) => "none: the platform has no configuration folder".to_owned(),
         },
     );
     line("store", &shown.store.url);
@@ -201,7 +202,7 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
         "named by",
         &match (shown.store.profile, shown.store.profile_named_by) {
             (Some(name), Some(by)) => format!("the profile {name}, by {by}"),
-            _ if shown.store.named_by == "default" => "nobody: it is the default".to_owned(),
+            _ if shown.store.named_by == "default" => "nothing: it is the default".to_owned(),
             _ => shown.store.named_by.to_owned(),
         },
     );
@@ -226,11 +227,11 @@ fn describe_password(password: &ShownPassword) -> String {
         ("environment", true) => format!("in the variable {}, which is set", password.name),
         ("environment", false) => format!("in the variable {}, which is not set", password.name),
         (_, true) => format!("in the file {}", password.name),
-        (_, false) => format!("in the file {}, which is not there", password.name),
+        (_, false) => format!("in the file {}, which does not exist", password.name),
     }
 }
 
-/// What is wrong with a file that holds a password itself.
+/// Returns a warning if the file contains a password and other users can read it.
 #[cfg(unix)]
 fn warning(file: &ConfigFile) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
@@ -241,8 +242,8 @@ fn warning(file: &ConfigFile) -> Option<String> {
     let holds = file.profiles.iter().find(|(_, profile)| has_password(&profile.store));
     let (name, _) = holds.filter(|_| mode & OTHERS_READ != 0)?;
     Some(format!(
-        "{shown} holds the password of the profile {name} and others than its owner may read it: \
-         name the password with password_env or password_file, or `chmod 600 {shown}`",
+        "{shown} contains the password of the profile {name}, and other users can read the file: use \
+         password_env or password_file, or run `chmod 600 {shown}`",
         shown = shown_path(path),
     ))
 }

@@ -1,4 +1,4 @@
-//! `demo`: a short tour. Each step shows a command and what that command really answers.
+//! `demo`: a short tour. Each step runs a command and shows its real output.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::output::{Capture, Output, Tone, count, escape, shell_quoted};
 use crate::session::{STORE_VARIABLE, Session};
 
 const EXAMPLES: &str = "\
-It writes to the tenants demo-acme and demo-globex of the store and to no other, can be run again,
-and leaves the store for you to explore.
+The demo writes only to the tenants demo-acme and demo-globex. It can be repeated, and keeps its
+data for you to explore.
 
 Examples:
   cubbyhole demo
@@ -29,7 +29,7 @@ pub(crate) type RunLine =
         &'a mut Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
-/// A tour in seven steps, on a real file
+/// Take a tour in seven steps, on a real store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {}
@@ -39,12 +39,13 @@ impl Demo {
     pub(crate) async fn run(self, session: &mut Session, run_line: RunLine) -> Result<(), Failure> {
         if session.out.json() {
             return Err(Failure::Usage(
-                "the demo is for reading; run it without --json".to_owned(),
+                "the demo has no JSON output; run it without --json".to_owned(),
             ));
         }
         if session.store.is_in_memory() {
             return Err(Failure::Usage(
-                "the demo needs a store that outlives a command, such as redb:demo.redb".to_owned(),
+                "the demo needs a store that is kept after a command, such as redb:demo.redb"
+                    .to_owned(),
             ));
         }
         let mut tour = Tour { session, run_line, step: 0 };
@@ -67,10 +68,10 @@ struct Tour<'a> {
 }
 
 impl Tour<'_> {
-    /// The heading, and a clean start for the demo's own tenants.
+    /// Writes the heading and erases the data of an earlier tour.
     async fn prepare(&mut self) -> Result<(), Failure> {
         let store = &self.session.store;
-        // A URL of a server may hold a password.
+        // The URL of a server may contain a password.
         let shown = store.file().map_or("the store you named", |_| store.url.as_str());
         let heading = format!("A tour of Cubbyhole, on {shown}");
         let heading = self.paint(Tone::Heading, &escape(&heading));
@@ -91,13 +92,13 @@ impl Tour<'_> {
         self.session.close().await?;
         if removed > 0 {
             let entries = count(removed, "entry", "entries");
-            self.text(&format!("Begun afresh: {entries} of an earlier tour removed."))?;
+            self.text(&format!("Removed {entries} of an earlier tour."))?;
         }
         Ok(())
     }
 
     async fn conversation(&mut self) -> Result<(), Failure> {
-        self.step("An agent of one tenant keeps its conversation")?;
+        self.step("An agent of one tenant stores its conversation")?;
         let chat = "demo-acme:agent-7:chat";
         self.run(&["put", chat, "turn-1", "Where is my parcel?"], 0).await?;
         self.run(&["put", chat, "turn-2", "It left Lyon this morning."], 0).await?;
@@ -106,17 +107,17 @@ impl Tour<'_> {
     }
 
     async fn isolation(&mut self) -> Result<(), Failure> {
-        self.step("Another tenant uses the same names, and each sees only its own")?;
+        self.step("Another tenant uses the same names; each tenant sees only its own data")?;
         let chat = "demo-globex:agent-7:chat";
         self.run(&["put", chat, "turn-1", "Which plan am I on?"], 0).await?;
         self.run(&["list", chat, "--values"], 0).await
     }
 
     async fn expiry(&mut self) -> Result<(), Failure> {
-        self.step("An entry with a TTL is gone when its time is up")?;
+        self.step("An entry with a TTL expires")?;
         let get = ["get", "demo-acme:agent-7", "typing"];
         self.run(&["put", "demo-acme:agent-7", "typing", "yes", "--ttl", "1s"], 0).await?;
-        // On a very slow disk the second is over before the answer.
+        // On a very slow disk, the entry expires before it is read.
         self.run_expecting(&get, &[0, EXIT_NOT_FOUND]).await?;
         self.session.ctx.sleep(TTL_WAIT).await?;
         self.wait_until_gone(&get).await?;
@@ -126,7 +127,7 @@ impl Tour<'_> {
     }
 
     async fn conflict(&mut self) -> Result<(), Failure> {
-        self.step("Two workers claim one job, and the second is refused")?;
+        self.step("Two workers claim one job; the second is refused")?;
         let (jobs, job) = ("demo-acme:jobs", "nightly-report");
         self.run(&["put", jobs, job, "worker-1", "--if-absent"], 0).await?;
         self.run(&["put", jobs, job, "worker-2", "--if-absent"], EXIT_CONFLICT).await?;
@@ -134,31 +135,31 @@ impl Tour<'_> {
     }
 
     async fn listing(&mut self) -> Result<(), Failure> {
-        self.step("What does a tenant hold, and how much? (entries, bytes, namespace)")?;
+        self.step("What does a tenant store? (entries, bytes, namespace)")?;
         self.run(&["namespaces", ACME, "--long"], 0).await?;
         self.run(&["usage", ACME], 0).await
     }
 
     async fn sweep(&mut self) -> Result<(), Failure> {
-        self.step("A sweep frees the space of what has expired")?;
+        self.step("A sweep frees the space of expired entries")?;
         self.run(&["evict"], 0).await
     }
 
     async fn erasure(&mut self) -> Result<(), Failure> {
-        self.step("A tenant leaves: whatever it had is erased, and nothing else")?;
+        self.step("A tenant leaves: all of its data is erased, and nothing else")?;
         self.run(&["erase", GLOBEX, "--yes"], 0).await?;
         self.run(&["namespaces", GLOBEX], 0).await?;
         self.run(&["namespaces", ACME], 0).await
     }
 
     fn what_next(&mut self) -> Result<(), Failure> {
-        let heading = self.paint(Tone::Heading, "The store is yours to explore");
+        let heading = self.paint(Tone::Heading, "Explore the store");
         self.text(&format!("\n{heading}"))?;
         for (command, what) in [
             ("cubbyhole get demo-acme:agent-7:chat turn-2 --entry", "version and times"),
-            ("cubbyhole export demo-acme", "all of a tenant as JSON Lines"),
-            ("cubbyhole doctor", "how the store is"),
-            ("cubbyhole --help", "everything else"),
+            ("cubbyhole export demo-acme", "all entries of a tenant, as JSON Lines"),
+            ("cubbyhole doctor", "the health of the store"),
+            ("cubbyhole --help", "all commands"),
         ] {
             let padded = self.paint(Tone::Command, &format!("{command:<52}"));
             let what = self.paint(Tone::Aside, what);
@@ -171,7 +172,7 @@ impl Tour<'_> {
         Ok(())
     }
 
-    /// What the commands above need to work as they stand here, if anything.
+    /// Returns the shell commands that are needed before the commands above work as shown.
     fn how_to_call(&self) -> Option<String> {
         let executable = std::env::current_exe().ok()?;
         let on_path = std::env::var_os("PATH").is_some_and(|path| {
@@ -189,8 +190,7 @@ impl Tour<'_> {
         if store.origin.is_option() && !named && store.file().is_some() {
             lines.push(format!("   export {STORE_VARIABLE}={}", shell_quoted(&store.url)));
         }
-        (!lines.is_empty())
-            .then(|| format!("For these commands to work here:\n{}", lines.join("\n")))
+        (!lines.is_empty()).then(|| format!("Run this first:\n{}", lines.join("\n")))
     }
 
     async fn wait_until_gone(&mut self, get: &[&str]) -> Result<(), Failure> {
@@ -209,7 +209,7 @@ impl Tour<'_> {
         self.run_expecting(arguments, &[expected]).await
     }
 
-    /// Shows a command, runs the very same, and shows what it wrote and how it ended.
+    /// Shows a command, runs it, and shows its output and its exit code.
     async fn run_expecting(&mut self, arguments: &[&str], expected: &[u8]) -> Result<(), Failure> {
         let shown: Vec<String> = arguments.iter().map(|argument| shell_quoted(argument)).collect();
         let command = self.paint(Tone::Command, &format!("cubbyhole {}", shown.join(" ")));
@@ -218,8 +218,7 @@ impl Tour<'_> {
         let outcome = (self.run_line)(arguments, &mut inner).await;
         let code = outcome.as_ref().err().map_or(0, |failure| failure.exit_code(None));
         if !expected.contains(&code) {
-            let unplanned = || unplanned(arguments);
-            return outcome.and_then(|()| Err(unplanned()));
+            return outcome.and_then(|()| Err(unexpected_outcome(arguments)));
         }
         inner.out.conclude(outcome, None);
         let written = capture.take();
@@ -236,7 +235,7 @@ impl Tour<'_> {
         Ok(())
     }
 
-    /// A session for one command, as if it were called by itself.
+    /// Creates a session for one command, with the same store.
     fn inner(&self) -> (Session, Capture) {
         let (out, capture) = Output::captured();
         let ctx: ExecutionContext = self.session.ctx.child();
@@ -253,7 +252,7 @@ impl Tour<'_> {
         self.session.out.paint(text, tone)
     }
 
-    /// Writes lines as they are, visible at once. What came from a store is escaped already.
+    /// Writes lines unescaped and flushes them. Output of commands is already escaped.
     fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.session.out.raw(text.as_bytes())?;
         self.session.out.raw(b"\n")?;
@@ -261,7 +260,8 @@ impl Tour<'_> {
     }
 }
 
-fn unplanned(arguments: &[&str]) -> Failure {
-    let message = format!("`{}` did not end as it should; please report it", arguments.join(" "));
+fn unexpected_outcome(arguments: &[&str]) -> Failure {
+    let message =
+        format!("`{}` ended with an unexpected exit code; please report this", arguments.join(" "));
     cubbyhole::Error::new(ErrorKind::Internal, message).into()
 }

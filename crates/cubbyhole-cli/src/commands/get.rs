@@ -1,4 +1,4 @@
-//! `get`: shows one entry.
+//! `get`: prints one entry.
 
 use clap::Args;
 use cubbyhole::{Bytes, Entry, GetOptions, Namespace};
@@ -16,7 +16,7 @@ Examples:
   cubbyhole get acme:agent-7 greeting --entry
   cubbyhole get acme:agent-7 avatar > avatar.png";
 
-/// Write the value of an entry to stdout, byte for byte
+/// Write the value of an entry to stdout, unchanged
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Get {
@@ -24,16 +24,16 @@ pub(crate) struct Get {
     arguments: EntryArguments,
 }
 
-/// EntryArguments entry, and how much of it is shown.
+/// The arguments that name an entry, and how to print it.
 #[derive(Debug, Args)]
 pub(crate) struct EntryArguments {
-    /// Where: a tenant and its segments, as in acme:agent-7
+    /// Namespace: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     pub(crate) namespace: Namespace,
-    /// The key; one that begins with `-` goes after `--`
+    /// Key; write one that begins with `-` after `--`
     #[arg(value_parser = parse_key)]
     pub(crate) key: String,
-    /// Show version and times too
+    /// Also show the version and the times
     #[arg(long)]
     pub(crate) entry: bool,
 }
@@ -48,7 +48,7 @@ impl Get {
 }
 
 impl EntryArguments {
-    /// Writes the entry, or says that there is none.
+    /// Writes the entry, or fails if it does not exist.
     pub(crate) fn show(
         &self,
         entry: Option<Entry<Bytes>>,

@@ -1,4 +1,4 @@
-//! `import`: stores JSON Lines, in batches, several at once.
+//! `import`: stores JSON Lines in concurrent batches.
 
 mod in_flight;
 mod reader;
@@ -25,32 +25,33 @@ use crate::session::Session;
 const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
-with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
-expires. A header is skipped. Input that Zstandard compressed is recognised and read. Lines that have
-expired by the store's time are skipped and counted. Lines of one namespace that are
-near each other are stored as a batch, all or nothing, and the last line of a key wins. Batches
-are stored in no order of their own; to resume, import the file again, which does no harm.
+\"value_base64\" replaces \"value\" for other bytes. \"expires_at\" (RFC 3339) sets an expiry. A
+header is skipped. Input compressed with Zstandard is detected.
+
+Lines that have expired by the store's clock are skipped and counted. Nearby lines of one namespace
+are stored as one atomic batch. If a key is repeated, the last line wins. Batches may be stored in
+any order. To resume an interrupted import, import the file again.
 
 Examples:
   cubbyhole import dialogs.jsonl
   cubbyhole import backup.jsonl.zst
   zcat backup.jsonl.gz | cubbyhole import --on-error skip";
 
-/// Batches that were read and not yet begun.
+/// The batches that are read ahead.
 const READ_AHEAD: usize = 4;
 
 /// Store the entries of a JSON Lines file
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Import {
-    /// The file; `-` or none for standard input
+    /// File [default: standard input, also written `-`]
     file: Option<PathBuf>,
-    /// What to do about a line that cannot be read: stop there, or report it and go on. The header
-    /// of a newer or unknown format always stops
+    /// How to treat an unreadable line: stop, or report and skip it. The header of a newer or
+    /// unknown format always stops the import
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
-    /// Write a line to stdout for each batch once it is stored: namespace, entries, its first and
-    /// its last line; lines between these may belong to other batches
+    /// Write a line to stdout for each stored batch: namespace, entries, first line and last line.
+    /// Lines in between may belong to other batches
     #[arg(long)]
     report_batches: bool,
 }
@@ -81,12 +82,12 @@ struct BatchLine<'a> {
 impl Import {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let path = self.file.as_deref().filter(|path| path.as_os_str() != "-");
-        // Before the store: a mistyped name creates no store.
+        // Open the input first: a mistyped name must not create a store.
         let (source, length) = open_source(path)?;
         let store = session.open_or_create().await?;
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(sender, self.on_error == OnError::Stop);
-        // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
+        // Reading may block indefinitely on a pipe. The process does not wait for this thread.
         let named = path.map(Path::to_owned);
         std::thread::spawn(move || match compression::reader(source, named.as_deref()) {
             Ok(input) => reader.run(input),
@@ -112,7 +113,9 @@ impl Import {
 fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
     let Some(path) = path else {
         if io::stdin().is_terminal() {
-            return Err(Failure::Usage("the file is missing: name it, or pipe it in".to_owned()));
+            return Err(Failure::Usage(
+                "the input is missing: give FILE, or pipe it to standard input".to_owned(),
+            ));
         }
         let stdin = streams::stdin();
         let stdin = stdin.map_err(|error| Failure::io("cannot read standard input", error))?;
@@ -122,14 +125,15 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
     let mut file = File::open(path).map_err(cannot)?;
     let about = file.metadata().map_err(cannot)?;
     if about.is_dir() {
-        return Err(Failure::Usage(format!("{} is a folder and no file", shown_path(path))));
+        return Err(Failure::Usage(format!("{} is a folder, not a file", shown_path(path))));
     }
     if about.is_file() {
-        // Here too, and not only when it is read: then a store would have been created.
+        // Checked before reading, because the store is created before that.
         let refused = |error| Failure::io(format!("cannot import {}", shown_path(path)), error);
         compression::check_file_to_read(&mut file, path).map_err(refused)?;
     }
-    // How far it has come is known in bytes of text, which of a compressed file nobody knows.
+    // Progress is counted in bytes of text, and the size of the text of a compressed file is
+    // unknown.
     let known = about.is_file() && !compression::names_zstd(path);
     let length = known.then_some(about.len());
     Ok((Box::new(file), length))
@@ -138,19 +142,19 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
 #[derive(Default)]
 struct ImportCounts {
     entries: u64,
-    /// Hashes in place of names: a million namespaces take 16 MB and not a hundred.
+    /// Hashes of names, which need less memory than the names.
     namespaces: HashSet<u64>,
     hasher: RandomState,
     skipped: u64,
     expired: u64,
-    /// Entries of batches that may have been stored or not.
+    /// Entries of batches whose outcome is unknown.
     unknown: u64,
 }
 
-/// Why an import ended before the end of its input.
+/// The reason why an import stopped before the end of its input.
 enum StopReason {
     BadLine(String),
-    /// The header of a format that this build cannot read. `--on-error skip` does not skip it.
+    /// The header of an unknown format, which `--on-error skip` does not skip.
     UnknownFormat(String),
     Unreadable(io::Error),
     Store(Error),
@@ -168,7 +172,7 @@ struct ImportRun<'a> {
 impl ImportRun<'_> {
     async fn all(&mut self, receiver: mpsc::Receiver<ReaderEvent>) -> Result<(), StopReason> {
         let outcome = self.until_the_end(receiver).await;
-        // Whatever ended it, what is on its way is waited for: only then can the count be told.
+        // Wait for the in-flight batches, so the counts are complete.
         let finished = self.in_flight.drain(outcome.is_err()).await;
         finished.into_iter().fold(outcome, |outcome, finished| outcome.and(self.account(finished)))
     }
@@ -207,7 +211,7 @@ impl ImportRun<'_> {
         }
         self.counts.skipped += 1;
         let out = &mut self.session.out;
-        self.bar.suspend(|| out.complain("invalid_argument", &format!("{text}; skipped")));
+        self.bar.suspend(|| out.report_error("invalid_argument", &format!("{text}; skipped")));
         Ok(())
     }
 
@@ -249,7 +253,7 @@ impl ImportRun<'_> {
             let name = escape(namespace.as_str());
             out.raw(format!("{name}\t{entries}\t{first_line}\t{last_line}\n").as_bytes())?;
         }
-        // Who resumes by these lines must have each one.
+        // Flush each line, because callers use them to resume.
         out.flush()
     }
 }
@@ -262,20 +266,20 @@ fn conclude(
 ) -> Result<(), Failure> {
     let mut stored = format!("{} stored", count(counts.entries, "entry", "entries"));
     if counts.unknown > 0 {
-        stored.push_str(&format!(", and {} that may be", counts.unknown));
+        stored.push_str(&format!(", and {} that may have been stored", counts.unknown));
     }
     match ended {
         Ok(()) => {}
         Err(StopReason::BadLine(text)) => {
             return Err(Failure::Incomplete(format!(
-                "{text}; stopped there with {stored}; repair it, or go on with --on-error skip"
+                "{text}; stopped there with {stored}; fix the line, or continue with --on-error skip"
             )));
         }
         Err(StopReason::UnknownFormat(text)) => {
             return Err(Failure::Incomplete(format!("{text}; stopped there with {stored}")));
         }
         Err(StopReason::Unreadable(error)) => {
-            return Err(Failure::io(format!("the input could not be read ({stored})"), error));
+            return Err(Failure::io(format!("cannot read the input ({stored})"), error));
         }
         Err(StopReason::Store(error)) => return Err(Failure::Partway { done: stored, error }),
         Err(StopReason::Output(failure)) => return Err(failure),

@@ -1,4 +1,4 @@
-//! The commands, one file each.
+//! The commands. Each file has the options of one command and its `run`.
 
 mod common;
 pub(crate) mod compact;

@@ -1,4 +1,4 @@
-//! `namespaces`: what lies under a prefix.
+//! `namespaces`: lists the namespaces under a prefix.
 
 use clap::Args;
 use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix};
@@ -18,18 +18,18 @@ Examples:
   cubbyhole namespaces acme
   cubbyhole namespaces acme:agent-7 --long";
 
-/// List the namespaces under a prefix that hold at least one live entry
+/// List the namespaces under a prefix that have at least one live entry
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Namespaces {
-    /// Which: a tenant and segments, as in acme:agent-7
+    /// Prefix: a tenant and segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: NamespacePrefix,
-    /// Before each name: its own live entries and their bytes (reads every key); a table on a
-    /// terminal
+    /// Show the number and the bytes of live entries before each name, as a table on a terminal;
+    /// reads every key
     #[arg(long)]
     long: bool,
-    /// Raw names, each ended by NUL
+    /// Write raw names, each followed by NUL
     #[arg(short = '0', long = "null", conflicts_with_all = ["long", "json"])]
     null: bool,
 }
@@ -48,7 +48,8 @@ struct NamespaceCounts {
 }
 
 impl NamespaceCounts {
-    /// Of one namespace alone: the store's own count takes in those beneath it.
+    /// Counts one namespace. The usage that the store reports would include the namespaces below
+    /// it.
     async fn of(
         store: &dyn Backend,
         ctx: &ExecutionContext,
@@ -90,7 +91,7 @@ impl Namespaces {
         }
     }
 
-    /// What a person is shown; pipes keep lines that programs read.
+    /// Returns a table for a terminal. Pipes get lines for programs.
     fn table(&self, session: &Session) -> Option<Table> {
         let wanted = self.long && session.out.data_on_terminal() && !session.out.json();
         wanted.then(|| {

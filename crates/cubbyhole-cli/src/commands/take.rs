@@ -1,4 +1,4 @@
-//! `take`: shows one entry and removes it in the same step.
+//! `take`: prints one entry and deletes it atomically.
 
 use clap::Args;
 
@@ -9,9 +9,9 @@ use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Example:
-  cubbyhole take acme:queue job-1      (of several that take it at once, one gets it)";
+  cubbyhole take acme:queue job-1      # of several concurrent callers, one gets the entry";
 
-/// Get an entry and delete it, in one atomic step
+/// Get and delete an entry atomically
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Take {
@@ -26,19 +26,19 @@ impl Take {
         let EntryArguments { namespace, key, .. } = &self.arguments;
         let entry = store.take(&session.ctx, namespace, key).await?;
         let bytes = entry.as_ref().map(|entry| entry.value.len() as u64);
-        // Flushed here: from now on the entry is nowhere else.
+        // Flush now, because the entry no longer exists in the store.
         let shown = self.arguments.show(entry, &mut session.out).and_then(|()| session.out.flush());
         match (shown, bytes) {
-            (Err(failure), Some(bytes)) => Err(lost(failure, &self.arguments, bytes)),
+            (Err(failure), Some(bytes)) => Err(value_lost(failure, &self.arguments, bytes)),
             (shown, _) => shown,
         }
     }
 }
 
-/// The value could not be handed over, and the entry is gone; that is news also to a closed pipe.
-fn lost(failure: Failure, arguments: &EntryArguments, bytes: u64) -> Failure {
+/// Returns the failure of writing the value of a deleted entry. A closed pipe is reported too.
+fn value_lost(failure: Failure, arguments: &EntryArguments, bytes: u64) -> Failure {
     let what = format!(
-        "`{}` in {} was taken, which deleted it, and its value of {} was not written in full",
+        "`{}` in {} was taken, which deleted it, but its value of {} was not fully written",
         escape(&arguments.key),
         escape(arguments.namespace.as_str()),
         count(bytes, "byte", "bytes"),

@@ -1,34 +1,34 @@
-//! Compressed exports: Zstandard, by the file's name when writing and by its first bytes when
-//! reading. Other formats are recognised and refused, with the tool that reads or writes them.
+//! Compression of exports with Zstandard. The name of the file decides when writing, its first
+//! bytes when reading. Other formats are recognised and refused with a hint at the tool for them.
 
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
 use crate::output::{shell_quoted, shown_path};
 
-/// How a frame of data begins. No JSON and no text does.
+/// The first bytes of a data frame. No JSON text begins with them.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// How a frame that readers skip begins, after a byte from 0x50 to 0x5f. `pzstd` begins its files
+/// The first bytes of a skippable frame, after a byte from 0x50 to 0x5f. Files of `pzstd` begin
 /// with one.
 const SKIPPABLE_MAGIC: [u8; 3] = [0x2a, 0x4d, 0x18];
 
-/// The longest first bytes that tell a format.
+/// The length of the longest magic number.
 const HEAD_BYTES: usize = 6;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// The largest distance that the format allows, as the power of two: files of `zstd --long=31` too.
-/// Memory of that size is used only if the file's header asks for it.
+/// The largest window that the format allows, as a power of two, to read files of `zstd --long=31`.
+/// Memory of this size is only used if the header of the file requires it.
 const WINDOW_LOG_MAX: u32 = if cfg!(target_pointer_width = "64") { 31 } else { 30 };
 
-/// A format that the tool neither reads nor writes.
+/// A format that the tool does not support.
 struct Foreign {
     name: &'static str,
-    /// How its files begin; empty if the first bytes do not tell.
+    /// The first bytes of its files; empty if they do not identify the format.
     magic: &'static [u8],
     extensions: &'static [&'static str],
-    /// The command that writes the text of a file to stdout, if there is a usual one.
+    /// The command that decompresses a file to stdout.
     unpack: Option<&'static str>,
     /// The command that compresses stdin to stdout.
     pack: Option<&'static str>,
@@ -63,7 +63,7 @@ const fn foreign(
     Foreign { name, magic, extensions, unpack: Some(unpack), pack: Some(pack) }
 }
 
-/// Whether a file of this name is written compressed.
+/// Whether a file with this name is written compressed.
 pub(crate) fn names_zstd(path: &Path) -> bool {
     has_extension(path, &["zst"])
 }
@@ -72,22 +72,22 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     path.extension().is_some_and(|found| extensions.iter().any(|e| found.eq_ignore_ascii_case(e)))
 }
 
-/// Refuses to write a file under a name that promises a format which is not written.
+/// Refuses a name whose extension denotes an unsupported format.
 ///
 /// # Errors
-/// What to do instead.
+/// The message, with an alternative.
 pub(crate) fn check_name_to_write(path: &Path) -> Result<(), String> {
     let foreign = FOREIGN.iter().find(|foreign| has_extension(path, foreign.extensions));
     let format = match foreign {
         Some(foreign) => foreign.name,
-        None if has_extension(path, &["zstd"]) => "what its name says",
+        None if has_extension(path, &["zstd"]) => "its name says",
         None => return Ok(()),
     };
     let shown = shown_path(path);
     let better = shown_path(&path.with_extension("zst"));
     let mut text = format!(
-        "cannot write {shown} as {format}: an export is plain text, or compressed by Zstandard if \
-         the name ends in .zst; name it {better}"
+        "cannot write {shown} as {format}: an export is plain text, or Zstandard if the name ends \
+         in .zst; name it {better}"
     );
     if let Some(pack) = foreign.and_then(|foreign| foreign.pack) {
         text.push_str(&format!(", or pipe the export to `{pack}`"));
@@ -95,7 +95,7 @@ pub(crate) fn check_name_to_write(path: &Path) -> Result<(), String> {
     Err(text)
 }
 
-/// Refuses a file whose first bytes show a format that is not read; leaves it at its beginning.
+/// Refuses a file of an unsupported format, and rewinds the file.
 pub(crate) fn check_file_to_read(file: &mut (impl Read + Seek), path: &Path) -> io::Result<()> {
     let head = head_of(file)?;
     file.rewind()?;
@@ -104,7 +104,7 @@ pub(crate) fn check_file_to_read(file: &mut (impl Read + Seek), path: &Path) -> 
 
 fn head_of(source: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
-    // A pipe may give its first bytes one by one.
+    // A pipe may deliver its first bytes one by one.
     source.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     Ok(head)
 }
@@ -114,11 +114,11 @@ fn check_head(head: &[u8], path: Option<&Path>) -> io::Result<()> {
         FOREIGN.iter().find(|foreign| !foreign.magic.is_empty() && head.starts_with(foreign.magic));
     let Some(Foreign { name, unpack, .. }) = found else { return Ok(()) };
     let mut text =
-        format!("it is compressed by {name}, and an import reads plain text and Zstandard");
+        format!("it is compressed by {name}, but an import reads only plain text and Zstandard");
     if let Some(unpack) = unpack {
         let file = path.map(|path| format!(" {}", shell_quoted(&shown_path(path))));
         let file = file.unwrap_or_default();
-        text.push_str(&format!("; write `{unpack}{file} | cubbyhole import -`"));
+        text.push_str(&format!("; use `{unpack}{file} | cubbyhole import -`"));
     }
     Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
@@ -130,8 +130,8 @@ fn is_zstd(head: &[u8]) -> bool {
     }
 }
 
-/// The text of a source that may be compressed, or is said to be by the name of its file. Waits for
-/// its first bytes.
+/// Returns a reader of the text, which is decompressed if necessary. Blocks until the first bytes
+/// arrive.
 pub(crate) fn reader(
     source: Box<dyn Read + Send>,
     path: Option<&Path>,
@@ -141,7 +141,8 @@ pub(crate) fn reader(
     check_head(&head, path)?;
     let compressed = is_zstd(&head);
     if path.is_some_and(names_zstd) && !compressed {
-        let text = "it is not compressed by Zstandard, as its name says; is it whole?";
+        let text = "it is not compressed by Zstandard, although its name ends in .zst; check that the \
+                    file is complete";
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     let whole = io::Cursor::new(head).chain(source);
@@ -164,24 +165,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_is_told_by_its_first_bytes() {
+    fn compression_is_detected_by_the_first_bytes() {
         for text in ["", "{", "{\"a\":1}\n{\"b\":2}\n"] {
             assert_eq!(read(text.as_bytes().to_vec()).unwrap(), text);
             let compressed = zstd::encode_all(text.as_bytes(), 1).unwrap();
             assert_eq!(read(compressed.clone()).unwrap(), text);
-            // As `cat` puts files together.
+            // Concatenated files.
             assert_eq!(read([compressed.clone(), compressed].concat()).unwrap(), text.repeat(2));
         }
     }
 
-    /// A frame that readers skip, as the format describes it.
+    /// Builds a skippable frame.
     fn skippable(nibble: u8, content: &[u8]) -> Vec<u8> {
         let length = u32::try_from(content.len()).unwrap().to_le_bytes();
         [&[0x50 | nibble], &SKIPPABLE_MAGIC[..], &length, content].concat()
     }
 
     #[test]
-    fn skippable_frames_are_skipped_wherever_they_are() {
+    fn skippable_frames_are_skipped_at_any_position() {
         let one = zstd::encode_all(&b"one\n"[..], 1).unwrap();
         let two = zstd::encode_all(&b"two\n"[..], 19).unwrap();
         for nibble in 0..16 {
@@ -194,12 +195,12 @@ mod tests {
                 assert_eq!(read(skip()).unwrap(), "");
             }
         }
-        // As `pzstd` writes: before each frame its compressed length.
+        // `pzstd` writes the compressed length before each frame.
         let length =
             |frame: &[u8]| skippable(0, &u32::try_from(frame.len()).unwrap().to_le_bytes());
         let parallel = [length(&one), one.clone(), length(&two), two.clone()].concat();
         assert_eq!(read(parallel).unwrap(), "one\ntwo\n");
-        // Cut off within one, and followed by bytes that are no frame.
+        // A truncated skippable frame, and bytes after a frame that are not a frame.
         let mut cut = [one.clone(), skippable(3, b"content")].concat();
         cut.truncate(cut.len() - 2);
         assert!(read(cut).is_err());
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_are_named_with_the_tool_that_reads_them() {
+    fn unsupported_format_is_refused_with_its_tool() {
         for (bytes, name, unpack) in [
             (&b"\x1f\x8b\x08\0\0\0\0\0"[..], "gzip", "gunzip -c"),
             (b"\xfd7zXZ\0\0", "xz", "xz -dc"),
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn name_of_another_format_is_refused_when_writing() {
+    fn name_of_an_unsupported_format_is_refused() {
         for (name, parts) in [
             ("a.jsonl.gz", ["as gzip", "a.jsonl.zst", "`gzip`"]),
             ("A.GZ", ["as gzip", "A.zst", "`gzip`"]),
@@ -261,21 +262,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_is_an_error() {
+    fn truncated_file_is_an_error() {
         let mut compressed = zstd::encode_all("text ".repeat(1000).as_bytes(), 1).unwrap();
         compressed.truncate(compressed.len() - 3);
         assert!(read(compressed).is_err());
     }
 
     #[test]
-    fn what_is_named_so_and_is_not_is_an_error() {
+    fn uncompressed_file_named_zst_is_an_error() {
         for bytes in [&b""[..], b"{}\n"] {
             assert!(reader(Box::new(bytes), Some(Path::new("a.zst"))).is_err());
         }
     }
 
     #[test]
-    fn the_name_decides_when_writing() {
+    fn file_name_decides_compression_when_writing() {
         assert!(names_zstd(Path::new("a.jsonl.zst")) && names_zstd(Path::new("A.ZST")));
         assert!(!names_zstd(Path::new("a.jsonl")) && !names_zstd(Path::new("zst")));
     }

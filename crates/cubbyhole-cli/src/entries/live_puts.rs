@@ -1,21 +1,21 @@
-//! Writing entries that may have expired: the store's time decides, not this machine's.
+//! Writes entries that may have expired. The store's clock decides, not this machine's.
 
 use std::time::Duration;
 
 use cubbyhole::{Backend, Batch, Bytes, Error, ExecutionContext, Namespace, Operation, Timestamp};
 
-/// How far the time of a store and that of this machine may drift apart during one write.
+/// The tolerated clock drift between the store and this machine during one write.
 const DRIFT: Duration = Duration::from_secs(1);
 
-/// Writes those puts of `batch` that have not expired, all or nothing, and returns for each
-/// operation whether its entry was live once it was written. One that has expired is left out, so
-/// that it removes nothing.
+/// Writes the puts of `batch` that have not expired, atomically. Returns for each operation whether
+/// its entry was live after the write. An expired entry is left out, because writing it would
+/// remove an existing entry.
 ///
-/// The store is asked for its time only where an entry expires: once before the write, and once
-/// more after it if one of the entries may have expired in between.
+/// If entries expire, the store's time is read before the write, and again after it if one of them
+/// may have expired in between.
 ///
 /// # Errors
-/// Those of the store. After a write of which nothing more is known, the outcome is unknown.
+/// The errors of the store. If reading the time after the write fails, the outcome is unknown.
 pub(crate) async fn write_live(
     store: &dyn Backend,
     ctx: &ExecutionContext,
@@ -48,14 +48,14 @@ fn expires_at(operation: &Operation<Bytes>) -> Option<Timestamp> {
     match operation {
         Operation::Put { options, .. } => match options.expiry() {
             cubbyhole::Expiry::At(instant) => Some(instant),
-            // A TTL is more than zero: the entry is live when it is written.
+            // A TTL is greater than zero, so the entry is live when it is written.
             cubbyhole::Expiry::Never | cubbyhole::Expiry::After(_) => None,
         },
         Operation::Delete { .. } => None,
     }
 }
 
-/// Which of these are live at `time`.
+/// Returns for each expiry whether the entry is live at `time`.
 pub(crate) fn live_at(expiries: &[Option<Timestamp>], time: Timestamp) -> Vec<bool> {
     expiries.iter().map(|expiry| expiry.is_none_or(|instant| time < instant)).collect()
 }
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// Ten years ahead of this machine.
+    /// A store whose clock is ten years ahead of this machine.
     fn ahead() -> (InMemoryStore<Bytes>, ManualClock) {
         let clock = ManualClock::new(SystemClock.now());
         clock.advance(Duration::from_secs(10 * 365 * 86_400));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_stores_time_decides_what_has_expired() {
+    async fn clock_of_the_store_decides_expiry() {
         let (store, clock) = ahead();
         let (ctx, ns) = (ExecutionContext::new(), Namespace::parse("acme").unwrap());
         store.put(&ctx, &ns, "expired", Bytes::from_static(b"old")).await.unwrap();
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(live, [true, false, false, true]);
         assert_eq!(store.list(&ctx, &ns, None).await.unwrap(), ["expired", "later", "none"]);
         let old = store.get_entry(&ctx, &ns, "expired", GetOptions::new()).await.unwrap();
-        assert_eq!(old.unwrap().value, "old", "what has expired replaces nothing");
+        assert_eq!(old.unwrap().value, "old", "an expired entry replaced a live one");
         let batch = Batch::from_iter([put("expired", at(1)), put("now", at(1))]);
         assert_eq!(write_live(&store, &ctx, &ns, batch).await.unwrap(), [false, false]);
     }

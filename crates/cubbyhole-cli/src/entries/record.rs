@@ -1,4 +1,5 @@
-//! One line of an export: an entry as JSON, so that export, then import, gives identical bytes.
+//! Entries as JSON Lines, the format of exports. An export that is imported again yields identical
+//! bytes.
 
 use std::borrow::Cow;
 
@@ -8,14 +9,14 @@ use cubbyhole::{Bytes, EntryMeta, Namespace, Timestamp, Version, limits};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// The first line of an export. Exports of before there was one are read all the same.
+/// The first line of an export. It is optional when reading, because older exports have none.
 #[derive(Debug, Serialize)]
 pub(crate) struct Header {
     format: &'static str,
     version: u64,
 }
 
-/// The fields of a line that tell a header from an entry.
+/// The fields that distinguish a header from an entry.
 #[derive(Deserialize)]
 struct ReadHeader<'a> {
     #[serde(borrow)]
@@ -34,8 +35,8 @@ impl Header {
         Self { format: Self::FORMAT, version: Self::VERSION }
     }
 
-    /// Whether the line is a header, and one that this build can read. Exports that were put
-    /// together have one anywhere.
+    /// Whether the line is a header that this build can read. Concatenated exports have a header at
+    /// any line.
     fn is_in(text: &str) -> Result<bool, Unreadable> {
         let Ok(header) = serde_json::from_str::<ReadHeader<'_>>(text) else { return Ok(false) };
         if header.namespace.is_some() || header.key.is_some() {
@@ -47,11 +48,11 @@ impl Header {
         match (header.format == Self::FORMAT, number) {
             (true, Some(Self::VERSION)) => Ok(true),
             (true, Some(number)) => Err(Unreadable::Format(format!(
-                "an export of version {number}, and this build reads version {known}; use a newer \
+                "an export of version {number}, but this build reads version {known}; use a newer \
                  cubbyhole"
             ))),
             (true, None) => Err(Unreadable::Format(format!(
-                "an export of an unknown version, and this build reads version {known}; use a newer \
+                "an export of an unknown version, but this build reads version {known}; use a newer \
                  cubbyhole"
             ))),
             (false, _) if version.is_some() => Err(Unreadable::Format(format!(
@@ -63,13 +64,12 @@ impl Header {
     }
 }
 
-/// Why a line cannot be read.
+/// The reason why a line cannot be read.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Unreadable {
-    /// The line is wrong. The ones after it can be read.
+    /// The line is malformed. The following lines can be read.
     Line(String),
-    /// The line is the header of a format that this build does not know: what follows it cannot be
-    /// read as entries.
+    /// The line is the header of an unknown format. The following lines cannot be read.
     Format(String),
 }
 
@@ -79,7 +79,7 @@ impl From<String> for Unreadable {
     }
 }
 
-/// An entry as an export and `--json` show it.
+/// An entry as written by `export` and with `--json`.
 #[derive(Debug, Serialize)]
 pub(crate) struct EntryLine<'a> {
     namespace: &'a Namespace,
@@ -101,7 +101,7 @@ pub(crate) struct EntryLine<'a> {
 }
 
 impl<'a> EntryLine<'a> {
-    /// The name alone.
+    /// Creates a line with the namespace and the key.
     pub(crate) fn new(namespace: &'a Namespace, key: &'a str) -> Self {
         Self {
             namespace,
@@ -140,10 +140,10 @@ impl<'a> EntryLine<'a> {
     }
 }
 
-/// The value as JSON, if its bytes are one line of valid JSON without outer white space: only then
-/// does a reader get back the same bytes.
+/// Returns the value as JSON if it is one line of valid JSON without surrounding white space. Any
+/// other value would not be read back as the same bytes.
 fn embeddable(value: &[u8]) -> Option<&RawValue> {
-    // A carriage return is white space to JSON and the end of a line to many tools.
+    // A carriage return is white space in JSON, and a line end for many tools.
     if value.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
         return None;
     }
@@ -151,12 +151,12 @@ fn embeddable(value: &[u8]) -> Option<&RawValue> {
     (raw.get().len() == value.len()).then_some(raw)
 }
 
-/// Base64, for showing a value that is no text.
+/// Encodes a value as Base64.
 pub(crate) fn to_base64(value: &[u8]) -> String {
     BASE64.encode(value)
 }
 
-/// An entry as read from a line.
+/// An entry read from a line.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Record {
     pub(crate) namespace: Namespace,
@@ -165,7 +165,7 @@ pub(crate) struct Record {
     pub(crate) expires_at: Option<Timestamp>,
 }
 
-// Unknown fields are refused: a misspelt `expires_at` must not make an entry permanent.
+// Unknown fields are refused, because a misspelt `expires_at` would make an entry permanent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReadLine<'a> {
@@ -178,7 +178,7 @@ struct ReadLine<'a> {
     value_base64: Option<Cow<'a, str>>,
     #[serde(default)]
     expires_at: Option<Timestamp>,
-    // What `get --json` and `list --json` add. The store draws its own anew.
+    // Added by `get --json` and `list --json`, and ignored: the store sets its own.
     #[serde(default, rename = "version")]
     _version: serde::de::IgnoredAny,
     #[serde(default, rename = "created_at")]
@@ -189,22 +189,22 @@ struct ReadLine<'a> {
     _bytes: serde::de::IgnoredAny,
 }
 
-/// `"value":null` is the value `null`, which `Option` alone would take for no value.
+/// Reads `"value":null` as the value `null`. `Option` alone would read it as a missing value.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Record {
-    /// Reads one line, with or without its end; `None` for a header and a line of white space.
+    /// Parses one line, with or without its end. Returns `None` for a header and for a blank line.
     pub(crate) fn parse(line: &[u8]) -> Result<Option<Self>, Unreadable> {
         let text = std::str::from_utf8(line)
             .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to() + 1))?;
-        // Without its end, or serde counts an error at the end to the next line.
+        // With the line end, serde would report an error there on the next line.
         let text = text.trim_end_matches(['\n', '\r', ' ', '\t']);
         if text.is_empty() {
             return Ok(None);
         }
-        // serde would take an array of the fields in order too.
+        // serde would also accept an array of the fields.
         if !text.trim_ascii_start().starts_with('{') {
             return Err("not a JSON object".to_owned().into());
         }
@@ -234,7 +234,7 @@ impl Record {
     }
 }
 
-/// What serde says, without its line number: to it each line is the first.
+/// Returns serde's message without its line number, which is always 1.
 fn reason(error: &serde_json::Error) -> String {
     const LONGEST: usize = 200;
     let mut text = error.to_string().replace(" at line 1 column ", " at column ");
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_come_back() {
+    fn any_bytes_round_trip() {
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         let values: &[&[u8]] = &[
             b"null",
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_line_of_json_is_embedded() {
+    fn only_single_line_json_is_embedded() {
         for value in ["null", "1.50", "\"a\"", "{ \"a\": 1 }"] {
             assert!(written(value.as_bytes()).contains(&format!("\"value\":{value}")), "{value}");
         }
@@ -299,14 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_the_value_is_not_stored() {
+    fn white_space_around_a_value_is_not_stored() {
         let line = "{ \"namespace\" : [\"a\"], \"key\":\"k\",\t\"value\" :  [ 1 ]  }\r";
         let record = Record::parse(line.as_bytes()).unwrap().unwrap();
         assert_eq!(&record.value[..], b"[ 1 ]");
     }
 
     #[test]
-    fn only_the_header_of_the_known_version_is_passed_over() {
+    fn only_headers_of_the_known_version_are_skipped() {
         let header = serde_json::to_string(&Header::new()).unwrap();
         assert_eq!(header, r#"{"format":"cubbyhole-export","version":1}"#);
         assert_eq!(Record::parse(header.as_bytes()), Ok(None));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_a_value_and_blank_lines_are_none() {
+    fn null_is_a_value_and_blank_lines_are_skipped() {
         let line = br#"{"namespace":["a",""],"key":"","value":null,"expires_at":null}"#;
         let record = Record::parse(line).unwrap().unwrap();
         assert_eq!((record.namespace.as_str(), &record.value[..]), ("a:", &b"null"[..]));
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_get_json_shows_can_be_imported() {
+    fn output_of_get_json_can_be_imported() {
         let namespace = Namespace::parse("a").unwrap();
         let meta = EntryMeta {
             version: Version::draw(),
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_refused_with_its_reason() {
+    fn malformed_line_is_refused_with_a_reason() {
         for (line, reason) in [
             ("{", "EOF"),
             (r#"[["a"],"k",1]"#, "not a JSON object"),

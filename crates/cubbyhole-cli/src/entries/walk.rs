@@ -1,4 +1,4 @@
-//! Which part of a store a command is about, and its namespaces one after the other.
+//! Walks the tenants and namespaces of a scope, page by page.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -8,10 +8,10 @@ use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, Result, T
 
 use crate::args::scope::Scope;
 
-/// Items of a page of names.
+/// The page size when listing names.
 const PAGE: usize = 1000;
 
-/// What the store itself counts.
+/// Adds up the usage that the store reports for the scope.
 pub(crate) async fn usage(
     scope: &Scope,
     store: &Arc<dyn Backend>,
@@ -32,12 +32,12 @@ pub(crate) async fn usage(
     Ok(total)
 }
 
-/// The tenants of a store in byte order, page by page.
+/// Iterates over the tenants of a store in byte order.
 struct Tenants {
     store: Arc<dyn Backend>,
     ctx: ExecutionContext,
     page: VecDeque<TenantId>,
-    /// Where the next page begins; `None` past the last one.
+    /// The tenant after which the next page starts; `None` after the last page.
     next: Option<Option<TenantId>>,
 }
 
@@ -57,12 +57,12 @@ impl Tenants {
     }
 }
 
-/// The namespaces of a scope, page by page: tenant after tenant, each in byte order.
+/// Iterates over the namespaces of a scope: by tenant, then in byte order.
 pub(crate) struct Namespaces {
     store: Arc<dyn Backend>,
     ctx: ExecutionContext,
     tenants: Option<Tenants>,
-    /// What is being listed, and after which name.
+    /// The prefix that is listed, and the namespace after which the next page starts.
     prefix: Option<(NamespacePrefix, Option<Namespace>)>,
     page: VecDeque<Namespace>,
 }
@@ -95,8 +95,8 @@ impl Namespaces {
     }
 }
 
-/// The order in which [`Namespaces`] come. Not that of the names alone: `a-b` stands between `a`
-/// and `a:x`, which are of one tenant.
+/// Compares namespaces in the order of [`Namespaces`]. It differs from byte order, in which `a-b`
+/// is between `a` and `a:x`, which belong to one tenant.
 pub(crate) fn order(one: &Namespace, other: &Namespace) -> Ordering {
     one.tenant().cmp(&other.tenant()).then_with(|| one.cmp(other))
 }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn namespaces_come_tenant_after_tenant_on_every_store_alike() {
+    async fn namespaces_are_ordered_by_tenant_then_by_name() {
         let ctx = ExecutionContext::new();
         let store = cubbyhole::open(&ctx, "memory:").await.unwrap();
         for name in ["a:x", "a-b", "a", "a:", r"a\:b:c", "b"] {

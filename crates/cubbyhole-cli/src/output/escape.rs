@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-/// Text as a listing shows it: what would move the cursor, break the line or turn the direction of
-/// reading stands as an escape. A `\` stays as it is, so that other names can be copied.
+/// Escapes text for a listing: control characters and characters that change the text direction. A
+/// `\` is not escaped, so other names can be copied from a listing.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -24,7 +24,7 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// The same for a line of JSON, which has an escape of its own and stays JSON.
+/// Escapes the same characters in a line of JSON, as JSON escapes.
 pub(crate) fn escape_in_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -42,12 +42,13 @@ fn push(out: &mut String, text: fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-/// Line separators and the controls of text direction, which can make one name look like another.
+/// Whether the character is a line separator or changes the text direction. Such characters can
+/// make one name look like another.
 pub(super) fn disguises(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A value as a listing shows it: text escaped, other bytes as `\xNN`.
+/// Escapes a value for a listing. Bytes that are not UTF-8 become `\xNN`.
 pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -59,17 +60,17 @@ pub(crate) fn escape_bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// A path as a message shows it: control characters escaped, other bytes than UTF-8 as `\xNN`.
+/// Escapes a path for a message. Bytes that are not UTF-8 become `\xNN`.
 pub(crate) fn shown_path(path: &Path) -> String {
     escape_bytes(path.as_os_str().as_encoded_bytes())
 }
 
-/// Whether a shell takes the character as it is, without quotes.
+/// Whether a shell needs no quotes for the character.
 pub(crate) fn is_plain_in_shell(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c)
 }
 
-/// An argument as a shell takes it.
+/// Quotes an argument for a shell, if necessary.
 pub(crate) fn shell_quoted(argument: &str) -> String {
     if !argument.is_empty() && argument.chars().all(is_plain_in_shell) {
         return argument.to_owned();
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_escaped_and_nothing_else() {
+    fn only_control_characters_are_escaped() {
         assert_eq!(escape("a\nb\tc\u{1b}[2J\u{9b}\0"), r"a\nb\tc\x1b[2J\u{9b}\x00");
         assert_eq!(escape("\u{202e}abc"), r"\u{202e}abc");
         for text in ["plain", r"a\b", "%*?", "مرحبا", "👩‍👩‍👧", "e\u{301}"] {

@@ -1,4 +1,4 @@
-//! The bar or the spinner that shows how far something long has come: on stderr, on a terminal only.
+//! The progress bar or spinner of a long command, on stderr and only on a terminal.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::writer::Output;
 
-/// A bar up to `length`, or a spinner where it is not known; hidden unless `wanted`.
+/// Creates a bar up to `length`, or a spinner if the length is unknown. The bar is hidden unless
+/// `wanted`.
 ///
-/// The message takes what the terminal leaves of the line: a line that wrapped could not be
-/// cleared.
+/// The message is cut to the width of the terminal, because a wrapped line cannot be cleared.
 pub(crate) fn bar(length: Option<u64>, out: &Output, wanted: bool) -> ProgressBar {
     if !wanted || !out.messages_on_terminal() || out.json() {
         return ProgressBar::hidden();
@@ -27,7 +27,7 @@ pub(crate) fn bar(length: Option<u64>, out: &Output, wanted: bool) -> ProgressBa
     }
 }
 
-/// Moves a bar over entries.
+/// Updates a bar that counts entries.
 pub(crate) fn advance(bar: &ProgressBar, entries: u64) {
     if bar.is_hidden() {
         return;

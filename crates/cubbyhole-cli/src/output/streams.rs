@@ -1,28 +1,29 @@
-//! Standard input and output, with an error where std reports none: std takes reading from a closed
-//! stdin for its end, and writing to a closed stdout for success.
+//! Standard input and output that report a closed stream as an error. The standard library treats a
+//! closed stdin as empty, and discards output to a closed stdout.
 
 use std::io::{self, BufWriter, Read, Write};
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// The same number on every Unix.
+/// The error number for a bad file descriptor, the same on every Unix.
 const EBADF: i32 = 9;
 
-/// The process's stdin.
+/// Returns the process's stdin.
 ///
 /// # Errors
-/// If it is closed, or not open for reading.
+/// If stdin is closed or not open for reading.
 pub(crate) fn stdin() -> io::Result<Box<dyn Read + Send>> {
     let mut stdin = open_stdin()?;
-    // The system checks the mode of the file before it looks at the length.
+    // The system checks the mode of the file before the length of the read.
     refuse_closed(stdin.read(&mut []))?;
     Ok(stdin)
 }
 
-/// The process's stdout, buffered. Writing fails if it is closed, or not open for writing.
+/// Returns the process's stdout, buffered. Writing fails if stdout is closed or not open for
+/// writing.
 pub(crate) fn stdout() -> Box<dyn Write + Send + Sync> {
     let stdout = open_stdout().and_then(|mut stdout| {
-        // As above.
+        // Like the read of length zero above.
         refuse_closed(stdout.write(&[]))?;
         Ok(stdout)
     });
@@ -32,9 +33,10 @@ pub(crate) fn stdout() -> Box<dyn Write + Send + Sync> {
     }
 }
 
-/// Any other error, of a full disk for one, is for the read or write that meets it.
+/// Returns an error for a closed stream only. Other errors, such as a full disk, are left to the
+/// read or write that meets them.
 fn refuse_closed(outcome: io::Result<usize>) -> io::Result<()> {
-    // `io::ErrorKind` has none for EBADF.
+    // `io::ErrorKind` has no kind for EBADF.
     match outcome {
         Err(error) if cfg!(unix) && error.raw_os_error() == Some(EBADF) => {
             Err(io::Error::other("it is closed"))
@@ -67,7 +69,7 @@ fn open_stdout() -> io::Result<Box<dyn Write + Send + Sync>> {
     Ok(Box::new(io::stdout()))
 }
 
-/// A stream that fails when something is to be written, were it nothing, and not before.
+/// A stream on which every write fails, including one of zero bytes.
 struct Closed(io::Error);
 
 impl Write for Closed {

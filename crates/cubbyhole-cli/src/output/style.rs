@@ -1,11 +1,11 @@
-//! Colours: on a terminal alone, and there only if the one who sits at it has not said no.
+//! Colours of the output. Only terminals get colours, and only if `NO_COLOR` and `TERM` allow them.
 
 use std::ffi::OsStr;
 use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 
-/// How every error begins.
+/// The prefix of every error message.
 const ERROR_PREFIX: &str = "cubbyhole: ";
 
 /// The meaning of a colour or a weight.
@@ -23,23 +23,24 @@ pub(crate) enum Tone {
 pub(crate) fn wanted(terminal: bool) -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     let read = |name| std::env::var_os(name);
-    let judge = || allowed(read("NO_COLOR").as_deref(), read("TERM").as_deref(), shows_by_itself());
+    let judge =
+        || allowed(read("NO_COLOR").as_deref(), read("TERM").as_deref(), is_windows_terminal());
     terminal && *ALLOWED.get_or_init(judge)
 }
 
-/// <https://no-color.org>: any value but the empty one means no.
+/// Applies <https://no-color.org>: any value of `NO_COLOR` but the empty one disables colours.
 fn allowed(no_color: Option<&OsStr>, term: Option<&OsStr>, without_term: bool) -> bool {
     let refused = no_color.is_some_and(|value| !value.is_empty());
     !refused && term.map_or(without_term, |term| term != "dumb")
 }
 
-/// Windows sets no `TERM`, and its old console prints the codes as they are; the one that does not
-/// can be told by this.
-fn shows_by_itself() -> bool {
+/// Whether the terminal is Windows Terminal. Windows does not set `TERM`, and its old console
+/// prints escape codes as text.
+fn is_windows_terminal() -> bool {
     cfg!(windows) && std::env::var_os("WT_SESSION").is_some()
 }
 
-/// The text in the colour of its tone.
+/// Returns text in the colour of its tone.
 pub(crate) fn paint(text: &str, tone: Tone) -> String {
     let coloured = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
     let style = match tone {
@@ -53,7 +54,7 @@ pub(crate) fn paint(text: &str, tone: Tone) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A line of stderr, its prefix painted if it is an error.
+/// Colours the prefix of an error message.
 pub(crate) fn paint_error(line: &str) -> String {
     match line.strip_prefix(ERROR_PREFIX) {
         Some(rest) => format!("{} {rest}", paint(ERROR_PREFIX.trim_end(), Tone::Problem)),
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_can_refuse_colours() {
+    fn environment_disables_colours() {
         let allowed = |no_color: Option<&str>, term: Option<&str>| {
             super::allowed(no_color.map(OsStr::new), term.map(OsStr::new), false)
         };
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_prefix_of_an_error_is_painted() {
+    fn only_the_prefix_of_an_error_is_coloured() {
         assert_eq!(
             paint_error("cubbyhole: no cubbyhole: there\n"),
             "\u{1b}[1m\u{1b}[31mcubbyhole:\u{1b}[0m no cubbyhole: there\n"

@@ -1,19 +1,19 @@
-//! Tables for a person at a terminal: a header, aligned columns, no line wider than the terminal.
+//! Tables for terminals: a header, aligned columns, and lines that fit the terminal.
 //!
-//! Pipes get no tables: what reads them wants whole names and one separator.
+//! Pipes get no tables, because programs need complete names and one separator.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::escape::escape;
 
-/// Between two columns.
+/// The space between two columns.
 const GAP: &str = "  ";
 
-/// A column of text is not shortened below this: less would tell nothing.
-const NARROWEST: usize = 8;
+/// The minimum width of a shortened column of text.
+const MIN_WIDTH: usize = 8;
 
-/// On which side the cells of a column line up. What stands on the left is text, which may be
-/// shortened; what stands on the right is a number, which may not.
+/// The alignment of a column. Text is aligned left and may be shortened. Numbers are aligned right
+/// and are never shortened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
@@ -24,11 +24,11 @@ pub(crate) enum Align {
 struct Column {
     header: String,
     align: Align,
-    /// Of the widest cell so far.
+    /// The width of the widest cell so far.
     width: usize,
 }
 
-/// Rows that are lined up once they are all there, or page by page.
+/// A table that is rendered as a whole or page by page.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
@@ -46,8 +46,8 @@ impl Table {
         Self { columns: headers.iter().map(column).collect(), rows: Vec::new(), headed: false }
     }
 
-    /// Adds a row, a cell for each column. Control characters are escaped here, for a cell is as
-    /// wide as what is shown of it.
+    /// Adds a row with one cell per column. Cells are escaped here, because their width is that of
+    /// the escaped text.
     pub(crate) fn push(&mut self, mut cells: Vec<String>) {
         for (column, cell) in self.columns.iter_mut().zip(&mut cells) {
             *cell = escape(cell);
@@ -56,8 +56,8 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The rows that came since the last call as lines, under the header the first time; columns
-    /// stay as wide as they were. Without a width nothing is shortened.
+    /// Renders the rows that were added since the last call. The first call adds the header.
+    /// Columns never get narrower. Without a width, no cell is shortened.
     pub(crate) fn render(&mut self, width: Option<usize>) -> Vec<String> {
         let widths = self.fit(width);
         let mut lines = Vec::with_capacity(self.rows.len() + 1);
@@ -73,15 +73,15 @@ impl Table {
         lines
     }
 
-    /// How wide each column may be: the widest column of text gives way first, and that until
-    /// another is the widest.
+    /// Returns the width of each column. The widest column of text is shortened first, until
+    /// another one is the widest.
     fn fit(&self, width: Option<usize>) -> Vec<usize> {
         let Some(width) = width else {
             return self.columns.iter().map(|column| column.width).collect();
         };
         let most = |column: &Column| match column.align {
-            // More is out of the question in any case: the loop below stays short.
-            Align::Left => column.width.min(width.max(NARROWEST)),
+            // Bounds the number of iterations of the loop below.
+            Align::Left => column.width.min(width.max(MIN_WIDTH)),
             Align::Right => column.width,
         };
         let mut widths: Vec<usize> = self.columns.iter().map(most).collect();
@@ -89,10 +89,10 @@ impl Table {
         loop {
             let excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(width);
             let text = (0..widths.len()).filter(|&index| self.columns[index].align == Align::Left);
-            let widest = text.filter(|&index| widths[index] > NARROWEST).max_by_key(|&i| widths[i]);
+            let widest = text.filter(|&index| widths[index] > MIN_WIDTH).max_by_key(|&i| widths[i]);
             match widest {
                 Some(widest) if excess > 0 => widths[widest] -= 1,
-                // A terminal narrower than the numbers: better a line that wraps than a wrong one.
+                // If the terminal is narrower than the numbers, the line wraps.
                 _ => return widths,
             }
         }
@@ -124,12 +124,12 @@ impl Table {
     }
 }
 
-/// At most `width` columns of the text; `…` says that there is more.
+/// Shortens text to `width` columns; a shortened text ends in `…`.
 fn shorten(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
-    // Counted character by character, which is never less than a terminal makes of them together.
+    // The sum of the widths of single characters is never less than the width on a terminal.
     let mut left = width.saturating_sub(1);
     let mut short = String::new();
     for c in text.chars() {
@@ -143,7 +143,7 @@ fn shorten(text: &str, width: usize) -> String {
     short
 }
 
-/// How many columns the terminal has that stdout is; `None` if it is none or does not say.
+/// Returns the width of the terminal that stdout is connected to.
 pub(crate) fn terminal_width() -> Option<usize> {
     let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
     Some(usize::from(width.0))
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_by_what_is_shown() {
+    fn columns_are_aligned_by_displayed_width() {
         let mut table =
             table(&[["a", "1", "acme"], ["日本語", "1000000", "ac\tme"], ["e\u{301}", "20", "x"]]);
         assert_eq!(
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_text_is_shortened_and_no_number() {
+    fn widest_text_is_shortened_and_numbers_are_not() {
         let name = "a-name-of-thirty-one-characters";
         let place = "a-place-of-25-characters!";
         for width in 27..70 {
@@ -191,13 +191,13 @@ mod tests {
         }
         let lines = table(&[[name, "1", place]]).render(Some(60));
         assert_eq!(lines[1], "a-name-of-thirty-one-char…      1  a-place-of-25-characters!");
-        // Past that the line is what it must be.
+        // Below the minimum width, the line is wider than the terminal.
         let lines = table(&[[name, "123456789", place]]).render(Some(3));
         assert_eq!(lines[1], "a-name-…  123456789  a-place…");
     }
 
     #[test]
-    fn pages_keep_their_columns_and_have_one_header() {
+    fn pages_share_column_widths_and_one_header() {
         let mut table = table(&[["a-long-name", "1", "x"]]);
         assert_eq!(table.render(None), ["NAME         BYTES  WHERE", "a-long-name      1  x"]);
         table.push(vec!["b".to_owned(), "2".to_owned(), "y".to_owned()]);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortened_text_is_never_wider_than_asked() {
+    fn shortened_text_fits_the_width() {
         for text in ["日本語の名前です", "👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧", "e\u{301}e\u{301}e\u{301}e\u{301}", "plain text"]
         {
             for width in 1..12 {

@@ -1,15 +1,15 @@
-//! Counts, sizes and times as people read them.
+//! Counts, sizes and times in human-readable form.
 
 use std::time::Duration;
 
 use cubbyhole::Timestamp;
 
-/// `1 entry`, `2 entries`.
+/// Formats a count: `1 entry`, `2 entries`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// Bytes as a person reads them.
+/// Formats a size, such as `1.5 MiB`.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
@@ -25,12 +25,12 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
-/// How long ago something was.
+/// Formats how long ago an instant was.
 pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     format!("{} ago", rough(now.saturating_since(at)))
 }
 
-/// When something expires, if it does.
+/// Formats the time until an expiry, or `never`.
 pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
     match at {
         Some(at) => format!("in {}", rough(at.saturating_since(now))),
@@ -38,7 +38,7 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
     }
 }
 
-/// A duration in its largest unit, rounded: enough to see what is old and what ends soon.
+/// Formats a duration in its largest unit, rounded.
 fn rough(duration: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "m")];
     let seconds = duration.as_secs();
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_shown_in_one_unit_rounded() {
+    fn durations_are_rounded_to_one_unit() {
         for (seconds, shown) in [
             (0, "0s"),
             (59, "59s"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_scaled() {
+    fn sizes_are_scaled() {
         for (bytes, shown) in
             [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB")]
         {

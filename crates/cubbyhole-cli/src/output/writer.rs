@@ -1,6 +1,6 @@
-//! The one writer to standard output and standard error.
+//! The writer for standard output and standard error.
 //!
-//! Data goes to stdout and nothing else does; messages and errors go to stderr.
+//! Only data goes to stdout. Messages and errors go to stderr.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +14,8 @@ use super::streams;
 use super::style::{self, Tone};
 use crate::error::Failure;
 
-/// How long the last message may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long writing the last message may take.
+const LAST_MESSAGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Output {
     json: bool,
@@ -37,7 +37,7 @@ impl Output {
         }
     }
 
-    /// Writes data and messages, in the order in which they come, to memory.
+    /// Writes data and messages to one buffer in memory, in order.
     pub(crate) fn captured() -> (Self, Capture) {
         let capture = Capture::default();
         let out = Self {
@@ -63,25 +63,25 @@ impl Output {
         self.messages_on_terminal
     }
 
-    /// Writes bytes as they are to stdout.
+    /// Writes bytes to stdout, unescaped.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.data.write_all(bytes).map_err(data_failure)
     }
 
-    /// Writes one line of text to stdout, control characters escaped.
+    /// Writes one line of text to stdout. Control characters are escaped.
     pub(crate) fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.raw(escape(text).as_bytes())?;
         self.raw(b"\n")
     }
 
-    /// The same with something before it that has a colour, where colours are shown.
+    /// Writes one line to stdout whose beginning is coloured.
     pub(crate) fn toned_line(&mut self, head: &str, tone: Tone, rest: &str) -> Result<(), Failure> {
         let head = self.paint(&escape(head), tone);
         self.raw(head.as_bytes())?;
         self.line(rest)
     }
 
-    /// Returns text for stdout in the colour of its tone, if colours are shown there.
+    /// Returns text in the colour of its tone if stdout shows colours.
     pub(crate) fn paint(&self, text: &str, tone: Tone) -> String {
         match style::wanted(self.data_on_terminal && !self.json) {
             true => style::paint(text, tone),
@@ -89,7 +89,7 @@ impl Output {
         }
     }
 
-    /// Writes help to stderr, in colours if they are shown there.
+    /// Writes help to stderr, in colours if stderr shows them.
     pub(crate) fn help_on_stderr(&mut self, help: &clap::builder::StyledStr) {
         let text = match style::wanted(self.messages_on_terminal) {
             true => help.ansi().to_string(),
@@ -99,7 +99,7 @@ impl Output {
         drop(self.messages.write_all(text.as_bytes()));
     }
 
-    /// Writes help to stdout, in colours if they are shown there.
+    /// Writes help to stdout, in colours if stdout shows them.
     pub(crate) fn help(&mut self, help: &clap::builder::StyledStr) -> Result<(), Failure> {
         let text = match style::wanted(self.data_on_terminal) {
             true => help.ansi().to_string(),
@@ -108,7 +108,7 @@ impl Output {
         self.raw(text.as_bytes())
     }
 
-    /// Writes one line of fields to stdout, for programs: a tab between each, control characters
+    /// Writes one line of tab-separated fields to stdout, for programs. Control characters are
     /// escaped.
     pub(crate) fn fields(&mut self, fields: &[String]) -> Result<(), Failure> {
         let fields: Vec<String> = fields.iter().map(|field| escape(field)).collect();
@@ -116,50 +116,47 @@ impl Output {
         self.raw(b"\n")
     }
 
-    /// Writes one JSON object as a line to stdout.
+    /// Writes a JSON object to stdout, on one line.
     pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.data, object)
             .map_err(|error| data_failure(error.into()))?;
         self.raw(b"\n")
     }
 
-    /// Fails where stdout is closed already, for a command whose data is nowhere else once it has
-    /// run.
+    /// Fails if stdout is closed. For a command that removes the data that it prints.
     pub(crate) fn check_data_can_be_written(&mut self) -> Result<(), Failure> {
         self.data.write(&[]).map(drop).map_err(data_failure)
     }
 
-    /// Makes what was written visible.
+    /// Flushes stdout.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.data.flush().map_err(data_failure)
     }
 
-    /// Tells a person what was done, on stderr. With `--json` stdout tells it, and stderr carries
-    /// errors only.
+    /// Writes a message about the result to stderr. With `--json`, only errors are written there.
     pub(crate) fn note(&mut self, text: &str) {
         if !self.json {
             self.message(text);
         }
     }
 
-    /// Asks a person something, on stderr; the answer stands on the same line.
+    /// Writes a question to stderr, without a line end.
     pub(crate) fn ask(&mut self, question: &str) -> Result<(), Failure> {
         drop(self.data.flush());
         self.messages
             .write_all(escape(question).as_bytes())
-            .map_err(|error| Failure::io("standard error could not be written", error))
+            .map_err(|error| Failure::io("cannot write to standard error", error))
     }
 
-    /// Reports something that went wrong and does not end the command.
-    pub(crate) fn complain(&mut self, kind: &str, text: &str) {
+    /// Reports an error that does not end the command.
+    pub(crate) fn report_error(&mut self, kind: &str, text: &str) {
         let error = ErrorObject { kind, message: text, version: None };
         self.message(&error.line(self.json));
     }
 
-    /// Ends the command: flushes, reports a failure, and answers the exit code.
+    /// Ends the command: flushes stdout, reports a failure, and returns the exit code.
     pub(crate) fn conclude(&mut self, outcome: Result<(), Failure>, signal: Option<u8>) -> u8 {
-        // A failed command may have written data before; that its output cannot be flushed either
-        // is then the lesser news.
+        // If the command failed, that failure is reported and not one of the flush.
         let outcome = match outcome {
             Ok(()) => self.flush(),
             Err(failure) => {
@@ -178,8 +175,8 @@ impl Output {
     }
 
     fn message(&mut self, text: &str) {
-        // Data first, so that both stand in order on a terminal. Nobody can be told that stderr
-        // itself does not work.
+        // Flushing stdout first keeps the order on a terminal. An error of stderr itself cannot be
+        // reported.
         drop(self.data.flush());
         let line = shown_message(text, self.json, self.messages_on_terminal);
         drop(self.messages.write_all(line.as_bytes()));
@@ -195,7 +192,7 @@ struct JsonError<'a> {
 struct ErrorObject<'a> {
     kind: &'a str,
     message: &'a str,
-    /// Of a conflict: the version that stands there, or null.
+    /// For a conflict: the current version, or null.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<Option<Version>>,
 }
@@ -221,29 +218,30 @@ fn message_line(text: &str, json: bool) -> String {
     line
 }
 
-/// The line as a terminal or another stream gets it.
+/// Formats a message for stderr.
 fn shown_message(text: &str, json: bool, terminal: bool) -> String {
     let line = message_line(text, json);
     if style::wanted(terminal && !json) { style::paint_error(&line) } else { line }
 }
 
-/// Ends the process, whatever its tasks are stuck in: says why on stderr, and leaves stdout alone.
+/// Reports a failure on stderr and ends the process without waiting for blocked tasks. Does not
+/// touch stdout.
 pub(crate) fn abandon(json: bool, failure: &Failure, signal: Option<u8>) -> ! {
     let line = shown_message(&failure_line(failure, json), json, io::stderr().is_terminal());
     let (sender, written) = std::sync::mpsc::channel();
-    // stderr may be the same pipe that nobody reads.
+    // stderr may be the same blocked pipe as stdout, so the write has a time limit.
     std::thread::spawn(move || {
         clear_bar();
         drop(io::stderr().write_all(line.as_bytes()));
-        // Who waits may have given up.
+        // The receiver may have timed out.
         let _ = sender.send(());
     });
-    // Written or not, the process ends.
-    let _ = written.recv_timeout(LAST_WORDS);
+    // The process ends even if the message was not written.
+    let _ = written.recv_timeout(LAST_MESSAGE_TIMEOUT);
     std::process::exit(i32::from(failure.exit_code(signal)))
 }
 
-/// Clears the line of a bar that may stand on the terminal, for an end that does not come to that.
+/// Clears the line of a progress bar on the terminal.
 pub(crate) fn clear_bar() {
     let mut stderr = io::stderr();
     if stderr.is_terminal() {
@@ -255,10 +253,10 @@ fn data_failure(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure::ClosedPipe;
     }
-    Failure::io("standard output could not be written", error)
+    Failure::io("cannot write to standard output", error)
 }
 
-/// What [`Output::captured`] wrote.
+/// The buffer of [`Output::captured`].
 #[derive(Clone, Default)]
 pub(crate) struct Capture(Arc<Mutex<Vec<u8>>>);
 
@@ -286,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_in_json_stays_json() {
+    fn message_in_json_is_valid_json() {
         let message = "a\u{202e}b\u{9b}c\u{7f}d\n\"\\\u{2028}\u{2069}";
         let error = Failure::Usage(message.to_owned());
         let line = message_line(&failure_line(&error, true), true);

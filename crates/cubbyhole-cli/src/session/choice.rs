@@ -6,38 +6,39 @@ use cubbyhole::{BackendKind, Error, ErrorKind, StoreUrl};
 
 use crate::error::Failure;
 
-/// The environment variable that names the store where `--store` does not.
+/// The environment variable that names the store.
 pub(crate) const STORE_VARIABLE: &str = "CUBBYHOLE_STORE";
 
-/// The environment variable that names the profile where `--profile` does not.
+/// The environment variable that names the profile.
 pub(crate) const PROFILE_VARIABLE: &str = "CUBBYHOLE_PROFILE";
 
-/// Who named the store.
+/// The option or setting that named the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// `--store`.
     Option,
     /// `--store-file`.
     File,
+    /// [`STORE_VARIABLE`].
     Environment,
-    /// The profile of that name.
-    Profile {
-        name: String,
-        by: NamedBy,
-    },
+    /// A profile, by name.
+    Profile { name: String, by: NamedBy },
+    /// The default store.
     Default,
-    /// The option of a command that writes to a second store.
+    /// `--to`, the second store of `copy`.
     Target,
 }
 
-/// Who named the profile.
+/// The option or setting that named the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NamedBy {
+    /// `--profile`.
     Option,
+    /// [`PROFILE_VARIABLE`].
     Environment,
     /// `default_profile` of the configuration file.
     File,
-    /// The option of a command that writes to a second store.
+    /// `--to`, the second store of `copy`.
     Target,
 }
 
@@ -53,7 +54,7 @@ impl NamedBy {
 }
 
 impl Origin {
-    /// Who named the store, in words that follow "by"; nobody did where it is the default.
+    /// Returns what named the store, in words that follow "named by", and `None` for the default.
     pub(crate) fn named_by(&self) -> Option<String> {
         match self {
             Self::Option => Some("--store".to_owned()),
@@ -65,13 +66,13 @@ impl Origin {
         }
     }
 
-    /// Whether another call names the same store only if it is given the same options.
+    /// Whether another command must repeat the options to use the same store.
     pub(crate) fn is_option(&self) -> bool {
         matches!(self, Self::Option | Self::File | Self::Profile { by: NamedBy::Option, .. })
     }
 }
 
-/// The store's URL, and who named it.
+/// The URL of the store, and what named it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreChoice {
     pub(crate) url: String,
@@ -79,28 +80,28 @@ pub(crate) struct StoreChoice {
 }
 
 impl StoreChoice {
-    /// The file of an embedded store.
+    /// Returns the path of an embedded store.
     pub(crate) fn file(&self) -> Option<PathBuf> {
         Some(self.parsed()?.path()?.to_owned())
     }
 
-    /// Whether the store is in memory and ends with the command.
+    /// Whether the store is in memory, and therefore lost when the command ends.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.parsed().is_some_and(|url| url.backend() == BackendKind::Memory)
     }
 
-    /// The URL without secrets.
+    /// Returns the URL without secrets.
     pub(crate) fn shown(&self) -> String {
         StoreUrl::redact(&self.url)
     }
 
-    /// `None` for a URL that is wrong; opening it says why.
+    /// Parses the URL. Returns `None` for a wrong URL; opening the store reports the error.
     fn parsed(&self) -> Option<StoreUrl> {
         StoreUrl::parse(&self.url).ok()
     }
 
-    /// Refuses a URL that says `read_only=true`, before a command that writes asks or has anything
-    /// edited.
+    /// Refuses a URL with `read_only=true`. A command that writes checks this before it asks a
+    /// question or starts an editor.
     pub(super) fn check_writable(&self) -> Result<(), Failure> {
         if self.parsed().is_some_and(|url| url.is_read_only()) {
             return Err(Error::permission_denied(format!(
@@ -112,7 +113,8 @@ impl StoreChoice {
         Ok(())
     }
 
-    /// What to write in its place, if it looks like a path. Never for what may hold a password.
+    /// Returns the URL to suggest for text that looks like a path, unless the text may hold a
+    /// password.
     fn as_path(&self) -> Option<String> {
         let url = self.url.as_str();
         let named = ["redb:", "memory:"].iter().any(|scheme| url.starts_with(scheme));
@@ -121,11 +123,11 @@ impl StoreChoice {
         (!named && like_a_path && !secret).then(|| format!("redb:{url}"))
     }
 
-    /// Adds who named the store, or how to name another, to an error about what was named.
+    /// Adds to an error what named the store, or how to name another one.
     pub(super) fn explain(&self, error: Error) -> Failure {
         let missing = || self.file().is_some_and(|file| !file.exists());
         let by = match (error.kind(), &self.origin) {
-            // Of two stores, which of them it is about.
+            // With two stores, the message says which of them failed.
             (_, origin @ (Origin::Target | Origin::Profile { by: NamedBy::Target, .. })) => {
                 origin.named_by()
             }
@@ -136,14 +138,14 @@ impl StoreChoice {
                 return Error::unavailable(message).into();
             }
             (ErrorKind::InvalidArgument | ErrorKind::Unsupported, origin) => origin.named_by(),
-            // The name alone does not tell where it leads.
+            // The name of a profile does not show its URL.
             (ErrorKind::Unavailable, origin @ Origin::Profile { .. }) => origin.named_by(),
             _ => None,
         };
         let Some(by) = by else { return error.into() };
         let mut message = format!("{error} (the store is named by {by})");
         if let Some(better) = self.as_path() {
-            message.push_str(&format!("; for a file write {better}"));
+            message.push_str(&format!("; for a file, write {better}"));
         }
         let explained = Error::new(error.kind(), message);
         match std::error::Error::source(&error) {

@@ -1,4 +1,4 @@
-//! The configuration file: where it is, and the profiles in it.
+//! The configuration file: its location and its profiles.
 
 mod reader;
 
@@ -18,18 +18,18 @@ use crate::error::Failure;
 use crate::logging::TARGET;
 use crate::output::shown_path;
 
-/// The environment variable that names the file where `--config` does not.
+/// The environment variable that names the configuration file.
 pub(crate) const CONFIG_VARIABLE: &str = "CUBBYHOLE_CONFIG";
 
-/// Where the file is.
+/// The location of the configuration file.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
-    /// `None` where the platform tells no place.
+    /// `None` if the platform has no configuration folder.
     pub(crate) path: Option<PathBuf>,
     pub(crate) by: LocationBy,
 }
 
-/// Who says where the file is.
+/// What named the location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LocationBy {
     Option,
@@ -48,22 +48,22 @@ impl LocationBy {
 }
 
 impl Location {
-    /// The file that `option` names, else the environment, else the one in the usual place.
+    /// Finds the file: the one of `option`, else of the environment, else of the platform's folder.
     pub(crate) fn find(option: Option<&Path>) -> Self {
         if let Some(path) = option {
             return Self { path: Some(path.to_owned()), by: LocationBy::Option };
         }
-        let named: Option<OsString> = std::env::var_os(CONFIG_VARIABLE);
-        if let Some(path) = named.filter(|path| !path.is_empty()) {
+        let variable: Option<OsString> = std::env::var_os(CONFIG_VARIABLE);
+        if let Some(path) = variable.filter(|path| !path.is_empty()) {
             return Self { path: Some(path.into()), by: LocationBy::Environment };
         }
-        let usual = etcetera::choose_base_strategy().ok();
-        let path = usual.map(|usual| usual.config_dir().join("cubbyhole").join("config.toml"));
+        let platform = etcetera::choose_base_strategy().ok();
+        let path = platform.map(|base| base.config_dir().join("cubbyhole").join("config.toml"));
         Self { path, by: LocationBy::Platform }
     }
 }
 
-/// What the file says; nothing, if there is none.
+/// The contents of the configuration file; empty if there is no file.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     pub(crate) location: Location,
@@ -72,9 +72,9 @@ pub(crate) struct ConfigFile {
     pub(crate) profiles: BTreeMap<String, Profile>,
 }
 
-/// A store by name.
+/// A named store.
 pub(crate) struct Profile {
-    /// Its paths are absolute; its password is elsewhere, if it has a [`PasswordSource`].
+    /// The URL with absolute paths. It has no password if there is a [`PasswordSource`].
     pub(crate) store: String,
     pub(crate) password: Option<PasswordSource>,
     pub(crate) timeout: Option<Duration>,
@@ -90,7 +90,7 @@ impl fmt::Debug for Profile {
     }
 }
 
-/// Where a password is.
+/// The source of a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PasswordSource {
     Environment(String),
@@ -98,7 +98,7 @@ pub(crate) enum PasswordSource {
 }
 
 impl PasswordSource {
-    /// Whether there is something; it is not read.
+    /// Whether the source exists. The password is not read.
     pub(crate) fn is_set(&self) -> bool {
         match self {
             Self::Environment(name) => std::env::var_os(name).is_some_and(|text| !text.is_empty()),
@@ -106,7 +106,7 @@ impl PasswordSource {
         }
     }
 
-    /// The password. An error is in words that follow "the profile".
+    /// Reads the password. The text of an error follows "the profile `NAME`".
     fn read(&self) -> Result<String, String> {
         match self {
             Self::Environment(name) => match std::env::var_os(name) {
@@ -130,8 +130,7 @@ impl PasswordSource {
     }
 }
 
-/// The password without the one line end that an editor, `echo` or a file of variables leaves
-/// behind it.
+/// Removes one line end, which an editor, `echo` or an environment file adds to a password.
 fn without_line_end(text: &str, place: &str) -> Result<String, String> {
     let line = text.strip_suffix('\n').unwrap_or(text);
     let password = line.strip_suffix('\r').unwrap_or(line);
@@ -142,7 +141,7 @@ fn without_line_end(text: &str, place: &str) -> Result<String, String> {
 }
 
 impl Profile {
-    /// The store's URL, with the password.
+    /// Returns the URL of the store with the password.
     pub(crate) fn url(&self, name: &str) -> Result<String, Failure> {
         let Some(source) = &self.password else { return Ok(self.store.clone()) };
         let password = source
@@ -154,7 +153,7 @@ impl Profile {
 }
 
 impl ConfigFile {
-    /// Reads the file. That none is in the usual place is no error.
+    /// Reads the file. A missing file in the platform's folder is not an error.
     pub(crate) fn read(location: Location) -> Result<Self, Failure> {
         let nothing = |location| Self {
             location,
@@ -169,14 +168,13 @@ impl ConfigFile {
                 LocationBy::Platform => return Ok(nothing(location)),
                 by => {
                     let (shown, by) = (shown_path(&path), by.as_str());
-                    let message =
-                        format!("there is no configuration file {shown}, which {by} names");
+                    let message = format!("there is no configuration file {shown} (named by {by})");
                     return Err(Failure::Usage(message));
                 }
             },
             Err(error) => {
                 let message =
-                    format!("the configuration file {} cannot be read: {error}", shown_path(&path));
+                    format!("cannot read the configuration file {}: {error}", shown_path(&path));
                 return Err(Failure::Usage(message));
             }
         };
@@ -193,38 +191,38 @@ impl ConfigFile {
         Ok(Self { location, found: true, default_profile, profiles })
     }
 
-    /// The profile of that name.
+    /// Returns a profile by name.
     pub(crate) fn profile(&self, name: &str) -> Result<&Profile, Failure> {
         self.profiles.get(name).ok_or_else(|| Failure::Usage(self.no_such_profile(name)))
     }
 
     fn no_such_profile(&self, name: &str) -> String {
-        // What is not like a name may be something else, even a password.
+        // Text that is not a valid name may be anything, even a password.
         let named = if is_name(name) { format!("profile `{name}`") } else { "such profile".into() };
         let place = match &self.location.path {
             Some(path) if self.found => shown_path(path),
             Some(path) => {
                 return format!(
-                    "there is no {named}, for there is no configuration file {}",
+                    "there is no {named}, because there is no configuration file {}",
                     shown_path(path)
                 );
             }
             None => {
                 return format!(
-                    "there is no {named}, for there is no configuration file; name one with \
+                    "there is no {named}, because there is no configuration file; name one with \
                      --config FILE or {CONFIG_VARIABLE}"
                 );
             }
         };
         if self.profiles.is_empty() {
-            return format!("there is no {named}: {place} has none");
+            return format!("there is no {named}: {place} has no profiles");
         }
         let names: Vec<&str> = self.profiles.keys().map(String::as_str).collect();
         format!("there is no {named} in {place}; it has {}", names.join(", "))
     }
 }
 
-/// Whether a profile may have that name: a URL cannot, and no shell reads it in another way.
+/// Whether the text is a valid profile name. A URL is not, and no shell needs quotes for a name.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with('-')

@@ -1,4 +1,4 @@
-//! What a command works with: the context, the store that was chosen, and the output.
+//! The session of a command: its context, its store and its output. Opens and closes stores.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::error::Failure;
 use crate::logging::TARGET;
 use crate::output::{Output, shown_path};
 
-/// A command reads most pages once; a service's cache would only take memory.
+/// Smaller than the default, because a command reads most pages once.
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Commands are short: one that finds the file open waits for its turn.
+/// How long a command waits while another process has the file open.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// Closing must get its chance also after Ctrl-C or the deadline, but not for ever.
+/// How long closing may take after Ctrl-C or the deadline.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 fn log_opened(store: &StoreChoice) {
@@ -27,7 +27,7 @@ fn log_opened(store: &StoreChoice) {
     tracing::info!(target: TARGET, store = store.shown(), named_by, "the store is open");
 }
 
-/// Whether two paths lead to one file that is there.
+/// Whether two paths lead to the same existing file.
 pub(crate) fn same_file(one: &Path, other: &Path) -> bool {
     match (identity(one), identity(other)) {
         (Some(one), Some(other)) => one == other,
@@ -52,9 +52,9 @@ pub(crate) struct Session {
     pub(crate) out: Output,
     pub(crate) settings: Arc<Settings>,
     opened: Vec<Arc<dyn Backend>>,
-    /// Whether one of them is a file.
+    /// Whether an opened store is a file.
     opened_file: bool,
-    /// What was given for the whole, for a command that counts its own time.
+    /// The timeout, for a command that applies it to each of its steps.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -64,27 +64,26 @@ impl Session {
         Self { ctx, store, out, settings, timeout: None, opened: Vec::new(), opened_file: false }
     }
 
-    /// What the command line and the configuration file say, for a command that asks.
+    /// Sets the settings, for a command that resolves another store or shows the configuration.
     pub(crate) fn with_settings(mut self, settings: Arc<Settings>) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Opens the store, which must be there, for a command that writes. [`close`](Self::close)
-    /// closes it.
+    /// Opens an existing store for writing. [`close`](Self::close) closes it.
     pub(crate) async fn open(&mut self) -> Result<Arc<dyn Backend>, Failure> {
         let store = self.open_with(&OpenOptions::new().with_create(false)).await?;
         self.store.check_writable()?;
         Ok(store)
     }
 
-    /// Opens the store, which must be there, for a command that only reads. An embedded file is not
-    /// written to: it may be on a read-only volume, and several commands may read it at a time.
+    /// Opens an existing store for reading. An embedded file is not written to: it may be on a
+    /// read-only volume, and several commands can read it at the same time.
     pub(crate) async fn open_read_only(&mut self) -> Result<Arc<dyn Backend>, Failure> {
         self.open_with(&OpenOptions::new().with_read_only(true)).await
     }
 
-    /// Opens the store and creates an embedded file that is not there yet.
+    /// Opens the store for writing, and creates a missing embedded file.
     pub(crate) async fn open_or_create(&mut self) -> Result<Arc<dyn Backend>, Failure> {
         let store = self.open_with(&OpenOptions::new()).await?;
         self.store.check_writable()?;
@@ -101,39 +100,39 @@ impl Session {
         Ok(store)
     }
 
-    /// Opens a second store, which takes what is in the first; `None` if it is a file that is not
-    /// there and `only_look` says to create none. It is named by a URL or a profile.
+    /// Opens the second store of `copy`, named by a URL or a profile. With `read_only`, a missing
+    /// file is not created, and `None` is returned for it.
     pub(crate) async fn open_target(
         &mut self,
         named: &str,
-        only_look: bool,
+        read_only: bool,
     ) -> Result<Option<Arc<dyn Backend>>, Failure> {
         let target = self.settings.resolve(named)?;
         if target.is_in_memory() {
             return Err(Failure::Usage(
-                "--to memory: would end with this command; name a store that stays".to_owned(),
+                "--to memory: is lost when this command ends; name a store that is kept".to_owned(),
             ));
         }
         if let Some(file) = target.file() {
             if self.store.file().is_some_and(|source| same_file(&source, &file)) {
                 return Err(Failure::Usage(
-                    "--to names the store that is copied; name another".to_owned(),
+                    "--to names the store that is copied; name another one".to_owned(),
                 ));
             }
-            // An empty file becomes a store when it is opened, as one that is not there does.
+            // Opening an empty file makes it a store, like opening a missing one.
             let empty = std::fs::metadata(&file).map_or(true, |about| about.len() == 0);
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
             if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
                 let text =
-                    format!("--to: there is no folder {}; make it first", shown_path(folder));
+                    format!("--to: there is no folder {}; create it first", shown_path(folder));
                 return Err(Failure::Usage(text));
             }
-            if only_look && empty {
+            if read_only && empty {
                 return Ok(None);
             }
         }
         let options = OpenOptions::new()
-            .with_read_only(only_look)
+            .with_read_only(read_only)
             .with_cache_bytes(CACHE_BYTES)
             .with_lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &target.url).await;
@@ -144,14 +143,14 @@ impl Session {
         Ok(Some(store))
     }
 
-    /// Adds who named the store, or how to name another, to an error about what was named.
+    /// Adds to an error what named the store, or how to name another one.
     pub(crate) fn explain(&self, error: Error) -> Failure {
         self.store.explain(error)
     }
 
-    /// Closes what was opened.
+    /// Closes the opened stores.
     pub(crate) async fn close(&mut self) -> Result<(), Failure> {
-        // Not the command's own context: it may have ended, and this is what tidies up.
+        // A new context: the one of the command may have ended.
         let ctx = ExecutionContext::new();
         let opened = std::mem::take(&mut self.opened);
         let mut closing = std::pin::pin!(async {
@@ -161,7 +160,7 @@ impl Session {
             }
             outcome
         });
-        // After an erasure a file is rewritten when it is closed, however long that takes.
+        // Closing a file after an erasure rewrites it, which has no time limit.
         let closed = match self.opened_file {
             true => self.ctx.race(&mut closing).await.ok(),
             false => None,
@@ -171,7 +170,7 @@ impl Session {
             None => ctx.clone().with_timeout(CLOSE_TIMEOUT).race(closing).await.and_then(|end| end),
         };
         match outcome {
-            // Whoever stopped the command waits for no server; what was acknowledged is kept.
+            // A stopped command does not wait for a server. Acknowledged writes are kept.
             Err(error)
                 if error.kind() == ErrorKind::DeadlineExceeded && self.ctx.check().is_err() =>
             {

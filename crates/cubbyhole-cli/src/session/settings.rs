@@ -1,5 +1,5 @@
-//! What the command line, the environment and the configuration file say together: which store it
-//! is, and how long a command may take.
+//! Chooses the store and the timeout from the command line, the environment and the configuration
+//! file.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -14,7 +14,7 @@ use crate::error::Failure;
 
 const DEFAULT_STORE: &str = "redb:cubbyhole.redb";
 
-/// The options of the command line that name the store and the configuration file.
+/// The global options that settings depend on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
     pub(crate) store: Option<String>,
@@ -36,22 +36,22 @@ impl From<&Globals> for Options {
     }
 }
 
-/// The options, and the configuration file. The file is read when it is first needed: a command
-/// that needs no profile does not fail because of it.
+/// The options and the configuration file. The file is read when it is first needed, so a command
+/// that uses no profile does not fail because of it.
 #[derive(Default)]
 pub(crate) struct Settings {
     pub(crate) options: Options,
     file: OnceLock<ConfigFile>,
 }
 
-/// What a command works with.
+/// The store and the timeout of a command.
 #[derive(Debug)]
 pub(crate) struct ChosenStore {
     pub(crate) store: StoreChoice,
     pub(crate) timeout: Option<Duration>,
 }
 
-/// The store that is in force. The password of its profile is not in it.
+/// The store that a command would use. The URL does not include the password of the profile.
 pub(crate) struct EffectiveStore<'a> {
     pub(crate) url: String,
     pub(crate) origin: Origin,
@@ -63,7 +63,7 @@ impl Settings {
         Self { options, file: OnceLock::new() }
     }
 
-    /// The store in force, with its password, and the time that a command has.
+    /// Chooses the store, with its password, and the timeout.
     pub(crate) fn choose(&self) -> Result<ChosenStore, Failure> {
         let EffectiveStore { url, origin, profile } = self.effective()?;
         let (url, timeout) = match (&origin, profile) {
@@ -74,22 +74,22 @@ impl Settings {
         Ok(ChosenStore { store: StoreChoice { url, origin }, timeout })
     }
 
-    /// What a command that needs no store works with.
+    /// Returns the settings of a command that uses no store.
     pub(crate) fn without_store(&self) -> ChosenStore {
         let store = StoreChoice { url: DEFAULT_STORE.to_owned(), origin: Origin::Default };
         ChosenStore { store, timeout: self.options.timeout }
     }
 
-    /// The store that a command's own option names: a URL, or the name of a profile, whose password
-    /// is then in the URL. What holds a `:` is a URL, for no name does.
+    /// Resolves the value of `--to`: a URL or the name of a profile. Text with a `:` is a URL,
+    /// because no name of a profile has one. The URL includes the password of the profile.
     pub(crate) fn resolve(&self, name_or_url: &str) -> Result<StoreChoice, Failure> {
         if name_or_url.contains(':') {
             return Ok(StoreChoice { url: name_or_url.to_owned(), origin: Origin::Target });
         }
         let profile = self.file()?.profile(name_or_url).map_err(|failure| match failure {
-            // Neither a URL nor cut out of one.
+            // The text is quoted only if it cannot be a part of a URL.
             Failure::Usage(message) if !name_or_url.is_empty() && !name_or_url.contains('@') => {
-                Failure::Usage(format!("{message}; for a file write redb:{name_or_url}"))
+                Failure::Usage(format!("{message}; for a file, write redb:{name_or_url}"))
             }
             failure => failure,
         })?;
@@ -97,7 +97,8 @@ impl Settings {
         Ok(StoreChoice { url: profile.url(name_or_url)?, origin })
     }
 
-    /// Which store is in force. Options win over the environment, the environment over the file.
+    /// Finds the store that a command would use. Options take precedence over the environment, and
+    /// the environment over the configuration file.
     pub(crate) fn effective(&self) -> Result<EffectiveStore<'_>, Failure> {
         let named = |url: String, origin| EffectiveStore { url, origin, profile: None };
         let options = &self.options;
@@ -130,7 +131,7 @@ impl Settings {
         Ok(EffectiveStore { url: profile.store.clone(), origin, profile: Some(profile) })
     }
 
-    /// What the configuration file says.
+    /// Returns the configuration file, and reads it on the first call.
     pub(crate) fn file(&self) -> Result<&ConfigFile, Failure> {
         if let Some(file) = self.file.get() {
             return Ok(file);
@@ -140,13 +141,13 @@ impl Settings {
     }
 }
 
-/// A variable of the environment; empty is as if it were not set.
+/// Returns an environment variable. An empty one counts as unset.
 fn variable(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var_os(name) {
         Some(value) if !value.is_empty() => match value.into_string() {
             Ok(text) => Ok(Some(text)),
             Err(_) => Err(Failure::Usage(format!(
-                "{name} is not UTF-8; in the URL of a file, write such a byte as `%` and two \
+                "{name} is not UTF-8; in the URL of a file, write other bytes as `%` and two \
                  hexadecimal digits"
             ))),
         },

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 const SERVERS: [&str; 6] =
     ["postgres", "postgresql", "redis", "rediss", "redis+cluster", "rediss+cluster"];
 
-/// The options that name a file.
+/// URL options that name a file.
 const FILE_OPTIONS: [&str; 9] = [
     "sslrootcert",
     "sslcert",
@@ -24,11 +24,11 @@ const FILE_OPTIONS: [&str; 9] = [
     "tls_key",
 ];
 
-/// A path in an option stays legible.
+/// Characters to percent-encode in the path of an option, which stays legible.
 const NOT_IN_PATH: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_').remove(b'~');
 
-/// Whether the URL holds a password itself.
+/// Whether the URL contains a password.
 pub(crate) fn has_password(url: &str) -> bool {
     let Some((address, query)) = server_parts(url) else { return false };
     let userinfo = address.rsplit_once('@').map(|(userinfo, _)| userinfo);
@@ -38,17 +38,17 @@ pub(crate) fn has_password(url: &str) -> bool {
     in_address || options(query).any(|(name, _)| name == "password")
 }
 
-/// The URL with the password in it, percent-encoded.
+/// Inserts the percent-encoded password into the URL of a server.
 ///
 /// # Errors
-/// What is wrong with the URL, in words that follow "the URL". It is not quoted.
+/// What is wrong with the URL, in words that follow "the URL". The URL is not quoted.
 pub(crate) fn with_password(url: &str, password: &str) -> Result<String, &'static str> {
     let (scheme, _) = url.split_once("://").unwrap_or((url, ""));
     let Some((address, query)) = server_parts(url) else {
-        return Err("is not that of a server, which alone takes a password");
+        return Err("names no server, and only a server takes a password");
     };
     if has_password(url) {
-        return Err("holds a password itself: take it out of the one place or the other");
+        return Err("already contains a password: remove one of the two");
     }
     let (userinfo, hosts) = address.rsplit_once('@').unwrap_or(("", address));
     let user = userinfo.strip_suffix(':').unwrap_or(userinfo);
@@ -60,11 +60,11 @@ pub(crate) fn with_password(url: &str, password: &str) -> Result<String, &'stati
     Ok(format!("{scheme}://{user}:{password}@{hosts}{query}"))
 }
 
-/// The URL with its relative paths beginning at `folder`, and `~/` at the home folder: the file of
-/// an embedded store, and those of certificates.
+/// Makes the relative paths of a URL absolute: the file of an embedded store and the files of
+/// options. Relative paths start at `folder`, and `~/` is the home folder.
 ///
 /// # Errors
-/// Why a path cannot stand in a URL, in words that follow "the URL".
+/// Why a path cannot be written in a URL, in words that follow "the URL".
 pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str> {
     if url.contains(char::is_control) {
         return Err("holds a control character, such as a line end: remove it, or write it \
@@ -76,7 +76,7 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
             Some((text, home)) => (text, home),
             None => (text, folder.to_owned()),
         };
-        // A mistake in the path is reported when the store is opened.
+        // An error in the path is reported when the store is opened.
         let Ok(config) = embedded::Config::from_url_path(text) else { return Ok(url.to_owned()) };
         let (decoded, literal) = (folder.join(config.path()), folder.join(text));
         if literal != decoded && literal.exists() && !decoded.exists() {
@@ -86,7 +86,7 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
             );
         }
         let anchored = embedded::Config::new(decoded).to_url();
-        let anchored = anchored.map_err(|_| "leads to a path that no URL can name")?;
+        let anchored = anchored.map_err(|_| "names a path that cannot be written in a URL")?;
         return Ok(format!("{anchored}{query}"));
     }
     let (address, query) = cut_query(url);
@@ -95,7 +95,7 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
         query.strip_prefix('?').into_iter().flat_map(|q| q.split('&')).enumerate()
     {
         anchored.push(if index == 0 { '?' } else { '&' });
-        // `sslrootcert=system` names no file, but the platform's certificates.
+        // `sslrootcert=system` names the platform's certificates, not a file.
         let file = option.split_once('=').filter(|(name, value)| {
             FILE_OPTIONS.contains(name) && (*name, *value) != ("sslrootcert", "system")
         });
@@ -114,10 +114,13 @@ pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str>
 
 fn anchored_text(path: &str, folder: &Path) -> Result<String, &'static str> {
     let anchored = anchored_path(path, folder);
-    anchored.into_os_string().into_string().map_err(|_| "leads to a folder that is not UTF-8")
+    anchored
+        .into_os_string()
+        .into_string()
+        .map_err(|_| "is relative to a folder whose path is not UTF-8")
 }
 
-/// A path in a file: relative to the `folder` that the file is in.
+/// Makes a path absolute: relative to `folder`, or to the home folder after `~/`.
 pub(crate) fn anchored_path(path: &str, folder: &Path) -> PathBuf {
     if let Some(rest) = path.strip_prefix("~/")
         && let Ok(home) = etcetera::home_dir()
@@ -127,7 +130,7 @@ pub(crate) fn anchored_path(path: &str, folder: &Path) -> PathBuf {
     folder.join(path)
 }
 
-/// What stands between the scheme and the options of a server's URL, and the options with their `?`.
+/// Splits the URL of a server, without its scheme, into the address and the options with their `?`.
 fn server_parts(url: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     SERVERS.contains(&scheme).then(|| cut_query(rest))
@@ -137,7 +140,7 @@ fn cut_query(text: &str) -> (&str, &str) {
     text.find('?').map_or((text, ""), |at| text.split_at(at))
 }
 
-/// The options by their names, decoded: the library reads `p%61ssword` as well.
+/// Returns the options with their names decoded, because the library decodes `p%61ssword` too.
 fn options(query: &str) -> impl Iterator<Item = (String, &str)> {
     let pairs = query.strip_prefix('?').unwrap_or(query).split('&');
     pairs
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_comes_into_the_userinfo() {
+    fn password_is_inserted_into_the_userinfo() {
         for (url, with) in [
             (
                 "postgres://app@db/state?sslmode=require",
@@ -174,16 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_takes_no_password_is_refused() {
+    fn url_that_takes_no_password_is_refused() {
         for (url, part) in [
             ("redb:state.redb", "server"),
             ("memory:", "server"),
             ("http://app@host", "server"),
             ("", "server"),
-            ("postgres://app:s3cret@db/state", "itself"),
-            ("postgres://app@db/state?password=s3cret", "itself"),
-            ("postgres://app@db/state?p%61ssword=s3cret", "itself"),
-            ("redis://:s3cret@cache", "itself"),
+            ("postgres://app:s3cret@db/state", "already"),
+            ("postgres://app@db/state?password=s3cret", "already"),
+            ("postgres://app@db/state?p%61ssword=s3cret", "already"),
+            ("redis://:s3cret@cache", "already"),
             ("postgres://db/state", "USER"),
         ] {
             let refused = with_password(url, "new").unwrap_err();
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn relative_paths_begin_at_the_folder() {
+    fn relative_paths_start_at_the_folder() {
         let folder = Path::new("/etc/cubbyhole");
         for (url, expected) in [
             ("redb:a.redb?durability=relaxed", "redb:/etc/cubbyhole/a.redb?durability=relaxed"),
@@ -240,9 +243,9 @@ mod tests {
     proptest! {
         #![proptest_config(cases())]
 
-        /// The password comes out as the library reads it, and is never shown.
+        /// The password decodes to the original, and is not shown.
         #[test]
-        fn any_password_is_read_back_and_hidden(password in "\\PC{1,20}[\u{1}-\u{1f}é]") {
+        fn any_password_round_trips_and_is_hidden(password in "\\PC{1,20}[\u{1}-\u{1f}é]") {
             for (scheme, user, rest) in [
                 ("postgres", "app", "db:5432/state?sslmode=require"),
                 ("redis+cluster", "", "a:1,b:2?prefix=x"),

@@ -1,4 +1,4 @@
-//! A prefix of its own on Redis or on a Redis Cluster.
+//! A separate key prefix for each test, on Redis or Redis Cluster.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +7,7 @@ use cubbyhole_testkit::{RedisCluster, RedisServer};
 
 use crate::support::{Outcome, tool};
 
-/// Which Redis.
+/// The kind of Redis deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Single,
@@ -15,16 +15,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The servers that the developer names, or private ones that live as long as this program.
+    /// Returns the URL of existing servers, or of private ones that run until this process ends.
     fn url(self) -> Outcome<&'static str> {
         static SINGLE: OnceLock<Result<RedisServer, String>> = OnceLock::new();
         static CLUSTER: OnceLock<Result<RedisCluster, String>> = OnceLock::new();
         static NAMED: [OnceLock<Option<String>>; 2] = [OnceLock::new(), OnceLock::new()];
-        let (place, variable) = match self {
+        let (index, variable) = match self {
             Self::Single => (0, "CUBBYHOLE_TEST_REDIS_URL"),
             Self::Cluster => (1, "CUBBYHOLE_TEST_REDIS_CLUSTER_URL"),
         };
-        if let Some(url) = NAMED[place].get_or_init(|| std::env::var(variable).ok()) {
+        if let Some(url) = NAMED[index].get_or_init(|| std::env::var(variable).ok()) {
             return Ok(url);
         }
         Ok(match self {
@@ -40,7 +40,7 @@ impl Kind {
     }
 }
 
-/// A store with a prefix of its own on Redis.
+/// A store with a separate key prefix.
 pub(crate) struct Prefix {
     pub(crate) store: String,
 }
@@ -56,7 +56,7 @@ impl Prefix {
     }
 }
 
-/// Leaves nothing on servers that may be the developer's own, but fences that expire.
+/// Cleans up, because the servers may be the developer's. Only fences are left, which expire.
 impl Drop for Prefix {
     fn drop(&mut self) {
         let Ok(listed) = tool(&["--store", &self.store, "tenants"]) else {

@@ -1,4 +1,4 @@
-//! How usage errors are shown, with the real command line.
+//! Usage errors of the real command line.
 
 use clap::Parser;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::cli::Cli;
 
 #[test]
-fn a_usage_error_is_one_line() {
+fn usage_error_is_one_line() {
     for arguments in [
         &["cubbyhole", "get", "acme"][..],
         &["cubbyhole", "get", "acme", "k", "--entyr"],

@@ -1,13 +1,13 @@
-//! A candidate of a completion.
+//! Completion candidates.
 
-/// More than anybody reads.
-pub(super) const MOST: usize = 200;
+/// The maximum number of candidates.
+pub(super) const MAX_CANDIDATES: usize = 200;
 
-/// Something that may stand there, and what it is.
+/// A candidate and its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) text: String,
-    /// Empty for names of the store's.
+    /// The description; empty for names from the store.
     pub(super) about: String,
 }
 
@@ -16,8 +16,8 @@ impl Candidate {
         Self { text, about: String::new() }
     }
 
-    /// Whether more of the same word follows: no space after it.
-    pub(super) fn goes_on(&self) -> bool {
+    /// Whether the word continues after the candidate, so no space may follow.
+    pub(super) fn continues(&self) -> bool {
         self.text.ends_with([':', '/', '='])
     }
 }

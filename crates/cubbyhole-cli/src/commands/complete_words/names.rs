@@ -1,21 +1,21 @@
-//! The names that a store holds, as far as they can be had at once.
+//! Completes namespaces and keys from a store.
 
 use std::sync::Arc;
 
 use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, OpenOptions, ScanOptions};
 
-use super::candidate::MOST;
+use super::candidate::MAX_CANDIDATES;
 use crate::output::escape;
 
-/// Past every character that a name may hold.
+/// Sorts after every character of a name.
 const LAST: char = char::MAX;
 
-/// Opens a store that is there and free: never makes one, and waits for nobody.
+/// Opens an existing store. Does not create one, and does not wait for a lock.
 pub(super) async fn open(ctx: &ExecutionContext, url: &str) -> Option<Arc<dyn Backend>> {
     OpenOptions::new().with_read_only(true).open(ctx, url).await.ok()
 }
 
-/// The keys of a namespace that begin so.
+/// Returns the keys of a namespace that begin with `begun`.
 pub(super) async fn keys(
     ctx: &ExecutionContext,
     store: &dyn Backend,
@@ -23,15 +23,16 @@ pub(super) async fn keys(
     begun: &str,
 ) -> Vec<String> {
     let Ok(namespace) = Namespace::parse(namespace) else { return Vec::new() };
-    let options = ScanOptions::new().keys_only().with_limit(MOST).with_prefix(begun);
+    let options = ScanOptions::new().keys_only().with_limit(MAX_CANDIDATES).with_prefix(begun);
     match store.scan(ctx, &namespace, options).await {
         Ok(page) => page.items.into_iter().map(|item| item.key).collect(),
         Err(_) => Vec::new(),
     }
 }
 
-/// The namespaces that begin so, one segment further: `acme` if it is one, `acme:` if there are
-/// some beneath it. With `prefixes` also `acme` if there are only some beneath it.
+/// Returns the namespaces that begin with `begun`, up to the next segment: `acme` if it is a
+/// namespace, and `acme:` if there are namespaces below it. With `prefixes`, also `acme` if it is
+/// only a prefix.
 pub(super) async fn namespaces(
     ctx: &ExecutionContext,
     store: &dyn Backend,
@@ -40,10 +41,10 @@ pub(super) async fn namespaces(
 ) -> Vec<String> {
     let (above, _) = split(begun);
     let mut found = Siblings { begun, above: above.len(), names: Vec::new() };
-    // What was found before the time was up is worth something.
+    // If the time is up, the names found so far are still returned.
     let _ = match above.strip_suffix(':') {
-        None => found.look_at_tenants(ctx, store).await,
-        Some(above) => found.look_beneath(ctx, store, above).await,
+        None => found.add_tenants(ctx, store).await,
+        Some(above) => found.add_namespaces(ctx, store, above).await,
     };
     let mut names = Vec::new();
     for Sibling { text, own, deeper } in found.names {
@@ -55,39 +56,39 @@ pub(super) async fn namespaces(
             names.push(text + ":");
         }
     }
-    names.truncate(MOST);
+    names.truncate(MAX_CANDIDATES);
     names
 }
 
-/// Whether a name can be shown: what would move the cursor is in no list.
+/// Whether a name can be shown: it is not empty and needs no escapes.
 pub(super) fn can_be_shown(name: &str) -> bool {
     !name.is_empty() && escape(name) == name
 }
 
-/// The names of one level: those that go one segment past what stands above.
+/// The names of one level: those with one segment more than the prefix above.
 struct Siblings<'a> {
     begun: &'a str,
-    /// Bytes of what stands above, with its `:`.
+    /// The length of the prefix above, including its `:`.
     above: usize,
     names: Vec<Sibling>,
 }
 
 struct Sibling {
     text: String,
-    /// It is a namespace itself.
+    /// The name is a namespace.
     own: bool,
-    /// Others lie beneath it.
+    /// There are namespaces below it.
     deeper: bool,
 }
 
 impl Siblings<'_> {
-    async fn look_at_tenants(
+    async fn add_tenants(
         &mut self,
         ctx: &ExecutionContext,
         store: &dyn Backend,
     ) -> cubbyhole::Result<()> {
         let after = before(self.begun, 0).map(|namespace| namespace.tenant());
-        let page = store.scan_tenants(ctx, after.as_ref(), MOST).await?;
+        let page = store.scan_tenants(ctx, after.as_ref(), MAX_CANDIDATES).await?;
         let tenants = page.items.iter().filter(|tenant| tenant.as_rendered() >= self.begun);
         let tenants: Vec<_> =
             tenants.take_while(|tenant| tenant.as_rendered().starts_with(self.begun)).collect();
@@ -104,7 +105,7 @@ impl Siblings<'_> {
         Ok(())
     }
 
-    async fn look_beneath(
+    async fn add_namespaces(
         &mut self,
         ctx: &ExecutionContext,
         store: &dyn Backend,
@@ -112,21 +113,21 @@ impl Siblings<'_> {
     ) -> cubbyhole::Result<()> {
         let prefix = NamespacePrefix::parse(above)?;
         let mut after = before(self.begun, self.above);
-        while self.names.len() < MOST {
-            let page = store.scan_namespaces(ctx, &prefix, after.as_ref(), MOST).await?;
+        while self.names.len() < MAX_CANDIDATES {
+            let page = store.scan_namespaces(ctx, &prefix, after.as_ref(), MAX_CANDIDATES).await?;
             for namespace in &page.items {
                 if !self.take(namespace.as_str()) {
                     return Ok(());
                 }
             }
             let Some(next) = page.next else { return Ok(()) };
-            // Past all that lies beneath the last name, however much that is.
-            after = self.past_the_last(&next).or(Some(next));
+            // Skip all namespaces below the last name.
+            after = self.after_subtree(&next).or(Some(next));
         }
         Ok(())
     }
 
-    /// Takes a namespace that lies beneath what stands above; answers whether others may follow.
+    /// Adds the name of this level for a namespace. Returns whether more names may follow.
     fn take(&mut self, namespace: &str) -> bool {
         let Some(rest) = namespace.get(self.above..) else { return true };
         let end = self.above + first_separator(rest);
@@ -135,7 +136,7 @@ impl Siblings<'_> {
             return namespace < self.begun;
         }
         let (own, deeper) = (end == namespace.len(), end < namespace.len());
-        // `a:x` comes after `a-b`, which comes after `a`.
+        // In byte order, `a:x` comes after `a-b`, which comes after `a`.
         match self.names.iter_mut().rev().find(|name| name.text == text) {
             Some(name) => name.deeper |= deeper,
             None => self.names.push(Sibling { text: text.to_owned(), own, deeper }),
@@ -143,7 +144,7 @@ impl Siblings<'_> {
         true
     }
 
-    fn past_the_last(&self, last: &Namespace) -> Option<Namespace> {
+    fn after_subtree(&self, last: &Namespace) -> Option<Namespace> {
         let last = last.as_str();
         let end = self.above + first_separator(last.get(self.above..)?);
         let text = last.get(..end).filter(|text| text.len() < last.len())?;
@@ -151,7 +152,7 @@ impl Siblings<'_> {
     }
 }
 
-/// What stands above the segment that was begun, with its `:`; and that segment.
+/// Splits `begun` into the prefix above, with its `:`, and the unfinished segment.
 fn split(begun: &str) -> (&str, &str) {
     let mut above = 0;
     loop {
@@ -163,7 +164,7 @@ fn split(begun: &str) -> (&str, &str) {
     }
 }
 
-/// Where the first segment ends: at a `:` that no `\` escapes.
+/// Returns the end of the first segment: a `:` that is not escaped.
 fn first_separator(text: &str) -> usize {
     let mut bytes = text.bytes().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -176,11 +177,11 @@ fn first_separator(text: &str) -> usize {
     text.len()
 }
 
-/// A namespace a little before every one that begins so, for pages begin after one; `None` where
-/// nothing comes before.
+/// Returns a namespace that sorts just before every namespace that begins with `begun`, because a
+/// page starts after a given name. Returns `None` if the page must start at the beginning.
 fn before(begun: &str, above: usize) -> Option<Namespace> {
     let segment = begun.get(above..)?;
-    // An escape is one unit, also one that is half typed.
+    // An escape is one unit, even if its second character is missing.
     let mut units = segment.char_indices().peekable();
     let mut last = None;
     while let Some((at, c)) = units.next() {
@@ -190,7 +191,7 @@ fn before(begun: &str, above: usize) -> Option<Namespace> {
         }
     }
     let (at, c) = last?;
-    // What comes before `\` is `[`; and a name holds neither NUL nor a bare `:` or `\`.
+    // Skips `\` and `:`, which are not valid unescaped, and NUL, which is never valid.
     let less = match c {
         ':' | '\u{1}' => return None,
         ']' => '[',
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_segment_further_at_a_time() {
+    async fn namespaces_are_completed_one_segment_at_a_time() {
         let store = store(&[
             "acme",
             "acme:a",
@@ -274,30 +275,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_lies_beneath_is_passed_over_and_the_number_is_bounded() {
+    async fn subtrees_are_skipped_and_candidates_are_bounded() {
         let mut names: Vec<String> = (0..700).map(|n| format!("t:a:{n}")).collect();
         names.extend((0..500).map(|n| format!("t:b{n:03}")));
         names.extend((0..500).map(|n| format!("u{n:03}")));
         let store = store(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let ctx = ExecutionContext::new();
         let found = namespaces(&ctx, &store, "t:", false).await;
-        assert_eq!(found.len(), MOST);
+        assert_eq!(found.len(), MAX_CANDIDATES);
         assert_eq!(found[..3], ["t:a:", "t:b000", "t:b001"]);
         assert_eq!(namespaces(&ctx, &store, "t:b49", false).await.len(), 10);
-        assert_eq!(namespaces(&ctx, &store, "u", false).await.len(), MOST);
+        assert_eq!(namespaces(&ctx, &store, "u", false).await.len(), MAX_CANDIDATES);
         assert_eq!(namespaces(&ctx, &store, "u4", false).await.len(), 100);
     }
 
     #[test]
-    fn the_next_page_begins_past_what_lies_beneath_the_last_name() {
+    fn next_page_starts_after_the_subtree_of_the_last_name() {
         let level = Siblings { begun: "t:", above: 2, names: Vec::new() };
-        let past = |last: &str| level.past_the_last(&Namespace::parse(last).unwrap());
+        let past = |last: &str| level.after_subtree(&Namespace::parse(last).unwrap());
         assert_eq!(past("t:a:5:6").unwrap().as_str(), "t:a:\u{10ffff}");
         assert_eq!(past("t:b"), None);
     }
 
     #[test]
-    fn what_comes_before_is_a_name_and_less() {
+    fn name_before_a_beginning_is_valid_and_smaller() {
         for begun in ["a", "]", ";", "\\", "\\\\", "\\:", "a\\:", "\u{e000}", "ab\u{65e5}", "!"] {
             for above in ["", "t:", "t\\:u:v:"] {
                 let begun = format!("{above}{begun}");
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_move_the_cursor_are_not_shown() {
+    fn names_with_control_characters_are_not_shown() {
         for name in ["", "a\nb", "\u{1b}[2J", "a\tb", "\u{202e}abc", "\u{9b}"] {
             assert!(!can_be_shown(name), "{name:?}");
         }

@@ -1,14 +1,13 @@
-//! How each shell hands over its line, and takes what may stand there.
+//! The input and output formats of the completion scripts.
 //!
-//! Answers are lines. The first says how to go on: `names`, the same without a space after the one
-//! that is taken as `nospace`, or `files` for the shell's own completion of paths. Then comes one
-//! candidate a line: for bash quoted as it stands in the line, for the others bare, with a tab and
-//! what it is.
+//! The first line of the output is `names`, `nospace` (no space after the candidate), or `files`
+//! (the shell completes paths). Each other line is a candidate. For bash, candidates are quoted.
+//! For other shells they are unquoted, and a tab separates the description.
 
 use super::candidate::Candidate;
 use crate::output::is_plain_in_shell;
 
-/// Which quotes are open where the cursor is.
+/// The quotes that are open at the cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quote {
     None,
@@ -16,16 +15,16 @@ enum Quote {
     Double,
 }
 
-/// A line of bash's up to the cursor.
+/// The command line of bash, up to the cursor.
 ///
-/// Readline replaces less than a word: what comes after the last of the characters that break
-/// words for it, `:` among them, or after an open quote.
+/// Readline does not replace the whole word, but only the text after the last separator, such as
+/// `:`, or after an open quote.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BashLine {
-    /// Without their quotes; the last one is unfinished.
+    /// The words without quotes. The last one is unfinished.
     pub(super) words: Vec<String>,
     quote: Quote,
-    /// Bytes of the last word that readline leaves as they are.
+    /// The bytes of the last word that readline keeps.
     kept: usize,
 }
 
@@ -67,10 +66,10 @@ impl BashLine {
         read
     }
 
-    /// The candidates as they stand in the line, each without what readline leaves there.
+    /// Returns the output for bash: the candidates without the text that readline keeps.
     pub(super) fn answer(&self, lead: &str, candidates: &[Candidate]) -> Vec<String> {
-        let goes_on = candidates.iter().any(Candidate::goes_on);
-        let mut lines = vec![if goes_on { "nospace" } else { "names" }.to_owned()];
+        let continues = candidates.iter().any(Candidate::continues);
+        let mut lines = vec![if continues { "nospace" } else { "names" }.to_owned()];
         lines.extend(candidates.iter().filter_map(|candidate| {
             let whole = format!("{lead}{}", candidate.text);
             Some(quoted(whole.get(self.kept..)?, self.quote))
@@ -79,13 +78,13 @@ impl BashLine {
     }
 }
 
-/// Text within the quotes that are open, or within none.
+/// Escapes text for the quotes that are open.
 fn quoted(text: &str, quote: Quote) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match (quote, c) {
             (Quote::Single, '\'') => out.push_str(r"'\''"),
-            // An exclamation mark recalls a line also between these quotes, escaped or not.
+            // In double quotes, `!` expands history even if it is escaped.
             (Quote::Double, '!') => out.push_str("\"'!'\""),
             (Quote::Double, '"' | '\\' | '$' | '`') => out.extend(['\\', c]),
             (Quote::None, c) if c.is_ascii() && !is_plain_in_shell(c) => out.extend(['\\', c]),
@@ -95,7 +94,7 @@ fn quoted(text: &str, quote: Quote) -> String {
     out
 }
 
-/// The candidates as zsh and fish take them, which quote by themselves.
+/// Returns the output for zsh and fish, which quote candidates themselves.
 pub(super) fn bare(lead: &str, candidates: &[Candidate]) -> Vec<String> {
     let mut lines = vec!["names".to_owned()];
     lines.extend(candidates.iter().map(|Candidate { text, about }| {
@@ -111,11 +110,11 @@ mod tests {
 
     const BREAKS: &str = " \t\n\"'><=;|&(:";
 
-    /// What the line becomes if the one candidate is taken.
+    /// Returns the line after readline has inserted the candidate.
     fn taken(line: &str, candidate: &str) -> String {
         let read = BashLine::read(line, BREAKS);
         let lines = read.answer("", &[Candidate::name(candidate.to_owned())]);
-        // As readline does: from the last break, or the open quote, on.
+        // Readline replaces the text after the last separator or the open quote.
         let begun = match read.quote {
             Quote::None => {
                 let mut escaped = false;
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_read_as_bash_reads_it() {
+    fn line_is_split_like_in_bash() {
         for (line, words) in [
             ("cubbyhole get acme:agent-7 tu", &["cubbyhole", "get", "acme:agent-7", "tu"][..]),
             ("cubbyhole get ", &["cubbyhole", "get", ""]),
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_reads_back_as_the_name() {
+    fn inserted_candidate_parses_as_the_name() {
         for name in [
             "acme:agent-7",
             "acme:it's",
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_readline_replaces_is_answered() {
+    fn only_the_text_that_readline_replaces_is_returned() {
         let candidates = [Candidate::name("acme:a b".to_owned())];
         for (line, answer) in [
             ("c get ", r"acme:a\ b"),
@@ -189,13 +188,13 @@ mod tests {
         }
         let line = BashLine::read("c list x --after=ac", BREAKS);
         assert_eq!(line.answer("--after=", &candidates), ["names", r"acme:a\ b"]);
-        // Where `:` breaks no word nothing is kept.
+        // If `:` is no separator, readline keeps nothing.
         let line = BashLine::read("c get acme:", " \t\n");
         assert_eq!(line.answer("", &candidates), ["names", r"acme:a\ b"]);
     }
 
     #[test]
-    fn no_space_follows_where_the_word_goes_on() {
+    fn no_space_follows_an_unfinished_word() {
         let line = BashLine::read("c get ", BREAKS);
         let answer = |text: &str| line.answer("", &[Candidate::name(text.to_owned())]);
         assert_eq!(answer("acme:"), ["nospace", "acme:"]);

@@ -1,15 +1,15 @@
-//! What is asked for at the end of an unfinished command line.
+//! Finds what to complete at the end of a command line.
 
 use clap::{Arg, Command};
 
 use super::candidate::Candidate;
 
-/// What the last word is the beginning of.
+/// The kind of candidates for the last word.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// One of these.
+    /// Fixed words.
     Words(Vec<Candidate>),
-    /// A namespace; a prefix of some will do if `prefixes` is set.
+    /// A namespace. With `prefixes`, also a prefix of namespaces.
     Namespace {
         begun: String,
         prefixes: bool,
@@ -18,7 +18,7 @@ pub(super) enum Wanted {
         namespace: String,
         begun: String,
     },
-    /// A profile of the configuration file, or one of these.
+    /// A profile of the configuration file, or one of the words in `or`.
     Profile {
         begun: String,
         or: Vec<Candidate>,
@@ -27,7 +27,7 @@ pub(super) enum Wanted {
     Nothing,
 }
 
-/// The last of each option by which a line names its store.
+/// The options that name the store. If one is repeated, the last one is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StoreOptions {
     pub(super) store: Option<String>,
@@ -36,31 +36,31 @@ pub(super) struct StoreOptions {
     pub(super) config: Option<String>,
 }
 
-/// The end of the line, and what of the rest matters there.
+/// What to complete, and the context that it depends on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Completion {
     pub(super) wanted: Wanted,
-    /// Who names the store.
+    /// The options that name the store.
     pub(super) named: StoreOptions,
-    /// What the last word has before the part that is completed: `--option=`, or nothing.
+    /// The text of the last word before the completed part: `--option=` or nothing.
     pub(super) lead: String,
-    /// After `--` a name may begin with a dash.
+    /// Whether the word is after `--`, where a name may begin with a dash.
     pub(super) dashes: bool,
 }
 
-/// A command line, read as far as it goes. Unlike clap this forgives what is missing or wrong.
+/// A partial command line. Unlike clap, it accepts missing and wrong arguments.
 struct CommandLine<'a> {
     command: &'a Command,
     positional: usize,
     escaped: bool,
     namespace: Option<String>,
     named: StoreOptions,
-    /// An option whose value comes next.
+    /// The option whose value is next.
     option: Option<&'a Arg>,
 }
 
-/// Reads the words, the first of which is the tool and the last of which is unfinished. `tool` must
-/// have been built, which gives each command the options of the whole.
+/// Reads the words. The first is the name of the tool and the last is unfinished. `tool` must be
+/// built, which adds the global options to each command.
 pub(super) fn asked(tool: &Command, words: &[String]) -> Completion {
     let mut line = CommandLine {
         command: tool,
@@ -80,7 +80,7 @@ pub(super) fn asked(tool: &Command, words: &[String]) -> Completion {
 }
 
 impl<'a> CommandLine<'a> {
-    /// Takes a whole word; answers whether anything is known of what follows.
+    /// Reads a complete word. Returns false if the rest of the line cannot be completed.
     fn take(&mut self, word: &str) -> bool {
         if let Some(option) = self.option.take() {
             self.note(option, word);
@@ -131,7 +131,7 @@ impl<'a> CommandLine<'a> {
         self.command.get_arguments().find(|argument| argument.get_long() == Some(name))
     }
 
-    /// What the unfinished word may become, and what stands before that in the word.
+    /// Returns the candidates of the unfinished word, and the text before them in the word.
     fn wanted(&self, last: &str) -> (Wanted, String) {
         let plain = |wanted| (wanted, String::new());
         if let Some(option) = self.option {
@@ -168,7 +168,7 @@ impl<'a> CommandLine<'a> {
         beginning(options, begun)
     }
 
-    /// By what the help calls the value.
+    /// Returns the candidates of a value, by its name in the help.
     fn value(&self, argument: &Arg, begun: &str) -> Wanted {
         let values = argument.get_possible_values();
         if !values.is_empty() {
@@ -182,7 +182,7 @@ impl<'a> CommandLine<'a> {
         match (value_name(argument), &self.namespace) {
             ("NAMESPACE", _) => Wanted::Namespace { begun, prefixes: false },
             ("PREFIX", _) => Wanted::Namespace { begun, prefixes: true },
-            // The TEXT is the one that keys begin with.
+            // TEXT is a prefix of keys.
             ("KEY" | "TEXT", Some(namespace)) => {
                 Wanted::Key { namespace: namespace.clone(), begun }
             }

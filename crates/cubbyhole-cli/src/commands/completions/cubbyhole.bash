@@ -3,7 +3,7 @@
 _cubbyhole() {
     local how= line
     COMPREPLY=()
-    # The whole line and not its words: bash breaks those at every `:`.
+    # Pass the whole line, because bash splits words at every `:`.
     {
         IFS= read -r how
         while IFS= read -r line; do

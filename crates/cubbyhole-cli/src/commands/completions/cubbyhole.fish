@@ -3,7 +3,7 @@
 function __cubbyhole_words
     set -l words (commandline -opc)
     set -l token (commandline -ct)
-    # Without quotes: the tool takes words as it would be given them.
+    # Remove quotes: the tool expects the words as arguments.
     set -l begun (string unescape -- "$token")
     set -l lines (cubbyhole complete-words fish -- $words "$begun" 2>/dev/null)
     if test "$lines[1]" = files

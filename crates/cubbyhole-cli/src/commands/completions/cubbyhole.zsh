@@ -4,7 +4,7 @@
 _cubbyhole() {
     local quote=${compstate[quote]} begun line
     local -a lines whole whole_shown open open_shown
-    # Without quotes: the tool takes words as it would be given them.
+    # Remove quotes: the tool expects the words as arguments.
     begun=${(Q)${:-$quote$PREFIX$quote}}
     lines=("${(@f)$(cubbyhole complete-words zsh -- "${(@Q)words[1,CURRENT-1]}" "$begun" 2>/dev/null)}")
     if [[ ${lines[1]} == files ]]; then
@@ -28,7 +28,7 @@ _cubbyhole() {
     local -a as_list
     [[ ${lines[2]} == *$'\t'* ]] && as_list=(-l)
     (( $#whole )) && compadd $as_list -d whole_shown -a whole
-    # More of the name follows: no space.
+    # No space after a name that continues.
     (( $#open )) && compadd $as_list -S '' -d open_shown -a open
     (( $#whole + $#open ))
 }

@@ -1,4 +1,4 @@
-//! Reads both sides once more and compares them, entry by entry.
+//! `copy --verify`: reads both stores and compares them entry by entry.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -21,40 +21,40 @@ use crate::args::scope::Scope;
 use crate::entries::record::EntryLine;
 use crate::entries::walk::{Namespaces, order};
 
-/// Namespaces whose first pages are read ahead.
+/// How many namespaces have their first pages read ahead.
 const AHEAD: usize = 8;
-/// An entry that one side alone has, and that expires within this of the later time of the two stores,
-/// may have expired on the other: the two are not read at one instant.
-const CLOCKS: Duration = Duration::from_secs(2);
+/// The tolerance for expiry. The stores are not read at the same instant, so an entry of only one
+/// store is ignored if it expires within this time of the later clock of the two stores.
+const EXPIRY_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// What one side holds.
+/// The totals of one store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Side {
     pub(super) entries: u64,
-    /// Of keys and values.
+    /// The bytes of keys and values.
     pub(super) bytes: u64,
-    /// Of the lines that an export of it would have after its header.
+    /// The digest of the lines that an export would have after its header.
     pub(super) sha256: String,
 }
 
-/// How the sides compare.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Verified {
     pub(super) equal: bool,
     pub(super) source: Side,
     pub(super) target: Side,
-    /// In the source alone.
+    /// Entries of the source only.
     pub(super) missing: u64,
-    /// With another value or expiry.
+    /// Entries with another value or expiry.
     pub(super) different: u64,
-    /// In the target alone.
+    /// Entries of the target only.
     pub(super) extra: u64,
     pub(super) unreadable: u64,
-    /// On one side alone and left out, for they had expired or were about to.
+    /// Entries of only one store that were ignored, because they had expired or were about to.
     pub(super) expired: u64,
 }
 
-/// A difference, as it is found.
+/// The kind of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Difference {
     Missing,
@@ -63,13 +63,13 @@ pub(super) enum Difference {
     Unreadable,
 }
 
-/// Who is told of differences and of the entries so far.
+/// Observes differences and progress.
 pub(super) trait VerifyObserver {
     fn progress(&mut self, entries: u64);
     fn found(&mut self, found: Difference, namespace: &Namespace, key: &str);
 }
 
-/// Compares the whole of both sides.
+/// Compares a scope of both stores.
 pub(super) async fn run(
     ctx: &ExecutionContext,
     source: &Arc<dyn Backend>,
@@ -95,7 +95,8 @@ pub(super) async fn run(
     let names = stream::unfold(names, |mut names| async move {
         names.next().await.transpose().map(|name| (name, names))
     });
-    // Each in a task: a call that nobody drives would keep its connection from the others.
+    // Each read runs in a task: a call that is not polled would block its connection for the
+    // others.
     let begin = |namespace: Namespace| {
         let mut source = EntryPages::new(source, ctx, &namespace);
         let mut target = EntryPages::new(target, ctx, &namespace);
@@ -112,7 +113,7 @@ pub(super) async fn run(
     Ok(run.conclude())
 }
 
-/// A task that ends with whoever waits for it.
+/// A task that is aborted if its waiter is dropped.
 struct AbortOnDrop<T>(JoinHandle<Result<T>>);
 
 impl<T> AbortOnDrop<T> {
@@ -129,7 +130,7 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// The namespaces of both sides, each once.
+/// Merges the namespaces of both stores. Each namespace is returned once.
 struct MergedNamespaces {
     source: NamespaceCursor,
     target: NamespaceCursor,
@@ -175,13 +176,13 @@ impl MergedNamespaces {
     }
 }
 
-/// The entries of a namespace, page by page.
+/// Iterates over the entries of a namespace, page by page.
 struct EntryPages {
     store: Arc<dyn Backend>,
     ctx: ExecutionContext,
     namespace: Namespace,
     items: VecDeque<ScanItem<Bytes>>,
-    /// Where the next page begins; `None` past the last one.
+    /// The options of the next page; `None` after the last page.
     next: Option<ScanOptions>,
 }
 
@@ -192,7 +193,7 @@ impl EntryPages {
         Self { store, ctx, namespace, items: VecDeque::new(), next }
     }
 
-    /// Makes sure that there is an item, if there is one more.
+    /// Reads the next page if no item is left.
     async fn fill(&mut self) -> Result<()> {
         while self.items.is_empty() {
             let Some(options) = self.next.take() else { return Ok(()) };
@@ -251,16 +252,16 @@ impl io::Write for Hashing<'_> {
     }
 }
 
-/// The time of the two stores in one namespace.
+/// The clocks of the two stores, for one namespace.
 struct StoreTimes<'a> {
     ctx: &'a ExecutionContext,
     stores: [&'a Arc<dyn Backend>; 2],
-    /// The later of the two, and when it was asked for.
+    /// The later time of the two, and when it was read.
     asked: Option<(Timestamp, Instant)>,
 }
 
 impl StoreTimes<'_> {
-    /// Whether what one side alone has may have expired on the other.
+    /// Whether an entry of only one store may have expired in the other.
     async fn may_have_expired<V>(
         &mut self,
         namespace: &Namespace,
@@ -276,7 +277,7 @@ impl StoreTimes<'_> {
                 *self.asked.insert((one.max(other), asked))
             }
         };
-        let soon = time.checked_add(asked.elapsed() + CLOCKS).unwrap_or(Timestamp::MAX);
+        let soon = time.checked_add(asked.elapsed() + EXPIRY_TOLERANCE).unwrap_or(Timestamp::MAX);
         Ok(instant <= soon)
     }
 }
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_difference_is_found_and_what_is_about_to_expire_is_none() {
+    async fn differences_are_found_and_expiring_entries_are_ignored() {
         let ctx = ExecutionContext::new();
         let source = cubbyhole::open(&ctx, "memory:").await.unwrap();
         let target = cubbyhole::open(&ctx, "memory:").await.unwrap();
@@ -402,7 +403,7 @@ mod tests {
         };
         let forever = PutOptions::new();
         let late = PutOptions::new().with_expires_at(Timestamp::MAX);
-        let soon = PutOptions::new().with_ttl(CLOCKS / 2);
+        let soon = PutOptions::new().with_ttl(EXPIRY_TOLERANCE / 2);
         for number in 0..300 {
             put(&[&source, &target], "acme:long", &format!("{number:04}"), forever).await;
         }

@@ -1,4 +1,4 @@
-//! The person's editor, and the file that it is given.
+//! The editor and the draft file that it edits.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
@@ -16,17 +16,17 @@ const VARIABLES: [&str; 2] = ["VISUAL", "EDITOR"];
 
 const USUAL: &str = if cfg!(windows) { "notepad" } else { "vi" };
 
-/// Of a key in the name of the file.
+/// The characters of a key that are used in the name of the draft.
 const NAME_CHARS: usize = 64;
 
-/// What is run, and its arguments before the file's.
+/// The program of the editor, and its arguments before the file.
 pub(super) struct Editor {
     program: String,
     arguments: Vec<String>,
 }
 
 impl Editor {
-    /// `$VISUAL`, else `$EDITOR`, else what every system has.
+    /// Returns the editor of `$VISUAL`, else of `$EDITOR`, else the default of the system.
     pub(super) fn of_the_environment() -> Result<Self, Failure> {
         for variable in VARIABLES {
             let Some(value) = std::env::var_os(variable) else { continue };
@@ -35,14 +35,14 @@ impl Editor {
                 .map_err(|_| Failure::Usage(format!("{variable} is not UTF-8")))?;
             if !value.trim().is_empty() {
                 return Self::parse(&value).ok_or_else(|| {
-                    Failure::Usage(format!("{variable} cannot be read: a quote is left open"))
+                    Failure::Usage(format!("cannot parse {variable}: a quote is not closed"))
                 });
             }
         }
         Ok(Self { program: USUAL.to_owned(), arguments: Vec::new() })
     }
 
-    /// Splits the words as a shell does. On Windows a `\` parts folders and escapes nothing.
+    /// Splits the words as a shell does. On Windows, `\` separates folders and is not an escape.
     fn parse(value: &str) -> Option<Self> {
         let words = match cfg!(windows) {
             true => shlex::split(&value.replace('\\', r"\\")),
@@ -52,38 +52,38 @@ impl Editor {
         Some(Self { program: words.next()?, arguments: words.collect() })
     }
 
-    /// Runs it until it ends, which may take hours.
+    /// Runs the editor until it ends, which may take hours.
     ///
-    /// Ctrl-C is meant for the editor, which gets it too. SIGTERM and SIGHUP end the wait, and leave
-    /// the editor running.
+    /// Ctrl-C is left to the editor, which also receives it. SIGTERM and SIGHUP end the wait and
+    /// leave the editor running.
     pub(super) async fn edit(&self, ctx: &ExecutionContext, draft: &Draft) -> Result<(), Failure> {
         ctx.check()?;
-        let _theirs = signals::leave_interrupts();
+        let _guard = signals::leave_interrupts();
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg(&draft.path);
         if !io::stdout().is_terminal() {
-            // What the editor draws is no data of this tool.
+            // stdout is for data, so the editor draws on stderr.
             command.stdout(Stdio::from(io::stderr()));
         }
         let mut editor = command.spawn().map_err(|error| {
             Failure::Usage(format!(
-                "the editor `{}` cannot be started: {error}; name one with VISUAL or EDITOR",
+                "cannot start the editor `{}`: {error}; set VISUAL or EDITOR",
                 self.program
             ))
         })?;
         let what = |what: &str| format!("the editor `{}` {what}", self.program);
         let ended = ctx.race(editor.wait()).await?;
-        let status = ended.map_err(|error| Failure::io(what("cannot be waited for"), error))?;
+        let status = ended.map_err(|error| Failure::io(what("could not be waited for"), error))?;
         if status.success() {
             return Ok(());
         }
         let status = io::Error::other(status.to_string());
-        Err(Failure::io(what("failed, and nothing was written"), status))
+        Err(Failure::io(what("failed; nothing was written"), status))
     }
 }
 
-/// The text on its way: in a folder that nobody else may enter, which also holds what the editor
-/// leaves beside it, and which goes with this.
+/// A draft in its own private folder. Dropping it removes the folder with all files that the editor
+/// created.
 pub(super) struct Draft {
     folder: TempDir,
     path: PathBuf,
@@ -92,7 +92,7 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(key: &str, text: &Bytes, json: bool) -> Result<Self, Failure> {
-        let failed = |error| Failure::io("no file can be made for the editor", error);
+        let failed = |error| Failure::io("cannot create a file for the editor", error);
         let mut builder = tempfile::Builder::new();
         builder.prefix("cubbyhole-edit-");
         #[cfg(unix)]
@@ -108,11 +108,11 @@ impl Draft {
         Ok(Self { folder, path, before: text.clone() })
     }
 
-    /// What stands in the file now. Many editors end the last line where the value did not.
+    /// Reads the edited text. A line end that the editor added to the last line is removed.
     pub(super) fn text(&self) -> Result<Bytes, Failure> {
-        // By its name: an editor may have put another file in its place.
+        // By name, because an editor may replace the file.
         let text = std::fs::read(&self.path)
-            .map_err(|error| Failure::io("the edited text cannot be read", error))?;
+            .map_err(|error| Failure::io("cannot read the edited text", error))?;
         let text = Bytes::from(text);
         if self.before.ends_with(b"\n") || !text.ends_with(b"\n") {
             return Ok(text);
@@ -121,25 +121,25 @@ impl Draft {
         Ok(text.slice(..text.len() - ending))
     }
 
-    /// Whether the file holds what is nowhere else.
+    /// Whether the text was changed.
     pub(super) fn changed(&self) -> bool {
         self.text().is_ok_and(|text| text != self.before)
     }
 
-    /// Leaves the file where it is, and says where.
+    /// Keeps the file, and returns its path.
     pub(super) fn keep(self) -> PathBuf {
-        // The folder's own name is in the path already.
+        // The path already contains the folder.
         let _ = self.folder.keep();
         self.path
     }
 }
 
-/// A name that tells the editor what it is and the person which one: the key, with what no file
-/// system minds.
+/// Returns the name of the draft: the key in characters that every file system supports, with an
+/// extension for the editor.
 fn file_name(key: &str, json: bool) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let mut name: String = key.chars().take(NAME_CHARS).map(plain).collect();
-    // Neither hidden nor an option.
+    // The name must not be hidden or look like an option.
     if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         name.insert_str(0, "value");
     }
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_may_hold_arguments() {
+    fn variable_may_contain_arguments() {
         for (value, words) in [
             ("vi", &["vi"][..]),
             ("code --wait", &["code", "--wait"]),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_named_for_the_content() {
+    fn draft_is_named_after_key_and_content() {
         for (key, json, name) in [
             ("settings", true, "settings.json"),
             ("settings.json", true, "settings.json"),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn one_newline_at_the_end_is_the_editors() {
+    fn line_end_added_by_the_editor_is_removed() {
         for (before, after, text) in [
             ("a", "b\n", "b"),
             ("a", "b\r\n", "b"),
@@ -207,7 +207,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn nobody_else_may_read_the_draft_and_it_goes_away() {
+    fn draft_is_private_and_is_removed() {
         use std::os::unix::fs::PermissionsExt;
         let draft = Draft::new("k", &Bytes::from("secret"), false).unwrap();
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -1,4 +1,5 @@
-//! The batches that are being stored: several at once, so that the store can commit them together.
+//! In-flight batches of an import. Several are written concurrently, so the store can commit them
+//! together.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,31 +11,33 @@ use tokio::task::JoinSet;
 use super::reader::PendingBatch;
 use crate::entries::live_puts::write_live;
 
-const MOST: usize = 16;
-/// A single batch may be larger; it then flies alone.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
-/// How long batches on their way may take to arrive after Ctrl-C or the deadline.
+/// The maximum number of in-flight batches.
+const MAX_BATCHES: usize = 16;
+/// The maximum size of all in-flight batches. A larger batch is written alone.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How long in-flight batches may take to finish after Ctrl-C or the deadline.
 const GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct InFlightBatches {
     store: Arc<dyn Backend>,
-    /// Not the command's context: a batch that was begun is finished if that is a matter of a
-    /// moment, so that what was done can be told exactly.
+    /// Separate from the command's context: in-flight batches get a grace period to finish, so the
+    /// counts are exact.
     ctx: ExecutionContext,
     writes: JoinSet<(FinishedBatch, usize)>,
     bytes: usize,
-    /// Two batches of one namespace never fly together: the later one must win.
+    /// The namespaces of in-flight batches. Batches of one namespace are written one after the
+    /// other, because the later one must win.
     namespaces: HashSet<Namespace>,
 }
 
-/// A batch that was stored, or was not.
+/// A batch whose write has ended.
 pub(super) struct FinishedBatch {
     pub(super) namespace: Namespace,
     pub(super) entries: usize,
-    /// The first and the last.
+    /// The first and the last line.
     pub(super) lines: (u64, u64),
     pub(super) position: u64,
-    /// How many of the entries were live once they were written. The others had expired.
+    /// The number of entries that were live after the write. The others had expired.
     pub(super) outcome: Result<usize, Error>,
 }
 
@@ -49,9 +52,9 @@ impl InFlightBatches {
         }
     }
 
-    /// Starts a batch, or gives it back if it must wait for another to land.
+    /// Starts writing a batch, or returns it if it must wait for another one.
     pub(super) fn start(&mut self, pending: PendingBatch) -> Option<PendingBatch> {
-        let full = self.writes.len() >= MOST || self.bytes + pending.bytes > MOST_BYTES;
+        let full = self.writes.len() >= MAX_BATCHES || self.bytes + pending.bytes > MAX_BYTES;
         if self.namespaces.contains(&pending.namespace) || (full && !self.writes.is_empty()) {
             return Some(pending);
         }
@@ -69,7 +72,7 @@ impl InFlightBatches {
         None
     }
 
-    /// The next batch that lands; `None` at once if none flies.
+    /// Waits for the next batch to finish. Returns `None` if none is in flight.
     pub(super) async fn next(&mut self) -> Option<Result<FinishedBatch, Error>> {
         let joined = self.writes.join_next().await?;
         Some(match joined {
@@ -82,7 +85,8 @@ impl InFlightBatches {
         })
     }
 
-    /// Waits for every batch; with `hurry` only for a moment, then cancels the rest.
+    /// Waits for all batches. With `hurry`, cancels those that are not finished after a grace
+    /// period.
     pub(super) async fn drain(&mut self, hurry: bool) -> Vec<Result<FinishedBatch, Error>> {
         let mut all = Vec::new();
         let grace = ExecutionContext::new();
@@ -110,9 +114,9 @@ mod tests {
     use super::super::reader::{Reader, ReaderEvent};
     use super::*;
 
-    /// The batches of one entry each that lines of these namespaces make.
+    /// Returns one batch with one entry for each namespace.
     fn batches(namespaces: &[&str]) -> VecDeque<PendingBatch> {
-        let (sender, mut receiver) = mpsc::channel(2 * MOST);
+        let (sender, mut receiver) = mpsc::channel(2 * MAX_BATCHES);
         let input: String = namespaces
             .iter()
             .map(|name| format!("{{\"namespace\":[\"{name}\"],\"key\":\"k\",\"value\":1}}\n"))
@@ -127,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_batches_of_one_namespace_never_fly_together() {
+    async fn batches_of_one_namespace_are_never_in_flight_together() {
         let store = cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap();
         let mut in_flight = InFlightBatches::new(store);
         let mut batches = batches(&["a", "b", "a"]);
@@ -142,13 +146,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_than_so_many_fly_at_once() {
+    async fn number_of_in_flight_batches_is_bounded() {
         let store = cubbyhole::open(&ExecutionContext::new(), "memory:").await.unwrap();
         let mut in_flight = InFlightBatches::new(store);
-        let names: Vec<String> = (0..=MOST).map(|number| format!("n{number}")).collect();
+        let names: Vec<String> = (0..=MAX_BATCHES).map(|number| format!("n{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let left = batches(&names).into_iter().filter_map(|pending| in_flight.start(pending));
         assert_eq!(left.count(), 1);
-        assert_eq!(in_flight.drain(true).await.len(), MOST);
+        assert_eq!(in_flight.drain(true).await.len(), MAX_BATCHES);
     }
 }

@@ -1,4 +1,4 @@
-//! Reads the input, line by line, into batches; runs on a thread of its own.
+//! Reads the input into batches, on a separate thread.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead};
@@ -8,31 +8,32 @@ use tokio::sync::mpsc;
 
 use crate::entries::record::{Record, Unreadable};
 
-/// A longer line is a bad one: no entry within the limits takes as much, and an input without line
-/// ends must not fill the memory.
+/// The maximum length of a line, larger than that of any valid entry. It bounds memory for input
+/// without line ends.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 
-/// A batch is closed once it holds this much, far below the store's limit: many are in memory.
+/// The size at which a batch is closed. It is far below the limit of a store, because many batches
+/// are in memory.
 const FULL_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// What open batches hold together, about as much as that takes in memory. The wider the window,
-/// the larger the batches of an input whose lines are in no order of their namespaces.
+/// The approximate memory of all open batches. A larger window gives larger batches if the lines
+/// are not grouped by namespace.
 const WINDOW_BYTES: usize = 32 * 1024 * 1024;
-/// What an entry and a batch take besides their text.
+/// The memory of an entry and of a batch in addition to their text.
 const ENTRY_OVERHEAD: usize = 256;
 const BATCH_OVERHEAD: usize = 512;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What the reader sends.
+/// A message of the reader.
 pub(super) enum ReaderEvent {
     Batch(PendingBatch),
-    /// A line that cannot be read.
+    /// A malformed line.
     Bad {
         line: u64,
         reason: String,
     },
-    /// The header of a format that cannot be read. Nothing is read after it.
+    /// The header of an unknown format, which ends the reader.
     UnknownFormat {
         line: u64,
         reason: String,
@@ -40,33 +41,33 @@ pub(super) enum ReaderEvent {
     Failed(io::Error),
 }
 
-/// Lines of one namespace, to be stored all or not at all.
+/// Lines of one namespace, to be stored atomically.
 pub(super) struct PendingBatch {
     pub(super) namespace: Namespace,
     pub(super) batch: Batch<Bytes>,
     pub(super) bytes: usize,
     pub(super) first_line: u64,
     pub(super) last_line: u64,
-    /// Where in the input its last line ends.
+    /// The position in the input after its last line.
     pub(super) position: u64,
-    /// A key that comes again ends the batch, so that the later one wins.
+    /// The keys. A repeated key ends the batch, so the later line wins.
     keys: HashSet<String>,
 }
 
 pub(super) struct Reader {
     sender: mpsc::Sender<ReaderEvent>,
     stop_at_bad_line: bool,
-    /// The batches that still grow, by their first line: the oldest is the first.
+    /// The open batches by their first line, the oldest first.
     open: BTreeMap<u64, PendingBatch>,
-    /// The first line of the open batch of a namespace.
+    /// The first line of the open batch of each namespace.
     open_lines: HashMap<Namespace, u64>,
-    /// What the open batches weigh together.
+    /// The approximate memory of the open batches.
     weight: usize,
     line: u64,
     position: u64,
 }
 
-/// The other side has gone: there is nothing more to do.
+/// The receiver was dropped, which ends the reader.
 struct ReceiverClosed;
 
 impl Reader {
@@ -83,13 +84,13 @@ impl Reader {
     }
 
     pub(super) fn run(mut self, input: impl BufRead) {
-        // `ReceiverClosed` is no news to the one who left.
+        // The receiver knows that it is closed.
         drop(self.read_all(input));
     }
 
-    /// Tells that there is nothing to read from.
+    /// Reports that the input cannot be read.
     pub(super) fn fail(self, error: io::Error) {
-        // As above.
+        // The receiver knows that it is closed.
         drop(self.send(ReaderEvent::Failed(error)));
     }
 
@@ -133,7 +134,7 @@ impl Reader {
         }
     }
 
-    /// The line without the mark that some tools put at the head of a file.
+    /// Removes the byte order mark that some tools write at the start of a file.
     fn text<'a>(&self, line: &'a [u8]) -> &'a [u8] {
         match self.line {
             1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
@@ -186,7 +187,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Sends the oldest batch; answers whether there was one.
+    /// Sends the oldest batch. Returns whether there was one.
     fn close_oldest(&mut self) -> Result<bool, ReceiverClosed> {
         match self.open.keys().next().copied() {
             Some(first) => self.close_batch(first).map(|()| true),
@@ -226,12 +227,12 @@ impl PendingBatch {
 #[derive(Debug, PartialEq)]
 enum ReadLine {
     Whole,
-    /// Passed over; its length.
+    /// A skipped line, with its length.
     TooLong(u64),
     End,
 }
 
-/// Reads a line with its end into `buffer`, and at most `most` bytes of it.
+/// Reads a line with its end into `buffer`. A line of more than `most` bytes is skipped.
 fn read_line(input: &mut impl BufRead, buffer: &mut Vec<u8>, most: usize) -> io::Result<ReadLine> {
     buffer.clear();
     let mut length = 0_u64;
@@ -266,7 +267,7 @@ mod tests {
     use super::*;
 
     fn lines(input: &[u8], most: usize) -> Vec<(ReadLine, Vec<u8>)> {
-        // A buffer of three bytes: lines cross its edges.
+        // A buffer of three bytes splits the lines.
         let mut input = io::BufReader::with_capacity(3, input);
         let mut buffer = Vec::new();
         let mut lines = Vec::new();
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over() {
+    fn line_that_is_too_long_is_skipped() {
         let found = lines(b"abcd\nabcdefgh\n\nxyz", 5);
         let expected = [
             (ReadLine::Whole, b"abcd\n".to_vec()),
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_takes_what_other_namespaces_stand_between_and_ends_at_a_key_that_comes_again() {
+    fn batch_spans_other_namespaces_and_ends_at_a_repeated_key() {
         let input =
             [line("a", "1"), line("a", "2"), line("a", "1"), line("b", "1"), line("a", "3")];
         let expected = [("a", 2, 2), ("a", 2, 5), ("b", 1, 4)];
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_of_open_batches_is_bounded() {
+    fn memory_of_open_batches_is_bounded() {
         let most = WINDOW_BYTES / (ENTRY_OVERHEAD + BATCH_OVERHEAD);
         let input: String = (0..most + 10).map(|number| line(&format!("n{number}"), "k")).collect();
         let (sender, mut receiver) = mpsc::channel(2 * most);
@@ -338,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_ends_at_the_limit_of_operations() {
+    fn batch_ends_at_the_operation_limit() {
         let input: String = (0..1001).map(|number| line("a", &number.to_string())).collect();
         let sizes: Vec<usize> =
             batches(&input).into_iter().map(|(_, entries, _)| entries).collect();

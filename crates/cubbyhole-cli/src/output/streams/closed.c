@@ -1,17 +1,17 @@
 /*
- * Keeps standard input and output unusable if the process was started with them closed (`<&-`, `>&-`).
+ * Keeps standard input and output closed if the process was started that way (`<&-`, `>&-`).
  *
- * Rust's runtime opens /dev/null in place of a closed stream before `main`, so that output to a
- * closed stdout would be lost without an error, and an import from a closed stdin would read an
- * empty file. This runs earlier and opens /dev/null the wrong way round: reading and writing then
- * fail with EBADF, and no file that is opened later takes the number of the stream. There is no way
- * to do so in safe Rust.
+ * Before `main`, Rust's runtime opens /dev/null in place of a closed stream. Output to a closed
+ * stdout would then be lost without an error, and an import from a closed stdin would read an empty
+ * file. This constructor runs earlier and opens /dev/null with the opposite access mode. Reads and
+ * writes then fail with EBADF, and no file that is opened later gets the descriptor of the stream.
+ * Safe Rust cannot run code that early.
  */
 #include <fcntl.h>
 #include <unistd.h>
 
 static void keep_closed(int stream, int wrong_mode) {
-    /* `open` takes the lowest number that is free, and those below this one are in use. */
+    /* `open` returns the lowest free descriptor, and all lower ones are in use. */
     if (fcntl(stream, F_GETFD) == -1) (void)open("/dev/null", wrong_mode);
 }
 

@@ -1,5 +1,5 @@
-//! Reads the text of a configuration file, key by key: a message names the line and never quotes a
-//! value, which may be a password in the wrong place.
+//! Parses a configuration file, key by key. Messages name the line and never quote a value, because
+//! a value may be a misplaced password.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,29 +16,29 @@ use crate::output::shown_path;
 
 const TOP_KEYS: &str = "`default_profile` and `[profiles.NAME]`";
 const PROFILE_KEYS: &str = "`store`, `password_env`, `password_file` and `timeout`";
-const NO_PASSWORD_HERE: &str = "; a password does not stand in the file: name a variable of the \
-                                environment with `password_env`, or a file with `password_file`";
+const NO_PASSWORD_HERE: &str = "; the file cannot hold a password: name an environment variable with \
+                                `password_env`, or a file with `password_file`";
 
 type Table<'t> = DeTable<'t>;
 type Value<'t> = Spanned<DeValue<'t>>;
 
-/// What a file says: the profile that holds unless another is named, and all of them.
+/// The default profile and all profiles.
 pub(super) type Contents = (Option<String>, BTreeMap<String, Profile>);
 
-/// Reads the text of a file, and says where in it a mistake is.
+/// Parses the text of a file, and reports the line of an error.
 pub(super) struct Reader<'a> {
     pub(super) path: &'a Path,
     pub(super) text: &'a str,
-    /// Where relative paths begin.
+    /// The folder that relative paths refer to.
     pub(super) folder: &'a Path,
 }
 
 impl Reader<'_> {
     pub(super) fn document(&self) -> Result<Contents, Failure> {
         let document = DeTable::parse(self.text).map_err(|error| {
-            // Its message names what was expected, in words of its own: it quotes nothing.
+            // The parser's message says what was expected and quotes no value.
             let at = error.span().map_or(self.text.len(), |span| span.start);
-            self.mistake(at, &format!("this is not TOML: {}", error.message()))
+            self.mistake(at, &format!("invalid TOML: {}", error.message()))
         })?;
         let mut default = None;
         let mut profiles = BTreeMap::new();
@@ -57,11 +57,11 @@ impl Reader<'_> {
         let Some((name, value)) = default else { return Ok((None, profiles)) };
         if !profiles.contains_key(name) {
             let names: Vec<&str> = profiles.keys().map(String::as_str).collect();
-            let there = match names.as_slice() {
+            let known = match names.as_slice() {
                 [] => "there are none".to_owned(),
                 names => format!("there are {}", names.join(", ")),
             };
-            let message = format!("`default_profile` names no profile of this file; {there}");
+            let message = format!("`default_profile` names no profile of this file; {known}");
             return Err(self.mistake(value.span().start, &message));
         }
         Ok((Some(name.to_owned()), profiles))
@@ -74,8 +74,8 @@ impl Reader<'_> {
     ) -> Result<(String, Profile), Failure> {
         let text = name.get_ref().as_ref();
         if !is_name(text) {
-            let message = "the name of a profile is of letters, digits, `-`, `_` and `.`, and \
-                           does not begin with `-`";
+            let message = "the name of a profile consists of letters, digits, `-`, `_` and \
+                           `.`, and does not begin with `-`";
             return Err(self.mistake(name.span().start, message));
         }
         let mut store = None;
@@ -88,7 +88,7 @@ impl Reader<'_> {
                 field @ ("password_env" | "password_file") => {
                     if password.is_some() {
                         let message = "`password_env` and `password_file` both name the password: \
-                                       keep one of them";
+                                       use only one of them";
                         return Err(self.mistake(key.span().start, message));
                     }
                     let source = self.string(key, value)?;
@@ -100,7 +100,7 @@ impl Reader<'_> {
                 }
                 "timeout" => {
                     let duration = parse_duration(self.string(key, value)?).map_err(|_| {
-                        let message = "`timeout` is a duration of more than zero, such as \
+                        let message = "`timeout` must be a duration greater than zero, such as \
                                        \"500ms\", \"30s\", \"5m\" or \"30d\"; months and years have no \
                                        fixed length";
                         self.mistake(start, message)
@@ -111,14 +111,14 @@ impl Reader<'_> {
             }
         }
         let Some((store, start)) = store else {
-            let message = format!("the profile `{text}` has no `store`: write its URL");
+            let message = format!("the profile `{text}` has no `store`: add the URL of its store");
             return Err(self.mistake(name.span().start, &message));
         };
         let wrong =
             |wrong| self.mistake(start, &format!("the URL of the profile `{text}` {wrong}"));
         let store = store_url::anchored(store, self.folder).map_err(wrong)?;
         if let Some((_, start)) = &password {
-            // With any password: what is wrong is told before the real one is read.
+            // Checks the URL with a placeholder, before the real password is read.
             store_url::with_password(&store, "x").map_err(|wrong| {
                 self.mistake(*start, &format!("the URL of the profile `{text}` {wrong}"))
             })?;
@@ -130,8 +130,8 @@ impl Reader<'_> {
     fn variable(&self, name: &str, start: usize) -> Result<PasswordSource, Failure> {
         let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !plain || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            let message = "`password_env` is the name of a variable, of letters, digits and `_`; \
-                           the password itself stands in that variable";
+            let message = "`password_env` must be the name of an environment variable: letters, \
+                           digits and `_`. That variable holds the password";
             return Err(self.mistake(start, message));
         }
         Ok(PasswordSource::Environment(name.to_owned()))
@@ -139,7 +139,7 @@ impl Reader<'_> {
 
     fn password_file(&self, path: &str, start: usize) -> Result<PasswordSource, Failure> {
         if path.is_empty() || path.contains('\0') {
-            return Err(self.mistake(start, "`password_file` is the path of a file"));
+            return Err(self.mistake(start, "`password_file` must be the path of a file"));
         }
         Ok(PasswordSource::File(store_url::anchored_path(path, self.folder)))
     }
@@ -150,7 +150,7 @@ impl Reader<'_> {
         value: &'v Value<'_>,
     ) -> Result<&'v str, Failure> {
         value.get_ref().as_str().ok_or_else(|| {
-            let message = format!("`{}` is text, in quotation marks", key.get_ref());
+            let message = format!("`{}` must be text in quotation marks", key.get_ref());
             self.mistake(value.span().start, &message)
         })
     }
@@ -162,23 +162,23 @@ impl Reader<'_> {
         form: &str,
     ) -> Result<&'v Table<'t>, Failure> {
         value.get_ref().as_table().ok_or_else(|| {
-            let message = format!("`{}` is a table: write {form}", key.get_ref());
+            let message = format!("`{}` must be a table: write {form}", key.get_ref());
             self.mistake(value.span().start, &message)
         })
     }
 
     fn unknown(&self, key: &Spanned<Cow<'_, str>>, known: &str) -> Failure {
         let name = key.get_ref().as_ref();
-        // A key in quotation marks may be anything.
+        // A quoted key may be anything.
         let shown = if is_name(name) { format!("`{name}`") } else { "this key".to_owned() };
-        let mut message = format!("{shown} is not known here; what is known is {known}");
+        let mut message = format!("{shown} is unknown; expected {known}");
         if name == "password" {
             message.push_str(NO_PASSWORD_HERE);
         }
         self.mistake(key.span().start, &message)
     }
 
-    /// A mistake at that byte of the text.
+    /// Returns the error for a mistake at a byte of the text.
     fn mistake(&self, at: usize, message: &str) -> Failure {
         let before = self.text.as_bytes().iter().take(at);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_read_with_absolute_paths() {
+    fn relative_paths_of_a_profile_become_absolute() {
         let text = "default_profile = \"a.b\"\n[profiles.\"a.b\"]\nstore = \"redis://h\"\n\
                     password_file = \"../p\"\n[profiles.\"é\"]\nstore = \"redb:x\"\ntimeout = \"5m\"";
         let (default, profiles) = read(text).unwrap();
@@ -214,12 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn no_password_is_shown_for_debugging() {
+    fn debug_output_hides_passwords() {
         let text = "[profiles.a]\nstore = \"redis://:s3cret@h\"";
         assert!(!format!("{:?}", read(text).unwrap()).contains("s3cret"));
     }
 
-    /// Lines of a file, good ones and what people write in their place.
+    /// Valid lines of a file, and common mistakes.
     fn line() -> impl Strategy<Value = String> {
         let key = prop::sample::select(vec![
             "store",
@@ -271,7 +271,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn any_text_is_read_or_refused_by_line_and_without_its_values(
+        fn any_text_is_parsed_or_refused_with_its_line_and_no_value(
             lines in prop::collection::vec(prop_oneof![4 => line(), 1 => "\\PC{0,9}"], 0..8),
         ) {
             let text = lines.join("\n");

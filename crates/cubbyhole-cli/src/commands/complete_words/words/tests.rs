@@ -1,4 +1,4 @@
-//! Words of the real command line.
+//! Completion of the real command line.
 
 use clap::CommandFactory;
 
@@ -29,12 +29,12 @@ fn key(namespace: &str, begun: &str) -> Wanted {
 }
 
 #[test]
-fn commands_options_and_values_of_theirs() {
+fn commands_options_and_values_are_completed() {
     assert_eq!(texts(&["cubbyhole", "ta"]), ["take"]);
     assert!(texts(&["cubbyhole", ""]).len() > 15);
     assert_eq!(texts(&["cubbyhole", "--json", "do"]), ["doctor"]);
     assert_eq!(texts(&["cubbyhole", "list", "--va"]), ["--values"]);
-    // The options of the whole tool too, before and after the command.
+    // Global options, before and after the command.
     assert_eq!(texts(&["cubbyhole", "list", "--st"]), ["--store", "--store-file"]);
     assert_eq!(texts(&["cubbyhole", "--store"]), ["--store", "--store-file"]);
     assert_eq!(texts(&["cubbyhole", "completions", "z"]), ["zsh"]);
@@ -45,7 +45,7 @@ fn commands_options_and_values_of_theirs() {
 }
 
 #[test]
-fn names_of_the_store() {
+fn names_from_the_store_are_completed() {
     assert_eq!(ask(&["cubbyhole", "get", "ac"]).wanted, namespace("ac", false));
     assert_eq!(ask(&["cubbyhole", "usage", "ac"]).wanted, namespace("ac", true));
     assert_eq!(ask(&["cubbyhole", "export", ""]).wanted, namespace("", true));
@@ -81,7 +81,7 @@ fn names_of_the_store() {
 }
 
 #[test]
-fn the_store_is_the_one_that_the_line_names() {
+fn store_is_read_from_the_line() {
     for words in [
         &["cubbyhole", "--store", "redb:x", "get", ""][..],
         &["cubbyhole", "get", "--store=redb:x", ""],
@@ -96,6 +96,6 @@ fn the_store_is_the_one_that_the_line_names() {
     let expected = (None, Some("prod"), Some("x.toml"));
     let found = (named.store, named.profile.as_deref(), named.config.as_deref());
     assert_eq!(found, expected);
-    // Behind `--` it is a name.
+    // After `--` it is a name.
     assert_eq!(ask(&["cubbyhole", "get", "--", "--store=redb:x", ""]).named.store, None);
 }

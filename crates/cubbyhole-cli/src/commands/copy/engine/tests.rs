@@ -1,4 +1,4 @@
-//! Copies between stores in memory: what is counted, where they end, and where they go on.
+//! Copies between stores in memory: counts, interruption and continuation.
 
 use cubbyhole::{GetOptions, Timestamp};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::args::scope::Scope;
 use crate::entries::walk;
 
-/// Counts, and cancels the copy at the first page that arrives if it is told to.
+/// Counts pages, and cancels the copy after the first page if `stop` is set.
 #[derive(Default)]
 struct Counting {
     pages: u64,
@@ -64,7 +64,7 @@ async fn held(store: &Arc<dyn Backend>, namespace: &str, key: &str) -> Option<By
 }
 
 #[tokio::test]
-async fn a_copy_that_was_interrupted_goes_on_where_it_ended() {
+async fn interrupted_copy_continues_when_repeated() {
     let (source, target) = (memory().await, memory().await);
     for number in 0..3000 {
         let namespace = format!("acme:{}", number % 30);
@@ -75,7 +75,7 @@ async fn a_copy_that_was_interrupted_goes_on_where_it_ended() {
     let (counts, outcome) = copy(&first, &mut observer).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
     assert!(counts.copied > 0 && counts.copied < 3000, "{counts:?}");
-    // What it says is what is there.
+    // The counts match the target.
     let there = walk::usage(&Scope(None), &target, &ExecutionContext::new()).await.unwrap();
     assert_eq!(there.entries, counts.copied);
     let (rest, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
@@ -87,7 +87,7 @@ async fn a_copy_that_was_interrupted_goes_on_where_it_ended() {
 }
 
 #[tokio::test]
-async fn what_differs_is_replaced_or_kept_as_asked() {
+async fn differing_entries_are_replaced_or_kept() {
     let (source, target) = (memory().await, memory().await);
     for key in ["alike", "changed", "expiry", "new"] {
         put(&source, "acme", key, "1", key == "expiry").await;
@@ -124,6 +124,6 @@ async fn large_values_are_read_in_small_pages() {
     let (counts, outcome) = copy(&plan(&source, &target), &mut observer).await;
     outcome.unwrap();
     assert_eq!(counts.copied, FIRST_PAGE as u64 + 6);
-    // The first page knows nothing of the values; then one at a time.
+    // The first page has the default size, and then each page has one entry.
     assert_eq!(observer.pages, 1 + 6);
 }
