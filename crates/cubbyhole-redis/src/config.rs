@@ -1,12 +1,19 @@
 //! How the servers are reached and how the store behaves.
 
+mod address;
+#[cfg(test)]
+mod tests;
+mod url_option;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
 use cubbyhole_core::{Error, Result};
-use percent_encoding::percent_decode_str;
+
+pub(crate) use address::Address;
+use url_option::{count, decoded, duration, invalid, positive};
 
 /// What stands before the names of all keys unless set: `cubbyhole:`.
 pub const DEFAULT_PREFIX: &str = "cubbyhole:";
@@ -25,7 +32,6 @@ pub const DEFAULT_WAIT_CONNECTIONS: usize = 8;
 /// times over.
 const MOST_VALUE_BYTES: usize = 256 * 1024 * 1024;
 const MAX_PREFIX_BYTES: usize = 128;
-const DEFAULT_PORT: u16 = 6379;
 
 /// How the servers are reached and how the store behaves.
 ///
@@ -62,22 +68,6 @@ pub struct Config {
     pub(crate) wait_timeout: Duration,
     pub(crate) wait_connections: usize,
     pub(crate) max_value_bytes: usize,
-}
-
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Address {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            return write!(f, "[{}]:{}", self.host, self.port);
-        }
-        write!(f, "{}:{}", self.host, self.port)
-    }
 }
 
 impl Config {
@@ -359,7 +349,7 @@ fn addresses(hosts: &str, cluster: bool) -> Result<Vec<Address>> {
             "a node of the Redis Cluster has no host: write `redis+cluster://HOST:PORT,HOST:PORT`",
         ));
     }
-    let addresses: Vec<Address> = hosts.split(',').map(address).collect::<Result<_>>()?;
+    let addresses: Vec<Address> = hosts.split(',').map(Address::parse).collect::<Result<_>>()?;
     if addresses.len() > 1 && !cluster {
         return Err(Error::invalid_argument(
             "several servers are a cluster: write `redis+cluster://HOST:PORT,HOST:PORT`",
@@ -368,68 +358,11 @@ fn addresses(hosts: &str, cluster: bool) -> Result<Vec<Address>> {
     Ok(addresses)
 }
 
-fn address(text: &str) -> Result<Address> {
-    let bad = || {
-        Error::invalid_argument(
-            "a server of the Redis URL is not HOST:PORT; an IPv6 address stands in brackets",
-        )
-    };
-    let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
-        let (host, rest) = bracketed.split_once(']').ok_or_else(bad)?;
-        (host, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
-    } else {
-        match text.split_once(':') {
-            Some((host, port)) => (host, Some(port).filter(|port| !port.is_empty())),
-            None => (text, Some("")),
-        }
-    };
-    let port = match port.ok_or_else(bad)? {
-        "" => DEFAULT_PORT,
-        number => number.parse().map_err(|_| bad())?,
-    };
-    let host = if host.is_empty() { "localhost".to_owned() } else { decoded("host", host)? };
-    Ok(Address { host, port })
-}
-
-fn decoded(name: &str, value: &str) -> Result<String> {
-    percent_decode_str(value)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| invalid(name, "it is not UTF-8"))
-}
-
-fn duration(name: &str, value: &str) -> Result<Duration> {
-    let (number, unit) = match value.strip_suffix("ms") {
-        Some(number) => (number, 1),
-        None => (value.strip_suffix('s').unwrap_or(value), 1000),
-    };
-    let number: u32 = number
-        .parse()
-        .map_err(|_| invalid(name, "write seconds or milliseconds, such as `2` or `500ms`"))?;
-    Ok(Duration::from_millis(u64::from(number) * unit))
-}
-
-fn count(name: &str, value: &str) -> Result<usize> {
-    let count = value.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| invalid(name, "write a number from 1 on"))
-}
-
-fn positive(name: &str, duration: Duration) -> Result<Duration> {
-    if duration.is_zero() {
-        return Err(invalid(name, "it must be more than zero"));
-    }
-    Ok(duration)
-}
-
 fn not_a_url() -> Error {
     Error::invalid_argument(
         "not a Redis URL: write `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` for TLS, \
          or `redis+cluster://HOST:PORT,HOST:PORT`",
     )
-}
-
-fn invalid(option: &str, advice: &str) -> Error {
-    Error::invalid_argument(format!("option `{option}` of the Redis URL: {advice}"))
 }
 
 impl fmt::Debug for Config {
@@ -445,6 +378,3 @@ impl fmt::Debug for Config {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

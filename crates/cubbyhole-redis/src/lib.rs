@@ -20,24 +20,29 @@
 //! - `evict_expired` asks every namespace; the values of what expired are gone before.
 //! - `compact` asks the servers to give memory back (`MEMORY PURGE`).
 
-mod call;
+mod change;
+mod cluster;
+mod concurrent;
 mod config;
-mod connection;
 mod diagnose;
+mod effect;
+mod entries;
+mod entry_reply;
 mod error;
 mod index;
+mod key_range;
 mod keys;
-mod keyspace;
 mod listing;
+mod refusal;
 mod registry;
 mod removal;
 mod repair;
 mod replies;
 mod scripts;
-mod servers;
 mod store;
+mod stored_meta;
 mod tls;
-mod topology;
+mod usage;
 
 pub use config::{
     Config, DEFAULT_CONNECT_TIMEOUT, DEFAULT_CONNECTIONS, DEFAULT_PREFIX, DEFAULT_RETRY_TIMEOUT,

@@ -5,63 +5,35 @@
 //! listed and empty can be told apart, and goes with the next sweep; a client may die between any
 //! two steps. ARCHITECTURE.md has the argument, `tests/registration_model.rs` a model of it.
 
-use cubbyhole_core::{Error, ExecutionContext, Namespace, NamespacePrefix, Page, Result, TenantId};
-use futures_util::{StreamExt, TryStreamExt, stream};
+mod listed_name;
+mod token;
 
-use crate::call::{Repeat, Request};
-use crate::error::Effect::{Read, Registration};
-use crate::error::Refusal;
-use crate::keys::Place;
-use crate::keyspace::Keyspace;
+use cubbyhole_core::{Error, ExecutionContext, Namespace, NamespacePrefix, Page, Result, TenantId};
+
+use crate::cluster::{Caller, Request, Retry};
+use crate::concurrent::try_all;
+use crate::effect::Effect::{Read, Registration};
+use crate::keys::HashTag;
+use crate::refusal::Refusal;
 use crate::{replies, scripts};
+pub(crate) use listed_name::ListedName;
+pub(crate) use token::RegistrationToken;
 
 /// Each attempt follows another's tidying of the same tenant, which is rare once.
 const ATTEMPTS: u32 = 32;
 /// How many names of an index are read at a time.
-pub(crate) const NAMES_AT_ONCE: usize = 1000;
-/// How many namespaces are asked at the same time, over the shared connections.
-pub(crate) const CALLS_AT_ONCE: usize = 128;
-
-/// What a place needs to be registered: drawn by the index that lists it, for a question that the
-/// place put at an instant of its own clock.
-pub(crate) struct Token {
-    pub(crate) drawn: String,
-    pub(crate) issued: String,
+pub(crate) const NAMES_PER_PAGE: usize = 1000;
+/// The indexes of namespaces and tenants.
+#[derive(Clone, Copy)]
+pub(crate) struct Registry<'a> {
+    caller: &'a Caller,
 }
 
-/// A name in an index, and the token with which it was listed.
-#[derive(Debug, Clone)]
-pub(crate) struct Listed {
-    pub(crate) name: String,
-    pub(crate) token: String,
-}
-
-impl Listed {
-    /// As it stands in the index.
-    pub(crate) fn member(&self) -> String {
-        format!("{}\0{}", self.name, self.token)
+impl<'a> Registry<'a> {
+    pub(crate) const fn new(caller: &'a Caller) -> Self {
+        Self { caller }
     }
 
-    fn read(member: &str) -> Result<Self> {
-        let (name, token) = member.split_once('\0').ok_or_else(|| {
-            Error::corrupt("a name in an index has no token: another program wrote it")
-        })?;
-        Ok(Self { name: name.to_owned(), token: token.to_owned() })
-    }
-
-    pub(crate) fn namespace(&self) -> Result<Namespace> {
-        Namespace::parse(&self.name).map_err(|error| {
-            Error::corrupt("a name in an index is no namespace: another program wrote it")
-                .with_source(error)
-        })
-    }
-
-    pub(crate) fn tenant(&self) -> Result<TenantId> {
-        Ok(self.namespace()?.tenant())
-    }
-}
-
-impl Keyspace {
     /// Lists a namespace in its tenant's index, and the tenant in the index of tenants if it is
     /// not. Answers the token with which the namespace's own slot takes it.
     pub(crate) async fn register(
@@ -69,14 +41,14 @@ impl Keyspace {
         ctx: &ExecutionContext,
         ns: &Namespace,
         fence: &str,
-        repeat: &mut Repeat,
+        retry: &mut Retry,
     ) -> Result<String> {
         let tenant = ns.tenant();
-        let index = self.tenant_place(&tenant);
-        let mut own: Option<Token> = None;
+        let index = self.caller.tenant_tag(&tenant);
+        let mut own: Option<RegistrationToken> = None;
         for _ in 0..ATTEMPTS {
-            let mut names = vec![index.index()];
-            names.extend(own.as_ref().map(|_| index.index_fence()));
+            let mut names = vec![index.name_index()];
+            names.extend(own.as_ref().map(|_| index.name_index_fence()));
             let (drawn, issued) = own.as_ref().map_or(("", ""), |own| (&own.drawn, &own.issued));
             let request = Request::script(&index, Registration, &scripts::REGISTER, &names)
                 .arg(ns.as_str())
@@ -84,11 +56,11 @@ impl Keyspace {
                 .arg("")
                 .arg(drawn)
                 .arg(issued);
-            match self.caller.call(ctx, &request, repeat).await? {
+            match self.caller.call(ctx, &request, retry).await? {
                 Ok(token) => return replies::text(token),
                 Err(Refusal::Unregistered { issued, fence }) => {
-                    let drawn = self.register_tenant(ctx, &tenant, &fence, repeat).await?;
-                    own = Some(Token { drawn, issued });
+                    let drawn = self.register_tenant(ctx, &tenant, &fence, retry).await?;
+                    own = Some(RegistrationToken { drawn, issued });
                 }
                 Err(_) => return Err(replies::unexpected()),
             }
@@ -103,16 +75,17 @@ impl Keyspace {
         ctx: &ExecutionContext,
         tenant: &TenantId,
         fence: &str,
-        repeat: &mut Repeat,
+        retry: &mut Retry,
     ) -> Result<String> {
-        let root = Place::root(self.prefix());
-        let request = Request::script(&root, Registration, &scripts::REGISTER, &[root.index()])
-            .arg(tenant.as_rendered())
-            .arg(fence)
-            .arg("root")
-            .arg("")
-            .arg("");
-        replies::text(self.caller.ask_within(ctx, &request, repeat).await?)
+        let root = self.caller.root_tag();
+        let request =
+            Request::script(&root, Registration, &scripts::REGISTER, &[root.name_index()])
+                .arg(tenant.as_rendered())
+                .arg(fence)
+                .arg("root")
+                .arg("")
+                .arg("");
+        replies::text(self.caller.ask_within(ctx, &request, retry).await?)
     }
 
     /// The listed tenants past `after`, also those that hold nothing any more.
@@ -121,14 +94,14 @@ impl Keyspace {
         ctx: &ExecutionContext,
         after: Option<&str>,
         count: usize,
-    ) -> Result<Vec<Listed>> {
-        let root = Place::root(self.prefix());
+    ) -> Result<Vec<ListedName>> {
+        let root = self.caller.root_tag();
         let from = after.map_or_else(|| b"[\x01".to_vec(), past_name);
         self.listed(ctx, &root, &from, b"+", count).await
     }
 
     pub(crate) async fn is_listed(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<bool> {
-        let index = self.tenant_place(&ns.tenant());
+        let index = self.caller.tenant_tag(&ns.tenant());
         let (from, to) = only_name(ns.as_str());
         Ok(!self.listed(ctx, &index, &from, &to, 1).await?.is_empty())
     }
@@ -138,8 +111,8 @@ impl Keyspace {
         &self,
         ctx: &ExecutionContext,
         tenant: &TenantId,
-    ) -> Result<Option<Listed>> {
-        let root = Place::root(self.prefix());
+    ) -> Result<Option<ListedName>> {
+        let root = self.caller.root_tag();
         let (from, to) = only_name(tenant.as_rendered());
         Ok(self.listed(ctx, &root, &from, &to, 1).await?.pop())
     }
@@ -151,8 +124,8 @@ impl Keyspace {
         prefix: &NamespacePrefix,
         after: Option<&str>,
         count: usize,
-    ) -> Result<Vec<Listed>> {
-        let index = self.tenant_place(&prefix.tenant());
+    ) -> Result<Vec<ListedName>> {
+        let index = self.caller.tenant_tag(&prefix.tenant());
         let prefix = prefix.as_str();
         let mut found = Vec::new();
         // A prefix is itself and what begins with it and `:`: other names stand between the two.
@@ -175,33 +148,65 @@ impl Keyspace {
     async fn listed(
         &self,
         ctx: &ExecutionContext,
-        index: &Place,
+        index: &HashTag,
         from: &[u8],
         to: &[u8],
         count: usize,
-    ) -> Result<Vec<Listed>> {
+    ) -> Result<Vec<ListedName>> {
         let request = Request::command(index, Read, "ZRANGE")
-            .arg(index.index())
+            .arg(index.name_index())
             .arg(from)
             .arg(to)
             .arg(&["BYLEX", "LIMIT", "0"])
             .arg(count);
         let members = replies::array(self.caller.ask(ctx, &request).await?)?;
-        replies::in_order(from, &members)?;
-        members.into_iter().map(|member| Listed::read(&replies::text(member)?)).collect()
+        replies::check_order(from, &members)?;
+        members.into_iter().map(|member| ListedName::parse(&replies::text(member)?)).collect()
+    }
+
+    /// Removes names from the index that lists them, unless they were listed anew since.
+    pub(crate) async fn unlist(
+        &self,
+        ctx: &ExecutionContext,
+        index: &HashTag,
+        names: &[&ListedName],
+    ) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let members: Vec<String> = names.iter().map(|name| name.member()).collect();
+        let request =
+            Request::command(index, Registration, "ZREM").arg(index.name_index()).arg(members);
+        self.caller.ask(ctx, &request).await.map(drop)
+    }
+
+    /// Removes a tenant that has no namespaces left from the index of tenants.
+    pub(crate) async fn unlist_tenant(
+        &self,
+        ctx: &ExecutionContext,
+        listed: &ListedName,
+    ) -> Result<()> {
+        let index = self.caller.tenant_tag(&listed.tenant()?);
+        let names = [index.name_index(), index.name_index_fence()];
+        let request =
+            Request::script(&index, Registration, &scripts::UNLIST, &names).arg(&listed.token);
+        if replies::integer(&self.caller.ask(ctx, &request).await?)? > 0 {
+            self.unlist(ctx, &self.caller.root_tag(), &[listed]).await?;
+        }
+        Ok(())
     }
 
     /// How many entries of a namespace are live, and how many have expired and are not swept.
     pub(crate) async fn count(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<[u64; 2]> {
-        let place = self.place(ns);
-        let names = [place.keys(), place.expiries()];
-        let request = Request::script(&place, Read, &scripts::COUNT, &names);
+        let tag = self.caller.namespace_tag(ns);
+        let names = [tag.keys(), tag.expiries()];
+        let request = Request::script(&tag, Read, &scripts::COUNT, &names);
         replies::integers(self.caller.ask(ctx, &request).await?)
     }
 
     /// Those of the listed namespaces that hold a live entry.
-    async fn live(&self, ctx: &ExecutionContext, listed: &[Listed]) -> Result<Vec<Namespace>> {
-        let ask = |listed: &Listed| {
+    async fn live(&self, ctx: &ExecutionContext, listed: &[ListedName]) -> Result<Vec<Namespace>> {
+        let ask = |listed: &ListedName| {
             let ns = listed.namespace();
             async move {
                 let ns = ns?;
@@ -209,7 +214,7 @@ impl Keyspace {
                 Ok((live > 0).then_some(ns))
             }
         };
-        let live = all(listed.iter().map(ask).collect()).await?;
+        let live = try_all(listed.iter().map(ask).collect()).await?;
         Ok(live.into_iter().flatten().collect())
     }
 
@@ -225,7 +230,7 @@ impl Keyspace {
         let mut after = after.map(|after| after.as_str().to_owned());
         while found.len() <= limit {
             // A page of few is found among few, where most are live.
-            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_AT_ONCE);
+            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_PER_PAGE);
             let listed = self.listed_namespaces(ctx, prefix, after.as_deref(), count).await?;
             found.extend(self.live(ctx, &listed).await?);
             if listed.len() < count {
@@ -246,9 +251,9 @@ impl Keyspace {
         let mut found: Vec<TenantId> = Vec::new();
         let mut after = after.map(|after| after.as_rendered().to_owned());
         while found.len() <= limit {
-            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_AT_ONCE);
+            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_PER_PAGE);
             let listed = self.listed_tenants(ctx, after.as_deref(), count).await?;
-            let ask = |listed: &Listed| {
+            let ask = |listed: &ListedName| {
                 let tenant = listed.tenant();
                 async move {
                     let tenant = tenant?;
@@ -257,7 +262,7 @@ impl Keyspace {
                     Ok((!live.items.is_empty()).then_some(tenant))
                 }
             };
-            found.extend(all(listed.iter().map(ask).collect()).await?.into_iter().flatten());
+            found.extend(try_all(listed.iter().map(ask).collect()).await?.into_iter().flatten());
             if listed.len() < count {
                 break;
             }
@@ -265,11 +270,6 @@ impl Keyspace {
         }
         Ok(page(found, limit))
     }
-}
-
-/// What many calls answer, some at a time.
-pub(crate) async fn all<T>(calls: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
-    stream::iter(calls).buffered(CALLS_AT_ONCE).try_collect().await
 }
 
 /// A name with whatever token.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use cubbyhole_core::limits::check_key;
 use cubbyhole_core::{Diagnosis, ErrorKind, ExecutionContext, Namespace, Result, Verdict};
 
-use super::problem;
-use crate::connection::Node;
-use crate::index::{Compared, Comparison};
-use crate::keys::{self, Found};
-use crate::keyspace::Keyspace;
-use crate::{replies, servers};
+use super::problem::problem;
+use crate::cluster::{Caller, Node};
+use crate::index::{Comparison, IndexFinding, NamespaceIndex};
+use crate::keys::ParsedKey;
+use crate::registry::Registry;
+use crate::replies;
 
 /// How many keys of each master are drawn.
 const SAMPLES: usize = 100;
@@ -19,13 +19,13 @@ const SAMPLES: usize = 100;
 pub(super) async fn check(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
-    keyspace: &Keyspace,
+    caller: &Caller,
     masters: &[Arc<Node>],
 ) -> Result<()> {
-    let drawn = draw(ctx, keyspace, masters).await?;
-    check_registrations(ctx, diagnosis, keyspace, &drawn).await?;
-    check_index(ctx, diagnosis, keyspace, &drawn).await?;
-    check_entries(ctx, diagnosis, keyspace, drawn.of).await
+    let drawn = draw(ctx, caller, masters).await?;
+    check_registrations(ctx, diagnosis, caller, &drawn).await?;
+    check_index(ctx, diagnosis, caller, &drawn).await?;
+    check_entries(ctx, diagnosis, caller, drawn.of).await
 }
 
 /// The namespaces that keys belong to which were drawn, one for each key.
@@ -39,18 +39,18 @@ struct Drawn {
 }
 
 /// Draws keys of each master. What is rare may be missed.
-async fn draw(ctx: &ExecutionContext, keyspace: &Keyspace, masters: &[Arc<Node>]) -> Result<Drawn> {
+async fn draw(ctx: &ExecutionContext, caller: &Caller, masters: &[Arc<Node>]) -> Result<Drawn> {
     let mut found = Drawn::default();
     for node in masters {
         for _ in 0..SAMPLES {
-            let drawn = ctx.race(servers::ask(node, &redis::cmd("RANDOMKEY"))).await?;
+            let drawn = ctx.race(node.ask(&redis::cmd("RANDOMKEY"))).await?;
             found.denied |= drawn.as_ref().is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
             let Ok(Some(name)) = drawn.and_then(replies::bytes) else {
                 break;
             };
-            match keys::parse(keyspace.prefix(), &name) {
-                Some(Found::Keys(ns)) => found.of.push(ns),
-                Some(Found::Value(ns, key)) => {
+            match ParsedKey::parse(caller.config().prefix(), &name) {
+                Some(ParsedKey::Keys(ns)) => found.of.push(ns),
+                Some(ParsedKey::Value(ns, key)) => {
                     if check_key(key).is_ok() {
                         found.values.push((ns.clone(), key.to_owned()));
                     }
@@ -67,18 +67,19 @@ async fn draw(ctx: &ExecutionContext, keyspace: &Keyspace, masters: &[Arc<Node>]
 async fn check_registrations(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
-    keyspace: &Keyspace,
+    caller: &Caller,
     drawn: &Drawn,
 ) -> Result<()> {
+    let registry = Registry::new(caller);
     let (looked_at, mut unlisted) = (drawn.of.len(), 0_u64);
     for ns in &drawn.of {
-        let listed = keyspace.is_listed(ctx, ns).await;
-        let tenant = keyspace.listed_tenant(ctx, &ns.tenant()).await;
+        let listed = registry.is_listed(ctx, ns).await;
+        let tenant = registry.listed_tenant(ctx, &ns.tenant()).await;
         if !matches!((listed, tenant), (Ok(false), _) | (_, Ok(None))) {
             continue;
         }
         // It may have gone meanwhile.
-        let [live, _] = keyspace.count(ctx, ns).await.unwrap_or_default();
+        let [live, _] = registry.count(ctx, ns).await.unwrap_or_default();
         unlisted += u64::from(live > 0);
     }
     ctx.check()?;
@@ -106,15 +107,15 @@ async fn check_registrations(
 async fn check_index(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
-    keyspace: &Keyspace,
+    caller: &Caller,
     drawn: &Drawn,
 ) -> Result<()> {
     let (looked_at, mut orphaned, mut unlisted) = (drawn.values.len(), 0_u64, 0_u64);
     for (ns, key) in &drawn.values {
-        match keyspace.compare(ctx, ns, &[key], Comparison::Check).await {
+        match NamespaceIndex::new(caller, ns).compare(ctx, &[key], Comparison::Check).await {
             Ok(compared) => match compared.unwrap_or_default()[..] {
-                [Compared::Orphaned { .. }] => orphaned += 1,
-                [Compared::Unlisted] => unlisted += 1,
+                [IndexFinding::Orphaned { .. }] => orphaned += 1,
+                [IndexFinding::Unlisted] => unlisted += 1,
                 _ => {}
             },
             Err(error) => {
@@ -159,14 +160,15 @@ async fn check_index(
 async fn check_entries(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
-    keyspace: &Keyspace,
+    caller: &Caller,
     mut namespaces: Vec<Namespace>,
 ) -> Result<()> {
+    let registry = Registry::new(caller);
     namespaces.sort();
     namespaces.dedup();
     let (mut live, mut expired) = (0_u64, 0_u64);
     for ns in &namespaces {
-        match keyspace.count(ctx, ns).await {
+        match registry.count(ctx, ns).await {
             Ok([some_live, some_expired]) => {
                 live += some_live;
                 expired += some_expired;

@@ -1,101 +1,28 @@
 //! One call: to the master of its slot, after redirections and failovers, within its deadline.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cubbyhole_core::runtime::{cooperate, require_timers};
-use cubbyhole_core::{Error, ErrorKind, ExecutionContext, Result};
-use redis::{Cmd, Pipeline, ToRedisArgs, Value};
+use cubbyhole_core::{Error, ErrorKind, ExecutionContext, Namespace, Result, TenantId};
+use redis::{Pipeline, Value};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::next_step::NextStep;
+use super::node::Node;
+use super::request::Request;
+use super::retry::Retry;
+use super::topology::Topology;
 use crate::config::{Address, Config};
-use crate::connection::Node;
-use crate::error::{Effect, Failure, Next, Refusal, judge};
-use crate::keys::Place;
-use crate::scripts::Script;
-use crate::topology::Topology;
+use crate::effect::Effect;
+use crate::error::Failure;
+use crate::keys::HashTag;
+use crate::refusal::Refusal;
 
-/// How often a call follows redirections without a pause.
-const REDIRECTIONS_AT_ONCE: u32 = 5;
-/// The first pause; each is twice the one before, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// How old the map of a cluster becomes while the store is used.
 const MAP_AGE: Duration = Duration::from_secs(2);
-
-/// A command, and the slot that its keys are in.
-pub(crate) struct Request {
-    slot: u16,
-    effect: Effect,
-    command: Cmd,
-    script: Option<&'static Script>,
-}
-
-impl Request {
-    pub(crate) fn command(place: &Place, effect: Effect, name: &str) -> Self {
-        Self { slot: place.slot(), effect, command: redis::cmd(name), script: None }
-    }
-
-    /// A script with all keys that it touches.
-    pub(crate) fn script(
-        place: &Place,
-        effect: Effect,
-        script: &'static LazyLock<Script>,
-        keys: &[String],
-    ) -> Self {
-        Self::script_of(place, effect, script, keys, 0)
-    }
-
-    /// A script whose arguments have about so many bytes, which is asked of the system at once.
-    pub(crate) fn script_of(
-        place: &Place,
-        effect: Effect,
-        script: &'static LazyLock<Script>,
-        keys: &[String],
-        bytes: usize,
-    ) -> Self {
-        let script: &'static Script = LazyLock::force(script);
-        let names: usize = keys.iter().map(|key| 2 * key.len()).sum();
-        let mut command = Cmd::with_capacity(8 + 6 * keys.len(), 128 + names + bytes);
-        command.arg("EVALSHA");
-        command.arg(&script.digest).arg(keys.len()).arg(keys);
-        Self { slot: place.slot(), effect, command, script: Some(script) }
-    }
-
-    pub(crate) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
-        self.command.arg(arg);
-        self
-    }
-
-    /// The command with what goes before and behind it, and its place among them. What goes
-    /// together is written together, so that nothing of others comes between.
-    fn together(
-        &self,
-        asking: bool,
-        with_script: bool,
-        replicas: u32,
-        wait: Duration,
-    ) -> (Pipeline, usize) {
-        let mut together = Pipeline::new();
-        if let Some(script) = self.script.filter(|_| with_script) {
-            together.cmd("SCRIPT").arg("LOAD").arg(script.source);
-        }
-        if asking {
-            together.cmd("ASKING");
-        }
-        let place = together.len();
-        together.add_command(self.command.clone());
-        if replicas > 0 {
-            // Zero would wait for ever.
-            let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            together.cmd("WAIT").arg(replicas).arg(millis);
-        }
-        (together, place)
-    }
-}
 
 /// What a script answers: a value, or that it wrote nothing and why.
 pub(crate) type Answer = Result<Value, Refusal>;
@@ -168,6 +95,21 @@ impl Caller {
         &self.0.topology
     }
 
+    /// The hash tag of a namespace's keys.
+    pub(crate) fn namespace_tag(&self, ns: &Namespace) -> HashTag {
+        HashTag::of_namespace(self.config().prefix(), ns)
+    }
+
+    /// The hash tag of a tenant's index of namespaces.
+    pub(crate) fn tenant_tag(&self, tenant: &TenantId) -> HashTag {
+        HashTag::of_tenant(self.config().prefix(), tenant)
+    }
+
+    /// The hash tag of the index of tenants.
+    pub(crate) fn root_tag(&self) -> HashTag {
+        HashTag::root(self.config().prefix())
+    }
+
     /// Begins a call, and refuses it once the store is closed.
     pub(crate) async fn begin(&self, ctx: &ExecutionContext) -> Result<()> {
         ctx.begin_in_runtime().await?;
@@ -180,7 +122,7 @@ impl Caller {
 
     /// The answer to a request that no script may refuse.
     pub(crate) async fn ask(&self, ctx: &ExecutionContext, request: &Request) -> Result<Value> {
-        self.ask_within(ctx, request, &mut self.repeat()).await
+        self.ask_within(ctx, request, &mut self.retry()).await
     }
 
     /// The same for one of several requests that have a time to repeat in together.
@@ -188,28 +130,22 @@ impl Caller {
         &self,
         ctx: &ExecutionContext,
         request: &Request,
-        repeat: &mut Repeat,
+        retry: &mut Retry,
     ) -> Result<Value> {
-        let answer = self.call(ctx, request, repeat).await?;
-        answer.map_err(|refusal| match refusal {
-            Refusal::TooLate => too_late(),
-            Refusal::Conflict { index, current } => Error::conflict(current).at_batch_index(index),
-            Refusal::Unregistered { .. } => {
-                Error::internal("a script asked for a registration that it does not need")
-            }
-        })
+        let answer = self.call(ctx, request, retry).await?;
+        answer.map_err(Refusal::into_error)
     }
 
     /// One more request is under way, until what this returns is dropped.
-    fn begin_request(&self, repeat: &mut Repeat) -> Result<TaskTrackerToken> {
+    fn begin_request(&self, retry: &mut Retry) -> Result<TaskTrackerToken> {
         self.check_open()?;
-        repeat.redirections = 0;
+        retry.begin_request();
         Ok(self.0.calls.token())
     }
 
     /// The time in which requests that belong together are repeated.
-    pub(crate) fn repeat(&self) -> Repeat {
-        Repeat::new(self.0.config.retry_timeout)
+    pub(crate) fn retry(&self) -> Retry {
+        Retry::new(self.0.config.retry_timeout)
     }
 
     /// Sends a request until it is answered, refused for good, or its time is over. What may have
@@ -218,9 +154,9 @@ impl Caller {
         &self,
         ctx: &ExecutionContext,
         request: &Request,
-        repeat: &mut Repeat,
+        retry: &mut Retry,
     ) -> Result<Answer> {
-        let _under_way = self.begin_request(repeat)?;
+        let _under_way = self.begin_request(retry)?;
         let mut route = Route::Master;
         let mut with_script = false;
         loop {
@@ -242,8 +178,8 @@ impl Caller {
             let asked_for_script = std::mem::take(&mut with_script);
             let previous = std::mem::replace(&mut route, Route::Master);
             let refresh = match self.next(request, node.as_deref(), &failure) {
-                Next::Refusal(refusal) => return Ok(Err(refusal)),
-                Next::LoadScript => {
+                NextStep::Refusal(refusal) => return Ok(Err(refusal)),
+                NextStep::LoadScript => {
                     with_script = true;
                     route = previous;
                     if !asked_for_script {
@@ -252,26 +188,26 @@ impl Caller {
                     // Another has flushed the scripts in between.
                     false
                 }
-                Next::Moved(address) => {
+                NextStep::Moved(address) => {
                     self.0.topology.moved(request.slot, &address);
-                    if repeat.at_once() {
+                    if retry.follows_redirection() {
                         continue;
                     }
                     false
                 }
-                Next::Ask(address) => {
-                    if repeat.at_once() {
+                NextStep::Ask(address) => {
+                    if retry.follows_redirection() {
                         route = Route::Ask(address);
                         continue;
                     }
                     false
                 }
-                Next::Later { refresh } => refresh,
-                Next::Fail => return Err(failure.into_error(request.effect)),
+                NextStep::Later { refresh } => refresh,
+                NextStep::Fail => return Err(failure.into_error(request.effect)),
             };
             // Apart, because a call that is answered at once would carry the room for it along.
             let again = Box::pin(async {
-                let again = repeat.after_a_pause(ctx).await?;
+                let again = retry.wait(ctx).await?;
                 if again && refresh {
                     // If nobody tells the map, the next attempt says why.
                     let doubt = node.as_ref().map(|node| (request.slot, &node.address));
@@ -332,15 +268,16 @@ impl Caller {
         ctx.remaining().map_or(wait, |remaining| remaining.min(wait))
     }
 
-    fn next(&self, request: &Request, node: Option<&Node>, failure: &Failure) -> Next {
+    fn next(&self, request: &Request, node: Option<&Node>, failure: &Failure) -> NextStep {
         let cluster = self.0.topology.is_cluster();
         match failure {
             Failure::Refused(error) => {
-                let next = node.map_or(Next::Fail, |node| judge(error, &node.address));
+                let next =
+                    node.map_or(NextStep::Fail, |node| NextStep::after(error, &node.address));
                 match next {
                     // A single server that redirects is asked in the wrong way.
-                    Next::Moved(_) | Next::Ask(_) if !cluster => Next::Fail,
-                    Next::Later { refresh: true } if !cluster => {
+                    NextStep::Moved(_) | NextStep::Ask(_) if !cluster => NextStep::Fail,
+                    NextStep::Later { refresh: true } if !cluster => {
                         // It was demoted and keeps its clients: whoever has its name now is found
                         // by connecting anew.
                         node.inspect(|node| node.disconnect());
@@ -349,15 +286,17 @@ impl Caller {
                     next => next,
                 }
             }
-            Failure::NoOwner => Next::Later { refresh: true },
+            Failure::NoOwner => NextStep::Later { refresh: true },
             Failure::Unsent(error) if cluster && error.kind() == ErrorKind::Unavailable => {
-                Next::Later { refresh: true }
+                NextStep::Later { refresh: true }
             }
-            Failure::Lost(_) if request.effect != Effect::Write => Next::Later { refresh: true },
+            Failure::Lost(_) if request.effect != Effect::Write => {
+                NextStep::Later { refresh: true }
+            }
             Failure::Unsent(_)
             | Failure::Lost(_)
             | Failure::FewReplicas(_)
-            | Failure::NotWaited(_) => Next::Fail,
+            | Failure::NotWaited(_) => NextStep::Fail,
         }
     }
 
@@ -375,14 +314,8 @@ impl Caller {
     }
 }
 
-pub(crate) fn too_late() -> Error {
-    Error::invalid_argument(
-        "the TTL ends past the year 9999; leave it out for an entry that never expires",
-    )
-}
-
 async fn send_together(
-    (together, place): (Pipeline, usize),
+    (together, position): (Pipeline, usize),
     slot: u16,
     node: &Node,
     replicas: u32,
@@ -395,7 +328,7 @@ async fn send_together(
     sent.store(true, Ordering::Relaxed);
     let answers = connection.send_all(&together).await;
     let mut answers = answers.map_err(Failure::Lost)?.into_iter();
-    let prepared: Vec<Value> = answers.by_ref().take(place).collect();
+    let prepared: Vec<Value> = answers.by_ref().take(position).collect();
     let value = match answered(Ok(answers.next().unwrap_or_default())) {
         // What went before says why the script is not there. What is answered itself counts, also
         // where what went before was refused: another may have sent the script.
@@ -418,40 +351,5 @@ fn answered(answer: redis::RedisResult<Value>) -> Result<Value, Failure> {
     match answer {
         Ok(value) => value.extract_error().map_err(Failure::Refused),
         Err(error) => Err(Failure::Lost(error)),
-    }
-}
-
-/// For how long a call goes on trying.
-pub(crate) struct Repeat {
-    timeout: Duration,
-    limit: Option<ExecutionContext>,
-    pause: Duration,
-    redirections: u32,
-}
-
-impl Repeat {
-    const fn new(timeout: Duration) -> Self {
-        Self { timeout, limit: None, pause: FIRST_PAUSE, redirections: 0 }
-    }
-
-    fn at_once(&mut self) -> bool {
-        self.redirections += 1;
-        self.redirections <= REDIRECTIONS_AT_ONCE
-    }
-
-    /// Whether to try again, after a pause that differs from caller to caller.
-    pub(crate) async fn after_a_pause(&mut self, ctx: &ExecutionContext) -> Result<bool> {
-        if self.timeout.is_zero() {
-            return Ok(false);
-        }
-        let timeout = self.timeout;
-        let limit = self.limit.get_or_insert_with(|| ExecutionContext::new().with_timeout(timeout));
-        if limit.check().is_err() {
-            return Ok(false);
-        }
-        ctx.sleep(self.pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await?;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        self.redirections = 0;
-        Ok(true)
     }
 }

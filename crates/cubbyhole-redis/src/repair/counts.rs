@@ -7,11 +7,13 @@ use cubbyhole_core::{
     Error, ErrorKind, Namespace, OrphanAction, OrphanedValue, RepairReport, Result, Timestamp,
 };
 
-use crate::index::Compared;
+use super::part_findings::PartFindings;
+use super::value_findings::ValueFindings;
+use crate::index::IndexFinding;
 
 /// What was found and done.
 #[derive(Default)]
-pub(super) struct Done {
+pub(super) struct RepairCounts {
     pub(super) tenants: u64,
     pub(super) namespaces: u64,
     pub(super) namespaces_without_entries: u64,
@@ -26,33 +28,7 @@ pub(super) struct Done {
     pub(super) orphans_seen: HashSet<u64>,
 }
 
-/// What became of some keys of a namespace.
-pub(super) struct Outcome {
-    pub(super) ns: Namespace,
-    pub(super) compared: Vec<(String, Compared)>,
-}
-
-/// What a namespace holds, and so whether it must be listed: one that has its marker and no entries
-/// must be too, or the next put into it would not list it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Holds {
-    #[default]
-    Nothing,
-    NoEntries,
-    Entries,
-}
-
-/// What became of a part of an index.
-#[derive(Default)]
-pub(super) struct PartOutcome {
-    pub(super) expiries: u64,
-    pub(super) without_value: u64,
-    pub(super) unlisted: u64,
-    pub(super) holds: Holds,
-    pub(super) failure: Option<Error>,
-}
-
-impl Done {
+impl RepairCounts {
     /// Takes note of what keeps one namespace from being repaired. What ends the whole repair goes to
     /// `ended`.
     pub(super) fn note<T>(&mut self, result: Result<T>, ended: &mut Result<()>) -> Option<T> {
@@ -64,23 +40,26 @@ impl Done {
         None
     }
 
-    pub(super) fn count(&mut self, outcome: Outcome, limit: usize) {
-        let Outcome { ns, compared } = outcome;
-        for (key, compared) in compared {
-            match compared {
-                Compared::InLine => {}
-                Compared::OtherExpiry => self.expiries += 1,
-                Compared::WithoutValue => self.without_value += 1,
-                Compared::Unlisted => self.unlisted += 1,
-                Compared::NoString => drop(self.report.failure.get_or_insert_with(no_string)),
-                Compared::Orphaned { bytes, expires } => {
+    pub(super) fn count(&mut self, found: ValueFindings, limit: usize) {
+        let ValueFindings { ns, findings } = found;
+        for (key, finding) in findings {
+            match finding {
+                IndexFinding::Consistent => {}
+                IndexFinding::WrongExpiry => self.expiries += 1,
+                IndexFinding::MissingValue => self.without_value += 1,
+                IndexFinding::Unlisted => self.unlisted += 1,
+                IndexFinding::NotAString => {
+                    self.report.failure.get_or_insert_with(not_a_string);
+                }
+
+                IndexFinding::Orphaned { bytes, expires } => {
                     self.count_orphan(&ns, key, bytes, expires, limit);
                 }
             }
         }
     }
 
-    pub(super) fn count_part(&mut self, part: PartOutcome) {
+    pub(super) fn count_part(&mut self, part: PartFindings) {
         self.expiries += part.expiries;
         self.without_value += part.without_value;
         self.unlisted += part.unlisted;
@@ -152,7 +131,7 @@ pub(super) fn ends_repair(error: &Error) -> bool {
     matches!(error.kind(), Cancelled | DeadlineExceeded | PermissionDenied | Unavailable)
 }
 
-pub(super) fn no_string() -> Error {
+pub(super) fn not_a_string() -> Error {
     Error::corrupt(
         "a key under the store's prefix is named like a value and is no string: another program \
          wrote it",

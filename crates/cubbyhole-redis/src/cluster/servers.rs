@@ -1,0 +1,135 @@
+//! Requests to servers rather than to slots.
+
+use std::sync::Arc;
+
+use cubbyhole_core::{Compaction, Error, ErrorKind, ExecutionContext, Result};
+use redis::{Pipeline, Value};
+
+use super::call::Caller;
+use super::node::Node;
+use super::server_info::ServerInfo;
+use crate::config::Config;
+use crate::effect::Effect;
+use crate::error::Failure;
+use crate::keys::HashTag;
+use crate::{replies, scripts};
+
+/// The servers of a store.
+pub(crate) struct Servers<'a>(&'a Caller);
+
+impl<'a> Servers<'a> {
+    pub(crate) const fn new(caller: &'a Caller) -> Self {
+        Self(caller)
+    }
+
+    /// Makes sure that there are servers on which the store works, also if they say "not now" at first.
+    pub(crate) async fn admit(&self, ctx: &ExecutionContext) -> Result<()> {
+        let mut retry = self.0.retry();
+        loop {
+            match ctx.race(self.admit_now()).await? {
+                Err(error) if says_not_now(&error) && retry.wait(ctx).await? => {}
+                admitted => return admitted,
+            }
+        }
+    }
+
+    /// A cluster may lack some of its servers.
+    async fn admit_now(&self) -> Result<()> {
+        let topology = self.0.topology();
+        topology.refresh(topology.generation(), None).await?;
+        let mut admitted = false;
+        let mut last = Error::unavailable("the Redis Cluster has no master");
+        for node in topology.masters() {
+            match ServerInfo::of(&node, "server").await {
+                Ok(info) => {
+                    info.check_version()?;
+                    info.check_mode(topology.is_cluster())?;
+                }
+                // A user that may not ask is taken at its word.
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied && !refuses_user(&error) => {}
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            }
+            match check_rights(&node, self.0.config()).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => last = error,
+                checked => {
+                    checked?;
+                    admitted = true;
+                }
+            }
+        }
+        if admitted { Ok(()) } else { Err(last) }
+    }
+
+    /// Asks every master to give memory back.
+    pub(crate) async fn purge(&self) -> Result<Compaction> {
+        let masters = self.0.topology().masters();
+        let before = resident_bytes(&masters).await?;
+        for node in &masters {
+            let mut command = redis::cmd("MEMORY");
+            command.arg("PURGE");
+            node.ask(&command).await?;
+        }
+        let after = resident_bytes(&masters).await?;
+        Ok(Compaction { bytes_before: before, bytes_after: after })
+    }
+}
+
+/// Makes sure that the user may run what the scripts run.
+async fn check_rights(node: &Node, config: &Config) -> Result<()> {
+    let mut together = Pipeline::new();
+    together.cmd("SCRIPT").arg("LOAD").arg(scripts::RIGHTS.source);
+    let key = HashTag::root(config.prefix()).name_index();
+    let wait = if config.wait_replicas > 0 { "wait" } else { "" };
+    together.cmd("EVALSHA").arg(&scripts::RIGHTS.digest).arg(0).arg(key).arg(wait);
+    let mut connection = node.connection(0).await?;
+    let answers = connection.send_all(&together).await;
+    let answers = answers.map_err(|error| Failure::Lost(error).into_error(Effect::Read))?;
+    let mut missing = Value::Nil;
+    for answer in answers {
+        missing = match answer.extract_error() {
+            // Another has flushed the scripts in between; the calls load theirs by themselves.
+            Err(error) if error.code() == Some("NOSCRIPT") => return Ok(()),
+            answer => answer.map_err(|error| Failure::Refused(error).into_error(Effect::Read))?,
+        };
+    }
+    let missing: Vec<String> =
+        replies::array(missing)?.into_iter().map(replies::text).collect::<Result<_>>()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(", ");
+    Err(Error::permission_denied(format!(
+        "the Redis user may not run {missing} on keys that begin with the prefix of the store; \
+         README has a user that may"
+    ))
+    .permanent())
+}
+
+/// Whether the user as such is refused, and not only what it asked.
+fn refuses_user(error: &Error) -> bool {
+    code_of(error) != Some("NOPERM")
+}
+
+fn says_not_now(error: &Error) -> bool {
+    matches!(code_of(error), Some("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN"))
+}
+
+/// The code of the server's answer that is behind an error.
+fn code_of(error: &Error) -> Option<&str> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref::<redis::RedisError>()?.code()
+}
+
+async fn resident_bytes(masters: &[Arc<Node>]) -> Result<Option<u64>> {
+    let mut sum = Some(0);
+    for node in masters {
+        let info = ServerInfo::of(node, "memory").await?;
+        let bytes = info.field("used_memory_rss").and_then(|text| text.parse::<u64>().ok());
+        sum = sum.zip(bytes).map(|(sum, bytes)| sum + bytes);
+    }
+    Ok(sum)
+}
