@@ -1,4 +1,4 @@
-//! Writes as the scripts take them.
+//! The changes of a batch, and the requests that apply them.
 
 use cubbyhole_core::{Condition, Expiry, Version};
 
@@ -12,10 +12,11 @@ use crate::scripts;
 pub(crate) struct Change<'a> {
     pub(crate) key: &'a str,
     pub(crate) condition: Condition,
-    /// What to put; `None` deletes.
+    /// The entry to put; `None` deletes.
     pub(crate) put: Option<NewEntry<'a>>,
 }
 
+/// The entry that a put writes.
 pub(crate) struct NewEntry<'a> {
     pub(crate) value: &'a [u8],
     pub(crate) version: Version,
@@ -23,13 +24,13 @@ pub(crate) struct NewEntry<'a> {
 }
 
 impl Change<'_> {
-    /// Whether it is what most writes are: put, whatever is there, for good.
+    /// Returns whether it is a put without condition and expiry, which most writes are.
     pub(crate) fn is_plain_put(&self) -> bool {
-        let for_good = self.put.as_ref().is_some_and(|put| put.expiry == Expiry::Never);
-        for_good && self.condition == Condition::Always
+        let never_expires = self.put.as_ref().is_some_and(|put| put.expiry == Expiry::Never);
+        never_expires && self.condition == Condition::Always
     }
 
-    /// The request of a plain put.
+    /// Returns the request of a plain put.
     pub(crate) fn plain_put_request(&self, tag: &HashTag) -> Request {
         let names = [tag.keys(), tag.metas(), tag.expiries(), tag.value(self.key)];
         let value = self.put.as_ref().map_or(&[][..], |put| put.value);
@@ -41,7 +42,7 @@ impl Change<'_> {
     }
 }
 
-/// The request of a batch; with a token it registers the namespace.
+/// Returns the request of a batch. With a token, it also registers the namespace.
 pub(crate) fn write_request(
     tag: &HashTag,
     changes: &[Change<'_>],
@@ -71,7 +72,7 @@ pub(crate) fn write_request(
     request
 }
 
-/// An expiry as the scripts take it. What is too much for the server's clock, it says itself.
+/// Formats an expiry for the scripts, which reject one past the year 9999 by the server's clock.
 pub(crate) fn expiry_argument(expiry: Expiry) -> String {
     match expiry {
         Expiry::Never => String::new(),

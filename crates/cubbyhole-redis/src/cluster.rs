@@ -1,4 +1,8 @@
-//! The servers: connections to them, the map of slots, and calls.
+//! Access to the servers: connections, the slot map, and calls with retries.
+//!
+//! From the bottom up: `connection` is one connection, `node` is one server, `topology` has the
+//! slot map, `call` sends requests to slots with retries, and `servers` sends requests to all
+//! masters.
 
 mod call;
 mod connection;

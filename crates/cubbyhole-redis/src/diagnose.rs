@@ -1,4 +1,4 @@
-//! Looking the servers over.
+//! Health checks of the servers.
 
 mod problem;
 mod sample;
@@ -15,11 +15,15 @@ use crate::config::Config;
 use crate::registry::Registry;
 use problem::problem;
 
-/// Looks servers, cluster, settings, clocks and a sample of registrations and entries over, and says
-/// what to do. Connects by itself and changes nothing. What goes wrong is in the [`Diagnosis`].
+/// Checks the health of the servers, and advises what to do about each finding.
+///
+/// It checks the connection, encryption, the cluster, the settings and clock of each master, and a
+/// sample of registrations and entries. It opens its own connections and changes nothing. Failed
+/// checks are findings in the [`Diagnosis`].
 ///
 /// # Errors
-/// The context's end; `InvalidArgument` without a tokio runtime with timers.
+/// `Cancelled` or `DeadlineExceeded` if the context ends, and `InvalidArgument` without a tokio
+/// runtime with timers and I/O.
 pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnosis> {
     ctx.begin_in_runtime().await.in_operation("diagnose")?;
     let mut diagnosis = Diagnosis::default();
@@ -46,7 +50,7 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
         };
         let looked = ctx.race(server::check(node, config, &mut diagnosis, &name)).await?;
         if let Err(error) = looked {
-            let advice = "see whether it runs, and its log";
+            let advice = "check that it is running, and see its log";
             problem(&mut diagnosis, &name("server"), &error, advice);
         }
     }
@@ -58,26 +62,26 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
 fn check_encryption(diagnosis: &mut Diagnosis, config: &Config) {
     let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
     if config.tls {
-        diagnosis.ok("encryption", "TLS, and the server's name is checked");
+        diagnosis.ok("encryption", "TLS with verification of the server's name");
     } else if config.addresses.iter().all(|address| local(&address.host)) {
-        diagnosis.ok("encryption", "none, to this machine");
+        diagnosis.ok("encryption", "none, but the connection is local");
     } else {
         diagnosis.found(
             Verdict::Warning,
             "encryption",
-            "none: values and the password cross the network in the clear",
-            "turn TLS on at the servers and write `rediss://`, or keep the network to yourself",
+            "none: values and the password cross the network in plain text",
+            "enable TLS on the servers and write `rediss://`, or use a private network",
         );
     }
 }
 
 async fn check_cluster(diagnosis: &mut Diagnosis, masters: &[Arc<Node>]) {
-    let mut told = false;
+    let mut reported = false;
     for node in masters {
         let Ok(health) = ClusterHealth::of(node).await else {
             continue;
         };
-        told = true;
+        reported = true;
         if let Some(finding) = health.trouble() {
             diagnosis.found(
                 Verdict::Problem,
@@ -92,21 +96,21 @@ async fn check_cluster(diagnosis: &mut Diagnosis, masters: &[Arc<Node>]) {
                 Verdict::Warning,
                 "cluster",
                 format!(
-                    "slots on their way from {}: {}; most calls on them wait for the end of it",
+                    "slots are being migrated from {}: {}; most calls on them wait until the end",
                     node.address, health.moving
                 ),
-                "let it end, or mend what was left half way: `redis-cli --cluster fix`",
+                "let the migration end, or fix an interrupted one: `redis-cli --cluster fix`",
             );
             return;
         }
     }
-    if told {
-        let finding = format!("{} masters, all slots served, none on its way", masters.len());
+    if reported {
+        let finding = format!("{} masters, all slots served, none being migrated", masters.len());
         diagnosis.ok("cluster", finding);
     }
 }
 
-/// Runs a script that reads, where nothing is.
+/// Runs a read-only script on a namespace that does not exist.
 async fn check_scripts(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
@@ -114,11 +118,11 @@ async fn check_scripts(
 ) -> Result<()> {
     let nowhere = Namespace::from_parts("doctor", ["nothing is kept here"])?;
     match Registry::new(caller).count(ctx, &nowhere).await {
-        Ok(_) => diagnosis.ok("scripts", "they run"),
+        Ok(_) => diagnosis.ok("scripts", "can be run"),
         Err(error) => {
             ctx.check()?;
-            let advice = "allow the user `EVALSHA`, `SCRIPT LOAD` and the commands of the scripts \
-                          on the keys under the store's prefix";
+            let advice = "allow the user to run `EVALSHA`, `SCRIPT LOAD` and the commands of the \
+                          scripts on keys with the store's prefix";
             problem(diagnosis, "scripts", &error, advice);
         }
     }
@@ -132,6 +136,6 @@ fn advice_on_connecting(error: &Error) -> &'static str {
         }
         ErrorKind::InvalidArgument => "correct the URL",
         ErrorKind::Unsupported => "use a newer server",
-        _ => "check the address, and that the server runs and lets this machine in",
+        _ => "check the address, that the server is running, and that it accepts this machine",
     }
 }

@@ -1,12 +1,12 @@
-//! What a request changes.
+//! The effect of a request.
 
-/// What a call changes, and so whether it may be sent again when its outcome is not known.
+/// The effect of a request, which decides whether it can be repeated after its reply was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing.
+    /// Changes nothing; can be repeated.
     Read,
-    /// The books of what is registered, which the caller does not see: twice does no harm.
+    /// Changes only the bookkeeping keys of registrations. It is idempotent and can be repeated.
     Registration,
-    /// Entries.
+    /// Changes entries; must not be repeated.
     Write,
 }

@@ -1,4 +1,4 @@
-//! Reads and writes of entries whose keys the caller names.
+//! Reads and writes of entries by key.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::refusal::Refusal;
 use crate::registry::{RegistrationToken, Registry};
 use crate::{replies, scripts};
 
-/// How many bytes of values a script reads with others before the server serves others.
-const VALUE_BYTES_AT_ONCE: usize = 16 * 1024 * 1024;
-/// Each attempt follows a write to what is being read.
-const READING_ATTEMPTS: u32 = 16;
-/// Each attempt follows another's tidying of the same namespace, which is rare once.
+/// The limit for the values that one script reads. The server serves no other client while it runs.
+const MAX_VALUE_BYTES_PER_SCRIPT: usize = 16 * 1024 * 1024;
+/// The number of attempts to read entries that other clients keep changing.
+const READ_ATTEMPTS: u32 = 16;
+/// The number of attempts to register a namespace that sweeps keep removing.
 const REGISTRATION_ATTEMPTS: u32 = 32;
 
-/// The entries of a store.
+/// Reads and writes entries by key.
 #[derive(Clone, Copy)]
 pub(crate) struct Entries<'a> {
     caller: &'a Caller,
@@ -31,6 +31,7 @@ impl<'a> Entries<'a> {
         Self { caller }
     }
 
+    /// Reads a value with a plain `GET`.
     pub(crate) async fn get(
         &self,
         ctx: &ExecutionContext,
@@ -43,7 +44,7 @@ impl<'a> Entries<'a> {
         Ok(replies::bytes(value)?.map(Bytes::from))
     }
 
-    /// The clock of the server that has the namespace's slot.
+    /// Returns the time of the server that owns the namespace's slot.
     pub(crate) async fn current_time(
         &self,
         ctx: &ExecutionContext,
@@ -53,19 +54,21 @@ impl<'a> Entries<'a> {
         replies::time(self.caller.ask(ctx, &request).await?)
     }
 
-    /// As of one instant, in the order asked. What is too much for one script is read by several:
-    /// all is as it was for the first of them while no meta data has changed since, and otherwise
-    /// it is read again.
+    /// Reads entries as of one instant, in the order of `keys`.
+    ///
+    /// If the values exceed the limit of one script, several scripts read them. The result is
+    /// consistent if no metadata has changed since the first script; otherwise the read starts
+    /// again.
     pub(crate) async fn read(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
     ) -> Result<Vec<EntryReply>> {
-        for _ in 0..READING_ATTEMPTS {
+        for _ in 0..READ_ATTEMPTS {
             let mut found = self.read_first(ctx, ns, keys).await?;
             loop {
-                let Some(rest) = found.iter().position(EntryReply::is_left_out) else {
+                let Some(rest) = found.iter().position(EntryReply::is_value_omitted) else {
                     return Ok(found);
                 };
                 let now = self.read_first(ctx, ns, &keys[rest..]).await?;
@@ -76,11 +79,11 @@ impl<'a> Entries<'a> {
             }
         }
         Err(Error::unavailable(
-            "the entries changed again and again while they were read: ask for fewer at a time",
+            "the entries kept changing while they were read: read fewer at a time",
         ))
     }
 
-    /// In the order asked, each as it is when it is read.
+    /// Reads entries in the order of `keys`, each as of the instant at which it is read.
     pub(crate) async fn read_each(
         &self,
         ctx: &ExecutionContext,
@@ -88,14 +91,14 @@ impl<'a> Entries<'a> {
         keys: &[&str],
     ) -> Result<Vec<EntryReply>> {
         let mut found = self.read_first(ctx, ns, keys).await?;
-        while let Some(rest) = found.iter().position(EntryReply::is_left_out) {
+        while let Some(rest) = found.iter().position(EntryReply::is_value_omitted) {
             let now = self.read_first(ctx, ns, &keys[rest..]).await?;
             found.splice(rest.., now);
         }
         Ok(found)
     }
 
-    /// One script's worth: the first, and as many more as are not too much.
+    /// Reads entries with one script: the first one, and as many others as fit the limit.
     async fn read_first(
         &self,
         ctx: &ExecutionContext,
@@ -107,7 +110,7 @@ impl<'a> Entries<'a> {
         names.push(tag.metas());
         names.extend(keys.iter().map(|key| tag.value(key)));
         let request = Request::script(&tag, Read, &scripts::ENTRIES, &names)
-            .arg(VALUE_BYTES_AT_ONCE)
+            .arg(MAX_VALUE_BYTES_PER_SCRIPT)
             .arg(keys);
         let answer = replies::array(self.caller.ask(ctx, &request).await?)?;
         if answer.len() != 2 * keys.len() {
@@ -121,6 +124,7 @@ impl<'a> Entries<'a> {
         Ok(entries)
     }
 
+    /// Reads an entry and extends its expiry.
     pub(crate) async fn extend(
         &self,
         ctx: &ExecutionContext,
@@ -133,9 +137,10 @@ impl<'a> Entries<'a> {
         let request = Request::script(&tag, Write, &scripts::EXTEND, &names)
             .arg(key)
             .arg(expiry_argument(Expiry::After(ttl)));
-        EntryReply::only_entry(self.caller.ask(ctx, &request).await?)
+        EntryReply::decode_one(self.caller.ask(ctx, &request).await?)
     }
 
+    /// Changes the expiry of an entry, and returns whether the entry was live.
     pub(crate) async fn touch(
         &self,
         ctx: &ExecutionContext,
@@ -151,6 +156,7 @@ impl<'a> Entries<'a> {
         Ok(replies::integer(&self.caller.ask(ctx, &request).await?)? > 0)
     }
 
+    /// Reads and removes an entry.
     pub(crate) async fn take(
         &self,
         ctx: &ExecutionContext,
@@ -161,12 +167,12 @@ impl<'a> Entries<'a> {
         let names = [tag.keys(), tag.metas(), tag.expiries(), tag.value(key)];
         let request = Request::script(&tag, Write, &scripts::TAKE, &names).arg(key);
         let answer = self.caller.ask(ctx, &request).await?;
-        // It is gone, whatever it was.
-        EntryReply::only_entry(answer).map_err(Error::with_unknown_outcome)
+        // The entry is removed even if the reply cannot be decoded.
+        EntryReply::decode_one(answer).map_err(Error::with_unknown_outcome)
     }
 
-    /// Applies all changes or none, and answers how many live entries were deleted. The namespace
-    /// is registered first if it is not.
+    /// Applies a batch atomically, and returns the number of live entries that were deleted.
+    /// Registers the namespace first if necessary.
     pub(crate) async fn write(
         &self,
         ctx: &ExecutionContext,
@@ -184,7 +190,7 @@ impl<'a> Entries<'a> {
             match self.caller.call(ctx, &request, &mut retry).await? {
                 Ok(deleted) => return replies::integer(&deleted),
                 Err(Refusal::Unregistered { issued, fence }) => {
-                    // Apart, because most writes need none and would carry the room for it along.
+                    // Boxed, so the future of a write without registration stays small.
                     let registry = Registry::new(self.caller);
                     let drawn = Box::pin(registry.register(ctx, ns, &fence, &mut retry)).await?;
                     token = Some(RegistrationToken { drawn, issued });
@@ -201,7 +207,7 @@ impl<'a> Entries<'a> {
             }
         }
         Err(Error::unavailable(
-            "the namespace was emptied and tidied again and again while it was written to",
+            "sweeps kept removing the registration of the namespace during the write",
         ))
     }
 }

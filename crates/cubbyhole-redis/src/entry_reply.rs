@@ -1,4 +1,4 @@
-//! An entry as a script returns it.
+//! Entries in the replies of scripts.
 
 use bytes::Bytes;
 use cubbyhole_core::{Entry, Result};
@@ -7,8 +7,8 @@ use redis::Value;
 use crate::replies::{array, bytes, unexpected};
 use crate::stored_meta::StoredMeta;
 
-/// What a script found of an entry: meta data and value, nothing, or meta data alone of a value
-/// that was too much to be read with others.
+/// An entry in the reply of a script: metadata and value, or neither if there is no entry. The
+/// value alone is missing if it exceeded the byte limit of the script.
 #[derive(Debug)]
 pub(crate) struct EntryReply {
     pub(crate) meta: Option<Vec<u8>>,
@@ -16,7 +16,7 @@ pub(crate) struct EntryReply {
 }
 
 impl EntryReply {
-    pub(crate) const fn is_left_out(&self) -> bool {
+    pub(crate) const fn is_value_omitted(&self) -> bool {
         self.meta.is_some() && self.value.is_none()
     }
 
@@ -27,8 +27,8 @@ impl EntryReply {
         Ok(Some(Entry { value: Bytes::from(value), meta: StoredMeta::decode(&meta)?.meta }))
     }
 
-    /// The entry of an answer of one.
-    pub(crate) fn only_entry(answer: Value) -> Result<Option<Entry<Bytes>>> {
+    /// Decodes a reply that contains one entry.
+    pub(crate) fn decode_one(answer: Value) -> Result<Option<Entry<Bytes>>> {
         let [meta, value] = array(answer)?.try_into().map_err(|_| unexpected())?;
         Self { meta: bytes(meta)?, value: bytes(value)? }.into_entry()
     }
@@ -43,12 +43,12 @@ mod tests {
     use crate::replies::{integer, integers, text};
     use crate::stored_meta::META_BYTES;
 
-    /// A failure is printed, shrunk, and leaves no file in the sources.
+    /// Prints a shrunk failure, and writes no regression file.
     fn cases() -> ProptestConfig {
         ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
     }
 
-    /// An answer of any kind that the protocol has, nested.
+    /// Replies of every kind in the protocol, nested.
     fn any_value() -> impl Strategy<Value = Value> {
         let bulk = prop_oneof![
             prop::collection::vec(any::<u8>(), 0..50),
@@ -73,7 +73,8 @@ mod tests {
         })
     }
 
-    /// What is not understood is a defect or another program's, and never the caller's mistake.
+    /// A malformed reply is a defect or was written by another program. It is never the caller's
+    /// mistake.
     fn assert_refused<T: std::fmt::Debug>(result: Result<T>) {
         if let Err(error) = result {
             assert!([ErrorKind::Corrupt, ErrorKind::Internal].contains(&error.kind()), "{error:?}");
@@ -85,12 +86,12 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn any_answer_is_read_or_refused(value in any_value()) {
+        fn any_reply_decodes_or_is_an_error(value in any_value()) {
             assert_refused(integer(&value));
             assert_refused(integers::<2>(value.clone()));
             assert_refused(bytes(value.clone()));
             assert_refused(text(value.clone()));
-            assert_refused(EntryReply::only_entry(value.clone()));
+            assert_refused(EntryReply::decode_one(value.clone()));
             if let Ok(items) = array(value.clone()) {
                 prop_assert_eq!(Value::Array(items), value);
             }

@@ -1,4 +1,4 @@
-//! What Redis answers and what the connection meets, as the contract's errors.
+//! Mapping of error replies and connection failures to the errors of the contract.
 
 mod connect;
 mod known;
@@ -10,25 +10,25 @@ use redis::RedisError;
 use crate::effect::Effect;
 use known::{has_doubtful_effect, refused};
 
-/// Why a command has no answer.
+/// The reason why a request has no usable reply.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It was not sent.
+    /// The request was not sent.
     Unsent(Error),
-    /// No server is known that has the slot.
+    /// No known server owns the slot.
     NoOwner,
-    /// It was sent, and the connection ended before the answer.
+    /// The connection ended after the request was sent and before the reply.
     Lost(RedisError),
-    /// The server refused it.
+    /// The server replied with an error.
     Refused(RedisError),
-    /// It was applied, and this many replicas have it, fewer than asked for.
+    /// The write was applied, but only this many replicas confirmed it.
     FewReplicas(i64),
-    /// It was applied, and the server refused to wait for replicas.
+    /// The write was applied, but the server refused to wait for replicas.
     NotWaited(RedisError),
 }
 
 impl Failure {
-    /// The error that the caller sees.
+    /// Returns the error for the caller of the store.
     pub(crate) fn into_error(self, effect: Effect) -> Error {
         let (error, may_be_applied) = match self {
             Self::Unsent(error) => (error, false),
@@ -38,7 +38,7 @@ impl Failure {
                 (Error::unavailable(message), false)
             }
             Self::Lost(error) => {
-                let lost = Error::unavailable("the connection to Redis ended before the answer");
+                let lost = Error::unavailable("the connection to Redis ended before the reply");
                 (lost.with_source(error), true)
             }
             Self::Refused(error) => {
@@ -46,8 +46,7 @@ impl Failure {
                 (refused(error), is_doubtful)
             }
             Self::FewReplicas(count) => {
-                let message =
-                    format!("too few replicas have confirmed the write in time ({count})");
+                let message = format!("too few replicas confirmed the write in time ({count})");
                 (Error::unavailable(message), true)
             }
             Self::NotWaited(error) => (refused(error), true),
@@ -65,7 +64,7 @@ mod tests {
     use super::*;
     use crate::config::Address;
 
-    /// The error of an answer.
+    /// Parses an error reply.
     fn answered(line: &str) -> RedisError {
         let value = redis::parse_redis_value(line.as_bytes()).unwrap();
         Value::extract_error(value).unwrap_err()

@@ -1,5 +1,4 @@
-//! The index of a namespace beside its values: walking its parts, and comparing keys in it with what
-//! is there.
+//! The index of a namespace: its sorted sets and its hash of metadata.
 
 mod comparison;
 mod cursor;
@@ -19,10 +18,11 @@ pub(crate) use cursor::IndexCursor;
 pub(crate) use finding::IndexFinding;
 pub(crate) use part::IndexPart;
 
-/// How many keys are compared, or read of an index, before the server serves others.
-pub(crate) const KEYS_AT_ONCE: usize = 500;
+/// The number of keys that one script compares or one request reads. It bounds how long the server
+/// is blocked.
+pub(crate) const KEYS_PER_SCRIPT: usize = 500;
 
-/// The index of one namespace.
+/// Reads the index of one namespace and compares it with the values.
 pub(crate) struct NamespaceIndex<'a> {
     caller: &'a Caller,
     tag: HashTag,
@@ -33,8 +33,10 @@ impl<'a> NamespaceIndex<'a> {
         Self { caller, tag: caller.namespace_tag(ns) }
     }
 
-    /// The next keys of a part of an index, which may be none; `None` at the end. What is there from
-    /// the first call to the last is among them, and what comes or goes meanwhile may be.
+    /// Returns the next keys of a part of the index, possibly none, or `None` at the end.
+    ///
+    /// The pages contain every key that exists from the first call to the last. Keys that are added
+    /// or removed in between may be missing.
     pub(crate) async fn next_keys(
         &self,
         ctx: &ExecutionContext,
@@ -50,17 +52,17 @@ impl<'a> NamespaceIndex<'a> {
             .arg(name)
             .arg(position)
             .arg("COUNT")
-            .arg(KEYS_AT_ONCE);
+            .arg(KEYS_PER_SCRIPT);
         let answer = replies::array(self.caller.ask(ctx, &request).await?)?;
         let [next, found] = answer.try_into().map_err(|_| replies::unexpected())?;
         cursor.position = Some(replies::text(next)?).filter(|next| next != "0");
-        // Each with its score or its meta data.
+        // Every second member is a score or metadata.
         let keys = replies::members(found)?.into_iter().step_by(2);
         Ok(Some(keys.filter(|key| key != HashTag::MARKER.as_bytes()).collect()))
     }
 
-    /// Some keys of a namespace, by the first part of its index that has any: another part may be
-    /// lost.
+    /// Returns some keys of the namespace, from the first part of the index that has any. The other
+    /// parts may be lost.
     pub(crate) async fn first_keys(
         &self,
         ctx: &ExecutionContext,
@@ -93,11 +95,10 @@ impl<'a> NamespaceIndex<'a> {
         replies::members(self.caller.ask(ctx, &request).await?)
     }
 
-    /// Compares keys of a namespace in its index with their values, all at one instant.
+    /// Compares keys in the index with their values, as of one instant, and repairs the index if
+    /// `comparison` says so.
     ///
-    /// # Errors
-    /// What the call meets. `None` if the namespace must be registered before a value is: nothing was
-    /// changed.
+    /// Returns `None` without changes if the namespace must be registered first.
     pub(crate) async fn compare<K: AsRef<str>>(
         &self,
         ctx: &ExecutionContext,
@@ -133,7 +134,7 @@ impl<'a> NamespaceIndex<'a> {
     }
 }
 
-/// A member of an index as the key that it names.
+/// Parses a member of the index as a key.
 pub(crate) fn key_of(member: Vec<u8>) -> Result<String> {
     let key = String::from_utf8(member).map_err(|error| no_key().with_source(error))?;
     check_key(&key).map_err(|error| no_key().with_source(error))?;
@@ -141,5 +142,5 @@ pub(crate) fn key_of(member: Vec<u8>) -> Result<String> {
 }
 
 fn no_key() -> Error {
-    Error::corrupt("a name in an index is no key: another program wrote it")
+    Error::corrupt("a member of an index is not a valid key: another program wrote it")
 }

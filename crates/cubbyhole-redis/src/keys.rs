@@ -1,19 +1,20 @@
-//! Where things are: the names of the keys in Redis, and the slots that they belong to.
+//! The Redis keys of a store, and their hash slots.
 //!
-//! | key | type | holds |
+//! | key | type | contents |
 //! |---|---|---|
-//! | `PREFIX{NAMESPACE}vKEY` | string | the value, as it was given |
-//! | `PREFIX{NAMESPACE}m` | hash | the meta data of each entry, by key |
+//! | `PREFIX{NAMESPACE}vKEY` | string | the value |
+//! | `PREFIX{NAMESPACE}m` | hash | the metadata of each entry, by key |
 //! | `PREFIX{NAMESPACE}k` | sorted set | the keys, in byte order |
-//! | `PREFIX{NAMESPACE}x` | sorted set | the keys that expire, by instant, and the marker of registration |
-//! | `PREFIX{NAMESPACE}f` | string | the fence: the last token that is refused |
-//! | `PREFIX{TENANT}n` | sorted set | the tenant's namespaces, each with its token, and the tenant's own marker |
+//! | `PREFIX{NAMESPACE}x` | sorted set | the expiring keys by instant, and the registration marker |
+//! | `PREFIX{NAMESPACE}f` | string | the fence: the highest token that is rejected |
+//! | `PREFIX{TENANT}n` | sorted set | its namespaces with their tokens, and the registration marker |
 //! | `PREFIX{TENANT}g` | string | the tenant's fence |
-//! | `PREFIX{\*}n` | sorted set | the tenants, each with its token |
+//! | `PREFIX{\*}n` | sorted set | the tenants with their tokens |
 //!
-//! What stands in braces is the hash tag: it alone decides the slot. It is the rendered namespace
-//! with `{` as `\(` and `}` as `\)`. Rendered names have `\` before `:` and `\` only, so that no
-//! two become the same, none becomes `\*`, and the first `}` of a key ends its tag.
+//! The text in braces is the hash tag, which alone decides the slot. It is the rendered namespace
+//! with `{` written as `\(` and `}` as `\)`. In rendered names, `\` occurs only before `:` and `\`.
+//! Therefore tags are unique, no namespace has the tag `\*`, and the first `}` of a key ends its
+//! tag.
 
 mod hash_tag;
 pub(crate) mod lex_bound;

@@ -1,4 +1,4 @@
-//! The keys of a namespace, in order.
+//! Listings of the keys of a namespace, in order.
 
 use bytes::Bytes;
 use cubbyhole_core::limits::MAX_PAGE_BYTES;
@@ -13,8 +13,8 @@ use crate::keys::lex_bound;
 use crate::stored_meta::StoredMeta;
 use crate::{replies, scripts};
 
-/// How many keys a listing without pages fetches at a time: the server serves nobody else
-/// meanwhile.
+/// The number of keys that a listing without pages reads per script. The server serves no other
+/// client while the script runs.
 const LIST_STEP: usize = 5000;
 
 /// Lists the keys of namespaces.
@@ -27,6 +27,7 @@ impl<'a> Listing<'a> {
         Self { caller }
     }
 
+    /// Returns all keys that start with `prefix`.
     pub(crate) async fn list(
         &self,
         ctx: &ExecutionContext,
@@ -50,6 +51,7 @@ impl<'a> Listing<'a> {
         }
     }
 
+    /// Returns a page of entries.
     pub(crate) async fn scan(
         &self,
         ctx: &ExecutionContext,
@@ -79,7 +81,7 @@ impl<'a> Listing<'a> {
         Ok(Page { items, next })
     }
 
-    /// One more than the page takes, which tells whether there is more.
+    /// Reads one entry more than the page has, which shows whether another page follows.
     async fn keys_and_metas(
         &self,
         ctx: &ExecutionContext,
@@ -103,7 +105,8 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// What is still there of `found`, with its values: an entry is as it is then.
+    /// Reads the values of `found`, and drops entries that no longer exist. Each entry is as of the
+    /// instant at which its value is read.
     async fn with_values(
         &self,
         ctx: &ExecutionContext,
@@ -128,7 +131,7 @@ impl<'a> Listing<'a> {
         Ok(items)
     }
 
-    /// One script's worth: where to go on if it stopped early, and what it found.
+    /// Runs one script. Returns the bound at which to continue if it stopped early, and its items.
     async fn step(
         &self,
         ctx: &ExecutionContext,
@@ -155,7 +158,7 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// How many of the entries a page holds, at least one.
+/// Returns how many of the entries fit into a page; at least one.
 fn fitting(found: &[(String, StoredMeta)]) -> usize {
     let mut bytes = 0_u64;
     for (position, (key, stored)) in found.iter().enumerate() {

@@ -1,20 +1,20 @@
-//! Why a script wrote nothing.
+//! Refusals: replies of scripts that wrote nothing.
 
 use cubbyhole_core::{Error, Version};
 
-/// A script's own way to say that it wrote nothing.
+/// The reason why a script wrote nothing.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// The condition of this operation does not hold.
+    /// The condition of the operation with this index does not hold.
     Conflict { index: usize, current: Option<Version> },
-    /// The place is not listed in its index: register it, above this fence.
+    /// The namespace or tenant must be registered first, with a token above this fence.
     Unregistered { issued: String, fence: String },
     /// The expiry is past the year 9999.
     TooLate,
 }
 
 impl Refusal {
-    /// The error of a call that cannot act on the refusal.
+    /// Returns the error for a call that cannot act on the refusal.
     pub(crate) fn into_error(self) -> Error {
         match self {
             Self::TooLate => Error::invalid_argument(
@@ -22,7 +22,7 @@ impl Refusal {
             ),
             Self::Conflict { index, current } => Error::conflict(current).at_batch_index(index),
             Self::Unregistered { .. } => {
-                Error::internal("a script asked for a registration that it does not need")
+                Error::internal("a script requested a registration that it does not need")
             }
         }
     }

@@ -1,9 +1,13 @@
-//! Which namespaces a tenant has, and which tenants there are.
+//! The registry: the index of a tenant's namespaces, and the index of tenants.
 //!
-//! A namespace's entries and the index that lists it are in different slots, so that no step
-//! changes both. The protocol keeps three promises all the same: what is live is listed; what is
-//! listed and empty can be told apart, and goes with the next sweep; a client may die between any
-//! two steps. ARCHITECTURE.md has the argument, `tests/registration_model.rs` a model of it.
+//! The entries of a namespace and the index that lists it are in different slots, so no script
+//! changes both. The registration protocol guarantees:
+//!
+//! - Every namespace with a live entry is listed.
+//! - A listed namespace that is empty is recognised as empty, and the next sweep removes its name.
+//! - Both hold even if clients stop between any two steps.
+//!
+//! `tests/registration_model.rs` checks a model of the protocol.
 
 mod listed_name;
 mod token;
@@ -19,11 +23,12 @@ use crate::{replies, scripts};
 pub(crate) use listed_name::ListedName;
 pub(crate) use token::RegistrationToken;
 
-/// Each attempt follows another's tidying of the same tenant, which is rare once.
+/// The number of attempts to register a tenant that sweeps keep removing.
 const ATTEMPTS: u32 = 32;
-/// How many names of an index are read at a time.
+/// The number of names that are read from an index per request.
 pub(crate) const NAMES_PER_PAGE: usize = 1000;
-/// The indexes of namespaces and tenants.
+
+/// Reads and changes the indexes of namespaces and tenants.
 #[derive(Clone, Copy)]
 pub(crate) struct Registry<'a> {
     caller: &'a Caller,
@@ -34,8 +39,8 @@ impl<'a> Registry<'a> {
         Self { caller }
     }
 
-    /// Lists a namespace in its tenant's index, and the tenant in the index of tenants if it is
-    /// not. Answers the token with which the namespace's own slot takes it.
+    /// Lists a namespace in its tenant's index, and the tenant in the index of tenants if
+    /// necessary. Returns the token with which the namespace's own slot accepts the registration.
     pub(crate) async fn register(
         &self,
         ctx: &ExecutionContext,
@@ -66,10 +71,12 @@ impl<'a> Registry<'a> {
             }
         }
         Err(Error::unavailable(
-            "the tenant was emptied and tidied again and again while it was written to",
+            "sweeps kept removing the registration of the tenant during the write",
         ))
     }
 
+    /// Lists a tenant in the index of tenants. Returns the token with which the tenant's own slot
+    /// accepts the registration.
     pub(crate) async fn register_tenant(
         &self,
         ctx: &ExecutionContext,
@@ -88,7 +95,7 @@ impl<'a> Registry<'a> {
         replies::text(self.caller.ask_within(ctx, &request, retry).await?)
     }
 
-    /// The listed tenants past `after`, also those that hold nothing any more.
+    /// Returns the listed tenants above `after`, including empty ones.
     pub(crate) async fn listed_tenants(
         &self,
         ctx: &ExecutionContext,
@@ -100,13 +107,14 @@ impl<'a> Registry<'a> {
         self.listed(ctx, &root, &from, b"+", count).await
     }
 
+    /// Returns whether a namespace is listed in its tenant's index.
     pub(crate) async fn is_listed(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<bool> {
         let index = self.caller.tenant_tag(&ns.tenant());
         let (from, to) = only_name(ns.as_str());
         Ok(!self.listed(ctx, &index, &from, &to, 1).await?.is_empty())
     }
 
-    /// A tenant, if it is listed.
+    /// Returns a tenant if it is listed.
     pub(crate) async fn listed_tenant(
         &self,
         ctx: &ExecutionContext,
@@ -117,7 +125,7 @@ impl<'a> Registry<'a> {
         Ok(self.listed(ctx, &root, &from, &to, 1).await?.pop())
     }
 
-    /// The listed namespaces under `prefix` past `after`, also those that hold nothing any more.
+    /// Returns the listed namespaces under `prefix` and above `after`, including empty ones.
     pub(crate) async fn listed_namespaces(
         &self,
         ctx: &ExecutionContext,
@@ -128,7 +136,7 @@ impl<'a> Registry<'a> {
         let index = self.caller.tenant_tag(&prefix.tenant());
         let prefix = prefix.as_str();
         let mut found = Vec::new();
-        // A prefix is itself and what begins with it and `:`: other names stand between the two.
+        // A prefix matches itself and the range of `PREFIX:`. Other names can sort between the two.
         if after.is_none_or(|after| after < prefix) {
             let (from, to) = only_name(prefix);
             found = self.listed(ctx, &index, &from, &to, 1).await?;
@@ -164,7 +172,7 @@ impl<'a> Registry<'a> {
         members.into_iter().map(|member| ListedName::parse(&replies::text(member)?)).collect()
     }
 
-    /// Removes names from the index that lists them, unless they were listed anew since.
+    /// Removes names from the index that lists them, unless they were registered again since.
     pub(crate) async fn unlist(
         &self,
         ctx: &ExecutionContext,
@@ -180,7 +188,7 @@ impl<'a> Registry<'a> {
         self.caller.ask(ctx, &request).await.map(drop)
     }
 
-    /// Removes a tenant that has no namespaces left from the index of tenants.
+    /// Removes a tenant from the index of tenants if it has no namespace.
     pub(crate) async fn unlist_tenant(
         &self,
         ctx: &ExecutionContext,
@@ -196,7 +204,8 @@ impl<'a> Registry<'a> {
         Ok(())
     }
 
-    /// How many entries of a namespace are live, and how many have expired and are not swept.
+    /// Returns the number of live entries of a namespace, and of expired entries that are not
+    /// swept.
     pub(crate) async fn count(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<[u64; 2]> {
         let tag = self.caller.namespace_tag(ns);
         let names = [tag.keys(), tag.expiries()];
@@ -204,7 +213,7 @@ impl<'a> Registry<'a> {
         replies::integers(self.caller.ask(ctx, &request).await?)
     }
 
-    /// Those of the listed namespaces that hold a live entry.
+    /// Returns the namespaces that have a live entry.
     async fn live(&self, ctx: &ExecutionContext, listed: &[ListedName]) -> Result<Vec<Namespace>> {
         let ask = |listed: &ListedName| {
             let ns = listed.namespace();
@@ -218,7 +227,7 @@ impl<'a> Registry<'a> {
         Ok(live.into_iter().flatten().collect())
     }
 
-    /// Live namespaces past `after`; at most `limit`, and whether there are more.
+    /// Returns a page of the namespaces above `after` that have a live entry.
     pub(crate) async fn namespaces(
         &self,
         ctx: &ExecutionContext,
@@ -229,7 +238,7 @@ impl<'a> Registry<'a> {
         let mut found: Vec<Namespace> = Vec::new();
         let mut after = after.map(|after| after.as_str().to_owned());
         while found.len() <= limit {
-            // A page of few is found among few, where most are live.
+            // Most listed namespaces are live, so a small page needs few names.
             let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_PER_PAGE);
             let listed = self.listed_namespaces(ctx, prefix, after.as_deref(), count).await?;
             found.extend(self.live(ctx, &listed).await?);
@@ -241,7 +250,7 @@ impl<'a> Registry<'a> {
         Ok(page(found, limit))
     }
 
-    /// Tenants with a live entry past `after`; at most `limit`, and whether there are more.
+    /// Returns a page of the tenants above `after` that have a live entry.
     pub(crate) async fn tenants(
         &self,
         ctx: &ExecutionContext,
@@ -272,12 +281,12 @@ impl<'a> Registry<'a> {
     }
 }
 
-/// A name with whatever token.
+/// The bounds of the member of a name, with any token.
 fn only_name(name: &str) -> (Vec<u8>, Vec<u8>) {
     ([b"[", name.as_bytes(), b"\0"].concat(), past_name(name))
 }
 
-/// Past a name with whatever token.
+/// The bound after the member of a name, with any token.
 fn past_name(name: &str) -> Vec<u8> {
     [b"(", name.as_bytes(), b"\0\xff"].concat()
 }

@@ -1,5 +1,4 @@
-//! Rebuilding lost indexes: the registrations of namespaces and tenants, and the index of each
-//! namespace.
+//! Repair: rebuilds the registrations of namespaces and tenants, and the index of each namespace.
 
 mod contents;
 mod counts;
@@ -21,7 +20,7 @@ use redis::Value;
 use crate::cluster::{Caller, Node, Servers};
 use crate::concurrent::MAX_CONCURRENT_CALLS;
 use crate::config::Config;
-use crate::index::{Comparison, IndexFinding, IndexPart, KEYS_AT_ONCE, NamespaceIndex};
+use crate::index::{Comparison, IndexFinding, IndexPart, KEYS_PER_SCRIPT, NamespaceIndex};
 use crate::replies;
 use contents::NamespaceContents;
 use counts::RepairCounts;
@@ -30,16 +29,17 @@ use registration_repair::RegistrationRepair;
 use scanned_keys::ScannedKeys;
 use value_findings::ValueFindings;
 
-/// How many keys a server looks at before it serves others.
+/// The number of keys that a server visits per `SCAN`. It bounds how long the server is blocked.
 const SCAN_STEP: usize = 1000;
-/// Each attempt follows a sweep of the same namespace, which is rare once.
+/// The number of attempts to register values in a namespace that sweeps keep removing.
 const ATTEMPTS: u32 = 32;
 
-/// Repairs with [`RepairOptions::new`] and returns a line for each kind of repair: none if nothing was
-/// wrong. [`repair_with_options`] documents the repairs and reports orphaned values.
+/// Repairs with the default options, and returns one line for each kind of repair that was made.
+/// Orphaned values are kept and not reported; see [`repair_with_options`].
 ///
 /// # Errors
-/// What the servers meet; what was repaired before stays so.
+/// The errors of [`repair_with_options`], and the first failure of the repair. Earlier repairs are
+/// kept.
 pub async fn repair(ctx: &ExecutionContext, config: Config) -> Result<Vec<String>> {
     let report = repair_with_options(ctx, config, &RepairOptions::new()).await?;
     match report.failure {
@@ -48,22 +48,21 @@ pub async fn repair(ctx: &ExecutionContext, config: Config) -> Result<Vec<String
     }
 }
 
-/// Repairs what a failover, an eviction or another program took from the indexes and not from the
-/// values:
+/// Rebuilds indexes that a failover, an eviction or another program has damaged.
 ///
-/// - Namespaces and tenants that are not listed and hold entries, or would take a put without being
-///   listed, are listed again.
-/// - Index entries whose value is gone are removed. Keys and expiries that an index lost are restored
-///   from the meta data.
-/// - Orphaned values, whose meta data is lost, are listed, registered or removed: see [`OrphanAction`].
-///   A value whose entry is live by its meta data is never removed.
+/// - Lists namespaces and tenants again that have entries, or a registration marker, but are not
+///   listed.
+/// - Removes index entries without a value, and restores keys and expiries from the metadata.
+/// - Lists, registers or removes orphaned values, whose metadata is lost: see [`OrphanAction`]. It
+///   never removes a value whose metadata belongs to a live entry.
 ///
-/// It looks at every key of the servers (the only `SCAN` there is) in bounded steps. Others may use the
-/// store meanwhile: each key is judged within one script. It can be repeated. Do not run it while slots
-/// are being moved: it may pass over what moves.
+/// It visits every key of the servers with `SCAN`, in bounded steps. The store can be used during
+/// the repair, because one script compares and repairs each key atomically. A repair is idempotent.
+/// Do not run it while slots are being migrated, because it can miss keys that move.
 ///
 /// # Errors
-/// What connecting meets. What ends a repair later is in the [`RepairReport`].
+/// The errors of [`RedisStore::open`](crate::RedisStore::open). A failure after that is in the
+/// [`RepairReport`].
 pub async fn repair_with_options(
     ctx: &ExecutionContext,
     config: Config,
@@ -86,13 +85,13 @@ pub async fn repair_with_options(
     repair.await.in_operation("repair")
 }
 
-/// A repair under way.
+/// A repair in progress.
 struct Repair {
     caller: Caller,
     options: RepairOptions,
-    /// Tenants that are listed.
+    /// The tenants that are known to be listed.
     listed_tenants: HashSet<TenantId>,
-    /// Namespaces that are listed, of those in which orphaned values were found.
+    /// The namespaces with orphaned values that are known to be registered.
     registered: HashSet<Namespace>,
     counts: RepairCounts,
 }
@@ -114,7 +113,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Where to go on, and what a page of a server's keys names.
+    /// Scans a page of a server's keys. Returns the next cursor and the keys of the store.
     async fn scan(
         &self,
         ctx: &ExecutionContext,
@@ -162,13 +161,13 @@ impl Repair {
         ctx: &ExecutionContext,
         values: BTreeMap<Namespace, BTreeSet<String>>,
     ) -> Result<()> {
-        // What is registered needs its namespace listed first: that is seen to where there is any.
+        // To register orphaned values, first list them, then register their namespaces.
         let registers = self.options.orphans() == OrphanAction::Register;
         let action = if registers { OrphanAction::List } else { self.options.orphans() };
         let (caller, limit) = (&self.caller, self.options.listed_orphans());
         let chunks = values.into_iter().flat_map(|(ns, keys)| {
             let keys = Vec::from_iter(keys);
-            let chunks: Vec<_> = keys.chunks(KEYS_AT_ONCE).map(<[String]>::to_vec).collect();
+            let chunks: Vec<_> = keys.chunks(KEYS_PER_SCRIPT).map(<[String]>::to_vec).collect();
             chunks.into_iter().map(move |keys| (ns.clone(), keys))
         });
         let compare = async |(ns, keys): (Namespace, Vec<String>)| {
@@ -215,13 +214,15 @@ impl Repair {
                 self.counts.count(ValueFindings { ns, findings }, self.options.listed_orphans());
                 return Ok(());
             }
-            // Swept meanwhile, for nothing was in it.
+            // A sweep removed the registration, because the namespace was still empty.
             self.registered.remove(&ns);
         }
-        Err(Error::unavailable("the namespace was swept again and again while it was repaired"))
+        Err(Error::unavailable(
+            "sweeps kept removing the registration of the namespace during the repair",
+        ))
     }
 
-    /// Lists tenants again, unless they are listed.
+    /// Lists tenants that are not listed.
     async fn repair_tenants(
         &mut self,
         ctx: &ExecutionContext,
@@ -242,7 +243,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Lists namespaces and their tenants again, unless they are listed.
+    /// Lists namespaces that are not listed, and their tenants.
     async fn repair_registrations(
         &mut self,
         ctx: &ExecutionContext,
@@ -273,7 +274,7 @@ impl Repair {
     }
 }
 
-/// A prefix as a pattern that matches it alone.
+/// Escapes a prefix for a glob pattern.
 fn literal(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len());
     for c in prefix.chars() {

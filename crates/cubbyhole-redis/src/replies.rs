@@ -1,13 +1,13 @@
-//! What the servers answer, as the contract's types.
+//! Decoding of replies.
 
 use cubbyhole_core::{Error, Result, Timestamp};
 use redis::Value;
 
 use crate::keys::lex_bound;
 
-/// What a server answers that this build does not understand.
+/// The error for a reply of an unexpected form.
 pub(crate) fn unexpected() -> Error {
-    Error::internal("Redis answered what this build does not understand; run `cubbyhole doctor`")
+    Error::internal("Redis sent an unexpected reply; run `cubbyhole doctor`")
 }
 
 pub(crate) fn integer(value: &Value) -> Result<u64> {
@@ -29,7 +29,7 @@ pub(crate) fn integers<const N: usize>(value: Value) -> Result<[u64; N]> {
     numbers.try_into().map_err(|_| unexpected())
 }
 
-/// What `TIME` answers: seconds and microseconds.
+/// Decodes the reply to `TIME`: seconds and microseconds.
 pub(crate) fn time(value: Value) -> Result<Timestamp> {
     let mut numbers = array(value)?.into_iter().map(text);
     let mut number = || -> Result<u64> {
@@ -41,8 +41,8 @@ pub(crate) fn time(value: Value) -> Result<Timestamp> {
     Timestamp::from_millis(millis.unwrap_or(u64::MAX)).map_err(|_| unexpected())
 }
 
-/// Members of a sorted set from a bound on stand in order while all have one score. Those that
-/// another program gave another one would have whoever goes from page to page go round in circles.
+/// Checks that members are in order and at or after the lower bound. Another program may have added
+/// members with other scores, and reading page by page would then never end.
 pub(crate) fn check_order<'a>(
     from: &[u8],
     members: impl IntoIterator<Item = &'a Value>,
@@ -51,26 +51,26 @@ pub(crate) fn check_order<'a>(
     for member in members {
         let Value::BulkString(member) = member else { continue };
         if !lex_bound::admits(from, member) || last.is_some_and(|last| last >= member.as_slice()) {
-            return Err(Error::corrupt("the keys are not in order: another program wrote one"));
+            return Err(Error::corrupt("the keys are not in order: another program added one"));
         }
         last = Some(member);
     }
     Ok(())
 }
 
-/// Where a range goes on lies past where it began.
+/// Checks that the bound of the next page is above the bound of this page.
 pub(crate) fn check_progress(from: &[u8], next: Option<&[u8]>) -> Result<()> {
     match next {
         Some(next)
             if next == from || !lex_bound::admits(from, next.get(1..).unwrap_or_default()) =>
         {
-            Err(Error::corrupt("the keys are not in order: another program wrote one"))
+            Err(Error::corrupt("the keys are not in order: another program added one"))
         }
         _ => Ok(()),
     }
 }
 
-/// A string that may be missing.
+/// Decodes a string that may be missing.
 pub(crate) fn bytes(value: Value) -> Result<Option<Vec<u8>>> {
     match value {
         Value::Nil => Ok(None),
@@ -91,7 +91,8 @@ pub(crate) fn text(value: Value) -> Result<String> {
     }
 }
 
-/// Members of a set as they are: names, unless another program wrote them.
+/// Decodes members of a set as bytes, because another program may have added members that are not
+/// UTF-8.
 pub(crate) fn members(value: Value) -> Result<Vec<Vec<u8>>> {
     let member = |value| bytes(value)?.ok_or_else(unexpected);
     array(value)?.into_iter().map(member).collect()

@@ -1,4 +1,4 @@
-//! The store: what each method checks, and which part of the keyspace does it.
+//! The store: each method validates its arguments and calls the module that does the work.
 
 use std::fmt;
 
@@ -23,11 +23,13 @@ use crate::registry::Registry;
 use crate::removal::{Erasure, Sweep};
 use crate::usage::UsageCounter;
 
-/// A store on a Redis server or a Redis Cluster. Cloning it is cheap and shares the connections.
+/// A store on a Redis server or a Redis Cluster.
 ///
-/// Nothing is to be set up beforehand. It is used within the tokio runtime in which it was opened,
-/// which needs timers and I/O; elsewhere calls answer `InvalidArgument`. It reconnects and follows
-/// failovers by itself.
+/// No schema or other setup is needed. The store reconnects and follows failovers automatically.
+/// Clones are cheap and share the connections.
+///
+/// Use the store in the tokio runtime in which it was opened. The runtime needs timers and I/O;
+/// otherwise calls fail with `InvalidArgument`.
 ///
 /// ```no_run
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -49,18 +51,20 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects, and makes sure that the servers are what the URL says and new enough.
+    /// Connects, and checks the version, the mode and the permissions of the servers.
     ///
     /// # Errors
-    /// `Unavailable` if no server can be reached; `Unsupported` if one is older than Redis 7;
-    /// `PermissionDenied` if it refuses the user; `InvalidArgument` if it is a cluster and the URL
-    /// says otherwise, or the reverse.
+    /// - `Unavailable` if no server can be reached.
+    /// - `Unsupported` if a server is older than Redis 7.
+    /// - `PermissionDenied` if a server rejects the user, or the user lacks a permission.
+    /// - `InvalidArgument` if the URL names a cluster and the server is not part of one, or the
+    ///   reverse.
     pub async fn open(ctx: &ExecutionContext, config: Config) -> Result<Self> {
         let open = async {
             ctx.begin_in_runtime().await?;
             let caller = Caller::new(config)?;
             Servers::new(&caller).admit(ctx).await?;
-            caller.keep_map();
+            caller.spawn_map_refresh();
             Ok(Self { caller })
         };
         open.await.in_operation("open")
@@ -266,7 +270,7 @@ impl EntryStore<Bytes> for RedisStore {
             }
             let changes: Vec<Change<'_>> = batch.operations().iter().map(change).collect();
             let written = self.entries().write(ctx, ns, &changes).await;
-            // A batch of one is a batch.
+            // A batch of one reports an index, too.
             written.map_err(|error| {
                 let index = error.batch_index().unwrap_or(0);
                 error.at_batch_index(index)
@@ -387,8 +391,8 @@ impl Backend for RedisStore {
         self.caller.close(ctx).await.in_operation("close")
     }
 
-    /// Asks the servers to give memory back to the system. It is the whole server's memory that is
-    /// told, not the store's alone.
+    /// Asks the masters to return free memory to the operating system (`MEMORY PURGE`). The
+    /// reported bytes are the resident memory of the whole servers.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         let compact = async {
             self.caller.begin(ctx).await?;

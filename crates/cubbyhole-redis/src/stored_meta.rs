@@ -1,12 +1,12 @@
-//! The record of metadata that each entry has.
+//! The metadata record of an entry.
 
 use cubbyhole_core::{EntryMeta, Error, Result, Timestamp, Version};
 
-/// The meta data of an entry: version (16 bytes), `created_at`, `updated_at` and `expires_at` (6
+/// The length of the record: version (16 bytes), `created_at`, `updated_at` and `expires_at` (6
 /// each, milliseconds since 1970, 0 for never), length of the value (4); big-endian.
 pub(crate) const META_BYTES: usize = 38;
 
-/// What stands in the hash of meta data.
+/// The metadata of an entry, decoded from the hash of metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredMeta {
     pub(crate) meta: EntryMeta,
@@ -40,7 +40,7 @@ fn instant(millis: u64) -> Result<Timestamp> {
 }
 
 fn bad_meta() -> Error {
-    Error::corrupt("the meta data of an entry cannot be read: another program wrote it")
+    Error::corrupt("the metadata of an entry is malformed: another program wrote it")
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// A failure is printed, shrunk, and leaves no file in the sources.
+    /// Prints a shrunk failure, and writes no regression file.
     fn cases() -> ProptestConfig {
         ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
     }
@@ -59,7 +59,7 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn any_bytes_are_the_meta_data_that_they_are_or_corrupt(
+        fn any_bytes_decode_and_encode_equally_or_are_corrupt(
             bytes in prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 34..42),
         ) {
             match StoredMeta::decode(&bytes) {
@@ -67,7 +67,8 @@ mod tests {
                     let meta = stored.meta;
                     let mut again = meta.version.to_bytes().to_vec();
                     let expires_at = meta.expires_at.map_or(0, Timestamp::as_millis);
-                    for millis in [meta.created_at.as_millis(), meta.updated_at.as_millis(), expires_at] {
+                    let (created_at, updated_at) = (meta.created_at, meta.updated_at);
+                    for millis in [created_at.as_millis(), updated_at.as_millis(), expires_at] {
                         again.extend(&millis.to_be_bytes()[2..]);
                     }
                     again.extend(&stored.value_bytes.to_be_bytes()[4..]);
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn meta_data_is_read_as_it_is_written() {
+    fn record_decodes_to_its_fields() {
         let version = Version::draw();
         let mut bytes = version.to_bytes().to_vec();
         for instant in [1_795_000_000_000_u64, 1_795_000_000_001, 253_402_300_799_999] {
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_bytes_are_an_error() {
+    fn malformed_record_is_an_error() {
         for length in 0..60 {
             let result = StoredMeta::decode(&vec![0xff; length]);
             assert!(result.is_err(), "{length}: {result:?}");

@@ -1,4 +1,4 @@
-//! The usage of a prefix.
+//! Usage: entries and bytes under a prefix.
 
 use cubbyhole_core::{ExecutionContext, NamespacePrefix, Result, Usage};
 
@@ -9,7 +9,7 @@ use crate::keys::lex_bound;
 use crate::registry::{ListedName, NAMES_PER_PAGE, Registry};
 use crate::{replies, scripts};
 
-/// Counts entries and bytes.
+/// Counts entries and bytes under a prefix.
 pub(crate) struct UsageCounter<'a> {
     caller: &'a Caller,
 }
@@ -19,7 +19,7 @@ impl<'a> UsageCounter<'a> {
         Self { caller }
     }
 
-    /// What is stored under a prefix.
+    /// Returns the usage of a prefix.
     pub(crate) async fn of_prefix(
         &self,
         ctx: &ExecutionContext,
@@ -45,7 +45,8 @@ impl<'a> UsageCounter<'a> {
         }
     }
 
-    /// Live entries, the bytes of their keys and values, expired entries.
+    /// Returns the number of live entries, the bytes of their keys and values, and the number of
+    /// expired entries.
     async fn of_namespace(&self, ctx: &ExecutionContext, listed: &ListedName) -> Result<[u64; 3]> {
         let tag = self.caller.namespace_tag(&listed.namespace()?);
         let names = [tag.keys(), tag.metas()];

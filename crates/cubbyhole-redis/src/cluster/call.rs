@@ -1,4 +1,5 @@
-//! One call: to the master of its slot, after redirections and failovers, within its deadline.
+//! Calls: a request goes to the master of its slot, and follows redirections and failovers within
+//! its deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,13 +22,13 @@ use crate::error::Failure;
 use crate::keys::HashTag;
 use crate::refusal::Refusal;
 
-/// How old the map of a cluster becomes while the store is used.
-const MAP_AGE: Duration = Duration::from_secs(2);
+/// The interval at which the slot map is re-read while the store is in use.
+const MAP_REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a script answers: a value, or that it wrote nothing and why.
-pub(crate) type Answer = Result<Value, Refusal>;
+/// The reply of a script: a value, or a refusal, which means that it wrote nothing.
+pub(crate) type ScriptReply = Result<Value, Refusal>;
 
-/// Where the calls of a store go through. Cloning it is cheap.
+/// Sends the requests of a store. Clones are cheap and share the connections.
 #[derive(Clone)]
 pub(crate) struct Caller(Arc<Inner>);
 
@@ -36,14 +37,14 @@ struct Inner {
     config: Config,
     calls: TaskTracker,
     closed: AtomicBool,
-    /// A call has ended without an answer since the map was looked at.
+    /// Whether a call has ended without a reply since the slot map was last read.
     suspect: AtomicBool,
 }
 
-/// Whom a call asks.
+/// The destination of a request.
 enum Route {
     Master,
-    /// The one to which its slot is being moved, this once.
+    /// The node to which the slot is being migrated, for this one request.
     Ask(Address),
 }
 
@@ -54,7 +55,7 @@ impl Inner {
 }
 
 impl Caller {
-    /// Connects to nothing yet.
+    /// Does not connect yet.
     pub(crate) fn new(config: Config) -> Result<Self> {
         let topology = Topology::new(&config)?;
         Ok(Self(Arc::new(Inner {
@@ -66,21 +67,22 @@ impl Caller {
         })))
     }
 
-    /// Reads the map of a cluster anew from time to time while the store is used, as long as there
-    /// is a store. A master that hangs and was replaced says nothing, nor does the system.
-    pub(crate) fn keep_map(&self) {
+    /// Spawns a task that re-reads the slot map of a cluster while the store is in use. It ends
+    /// with the store. Without it, calls would wait for a master that hangs and was replaced,
+    /// because no error reports that.
+    pub(crate) fn spawn_map_refresh(&self) {
         if !self.0.topology.is_cluster() {
             return;
         }
         let store = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             let ctx = ExecutionContext::new();
-            while ctx.sleep(MAP_AGE).await.is_ok() {
+            while ctx.sleep(MAP_REFRESH_INTERVAL).await.is_ok() {
                 let Some(inner) = store.upgrade().filter(|inner| !inner.is_closed()) else {
                     return;
                 };
                 if inner.suspect.swap(false, Ordering::Relaxed) || !inner.calls.is_empty() {
-                    // Nobody tells it: the next time.
+                    // A failed read is repeated at the next interval.
                     let _ = inner.topology.refresh(inner.topology.generation(), None).await;
                 }
             }
@@ -110,7 +112,7 @@ impl Caller {
         HashTag::root(self.config().prefix())
     }
 
-    /// Begins a call, and refuses it once the store is closed.
+    /// Begins a call. Fails if the store is closed or the context has ended.
     pub(crate) async fn begin(&self, ctx: &ExecutionContext) -> Result<()> {
         ctx.begin_in_runtime().await?;
         self.check_open()
@@ -120,12 +122,12 @@ impl Caller {
         if self.0.is_closed() { Err(Error::closed()) } else { Ok(()) }
     }
 
-    /// The answer to a request that no script may refuse.
+    /// Sends a request and returns its reply. A refusal becomes an error.
     pub(crate) async fn ask(&self, ctx: &ExecutionContext, request: &Request) -> Result<Value> {
         self.ask_within(ctx, request, &mut self.retry()).await
     }
 
-    /// The same for one of several requests that have a time to repeat in together.
+    /// The same as [`ask`](Self::ask), with a retry limit that several requests share.
     pub(crate) async fn ask_within(
         &self,
         ctx: &ExecutionContext,
@@ -136,27 +138,27 @@ impl Caller {
         answer.map_err(Refusal::into_error)
     }
 
-    /// One more request is under way, until what this returns is dropped.
+    /// Registers a request as in flight until the returned token is dropped.
     fn begin_request(&self, retry: &mut Retry) -> Result<TaskTrackerToken> {
         self.check_open()?;
         retry.begin_request();
         Ok(self.0.calls.token())
     }
 
-    /// The time in which requests that belong together are repeated.
+    /// Starts the retry limit of one call, which may send several requests.
     pub(crate) fn retry(&self) -> Retry {
         Retry::new(self.0.config.retry_timeout)
     }
 
-    /// Sends a request until it is answered, refused for good, or its time is over. What may have
-    /// had an effect is never sent again.
+    /// Sends a request, and retries it until it succeeds, fails permanently or exceeds the retry
+    /// limit. A write that may have had an effect is never retried.
     pub(crate) async fn call(
         &self,
         ctx: &ExecutionContext,
         request: &Request,
         retry: &mut Retry,
-    ) -> Result<Answer> {
-        let _under_way = self.begin_request(retry)?;
+    ) -> Result<ScriptReply> {
+        let _in_flight = self.begin_request(retry)?;
         let mut route = Route::Master;
         let mut with_script = false;
         loop {
@@ -185,11 +187,11 @@ impl Caller {
                     if !asked_for_script {
                         continue;
                     }
-                    // Another has flushed the scripts in between.
+                    // Another client flushed the scripts between the two commands.
                     false
                 }
                 NextStep::Moved(address) => {
-                    self.0.topology.moved(request.slot, &address);
+                    self.0.topology.set_master(request.slot, &address);
                     if retry.follows_redirection() {
                         continue;
                     }
@@ -205,11 +207,11 @@ impl Caller {
                 NextStep::Later { refresh } => refresh,
                 NextStep::Fail => return Err(failure.into_error(request.effect)),
             };
-            // Apart, because a call that is answered at once would carry the room for it along.
+            // Boxed, so the future of a call without retries stays small.
             let again = Box::pin(async {
                 let again = retry.wait(ctx).await?;
                 if again && refresh {
-                    // If nobody tells the map, the next attempt says why.
+                    // If no server returns a map, the next attempt fails with the reason.
                     let doubt = node.as_ref().map(|node| (request.slot, &node.address));
                     let _ = ctx.race(self.0.topology.refresh(seen, doubt)).await?;
                 }
@@ -221,7 +223,7 @@ impl Caller {
         }
     }
 
-    /// One attempt. The outer error is that of the context.
+    /// Sends a request once. The outer error is that of the context.
     async fn attempt(
         &self,
         ctx: &ExecutionContext,
@@ -253,16 +255,16 @@ impl Caller {
             Effect::Read => 0,
         };
         if asking || with_script || replicas > 0 {
-            // Apart, because the ordinary call would carry the room for it along.
-            let together = request.together(asking, with_script, replicas, self.wait(ctx));
-            return Box::pin(send_together(together, request.slot, node, replicas, sent)).await;
+            // Boxed, so the future of an ordinary call stays small.
+            let pipeline = request.pipeline(asking, with_script, replicas, self.wait(ctx));
+            return Box::pin(send_pipeline(pipeline, request.slot, node, replicas, sent)).await;
         }
         let mut connection = node.connection(request.slot).await.map_err(Failure::Unsent)?;
         sent.store(true, Ordering::Relaxed);
-        answered(connection.send(&request.command).await)
+        into_result(connection.send(&request.command).await)
     }
 
-    /// How long a write of this context waits for replicas.
+    /// Returns how long a write with this context waits for replicas.
     fn wait(&self, ctx: &ExecutionContext) -> Duration {
         let wait = self.0.config.wait_timeout;
         ctx.remaining().map_or(wait, |remaining| remaining.min(wait))
@@ -275,12 +277,12 @@ impl Caller {
                 let next =
                     node.map_or(NextStep::Fail, |node| NextStep::after(error, &node.address));
                 match next {
-                    // A single server that redirects is asked in the wrong way.
+                    // A redirection from a single server means that the URL is wrong.
                     NextStep::Moved(_) | NextStep::Ask(_) if !cluster => NextStep::Fail,
                     NextStep::Later { refresh: true } if !cluster => {
-                        // It was demoted and keeps its clients: whoever has its name now is found
-                        // by connecting anew.
-                        node.inspect(|node| node.disconnect());
+                        // The server was demoted and keeps its connections. Connecting again finds
+                        // the new master if it has taken over the host name.
+                        node.inspect(|node| node.release_connections());
                         next
                     }
                     next => next,
@@ -300,7 +302,7 @@ impl Caller {
         }
     }
 
-    /// Waits for the calls under way and lets go of the connections.
+    /// Waits for the calls in flight and releases the connections.
     pub(crate) async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
         cooperate().await;
         self.0.closed.store(true, Ordering::Release);
@@ -309,13 +311,13 @@ impl Caller {
             Ok(()) => ctx.race(self.0.calls.wait()).await,
             Err(error) => Err(error),
         };
-        self.0.topology.disconnect();
+        self.0.topology.release_connections();
         waited
     }
 }
 
-async fn send_together(
-    (together, position): (Pipeline, usize),
+async fn send_pipeline(
+    (pipeline, position): (Pipeline, usize),
     slot: u16,
     node: &Node,
     replicas: u32,
@@ -326,15 +328,15 @@ async fn send_together(
     };
     let mut connection = connecting.await.map_err(Failure::Unsent)?;
     sent.store(true, Ordering::Relaxed);
-    let answers = connection.send_all(&together).await;
+    let answers = connection.send_all(&pipeline).await;
     let mut answers = answers.map_err(Failure::Lost)?.into_iter();
     let prepared: Vec<Value> = answers.by_ref().take(position).collect();
-    let value = match answered(Ok(answers.next().unwrap_or_default())) {
-        // What went before says why the script is not there. What is answered itself counts, also
-        // where what went before was refused: another may have sent the script.
+    let value = match into_result(Ok(answers.next().unwrap_or_default())) {
+        // If the script is missing, the reply to `SCRIPT LOAD` says why. Otherwise that reply does
+        // not matter: another client may have loaded the script.
         Err(Failure::Refused(error)) if error.code() == Some("NOSCRIPT") => {
             for prepared in prepared {
-                answered(Ok(prepared))?;
+                into_result(Ok(prepared))?;
             }
             return Err(Failure::Refused(error));
         }
@@ -347,7 +349,7 @@ async fn send_together(
     }
 }
 
-fn answered(answer: redis::RedisResult<Value>) -> Result<Value, Failure> {
+fn into_result(answer: redis::RedisResult<Value>) -> Result<Value, Failure> {
     match answer {
         Ok(value) => value.extract_error().map_err(Failure::Refused),
         Err(error) => Err(Failure::Lost(error)),

@@ -1,4 +1,4 @@
-//! One connection that callers share.
+//! One multiplexed connection.
 
 use std::io;
 use std::pin::pin;
@@ -11,18 +11,18 @@ use tokio::task::JoinHandle;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 
-/// A connection that many use at once: each gets the answer to its own request, and an answer that
-/// nobody awaits any more is read and dropped.
+/// A connection that many callers share. Each caller gets the reply to its own request. The reply
+/// to a cancelled request is read and dropped.
 #[derive(Clone)]
 pub(crate) struct Connection {
     shared: MultiplexedConnection,
     driver: Arc<Driver>,
 }
 
-/// The task that reads and writes. It ends with the connection, and with the last who holds it.
+/// The task that reads and writes. It ends with the connection, or when the last handle is dropped.
 struct Driver {
     task: JoinHandle<()>,
-    /// Cancelled once the task has dropped all that it was to do.
+    /// Cancelled after the task has ended and dropped its queue.
     ended: CancellationToken,
 }
 
@@ -40,7 +40,7 @@ impl Connection {
         let ended = CancellationToken::new();
         let at_the_end = ended.clone().drop_guard();
         let task = tokio::spawn(async move {
-            // Dropped after the driver, whether that ends by itself or is aborted.
+            // Dropped after the driver, even if the task is aborted.
             let _at_the_end = at_the_end;
             driver.await;
         });
@@ -51,28 +51,29 @@ impl Connection {
         self.driver.task.is_finished()
     }
 
-    /// Ends the connection: requests that wait for an answer do not get one.
+    /// Closes the connection. Requests in flight fail.
     pub(super) fn abort(&self) {
         self.driver.task.abort();
     }
 
-    /// Sends one command and waits for its answer.
+    /// Sends one command and waits for its reply.
     pub(crate) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         let Self { shared, driver } = self;
         unless_ended(&driver.ended, shared.send_packed_command(command)).await
     }
 
-    /// Sends commands together and waits for all their answers.
-    pub(crate) async fn send_all(&mut self, together: &Pipeline) -> RedisResult<Vec<Value>> {
+    /// Sends commands as one pipeline and waits for all replies.
+    pub(crate) async fn send_all(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
         let Self { shared, driver } = self;
-        let count = together.len();
-        unless_ended(&driver.ended, shared.send_packed_commands(together, 0, count)).await
+        let count = pipeline.len();
+        unless_ended(&driver.ended, shared.send_packed_commands(pipeline, 0, count)).await
     }
 }
 
-/// The answer, unless the connection ends first. The client alone would not notice in one case: a
-/// request that is handed to the driver at the very moment at which it ends lies in the channel
-/// between them, and its caller, who holds that channel, waits for ever.
+/// Waits for a reply, and fails if the connection ends first.
+///
+/// The Redis client misses one case: if a request enters the channel to the driver at the moment at
+/// which the driver ends, the request is never processed, and its caller waits indefinitely.
 async fn unless_ended<T>(
     ended: &CancellationToken,
     answer: impl Future<Output = RedisResult<T>>,
@@ -82,7 +83,7 @@ async fn unless_ended<T>(
         biased;
         answer = answer.as_mut() => answer,
         () = ended.cancelled() => {
-            // One that came before the end counts, even if the task's budget is used up.
+            // Takes a reply that arrived before the end, even if the task's budget is used up.
             unconstrained(answer).now_or_never().unwrap_or_else(|| {
                 Err(io::Error::new(io::ErrorKind::BrokenPipe, "the connection has ended").into())
             })
@@ -102,10 +103,10 @@ mod tests {
 
     const ROUNDS: usize = 3_000;
     const CALLERS: usize = 4;
-    /// Ends a test that hangs.
+    /// The time limit of the test.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Answers every command, until it is told to stop.
+    /// Answers every command until `stop` is cancelled.
     async fn answer_all(mut stream: DuplexStream, stop: CancellationToken) {
         let mut buffer = vec![0; 4096];
         loop {
@@ -113,7 +114,7 @@ mod tests {
                 length = stream.read(&mut buffer) => length.unwrap_or(0),
                 () = stop.cancelled() => return,
             };
-            // No argument begins with the sign of a command here.
+            // In this test, `*` occurs only at the start of a command.
             let commands = buffer[..length].iter().filter(|byte| **byte == b'*').count();
             if length == 0 || stream.write_all(&b"+OK\r\n".repeat(commands)).await.is_err() {
                 return;
@@ -121,9 +122,9 @@ mod tests {
         }
     }
 
-    /// The moment cannot be hit on purpose; in so many rounds it is.
+    /// The race cannot be provoked directly, but occurs within this many rounds.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn a_request_handed_over_as_the_connection_ends_does_not_wait_for_ever() {
+    async fn request_sent_as_the_connection_ends_fails_promptly() {
         for round in 0..ROUNDS {
             let (near, far) = tokio::io::duplex(4096);
             let stop = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! Making connections.
+//! Establishing connections.
 
 use std::io;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::config::{Address, Config};
 use crate::error::{not_admitted, unreachable};
 use crate::tls;
 
-/// A peer that is silent for this long is asked whether it is there.
+/// The idle time after which TCP keepalive probes start.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// A peer that has not confirmed bytes for this long is given up.
+/// The time after which a connection with unacknowledged bytes is closed.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many requests wait to be written before callers wait.
+/// The number of requests that a connection buffers before callers wait.
 const BUFFERED_REQUESTS: usize = 1024;
 
-/// How connections are made, to any server of the store.
+/// Establishes connections to any server of the store.
 pub(crate) struct Connector {
     info: RedisConnectionInfo,
     tls: Option<TlsConnector>,
-    /// Whether it presents a client certificate.
+    /// Whether it presents a client certificate; used in error messages.
     has_certificate: bool,
     connect_timeout: Duration,
     pub(super) connections: usize,
@@ -60,7 +60,7 @@ impl Connector {
     }
 
     pub(super) async fn connect(&self, address: &Address) -> Result<Connection> {
-        // The limit is on the connection, whoever waits for it.
+        // The time limit belongs to the connection, not to the caller that waits for it first.
         let limit = ExecutionContext::new().with_timeout(self.connect_timeout);
         let connecting = async {
             let stream = self.open(address).await;

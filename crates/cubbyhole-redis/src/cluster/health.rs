@@ -1,4 +1,4 @@
-//! The state of a cluster as one of its nodes sees it.
+//! The state of a cluster as one of its nodes reports it.
 
 use cubbyhole_core::Result;
 
@@ -6,11 +6,11 @@ use super::node::Node;
 use crate::keys::SLOTS;
 use crate::replies;
 
-/// What a node of a cluster knows of the whole.
+/// The state of a cluster as one of its nodes reports it.
 pub(crate) struct ClusterHealth {
     state: String,
     assigned: u64,
-    /// Slots of this node that are being moved, as it shows them.
+    /// The slots of this node that are being migrated, as `CLUSTER NODES` shows them.
     pub(crate) moving: String,
 }
 
@@ -31,6 +31,7 @@ impl ClusterHealth {
         })
     }
 
+    /// Returns the problem of a cluster that does not serve all slots.
     pub(crate) fn trouble(&self) -> Option<String> {
         if self.state != "ok" {
             return Some(format!("`cluster_state` is `{}`: calls fail", self.state));

@@ -1,30 +1,30 @@
-//! What a call does after an error reply.
+//! The reaction to an error reply.
 
 use redis::RedisError;
 
 use crate::config::Address;
 use crate::refusal::Refusal;
 
-/// What to do about what the server answered.
+/// The reaction of a call to an error reply.
 #[derive(Debug)]
 pub(crate) enum NextStep {
-    /// The slot is there now.
+    /// The slot has moved: update the slot map and repeat the request there.
     Moved(Address),
-    /// This one call is to be asked there.
+    /// The slot is being migrated: repeat this one request there.
     Ask(Address),
-    /// The script is to be sent along.
+    /// The server does not know the script: repeat the request with its source.
     LoadScript,
-    /// It is to be tried again a little later; with the map of slots read anew.
+    /// Retry after a pause, and re-read the slot map first if `refresh` is set.
     Later { refresh: bool },
-    /// It is an answer.
+    /// The script refused the request.
     Refusal(Refusal),
-    /// It is an error.
+    /// Return the error.
     Fail,
 }
 
 impl NextStep {
-    /// Judges an error that the server answered; `asked` names the server, for redirections that
-    /// leave the host out.
+    /// Decides by an error reply of the server `asked`. A redirection may omit the host, and then
+    /// means the host of that server.
     pub(crate) fn after(error: &RedisError, asked: &Address) -> Self {
         let details = || error.detail().unwrap_or_default().split(' ');
         let fail = |next: Option<Self>| next.unwrap_or(Self::Fail);
@@ -43,7 +43,7 @@ impl NextStep {
             "CONFLICT" => {
                 let mut words = details();
                 let index = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-                // Thirty-two digits, or `absent`.
+                // The version as 32 hexadecimal digits, or `absent`.
                 let current = words.next().and_then(|word| word.parse().ok());
                 Self::Refusal(Refusal::Conflict { index, current })
             }
@@ -53,10 +53,10 @@ impl NextStep {
 }
 
 fn redirection(error: &RedisError, asked: &Address) -> Option<Address> {
-    let (place, _) = error.redirect_node()?;
-    let (host, port) = place.rsplit_once(':')?;
+    let (address, _) = error.redirect_node()?;
+    let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    // A server that does not know its own name means that the port changes and the host does not.
+    // A server that does not know its host name omits it or sends `?`.
     let host = if host.is_empty() || host == "?" { &asked.host } else { host };
     Some(Address { host: host.to_owned(), port: port.parse().ok()? })
 }

@@ -1,4 +1,4 @@
-//! One server.
+//! One server and its connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,13 +13,13 @@ use crate::config::Address;
 use crate::effect::Effect;
 use crate::error::Failure;
 
-/// A server.
+/// A server and its shared connections.
 pub(crate) struct Node {
     pub(crate) address: Address,
     connector: Arc<Connector>,
-    /// For what is answered at once. The slots are divided among them.
+    /// For ordinary requests. The slots are divided among these connections.
     ordinary: Vec<SharedConnection>,
-    /// For writes that wait for replicas: such a write keeps others on its connection waiting.
+    /// For writes that wait for replicas, because such a write blocks its connection.
     waiting: Vec<SharedConnection>,
     turn: AtomicUsize,
 }
@@ -32,21 +32,21 @@ impl Node {
         Self { address, connector, ordinary, waiting, turn: AtomicUsize::new(0) }
     }
 
-    /// The connection of a slot for what is answered at once. It is always the same, so that a
-    /// read comes after a write that was given up: then it tells what became of it.
+    /// Returns the connection for ordinary requests to a slot. A slot always uses the same
+    /// connection, so a read is processed after a cancelled write and sees its outcome.
     pub(crate) async fn connection(&self, slot: u16) -> Result<Connection> {
         let shared = &self.ordinary[usize::from(slot) % self.ordinary.len()];
         shared.get(&self.address, &self.connector).await
     }
 
-    /// One of the connections for writes that wait for replicas, in turn.
+    /// Returns one of the connections for writes that wait for replicas, in round-robin order.
     pub(crate) async fn waiting_connection(&self) -> Result<Connection> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let shared = &self.waiting[turn % self.waiting.len()];
         shared.get(&self.address, &self.connector).await
     }
 
-    /// One command to one server, sent once.
+    /// Sends one command to this server, without retries.
     pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value> {
         let mut connection = self.connection(0).await?;
         let answer = connection.send(command).await;
@@ -55,13 +55,13 @@ impl Node {
         value.extract_error().map_err(|error| failed(Failure::Refused(error)))
     }
 
-    /// Ends the connections: what waits for an answer on them does not get one.
-    pub(crate) fn hang_up(&self) {
-        self.ordinary.iter().chain(&self.waiting).for_each(SharedConnection::hang_up);
+    /// Closes the connections. Requests in flight fail.
+    pub(crate) fn abort_connections(&self) {
+        self.ordinary.iter().chain(&self.waiting).for_each(SharedConnection::abort);
     }
 
-    /// Lets go of the connections; those under way end with their last request.
-    pub(crate) fn disconnect(&self) {
-        self.ordinary.iter().chain(&self.waiting).for_each(SharedConnection::disconnect);
+    /// Releases the connections. Each closes after its last request in flight.
+    pub(crate) fn release_connections(&self) {
+        self.ordinary.iter().chain(&self.waiting).for_each(SharedConnection::release);
     }
 }

@@ -9,7 +9,7 @@ use crate::effect::Effect;
 use crate::keys::HashTag;
 use crate::scripts::Script;
 
-/// A command, and the slot that its keys are in.
+/// A command, the slot of its keys, and its effect.
 pub(crate) struct Request {
     pub(super) slot: u16,
     pub(super) effect: Effect,
@@ -22,7 +22,7 @@ impl Request {
         Self { slot: tag.slot(), effect, command: redis::cmd(name), script: None }
     }
 
-    /// A script with all keys that it touches.
+    /// A script call with all keys that the script accesses.
     pub(crate) fn script(
         tag: &HashTag,
         effect: Effect,
@@ -32,7 +32,8 @@ impl Request {
         Self::script_of(tag, effect, script, keys, 0)
     }
 
-    /// A script whose arguments have about so many bytes, which is asked of the system at once.
+    /// The same as [`script`](Self::script), with room for arguments of about this many bytes,
+    /// which avoids reallocations.
     pub(crate) fn script_of(
         tag: &HashTag,
         effect: Effect,
@@ -53,29 +54,29 @@ impl Request {
         self
     }
 
-    /// The command with what goes before and behind it, and its position among them. What goes
-    /// together is written together, so that nothing of others comes between.
-    pub(super) fn together(
+    /// Returns a pipeline of the command and the commands around it, and the position of the
+    /// command in it. A pipeline is written without interleaving requests of other callers.
+    pub(super) fn pipeline(
         &self,
         asking: bool,
         with_script: bool,
         replicas: u32,
         wait: Duration,
     ) -> (Pipeline, usize) {
-        let mut together = Pipeline::new();
+        let mut pipeline = Pipeline::new();
         if let Some(script) = self.script.filter(|_| with_script) {
-            together.cmd("SCRIPT").arg("LOAD").arg(script.source);
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(script.source);
         }
         if asking {
-            together.cmd("ASKING");
+            pipeline.cmd("ASKING");
         }
-        let position = together.len();
-        together.add_command(self.command.clone());
+        let position = pipeline.len();
+        pipeline.add_command(self.command.clone());
         if replicas > 0 {
-            // Zero would wait for ever.
+            // Zero means no time limit.
             let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            together.cmd("WAIT").arg(replicas).arg(millis);
+            pipeline.cmd("WAIT").arg(replicas).arg(millis);
         }
-        (together, position)
+        (pipeline, position)
     }
 }

@@ -1,16 +1,16 @@
-//! Retries of one call.
+//! The retry limit of one call.
 
 use std::time::Duration;
 
 use cubbyhole_core::{ExecutionContext, Result};
 
-/// How often a call follows redirections without a pause.
-const REDIRECTIONS_AT_ONCE: u32 = 5;
-/// The first pause; each is twice the one before, up to the longest.
+/// The number of redirections that a request follows without a pause.
+const MAX_REDIRECTIONS_WITHOUT_PAUSE: u32 = 5;
+/// The first pause of the exponential backoff.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// For how long a call goes on trying.
+/// The retry state of a call, which may send several requests.
 pub(crate) struct Retry {
     timeout: Duration,
     limit: Option<ExecutionContext>,
@@ -23,18 +23,19 @@ impl Retry {
         Self { timeout, limit: None, pause: FIRST_PAUSE, redirections: 0 }
     }
 
-    /// A request of its own follows redirections of its own.
+    /// Begins the next request, whose redirections are counted separately.
     pub(super) fn begin_request(&mut self) {
         self.redirections = 0;
     }
 
-    /// Whether to follow a redirection without a pause.
+    /// Counts a redirection, and returns whether to follow it without a pause.
     pub(super) fn follows_redirection(&mut self) -> bool {
         self.redirections += 1;
-        self.redirections <= REDIRECTIONS_AT_ONCE
+        self.redirections <= MAX_REDIRECTIONS_WITHOUT_PAUSE
     }
 
-    /// Whether to try again, after a pause that differs from caller to caller.
+    /// Waits for a pause with jitter and returns true, or returns false if the retry limit is
+    /// exceeded.
     pub(crate) async fn wait(&mut self, ctx: &ExecutionContext) -> Result<bool> {
         if self.timeout.is_zero() {
             return Ok(false);

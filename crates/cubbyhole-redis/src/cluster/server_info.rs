@@ -1,4 +1,4 @@
-//! The answer of a server to `INFO`.
+//! The reply of a server to `INFO`.
 
 use cubbyhole_core::{Error, Result};
 use redis::Value;
@@ -6,14 +6,14 @@ use redis::Value;
 use super::node::Node;
 use crate::replies;
 
-/// The oldest Redis that has what the scripts use.
+/// The oldest major version of Redis with all commands and options that the scripts use.
 const OLDEST_MAJOR: u32 = 7;
 
-/// What a server tells of itself.
+/// The reply of a server to `INFO`.
 pub(crate) struct ServerInfo(String);
 
 impl ServerInfo {
-    /// Asks a server for a section of its information.
+    /// Requests a section of the information of a server.
     pub(crate) async fn of(node: &Node, section: &str) -> Result<Self> {
         let mut command = redis::cmd("INFO");
         command.arg(section);
@@ -23,27 +23,29 @@ impl ServerInfo {
         }
     }
 
-    /// A field of the answer to `INFO`.
+    /// Returns a field.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     }
 
-    /// How many keys it holds, of whatever program.
+    /// Returns the number of keys in all databases, including those of other programs.
     pub(crate) fn keys(&self) -> u64 {
         let databases = self.0.lines().filter(|line| line.starts_with("db"));
         let counts = databases.filter_map(|line| line.split_once("keys=")?.1.split(',').next());
         counts.filter_map(|count| count.parse::<u64>().ok()).sum()
     }
 
-    /// `Redis 7.0.15`, or what Valkey says of itself.
+    /// Returns product and version, such as `Redis 7.0.15` or `Valkey 8.0.1`.
     pub(crate) fn server(&self) -> String {
         match self.field("valkey_version") {
             Some(version) => format!("Valkey {version}"),
-            None => format!("Redis {}", self.field("redis_version").unwrap_or("of no version")),
+            None => {
+                format!("Redis {}", self.field("redis_version").unwrap_or("of unknown version"))
+            }
         }
     }
 
-    /// Whether the store works on it.
+    /// Checks that the version is supported.
     pub(crate) fn check_version(&self) -> Result<()> {
         let major = self.field("redis_version").and_then(|version| version.split('.').next());
         let new_enough =
@@ -57,7 +59,7 @@ impl ServerInfo {
         )))
     }
 
-    /// Whether it is what the URL says.
+    /// Checks that the server is in the mode that the URL says.
     pub(crate) fn check_mode(&self, cluster: bool) -> Result<()> {
         let is_cluster = self.field("redis_mode") == Some("cluster");
         match (is_cluster, cluster) {

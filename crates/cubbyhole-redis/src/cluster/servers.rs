@@ -22,18 +22,19 @@ impl<'a> Servers<'a> {
         Self(caller)
     }
 
-    /// Makes sure that there are servers on which the store works, also if they say "not now" at first.
+    /// Checks version, mode and permissions of the servers. Retries while they are loading, busy or
+    /// down.
     pub(crate) async fn admit(&self, ctx: &ExecutionContext) -> Result<()> {
         let mut retry = self.0.retry();
         loop {
             match ctx.race(self.admit_now()).await? {
-                Err(error) if says_not_now(&error) && retry.wait(ctx).await? => {}
+                Err(error) if is_temporary(&error) && retry.wait(ctx).await? => {}
                 admitted => return admitted,
             }
         }
     }
 
-    /// A cluster may lack some of its servers.
+    /// Checks every master. One that passes is enough, because others may be down.
     async fn admit_now(&self) -> Result<()> {
         let topology = self.0.topology();
         topology.refresh(topology.generation(), None).await?;
@@ -45,7 +46,7 @@ impl<'a> Servers<'a> {
                     info.check_version()?;
                     info.check_mode(topology.is_cluster())?;
                 }
-                // A user that may not ask is taken at its word.
+                // Without permission for `INFO`, the URL is trusted.
                 Err(error)
                     if error.kind() == ErrorKind::PermissionDenied && !refuses_user(&error) => {}
                 Err(error) => {
@@ -64,7 +65,7 @@ impl<'a> Servers<'a> {
         if admitted { Ok(()) } else { Err(last) }
     }
 
-    /// Asks every master to give memory back.
+    /// Asks every master to return free memory to the operating system.
     pub(crate) async fn purge(&self) -> Result<Compaction> {
         let masters = self.0.topology().masters();
         let before = resident_bytes(&masters).await?;
@@ -78,20 +79,20 @@ impl<'a> Servers<'a> {
     }
 }
 
-/// Makes sure that the user may run what the scripts run.
+/// Checks that the user may run every command of the scripts.
 async fn check_rights(node: &Node, config: &Config) -> Result<()> {
-    let mut together = Pipeline::new();
-    together.cmd("SCRIPT").arg("LOAD").arg(scripts::RIGHTS.source);
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("SCRIPT").arg("LOAD").arg(scripts::RIGHTS.source);
     let key = HashTag::root(config.prefix()).name_index();
     let wait = if config.wait_replicas > 0 { "wait" } else { "" };
-    together.cmd("EVALSHA").arg(&scripts::RIGHTS.digest).arg(0).arg(key).arg(wait);
+    pipeline.cmd("EVALSHA").arg(&scripts::RIGHTS.digest).arg(0).arg(key).arg(wait);
     let mut connection = node.connection(0).await?;
-    let answers = connection.send_all(&together).await;
+    let answers = connection.send_all(&pipeline).await;
     let answers = answers.map_err(|error| Failure::Lost(error).into_error(Effect::Read))?;
     let mut missing = Value::Nil;
     for answer in answers {
         missing = match answer.extract_error() {
-            // Another has flushed the scripts in between; the calls load theirs by themselves.
+            // Another client flushed the scripts between the two commands. The check is skipped.
             Err(error) if error.code() == Some("NOSCRIPT") => return Ok(()),
             answer => answer.map_err(|error| Failure::Refused(error).into_error(Effect::Read))?,
         };
@@ -103,22 +104,22 @@ async fn check_rights(node: &Node, config: &Config) -> Result<()> {
     }
     let missing = missing.join(", ");
     Err(Error::permission_denied(format!(
-        "the Redis user may not run {missing} on keys that begin with the prefix of the store; \
-         README has a user that may"
+        "the Redis user may not run {missing} on keys that start with the prefix of the store; \
+         extend its ACL"
     ))
     .permanent())
 }
 
-/// Whether the user as such is refused, and not only what it asked.
+/// Returns whether the server rejects the user, rather than one command.
 fn refuses_user(error: &Error) -> bool {
     code_of(error) != Some("NOPERM")
 }
 
-fn says_not_now(error: &Error) -> bool {
+fn is_temporary(error: &Error) -> bool {
     matches!(code_of(error), Some("LOADING" | "BUSY" | "CLUSTERDOWN" | "MASTERDOWN"))
 }
 
-/// The code of the server's answer that is behind an error.
+/// Returns the code of the error reply that caused an error.
 fn code_of(error: &Error) -> Option<&str> {
     let source = std::error::Error::source(error)?;
     source.downcast_ref::<redis::RedisError>()?.code()

@@ -1,4 +1,4 @@
-//! A connection to a server that callers share, connected again after it has ended.
+//! A connection that is established on first use and re-established after it has ended.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -9,16 +9,17 @@ use super::connection::Connection;
 use super::connector::Connector;
 use crate::config::Address;
 
-/// The target of log events, which is public and independent of the module.
+/// The target of log events. It is documented, so it does not follow the module path.
 const TARGET: &str = "cubbyhole_redis::connection";
 
-/// Where a connection is kept.
+/// A connection to a server that callers share. It is established on first use and re-established
+/// after it has ended.
 #[derive(Default)]
 pub(super) struct SharedConnection {
     current: RwLock<Option<Connection>>,
-    /// How often connecting has failed.
+    /// The number of failed attempts to connect.
     failures: AtomicUsize,
-    /// Held while connecting; why it failed last.
+    /// Locked while connecting; contains the last failure.
     connecting: tokio::sync::Mutex<Option<Error>>,
 }
 
@@ -27,13 +28,13 @@ impl SharedConnection {
     pub(super) async fn get(&self, address: &Address, connector: &Connector) -> Result<Connection> {
         match self.opened() {
             Some(connection) => Ok(connection),
-            // Apart, because a call that need not connect would carry the room for it along.
+            // Boxed, so the future of a call that need not connect stays small.
             None => Box::pin(self.connect(address, connector)).await,
         }
     }
 
-    /// Whoever waits while another connects takes what comes of it: callers that each tried for
-    /// themselves, one after another, would wait for many times the limit.
+    /// Connects. Callers that wait for an attempt of another caller share its result. If each
+    /// caller tried separately, the last would wait for many times the time limit.
     async fn connect(&self, address: &Address, connector: &Connector) -> Result<Connection> {
         let failures = self.failures.load(Ordering::Acquire);
         let mut last_failure = self.connecting.lock().await;
@@ -57,23 +58,23 @@ impl SharedConnection {
         let before = current.replace(connection.clone());
         drop(current);
         if before.is_some() {
-            tracing::info!(target: TARGET, %address, "connected again: the connection had ended");
+            tracing::info!(target: TARGET, %address, "reconnected after the connection had ended");
         } else {
             tracing::debug!(target: TARGET, %address, "connected");
         }
         Ok(connection)
     }
 
-    /// Ends the connection: what waits for an answer on it does not get one.
-    pub(super) fn hang_up(&self) {
+    /// Closes the connection. Requests in flight fail.
+    pub(super) fn abort(&self) {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connection) = current {
             connection.abort();
         }
     }
 
-    /// Lets go of the connection; it ends with its last request.
-    pub(super) fn disconnect(&self) {
+    /// Releases the connection. It closes after its last request in flight.
+    pub(super) fn release(&self) {
         self.current.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 

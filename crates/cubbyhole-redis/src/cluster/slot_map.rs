@@ -1,4 +1,4 @@
-//! The master of each slot, as far as it is known.
+//! The slot map: the master of each slot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use super::slot_ranges::SlotRanges;
 use crate::config::Address;
 use crate::keys::SLOTS;
 
-/// The master of each slot, and every known server.
+/// The master of each slot, as far as known, and every known server.
 pub(super) struct SlotMap {
-    /// How often it was read.
+    /// The number of times that the map was read.
     generation: u64,
-    /// By slot.
+    /// The masters by slot.
     masters: Vec<Option<Arc<Node>>>,
     nodes: HashMap<Address, Arc<Node>>,
 }
@@ -34,7 +34,7 @@ impl SlotMap {
         self.masters.get(usize::from(slot)).cloned().flatten()
     }
 
-    /// Every master once.
+    /// Returns every master once.
     pub(super) fn masters(&self) -> Vec<Arc<Node>> {
         let mut masters: Vec<Arc<Node>> = Vec::new();
         for node in self.masters.iter().flatten() {
@@ -45,7 +45,7 @@ impl SlotMap {
         masters
     }
 
-    /// Every known server; a master of several slots more than once.
+    /// Returns every known server, and some of them several times.
     pub(super) fn all_nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().chain(self.masters.iter().flatten()).map(Arc::as_ref)
     }
@@ -72,8 +72,8 @@ impl SlotMap {
         }
     }
 
-    /// Replaces the masters by those of `ranges`. Returns how many slots have another master than
-    /// before, and the masters that are none any more.
+    /// Replaces the masters by those in `ranges`. Returns the number of slots whose master changed,
+    /// and the former masters that own no slot any more.
     pub(super) fn install(
         &mut self,
         ranges: &SlotRanges,

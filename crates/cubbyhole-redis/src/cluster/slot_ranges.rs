@@ -1,4 +1,4 @@
-//! The map of slots as a node of the cluster reports it.
+//! The slot map as a node of the cluster reports it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use redis::Value;
 use super::node::Node;
 use crate::config::Address;
 
-/// A server that does not tell its map within this time is passed over.
+/// The time limit for a node to return its slot map.
 pub(super) const MAP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A range of slots and its master.
@@ -19,7 +19,7 @@ pub(super) struct SlotRange {
     pub(super) master: Address,
 }
 
-/// The ranges that a node reports.
+/// The reply of a node to `CLUSTER SLOTS`.
 pub(super) struct SlotRanges(Vec<SlotRange>);
 
 impl SlotRanges {
@@ -27,16 +27,16 @@ impl SlotRanges {
         self.0.iter()
     }
 
-    /// Whether they give a slot to a master.
-    pub(super) fn gives(&self, (slot, master): (u16, &Address)) -> bool {
+    /// Returns whether a slot belongs to this master, or to no master.
+    pub(super) fn assigns(&self, (slot, master): (u16, &Address)) -> bool {
         let owner = self.iter().find(|range| (range.first..=range.last).contains(&slot));
         owner.is_none_or(|owner| owner.master == *master)
     }
 
-    /// Asks a node, for at most [`MAP_TIMEOUT`].
+    /// Requests the ranges from a node, for at most [`MAP_TIMEOUT`].
     pub(super) async fn of(node: Arc<Node>) -> Result<Self> {
         let limit = ExecutionContext::new().with_timeout(MAP_TIMEOUT);
-        let silent = |_| Error::unavailable(format!("the node {} does not answer", node.address));
+        let silent = |_| Error::unavailable(format!("the node {} does not respond", node.address));
         limit.race(Self::ask(&node)).await.map_err(silent)?
     }
 
@@ -44,7 +44,7 @@ impl SlotRanges {
         let answer = node.ask(redis::cmd("CLUSTER").arg("SLOTS")).await?;
         let ranges = Self::decode(&answer, &node.address);
         ranges.filter(|ranges| !ranges.0.is_empty()).ok_or_else(|| {
-            Error::unavailable(format!("the node {} knows no master of any slot", node.address))
+            Error::unavailable(format!("the node {} knows no masters", node.address))
         })
     }
 
@@ -68,7 +68,7 @@ impl SlotRange {
         };
         let host = match owner.first()? {
             Value::BulkString(host) => std::str::from_utf8(host).ok()?,
-            // The node does not know its own name.
+            // The node does not know its host name.
             _ => "",
         };
         let host = if host.is_empty() || host == "?" { &asked.host } else { host };

@@ -1,4 +1,4 @@
-//! The bytes of a connection, plain or encrypted.
+//! The byte stream of a connection, over TCP or TLS.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Which server has which slot: one server all of them, or the masters of a cluster.
+//! The topology: which server owns which slot.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,27 +14,29 @@ use super::slot_map::SlotMap;
 use super::slot_ranges::{MAP_TIMEOUT, SlotRanges};
 use crate::config::{Address, Config};
 
-/// After this time without an answer the next one is asked as well, and when all were asked, one
-/// that does not answer is no longer waited for if another did.
-const HEAD_START: Duration = Duration::from_millis(250);
-/// How many servers are asked for a map that differs from the one in doubt.
-const OPINIONS: usize = 8;
-/// What a server still answers that has lost its last slot, it answers within this time.
-const PARTING_TIME: Duration = Duration::from_secs(2);
+/// The time without a reply after which the next node is asked as well. After the last node, it is
+/// the time to wait for further replies if one has arrived.
+const HEDGE_DELAY: Duration = Duration::from_millis(250);
+/// The number of nodes that are asked for a map that differs from the one in doubt.
+const MAX_NODES_ASKED: usize = 8;
+/// The time for which a server that lost its last slot can finish requests in flight.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
-/// The target of log events, which is public and independent of the module.
+/// The target of log events. It is documented, so it does not follow the module path.
 const TARGET: &str = "cubbyhole_redis::topology";
 
-/// The map of slots, as far as it is known. Redirections correct it for a slot; it is read anew
-/// when a master cannot be reached or is none any more.
+/// The servers and the slot map. A single server owns all slots.
+///
+/// In a cluster, a redirection corrects the map for one slot. The whole map is re-read if a master
+/// cannot be reached or has been demoted.
 pub(crate) struct Topology {
     connector: Arc<Connector>,
     seeds: Vec<Address>,
     cluster: bool,
     map: RwLock<SlotMap>,
-    /// How often reading the map has ended, well or not.
+    /// The number of attempts to read the map that have ended.
     readings: AtomicU64,
-    /// Held while the map is read; why that failed last.
+    /// Locked while the map is read; contains the last failure.
     reading: tokio::sync::Mutex<Option<Error>>,
 }
 
@@ -70,12 +72,12 @@ impl Topology {
         self.read().master(slot)
     }
 
-    /// Every master once.
+    /// Returns every master once.
     pub(crate) fn masters(&self) -> Vec<Arc<Node>> {
         self.read().masters()
     }
 
-    /// A server by its address.
+    /// Returns the server with this address.
     pub(crate) fn node(&self, address: &Address) -> Arc<Node> {
         if let Some(node) = self.read().known_node(address) {
             return node;
@@ -83,14 +85,15 @@ impl Topology {
         self.write().node(address, &self.connector)
     }
 
-    /// A redirection told where a slot is.
-    pub(crate) fn moved(&self, slot: u16, address: &Address) {
-        tracing::debug!(target: TARGET, slot, %address, "a slot has another master");
+    /// Corrects the master of a slot after a redirection.
+    pub(crate) fn set_master(&self, slot: u16, address: &Address) {
+        tracing::debug!(target: TARGET, slot, %address, "redirected: the slot has a new master");
         self.write().give(slot, address, &self.connector);
     }
 
-    /// Reads the map anew, unless that was done since it had the generation `seen`. Whoever waits
-    /// while another reads takes what comes of it.
+    /// Re-reads the map, unless its generation has changed since `seen`. Callers that wait while
+    /// another caller reads the map share the result. `doubt` is a slot and the master that failed
+    /// for it.
     pub(crate) async fn refresh(&self, seen: u64, doubt: Option<(u16, &Address)>) -> Result<()> {
         if !self.cluster {
             return Ok(());
@@ -105,29 +108,30 @@ impl Topology {
         {
             return Err(error.clone());
         }
-        let found = self.ask_around(doubt).await;
+        let found = self.fetch_ranges(doubt).await;
         *last_failure = found.as_ref().err().cloned();
         self.readings.fetch_add(1, Ordering::AcqRel);
         self.install(&found?);
         Ok(())
     }
 
-    /// The map of the first server that tells it, and that does not give the slot in doubt to the
-    /// same master as before, for a server that was cut off or is late tells an old one.
-    async fn ask_around(&self, doubt: Option<(u16, &Address)>) -> Result<SlotRanges> {
-        let mut found = Err(Error::unavailable("the Redis Cluster has no node to ask"));
-        let mut candidates = self.candidates().into_iter().take(OPINIONS);
+    /// Returns the first map that does not assign the slot in doubt to the same master as before,
+    /// or else the last map received. A node that was partitioned or lags behind returns an old
+    /// map.
+    async fn fetch_ranges(&self, doubt: Option<(u16, &Address)>) -> Result<SlotRanges> {
+        let mut found = Err(Error::unavailable("the Redis Cluster has no known node"));
+        let mut candidates = self.candidates().into_iter().take(MAX_NODES_ASKED);
         let mut asked = FuturesUnordered::new();
         loop {
             let next = candidates.next();
             let is_last = next.is_none();
             asked.extend(next.map(SlotRanges::of));
-            let nobody_told = is_last && found.is_err();
-            let patience = if nobody_told { MAP_TIMEOUT } else { HEAD_START };
-            let patience = ExecutionContext::new().with_timeout(patience);
-            match patience.race(asked.next()).await {
+            let has_no_map = is_last && found.is_err();
+            let timeout = if has_no_map { MAP_TIMEOUT } else { HEDGE_DELAY };
+            let timeout = ExecutionContext::new().with_timeout(timeout);
+            match timeout.race(asked.next()).await {
                 Ok(Some(Ok(ranges))) => {
-                    let is_in_doubt = doubt.is_some_and(|doubt| ranges.gives(doubt));
+                    let is_in_doubt = doubt.is_some_and(|doubt| ranges.assigns(doubt));
                     found = Ok(ranges);
                     if !is_in_doubt {
                         return found;
@@ -135,13 +139,13 @@ impl Topology {
                 }
                 Ok(Some(Err(error))) if found.is_err() => found = Err(error),
                 Ok(None) | Err(_) if is_last => return found,
-                // Another may tell more.
+                // Another node may have a newer map.
                 Ok(_) | Err(_) => {}
             }
         }
     }
 
-    /// Whom to ask: the masters in any order, then those that the URL names.
+    /// Returns the nodes to ask: the masters in random order, then the nodes in the URL.
     fn candidates(&self) -> Vec<Arc<Node>> {
         let mut candidates = self.masters();
         fastrand::shuffle(&mut candidates);
@@ -156,24 +160,24 @@ impl Topology {
     fn install(&self, ranges: &SlotRanges) {
         let mut map = self.write();
         let (changed, replaced) = map.install(ranges, &self.connector);
-        // Read every few seconds, it is seldom another. The first is no news.
+        // The map is re-read every few seconds. Only changes are logged, and not the first map.
         let is_first = map.generation() == 1;
         drop(map);
         if changed > 0 && !is_first {
-            tracing::info!(target: TARGET, slots = changed, "the map of slots is another than before");
+            tracing::info!(target: TARGET, slots = changed, "the slot map has changed");
         }
         for node in replaced {
-            // One that hangs would keep its callers for as long as it does.
+            // Frees callers that wait for a hung server.
             tokio::spawn(async move {
-                let slept = ExecutionContext::new().sleep(PARTING_TIME).await;
-                debug_assert!(slept.is_ok(), "a context that never ends has ended");
-                node.hang_up();
+                let slept = ExecutionContext::new().sleep(DRAIN_TIME).await;
+                debug_assert!(slept.is_ok(), "a context without a deadline ended");
+                node.abort_connections();
             });
         }
     }
 
-    pub(crate) fn disconnect(&self) {
-        self.read().all_nodes().for_each(Node::disconnect);
+    pub(crate) fn release_connections(&self) {
+        self.read().all_nodes().for_each(Node::release_connections);
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, SlotMap> {

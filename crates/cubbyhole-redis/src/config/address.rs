@@ -8,7 +8,7 @@ use super::url_option::decoded;
 
 const DEFAULT_PORT: u16 = 6379;
 
-/// Where a server listens.
+/// Host and port of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Address {
     pub(crate) host: String,
@@ -25,11 +25,11 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Reads `HOST:PORT`; the port is 6379 unless named, and the host `localhost`.
+    /// Parses `HOST:PORT`. The default host is `localhost` and the default port is 6379.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let bad = || {
             Error::invalid_argument(
-                "a server of the Redis URL is not HOST:PORT; an IPv6 address stands in brackets",
+                "a server in the Redis URL is not HOST:PORT; write an IPv6 address in brackets",
             )
         };
         let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {

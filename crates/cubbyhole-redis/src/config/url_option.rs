@@ -1,4 +1,4 @@
-//! The values of options in a URL.
+//! Parsing of the option values in a URL.
 
 use std::time::Duration;
 
@@ -19,18 +19,18 @@ pub(super) fn duration(name: &str, value: &str) -> Result<Duration> {
     };
     let number: u32 = number
         .parse()
-        .map_err(|_| invalid(name, "write seconds or milliseconds, such as `2` or `500ms`"))?;
+        .map_err(|_| invalid(name, "write a duration such as `2`, `2s` or `500ms`"))?;
     Ok(Duration::from_millis(u64::from(number) * unit))
 }
 
 pub(super) fn count(name: &str, value: &str) -> Result<usize> {
     let count = value.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| invalid(name, "write a number from 1 on"))
+    count.ok_or_else(|| invalid(name, "write a number of at least 1"))
 }
 
 pub(super) fn positive(name: &str, duration: Duration) -> Result<Duration> {
     if duration.is_zero() {
-        return Err(invalid(name, "it must be more than zero"));
+        return Err(invalid(name, "write a duration above zero"));
     }
     Ok(duration)
 }

@@ -1,7 +1,8 @@
-//! A problem that an error shows.
+//! Findings for errors.
 
 use cubbyhole_core::{Diagnosis, Error, Verdict};
 
+/// Adds the message of an error as a problem.
 pub(super) fn problem(diagnosis: &mut Diagnosis, name: &str, error: &Error, advice: &str) {
     diagnosis.found(Verdict::Problem, name, error.message().to_owned(), advice);
 }

@@ -1,4 +1,4 @@
-//! Checks of one server.
+//! Health checks of one server.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::cluster::{Node, ServerInfo};
 use crate::config::Config;
 use crate::replies;
 
-/// How far the clocks of server and client may be apart without remark.
+/// The tolerated difference between the clocks of server and client.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 pub(super) async fn check(
@@ -36,12 +36,12 @@ async fn check_clock(diagnosis: &mut Diagnosis, node: &Node, name: String) -> Re
         diagnosis.found(
             Verdict::Warning,
             name,
-            format!("the server's clock and this machine's are {apart:?} apart"),
-            "set the clocks of all servers by NTP: each decides what has expired in its slots, and \
-             a replica that is promoted goes on with its own",
+            format!("the clocks of the server and this machine differ by {apart:?}"),
+            "synchronise the clocks of all servers with NTP: each server decides expiry in its \
+             slots by its own clock, and so does a promoted replica",
         );
     } else {
-        let finding = format!("the server's, within {CLOCK_TOLERANCE:?} of this machine's");
+        let finding = format!("differs from this machine's by at most {CLOCK_TOLERANCE:?}");
         diagnosis.ok(name, finding);
     }
     Ok(())
@@ -52,8 +52,8 @@ fn check_role(diagnosis: &mut Diagnosis, info: &ServerInfo, name: String) {
         diagnosis.found(
             Verdict::Problem,
             name,
-            "a replica: it takes no writes",
-            "put the address of its master into the URL",
+            "a replica: it rejects writes",
+            "use the address of its master in the URL",
         );
     }
 }
@@ -65,18 +65,21 @@ fn check_replicas(diagnosis: &mut Diagnosis, info: &ServerInfo, config: &Config,
         diagnosis.found(
             Verdict::Problem,
             name,
-            format!("{count} connected, and every write waits for {wanted}"),
+            format!("{count} connected, but every write waits for {wanted}"),
             "start the replicas, or lower `wait_replicas`",
         );
     } else if count == 0 && config.is_cluster() {
         diagnosis.found(
             Verdict::Warning,
             name,
-            "none: if this master fails, its slots and what is in them are gone",
-            "give each master a replica",
+            "none: if this master fails, the data in its slots is lost",
+            "add a replica to each master",
         );
     } else {
-        let waits = if wanted == 0 { "writes wait for none" } else { "writes wait for some" };
+        let waits = match wanted {
+            0 => "writes do not wait for replicas".to_owned(),
+            _ => format!("writes wait for {wanted}"),
+        };
         diagnosis.ok(name, format!("{count} connected; {waits}"));
     }
 }
@@ -99,12 +102,12 @@ async fn check_persistence(
             }
             _ => false,
         };
-        let refuses = if refuses { ", and refuses writes meanwhile" } else { "" };
+        let refuses = if refuses { ", and rejects writes until it can" } else { "" };
         diagnosis.found(
             Verdict::Problem,
             name,
             format!("the server cannot write to its disk (`{field}`){refuses}"),
-            "see its log: space, rights, and `fork` under memory pressure",
+            "see its log; check disk space, permissions, and `fork` failures for lack of memory",
         );
         return Ok(());
     }
@@ -114,36 +117,37 @@ async fn check_persistence(
             Verdict::Warning,
             name,
             "this user may not read the settings (`CONFIG GET`)",
-            "see yourself that `appendonly` is on and what `appendfsync` is",
+            "check the settings `appendonly` and `appendfsync` on the server",
         );
         return Ok(());
     };
     match (append, fsync.as_str(), saves) {
         (true, "always", _) => {
-            diagnosis.ok(name, "append-only file, synced before each answer");
+            diagnosis.ok(name, "append-only file, synced before each reply");
         }
         (true, "everysec", _) => diagnosis.ok(
             name,
-            "append-only file, synced every second: a machine that fails loses about a second",
+            "append-only file, synced every second: a power failure loses about one second of \
+             writes",
         ),
         (true, _, _) => diagnosis.found(
             Verdict::Warning,
             name,
-            "append-only file, synced when the system likes: a machine that fails loses up to half \
-             a minute",
-            "set `appendfsync everysec`, or `always`",
+            "append-only file, synced by the operating system: a power failure loses up to half a \
+             minute of writes",
+            "set `appendfsync everysec` or `always`",
         ),
         (false, _, true) => diagnosis.found(
             Verdict::Warning,
             name,
-            "snapshots only: a server that fails loses all since the last one",
+            "snapshots only: a crash loses all writes since the last snapshot",
             "set `appendonly yes`",
         ),
         (false, _, false) => diagnosis.found(
             Verdict::Warning,
             name,
-            "none: a server that restarts has nothing, and its replicas then empty themselves too",
-            "set `appendonly yes`, unless all of it can be made anew",
+            "none: a server that restarts is empty, and its replicas then empty themselves as well",
+            "set `appendonly yes`, unless the data can be recreated",
         ),
     }
     Ok(())
@@ -164,31 +168,31 @@ fn check_memory(diagnosis: &mut Diagnosis, info: &ServerInfo, name: String) {
                  so far",
                 number(info, "evicted_keys")
             ),
-            "set it to `noeviction`: it evicts entries, and indexes whose values then stay, where \
-             `erase` does not find them; `cubbyhole doctor --repair` does",
+            "set it to `noeviction`; eviction removes entries and indexes, and `erase` does not \
+             find values without an index, but `cubbyhole doctor --repair` does",
         );
     } else if most > 0 && used.saturating_mul(10) > most.saturating_mul(9) {
         diagnosis.found(
             Verdict::Warning,
             name,
             format!(
-                "{} of {} used; at the end writes are refused",
+                "{} of {} used; writes are rejected when it is full",
                 megabytes(used),
                 megabytes(most)
             ),
-            "raise `maxmemory`, erase, or give entries a TTL",
+            "raise `maxmemory`, erase entries, or give them a TTL",
         );
     } else if most == 0 {
         let used = megabytes(used);
-        diagnosis.ok(name, format!("{used} used, {keys} keys; no limit set, nothing is evicted"));
+        diagnosis.ok(name, format!("{used} used, {keys} keys; no limit and no eviction"));
     } else {
         let (used, most) = (megabytes(used), megabytes(most));
-        let finding = format!("{used} of {most} used, {keys} keys; nothing is evicted");
+        let finding = format!("{used} of {most} used, {keys} keys; no eviction");
         diagnosis.ok(name, finding);
     }
 }
 
-/// A setting; `None` where the user may not ask.
+/// Returns a setting, or `None` without permission to read it.
 async fn setting(node: &Node, name: &str) -> Result<Option<String>> {
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg(name);

@@ -1,10 +1,12 @@
-//! The errors that servers answer, as errors of the contract.
+//! Known error replies of servers, and their errors in the contract.
 
 use cubbyhole_core::{Error, ErrorKind};
 use redis::RedisError;
 
-/// What the server refuses had no effect: a script fails before its first write or not at all. If
-/// one fails as no script of ours should, that is not relied on.
+/// Returns whether a request that failed with this error may have had an effect.
+///
+/// A known error means that it had none, because scripts fail only before their first write. An
+/// unknown error does not guarantee that.
 pub(super) fn has_doubtful_effect(error: &RedisError) -> bool {
     known_as(error).is_none_or(|known| known.text == NOT_LOCAL)
 }
@@ -15,7 +17,8 @@ pub(super) fn known_as(error: &RedisError) -> Option<&'static KnownError> {
     KNOWN.iter().find(|known| known.code == code && detail.contains(known.text))
 }
 
-/// Whether a script of ours failed by itself and not in a command: on the bytes that it was given.
+/// Returns whether a script failed in its own code rather than in a command, because stored data
+/// was malformed.
 fn is_stuck_script(error: &RedisError) -> bool {
     error.code() == Some("ERR")
         && error.detail().is_some_and(|detail| detail.starts_with("user_script:"))
@@ -24,8 +27,8 @@ fn is_stuck_script(error: &RedisError) -> bool {
 pub(super) fn refused(error: RedisError) -> Error {
     let Some(known) = known_as(&error) else {
         if is_stuck_script(&error) {
-            let message = "a script of the store met what it cannot read: another program writes \
-                           under its prefix; `erase` removes what stands there";
+            let message = "a script of the store found malformed data: another program writes \
+                           under its prefix; `erase` removes the data";
             return Error::corrupt(message).with_source(error).permanent();
         }
         let code = error.code().unwrap_or_default().to_owned();
@@ -37,7 +40,7 @@ pub(super) fn refused(error: RedisError) -> Error {
 
 pub(super) struct KnownError {
     code: &'static str,
-    /// A part of the message, where the code alone does not tell.
+    /// A part of the message, if the code alone is ambiguous.
     text: &'static str,
     kind: ErrorKind,
     permanent: bool,
@@ -57,36 +60,37 @@ const fn permanent(
     KnownError { code, text, kind, permanent: true, message }
 }
 
-/// A part of what a command of a script is told whose key is not there while its slot is moved.
+/// A part of the error of a script command whose key is missing while its slot is being migrated.
 const NOT_LOCAL: &str = "access a non local key";
 
 static KNOWN: [KnownError; 23] = [
     known(
         "OOM",
         ErrorKind::ResourceExhausted,
-        "Redis has no memory left for writes (`maxmemory`); erase or evict, or give it more",
+        "Redis has no memory left for writes (`maxmemory`); raise the limit, or erase or evict \
+         entries",
     ),
     known(
         "MISCONF",
         ErrorKind::Unavailable,
-        "Redis takes no writes because it cannot save to disk; see its log",
+        "Redis rejects writes because it cannot save to disk; see its log",
     ),
     known(
         "NOREPLICAS",
         ErrorKind::Unavailable,
-        "Redis takes no writes because too few replicas are connected (`min-replicas-to-write`)",
+        "Redis rejects writes because too few replicas are connected (`min-replicas-to-write`)",
     ),
     known(
         "READONLY",
         ErrorKind::Unavailable,
-        "the server is a replica and takes no writes: the URL names a replica, or a failover has made \
-         the master one; name the master",
+        "the server is a replica and rejects writes: the URL names a replica, or a failover has \
+         demoted the master; name the master",
     ),
     known("LOADING", ErrorKind::Unavailable, "Redis is still loading its data"),
-    known("BUSY", ErrorKind::Unavailable, "Redis is busy with a script"),
+    known("BUSY", ErrorKind::Unavailable, "Redis is busy running a script"),
     known("TRYAGAIN", ErrorKind::Unavailable, "the slot is being moved to another master"),
     known("ASK", ErrorKind::Unavailable, "the slot is being moved to another master"),
-    known("MOVED", ErrorKind::Unavailable, "the masters do not agree on who has the slot"),
+    known("MOVED", ErrorKind::Unavailable, "the masters do not agree on the owner of the slot"),
     known("CLUSTERDOWN", ErrorKind::Unavailable, "the Redis Cluster is down"),
     known("MASTERDOWN", ErrorKind::Unavailable, "the replica has lost its master"),
     KnownError {
@@ -100,9 +104,14 @@ static KNOWN: [KnownError; 23] = [
         "NOAUTH",
         "",
         ErrorKind::PermissionDenied,
-        "Redis asks for a password; put user and password in the URL",
+        "Redis requires authentication; add user and password to the URL",
     ),
-    permanent("WRONGPASS", "", ErrorKind::PermissionDenied, "Redis refuses the user or password"),
+    permanent(
+        "WRONGPASS",
+        "",
+        ErrorKind::PermissionDenied,
+        "Redis rejects the user or the password",
+    ),
     permanent(
         "NOPERM",
         "",
@@ -119,32 +128,32 @@ static KNOWN: [KnownError; 23] = [
         "WRONGTYPE",
         "",
         ErrorKind::Corrupt,
-        "a key of the store holds something else: another program writes under its prefix",
+        "a key of the store has the wrong type: another program writes under its prefix",
     ),
     KnownError {
         code: "ERR",
         text: "max number of clients",
         kind: ErrorKind::Unavailable,
         permanent: false,
-        message: "Redis takes no more connections (`maxclients`); close some, or raise it",
+        message: "Redis accepts no more connections (`maxclients`); raise the limit, or close some",
     },
     permanent(
         "ERR",
         "unknown command",
         ErrorKind::Unsupported,
-        "the server lacks a command that the store needs; it takes Redis 7 or newer",
+        "the server lacks a command that the store needs; use Redis 7 or newer",
     ),
     permanent(
         "ERR",
         "DB index is out of range",
         ErrorKind::InvalidArgument,
-        "the server has no such database: see the number after the `/` of the URL",
+        "the server has no such database: correct the number after the `/` of the URL",
     ),
     permanent(
         "ERR",
         "SELECT is not allowed",
         ErrorKind::InvalidArgument,
-        "a Redis Cluster has no databases: leave the number after the `/` of the URL out",
+        "a Redis Cluster has no databases: remove the number after the `/` of the URL",
     ),
     permanent(
         "ERR",
@@ -156,6 +165,6 @@ static KNOWN: [KnownError; 23] = [
         "CROSSSLOT",
         "",
         ErrorKind::Internal,
-        "the keys of one call stand in several slots: this is a defect",
+        "the keys of one call are in several slots: this is a defect",
     ),
 ];

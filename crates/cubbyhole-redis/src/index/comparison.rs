@@ -1,13 +1,13 @@
-//! What a comparison of an index with its values changes.
+//! The mode of a comparison of an index with its values.
 
 use cubbyhole_core::OrphanAction;
 
-/// What a comparison does.
+/// The mode of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Comparison {
     /// Changes nothing.
     Check,
-    /// Repairs the index, and does that to orphaned values.
+    /// Repairs the index, and applies the action to orphaned values.
     Repair(OrphanAction),
 }
 

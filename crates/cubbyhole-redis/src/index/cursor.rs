@@ -1,8 +1,8 @@
-//! The position of a walk over a part of an index.
+//! The cursor of a scan over a part of an index.
 
 use super::part::IndexPart;
 
-/// How far a part of an index was read.
+/// The cursor of a scan over a part of an index.
 pub(crate) struct IndexCursor {
     pub(super) part: IndexPart,
     /// `None` at the end.

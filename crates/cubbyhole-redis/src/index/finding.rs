@@ -1,27 +1,27 @@
-//! How a key in an index compares with its value.
+//! The result of comparing a key in an index with its value.
 
 use cubbyhole_core::Result;
 
 use crate::replies;
 
-/// How a key in the index compares with what is there.
+/// The result of comparing a key in the index with its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IndexFinding {
     Consistent,
-    /// The index has no readable meta data of a live entry for the value.
+    /// There is a value, but no readable metadata of a live entry.
     Orphaned {
         bytes: u64,
-        /// In milliseconds since 1970; 0 for never.
+        /// Milliseconds since 1970; 0 for never.
         expires: u64,
     },
-    /// The index has a live entry that has no value, or a part of one.
+    /// The index lists the key, but there is no value.
     MissingValue,
-    /// The part of the expiring keys says something else than the meta data.
+    /// The expiry in the index differs from the one in the metadata.
     WrongExpiry,
-    /// The entry is live by its meta data, and the part of the keys does not list it. Its expiry may be
-    /// lost as well.
+    /// The metadata belongs to a live entry, but the sorted set of keys does not list the key. Its
+    /// expiry may be lost as well.
     Unlisted,
-    /// Another program wrote it.
+    /// The value is not a string: another program wrote it.
     NotAString,
 }
 

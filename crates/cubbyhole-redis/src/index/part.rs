@@ -1,10 +1,12 @@
 //! The parts of the index of a namespace.
 
-/// A part of the index of a namespace. Each has the keys that the others have, unless it was lost or
-/// is of the expiring keys alone.
+/// A part of the index of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum IndexPart {
+    /// The sorted set of all keys.
     Keys,
+    /// The hash of metadata of all keys.
     Metas,
+    /// The sorted set of the keys that expire.
     Expiries,
 }

@@ -1,4 +1,4 @@
-//! The hash tag of a namespace, a tenant or the root index, and the names of its keys.
+//! The hash tag of a namespace, of a tenant or of the index of tenants.
 
 use std::fmt::Write;
 
@@ -10,16 +10,16 @@ pub(crate) const SLOTS: u16 = 16384;
 
 pub(super) const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
-/// A name that holds a tag: all keys of one place are in one slot.
+/// The prefix and hash tag of keys that share a slot; builds the names of these keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HashTag {
-    /// Prefix and tag.
+    /// The prefix and the tag in braces.
     stem: String,
     slot: u16,
 }
 
 impl HashTag {
-    /// The member that says that a place is registered.
+    /// The sorted-set member that marks a namespace or a tenant as registered.
     pub(crate) const MARKER: &'static str = "\0";
 
     pub(crate) fn of_namespace(prefix: &str, ns: &Namespace) -> Self {
@@ -30,7 +30,7 @@ impl HashTag {
         Self::tagged(prefix, tenant.as_rendered())
     }
 
-    /// Of the index of tenants.
+    /// The hash tag of the index of tenants.
     pub(crate) fn root(prefix: &str) -> Self {
         Self::new(prefix, "\\*")
     }
@@ -53,6 +53,7 @@ impl HashTag {
         self.slot
     }
 
+    /// The name of the string that contains the value of an entry.
     pub(crate) fn value(&self, key: &str) -> String {
         let mut name = String::with_capacity(self.stem.len() + 1 + key.len());
         name.push_str(&self.stem);
@@ -61,26 +62,32 @@ impl HashTag {
         name
     }
 
+    /// The name of the sorted set of keys.
     pub(crate) fn keys(&self) -> String {
         self.kind('k')
     }
 
+    /// The name of the hash of metadata.
     pub(crate) fn metas(&self) -> String {
         self.kind('m')
     }
 
+    /// The name of the sorted set of expiries.
     pub(crate) fn expiries(&self) -> String {
         self.kind('x')
     }
 
+    /// The name of the fence of a namespace.
     pub(crate) fn fence(&self) -> String {
         self.kind('f')
     }
 
+    /// The name of the index of a tenant's namespaces, or of tenants.
     pub(crate) fn name_index(&self) -> String {
         self.kind('n')
     }
 
+    /// The name of the fence of a tenant.
     pub(crate) fn name_index_fence(&self) -> String {
         self.kind('g')
     }

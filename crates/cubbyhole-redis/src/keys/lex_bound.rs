@@ -1,17 +1,17 @@
-//! Bounds of `ZRANGE BYLEX`. Texts are UTF-8, in which the byte 0xFF does not occur, and hold no
+//! Bounds of `ZRANGE BYLEX`. Texts are UTF-8, so they contain no byte 0xFF, and they contain no
 //! NUL.
 
-/// From `text` on.
+/// The lower bound that includes `text`.
 pub(crate) fn from(text: &str) -> Vec<u8> {
     [b"[", text.as_bytes()].concat()
 }
 
-/// Past `text`.
+/// The lower bound that excludes `text`.
 pub(crate) fn past(text: &str) -> Vec<u8> {
     [b"(", text.as_bytes()].concat()
 }
 
-/// Whether a member lies where a range from this bound begins, or further on.
+/// Returns whether a member is at or after this lower bound.
 pub(crate) fn admits(from: &[u8], member: &[u8]) -> bool {
     match from.split_first() {
         Some((b'[', first)) => member >= first,
@@ -20,7 +20,7 @@ pub(crate) fn admits(from: &[u8], member: &[u8]) -> bool {
     }
 }
 
-/// Up to the last that begins with `text`.
+/// The upper bound after all texts that start with `text`.
 pub(crate) fn to_end_of(text: &str) -> Vec<u8> {
     [b"(", text.as_bytes(), b"\xff"].concat()
 }

@@ -1,32 +1,34 @@
-//! Key names read back as the parts that they were built from.
+//! Parsing of Redis key names.
 
 use cubbyhole_core::{Namespace, TenantId};
 
-/// What a key of this store is, read back from its name.
+/// A Redis key of this store.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ParsedKey<'a> {
     /// The sorted set of keys of a namespace.
     Keys(Namespace),
-    /// The hash of meta data of a namespace.
+    /// The hash of metadata of a namespace.
     Metas(Namespace),
     /// The sorted set of expiries of a namespace.
     Expiries(Namespace),
     /// The value of an entry.
     Value(Namespace, &'a str),
-    /// The index of the namespaces of a tenant.
+    /// The index of a tenant's namespaces.
     Names(TenantId),
-    /// The index of tenants, a fence.
+    /// The index of tenants, or a fence.
     Other,
 }
 
 impl<'a> ParsedKey<'a> {
-    /// The reverse of [`HashTag`](super::HashTag); `None` for a key that is not of the store with this prefix.
+    /// Parses the name of a key. Returns `None` if the key does not belong to the store with this
+    /// prefix.
     pub(crate) fn parse(prefix: &str, name: &'a [u8]) -> Option<Self> {
         let name = std::str::from_utf8(name).ok()?;
         let (tag, rest) = name.strip_prefix(prefix)?.strip_prefix('{')?.split_once('}')?;
         let mut kind_and_key = rest.chars();
         let kind = kind_and_key.next()?;
-        // No name of ours has a brace in its tag: another program's would be taken for what is `\(` here.
+        // The store escapes braces in tags. A key with a raw brace belongs to another program and
+        // must not be confused with the escaped name.
         let namespace = || match tag.contains('{') {
             true => None,
             false => Namespace::parse(&untagged(tag)).ok(),
@@ -45,12 +47,12 @@ impl<'a> ParsedKey<'a> {
     }
 }
 
-/// No namespace has an index of names, only its tenant has.
+/// Only tenants have an index of namespaces: a tag with segments belongs to another program.
 fn name_index((tenant, ns): (TenantId, Namespace)) -> ParsedKey<'static> {
     if tenant.as_rendered() == ns.as_str() { ParsedKey::Names(tenant) } else { ParsedKey::Other }
 }
 
-/// The rendered name that a tag stands for.
+/// Unescapes a tag to the rendered name.
 fn untagged(tag: &str) -> String {
     let mut name = String::with_capacity(tag.len());
     let mut chars = tag.chars();

@@ -1,8 +1,8 @@
-//! A name in an index of tenants or namespaces.
+//! Names in an index of tenants or namespaces.
 
 use cubbyhole_core::{Error, Namespace, Result, TenantId};
 
-/// A name in an index, and the token with which it was listed.
+/// A name in an index, and the token with which it is listed.
 #[derive(Debug, Clone)]
 pub(crate) struct ListedName {
     pub(crate) name: String,
@@ -10,7 +10,7 @@ pub(crate) struct ListedName {
 }
 
 impl ListedName {
-    /// As it stands in the index.
+    /// Returns the member of the index.
     pub(crate) fn member(&self) -> String {
         format!("{}\0{}", self.name, self.token)
     }
@@ -24,7 +24,7 @@ impl ListedName {
 
     pub(crate) fn namespace(&self) -> Result<Namespace> {
         Namespace::parse(&self.name).map_err(|error| {
-            Error::corrupt("a name in an index is no namespace: another program wrote it")
+            Error::corrupt("a name in an index is not a namespace: another program wrote it")
                 .with_source(error)
         })
     }

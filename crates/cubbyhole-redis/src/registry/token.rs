@@ -1,8 +1,9 @@
-//! The permission to register a name.
+//! Registration tokens.
 
-/// What a place needs to be registered: drawn by the index that lists it, for a question that the
-/// place put at an instant of its own clock.
+/// A token with which a namespace or a tenant accepts its registration.
 pub(crate) struct RegistrationToken {
+    /// The token, drawn by the index that lists the name.
     pub(crate) drawn: String,
+    /// The instant at which it was requested, by the clock of the slot to register.
     pub(crate) issued: String,
 }

@@ -10,10 +10,10 @@ use crate::index::NamespaceIndex;
 use crate::registry::{ListedName, Registry};
 use crate::{replies, scripts};
 
-/// How many namespaces an erasure empties at the same time.
-const ERASED_AT_ONCE: usize = 32;
-/// How many namespaces a step of erasing looks at, which may all be empty already.
-const NAMES_A_STEP: usize = 1024;
+/// The number of namespaces that are erased concurrently.
+const CONCURRENT_ERASURES: usize = 32;
+/// The number of namespaces that one step visits, even if all of them are empty.
+const MAX_NAMES_PER_STEP: usize = 1024;
 
 /// One step of erasing a prefix.
 pub(crate) struct Erasure<'a> {
@@ -58,15 +58,16 @@ impl<'a> Erasure<'a> {
         let mut after: Option<String> = None;
         let mut some_left = false;
         loop {
-            let names =
-                registry.listed_namespaces(ctx, prefix, after.as_deref(), ERASED_AT_ONCE).await?;
+            let names = registry
+                .listed_namespaces(ctx, prefix, after.as_deref(), CONCURRENT_ERASURES)
+                .await?;
             some_left |= !self.erase_some(&names, &mut left).await?;
             looked_at += names.len();
-            if names.len() < ERASED_AT_ONCE {
+            if names.len() < CONCURRENT_ERASURES {
                 break;
             }
             after = names.into_iter().last().map(|name| name.name);
-            if left == 0 || looked_at >= NAMES_A_STEP {
+            if left == 0 || looked_at >= MAX_NAMES_PER_STEP {
                 some_left |=
                     !registry.listed_namespaces(ctx, prefix, after.as_deref(), 1).await?.is_empty();
                 break;

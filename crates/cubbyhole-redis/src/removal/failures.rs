@@ -5,17 +5,17 @@ use std::sync::{Mutex, PoisonError};
 
 use cubbyhole_core::{Error, ExecutionContext, Result};
 
-/// What failed on the way. A removal goes on with what is left, so that one namespace that cannot
-/// be worked on keeps no other from being tidied, and then tells the first failure.
+/// The failures of a removal. A removal continues after a failure, so one damaged namespace does
+/// not block the others, and reports the first failure at the end.
 #[derive(Default)]
 pub(super) struct Failures {
     first: Mutex<Option<Error>>,
-    /// Some call may have removed what it did not count.
+    /// Whether a failed call may have removed entries that are not counted.
     unknown: AtomicBool,
 }
 
 impl Failures {
-    /// Takes note of a failure. What ends the whole call is passed on.
+    /// Records a failure and returns `None`. Returns an error if the context has ended.
     pub(super) fn note<T>(&self, ctx: &ExecutionContext, result: Result<T>) -> Result<Option<T>> {
         let error = match result {
             Ok(value) => return Ok(Some(value)),
@@ -28,7 +28,7 @@ impl Failures {
         Ok(None)
     }
 
-    /// What a removal comes to in the end.
+    /// Returns the result of the removal: its own error, or else the first failure.
     pub(super) fn conclude<T>(self, removal: Result<T>) -> Result<T> {
         let first = self.first.into_inner().unwrap_or_else(PoisonError::into_inner);
         let result = match (removal, first) {

@@ -27,7 +27,7 @@ impl<'a> RemovalRun<'a> {
         self.removed.fetch_add(removed, Ordering::Relaxed);
     }
 
-    /// Makes calls concurrently, each to its end even if another fails, because requests that were
+    /// Runs calls concurrently, each to its end even if another fails, because requests that were
     /// sent must be counted. The result of a failed call is `None`.
     pub(super) async fn each<T>(
         &self,

@@ -9,12 +9,12 @@ use crate::effect::Effect::Write;
 use crate::registry::{ListedName, NAMES_PER_PAGE, Registry};
 use crate::{replies, scripts};
 
-/// How many entries a script removes before the server serves others.
+/// The number of entries that one script removes. It bounds how long the server is blocked.
 const SWEEP_STEP: usize = 500;
-/// How many tenants are swept at the same time.
-const TENANTS_AT_ONCE: usize = 8;
+/// The number of tenants that are swept concurrently.
+const CONCURRENT_TENANTS: usize = 8;
 
-/// A sweep of every namespace.
+/// A sweep of all namespaces.
 pub(crate) struct Sweep<'a> {
     run: RemovalRun<'a>,
     registry: Registry<'a>,
@@ -44,7 +44,7 @@ impl<'a> Sweep<'a> {
                 .listed_tenants(self.run.ctx, after.as_deref(), NAMES_PER_PAGE)
                 .await?;
             let sweep = |tenant| self.sweep_tenant(tenant);
-            self.run.each(TENANTS_AT_ONCE, tenants.iter().map(sweep).collect()).await?;
+            self.run.each(CONCURRENT_TENANTS, tenants.iter().map(sweep).collect()).await?;
             if tenants.len() < NAMES_PER_PAGE {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! The count of a repair: findings, changes and the first failure.
+//! The counts of a repair, and its first failure.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +11,7 @@ use super::part_findings::PartFindings;
 use super::value_findings::ValueFindings;
 use crate::index::IndexFinding;
 
-/// What was found and done.
+/// The counts of a repair, and its first failure.
 #[derive(Default)]
 pub(super) struct RepairCounts {
     pub(super) tenants: u64,
@@ -24,12 +24,12 @@ pub(super) struct RepairCounts {
     pub(super) action: OrphanAction,
     pub(super) report: RepairReport,
     pub(super) orphaned_namespaces: HashSet<Namespace>,
-    /// Hashes of the names of the values: a server may tell a key twice.
+    /// Hashes of the keys of orphaned values, because `SCAN` may return a key twice.
     pub(super) orphans_seen: HashSet<u64>,
 }
 
 impl RepairCounts {
-    /// Takes note of what keeps one namespace from being repaired. What ends the whole repair goes to
+    /// Records a failure and returns `None`. An error that ends the whole repair is stored in
     /// `ended`.
     pub(super) fn note<T>(&mut self, result: Result<T>, ended: &mut Result<()>) -> Option<T> {
         match result {
@@ -40,6 +40,7 @@ impl RepairCounts {
         None
     }
 
+    /// Counts the findings for some values, and lists at most `limit` orphaned values in total.
     pub(super) fn count(&mut self, found: ValueFindings, limit: usize) {
         let ValueFindings { ns, findings } = found;
         for (key, finding) in findings {
@@ -51,7 +52,6 @@ impl RepairCounts {
                 IndexFinding::NotAString => {
                     self.report.failure.get_or_insert_with(not_a_string);
                 }
-
                 IndexFinding::Orphaned { bytes, expires } => {
                     self.count_orphan(&ns, key, bytes, expires, limit);
                 }
@@ -85,7 +85,7 @@ impl RepairCounts {
         orphans.values += 1;
         orphans.bytes += bytes;
         if orphans.listed.len() < limit {
-            // An instant past the year 9999, which only another program can have set, never comes.
+            // An expiry past the year 9999, set by another program, counts as never.
             let expires_at = Some(expires).filter(|at| *at > 0);
             let expires_at = expires_at.and_then(|at| Timestamp::from_millis(at).ok());
             let namespace = ns.clone();
@@ -96,9 +96,10 @@ impl RepairCounts {
         }
     }
 
+    /// Returns the report of a repair that `ended`, if at all, with an error.
     pub(super) fn report(self, ended: Option<Error>) -> RepairReport {
         let mut report = self.report;
-        // What ended it counts before what it met on the way.
+        // The error that ended the repair takes precedence over earlier failures.
         report.failure = ended.or(report.failure);
         report.orphans.namespaces = self.orphaned_namespaces.len() as u64;
         report.orphans.listed.sort();
@@ -124,8 +125,8 @@ impl RepairCounts {
     }
 }
 
-/// Whether nothing can be repaired after that: a namespace that is damaged is passed over, and an
-/// outage or the end of the context is not.
+/// Returns whether an error ends the repair: an outage or the end of the context does, a damaged
+/// namespace does not.
 pub(super) fn ends_repair(error: &Error) -> bool {
     use ErrorKind::{Cancelled, DeadlineExceeded, PermissionDenied, Unavailable};
     matches!(error.kind(), Cancelled | DeadlineExceeded | PermissionDenied | Unavailable)
@@ -133,7 +134,7 @@ pub(super) fn ends_repair(error: &Error) -> bool {
 
 pub(super) fn not_a_string() -> Error {
     Error::corrupt(
-        "a key under the store's prefix is named like a value and is no string: another program \
-         wrote it",
+        "a key under the store's prefix has the name of a value but is not a string: another \
+         program wrote it",
     )
 }

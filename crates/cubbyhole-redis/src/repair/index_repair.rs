@@ -1,4 +1,4 @@
-//! Repair of one part of an index.
+//! Repair of the index of one namespace.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::part_findings::PartFindings;
 use crate::cluster::{Caller, Request};
 use crate::effect::Effect::Read;
 use crate::index::{
-    Comparison, IndexCursor, IndexFinding, IndexPart, KEYS_AT_ONCE, NamespaceIndex, key_of,
+    Comparison, IndexCursor, IndexFinding, IndexPart, KEYS_PER_SCRIPT, NamespaceIndex, key_of,
 };
 use crate::replies;
 
@@ -25,7 +25,7 @@ impl<'a> IndexRepair<'a> {
         Self { caller, ns }
     }
 
-    /// Compares keys with values, and repairs the index.
+    /// Compares keys with their values, and repairs the index.
     pub(super) async fn compare(
         &self,
         ctx: &ExecutionContext,
@@ -37,8 +37,8 @@ impl<'a> IndexRepair<'a> {
         compared.ok_or_else(replies::unexpected)
     }
 
-    /// Compares all keys of a part of an index with their values. It skips orphaned values: each is judged
-    /// where `SCAN` finds the value itself.
+    /// Compares all keys of a part of the index with their values, and repairs the index. It skips
+    /// orphaned values, because `SCAN` finds them by their own keys.
     pub(super) async fn repair_part(
         &self,
         ctx: &ExecutionContext,
@@ -48,7 +48,7 @@ impl<'a> IndexRepair<'a> {
         let mut found = PartFindings::default();
         let mut cursor = IndexCursor::new(part);
         while let Some(members) = index.next_keys(ctx, &mut cursor).await? {
-            // A page may name a key twice, too.
+            // A page may contain a key twice.
             let mut keys = BTreeSet::new();
             for member in members {
                 match key_of(member) {
@@ -56,7 +56,7 @@ impl<'a> IndexRepair<'a> {
                     Err(error) => drop(found.failure.get_or_insert(error)),
                 }
             }
-            for keys in Vec::from_iter(keys).chunks(KEYS_AT_ONCE) {
+            for keys in Vec::from_iter(keys).chunks(KEYS_PER_SCRIPT) {
                 for finding in self.compare(ctx, keys, OrphanAction::List).await? {
                     match finding {
                         IndexFinding::Consistent | IndexFinding::Orphaned { .. } => {}
@@ -71,13 +71,13 @@ impl<'a> IndexRepair<'a> {
             }
         }
         let tag = self.caller.namespace_tag(self.ns);
-        let holds = async |name: String| {
+        let has_members = async |name: String| {
             let request = Request::command(&tag, Read, "ZCARD").arg(name);
             Ok(replies::integer(&self.caller.ask(ctx, &request).await?)? > 0)
         };
-        if holds(tag.keys()).await? {
+        if has_members(tag.keys()).await? {
             found.contents = NamespaceContents::Entries;
-        } else if holds(tag.expiries()).await? {
+        } else if has_members(tag.expiries()).await? {
             found.contents = NamespaceContents::MarkerOnly;
         }
         Ok(found)

@@ -4,7 +4,7 @@ use cubbyhole_core::Error;
 
 use super::contents::NamespaceContents;
 
-/// What became of a part of an index.
+/// The findings in one part of an index.
 #[derive(Default)]
 pub(super) struct PartFindings {
     pub(super) expiries: u64,

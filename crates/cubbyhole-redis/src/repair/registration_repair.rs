@@ -1,4 +1,4 @@
-//! Repair of the registration of a namespace or a tenant.
+//! Repair of the registrations of namespaces and tenants.
 
 use cubbyhole_core::{ExecutionContext, Namespace, Result, TenantId};
 use redis::Value;
@@ -9,7 +9,7 @@ use crate::entries::Entries;
 use crate::keys::HashTag;
 use crate::registry::Registry;
 
-/// Repairs registrations.
+/// Repairs the registrations of namespaces and tenants.
 pub(super) struct RegistrationRepair<'a> {
     caller: &'a Caller,
     registry: Registry<'a>,
@@ -20,7 +20,8 @@ impl<'a> RegistrationRepair<'a> {
         Self { caller, registry: Registry::new(caller) }
     }
 
-    /// Whether the tenant had to be listed. Its own marker says only that it once was.
+    /// Lists a tenant if it is not listed, and returns whether it was not. The tenant's marker does
+    /// not prove that the index of tenants still lists it.
     pub(super) async fn repair_tenant(
         &self,
         ctx: &ExecutionContext,
@@ -33,7 +34,8 @@ impl<'a> RegistrationRepair<'a> {
         Ok(true)
     }
 
-    /// Whether the namespace had to be listed, and whether it had to be marked.
+    /// Lists and marks a namespace if necessary. Returns whether it was not listed, and whether it
+    /// was not marked.
     pub(super) async fn repair_namespace(
         &self,
         ctx: &ExecutionContext,
@@ -42,7 +44,7 @@ impl<'a> RegistrationRepair<'a> {
         let listed = self.registry.is_listed(ctx, ns).await?;
         let marked = self.is_marked(ctx, ns).await?;
         if !marked {
-            // Registers, and so lists.
+            // An empty batch registers the namespace, which also lists it.
             Entries::new(self.caller).write(ctx, ns, &[]).await?;
         } else if !listed {
             self.registry.register(ctx, ns, "0", &mut self.caller.retry()).await?;

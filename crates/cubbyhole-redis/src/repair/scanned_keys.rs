@@ -1,4 +1,4 @@
-//! A page of a server's keys.
+//! The keys of the store in a page of `SCAN`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use cubbyhole_core::{Namespace, TenantId};
 use crate::index::IndexPart;
 use crate::keys::ParsedKey;
 
-/// What a page of a server's keys names.
+/// The keys of the store in a page of `SCAN`.
 #[derive(Default)]
 pub(super) struct ScannedKeys {
-    /// Sets: `SCAN` may name a key twice in a page, which one script would count twice.
+    /// Sets, because `SCAN` may return a key twice in a page, and a script would count it twice.
     pub(super) values: BTreeMap<Namespace, BTreeSet<String>>,
     pub(super) parts: BTreeSet<(Namespace, IndexPart)>,
     pub(super) tenants: BTreeSet<TenantId>,
@@ -24,7 +24,7 @@ impl ScannedKeys {
             Some(ParsedKey::Metas(ns)) => drop(self.parts.insert((ns, IndexPart::Metas))),
             Some(ParsedKey::Expiries(ns)) => drop(self.parts.insert((ns, IndexPart::Expiries))),
             Some(ParsedKey::Names(tenant)) => drop(self.tenants.insert(tenant)),
-            // A put refuses any other key: its value is another program's.
+            // A key that a put would reject belongs to another program.
             Some(ParsedKey::Value(ns, key)) if check_key(key).is_ok() => {
                 self.values.entry(ns).or_default().insert(key.to_owned());
             }
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_scan_names_twice_in_a_page_is_judged_once() {
+    fn key_returned_twice_by_scan_is_kept_once() {
         let mut named = ScannedKeys::default();
         for name in ["p:{acme}va", "p:{acme}vb", "p:{acme}va"] {
             named.add("p:", name.as_bytes());

@@ -4,7 +4,7 @@ use cubbyhole_core::Namespace;
 
 use crate::index::IndexFinding;
 
-/// What became of some keys of a namespace.
+/// The findings for some values of a namespace.
 pub(super) struct ValueFindings {
     pub(super) ns: Namespace,
     pub(super) findings: Vec<(String, IndexFinding)>,
