@@ -115,11 +115,11 @@ mod tests {
         let cluster = RedisCluster::start()?;
         let found = stdout_of(cluster.url(), &["doctor"])?;
         assert_eq!(found.lines().filter(|line| line.contains("ok       replicas")).count(), 3);
-        assert!(found.contains("3 masters, all slots served, none on its way"), "{found}");
+        assert!(found.contains("3 masters, all slots served, none being migrated"), "{found}");
         let waiting = format!("{}?wait_replicas=2", cluster.url());
         let diagnosed = call(&waiting, &["doctor"])?;
         assert_eq!(diagnosed.status.code(), Some(6), "{diagnosed:?}");
-        assert!(text(&diagnosed.stdout).contains("1 connected, and every write waits for 2"));
+        assert!(text(&diagnosed.stdout).contains("1 connected, but every write waits for 2"));
         cluster.begin_move(0, 1)?;
         let found = stdout_of(cluster.url(), &["doctor"])?;
         assert!(found.contains("warning  cluster"), "{found}");

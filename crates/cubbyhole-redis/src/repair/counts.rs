@@ -1,4 +1,4 @@
-//! The count of a repair: findings, changes and the first failure.
+//! The counts of a repair, and its first failure.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,11 +7,13 @@ use cubbyhole_core::{
     Error, ErrorKind, Namespace, OrphanAction, OrphanedValue, RepairReport, Result, Timestamp,
 };
 
-use crate::index::Compared;
+use super::part_findings::PartFindings;
+use super::value_findings::ValueFindings;
+use crate::index::IndexFinding;
 
-/// What was found and done.
+/// The counts of a repair, and its first failure.
 #[derive(Default)]
-pub(super) struct Done {
+pub(super) struct RepairCounts {
     pub(super) tenants: u64,
     pub(super) namespaces: u64,
     pub(super) namespaces_without_entries: u64,
@@ -22,38 +24,12 @@ pub(super) struct Done {
     pub(super) action: OrphanAction,
     pub(super) report: RepairReport,
     pub(super) orphaned_namespaces: HashSet<Namespace>,
-    /// Hashes of the names of the values: a server may tell a key twice.
+    /// Hashes of the keys of orphaned values, because `SCAN` may return a key twice.
     pub(super) orphans_seen: HashSet<u64>,
 }
 
-/// What became of some keys of a namespace.
-pub(super) struct Outcome {
-    pub(super) ns: Namespace,
-    pub(super) compared: Vec<(String, Compared)>,
-}
-
-/// What a namespace holds, and so whether it must be listed: one that has its marker and no entries
-/// must be too, or the next put into it would not list it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Holds {
-    #[default]
-    Nothing,
-    NoEntries,
-    Entries,
-}
-
-/// What became of a part of an index.
-#[derive(Default)]
-pub(super) struct PartOutcome {
-    pub(super) expiries: u64,
-    pub(super) without_value: u64,
-    pub(super) unlisted: u64,
-    pub(super) holds: Holds,
-    pub(super) failure: Option<Error>,
-}
-
-impl Done {
-    /// Takes note of what keeps one namespace from being repaired. What ends the whole repair goes to
+impl RepairCounts {
+    /// Records a failure and returns `None`. An error that ends the whole repair is stored in
     /// `ended`.
     pub(super) fn note<T>(&mut self, result: Result<T>, ended: &mut Result<()>) -> Option<T> {
         match result {
@@ -64,23 +40,26 @@ impl Done {
         None
     }
 
-    pub(super) fn count(&mut self, outcome: Outcome, limit: usize) {
-        let Outcome { ns, compared } = outcome;
-        for (key, compared) in compared {
-            match compared {
-                Compared::InLine => {}
-                Compared::OtherExpiry => self.expiries += 1,
-                Compared::WithoutValue => self.without_value += 1,
-                Compared::Unlisted => self.unlisted += 1,
-                Compared::NoString => drop(self.report.failure.get_or_insert_with(no_string)),
-                Compared::Orphaned { bytes, expires } => {
+    /// Counts the findings for some values, and lists at most `limit` orphaned values in total.
+    pub(super) fn count(&mut self, found: ValueFindings, limit: usize) {
+        let ValueFindings { ns, findings } = found;
+        for (key, finding) in findings {
+            match finding {
+                IndexFinding::Consistent => {}
+                IndexFinding::WrongExpiry => self.expiries += 1,
+                IndexFinding::MissingValue => self.without_value += 1,
+                IndexFinding::Unlisted => self.unlisted += 1,
+                IndexFinding::NotAString => {
+                    self.report.failure.get_or_insert_with(not_a_string);
+                }
+                IndexFinding::Orphaned { bytes, expires } => {
                     self.count_orphan(&ns, key, bytes, expires, limit);
                 }
             }
         }
     }
 
-    pub(super) fn count_part(&mut self, part: PartOutcome) {
+    pub(super) fn count_part(&mut self, part: PartFindings) {
         self.expiries += part.expiries;
         self.without_value += part.without_value;
         self.unlisted += part.unlisted;
@@ -106,7 +85,7 @@ impl Done {
         orphans.values += 1;
         orphans.bytes += bytes;
         if orphans.listed.len() < limit {
-            // An instant past the year 9999, which only another program can have set, never comes.
+            // An expiry past the year 9999, set by another program, counts as never.
             let expires_at = Some(expires).filter(|at| *at > 0);
             let expires_at = expires_at.and_then(|at| Timestamp::from_millis(at).ok());
             let namespace = ns.clone();
@@ -117,9 +96,10 @@ impl Done {
         }
     }
 
+    /// Returns the report of a repair that `ended`, if at all, with an error.
     pub(super) fn report(self, ended: Option<Error>) -> RepairReport {
         let mut report = self.report;
-        // What ended it counts before what it met on the way.
+        // The error that ended the repair takes precedence over earlier failures.
         report.failure = ended.or(report.failure);
         report.orphans.namespaces = self.orphaned_namespaces.len() as u64;
         report.orphans.listed.sort();
@@ -145,16 +125,16 @@ impl Done {
     }
 }
 
-/// Whether nothing can be repaired after that: a namespace that is damaged is passed over, and an
-/// outage or the end of the context is not.
+/// Returns whether an error ends the repair: an outage or the end of the context does, a damaged
+/// namespace does not.
 pub(super) fn ends_repair(error: &Error) -> bool {
     use ErrorKind::{Cancelled, DeadlineExceeded, PermissionDenied, Unavailable};
     matches!(error.kind(), Cancelled | DeadlineExceeded | PermissionDenied | Unavailable)
 }
 
-pub(super) fn no_string() -> Error {
+pub(super) fn not_a_string() -> Error {
     Error::corrupt(
-        "a key under the store's prefix is named like a value and is no string: another program \
-         wrote it",
+        "a key under the store's prefix has the name of a value but is not a string: another \
+         program wrote it",
     )
 }
