@@ -281,7 +281,7 @@ fn named_read_only() {
     let url = format!("{}?read_only=true", stores.url(NAMES[1]));
     assert_eq!(Caller::Same.ok(&stores, &url, &["list", "acme"]), "counter\n");
     write_nothing(Caller::Same, &stores, &url, "is open read-only; open it for writing");
-    assert!(Caller::Same.ok(&stores, &url, &["doctor"]).contains("as configured"));
+    assert!(Caller::Same.ok(&stores, &url, &["doctor"]).contains("configured"));
     // The check comes before counting and before asking for `--yes`.
     let erase = Caller::Same.run(&stores, &url, &["erase", "acme"]);
     assert_eq!(erase.status.code(), Some(6), "{erase:?}");

@@ -12,7 +12,7 @@ use crate::output::escape;
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct ScopeArguments {
-    /// A tenant and its segments, as in acme:agent-7
+    /// Prefix: a tenant and segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: Option<NamespacePrefix>,
     /// Include every tenant

@@ -24,9 +24,9 @@ with the same value and expiry are skipped. Repeat the command to continue an in
 copy later changes. Nothing is deleted in either store.
 
 The source may change during a copy, and later writes can be missed. To move a service, copy while
-it runs, stop the writers, and copy again with --verify, which then only reads. --verify compares
-every entry of both stores, and shows the SHA-256 of the lines that `cubbyhole export` would write
-after its header.
+it runs, stop the writers, and copy again with --verify; the second copy only writes the changes.
+--verify compares every entry of both stores, and shows the SHA-256 of the lines that `cubbyhole
+export` would write after its header.
 
 Examples:
   cubbyhole copy --all --to postgres://my_service@db.internal/state --dry-run

@@ -19,7 +19,7 @@ Expired entries are already invisible; a sweep frees their space. Without --ever
 made, for example from cron.
 
 With --every, the command runs as a service. Each interval varies by 10 %, so several sweepers
-spread out. While the store is unavailable, the interval grows up to 16 times. Ctrl-C, SIGTERM and
+spread out. While the store is unavailable, the interval grows up to 16-fold. Ctrl-C, SIGTERM and
 SIGHUP end the command after the current step, with exit code 0. --timeout applies to each sweep.
 Several processes can sweep one store, but only one process can open a file: let the service that
 has it open sweep it.
