@@ -140,7 +140,7 @@ async fn keys_of_each_form_are_read_and_unsafe_ones_refused() {
     assert!(error.message().contains("is encrypted"), "{error}");
     let (_, another) = secured.certify(&login);
     for (name, certificate, key, said) in [
-        ("mixed", &certificate, another.serialize_pem(), "do not work together"),
+        ("mixed", &certificate, another.serialize_pem(), "does not match its private key"),
         ("empty", &String::new(), key.serialize_pem(), "no certificate"),
         ("no-key", &certificate, certificate.clone(), "no private key"),
     ] {
@@ -187,7 +187,7 @@ async fn prefer_connects_without_tls_where_it_cannot_with_it() {
     secured.schema.execute("SELECT pg_reload_conf()").await;
     let old = format!("{required}&ssl_max_protocol_version=TLSv1.2");
     until("the new version", async || {
-        open(&old).await.unwrap_err().message().contains("refuses the TLS connection")
+        open(&old).await.unwrap_err().message().contains("rejects the TLS connection")
     })
     .await;
     open(&old.replace("sslmode=require", "sslmode=prefer")).await.unwrap();

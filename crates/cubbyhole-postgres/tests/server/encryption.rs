@@ -281,7 +281,7 @@ async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority(
         if is_accepted {
             opened.unwrap();
         } else {
-            refused_for_good(opened, "docs/postgres.md says which ones are");
+            refused_for_good(opened, "see docs/backends/postgres.md for the requirements");
         }
     }
 }

@@ -155,7 +155,7 @@ async fn a_schema_of_the_first_version_is_brought_up_to_date() {
         ))
         .await;
     let error = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
-    assert!(error.message().contains("of version 1"), "{error:?}");
+    assert!(error.message().contains("has version 1"), "{error:?}");
     let diagnosis = diagnose(&ctx, &schema.config()).await.unwrap();
     let problems = diagnosis.checks.iter().filter(|check| check.verdict == Verdict::Problem);
     let problems: Vec<_> = problems.map(|check| check.name.as_str()).collect();
