@@ -1,32 +1,34 @@
-//! Pauses between attempts that lost against other callers.
+//! Backoff between attempts that failed with a conflict.
 
 use std::time::{Duration, Instant};
 
 use crate::context::now;
 use crate::{ExecutionContext, Result, runtime};
 
-/// The least unit: what an attempt takes at a fast store.
-const LEAST_UNIT: Duration = Duration::from_millis(1);
-/// How many units the limit grows to.
-const MOST_UNITS: u32 = 50;
-const LONGEST: Duration = Duration::from_secs(1);
+/// The minimum unit: about the time of an attempt on a fast store.
+const MIN_UNIT: Duration = Duration::from_millis(1);
+/// The maximum number of units.
+const MAX_UNITS: u32 = 50;
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Exponential backoff with full jitter. Each pause is drawn between nothing and a limit that
-/// doubles from one unit to 50. The unit is a millisecond, or the time that the lost attempt took if
-/// that is longer: at a slow store, pauses shorter than an attempt would not keep callers apart.
+/// Exponential backoff with full jitter.
+///
+/// Each pause is random between zero and a limit that doubles from 1 to 50 units. The unit is the time
+/// of the failed attempt, but at least a millisecond. On a slow store, pauses shorter than an attempt
+/// would not separate the callers.
 pub(crate) struct Backoff {
     lost: u32,
     began: Instant,
 }
 
 impl Backoff {
-    /// Before the first attempt.
+    /// Starts measuring the first attempt.
     pub(crate) fn new() -> Self {
         Self { lost: 0, began: now() }
     }
 
-    /// Pauses after a lost attempt, within the context. Without timers, which the store in memory
-    /// does not need, it yields instead.
+    /// Pauses after a failed attempt, or until the context ends. Without timers, which the in-memory
+    /// store does not need, it yields instead.
     pub(crate) async fn pause(&mut self, ctx: &ExecutionContext) -> Result<()> {
         let pause = limit(self.lost, now() - self.began).mul_f64(fastrand::f64());
         self.lost = self.lost.saturating_add(1);
@@ -41,10 +43,10 @@ impl Backoff {
     }
 }
 
-/// The longest pause after so many lost attempts, the last of which took that long.
+/// Returns the maximum pause after `lost` failed attempts, the last of which took `took`.
 fn limit(lost: u32, took: Duration) -> Duration {
-    let units = 1_u32.checked_shl(lost).unwrap_or(MOST_UNITS).min(MOST_UNITS);
-    took.max(LEAST_UNIT).saturating_mul(units).min(LONGEST)
+    let units = 1_u32.checked_shl(lost).unwrap_or(MAX_UNITS).min(MAX_UNITS);
+    took.max(MIN_UNIT).saturating_mul(units).min(MAX_PAUSE)
 }
 
 #[cfg(test)]
@@ -59,7 +61,7 @@ mod tests {
             let took = Duration::from_millis(took);
             assert_eq!([0, 1, 2, 3, 4, 5, 6, 31, u32::MAX].map(|lost| limit(lost, took)), limits);
         }
-        assert_eq!(limit(0, Duration::MAX), LONGEST);
+        assert_eq!(limit(0, Duration::MAX), MAX_PAUSE);
     }
 
     #[tokio::test(start_paused = true)]

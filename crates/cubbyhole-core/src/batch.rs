@@ -1,15 +1,15 @@
-//! Several writes in one namespace, all or nothing.
+//! [`Batch`]: several writes to one namespace, applied atomically.
 
 use std::collections::HashSet;
 
 use crate::limits::{self, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
 use crate::{Condition, Error, PutOptions, Result, Timestamp};
 
-/// Puts and deletes in one namespace that are applied all or not at all, by
-/// [`EntryStore::write`](crate::EntryStore::write).
+/// Puts and deletes in one namespace that [`EntryStore::write`](crate::EntryStore::write) applies
+/// atomically.
 ///
-/// At most [`MAX_BATCH_OPERATIONS`] operations and [`MAX_BATCH_BYTES`] of keys and values; a key
-/// may be named once. Conditions are judged against the state before the batch.
+/// A batch has at most [`MAX_BATCH_OPERATIONS`] operations and [`MAX_BATCH_BYTES`] of keys and values.
+/// Each key may occur once. Conditions are evaluated against the state before the batch.
 ///
 /// ```
 /// use cubbyhole::{Batch, Condition, PutOptions};
@@ -28,35 +28,35 @@ pub struct Batch<V> {
 /// One write of a [`Batch`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation<V> {
-    /// Insert or replace a value.
+    /// Inserts or replaces a value.
     Put {
-        /// Where.
+        /// The key.
         key: String,
-        /// What.
+        /// The value.
         value: V,
         /// Expiry and version.
         options: PutOptions,
-        /// What must hold.
+        /// The condition of the put.
         condition: Condition,
     },
-    /// Remove an entry; one that is absent is no failure unless the condition says so.
+    /// Removes an entry. An absent entry is an error only if the condition requires one.
     Delete {
-        /// Where.
+        /// The key.
         key: String,
-        /// What must hold.
+        /// The condition of the delete.
         condition: Condition,
     },
 }
 
 impl<V> Operation<V> {
-    /// The key that is written.
+    /// Returns the key.
     pub fn key(&self) -> &str {
         match self {
             Self::Put { key, .. } | Self::Delete { key, .. } => key,
         }
     }
 
-    /// What must hold for the batch to be applied.
+    /// Returns the condition.
     pub fn condition(&self) -> Condition {
         match self {
             Self::Put { condition, .. } | Self::Delete { condition, .. } => *condition,
@@ -65,19 +65,19 @@ impl<V> Operation<V> {
 }
 
 impl<V> Batch<V> {
-    /// An empty batch; writing it succeeds and does nothing.
+    /// Creates an empty batch. Writing an empty batch succeeds and does nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self { operations: Vec::new() }
     }
 
-    /// Adds a put without options or condition.
+    /// Adds an unconditional put with default options.
     #[must_use]
     pub fn put(self, key: impl Into<String>, value: V) -> Self {
         self.put_with(key, value, PutOptions::default(), Condition::Always)
     }
 
-    /// Adds a put.
+    /// Adds a put with options and a condition.
     #[must_use]
     pub fn put_with(
         mut self,
@@ -90,52 +90,53 @@ impl<V> Batch<V> {
         self
     }
 
-    /// Adds a delete without condition.
+    /// Adds an unconditional delete.
     #[must_use]
     pub fn delete(self, key: impl Into<String>) -> Self {
         self.delete_if(key, Condition::Always)
     }
 
-    /// Adds a delete.
+    /// Adds a delete with a condition.
     #[must_use]
     pub fn delete_if(mut self, key: impl Into<String>, condition: Condition) -> Self {
         self.push(Operation::Delete { key: key.into(), condition });
         self
     }
 
-    /// Adds an operation, for building a batch in a loop.
+    /// Adds an operation in place, for a batch that is built in a loop.
     pub fn push(&mut self, operation: Operation<V>) {
         self.operations.push(operation);
     }
 
-    /// How many operations it holds.
+    /// Returns the number of operations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Whether it holds no operation.
+    /// Returns true if the batch has no operations.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
 
-    /// The operations in order.
+    /// Returns the operations in order.
     pub fn operations(&self) -> &[Operation<V>] {
         &self.operations
     }
 
-    /// The operations in order.
+    /// Returns the operations in order, by value.
     #[must_use]
     pub fn into_operations(self) -> Vec<Operation<V>> {
         self.operations
     }
 
-    /// Checks keys, expiries and the limits of a batch; every store calls it before any work.
-    /// `value_bytes` gives the encoded length of a value, where the store knows it.
+    /// Checks keys, expiries and limits. Every store calls this before any work.
+    ///
+    /// `value_bytes` returns the encoded length of a value, if the store knows it.
     ///
     /// # Errors
-    /// `InvalidArgument` that names the limit, or the key named twice.
+    /// `InvalidArgument` that names the exceeded limit or the operation that repeats a key.
     pub fn check(
         &self,
         max_value_bytes: usize,
@@ -176,12 +177,12 @@ impl<V> Batch<V> {
 }
 
 impl<V> Batch<V> {
-    /// When the entry of each operation expires if the batch is written at `now`; `None` for a
-    /// delete and for an entry that never expires.
+    /// Returns the instant of expiry of each operation if the batch is written at `now`. It is `None`
+    /// for a delete and for an entry that does not expire.
     ///
     /// # Errors
-    /// `InvalidArgument` for a TTL of zero, or one that ends past the year 9999. A store reports
-    /// it before it judges any condition.
+    /// `InvalidArgument` for a TTL of zero, or one that ends after the year 9999. A store reports
+    /// this error before it evaluates any condition.
     pub fn expiries(&self, now: Timestamp) -> Result<Vec<Option<Timestamp>>> {
         let expiry = |operation: &Operation<V>| match operation {
             Operation::Put { options, .. } => options.expiry().resolve(now),

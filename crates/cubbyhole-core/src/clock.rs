@@ -1,4 +1,4 @@
-//! The clock that decides expiry where the engine has none of its own.
+//! Clocks that decide expiry in the memory and embedded stores.
 
 mod high_water;
 
@@ -11,27 +11,25 @@ use crate::Timestamp;
 
 pub use high_water::HighWaterClock;
 
-/// Tells the time to the stores that judge expiry themselves: memory and embedded. Remote backends
-/// use their server's clock.
+/// The clock of a memory or embedded store. Remote backends use the clock of their server.
 ///
-/// A store's time is the later of [`now`](Self::now) and its high-water mark plus the time that has
-/// [`elapsed`](Self::elapsed) since: see [`HighWaterClock`].
+/// A store derives its time from both methods: see [`HighWaterClock`].
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The instant it is now. It may step, forward and back.
+    /// Returns the current wall-clock time. It may step forward and back.
     fn now(&self) -> Timestamp;
 
-    /// How much time has passed since a fixed moment. It never goes back, also where `now` does.
+    /// Returns the monotonic time since a fixed instant. It never goes back.
     ///
-    /// The default is the operating system's monotonic clock. A clock that is moved manually
-    /// overrides it, and moves it together with `now`; otherwise its stores also count the time
-    /// that passes in reality.
+    /// The default is the operating system's monotonic clock. A manual clock overrides it and advances
+    /// it together with `now`; otherwise its stores also count real time.
     fn elapsed(&self) -> Duration {
         system_elapsed()
     }
 
-    /// Whether `now` moves on automatically. If so, a store takes two readings within one millisecond
-    /// for the same moment, and reads `elapsed` once a millisecond. The default is `false`: a store
-    /// then reads both each time.
+    /// Returns true if `now` advances with real time.
+    ///
+    /// A store then treats two readings of the same millisecond as equal, and reads `elapsed` once a
+    /// millisecond. With the default, `false`, a store reads both methods for each operation.
     fn is_real_time(&self) -> bool {
         false
     }
@@ -59,9 +57,9 @@ pub struct SystemClock;
 #[deny(clippy::missing_trait_methods)]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        #[expect(clippy::disallowed_methods, reason = "this is the clock that others inject")]
+        #[expect(clippy::disallowed_methods, reason = "the injected clock itself")]
         let now = SystemTime::now();
-        // A clock before 1970 or past 9999 is broken; the nearest instant that can be kept serves.
+        // A clock before 1970 or after 9999 is broken: the nearest valid instant replaces its time.
         now.try_into().unwrap_or(if now < SystemTime::UNIX_EPOCH {
             Timestamp::EPOCH
         } else {
@@ -78,9 +76,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's monotonic clock, since this process first read it.
+/// Returns the monotonic time since the first call in this process.
 fn system_elapsed() -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that others inject")]
+    #[expect(clippy::disallowed_methods, reason = "the injected clock itself")]
     fn instant() -> Instant {
         Instant::now()
     }
@@ -89,7 +87,7 @@ fn system_elapsed() -> Duration {
     instant().saturating_duration_since(start)
 }
 
-/// A clock that moves only when told, for tests. Clones share the same time.
+/// A clock for tests that advances only on request. Clones share the same time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -101,42 +99,42 @@ fn system_elapsed() -> Duration {
 /// assert_eq!(clock.now().saturating_since(before), Duration::from_secs(1));
 /// ```
 #[derive(Debug, Clone)]
-pub struct ManualClock(Arc<Hands>);
+pub struct ManualClock(Arc<ManualTime>);
 
-/// Both in milliseconds.
+/// Both times in milliseconds.
 #[derive(Debug)]
-struct Hands {
+struct ManualTime {
     now: AtomicU64,
     elapsed: AtomicU64,
 }
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// Creates a clock that shows `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
         let (now, elapsed) = (AtomicU64::new(start.as_millis()), AtomicU64::new(0));
-        Self(Arc::new(Hands { now, elapsed }))
+        Self(Arc::new(ManualTime { now, elapsed }))
     }
 
-    /// Lets time pass; a fraction of a millisecond rounds up, and `now` stops at
+    /// Advances the clock by `duration`. A fraction of a millisecond rounds up. `now` stops at
     /// [`Timestamp::MAX`].
     pub fn advance(&self, duration: Duration) {
         let passed = Timestamp::EPOCH.checked_add(duration).unwrap_or(Timestamp::MAX).as_millis();
         let later = |most: u64| move |millis: u64| Some(millis.saturating_add(passed).min(most));
-        // In this order: a store that sees the later `now` sees the later `elapsed` too.
-        let Hands { now, elapsed } = &*self.0;
+        // `elapsed` first: a store that sees the new `now` then sees the new `elapsed` too.
+        let ManualTime { now, elapsed } = &*self.0;
         let order = Ordering::SeqCst;
         // Both are always `Some`.
         let _ = elapsed.fetch_update(order, order, later(u64::MAX));
         let _ = now.fetch_update(order, order, later(Timestamp::MAX.as_millis()));
     }
 
-    /// Sets the clock, also backwards, as an administrator or NTP does: no time passes.
+    /// Sets the wall clock forward or back, as an administrator or NTP does. `elapsed` is unchanged.
     pub fn set(&self, instant: Timestamp) {
         self.0.now.store(instant.as_millis(), Ordering::SeqCst);
     }
 
-    /// Sets the clock back by `duration`, to [`Timestamp::EPOCH`] at the earliest: no time passes.
+    /// Sets the wall clock back by `duration`, at most to [`Timestamp::EPOCH`]. `elapsed` is unchanged.
     pub fn set_back(&self, duration: Duration) {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let earlier = |now: u64| Some(now.saturating_sub(millis));
@@ -146,7 +144,7 @@ impl ManualClock {
 }
 
 impl Default for ManualClock {
-    /// Stands at 2001-09-09T01:46:40Z, far from either end.
+    /// Shows 2001-09-09T01:46:40Z, far from both ends of the range.
     fn default() -> Self {
         Self::new(Timestamp::from_millis(1_000_000_000_000).unwrap_or(Timestamp::EPOCH))
     }
@@ -173,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn advancing_moves_both_and_setting_moves_the_wall_clock_alone() {
+    fn advance_moves_both_clocks_and_set_only_the_wall_clock() {
         let clock = ManualClock::default();
         let start = clock.now();
         clock.advance(Duration::from_micros(1_500));

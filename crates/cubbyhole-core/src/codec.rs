@@ -1,4 +1,4 @@
-//! Turning values into bytes and back.
+//! [`Codec`]: encoding and decoding of values.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -6,12 +6,13 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result, json_check};
 
-/// Turns `V` into bytes and back. What `encode` accepts, `decode` must give back equal.
+/// Encodes and decodes values of type `V`. `decode` must return a value equal to the one that `encode`
+/// accepted.
 ///
 /// ```
 /// use cubbyhole::{Bytes, Codec, Error, Result};
 ///
-/// /// Text as it is.
+/// /// Stores text as UTF-8.
 /// #[derive(Debug, Clone, Copy, Default)]
 /// struct TextCodec;
 ///
@@ -27,38 +28,38 @@ use crate::{Error, Result, json_check};
 /// }
 /// ```
 pub trait Codec<V>: Send + Sync + 'static {
-    /// Turns a value into bytes.
+    /// Encodes a value.
     ///
     /// # Errors
-    /// `Codec` for a value that `decode` could not give back equal.
+    /// `Codec` for a value that `decode` could not restore.
     fn encode(&self, value: &V) -> Result<Bytes>;
 
-    /// Turns bytes into a value.
+    /// Decodes a value.
     ///
     /// # Errors
-    /// `Codec` for bytes that are not such a value. The message holds no part of them.
+    /// `Codec` for bytes that do not encode a `V`. The message contains no part of the bytes.
     fn decode(&self, bytes: &Bytes) -> Result<V>;
 }
 
 /// JSON, the default codec.
 ///
-/// Floats come back to the last bit. What JSON cannot keep is refused by `encode`: NaN and the
-/// infinities anywhere, `Some` of something that serialises to null, nesting deeper than the
-/// reader's limit of 127. A `Serialize` that does not mirror its `Deserialize` is the user's.
+/// Floats round-trip exactly. `encode` refuses values that JSON cannot represent: NaN, infinities,
+/// `Some` of a value that serialises to null, and nesting deeper than 127 levels, the limit of the
+/// parser. It cannot detect a `Serialize` implementation that does not match its `Deserialize`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JsonCodec;
 
 impl<V: Serialize + DeserializeOwned> Codec<V> for JsonCodec {
     fn encode(&self, value: &V) -> Result<Bytes> {
         json_check::check(value)?;
-        // serde_json names the place and the type here, and never a value.
+        // This error of serde_json contains the position and the type, never a value.
         serde_json::to_vec(value)
             .map(Bytes::from)
             .map_err(|error| Error::codec("the value cannot be written as JSON").with_source(error))
     }
 
     fn decode(&self, bytes: &Bytes) -> Result<V> {
-        // The source of this error would quote the value, so only its place is kept.
+        // The error of serde_json would quote the value, so only its position is kept.
         serde_json::from_slice(bytes).map_err(|error| {
             Error::codec(format!(
                 "the stored value is not JSON of the type asked for: {:?} error at line {} column {}",
@@ -70,7 +71,7 @@ impl<V: Serialize + DeserializeOwned> Codec<V> for JsonCodec {
     }
 }
 
-/// Bytes as they are.
+/// Stores bytes unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BytesCodec;
 

@@ -1,27 +1,27 @@
-//! What must hold for a write to be applied.
+//! [`Condition`] of a write.
 
 use crate::{Error, Result, Version};
 
-/// What must hold for a write to be applied. An expired entry counts as absent.
+/// The condition of a write. The write is applied only if it holds. An expired entry counts as absent.
 ///
-/// A condition is an argument of its own and not one of [`PutOptions`](crate::PutOptions), so that
-/// a plain [`Store`](crate::Store) cannot be handed one that it would ignore.
+/// A condition is a separate argument and not a field of [`PutOptions`](crate::PutOptions). A plain
+/// [`Store`](crate::Store) therefore cannot receive a condition that it would ignore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Condition {
-    /// Write whatever stands there.
+    /// Always holds.
     #[default]
     Always,
-    /// Write only if there is no entry.
+    /// Holds if there is no live entry.
     IfAbsent,
-    /// Write only if the entry is there at this version.
+    /// Holds if there is a live entry with this version.
     IfVersion(Version),
 }
 
 impl Condition {
-    /// Judges the condition: `current` is the version of the live entry, `None` without one.
+    /// Evaluates the condition. `current` is the version of the live entry, or `None` without one.
     ///
     /// # Errors
-    /// `Conflict` with the current version.
+    /// `Conflict` with the current version if the condition does not hold.
     pub fn check(self, current: Option<Version>) -> Result<()> {
         let holds = match self {
             Self::Always => true,

@@ -8,15 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Result, runtime};
 
-/// Cancellation and deadline of the caller; every call of a store takes one.
+/// The caller's cancellation and deadline. Every call of a store takes one.
 ///
-/// A context that has ended is refused before any work is done. One that ends while a call is in
-/// flight makes the call return promptly: the write is then applied whole or not at all, and
-/// [`Error::may_have_been_applied`] tells whether it certainly had no effect.
-/// (`InMemoryStore` ignores its context: its calls never wait for I/O.)
+/// A call with a context that has ended is refused before it does any work. If the context ends
+/// during a call, the call returns promptly. A write is then applied completely or not at all, and
+/// [`Error::may_have_been_applied`] is false if it certainly had no effect. `InMemoryStore` ignores
+/// its context, because its calls do not wait.
 ///
-/// Cloning is cheap and shares the cancellation. Waiting for a deadline needs a tokio runtime with
-/// timers, and answers `InvalidArgument` elsewhere; waiting for cancellation alone needs no runtime.
+/// Clones share the cancellation and are cheap. A context with a deadline needs a tokio runtime with
+/// timers; elsewhere, waiting returns `InvalidArgument`. Cancellation alone needs no runtime.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,28 +36,28 @@ pub struct ExecutionContext {
 }
 
 impl ExecutionContext {
-    /// A context that never ends by itself.
+    /// Creates a context without a deadline.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ends when `token` is cancelled, in place of the context's own token.
+    /// Replaces the cancellation token.
     #[must_use]
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
         self.token = token;
         self
     }
 
-    /// Ends at `deadline`, or at the deadline that it already had if that is earlier.
+    /// Sets a deadline. An earlier deadline that is already set stays.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
         self
     }
 
-    /// Ends `timeout` from now, or at the deadline that it already had if that is earlier. A
-    /// timeout beyond what the clock can count sets no deadline.
+    /// Sets a deadline `timeout` from now. An earlier deadline that is already set stays. A timeout
+    /// that overflows the clock sets no deadline.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         match now().checked_add(timeout) {
@@ -66,13 +66,14 @@ impl ExecutionContext {
         }
     }
 
-    /// A context that ends with this one and can be cancelled or given a deadline by itself.
+    /// Returns a context that ends with this one. It can also be cancelled, or get an earlier
+    /// deadline, separately.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { token: self.token.child_token(), deadline: self.deadline }
     }
 
-    /// The token that cancels this context.
+    /// Returns the token that cancels this context.
     #[must_use]
     pub fn cancellation(&self) -> &CancellationToken {
         &self.token
@@ -83,19 +84,19 @@ impl ExecutionContext {
         self.token.cancel();
     }
 
-    /// When this context ends by itself.
+    /// Returns the deadline.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// How long until the deadline: zero once it has passed, `None` without one.
+    /// Returns the time until the deadline: zero if it has passed, `None` without a deadline.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(now()))
     }
 
-    /// Refuses a context that has ended.
+    /// Returns an error if the context has ended.
     ///
     /// # Errors
     /// `Cancelled` or `DeadlineExceeded`.
@@ -109,11 +110,11 @@ impl ExecutionContext {
         }
     }
 
-    /// Begins a call: takes part in the runtime's cooperative scheduling, as
-    /// [`runtime::cooperate`] does, then refuses a context that has ended.
+    /// Begins a call: cooperates with the scheduler, as [`runtime::cooperate`] does, then returns an
+    /// error if the context has ended.
     ///
-    /// A store that honours its context awaits this first in every method, so that a loop over
-    /// calls can be timed out and lets other tasks run. It needs no runtime.
+    /// A store awaits this first in every method. A loop over calls can then be timed out and lets
+    /// other tasks run. Needs no runtime.
     ///
     /// # Errors
     /// `Cancelled` or `DeadlineExceeded`.
@@ -122,19 +123,21 @@ impl ExecutionContext {
         self.check()
     }
 
-    /// As [`begin`](Self::begin), for a store that needs a tokio runtime with timers.
+    /// Begins a call as [`begin`](Self::begin) does, for a store that needs a tokio runtime with
+    /// timers.
     ///
     /// # Errors
-    /// `InvalidArgument` without one; `Cancelled` or `DeadlineExceeded`.
+    /// `InvalidArgument` without a runtime or without timers; `Cancelled` or `DeadlineExceeded`.
     pub async fn begin_in_runtime(&self) -> Result<()> {
         runtime::cooperate().await;
         runtime::require_timers()?;
         self.check()
     }
 
-    /// Waits until this context ends, and returns how it ended. Waits indefinitely if it never
-    /// does. With a deadline it needs a tokio runtime with timers, and returns an
-    /// `InvalidArgument` without waiting where there is none.
+    /// Waits until this context ends, and returns the error of its end.
+    ///
+    /// Waits indefinitely if the context never ends. A context with a deadline needs a tokio runtime
+    /// with timers; without one the method returns `InvalidArgument` immediately.
     pub async fn ended(&self) -> Error {
         let Some(deadline) = self.deadline else {
             self.token.cancelled().await;
@@ -150,13 +153,15 @@ impl ExecutionContext {
         }
     }
 
-    /// Runs `future` until it is ready or this context ends, whichever comes first. The future is
-    /// not polled at all if the context has already ended, and is dropped when it ends.
+    /// Runs `future` until it is ready or this context ends.
+    ///
+    /// If the context has already ended, the future is not polled. When the context ends, the future
+    /// is dropped.
     ///
     /// # Errors
-    /// `Cancelled` or `DeadlineExceeded`, without any claim about what the future did.
-    /// `InvalidArgument` for a future that is not ready immediately, a context with a deadline, and
-    /// no tokio runtime with timers.
+    /// - `Cancelled` or `DeadlineExceeded`: the context ended. The future may have had effects.
+    /// - `InvalidArgument`: the future is not ready immediately, the context has a deadline, and there
+    ///   is no tokio runtime with timers.
     pub async fn race<F: Future>(&self, future: F) -> Result<F::Output> {
         self.check()?;
         let mut future = pin!(future);
@@ -167,21 +172,18 @@ impl ExecutionContext {
         }
     }
 
-    /// Sleeps for `duration`, or less if this context ends.
+    /// Sleeps for `duration`, or until this context ends.
     ///
     /// # Errors
     /// `Cancelled` or `DeadlineExceeded`; `InvalidArgument` without a tokio runtime with timers.
     pub async fn sleep(&self, duration: Duration) -> Result<()> {
         runtime::require_timers()?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the sleep that ends with its context"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the one sleep that a context can interrupt")]
         self.race(tokio::time::sleep(duration)).await
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "deadlines are judged here and nowhere else")]
+#[expect(clippy::disallowed_methods, reason = "the one place that evaluates deadlines")]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_past_the_clock_sets_no_deadline() {
+    fn overflowing_timeout_sets_no_deadline() {
         assert_eq!(ExecutionContext::new().with_timeout(Duration::MAX).deadline(), None);
     }
 
@@ -241,7 +243,7 @@ mod tests {
             assert_eq!(limited.race(async { 1 }).await.unwrap(), 1);
             limited.begin().await.unwrap();
         };
-        // None of these futures waits, so that one poll without a runtime answers.
+        // None of these futures waits, so one poll without a runtime completes them.
         let mut without = pin!(wait());
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(without.as_mut().poll(&mut context).is_ready());
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_race_that_has_ended_polls_nothing() {
+    async fn race_of_an_ended_context_polls_nothing() {
         let ctx = ExecutionContext::new();
         ctx.cancel();
         let mut polled = false;

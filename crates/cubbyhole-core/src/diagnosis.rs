@@ -1,18 +1,18 @@
-//! What `diagnose` finds out about a store.
+//! [`Diagnosis`]: the result of `diagnose`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How a [`Check`] ended.
+/// The verdict of a [`Check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// Nothing is wrong.
     Ok,
-    /// It works, and something should be looked after.
+    /// The store works, but needs attention.
     Warning,
-    /// It does not work, or is not safe.
+    /// The store does not work or is not safe.
     Problem,
 }
 
@@ -26,35 +26,35 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One thing that was looked at.
+/// One check of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What was looked at, in a word or two.
+    /// The subject of the check, in one or two words.
     pub name: String,
-    /// How it stands.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was found.
+    /// The finding.
     pub finding: String,
-    /// What to do about it, unless it is as it should be.
+    /// What to do, if the verdict is not [`Verdict::Ok`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
 
-/// What was found out about a store: one [`Check`] for each thing that was looked at.
+/// The health of a store: a list of checks.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Diagnosis {
-    /// The checks in the order in which they were made.
+    /// The checks in the order in which they ran.
     pub checks: Vec<Check>,
 }
 
 impl Diagnosis {
-    /// Adds a check that found nothing wrong.
+    /// Adds a check with the verdict [`Verdict::Ok`].
     pub fn ok(&mut self, name: impl Into<String>, finding: impl Into<String>) {
         let (name, finding) = (name.into(), finding.into());
         self.checks.push(Check { name, verdict: Verdict::Ok, finding, advice: None });
     }
 
-    /// Adds a check that found something, with advice.
+    /// Adds a check with another verdict and advice.
     pub fn found(
         &mut self,
         verdict: Verdict,
@@ -66,7 +66,7 @@ impl Diagnosis {
         self.checks.push(Check { name, verdict, finding, advice: Some(advice.into()) });
     }
 
-    /// The worst verdict.
+    /// Returns the worst verdict of all checks.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok)

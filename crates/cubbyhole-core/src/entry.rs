@@ -1,4 +1,4 @@
-//! What a store keeps under a key.
+//! [`Entry`], its metadata and its [`Version`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,33 +8,35 @@ use uuid::Uuid;
 
 use crate::{Clock, Error, Result, SystemClock, Timestamp};
 
-/// Identifies one write of one entry: a UUID v7 that the writer draws. Opaque: compare it for
-/// equality only. It never repeats, not even after the key was deleted and written again.
+/// Identifies one write of one entry: a UUID v7 that the writer draws.
 ///
-/// As text, and in JSON, it is the hyphenated lower-case form.
+/// A version is opaque: compare versions for equality only. Versions are not reused, even if a key is
+/// deleted and written again. The text and JSON form is the hyphenated lower-case UUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version(Uuid);
 
 impl Version {
-    /// Draws a new version. Stores do this for every write; do it yourself, and pass it as
-    /// [`PutOptions::with_version`](crate::PutOptions::with_version), to find out after a write
-    /// whose outcome is unknown whether it was applied.
+    /// Draws a new version.
+    ///
+    /// Stores draw a version for every write. Draw it yourself and pass it to
+    /// [`PutOptions::with_version`](crate::PutOptions::with_version) to be able to check a write of
+    /// unknown outcome.
     #[must_use]
     pub fn draw() -> Self {
-        // No counter that keeps those of one process in order, and no lock around it: versions are
-        // compared for equality only.
+        // Without the counter, and its lock, that would order the versions of one process: versions
+        // are compared for equality only.
         let millis = SystemClock.now().as_millis();
         let nanos = (millis % 1000) as u32 * 1_000_000;
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, millis / 1000, nanos)))
     }
 
-    /// The sixteen bytes, for storing.
+    /// Returns the 16 bytes of the stored form.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.into_bytes()
     }
 
-    /// From the sixteen bytes of [`to_bytes`](Self::to_bytes).
+    /// Creates a version from the bytes of [`to_bytes`](Self::to_bytes).
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
@@ -76,43 +78,43 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// Everything about an entry but its value.
+/// The metadata of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryMeta {
-    /// Which write this is.
+    /// The version of the last write.
     pub version: Version,
-    /// When the key was first written since it was last absent.
+    /// The time of the first write since the key was last absent.
     pub created_at: Timestamp,
-    /// When the value was last written.
+    /// The time of the last write.
     pub updated_at: Timestamp,
-    /// From when on the entry is absent; `None` for never.
+    /// The time from which the entry is absent. `None` if it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
 }
 
 impl EntryMeta {
-    /// Whether the entry is still there at `now`.
+    /// Returns true if the entry has not expired at `now`.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 }
 
-/// A value with its version and its instants.
+/// A value with its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry<V> {
     /// The value.
     pub value: V,
-    /// Version and instants.
+    /// The metadata.
     #[serde(flatten)]
     pub meta: EntryMeta,
 }
 
 impl<V> Entry<V> {
-    /// The same entry with another value, as a codec makes it.
+    /// Replaces the value with the result of `f`, for example of a codec.
     ///
     /// # Errors
-    /// What `f` answers.
+    /// The error of `f`.
     pub fn try_map<W>(self, f: impl FnOnce(V) -> Result<W>) -> Result<Entry<W>> {
         Ok(Entry { value: f(self.value)?, meta: self.meta })
     }

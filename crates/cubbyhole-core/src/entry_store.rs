@@ -1,4 +1,4 @@
-//! What every store of this project adds to the core trait.
+//! [`EntryStore`], which every store of this project implements, and [`Backend`].
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,11 +10,18 @@ use crate::{
     Version, runtime,
 };
 
-/// Versions, conditions, batches, pages, atomic take and erasure, on top of [`Store`].
+/// Versions, conditional writes, batches, pages, atomic take and erasure, on top of [`Store`].
 ///
-/// Every method has a default body that answers `Unsupported`, so that a store with only the core
-/// trait writes `impl EntryStore<V> for Mine {}`, and a new method is a minor release. See
-/// [`EntryStoreExt`](crate::EntryStoreExt) for what is built on these: `update`, `erase_all`.
+/// Every method has a default body that returns `Unsupported`. A store with only the core trait
+/// writes `impl EntryStore<V> for MyStore {}`, and adding a method to this trait is a minor release.
+/// [`EntryStoreExt`](crate::EntryStoreExt) adds `update` and `erase_all` to every implementation.
+///
+/// # Cost
+///
+/// On PostgreSQL every call is one round trip. On Redis a call on entries is one round trip, except
+/// where its method says otherwise; the first write to a namespace adds two to four, to register it.
+/// In memory and in the embedded file, reads need no round trip, and a durable write waits for one
+/// fsync that concurrent writes share.
 ///
 /// ```
 /// use cubbyhole::{
@@ -41,11 +48,36 @@ use crate::{
 /// ```
 #[async_trait]
 pub trait EntryStore<V: Send + 'static>: Store<V> {
-    /// Reads the whole entry; with [`GetOptions::with_extended_ttl`] it also extends its TTL in
-    /// the same step. Extending changes neither version nor `updated_at`.
+    /// Returns the entry of `key` with its metadata, or `None` if it is absent or expired.
+    ///
+    /// With [`GetOptions::with_extended_ttl`] the call also extends the TTL of the entry, atomically.
+    /// Extending changes neither the version nor `updated_at`.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad key or TTL; what the backend meets.
+    /// - `InvalidArgument`: the key or the TTL is invalid.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     EntryStore, ExecutionContext, GetOptions, InMemoryStore, Namespace, PutOptions, Store,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:sessions")?;
+    /// let half_hour = Duration::from_secs(1800);
+    /// store.put_with_options(&ctx, &ns, "s-1", 7, PutOptions::new().with_ttl(half_hour)).await?;
+    ///
+    /// // Every read restarts the half hour.
+    /// let read = GetOptions::new().with_extended_ttl(half_hour);
+    /// let session = store.get_entry(&ctx, &ns, "s-1", read).await?;
+    /// assert_eq!(session.map(|entry| entry.value), Some(7));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn get_entry(
         &self,
         ctx: &ExecutionContext,
@@ -58,12 +90,34 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     }
 
     /// Reads many keys of one namespace, at most
-    /// [`MAX_GET_MANY_KEYS`](crate::limits::MAX_GET_MANY_KEYS). The answers stand in the order
-    /// asked, also for a key that is asked twice, and are of one instant: a batch is seen whole or
-    /// not at all. Each value has its own `Result`, so that one unreadable value hides no other.
+    /// [`MAX_GET_MANY_KEYS`](crate::limits::MAX_GET_MANY_KEYS).
+    ///
+    /// The results have the order of `keys`; a key may occur twice. They are a snapshot of one
+    /// instant, so a concurrent batch is visible whole or not at all. Each value has its own
+    /// `Result`: one unreadable value does not hide the others.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad key or too many; what the backend meets.
+    /// - `InvalidArgument`: a key is invalid, or there are too many.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, InMemoryStore, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "a", 1).await?;
+    /// let entries = store.get_many(&ctx, &ns, &["a", "b"]).await?;
+    /// let values: Vec<Option<u32>> = entries
+    ///     .into_iter()
+    ///     .map(|entry| Ok(entry?.map(|entry| entry.value)))
+    ///     .collect::<cubbyhole::Result<_>>()?;
+    /// assert_eq!(values, [Some(1), None]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn get_many(
         &self,
         ctx: &ExecutionContext,
@@ -74,12 +128,36 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("get_many").await)
     }
 
-    /// Inserts or replaces `value` if `condition` holds, and returns the version written.
-    /// Overwriting keeps `created_at`.
+    /// Inserts or replaces the value of `key` if `condition` holds, and returns the new version.
+    ///
+    /// Overwriting a live entry keeps its `created_at`.
     ///
     /// # Errors
-    /// `Conflict` with the current version if the condition does not hold; otherwise as
-    /// [`Store::put_with_options`].
+    /// - `Conflict`: the condition does not hold. The error has the
+    ///   [current version](Error::current_version).
+    /// - The errors of [`Store::put_with_options`].
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     Condition, EntryStore, ErrorKind, ExecutionContext, InMemoryStore, Namespace,
+    ///     PutOptions,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// let new = PutOptions::new;
+    /// let version = store.put_entry(&ctx, &ns, "n", 1, new(), Condition::IfAbsent).await?;
+    /// store.put_entry(&ctx, &ns, "n", 2, new(), Condition::IfVersion(version)).await?;
+    ///
+    /// // Another writer has changed the entry since `version`.
+    /// let late = store.put_entry(&ctx, &ns, "n", 3, new(), Condition::IfVersion(version)).await;
+    /// assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn put_entry(
         &self,
         ctx: &ExecutionContext,
@@ -93,10 +171,28 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("put_entry").await)
     }
 
-    /// Removes the entry if `condition` holds, and tells whether there was a live one.
+    /// Removes the entry of `key` if `condition` holds. Returns whether a live entry was removed.
     ///
     /// # Errors
-    /// `Conflict` with the current version if the condition does not hold; what the backend meets.
+    /// - `Conflict`: the condition does not hold. The error has the
+    ///   [current version](Error::current_version).
+    /// - `InvalidArgument`: the key is invalid.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{Condition, EntryStore, ExecutionContext, InMemoryStore, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "n", 1).await?;
+    /// assert!(store.delete_entry(&ctx, &ns, "n", Condition::Always).await?);
+    /// assert!(!store.delete_entry(&ctx, &ns, "n", Condition::Always).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn delete_entry(
         &self,
         ctx: &ExecutionContext,
@@ -108,12 +204,40 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("delete_entry").await)
     }
 
-    /// Applies a batch, all or nothing. Conditions are judged against the state before the batch.
-    /// Returns for each operation the version written, `None` for a delete.
+    /// Applies a batch of writes to one namespace atomically.
+    ///
+    /// Conditions are evaluated against the state before the batch. Returns one result for each
+    /// operation: the new version of a put, `None` for a delete.
     ///
     /// # Errors
-    /// `Conflict` with [`batch_index`](Error::batch_index) if a condition does not hold;
-    /// `InvalidArgument` as [`Batch::check`]; what the backend meets. Nothing is written then.
+    /// On an error nothing is written, unless
+    /// [`may_have_been_applied`](Error::may_have_been_applied) is true.
+    ///
+    /// - `Conflict`: a condition does not hold. The error has the
+    ///   [index of the operation](Error::batch_index).
+    /// - `InvalidArgument`: the errors of [`Batch::check`].
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     Batch, Condition, EntryStore, ExecutionContext, InMemoryStore, Namespace, PutOptions,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// let batch = Batch::new()
+    ///     .put("a", 1)
+    ///     .put_with("b", 2, PutOptions::new(), Condition::IfAbsent)
+    ///     .delete("c");
+    /// let versions = store.write(&ctx, &ns, batch).await?;
+    /// assert_eq!(versions.len(), 3);
+    /// assert_eq!(versions[2], None);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn write(
         &self,
         ctx: &ExecutionContext,
@@ -124,11 +248,39 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("write").await)
     }
 
-    /// One page of the entries of `ns`, in ascending byte order of their keys. It costs what it
-    /// returns plus the expired, unswept entries that it passes.
+    /// Returns one page of the entries of `ns`, in ascending byte order of their keys.
+    ///
+    /// The cost is proportional to the returned entries plus the expired, unswept entries in their
+    /// range. On Redis a page with values takes two round trips, or more if the values are large; a
+    /// page of keys takes one.
     ///
     /// # Errors
-    /// `InvalidArgument` as [`ScanOptions::check`]; what the backend meets.
+    /// - `InvalidArgument`: the errors of [`ScanOptions::check`].
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, InMemoryStore, Namespace, ScanOptions, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// for key in ["a", "b", "c"] {
+    ///     store.put(&ctx, &ns, key, 0).await?;
+    /// }
+    /// let mut keys = Vec::new();
+    /// let mut options = ScanOptions::new().with_limit(2);
+    /// loop {
+    ///     let page = store.scan(&ctx, &ns, options.clone()).await?;
+    ///     keys.extend(page.items.into_iter().map(|item| item.key));
+    ///     let Some(last) = page.next else { break };
+    ///     options = options.with_after(last);
+    /// }
+    /// assert_eq!(keys, ["a", "b", "c"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn scan(
         &self,
         ctx: &ExecutionContext,
@@ -139,11 +291,32 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("scan").await)
     }
 
-    /// One page of [`Store::list_namespaces`]: those past `after`, at most `limit`, 1 to
-    /// [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS).
+    /// Returns one page of [`Store::list_namespaces`]: at most `limit` namespaces after `after`.
+    ///
+    /// `limit` is 1 to [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS). On Redis a page takes two to
+    /// three round trips, because each namespace is asked whether it has a live entry.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad limit; what the backend meets.
+    /// - `InvalidArgument`: the limit is out of range.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     EntryStore, ExecutionContext, InMemoryStore, Namespace, NamespacePrefix, Store,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "n", 1).await?;
+    /// let all = NamespacePrefix::from(ns.tenant());
+    /// let page = store.scan_namespaces(&ctx, &all, None, 100).await?;
+    /// assert_eq!((page.items, page.next), (vec![ns], None));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn scan_namespaces(
         &self,
         ctx: &ExecutionContext,
@@ -155,12 +328,31 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("scan_namespaces").await)
     }
 
-    /// One page of the tenants that hold at least one live entry, in byte order of their rendered
-    /// names: those past `after`, at most `limit`. For operators.
+    /// Returns one page of the tenants that have at least one live entry: at most `limit` tenants
+    /// after `after`, in byte order of their text form. For operators.
+    ///
+    /// `limit` is 1 to [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS). On Redis a page takes about
+    /// four round trips.
     ///
     /// # Errors
-    /// `PermissionDenied` where the role may not see across tenants; `InvalidArgument` for a bad
-    /// limit; what the backend meets.
+    /// - `PermissionDenied`: the database role is not allowed to read across tenants.
+    /// - `InvalidArgument`: the limit is out of range.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, InMemoryStore, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "n", 1).await?;
+    /// let page = store.scan_tenants(&ctx, None, 100).await?;
+    /// assert_eq!(page.items, [ns.tenant()]);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn scan_tenants(
         &self,
         ctx: &ExecutionContext,
@@ -171,11 +363,32 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("scan_tenants").await)
     }
 
-    /// Sets a new expiry, or none, without the caller's passing the value again; tells whether
-    /// there was a live entry. Changes neither version nor `updated_at`.
+    /// Sets or removes the expiry of an entry without rewriting its value. Returns whether there was
+    /// a live entry.
+    ///
+    /// Changes neither the version nor `updated_at`.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad key or TTL; what the backend meets.
+    /// - `InvalidArgument`: the key or the TTL is invalid.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, Expiry, InMemoryStore, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "n", 1).await?;
+    /// assert!(store.touch(&ctx, &ns, "n", Expiry::After(Duration::from_secs(60))).await?);
+    /// assert!(store.touch(&ctx, &ns, "n", Expiry::Never).await?);
+    /// assert!(!store.touch(&ctx, &ns, "absent", Expiry::Never).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn touch(
         &self,
         ctx: &ExecutionContext,
@@ -187,11 +400,30 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("touch").await)
     }
 
-    /// Reads and removes an entry in one atomic step: of several that take it at once, one gets
-    /// it. A value that cannot be decoded is not removed.
+    /// Reads and removes an entry atomically. Of several concurrent callers exactly one gets it.
+    ///
+    /// A value that cannot be decoded is not removed. [`Typed`](crate::Typed) therefore takes two
+    /// calls: it reads and decodes, then deletes the version that it read.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad key; what the backend meets.
+    /// - `InvalidArgument`: the key is invalid.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, InMemoryStore, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "job-1", 42).await?;
+    /// let job = store.take(&ctx, &ns, "job-1").await?;
+    /// assert_eq!(job.map(|entry| entry.value), Some(42));
+    /// assert!(store.take(&ctx, &ns, "job-1").await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn take(
         &self,
         ctx: &ExecutionContext,
@@ -202,13 +434,34 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("take").await)
     }
 
-    /// One bounded step of removing everything under `prefix`: at most `limit` entries, 1 to
-    /// [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS). Repeat until [`Erased::done`], also
-    /// after an interruption; [`erase_all`](crate::EntryStoreExt::erase_all) does. Writes that
-    /// arrive behind it may survive.
+    /// Removes at most `limit` entries under `prefix`: one bounded step of an erasure.
+    ///
+    /// Repeat the call until [`Erased::done`] is true, as
+    /// [`erase_all`](crate::EntryStoreExt::erase_all) does. An interrupted erasure is continued by
+    /// calling it again. Entries that are written during an erasure may survive it. `limit` is 1 to
+    /// [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS).
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad limit; what the backend meets.
+    /// - `InvalidArgument`: the limit is out of range.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     EntryStore, ExecutionContext, InMemoryStore, Namespace, NamespacePrefix, Store,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "n", 1).await?;
+    /// let tenant = NamespacePrefix::from(ns.tenant());
+    /// while !store.erase(&ctx, &tenant, 1000).await?.done {}
+    /// assert_eq!(store.get(&ctx, &ns, "n").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn erase(
         &self,
         ctx: &ExecutionContext,
@@ -219,37 +472,56 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("erase").await)
     }
 
-    /// Counts what is stored under `prefix`.
+    /// Counts the entries and bytes under `prefix`.
+    ///
+    /// The cost is proportional to the number of entries, on every backend.
     ///
     /// # Errors
-    /// What the backend meets.
+    /// Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     EntryStore, ExecutionContext, InMemoryStore, Namespace, NamespacePrefix, Store,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:counters")?;
+    ///
+    /// store.put(&ctx, &ns, "n", 1).await?;
+    /// let usage = store.usage(&ctx, &NamespacePrefix::from(ns.tenant())).await?;
+    /// assert_eq!((usage.namespaces, usage.entries), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let _ = (ctx, prefix);
         Err(unsupported("usage").await)
     }
 
-    /// Returns the store's time: the instant by which the entries of `ns` are judged at the moment. It
-    /// may differ from this machine's clock: it is that of the server, or the high-water mark of the
-    /// store's own clock. Compare instants of expiry with it, for instance to show how long an entry
-    /// has left.
+    /// Returns the store's current time: the time that decides which entries of `ns` have expired.
+    ///
+    /// It may differ from this machine's clock. On PostgreSQL and Redis it is the server's time; in
+    /// memory and in the embedded file it never falls behind the store's high-water mark. Compare
+    /// `expires_at` with it, for example to show the remaining TTL of an entry.
     ///
     /// # Errors
-    /// What the backend meets.
+    /// Any error of the backend.
     ///
     /// ```
     /// use cubbyhole::{EntryStore, ExecutionContext, GetOptions, InMemoryStore, Namespace};
     ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
     /// let store = InMemoryStore::<u32>::new();
-    /// let (ctx, ns) = (ExecutionContext::new(), Namespace::parse("acme:sessions")?);
+    /// let ns = Namespace::parse("acme:sessions")?;
     /// let now = store.current_time(&ctx, &ns).await?;
     /// let entry = store.get_entry(&ctx, &ns, "s-1", GetOptions::new()).await?;
     /// let expires_at = entry.and_then(|entry| entry.meta.expires_at);
-    /// let left = expires_at.map(|expires_at| expires_at.saturating_since(now));
-    /// # assert_eq!(left, None);
+    /// let remaining = expires_at.map(|expires_at| expires_at.saturating_since(now));
+    /// assert_eq!(remaining, None);
     /// # Ok(())
-    /// # })
     /// # }
     /// ```
     async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
@@ -258,60 +530,86 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     }
 }
 
-/// What one step of [`EntryStore::erase`] did.
+/// The result of one step of [`EntryStore::erase`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Erased {
-    /// How many live entries were removed. Expired ones go too and are not counted.
+    /// Number of live entries that were removed. Expired entries are removed too, but not counted.
     pub removed: u64,
-    /// Whether nothing is left under the prefix.
+    /// True if no entry is left under the prefix.
     pub done: bool,
 }
 
-/// What is stored under a prefix.
+/// The amount of data under a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Namespaces with at least one live entry.
     pub namespaces: u64,
     /// Live entries.
     pub entries: u64,
-    /// Bytes of the live entries: key plus encoded value. `None` where the store does not know.
+    /// Bytes of keys and encoded values of the live entries. `None` if the store does not know sizes.
     pub bytes: Option<u64>,
-    /// Expired entries that were not swept yet.
+    /// Expired entries that have not been swept.
     pub expired: u64,
 }
 
 /// A store over [`Bytes`] that `open(url)` can return.
 #[async_trait]
 pub trait Backend: EntryStore<Bytes> {
-    /// Finishes what was begun, makes it durable and releases files and connections. Later calls
-    /// answer `InvalidArgument`, also those with empty input. Closing again succeeds. A backend
-    /// that is dropped closes too; this method reports errors.
+    /// Finishes in-flight writes, makes them durable, and releases files and connections.
+    ///
+    /// Later calls return `InvalidArgument`. Closing twice succeeds. Dropping a backend closes it too,
+    /// but cannot report errors.
     ///
     /// # Errors
-    /// What the backend meets; it is closed all the same.
+    /// Any error of the backend. The backend is closed nevertheless.
+    ///
+    /// ```
+    /// use cubbyhole::{Backend, ErrorKind, ExecutionContext, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = cubbyhole::open(&ctx, "memory:").await?;
+    /// store.close(&ctx).await?;
+    /// let ns = Namespace::parse("acme")?;
+    /// assert_eq!(store.get(&ctx, &ns, "k").await.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn close(&self, ctx: &ExecutionContext) -> Result<()>;
 
-    /// Returns space that deleted and expired entries took to the system, where the engine can.
+    /// Returns space of deleted and expired entries to the operating system, if the engine can.
     ///
     /// - Memory: does nothing.
-    /// - Embedded: moves what is stored to the front of the file and cuts off the rest. Other calls
-    ///   wait meanwhile.
-    /// - PostgreSQL: runs `VACUUM` on the table of entries, which autovacuum does as well. Only the
-    ///   table's owner may; the application's role is not. Other calls do not wait.
-    /// - Redis: asks each server to return memory, with `MEMORY PURGE`. The sizes reported are the
-    ///   whole server's.
+    /// - Embedded: moves the data to the front of the file and truncates the file. Other calls wait
+    ///   until it is done.
+    /// - PostgreSQL: runs `VACUUM` on the table of entries, as autovacuum does. The role must own the
+    ///   table, which the application's role does not. Other calls do not wait.
+    /// - Redis: runs `MEMORY PURGE` on each server. The reported sizes are those of the whole server.
     ///
     /// # Errors
-    /// `PermissionDenied` where the role may not; what the backend meets.
+    /// - `PermissionDenied`: the role is not allowed to compact.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{Backend, ExecutionContext};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = cubbyhole::open(&ctx, "memory:").await?;
+    /// let compaction = store.compact(&ctx).await?;
+    /// assert_eq!(compaction.bytes_before, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction>;
 }
 
-/// What [`Backend::compact`] did.
+/// The result of [`Backend::compact`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Compaction {
-    /// Bytes taken before, where the engine tells.
+    /// Size in bytes before compaction, if the engine reports it.
     pub bytes_before: Option<u64>,
-    /// Bytes taken after, where the engine tells.
+    /// Size in bytes after compaction, if the engine reports it.
     pub bytes_after: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What is built on the methods of [`EntryStore`], for every store alike.
+//! [`EntryStoreExt`]: operations that are built on [`EntryStore`].
 
 use async_trait::async_trait;
 
@@ -9,31 +9,30 @@ use crate::{
     NamespacePrefix, PutOptions, Result, ResultExt, Version,
 };
 
-/// What an [`update`](EntryStoreExt::update) decides.
+/// The decision of an [`update`](EntryStoreExt::update).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update<V> {
-    /// Write this value, without a TTL.
+    /// Writes this value with default options.
     Put(V),
-    /// Write this value with these options.
+    /// Writes this value with these options.
     PutWith(V, PutOptions),
-    /// Remove the entry.
+    /// Removes the entry.
     Delete,
-    /// Leave it as it is.
+    /// Changes nothing.
     Keep,
 }
 
-/// Extensions of every [`EntryStore`], `dyn` stores included.
+/// Operations of every [`EntryStore`], including `dyn` stores.
 #[async_trait]
 pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
-    /// Reads the entry, asks `decide` what to do, and does it if the entry is still at the version
-    /// read; otherwise begins again, until the context ends. Returns the version written, `None`
-    /// if nothing was put.
+    /// Updates an entry by optimistic concurrency: read, decide, write on condition, retry on
+    /// conflict. Returns the new version, or `None` if nothing was put.
     ///
-    /// `decide` gets `None` for an absent entry, and may run many times. Attempts that lose against
-    /// other callers are repeated with exponential backoff and full jitter, within the context. The
-    /// longest pause doubles from 1 ms to 50 ms, or from the time that an attempt takes to 50 times
-    /// that if attempts take longer, and is 1 s at most. Without a tokio runtime with timers the
-    /// call yields instead.
+    /// `decide` receives the current entry, or `None` if it is absent. It runs again for each attempt.
+    /// Attempts are repeated until the context ends, with exponential backoff and full jitter. The
+    /// maximum pause doubles from 1 ms to 50 ms. If an attempt takes longer than 1 ms, that time is the
+    /// unit instead. A pause is at most 1 s. Without a tokio runtime with timers the call yields
+    /// instead of sleeping.
     ///
     /// ```
     /// use cubbyhole::{EntryStoreExt, ExecutionContext, InMemoryStore, Namespace, Update};
@@ -54,8 +53,9 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     /// ```
     ///
     /// # Errors
-    /// What `decide` answers, the context's end, and what the backend meets. A write whose outcome
-    /// is unknown is not repeated.
+    /// - The error of `decide`.
+    /// - `Cancelled` or `DeadlineExceeded`: the context ended.
+    /// - Any error of the backend. A write of unknown outcome is not repeated.
     async fn update<F>(
         &self,
         ctx: &ExecutionContext,
@@ -92,12 +92,28 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
         }
     }
 
-    /// Removes everything under `prefix`, step by step, and returns how many live entries were
-    /// removed. Call [`erase`](EntryStore::erase) yourself to show progress. Can be repeated after
-    /// an interruption.
+    /// Removes all entries under `prefix` in steps, and returns the number of live entries removed.
+    ///
+    /// Call [`erase`](EntryStore::erase) directly to show progress. An interrupted erasure is
+    /// continued by calling this again.
     ///
     /// # Errors
-    /// The context's end, and what the backend meets; what was removed stays removed.
+    /// - `Cancelled` or `DeadlineExceeded`: the context ended.
+    /// - Any error of the backend. Entries that were removed before the error stay removed.
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     EntryStoreExt, ExecutionContext, InMemoryStore, Namespace, NamespacePrefix, Store,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// store.put(&ctx, &Namespace::parse("acme:agent-7")?, "n", 1).await?;
+    /// assert_eq!(store.erase_all(&ctx, &NamespacePrefix::parse("acme")?).await?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     async fn erase_all(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<u64> {
         let mut removed = 0;
         loop {

@@ -1,4 +1,4 @@
-//! What went wrong, and what the caller can do about it.
+//! [`Error`] and its kinds.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -7,40 +7,41 @@ use std::sync::Arc;
 
 use crate::Version;
 
-/// The result of every operation of a store.
+/// The result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure this is; it decides what a caller can do.
+/// The kind of an [`Error`]. It decides how a caller can react.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The call itself is wrong: a name, an option, or a size past a limit. Repeating it fails
+    /// The call is wrong: an invalid name or option, or a size beyond a limit. Repeating it fails
     /// again.
     InvalidArgument,
-    /// A condition did not hold. Read again, decide again. See [`Error::current_version`].
+    /// A condition did not hold. Read the entry again and decide again. See
+    /// [`Error::current_version`].
     Conflict,
     /// The caller's context was cancelled.
     Cancelled,
     /// The caller's deadline passed.
     DeadlineExceeded,
-    /// The backend cannot be reached or is not there. Repeating the call later may succeed.
+    /// The backend is unreachable or does not exist. Repeating the call later may succeed.
     Unavailable,
-    /// The role, the file or the folder does not allow it.
+    /// The database role, the file or the folder does not permit the operation.
     PermissionDenied,
     /// Out of space, memory or connections.
     ResourceExhausted,
-    /// A value could not be turned into bytes, or bytes into a value.
+    /// A value could not be encoded or decoded.
     Codec,
-    /// What is stored is damaged.
+    /// The stored data is damaged.
     Corrupt,
-    /// This store cannot do it, or this build cannot read it.
+    /// The store does not support the operation, or this build cannot read the data.
     Unsupported,
-    /// A defect. Please report it.
+    /// A bug. Please report it.
     Internal,
 }
 
 impl ErrorKind {
-    /// The kind as one lower-case word, the form that the tool's JSON errors carry.
+    /// Returns the kind as one lower-case word, as in the JSON errors of the command-line tool.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,9 +66,10 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// An error of a store: small, cheap to clone, and telling the caller what to do.
+/// An error of a store. It is one pointer in size and cheap to clone.
 ///
-/// No message and no `Debug` output holds a value or a credential.
+/// The message says what failed and what to do. Neither the message nor the `Debug` output contains
+/// a value or a credential.
 ///
 /// ```
 /// use cubbyhole::{Error, ErrorKind};
@@ -109,7 +111,7 @@ macro_rules! constructors {
 }
 
 impl Error {
-    /// An error of the given kind. The message says what to do and holds no value.
+    /// Creates an error of the given kind. The message says what to do and contains no value.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Arc::new(Inner {
@@ -124,26 +126,26 @@ impl Error {
     }
 
     constructors! {
-        /// An [`ErrorKind::InvalidArgument`].
+        /// Creates an [`ErrorKind::InvalidArgument`].
         invalid_argument => InvalidArgument;
-        /// An [`ErrorKind::Unavailable`].
+        /// Creates an [`ErrorKind::Unavailable`].
         unavailable => Unavailable;
-        /// An [`ErrorKind::PermissionDenied`].
+        /// Creates an [`ErrorKind::PermissionDenied`].
         permission_denied => PermissionDenied;
-        /// An [`ErrorKind::ResourceExhausted`].
+        /// Creates an [`ErrorKind::ResourceExhausted`].
         resource_exhausted => ResourceExhausted;
-        /// An [`ErrorKind::Codec`].
+        /// Creates an [`ErrorKind::Codec`].
         codec => Codec;
-        /// An [`ErrorKind::Corrupt`].
+        /// Creates an [`ErrorKind::Corrupt`].
         corrupt => Corrupt;
-        /// An [`ErrorKind::Unsupported`].
+        /// Creates an [`ErrorKind::Unsupported`].
         unsupported => Unsupported;
-        /// An [`ErrorKind::Internal`].
+        /// Creates an [`ErrorKind::Internal`].
         internal => Internal;
     }
 
-    /// An [`ErrorKind::Conflict`]: `current` is the version that stands there, `None` if the entry
-    /// is absent.
+    /// Creates an [`ErrorKind::Conflict`]. `current` is the current version of the entry, or `None` if
+    /// it is absent.
     #[must_use]
     pub fn conflict(current: Option<Version>) -> Self {
         let message = match current {
@@ -157,25 +159,25 @@ impl Error {
         error
     }
 
-    /// The error of a context that was cancelled.
+    /// Creates the error of a cancelled context.
     #[must_use]
     pub fn cancelled() -> Self {
         Self::new(ErrorKind::Cancelled, "the call was cancelled")
     }
 
-    /// The error of a context whose deadline passed.
+    /// Creates the error of a context whose deadline has passed.
     #[must_use]
     pub fn deadline_exceeded() -> Self {
         Self::new(ErrorKind::DeadlineExceeded, "the deadline passed")
     }
 
-    /// The [`InvalidArgument`](ErrorKind::InvalidArgument) of a store that was closed.
+    /// Creates the [`InvalidArgument`](ErrorKind::InvalidArgument) error of a closed store.
     #[must_use]
     pub fn closed() -> Self {
         Self::invalid_argument("the store is closed; open it again")
     }
 
-    /// Names the operation that failed. The innermost name stays.
+    /// Sets the operation that failed, unless an inner layer has set it.
     #[must_use]
     pub fn in_operation(mut self, operation: &'static str) -> Self {
         if self.0.operation.is_none() {
@@ -184,28 +186,28 @@ impl Error {
         self
     }
 
-    /// Keeps the error that caused this one. It must not hold a value or a credential.
+    /// Sets the error that caused this one. It must not contain a value or a credential.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.inner_mut().source = Some(Arc::new(source));
         self
     }
 
-    /// Says that repeating the call does not help, although the kind suggests it.
+    /// Marks the error as not retryable although its kind usually is.
     #[must_use]
     pub fn permanent(mut self) -> Self {
         self.inner_mut().permanent = true;
         self
     }
 
-    /// Says that the write may have been applied all the same.
+    /// Marks the outcome as unknown: the write may have been applied.
     #[must_use]
     pub fn with_unknown_outcome(mut self) -> Self {
         self.inner_mut().may_have_been_applied = true;
         self
     }
 
-    /// Says which operation of a batch failed its condition, counted from 0.
+    /// Sets the index of the batch operation whose condition failed, counted from 0.
     #[must_use]
     pub fn at_batch_index(mut self, index: usize) -> Self {
         if let Some(conflict) = &mut self.inner_mut().conflict {
@@ -214,48 +216,51 @@ impl Error {
         self
     }
 
-    /// What kind of failure this is.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether repeating the same call later may succeed and does no harm: the backend was not to
-    /// be had, and the call certainly had no effect. A write of unknown outcome is not repeated
-    /// without looking: see [`may_have_been_applied`](Self::may_have_been_applied).
+    /// Returns true if repeating the same call later is safe and may succeed: the backend was
+    /// unavailable and the call had no effect.
+    ///
+    /// Before you repeat a write of unknown outcome, read the entry: see
+    /// [`may_have_been_applied`](Self::may_have_been_applied).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         let inner = &*self.0;
         inner.kind == ErrorKind::Unavailable && !inner.permanent && !inner.may_have_been_applied
     }
 
-    /// Whether the write may have taken effect although the call failed. When it is `false` the
-    /// call certainly changed nothing.
+    /// Returns true if the write may have taken effect although the call failed. If false, the call
+    /// changed nothing.
     #[must_use]
     pub fn may_have_been_applied(&self) -> bool {
         self.0.may_have_been_applied
     }
 
-    /// For a [`Conflict`](ErrorKind::Conflict): the version that stands there, `None` if the entry
-    /// is absent. `None` for every other kind.
+    /// Returns the current version of the entry for a [`Conflict`](ErrorKind::Conflict), or `None` if
+    /// the entry is absent. `None` for every other kind.
     #[must_use]
     pub fn current_version(&self) -> Option<Version> {
         self.0.conflict.and_then(|conflict| conflict.current)
     }
 
-    /// For a conflict in a batch: which operation failed its condition, counted from 0.
+    /// Returns the index of the batch operation whose condition failed, counted from 0. `None` for
+    /// errors other than a conflict in a batch.
     #[must_use]
     pub fn batch_index(&self) -> Option<usize> {
         self.0.conflict.and_then(|conflict| conflict.batch_index)
     }
 
-    /// The operation that failed, where it is known.
+    /// Returns the operation that failed, if known.
     #[must_use]
     pub fn operation(&self) -> Option<&'static str> {
         self.0.operation
     }
 
-    /// The message alone, without the operation.
+    /// Returns the message without the operation.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
@@ -266,12 +271,12 @@ impl Error {
     }
 }
 
-/// Names the operation in an error of a result.
+/// Adds the name of the operation to the error of a result.
 pub trait ResultExt: Sized {
-    /// As [`Error::in_operation`].
+    /// Calls [`Error::in_operation`] on an error.
     ///
     /// # Errors
-    /// The same error, named.
+    /// The same error with the operation set.
     fn in_operation(self, operation: &'static str) -> Self;
 }
 
@@ -320,19 +325,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_innermost_operation_stays() {
+    fn innermost_operation_is_kept() {
         let error = Error::internal("x").in_operation("get").in_operation("update");
         assert_eq!(error.operation(), Some("get"));
     }
 
     #[test]
-    fn a_clone_keeps_the_source_chain() {
+    fn clone_keeps_the_source_chain() {
         let error = Error::unavailable("no").with_source(std::io::Error::other("cause")).clone();
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("cause"));
     }
 
     #[test]
-    fn only_an_outage_without_effect_is_retryable() {
+    fn only_unavailable_without_effect_is_retryable() {
         assert!(Error::unavailable("x").is_retryable());
         assert!(!Error::unavailable("x").with_unknown_outcome().is_retryable());
         assert!(!Error::unavailable("x").permanent().is_retryable());

@@ -1,8 +1,8 @@
-//! Finds out, before a value is written, what JSON would not give back equal.
+//! Detects values that would not round-trip through JSON, before they are written.
 //!
-//! `serde_json` writes NaN and the infinities as `null`, writes `Some(None)` like `None`, and
-//! writes deeper nesting than it reads. This serializer writes nothing: it walks the value and
-//! answers whether it serialises to null.
+//! `serde_json` writes NaN and infinities as `null`, writes `Some(None)` like `None`, and writes
+//! deeper nesting than it parses. The serializer of this module writes nothing. It traverses the value
+//! and reports whether it serialises to null.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use serde::ser::{self, Serialize};
 
 use crate::{Error, Result};
 
-/// How deep `serde_json` reads: at nesting 128 it refuses.
+/// Maximum nesting that `serde_json` parses.
 const MAX_DEPTH: u32 = 127;
 
 pub(crate) fn check<V: Serialize + ?Sized>(value: &V) -> Result<()> {
     value.serialize(Walk { depth: 0 }).map(drop).map_err(|refusal| match refusal {
         Refusal::Known(message) => Error::codec(message),
-        // A message of the user's own `Serialize`, which might hold a value.
+        // The message of the user's own `Serialize` is dropped: it might contain a value.
         Refusal::Custom => Error::codec("the value's own `Serialize` refused it"),
     })
 }
@@ -226,7 +226,7 @@ impl ser::SerializeMap for Walk {
     type Error = Refusal;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Refusal> {
-        // A key that is no string or number is refused by the writer itself.
+        // `serde_json` itself refuses a key that is neither a string nor a number.
         key.serialize(*self).map(drop)
     }
 
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_cannot_keep_is_refused() {
+    fn values_that_json_cannot_represent_are_refused() {
         refused(&f64::NAN);
         refused(&vec![1.0_f32, f32::INFINITY]);
         refused(&BTreeMap::from([("x", f64::NEG_INFINITY)].map(|(k, v)| (k.to_owned(), v))));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_can_keep_is_kept() {
+    fn representable_values_round_trip() {
         kept(&vec![0.1 + 0.2, f64::MIN_POSITIVE, f64::MAX, -0.0, 5e-324]);
         kept(&1.000_000_1_f32);
         kept(&Some(Some(7)));
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_is_refused_exactly_where_the_reader_refuses() {
+    fn nesting_limit_is_that_of_the_parser() {
         fn arrays(depth: usize) -> serde_json::Value {
             (0..depth)
                 .fold(serde_json::Value::Null, |inner, _| serde_json::Value::Array(vec![inner]))
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoding_error_quotes_no_value() {
+    fn decoding_error_contains_no_value() {
         let decoded: crate::Result<u8> = JsonCodec.decode(&Bytes::from_static(b"\"s3cret\""));
         let error = decoded.unwrap_err();
         let shown = format!("{error} {error:?}");

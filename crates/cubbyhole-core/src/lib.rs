@@ -1,11 +1,12 @@
-//! The contract of Cubbyhole: a namespaced key/value store with one behaviour on every backend.
+//! The contract of Cubbyhole: traits and types of a namespaced key/value store that behaves the same
+//! on every backend.
 //!
-//! Start with [`Store`], the trait that every store implements, and [`InMemoryStore`], which keeps
-//! any `V` in memory. [`EntryStore`] adds versions, conditions, batches, pages and erasure.
-//! [`Typed`] turns a store of bytes into a store of your own type.
+//! Start with [`Store`], the trait that every store implements. [`EntryStore`] adds versions,
+//! conditional writes, batches, pages and erasure. [`Typed`] turns a store of bytes into a store of
+//! your own type. [`delegate!`] writes the pass-through methods of a layer.
 //!
-//! Most programs depend on the `cubbyhole` crate, which re-exports all of this and opens backends
-//! by URL; depend on this one to write a store or a layer of your own.
+//! Most programs depend on the `cubbyhole` crate, which re-exports everything here and opens backends
+//! by URL. Depend on this crate to implement a store or a layer.
 //!
 //! ```
 //! use cubbyhole::{ExecutionContext, InMemoryStore, Namespace, Store};
@@ -29,17 +30,18 @@ mod clock;
 mod codec;
 mod condition;
 mod context;
+mod delegate;
 mod diagnosis;
 mod entry;
 mod entry_store;
 mod entry_store_ext;
 mod error;
-mod forward;
 mod json_check;
 pub mod limits;
 mod namespace;
 mod options;
 mod page;
+mod pointers;
 mod read_only;
 mod repair;
 pub mod runtime;

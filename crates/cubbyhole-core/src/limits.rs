@@ -1,32 +1,32 @@
-//! The limits, the same on every backend, and the checks that hold them.
+//! Limits, the same on every backend, and the functions that check them.
 //!
-//! Past a limit a call answers [`InvalidArgument`](crate::ErrorKind::InvalidArgument), names the
-//! limit and writes nothing. Lengths are of UTF-8 bytes.
+//! A call beyond a limit fails with [`InvalidArgument`](crate::ErrorKind::InvalidArgument). The error
+//! names the limit, and nothing is written. Lengths are in UTF-8 bytes.
 
 use crate::{Error, Result};
 
-/// The longest rendered namespace: 1024 bytes, escapes included.
+/// Maximum length of the text of a namespace, including escapes: 1,024 bytes.
 pub const MAX_NAMESPACE_BYTES: usize = 1024;
-/// The longest key, key prefix and `after`: 1024 bytes.
+/// Maximum length of a key, a key prefix and `after`: 1,024 bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
-/// The largest value unless a backend is configured otherwise: 16 MiB.
+/// Default maximum size of an encoded value: 16 MiB. It can be configured for each backend.
 pub const DEFAULT_MAX_VALUE_BYTES: usize = 16 * 1024 * 1024;
-/// The most items that a page can hold, and the most entries that one step of an erasure removes.
+/// Maximum number of items in a page, and of entries that one step of an erasure removes.
 pub const MAX_PAGE_ITEMS: usize = 1000;
-/// The most operations that a batch can hold.
+/// Maximum number of operations in a batch.
 pub const MAX_BATCH_OPERATIONS: usize = 1000;
-/// The most keys that `get_many` takes.
+/// Maximum number of keys in a call of `get_many`.
 pub const MAX_GET_MANY_KEYS: usize = 1000;
-/// The most bytes of keys and values that a batch can hold: 64 MiB.
+/// Maximum size of the keys and values of a batch: 64 MiB.
 pub const MAX_BATCH_BYTES: usize = 64 * 1024 * 1024;
-/// A page ends early rather than hold more bytes of keys and values than this: 64 MiB. It always
-/// holds at least one item.
+/// Maximum size of the keys and values of a page: 64 MiB. A larger page ends early, but contains at
+/// least one item.
 pub const MAX_PAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Checks a key: no NUL, at most [`MAX_KEY_BYTES`].
 ///
 /// # Errors
-/// `InvalidArgument` that names what is wrong.
+/// `InvalidArgument` that names the limit or the character.
 pub fn check_key(key: &str) -> Result<()> {
     check_text(key, "key", "MAX_KEY_BYTES", MAX_KEY_BYTES)
 }
@@ -34,20 +34,20 @@ pub fn check_key(key: &str) -> Result<()> {
 /// Checks a key prefix as [`check_key`] checks a key.
 ///
 /// # Errors
-/// `InvalidArgument` that names what is wrong.
+/// `InvalidArgument` that names the limit or the character.
 pub fn check_prefix(prefix: Option<&str>) -> Result<()> {
     prefix.map_or(Ok(()), |text| check_text(text, "prefix", "MAX_KEY_BYTES", MAX_KEY_BYTES))
 }
 
-/// Checks where a page starts as [`check_key`] checks a key.
+/// Checks the `after` of a page as [`check_key`] checks a key.
 ///
 /// # Errors
-/// `InvalidArgument` that names what is wrong.
+/// `InvalidArgument` that names the limit or the character.
 pub fn check_after(after: Option<&str>) -> Result<()> {
     after.map_or(Ok(()), |text| check_text(text, "after", "MAX_KEY_BYTES", MAX_KEY_BYTES))
 }
 
-/// Checks the length of an encoded value against the store's own limit.
+/// Checks the length of an encoded value against the limit of the store.
 ///
 /// # Errors
 /// `InvalidArgument` that names the limit.
@@ -61,7 +61,7 @@ pub fn check_value_bytes(length: usize, limit: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks the limit of a page or of a step of an erasure: 1 to [`MAX_PAGE_ITEMS`].
+/// Checks the limit of a page or of one step of an erasure: 1 to [`MAX_PAGE_ITEMS`].
 ///
 /// # Errors
 /// `InvalidArgument` that names the limit.
@@ -74,7 +74,7 @@ pub fn check_page_limit(limit: usize) -> Result<()> {
     )))
 }
 
-/// Checks the keys of `get_many`: each one, and at most [`MAX_GET_MANY_KEYS`].
+/// Checks each key of `get_many`, and their number: at most [`MAX_GET_MANY_KEYS`].
 ///
 /// # Errors
 /// `InvalidArgument` that names the limit.

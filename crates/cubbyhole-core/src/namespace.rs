@@ -1,4 +1,4 @@
-//! Whose data it is, and where in it: tenants, namespaces and prefixes of namespaces.
+//! [`TenantId`], [`Namespace`] and [`NamespacePrefix`].
 
 mod prefix;
 
@@ -18,10 +18,10 @@ use crate::{Error, Result};
 
 pub use prefix::NamespacePrefix;
 
-/// The owner of data: any text but the empty one and text with NUL, at most
-/// [`MAX_NAMESPACE_BYTES`] long once it is escaped.
+/// The owner of data: a non-empty text without NUL, at most [`MAX_NAMESPACE_BYTES`] bytes when
+/// escaped.
 ///
-/// Ordered by its rendered form, like namespaces.
+/// Tenants are ordered by their escaped form, like namespaces.
 #[derive(Clone)]
 pub struct TenantId {
     raw: Arc<str>,
@@ -29,10 +29,10 @@ pub struct TenantId {
 }
 
 impl TenantId {
-    /// Checks and keeps the name of a tenant.
+    /// Creates a tenant from its unescaped name.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is empty, too long or holds NUL.
+    /// `InvalidArgument` if the name is empty, too long or contains NUL.
     pub fn new(name: impl AsRef<str>) -> Result<Self> {
         let name = name.as_ref();
         let mut rendered = String::with_capacity(name.len());
@@ -46,27 +46,27 @@ impl TenantId {
         Ok(Self { raw, rendered })
     }
 
-    /// The name as it was given, without escapes.
+    /// Returns the unescaped name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.raw
     }
 
-    /// The name as it stands at the head of a rendered namespace, with `\:` and `\\`.
+    /// Returns the name as it appears in the text of a namespace, with `\:` and `\\`.
     #[must_use]
     pub fn as_rendered(&self) -> &str {
         &self.rendered
     }
 }
 
-/// A tenant and zero or more scope segments: where keys live.
+/// A tenant and zero or more scope segments. Keys belong to a namespace.
 ///
-/// Held in its one text form, `tenant:segment:segment`, in which `:` inside the tenant or a
-/// segment is `\:` and `\` is `\\`; [`parse`](Self::parse) is the exact inverse. Two namespaces
-/// are equal exactly if their texts are, and they are ordered and hashed by it. Segments may be
-/// empty; the text is at most [`MAX_NAMESPACE_BYTES`] long. Cloning copies a pointer.
+/// A namespace has one text form, `tenant:segment:segment`. A `:` inside the tenant or a segment is
+/// escaped as `\:`, and `\` as `\\`. [`parse`](Self::parse) is the exact inverse. Equality, order
+/// and hash are those of the text. Segments may be empty. The text is at most
+/// [`MAX_NAMESPACE_BYTES`] bytes long. Cloning copies a pointer.
 ///
-/// In JSON it is an array of strings: the tenant, then the segments.
+/// The JSON form is an array of strings: the tenant, then the segments.
 ///
 /// ```
 /// use cubbyhole::{Namespace, TenantId};
@@ -81,16 +81,16 @@ impl TenantId {
 pub struct Namespace(Arc<str>);
 
 impl Namespace {
-    /// The namespace of a tenant without scope segments.
+    /// Creates the namespace of a tenant without scope segments.
     #[must_use]
     pub fn new(tenant: TenantId) -> Self {
         Self(tenant.rendered)
     }
 
-    /// Builds a namespace from its parts, none of them escaped.
+    /// Creates a namespace from unescaped parts.
     ///
     /// # Errors
-    /// `InvalidArgument` if the tenant is empty, a part holds NUL or the whole is too long.
+    /// `InvalidArgument` if the tenant is empty, a part contains NUL or the text is too long.
     pub fn from_parts<I>(tenant: impl AsRef<str>, segments: I) -> Result<Self>
     where
         I: IntoIterator,
@@ -105,10 +105,10 @@ impl Namespace {
         Ok(Self(rendered.into()))
     }
 
-    /// Appends one scope segment, unescaped; it may be empty.
+    /// Appends one unescaped scope segment, which may be empty.
     ///
     /// # Errors
-    /// `InvalidArgument` if it holds NUL or the whole becomes too long.
+    /// `InvalidArgument` if the segment contains NUL or the text becomes too long.
     pub fn with_scope(self, segment: impl AsRef<str>) -> Result<Self> {
         let segment = segment.as_ref();
         let mut rendered = String::with_capacity(self.0.len() + 1 + segment.len());
@@ -119,11 +119,11 @@ impl Namespace {
         Ok(Self(rendered.into()))
     }
 
-    /// Reads the rendered form; the exact inverse of [`as_str`](Self::as_str).
+    /// Parses the text form: the exact inverse of [`as_str`](Self::as_str).
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty tenant, a lone `\`, an escape other than `\:` and `\\`, NUL,
-    /// or a text that is too long.
+    /// `InvalidArgument` if the tenant is empty, an escape is not `\:` or `\\`, or the text contains
+    /// NUL or is too long.
     pub fn parse(rendered: &str) -> Result<Self> {
         check_rendered(rendered)?;
         let mut chars = rendered.chars();
@@ -140,13 +140,13 @@ impl Namespace {
         Ok(Self(rendered.into()))
     }
 
-    /// The rendered form.
+    /// Returns the text form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The tenant whose namespace this is.
+    /// Returns the tenant.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         let rendered = &self.0[..first_separator(&self.0)];
@@ -159,7 +159,7 @@ impl Namespace {
         }
     }
 
-    /// The scope segments in order, unescaped.
+    /// Returns the scope segments in order, unescaped.
     pub fn segments(&self) -> impl Iterator<Item = Cow<'_, str>> {
         let mut rest = self.0.get(first_separator(&self.0) + 1..);
         std::iter::from_fn(move || {
@@ -171,8 +171,7 @@ impl Namespace {
     }
 }
 
-/// Equality, order and hash are those of the text, so that ordered and hashed collections of
-/// namespaces can be searched by it.
+/// Lets collections of namespaces be searched by text: equality, order and hash are those of the text.
 impl Borrow<str> for Namespace {
     fn borrow(&self) -> &str {
         &self.0
@@ -214,7 +213,7 @@ fn unescape(part: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Where the first unescaped `:` stands, or the length of the text.
+/// Returns the index of the first unescaped `:`, or the length of the text.
 fn first_separator(text: &str) -> usize {
     let mut bytes = text.bytes().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -357,7 +356,7 @@ mod tests {
             let ns = Namespace::from_parts(&tenant, &segments).unwrap();
             let parsed = Namespace::parse(ns.as_str()).unwrap();
             prop_assert_eq!(&parsed, &ns);
-                        let ours = parsed.tenant();
+            let ours = parsed.tenant();
             prop_assert_eq!(ours.as_str(), tenant.as_str());
             prop_assert_eq!(&ours, &TenantId::new(&tenant).unwrap());
             prop_assert_eq!(parsed.segments().collect::<Vec<_>>(), segments.clone());
@@ -366,7 +365,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_parses_renders_the_same(text in "[a:\\\\]{0,12}") {
+        fn parsed_text_renders_unchanged(text in "[a:\\\\]{0,12}") {
             if let Ok(ns) = Namespace::parse(&text) {
                 let rebuilt = Namespace::from_parts(
                     ns.tenant().as_str(),
@@ -402,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_text_is_refused() {
+    fn invalid_namespace_text_is_refused() {
         for text in ["", ":", ":a", r"a\", r"a\b", r"a:\", "a\0", "a:b\0"] {
             assert!(Namespace::parse(text).is_err(), "{text:?}");
         }
@@ -411,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_counts_escapes() {
+    fn namespace_limit_counts_escapes() {
         assert!(TenantId::new("x".repeat(MAX_NAMESPACE_BYTES)).is_ok());
         assert!(TenantId::new("x".repeat(MAX_NAMESPACE_BYTES + 1)).is_err());
         assert!(TenantId::new(":".repeat(MAX_NAMESPACE_BYTES / 2)).is_ok());

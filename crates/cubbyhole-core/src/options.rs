@@ -1,33 +1,33 @@
-//! Options of one read or write.
+//! Options of a read or a write.
 
 use std::time::Duration;
 
 use crate::{Error, Result, Timestamp, Version};
 
-/// From when on an entry is absent.
+/// The time at which an entry expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Expiry {
-    /// It stays until it is deleted.
+    /// The entry does not expire.
     #[default]
     Never,
-    /// That long after the write, by the backend's clock. More than zero; a fraction of a
+    /// This long after the write, by the backend's clock. Must be more than zero. A fraction of a
     /// millisecond rounds up.
     After(Duration),
-    /// At that instant, by the backend's clock. An instant that has passed is accepted: the entry
-    /// is absent at once.
+    /// At this instant, by the backend's clock. An instant in the past is accepted: the entry is then
+    /// absent immediately.
     At(Timestamp),
 }
 
 impl Expiry {
-    /// Refuses a TTL of zero, and one that no instant can hold, whatever the time is.
+    /// Checks the TTL without knowing the time of the write.
     ///
     /// # Errors
-    /// `InvalidArgument`.
+    /// `InvalidArgument` for a TTL of zero, or one that overflows at any time of the write.
     pub fn check(self) -> Result<()> {
         self.resolve(Timestamp::EPOCH).map(drop)
     }
 
-    /// The instant of expiry for a write at `now`.
+    /// Returns the instant of expiry for a write at `now`.
     ///
     /// # Errors
     /// `InvalidArgument` for a TTL of zero, or one that ends past the year 9999.
@@ -47,7 +47,7 @@ impl Expiry {
     }
 }
 
-/// Per-write options. The default is no expiry and a version that the store draws.
+/// Options of one write. By default the entry does not expire, and the store draws the version.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,64 +64,68 @@ pub struct PutOptions {
 }
 
 impl PutOptions {
-    /// No expiry, and a version that the store draws.
+    /// Creates the default options.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Expires that long after the write. In place of an expiry set before.
+    /// Sets the TTL: the entry expires this long after the write. Replaces any other expiry.
     #[must_use]
     pub fn with_ttl(self, ttl: Duration) -> Self {
         self.with_expiry(Expiry::After(ttl))
     }
 
-    /// Expires at that instant, by the backend's clock. In place of an expiry set before.
+    /// Sets the instant of expiry, by the backend's clock. Replaces any other expiry.
     #[must_use]
     pub fn with_expires_at(self, instant: Timestamp) -> Self {
         self.with_expiry(Expiry::At(instant))
     }
 
-    /// Sets the expiry in any form, in place of one set before.
+    /// Sets the expiry. Replaces any other expiry.
     #[must_use]
     pub fn with_expiry(mut self, expiry: Expiry) -> Self {
         self.expiry = expiry;
         self
     }
 
-    /// Writes under a version that you drew with [`Version::draw`]. After a write whose outcome is
-    /// unknown, an entry at this version tells that it was applied. Use a version once.
+    /// Sets the version of the write, drawn with [`Version::draw`].
+    ///
+    /// After a write of unknown outcome, read the entry: if it has this version, the write was
+    /// applied. Use each version for one write only.
     #[must_use]
     pub fn with_version(mut self, version: Version) -> Self {
         self.version = Some(version);
         self
     }
 
-    /// When the entry expires.
+    /// Returns the expiry.
     #[must_use]
     pub const fn expiry(&self) -> Expiry {
         self.expiry
     }
 
-    /// The version that the caller drew, if any.
+    /// Returns the version that the caller set.
     #[must_use]
     pub const fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// The caller's version, or a new one.
+    /// Returns the version that the caller set, or draws a new one.
     #[must_use]
     pub fn version_or_draw(&self) -> Version {
         self.version.unwrap_or_else(Version::draw)
     }
 
-    /// The TTL, for a store that knows no other option: whatever else is set, also options that
-    /// come later, is refused, so that nothing is ever ignored in silence.
+    /// Returns the TTL, for a store that supports no other option.
+    ///
+    /// Any other option is refused, including options that later versions add. No option is ignored
+    /// silently.
     ///
     /// # Errors
-    /// `Unsupported` for any other option; `InvalidArgument` for a TTL that no store takes.
+    /// `Unsupported` if another option is set; `InvalidArgument` for an invalid TTL.
     pub fn ttl_only(&self) -> Result<Option<Duration>> {
-        // Every field is named here: a new one does not compile until it is refused.
+        // Names every field, so a new field does not compile until it is handled here.
         let Self { expiry, version } = *self;
         if version.is_some() {
             return Err(Error::unsupported("this store takes no version for a write"));
@@ -144,30 +148,33 @@ pub struct GetOptions {
 }
 
 impl GetOptions {
-    /// A plain read.
+    /// Creates the default options: a plain read.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sliding expiry: in the same step, an entry that expires is made to expire no earlier than
-    /// `ttl` from now. One that never expires, or that expires later still, is left as it is.
+    /// Extends the TTL of the entry atomically with the read (sliding expiry).
+    ///
+    /// The entry then expires no earlier than `ttl` from now. An entry that expires later, or never,
+    /// is unchanged.
     #[must_use]
     pub fn with_extended_ttl(mut self, ttl: Duration) -> Self {
         self.extend_ttl = Some(ttl);
         self
     }
 
-    /// The TTL to extend to, if any.
+    /// Returns the TTL to extend to.
     #[must_use]
     pub const fn extended_ttl(&self) -> Option<Duration> {
         self.extend_ttl
     }
 
-    /// The expiry that an entry gets by this read at `now`, or `None` if it keeps its own.
+    /// Returns the new expiry of an entry that is read at `now`, or `None` if its expiry does not
+    /// change.
     ///
     /// # Errors
-    /// `InvalidArgument` for a TTL that no store takes.
+    /// `InvalidArgument` for an invalid TTL.
     pub fn extend(&self, now: Timestamp, current: Option<Timestamp>) -> Result<Option<Timestamp>> {
         let Some(ttl) = self.extend_ttl else {
             return Ok(None);

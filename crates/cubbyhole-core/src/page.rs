@@ -7,38 +7,39 @@ use crate::{Entry, EntryMeta, Result};
 
 /// One page of a listing.
 ///
-/// Pages are not a snapshot: what exists throughout the listing appears exactly once.
+/// Successive pages are not one snapshot. An item that exists throughout the listing appears exactly
+/// once; one that is written or removed during the listing may appear or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T, C = T> {
-    /// What the page holds, in order.
+    /// The items, in ascending order.
     pub items: Vec<T>,
-    /// Where the next page starts: pass it as `after`. `None` at the end. A page may be short, or
-    /// even empty, and have a next one.
+    /// The cursor of the next page: pass it as `after`. `None` on the last page. A page with fewer
+    /// items than the limit, even an empty one, can have a next page.
     pub next: Option<C>,
 }
 
 impl<T, C> Page<T, C> {
-    /// The same page with other items.
+    /// Applies `f` to each item and keeps the cursor.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Page<U, C> {
         Page { items: self.items.into_iter().map(f).collect(), next: self.next }
     }
 }
 
-/// One entry of a [`scan`](crate::EntryStore::scan).
+/// One item of a [`scan`](crate::EntryStore::scan).
 #[derive(Debug, Clone)]
 pub struct ScanItem<V> {
     /// The key.
     pub key: String,
-    /// Version and instants.
+    /// The metadata of the entry.
     pub meta: EntryMeta,
-    /// Length of the encoded value, where the store knows it.
+    /// The length of the encoded value in bytes, if the store knows it.
     pub value_bytes: Option<u64>,
-    /// The value, or why it cannot be read; `None` if the scan was for keys only.
+    /// The value, or the error of reading it. `None` if the scan returns keys only.
     pub value: Option<Result<V>>,
 }
 
 impl<V> ScanItem<V> {
-    /// The whole entry; `None` if the scan was for keys only.
+    /// Returns the entry, or `None` if the scan returns keys only.
     #[must_use]
     pub fn into_entry(self) -> Option<Result<Entry<V>>> {
         let meta = self.meta;
@@ -46,8 +47,8 @@ impl<V> ScanItem<V> {
     }
 }
 
-/// Which entries a [`scan`](crate::EntryStore::scan) returns: by default the first 100 of the
-/// namespace, with their values.
+/// Options of a [`scan`](crate::EntryStore::scan). By default it returns the first 100 entries of the
+/// namespace with their values.
 ///
 /// ```
 /// use cubbyhole::ScanOptions;
@@ -64,68 +65,68 @@ pub struct ScanOptions {
 }
 
 impl ScanOptions {
-    /// The first 100 entries, with their values.
+    /// Creates the default options: the first 100 entries with their values.
     #[must_use]
     pub const fn new() -> Self {
         Self { prefix: None, after: None, limit: 100, values: true }
     }
 
-    /// Only keys that start with this text.
+    /// Restricts the scan to keys that start with `prefix`.
     #[must_use]
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = Some(prefix.into());
         self
     }
 
-    /// Only keys past this one: [`Page::next`] of the page before.
+    /// Starts after this key. Pass [`Page::next`] of the previous page.
     #[must_use]
     pub fn with_after(mut self, after: impl Into<String>) -> Self {
         self.after = Some(after.into());
         self
     }
 
-    /// At most that many items, 1 to [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS).
+    /// Sets the maximum number of items, 1 to [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS).
     #[must_use]
     pub const fn with_limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Without the values.
+    /// Leaves the values out.
     #[must_use]
     pub const fn keys_only(mut self) -> Self {
         self.values = false;
         self
     }
 
-    /// The text that keys must start with.
+    /// Returns the key prefix.
     #[must_use]
     pub fn prefix(&self) -> Option<&str> {
         self.prefix.as_deref()
     }
 
-    /// The key past which the page starts.
+    /// Returns the key after which the page starts.
     #[must_use]
     pub fn after(&self) -> Option<&str> {
         self.after.as_deref()
     }
 
-    /// The most items of the page.
+    /// Returns the maximum number of items.
     #[must_use]
     pub const fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Whether values are read.
+    /// Returns whether the scan returns values.
     #[must_use]
     pub const fn values(&self) -> bool {
         self.values
     }
 
-    /// Checks prefix, `after` and limit; every store calls it before any work.
+    /// Checks the prefix, `after` and the limit. Every store calls this before any work.
     ///
     /// # Errors
-    /// `InvalidArgument` that names what is wrong.
+    /// `InvalidArgument` that names the invalid option.
     pub fn check(&self) -> Result<()> {
         check_prefix(self.prefix())?;
         check_after(self.after())?;

@@ -1,4 +1,4 @@
-//! The layer that refuses writes.
+//! [`ReadOnly`]: a layer that refuses writes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,16 +7,14 @@ use async_trait::async_trait;
 
 use crate::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, Error, ExecutionContext,
-    Expiry, GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
-    ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Expiry, GetOptions, Namespace, NamespacePrefix, PutOptions, Result, Store, Version, delegate,
 };
 
-/// A store that only reads: it passes reads to the store that it wraps, and refuses everything else
-/// as `PermissionDenied` before that store sees the call.
+/// A layer that passes reads to the inner store and refuses every write with `PermissionDenied`.
 ///
-/// Refused are puts, deletes, batches, `take`, `touch`, reads that extend a TTL, `erase`,
-/// `evict_expired` and `compact`. It guards against mistakes of this program; where a database
-/// should enforce it, use a role without the right to write.
+/// It refuses puts, deletes, batches, `take`, `touch`, reads that extend a TTL, `erase`,
+/// `evict_expired` and `compact`. The inner store does not see these calls. The layer protects against
+/// mistakes in this program. To enforce it in the database, use a role without write privileges.
 ///
 /// ```
 /// use cubbyhole::{ErrorKind, ExecutionContext, InMemoryStore, Namespace, ReadOnly, Store};
@@ -38,7 +36,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ReadOnly<S> {
     inner: S,
-    /// Whether it was closed through this layer; shared by the clones.
+    /// True once the store was closed through this layer. Shared by all clones.
     closed: Arc<AtomicBool>,
 }
 
@@ -49,7 +47,7 @@ impl<S> ReadOnly<S> {
         Self { inner, closed: Arc::default() }
     }
 
-    /// The store that it wraps.
+    /// Returns the inner store.
     #[must_use]
     pub const fn inner(&self) -> &S {
         &self.inner
@@ -84,38 +82,19 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
         self.refuse(ctx, "put").await
     }
 
-    async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
-        self.inner.get(ctx, ns, key).await
-    }
-
     async fn delete(&self, ctx: &ExecutionContext, _: &Namespace, _: &str) -> Result<()> {
         self.refuse(ctx, "delete").await
-    }
-
-    async fn list(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        prefix: Option<&str>,
-    ) -> Result<Vec<String>> {
-        self.inner.list(ctx, ns, prefix).await
     }
 
     async fn put(&self, ctx: &ExecutionContext, _: &Namespace, _: &str, _: V) -> Result<()> {
         self.refuse(ctx, "put").await
     }
 
-    async fn list_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-    ) -> Result<Vec<Namespace>> {
-        self.inner.list_namespaces(ctx, prefix).await
-    }
-
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         self.refuse(ctx, "evict_expired").await
     }
+
+    delegate!(V, |layer| layer.inner, [get, list, list_namespaces]);
 }
 
 #[async_trait]
@@ -132,15 +111,6 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
             return self.refuse(ctx, "get_entry").await;
         }
         self.inner.get_entry(ctx, ns, key, options).await
-    }
-
-    async fn get_many(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        keys: &[&str],
-    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
-        self.inner.get_many(ctx, ns, keys).await
     }
 
     async fn put_entry(
@@ -174,34 +144,6 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         self.refuse(ctx, "write").await
     }
 
-    async fn scan(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        options: ScanOptions,
-    ) -> Result<Page<ScanItem<V>, String>> {
-        self.inner.scan(ctx, ns, options).await
-    }
-
-    async fn scan_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        after: Option<&Namespace>,
-        limit: usize,
-    ) -> Result<Page<Namespace>> {
-        self.inner.scan_namespaces(ctx, prefix, after, limit).await
-    }
-
-    async fn scan_tenants(
-        &self,
-        ctx: &ExecutionContext,
-        after: Option<&TenantId>,
-        limit: usize,
-    ) -> Result<Page<TenantId>> {
-        self.inner.scan_tenants(ctx, after, limit).await
-    }
-
     async fn touch(
         &self,
         ctx: &ExecutionContext,
@@ -225,13 +167,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         self.refuse(ctx, "erase").await
     }
 
-    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        self.inner.usage(ctx, prefix).await
-    }
-
-    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
-        self.inner.current_time(ctx, ns).await
-    }
+    delegate!(
+        V,
+        |layer| layer.inner,
+        [get_many, scan, scan_namespaces, scan_tenants, usage, current_time]
+    );
 }
 
 #[async_trait]

@@ -1,39 +1,40 @@
-//! The options of a repair, and its report.
+//! Options and report of a repair.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Namespace, Timestamp};
 
-/// What happens to orphaned values: values whose meta data is lost, because Redis evicted the index of
-/// their namespace or another program deleted it. `Store::get` still returns them; listings and `erase`
-/// may miss them. An entry whose meta data is left is not orphaned: a repair restores its place in the
-/// index and keeps it.
+/// The action on orphaned values in Redis.
+///
+/// An orphaned value has lost its metadata, because Redis evicted the index of its namespace or another
+/// program deleted it. `Store::get` still returns it; listings and `erase` may miss it. An entry that
+/// still has metadata is not orphaned: a repair restores it in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OrphanAction {
-    /// Leaves them as they are and reports them.
+    /// Reports orphaned values and changes nothing.
     #[default]
     List,
-    /// Adds them to the index again. What is lost with the index is replaced: such an entry gets a new
-    /// version, and is created and updated now, by the server's clock. It expires when its value does.
+    /// Adds orphaned values to the index again. Lost metadata is replaced: the entry gets a new version,
+    /// and the server's current time as `created_at` and `updated_at`. Its expiry is that of the value.
     Register,
-    /// Removes them.
+    /// Removes orphaned values.
     Remove,
 }
 
-/// What happens to the time of an embedded store that is ahead of the machine's clock.
+/// The action on the time of an embedded store that is ahead of the machine's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockAction {
-    /// Leaves it as it is and reports it.
+    /// Reports it and changes nothing.
     Report,
-    /// Sets it back to the machine's clock. Expired entries that were not swept are live again where
-    /// they had expired by the store's time alone.
+    /// Sets the store's time back to the machine's clock. Unswept entries that have expired by the
+    /// store's time, but not by the machine's clock, become live again.
     #[default]
     SetBack,
 }
 
-/// How a store is repaired. The default changes no value.
+/// Options of a repair. The default options change no value.
 ///
 /// ```
 /// use cubbyhole::{OrphanAction, RepairOptions};
@@ -49,10 +50,11 @@ pub struct RepairOptions {
 }
 
 impl RepairOptions {
-    /// How many orphaned values a report lists unless set: 1,000.
+    /// Default maximum number of orphaned values that a report lists: 1,000.
     pub const DEFAULT_LISTED_ORPHANS: usize = 1000;
 
-    /// Repairs indexes, lists orphaned values, and sets back a store's time that is ahead.
+    /// Creates the default options: repair indexes, list orphaned values, and set back a store's time
+    /// that is ahead of the machine's clock.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -62,40 +64,40 @@ impl RepairOptions {
         }
     }
 
-    /// Sets what happens to orphaned values.
+    /// Sets the action on orphaned values.
     #[must_use]
     pub const fn with_orphans(mut self, action: OrphanAction) -> Self {
         self.orphans = action;
         self
     }
 
-    /// Sets how many orphaned values the report lists at most; all of them are counted.
+    /// Sets the maximum number of orphaned values that the report lists. It counts all of them.
     #[must_use]
     pub const fn with_listed_orphans(mut self, limit: usize) -> Self {
         self.listed_orphans = limit;
         self
     }
 
-    /// Sets what happens to a store's time that is ahead of the machine's clock.
+    /// Sets the action on a store's time that is ahead of the machine's clock.
     #[must_use]
     pub const fn with_clock(mut self, action: ClockAction) -> Self {
         self.clock = action;
         self
     }
 
-    /// What happens to a store's time that is ahead of the machine's clock.
+    /// Returns the action on a store's time that is ahead of the machine's clock.
     #[must_use]
     pub const fn clock(&self) -> ClockAction {
         self.clock
     }
 
-    /// What happens to orphaned values.
+    /// Returns the action on orphaned values.
     #[must_use]
     pub const fn orphans(&self) -> OrphanAction {
         self.orphans
     }
 
-    /// How many orphaned values the report lists at most.
+    /// Returns the maximum number of orphaned values that the report lists.
     #[must_use]
     pub const fn listed_orphans(&self) -> usize {
         self.listed_orphans
@@ -108,29 +110,29 @@ impl Default for RepairOptions {
     }
 }
 
-/// An orphaned value that was found.
+/// An orphaned value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OrphanedValue {
-    /// The namespace that its name says.
+    /// The namespace, from the name of the Redis key.
     pub namespace: Namespace,
-    /// The key that its name says.
+    /// The key, from the name of the Redis key.
     pub key: String,
-    /// The length of the value.
+    /// The length of the value in bytes.
     pub bytes: u64,
-    /// When the value expires.
+    /// The time at which the value expires.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The orphaned values that were found and, if asked for, registered or removed.
+/// The orphaned values that a repair found and, depending on [`OrphanAction`], registered or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Orphans {
-    /// How many values.
+    /// Number of values.
     pub values: u64,
-    /// In how many namespaces.
+    /// Number of namespaces that contain them.
     pub namespaces: u64,
-    /// The length of the values.
+    /// Total length of the values in bytes.
     pub bytes: u64,
-    /// Some of them, in order: at most [`RepairOptions::listed_orphans`].
+    /// The first of them, in order: at most [`RepairOptions::listed_orphans`].
     pub listed: Vec<OrphanedValue>,
 }
 
@@ -141,25 +143,25 @@ pub struct ClockAhead {
     pub store_time: Timestamp,
     /// The machine's clock.
     pub clock: Timestamp,
-    /// Expired entries, not swept, that are live again if the store's time is set back.
+    /// Number of unswept, expired entries that become live again if the store's time is set back.
     pub revived: u64,
-    /// The namespaces of these.
+    /// Number of their namespaces.
     pub revived_namespaces: u64,
-    /// Entries that were written at a later instant than the clock shows. They keep their instants and
-    /// expire no earlier.
+    /// Number of entries that were written later than the machine's clock shows. They keep their
+    /// timestamps and expire no earlier.
     pub written_later: u64,
 }
 
-/// The findings and the work of a repair.
+/// The report of a repair.
 #[derive(Debug, Clone, Default)]
 pub struct RepairReport {
-    /// A line for each kind of repair that was made: empty if nothing was wrong.
+    /// One line for each kind of repair that was made. Empty if nothing was wrong.
     pub repaired: Vec<String>,
     /// The orphaned values.
     pub orphans: Orphans,
-    /// The store's time, if it is ahead, or was and is set back.
+    /// The store's time, if it was ahead of the machine's clock when the repair began.
     pub clock_ahead: Option<ClockAhead>,
-    /// The first failure, if the repair is incomplete: the end of the context, an outage, or a
-    /// namespace that another program has damaged. The rest of the report is true all the same.
+    /// The first failure, if the repair is incomplete: the context ended, the server was unavailable, or
+    /// another program has damaged a namespace. The rest of the report is valid nevertheless.
     pub failure: Option<Error>,
 }

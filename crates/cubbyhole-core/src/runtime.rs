@@ -1,4 +1,4 @@
-//! What a call needs of the tokio runtime that it is made in.
+//! Requirements of a call on the tokio runtime that runs it.
 //!
 //! For authors of stores and layers. [`ExecutionContext::begin`](crate::ExecutionContext::begin)
 //! is the usual first line of a method.
@@ -15,38 +15,38 @@ use tokio::runtime::{Handle, Id};
 
 use crate::{Error, Result};
 
-/// Consumes a unit of the task's cooperative budget, and yields to the runtime if the budget is
-/// used up.
+/// Consumes one unit of the task's cooperative budget, and yields to the runtime if the budget is
+/// exhausted.
 ///
-/// Every method of every store awaits this before anything else. Otherwise a loop over calls that
-/// need no I/O never yields, and tasks and timers on the same thread never run. Outside a tokio
-/// runtime it does nothing. See [`tokio::task::coop`].
+/// Every method of every store awaits this first. Otherwise a loop over calls without I/O never yields,
+/// and other tasks and timers of the thread never run. Outside a tokio runtime it does nothing. See
+/// [`tokio::task::coop`].
 #[inline]
 pub async fn cooperate() {
     tokio::task::coop::consume_budget().await;
 }
 
-/// Refuses a call that is made outside a tokio runtime.
+/// Checks that the caller runs in a tokio runtime.
 ///
 /// # Errors
-/// `InvalidArgument`.
+/// `InvalidArgument` outside a tokio runtime.
 pub fn require_runtime() -> Result<()> {
     current().map(drop)
 }
 
-/// Refuses a call that is made outside a tokio runtime, or in one whose timers are not enabled.
+/// Checks that the caller runs in a tokio runtime with timers.
 ///
 /// # Errors
-/// `InvalidArgument`.
+/// `InvalidArgument` outside a tokio runtime, or in one without timers.
 pub fn require_timers() -> Result<()> {
     thread_local! {
-        /// The runtime that this thread asked last, and whether it has timers.
+        /// The last runtime that this thread checked, and whether it has timers.
         static LAST: Cell<Option<(Id, bool)>> = const { Cell::new(None) };
     }
     let runtime = current()?.id();
     let known = LAST.get().filter(|(asked, _)| *asked == runtime);
     let (_, has_timers) = known.unwrap_or_else(|| {
-        let answer = (runtime, can_make_a_timer());
+        let answer = (runtime, can_create_timer());
         LAST.set(Some(answer));
         answer
     });
@@ -58,14 +58,14 @@ pub fn require_timers() -> Result<()> {
     ))
 }
 
-/// Runs a future that connects to a server, in a runtime that may lack I/O.
+/// Runs a future that needs I/O, and turns tokio's panic into an error if the runtime has none.
 ///
 /// # Errors
 /// `InvalidArgument` if tokio's I/O is not enabled.
 pub async fn requiring_io<F: Future>(future: F) -> Result<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        // Tokio cannot be asked about this either.
+        // Tokio has no API to check this.
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(answer) => answer.map(Ok),
             Err(panic) if reports_missing_io(&*panic) => Poll::Ready(Err(Error::invalid_argument(
@@ -91,11 +91,11 @@ fn current() -> Result<Handle> {
     })
 }
 
-/// Tokio cannot be asked: it panics where a timer is made without timers. The panic is caught here,
-/// once for each thread, and its message appears on standard error unless the program's panic hook
-/// does something else.
-fn can_make_a_timer() -> bool {
-    #[expect(clippy::disallowed_methods, reason = "it is dropped before it is awaited")]
+/// Creates a timer to find out whether the runtime has timers. Tokio has no API to check this, and
+/// panics if it has none. The panic is caught, at most once per thread and runtime. Its message appears
+/// on standard error unless the program has another panic hook.
+fn can_create_timer() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "the timer is never awaited")]
     let make = || drop(tokio::time::sleep(Duration::ZERO));
     catch_unwind(make).is_ok()
 }
@@ -108,7 +108,7 @@ mod tests {
     use crate::ErrorKind;
 
     #[test]
-    fn a_runtime_and_its_timers_are_recognised_on_one_thread() {
+    fn runtime_and_timers_are_detected_on_one_thread() {
         let bare = Builder::new_current_thread().build().unwrap();
         let timed = Builder::new_current_thread().enable_time().build().unwrap();
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Sweeping on a timer.
+//! [`Sweeper`]: periodic removal of expired entries.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use crate::runtime::require_timers;
 use crate::{Error, ErrorKind, ExecutionContext, Result, Store};
 
-/// Calls [`Store::evict_expired`] again and again until its context ends.
+/// Calls [`Store::evict_expired`] periodically until its context ends.
 ///
-/// [`run`](Self::run) is a future: it never spawns. Several sweepers may run on one store at once.
+/// [`run`](Self::run) is a future and spawns no task. Several sweepers may run on one store.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::{Error, ErrorKind, ExecutionContext, Result, Store};
 ///
 /// let ctx = shutdown.clone();
 /// let task = tokio::spawn(async move { sweeper.run(&ctx).await });
-/// // … and when the service ends:
+/// // When the service shuts down:
 /// shutdown.cancel();
 /// task.await.unwrap().unwrap();
 /// # }
@@ -41,32 +41,32 @@ pub struct Sweeper<V, S> {
 
 type Observer = Box<dyn FnMut(&Sweep) + Send>;
 
-/// One sweep, as an observer sees it.
+/// The result of one sweep, as an observer receives it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Sweep {
-    /// How many entries were removed, or what went wrong.
+    /// The number of removed entries, or the error.
     pub outcome: Result<usize>,
-    /// How long it took.
+    /// The duration of the sweep.
     pub took: Duration,
-    /// How long the wait for the next one is; `None` if there is none.
+    /// The wait until the next sweep. `None` if there is no next sweep.
     pub next: Option<Duration>,
 }
 
-/// What a sweeper did in its life.
+/// The totals of a sweeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SweeperStats {
-    /// Sweeps that succeeded.
+    /// Number of successful sweeps.
     pub sweeps: u64,
-    /// Sweeps that failed.
+    /// Number of failed sweeps.
     pub failures: u64,
-    /// Entries removed.
+    /// Number of removed entries.
     pub removed: u64,
 }
 
 impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
-    /// A sweeper that sweeps every 60 seconds, give or take a tenth.
+    /// Creates a sweeper with an interval of 60 s and a jitter of 10 %.
     #[must_use]
     pub fn new(store: S) -> Self {
         Self {
@@ -80,57 +80,62 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
         }
     }
 
-    /// Waits that long between sweeps, and at least a millisecond.
+    /// Sets the wait between sweeps. The minimum is a millisecond.
     #[must_use]
     pub fn with_interval(mut self, interval: Duration) -> Self {
         self.interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// Gives each sweep that long. One that takes longer has failed, also if it removed entries, which
-    /// nobody then counts; the next goes on from there, after the usual wait.
+    /// Sets a timeout for each sweep.
+    ///
+    /// A sweep that exceeds it fails. The entries that it removed stay removed but are not counted.
+    /// The next sweep continues after the usual wait.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Varies each wait by up to this fraction, 0 to 1, so that many sweepers do not keep step.
+    /// Sets the jitter: each wait varies by up to this fraction, 0 to 1. It prevents many sweepers from
+    /// running in step.
     #[must_use]
     pub fn with_jitter(mut self, fraction: f64) -> Self {
         self.jitter = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
         self
     }
 
-    /// Draws the jitter from this seed, so that a test can be repeated.
+    /// Sets the seed of the jitter, for reproducible tests.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.random = fastrand::Rng::with_seed(seed);
         self
     }
 
-    /// Tells of every sweep: for logs and metrics.
+    /// Sets a function that receives the result of every sweep, for logs and metrics.
     #[must_use]
     pub fn with_observer(mut self, observer: impl FnMut(&Sweep) + Send + 'static) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }
 
-    /// Sweeps at once and then on the timer, until the context ends. While the backend is
-    /// unavailable it waits longer and longer, up to sixteen intervals.
+    /// Sweeps immediately and then periodically, until the context ends.
     ///
-    /// Needs a tokio runtime with time enabled.
+    /// After each consecutive failure the wait doubles, up to sixteen intervals. Needs a tokio runtime
+    /// with timers.
     ///
     /// # Errors
-    /// A failure that waiting does not mend: `Unsupported`, `PermissionDenied` and the like.
-    /// `InvalidArgument` without a tokio runtime with timers. The end of the context is no error.
+    /// - A permanent failure of a sweep, such as `Unsupported` or `PermissionDenied`.
+    /// - `InvalidArgument` without a tokio runtime with timers.
+    ///
+    /// The end of the context is not an error.
     pub async fn run(mut self, ctx: &ExecutionContext) -> Result<SweeperStats> {
         require_timers()?;
         let mut stats = SweeperStats::default();
         let mut failures_in_a_row = 0_u32;
         while ctx.check().is_ok() {
             let started = Instant::now();
-            // The sweep gets the context too, and ends promptly by itself.
+            // The sweep receives the context too, so it ends promptly.
             let outcome = match self.timeout {
                 Some(timeout) => self.store.evict_expired(&ctx.clone().with_timeout(timeout)).await,
                 None => self.store.evict_expired(ctx).await,
@@ -144,7 +149,7 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
                     failures_in_a_row = 0;
                 }
                 Err(_) if ended => {}
-                // It was at work: the next one goes on from there, and soon.
+                // A timed-out sweep made progress, so the next one follows after the usual wait.
                 Err(error)
                     if self.timeout.is_some() && error.kind() == ErrorKind::DeadlineExceeded =>
                 {
@@ -156,9 +161,9 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
                     failures_in_a_row += 1;
                 }
             }
-            let goes_on = outcome.as_ref().err().is_none_or(mends_itself);
+            let continues = outcome.as_ref().err().is_none_or(is_transient);
             let wait = self.interval.saturating_mul(1 << failures_in_a_row.min(4));
-            let next = (goes_on && !ended).then(|| self.jittered(wait));
+            let next = (continues && !ended).then(|| self.jittered(wait));
             if let Some(observer) = &mut self.observer {
                 observer(&Sweep { outcome: outcome.clone(), took, next });
             }
@@ -177,7 +182,7 @@ impl<V: Send + 'static, S: Store<V>> Sweeper<V, S> {
     }
 }
 
-fn mends_itself(error: &Error) -> bool {
+fn is_transient(error: &Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Unavailable

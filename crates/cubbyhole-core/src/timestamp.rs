@@ -1,4 +1,4 @@
-//! An instant, as stores keep it.
+//! [`Timestamp`]: an instant in whole milliseconds.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,9 +12,8 @@ use crate::{Error, Result};
 
 /// An instant in whole milliseconds since 1970-01-01T00:00:00Z, up to the end of the year 9999.
 ///
-/// As text, and in JSON, it is RFC 3339 in UTC with exactly three digits of the second, so that text
-/// sorts as time. Any number of digits, and any offset, is read; what is finer than a millisecond is
-/// cut off.
+/// The text and JSON form is RFC 3339 in UTC with exactly three fractional digits, so text sorts as
+/// time. Parsing accepts any number of fractional digits and any offset, and truncates to milliseconds.
 ///
 /// ```
 /// use cubbyhole::Timestamp;
@@ -29,13 +28,13 @@ pub struct Timestamp(u64);
 impl Timestamp {
     /// 1970-01-01T00:00:00Z.
     pub const EPOCH: Self = Self(0);
-    /// The last instant that can be kept: 9999-12-31T23:59:59.999Z.
+    /// The latest instant: 9999-12-31T23:59:59.999Z.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// The instant that many milliseconds after 1970-01-01T00:00:00Z.
+    /// Creates an instant from the milliseconds since 1970-01-01T00:00:00Z.
     ///
     /// # Errors
-    /// `InvalidArgument` past the year 9999.
+    /// `InvalidArgument` after the year 9999.
     pub fn from_millis(millis: u64) -> Result<Self> {
         if millis > Self::MAX.0 {
             return Err(out_of_range());
@@ -43,16 +42,16 @@ impl Timestamp {
         Ok(Self(millis))
     }
 
-    /// Milliseconds since 1970-01-01T00:00:00Z.
+    /// Returns the milliseconds since 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// The instant `duration` later; a fraction of a millisecond rounds up.
+    /// Returns the instant `duration` later. A fraction of a millisecond rounds up.
     ///
     /// # Errors
-    /// `InvalidArgument` if that lies past the year 9999.
+    /// `InvalidArgument` if the result is after the year 9999.
     pub fn checked_add(self, duration: Duration) -> Result<Self> {
         let millis = duration.as_nanos().div_ceil(1_000_000);
         u64::try_from(millis)
@@ -63,7 +62,7 @@ impl Timestamp {
             .ok_or_else(out_of_range)
     }
 
-    /// How long after `earlier` this is; zero if it is not later.
+    /// Returns the time from `earlier` to this instant, or zero if this instant is not later.
     #[must_use]
     pub fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -81,7 +80,7 @@ impl TryFrom<SystemTime> for Timestamp {
 
     fn try_from(time: SystemTime) -> Result<Self> {
         let since = time.duration_since(UNIX_EPOCH).map_err(|_| out_of_range())?;
-        // Without the 128 bits of `as_millis`, whose division shows at each look at the clock.
+        // Avoids the 128-bit division of `as_millis`, which is measurable at each clock reading.
         let millis = since.as_secs().checked_mul(1000).ok_or_else(out_of_range)?;
         Self::from_millis(millis.saturating_add(u64::from(since.subsec_millis())))
     }
@@ -99,7 +98,7 @@ impl fmt::Display for Timestamp {
         let time = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
         let (year, month, day) = time.to_calendar_date();
         let (hour, minute, second, millisecond) = time.to_hms_milli();
-        // Not by the crate's own form, which leaves out trailing zeros.
+        // The RFC 3339 format of the crate omits trailing zeros.
         write!(
             f,
             "{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z",
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn any_width_and_offset_is_read() {
+    fn any_precision_and_offset_is_parsed() {
         for text in [
             "2026-11-22T09:00:00Z",
             "2026-11-22T09:00:00.0Z",
@@ -182,7 +181,7 @@ mod tests {
         }
     }
 
-    /// Instants that differ in any part, often in the last digits alone.
+    /// Instants that differ anywhere, and often only in the last digits.
     fn instant() -> impl Strategy<Value = Timestamp> {
         let any = 0..=Timestamp::MAX.as_millis();
         let near = 1_795_000_000_000..1_795_000_002_000_u64;
@@ -193,7 +192,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn text_sorts_as_time_and_comes_back(one in instant(), other in instant()) {
+        fn text_sorts_as_time_and_round_trips(one in instant(), other in instant()) {
             prop_assert_eq!(one.to_string().cmp(&other.to_string()), one.cmp(&other));
             prop_assert_eq!(one.to_string().len(), 24);
             prop_assert_eq!(one.to_string().parse::<Timestamp>().unwrap(), one);
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overflow_is_an_error() {
+    fn overflow_is_an_error() {
         assert!(Timestamp::EPOCH.checked_add(Duration::MAX).is_err());
         assert!(Timestamp::MAX.checked_add(Duration::from_nanos(1)).is_err());
     }

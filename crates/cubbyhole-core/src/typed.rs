@@ -1,4 +1,4 @@
-//! A store of bytes as a store of your own type.
+//! [`Typed`]: a store of your own type on top of a store of bytes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,15 +12,15 @@ use crate::backoff::Backoff;
 use crate::limits::check_key;
 use crate::runtime::cooperate;
 use crate::{
-    Batch, Codec, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext, Expiry,
-    GetOptions, JsonCodec, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result,
-    ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Batch, Codec, Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, JsonCodec,
+    Namespace, Operation, Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store,
+    Version, delegate,
 };
 
-/// A store over `V` on top of a store over [`Bytes`], by way of a [`Codec`]; JSON by default.
+/// A store of `V` on top of a store of [`Bytes`]. A [`Codec`] encodes the values, by default as JSON.
 ///
-/// Built by [`TypedExt::typed`]. What the codec cannot keep is refused at `put`; one stored value
-/// that it cannot read never breaks a listing.
+/// Create it with [`TypedExt::typed`]. A put refuses a value that the codec cannot represent. A stored
+/// value that the codec cannot decode is an error of that item only, so it does not fail a whole listing.
 ///
 /// ```
 /// use cubbyhole::{Bytes, ExecutionContext, InMemoryStore, Namespace, Store, TypedExt};
@@ -41,18 +41,18 @@ use crate::{
 pub struct Typed<V, C, S> {
     inner: S,
     codec: C,
-    // `fn() -> V`: the store holds no `V`, and is `Send` and `Sync` whatever `V` is.
+    // `fn() -> V` because the store contains no `V`: it is `Send` and `Sync` for any `V`.
     value: PhantomData<fn() -> V>,
 }
 
-/// Turns a store of bytes into a store of another type.
+/// Wraps a store of bytes in [`Typed`].
 pub trait TypedExt: Store<Bytes> + Sized {
-    /// As a store of `V` kept as JSON.
+    /// Returns a store of `V` that stores values as JSON.
     fn typed<V: Serialize + DeserializeOwned>(self) -> Typed<V, JsonCodec, Self> {
         self.typed_with(JsonCodec)
     }
 
-    /// As a store of `V` kept by `codec`.
+    /// Returns a store of `V` that encodes values with `codec`.
     fn typed_with<V, C: Codec<V>>(self, codec: C) -> Typed<V, C, Self> {
         Typed { inner: self, codec, value: PhantomData }
     }
@@ -61,19 +61,19 @@ pub trait TypedExt: Store<Bytes> + Sized {
 impl<S: Store<Bytes>> TypedExt for S {}
 
 impl<V, C, S> Typed<V, C, S> {
-    /// The store of bytes beneath.
+    /// Returns the inner store of bytes.
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Gives the store of bytes back.
+    /// Returns the inner store of bytes, by value.
     pub fn into_inner(self) -> S {
         self.inner
     }
 }
 
 impl<V: Send + 'static, C: Codec<V>, S: Send + Sync + 'static> Typed<V, C, S> {
-    // By value: a `V` that is borrowed across an await would have to be `Sync`.
+    // Takes the value because a `V` borrowed across an await would have to be `Sync`.
     fn encode(&self, operation: &'static str, value: V) -> impl Future<Output = Result<Bytes>> {
         let encoded = self.codec.encode(&value).in_operation(operation);
         drop(value);
@@ -109,35 +109,12 @@ impl<V: Send + 'static, C: Codec<V>, S: Store<Bytes>> Store<V> for Typed<V, C, S
         bytes.map(|bytes| self.decode("get", &bytes)).transpose()
     }
 
-    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
-        self.inner.delete(ctx, ns, key).await
-    }
-
-    async fn list(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        prefix: Option<&str>,
-    ) -> Result<Vec<String>> {
-        self.inner.list(ctx, ns, prefix).await
-    }
-
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
         let bytes = self.encode("put", value).await?;
         self.inner.put(ctx, ns, key, bytes).await
     }
 
-    async fn list_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-    ) -> Result<Vec<Namespace>> {
-        self.inner.list_namespaces(ctx, prefix).await
-    }
-
-    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
-        self.inner.evict_expired(ctx).await
-    }
+    delegate!(Bytes, |layer| layer.inner, [delete, list, list_namespaces, evict_expired]);
 }
 
 #[async_trait]
@@ -181,16 +158,6 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         self.inner.put_entry(ctx, ns, key, bytes, options, condition).await
     }
 
-    async fn delete_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        condition: Condition,
-    ) -> Result<bool> {
-        self.inner.delete_entry(ctx, ns, key, condition).await
-    }
-
     async fn write(
         &self,
         ctx: &ExecutionContext,
@@ -226,46 +193,17 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         }))
     }
 
-    async fn scan_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        after: Option<&Namespace>,
-        limit: usize,
-    ) -> Result<Page<Namespace>> {
-        self.inner.scan_namespaces(ctx, prefix, after, limit).await
-    }
-
-    async fn scan_tenants(
-        &self,
-        ctx: &ExecutionContext,
-        after: Option<&TenantId>,
-        limit: usize,
-    ) -> Result<Page<TenantId>> {
-        self.inner.scan_tenants(ctx, after, limit).await
-    }
-
-    async fn touch(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        expiry: Expiry,
-    ) -> Result<bool> {
-        self.inner.touch(ctx, ns, key, expiry).await
-    }
-
     async fn take(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Entry<V>>> {
-        // Before the first step, which would name itself in the error.
+        // Checked before `get_entry`, whose error would name the wrong operation.
         refusal_cooperates(check_key(key).in_operation("take")).await?;
         let mut backoff = Backoff::new();
-        // Decoded before it is removed, so that an unreadable value is not lost; removed at the
-        // version that was decoded, so that of several takers one gets it.
+        // Decodes before it deletes, so an unreadable value is not lost. Deletes the decoded version
+        // only, so exactly one of several takers gets it.
         loop {
             let Some(entry) = self.inner.get_entry(ctx, ns, key, GetOptions::new()).await? else {
                 return Ok(None);
@@ -282,25 +220,14 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         }
     }
 
-    async fn erase(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        limit: usize,
-    ) -> Result<Erased> {
-        self.inner.erase(ctx, prefix, limit).await
-    }
-
-    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        self.inner.usage(ctx, prefix).await
-    }
-
-    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
-        self.inner.current_time(ctx, ns).await
-    }
+    delegate!(
+        Bytes,
+        |layer| layer.inner,
+        [delete_entry, scan_namespaces, scan_tenants, touch, erase, usage, current_time]
+    );
 }
 
-/// A call that is refused before it reaches the store beneath cooperates here.
+/// Cooperates with the scheduler if the call fails before it reaches the inner store.
 async fn refusal_cooperates<T>(checked: Result<T>) -> Result<T> {
     if checked.is_err() {
         cooperate().await;

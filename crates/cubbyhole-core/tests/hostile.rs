@@ -1,8 +1,8 @@
-//! Hostile input to what every backend shares: names, instants, versions, expiries, JSON, codecs.
-//! Nothing panics, what is accepted comes back as it was, what is refused says so and quotes
-//! nothing.
+//! Hostile input to the types that all backends share: names, timestamps, versions, expiries, JSON and
+//! codecs. Nothing panics. Accepted input round-trips. Rejected input gives an error that does not
+//! quote it.
 //!
-//! `PROPTEST_CASES` sets how many cases each property tries.
+//! `PROPTEST_CASES` sets the number of cases of each property.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -22,15 +22,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// What no message may hold: it stands for what a user typed.
+/// Represents user input. No message may contain it.
 const SECRET: &str = "s3cret";
 
-/// A failure is printed, shrunk, and leaves no file in the sources.
+/// Failures are shrunk and printed, but not saved in the source tree.
 fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// Characters that mean something to a name, of one to four bytes, and others.
+/// Characters with a special meaning in names, and others, of one to four bytes.
 fn character() -> impl Strategy<Value = char> {
     prop_oneof![
         4 => prop::sample::select(vec![':', '\\', 'a', 'b']),
@@ -46,7 +46,7 @@ fn text(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value =
     prop::collection::vec(character(), length).prop_map(String::from_iter)
 }
 
-/// Short ones mostly; some of them end on either side of the limit.
+/// Mostly short text. Some texts are around the maximum length.
 fn rendered() -> impl Strategy<Value = String> {
     let around_the_limit = (text(0..6), 0..12_usize).prop_map(|(tail, off)| {
         let mut long = "a:".repeat(MAX_NAMESPACE_BYTES / 2);
@@ -56,7 +56,7 @@ fn rendered() -> impl Strategy<Value = String> {
     prop_oneof![6 => text(0..12), 2 => any::<String>(), 1 => around_the_limit]
 }
 
-/// A part of a name without what no name may hold.
+/// A part of a name, without characters that names must not contain.
 fn part() -> impl Strategy<Value = String> {
     text(0..5).prop_map(|text| text.replace('\0', ""))
 }
@@ -66,8 +66,8 @@ fn parts() -> impl Strategy<Value = (String, Vec<String>)> {
     (tenant, prop::collection::vec(part(), 0..4))
 }
 
-/// A namespace by the documented rules, byte by byte: `None` if it is none.
-fn by_the_rules(rendered: &str) -> Option<Vec<String>> {
+/// Parses a namespace by the documented rules. A second implementation, to compare with.
+fn parse_by_the_rules(rendered: &str) -> Option<Vec<String>> {
     if rendered.len() > MAX_NAMESPACE_BYTES || rendered.contains('\0') {
         return None;
     }
@@ -86,7 +86,7 @@ fn by_the_rules(rendered: &str) -> Option<Vec<String>> {
     (!parts.first()?.is_empty()).then_some(parts)
 }
 
-/// Refused as an argument, in words that are ours: all of them are plain text.
+/// Asserts an `InvalidArgument` whose message is short ASCII text and does not quote the input.
 fn assert_refused(error: &Error, input: &str) {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
     let shown = format!("{error} {error:?}");
@@ -95,7 +95,7 @@ fn assert_refused(error: &Error, input: &str) {
     assert!(input.len() < 24 || !shown.contains(input), "{shown}");
 }
 
-/// Comes back equal from JSON.
+/// Asserts that a value round-trips through JSON.
 fn round_trips<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     let json = serde_json::to_string(value).unwrap();
     assert_eq!(&serde_json::from_str::<T>(&json).unwrap(), value, "{json}");
@@ -105,8 +105,8 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn any_text_is_a_namespace_by_the_rules_or_refused(text in rendered()) {
-        match (Namespace::parse(&text), by_the_rules(&text)) {
+    fn any_text_parses_as_a_namespace_or_is_refused(text in rendered()) {
+        match (Namespace::parse(&text), parse_by_the_rules(&text)) {
             (Ok(ns), Some(parts)) => {
                 prop_assert_eq!(ns.as_str(), &text);
                 prop_assert_eq!(ns.to_string(), text);
@@ -118,13 +118,13 @@ proptest! {
                 round_trips(&ns.tenant());
             }
             (Err(error), None) => assert_refused(&error, &text),
-            (found, expected) => prop_assert!(false, "{:?} and not {:?}", found, expected),
+            (found, expected) => prop_assert!(false, "found {:?}, expected {:?}", found, expected),
         }
     }
 
     #[test]
-    fn a_refusal_of_a_name_quotes_nothing(before in text(0..4), after in text(0..4)) {
-        // Each of the reasons for a refusal, around what must not be told.
+    fn rejected_names_are_not_quoted(before in text(0..4), after in text(0..4)) {
+        // Each reason for a rejection, combined with text that must not be quoted.
         for spoilt in ["\0", "\\x", &"a".repeat(MAX_NAMESPACE_BYTES)] {
             let input = format!("a{before}{SECRET}{spoilt}{after}");
             if let Err(error) = Namespace::parse(&input) {
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn names_are_one_to_one_and_in_the_order_of_their_text(one in parts(), two in parts()) {
+    fn names_are_injective_and_ordered_by_text(one in parts(), two in parts()) {
         let name = |(tenant, segments): &(String, Vec<String>)| {
             Namespace::from_parts(tenant, segments).unwrap()
         };
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn a_prefix_matches_what_begins_with_its_parts(
+    fn prefix_matches_names_that_start_with_its_parts(
         (tenant, segments) in parts(), more in prop::collection::vec(part(), 0..3),
         other in parts(), glued in part(),
     ) {
@@ -168,14 +168,14 @@ proptest! {
         };
         let named = Namespace::from_parts(&other.0, &other.1).unwrap();
         prop_assert_eq!(prefix.matches(&named), begins(&other.0, &other.1));
-        // The last part with something glued to it is another part.
+        // The last part with a suffix is a different part.
         if let (Ok(text), false) = (Namespace::parse(&format!("{}{glued}", prefix.as_str())), glued.is_empty()) {
             prop_assert_eq!(prefix.matches(&text), glued.starts_with(':'));
         }
     }
 }
 
-/// JSON of any shape, in which names, instants and versions occur.
+/// JSON of any shape that contains names, timestamps and versions.
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -207,7 +207,7 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Text that is nearly an instant.
+/// Text that resembles a timestamp.
 fn instant_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,12})?(Z|z|[+-][0-9]{2}:[0-9]{2})?",
@@ -223,7 +223,7 @@ fn instant_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Text that is nearly a version.
+/// Text that resembles a version.
 fn version_text() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<[u8; 16]>().prop_map(|bytes| Version::from_bytes(bytes).to_string()),
@@ -233,12 +233,12 @@ fn version_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What reads, reads again from what it writes; what does not, is an error.
-fn reads_or_refuses<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &Value) {
+/// Asserts that JSON either fails to parse or round-trips.
+fn parses_or_refuses<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &Value) {
     if let Ok(read) = serde_json::from_value::<T>(value.clone()) {
         round_trips(&read);
     }
-    // Text goes through another deserializer than values do, and answers the same.
+    // Text and values use different deserializers, which must agree.
     let (text, parsed) = (value.to_string(), serde_json::from_value::<T>(value.clone()).is_ok());
     assert_eq!(serde_json::from_str::<T>(&text).is_ok(), parsed, "{text}");
 }
@@ -247,19 +247,19 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn any_json_is_read_as_our_types_or_refused(value in json()) {
-        reads_or_refuses::<TenantId>(&value);
-        reads_or_refuses::<Namespace>(&value);
-        reads_or_refuses::<NamespacePrefix>(&value);
-        reads_or_refuses::<Version>(&value);
-        reads_or_refuses::<Timestamp>(&value);
-        reads_or_refuses::<EntryMeta>(&value);
-        reads_or_refuses::<Entry<Value>>(&value);
-        reads_or_refuses::<Page<Namespace>>(&value);
+    fn any_json_parses_as_our_types_or_is_refused(value in json()) {
+        parses_or_refuses::<TenantId>(&value);
+        parses_or_refuses::<Namespace>(&value);
+        parses_or_refuses::<NamespacePrefix>(&value);
+        parses_or_refuses::<Version>(&value);
+        parses_or_refuses::<Timestamp>(&value);
+        parses_or_refuses::<EntryMeta>(&value);
+        parses_or_refuses::<Entry<Value>>(&value);
+        parses_or_refuses::<Page<Namespace>>(&value);
     }
 
     #[test]
-    fn json_that_is_no_namespace_is_refused_for_what_is_wrong(
+    fn invalid_namespace_json_is_refused_with_the_reason(
         parts in prop::collection::vec(text(0..6), 0..5),
     ) {
         let read = serde_json::from_value::<Namespace>(Value::from(parts.clone()));
@@ -273,7 +273,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_an_instant_that_prints_and_reads_the_same_or_refused(text in instant_text()) {
+    fn any_text_round_trips_as_a_timestamp_or_is_refused(text in instant_text()) {
         match text.parse::<Timestamp>() {
             Ok(instant) => {
                 prop_assert!(instant <= Timestamp::MAX);
@@ -286,7 +286,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_version_or_refused(text in version_text()) {
+    fn any_text_parses_as_a_version_or_is_refused(text in version_text()) {
         match text.parse::<Version>() {
             Ok(version) => {
                 prop_assert_eq!(version.to_string().parse::<Version>().unwrap(), version);
@@ -298,7 +298,7 @@ proptest! {
     }
 
     #[test]
-    fn every_number_of_milliseconds_is_an_instant_up_to_the_last(
+    fn every_millisecond_up_to_the_maximum_is_a_timestamp(
         millis in prop_oneof![any::<u64>(), 0..=Timestamp::MAX.as_millis()],
     ) {
         let instant = Timestamp::from_millis(millis);
@@ -307,7 +307,7 @@ proptest! {
             prop_assert_eq!(instant.to_string().parse::<Timestamp>().unwrap(), instant);
             prop_assert_eq!(Timestamp::try_from(SystemTime::from(instant)).unwrap(), instant);
         }
-        // A clock of the system may show anything that it can count.
+        // The system clock can show any value of its range.
         let shown = UNIX_EPOCH.checked_add(Duration::from_millis(millis));
         if let Some(read) = shown.map(Timestamp::try_from) {
             prop_assert_eq!(read.is_ok(), millis <= Timestamp::MAX.as_millis());
@@ -317,7 +317,7 @@ proptest! {
     }
 }
 
-/// Durations at the edges that count: none, less than a millisecond, the ends of what `u64` holds.
+/// Durations at relevant boundaries: zero, less than a millisecond, and the limits of `u64`.
 fn duration() -> impl Strategy<Value = Duration> {
     prop_oneof![
         Just(Duration::ZERO),
@@ -332,7 +332,7 @@ fn duration() -> impl Strategy<Value = Duration> {
     ]
 }
 
-/// What the contract says of a TTL that begins at `now`, in numbers that cannot overflow.
+/// The expiry that the contract defines for a TTL at `now`, in numbers that cannot overflow.
 fn expected_end(now: Timestamp, ttl: Duration) -> Option<u128> {
     let end = u128::from(now.as_millis()) + ttl.as_nanos().div_ceil(1_000_000);
     (!ttl.is_zero() && end <= u128::from(Timestamp::MAX.as_millis())).then_some(end)
@@ -342,14 +342,14 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn any_ttl_ends_when_it_should_or_is_refused(
+    fn any_ttl_ends_as_defined_or_is_refused(
         ttl in duration(), now in 0..=Timestamp::MAX.as_millis(),
     ) {
         let now = Timestamp::from_millis(now).unwrap();
         match (Expiry::After(ttl).resolve(now), expected_end(now, ttl)) {
             (Ok(Some(end)), Some(expected)) => prop_assert_eq!(u128::from(end.as_millis()), expected),
             (Err(error), None) => prop_assert_eq!(error.kind(), ErrorKind::InvalidArgument),
-            (found, expected) => prop_assert!(false, "{:?} and not {:?}", found, expected),
+            (found, expected) => prop_assert!(false, "found {:?}, expected {:?}", found, expected),
         }
         let options = PutOptions::new().with_ttl(ttl);
         let fits = expected_end(Timestamp::EPOCH, ttl).is_some();
@@ -362,14 +362,14 @@ proptest! {
     }
 
     #[test]
-    fn any_timeout_makes_a_context_and_no_panic(timeout in duration()) {
+    fn any_timeout_creates_a_context_without_panic(timeout in duration()) {
         let ctx = ExecutionContext::new().with_timeout(timeout);
         prop_assert!(ctx.remaining().is_none_or(|left| left <= timeout));
         prop_assert_eq!(timeout.is_zero(), ctx.check().is_err() && timeout < Duration::from_nanos(1));
     }
 
     #[test]
-    fn the_store_in_memory_takes_any_ttl_or_refuses_it(ttl in duration(), text in text(0..6)) {
+    fn in_memory_store_accepts_or_refuses_any_ttl(ttl in duration(), text in text(0..6)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (store, ctx) = (InMemoryStore::<String>::new(), ExecutionContext::new());
@@ -391,7 +391,7 @@ proptest! {
     }
 }
 
-/// Values as the JSON codec may be given them: without what JSON itself cannot hold.
+/// Values that JSON can represent.
 fn deep_value() -> impl Strategy<Value = Value> {
     (json(), 0..300_usize, any::<bool>()).prop_map(|(leaf, depth, as_object)| {
         (0..depth).fold(leaf, |inner, _| match as_object {
@@ -401,7 +401,7 @@ fn deep_value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Bytes that are JSON, nearly JSON, or anything.
+/// Bytes that are JSON, resemble JSON, or are arbitrary.
 fn json_bytes() -> impl Strategy<Value = Vec<u8>> {
     let mutated = (json(), any::<prop::sample::Index>(), any::<u8>(), 0..4_u8).prop_map(
         |(value, at, byte, how)| {
@@ -428,7 +428,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn what_the_json_codec_takes_it_gives_back_equal(value in deep_value()) {
+    fn values_that_the_json_codec_accepts_round_trip(value in deep_value()) {
         match JsonCodec.encode(&value) {
             Ok(bytes) => {
                 let back: Value = JsonCodec.decode(&bytes).unwrap();
@@ -439,7 +439,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_decode_or_are_a_codec_error_that_quotes_nothing(bytes in json_bytes()) {
+    fn undecodable_bytes_are_a_codec_error_without_quotes(bytes in json_bytes()) {
         fn decode<V: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &Bytes) {
             match Codec::<V>::decode(&JsonCodec, bytes) {
                 Ok(value) => drop(JsonCodec.encode(&value)),
@@ -459,7 +459,7 @@ proptest! {
     }
 
     #[test]
-    fn one_value_that_cannot_be_decoded_keeps_no_other_from_being_listed(
+    fn undecodable_value_does_not_hide_others_in_a_listing(
         values in prop::collection::vec(json_bytes(), 1..8),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -490,9 +490,9 @@ proptest! {
     }
 }
 
-/// Deeper than any stack would bear, were it followed.
+/// Deep enough to overflow any stack of a recursive parser.
 #[test]
-fn text_that_is_nested_a_million_deep_is_a_codec_error() {
+fn json_nested_a_million_levels_deep_is_a_codec_error() {
     for open in ["[", "{\"a\":", "[{\"a\":["] {
         let bytes = Bytes::from(open.repeat(1_000_000));
         let decoded: Result<Value, Error> = JsonCodec.decode(&bytes);

@@ -1,5 +1,5 @@
-//! The sweeper: its timer, its end, and what it does about failures. Time is the runtime's own
-//! paused clock, which moves on when every task waits.
+//! The sweeper: its timer, its end and its handling of failures. The tests use the runtime's paused
+//! clock, which advances when all tasks wait.
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use cubbyhole_core::{
 };
 use tokio::time::Instant;
 
-/// Answers sweeps from a script, and then `Ok(1)` for ever; notes when it was asked.
+/// A store whose sweeps return scripted failures and then `Ok(1)`. It records the time of each sweep.
 #[derive(Default)]
 struct Scripted {
     failures: Mutex<Vec<Error>>,
@@ -63,7 +63,7 @@ impl Store<u8> for Scripted {
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         self.asked_at.lock().unwrap().push(Instant::now());
-        // Of the context's own clock, which is not the paused one.
+        // The deadline uses the context's clock, which is not paused.
         if ctx.deadline().is_some() {
             ctx.check()?;
         }
@@ -74,7 +74,7 @@ impl Store<u8> for Scripted {
     }
 }
 
-/// A context that is cancelled after that long by the paused clock.
+/// Returns a context that is cancelled after `duration` of the paused clock.
 fn ending_after(duration: Duration) -> ExecutionContext {
     let ctx = ExecutionContext::new();
     let end = ctx.clone();
@@ -88,7 +88,7 @@ fn ending_after(duration: Duration) -> ExecutionContext {
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test(start_paused = true)]
-async fn it_sweeps_at_once_and_then_on_the_timer_until_its_context_ends() {
+async fn sweeps_immediately_and_periodically_until_context_ends() {
     let store = Scripted::failing([]);
     let sweeper = Sweeper::new(Arc::clone(&store)).with_interval(MINUTE).with_jitter(0.0);
     let stats = sweeper.run(&ending_after(MINUTE * 3 + MINUTE / 2)).await.unwrap();
@@ -112,7 +112,7 @@ async fn jitter_varies_the_waits_within_its_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_makes_it_wait_longer_and_longer_and_then_as_before() {
+async fn outage_doubles_the_wait_until_the_store_is_back() {
     let outage = Error::unavailable("down");
     let store = Scripted::failing(std::iter::repeat_n(outage, 6));
     let observed = Arc::new(AtomicUsize::new(0));
@@ -129,7 +129,7 @@ async fn an_outage_makes_it_wait_longer_and_longer_and_then_as_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sweep_past_its_time_has_failed_and_the_observer_is_told_of_the_next() {
+async fn timed_out_sweep_fails_and_observer_gets_next_wait() {
     let store = Scripted::failing([]);
     let observed = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&observed);
@@ -149,14 +149,14 @@ async fn a_sweep_past_its_time_has_failed_and_the_observer_is_told_of_the_next()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_waiting_does_not_mend_ends_it() {
+async fn permanent_failure_ends_the_sweeper() {
     let store = Scripted::failing([Error::permission_denied("not yours")]);
     let error = Sweeper::new(store).run(&ExecutionContext::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_context_that_has_ended_sweeps_nothing() {
+async fn ended_context_sweeps_nothing() {
     let store = Scripted::failing([]);
     let ctx = ExecutionContext::new();
     ctx.cancel();
@@ -165,9 +165,9 @@ async fn a_context_that_has_ended_sweeps_nothing() {
     assert!(store.asked_at.lock().unwrap().is_empty());
 }
 
-/// It cannot wait for the next sweep, so it does not begin.
+/// Without timers the sweeper could not wait for the next sweep.
 #[test]
-fn without_timers_it_refuses_to_run() {
+fn runtime_without_timers_is_refused() {
     let store = Scripted::failing([]);
     let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let ctx = ExecutionContext::new();

@@ -1,25 +1,25 @@
-//! Which namespaces there are, in order.
+//! [`Directory`]: the namespaces and tenants of a store, in order.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use cubbyhole_core::{Namespace, NamespacePrefix, TenantId};
 
-/// What is known of a namespace without looking into it.
+/// Whether a namespace has live entries, as far as the directory knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It holds no entries.
+pub(crate) enum Liveness {
+    /// The namespace has no entries.
     Absent,
-    /// All of its entries expire: which are live, only the clock tells.
+    /// All entries have an expiry: the clock decides which are live.
     Expiring,
-    /// It holds an entry that never expires.
+    /// At least one entry never expires.
     Permanent,
 }
 
-/// The namespaces that hold entries, expired or not.
+/// The namespaces with entries, expired or not.
 pub(crate) struct Directory {
-    namespaces: BTreeMap<Namespace, Standing>,
-    /// How many namespaces each tenant has.
+    namespaces: BTreeMap<Namespace, Liveness>,
+    /// The number of namespaces of each tenant.
     tenants: BTreeMap<TenantId, usize>,
 }
 
@@ -28,22 +28,22 @@ impl Directory {
         Self { namespaces: BTreeMap::new(), tenants: BTreeMap::new() }
     }
 
-    pub(crate) fn set(&mut self, ns: &Namespace, standing: Standing) {
-        if standing == Standing::Absent {
+    pub(crate) fn set(&mut self, ns: &Namespace, liveness: Liveness) {
+        if liveness == Liveness::Absent {
             if self.namespaces.remove(ns).is_some() {
                 self.count_down(&ns.tenant());
             }
-        } else if self.namespaces.insert(ns.clone(), standing).is_none() {
+        } else if self.namespaces.insert(ns.clone(), liveness).is_none() {
             *self.tenants.entry(ns.tenant()).or_default() += 1;
         }
     }
 
-    /// The namespaces under a prefix, in order, past `after`.
+    /// Returns the namespaces under `prefix` after `after`, in order.
     pub(crate) fn namespaces<'a>(
         &'a self,
         prefix: &NamespacePrefix,
         after: Option<&Namespace>,
-    ) -> impl Iterator<Item = (&'a Namespace, Standing)> + use<'a> {
+    ) -> impl Iterator<Item = (&'a Namespace, Liveness)> + use<'a> {
         let exact = self.namespaces.get_key_value(prefix.as_namespace());
         let exact = exact.filter(|(ns, _)| after.is_none_or(|after| *ns > after));
         let low = format!("{prefix}:");
@@ -52,15 +52,15 @@ impl Directory {
             Some(after) if after.as_str() >= low.as_str() => Bound::Excluded(after.as_str()),
             _ => Bound::Included(low.as_str()),
         };
-        // An `after` past the end would make an inverted range, which panics.
+        // An `after` beyond the range would invert it, and `range` panics on that.
         let empty = after.is_some_and(|after| after.as_str() >= high.as_str());
         let below = (!empty)
             .then(|| self.namespaces.range::<str, _>((start, Bound::Excluded(high.as_str()))));
         let all = exact.into_iter().chain(below.into_iter().flatten());
-        all.map(|(ns, standing)| (ns, *standing))
+        all.map(|(ns, liveness)| (ns, *liveness))
     }
 
-    /// The tenants in order, past `after`.
+    /// Returns the tenants after `after`, in order.
     pub(crate) fn tenants(&self, after: Option<&TenantId>) -> impl Iterator<Item = &TenantId> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.tenants.range((start, Bound::Unbounded)).map(|(tenant, _)| tenant)

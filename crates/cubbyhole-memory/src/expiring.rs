@@ -1,11 +1,11 @@
-//! Which entries of a namespace expire, in the order in which they do.
+//! [`Expiring`]: the entries of a namespace that expire, in order of expiry.
 
 use std::collections::BTreeSet;
 
 use cubbyhole_core::Timestamp;
 
-/// Entries by number. Every write asks for the first instant, before and after: it stands by itself,
-/// so that a write that changes no expiry looks at nothing else here.
+/// Slot numbers in order of expiry. Every write reads the earliest expiry before and after. It is a
+/// separate field, so a write that changes no expiry does not read the set.
 pub(crate) struct Expiring {
     first: Option<Timestamp>,
     set: BTreeSet<(Timestamp, u32)>,
@@ -28,7 +28,7 @@ impl Expiring {
         self.set.last().map(|(instant, _)| *instant)
     }
 
-    /// The entry that expires first, if it has by `now`.
+    /// Returns the entry with the earliest expiry if it has expired at `now`.
     pub(crate) fn first_expired(&self, now: Timestamp) -> Option<u32> {
         if self.first? > now {
             return None;

@@ -1,15 +1,13 @@
-//! Where the slot of a key is, by the key's hash.
+//! [`Index`]: a hash index from keys to slot numbers.
 //!
-//! A part of the hash stands beside the slot's number, so that a lookup reads one line of memory
-//! before it reads the slot; a general hash table keeps control bytes apart from what they stand
-//! for, which is two. With a million entries that was a fifth of a `get`.
+//! Each cell contains the slot number and half of the hash, so a lookup reads one cache line before it
+//! reads the slot. A general hash table keeps its control bytes separately and reads two.
 
-/// No slot has that number and that hash: a namespace has fewer entries.
+/// Marks a free cell. No slot has this number, because a namespace has fewer entries.
 const EMPTY: u64 = u64::MAX;
-const SMALLEST: usize = 4;
+const MIN_CELLS: usize = 4;
 
-/// Numbers of slots by hash: cells in a row, a power of two of them, in which whoever finds his own
-/// taken stands in the next free one.
+/// An open-addressing hash table with linear probing. The number of cells is a power of two.
 pub(crate) struct Index {
     cells: Box<[u64]>,
     length: usize,
@@ -20,26 +18,26 @@ impl Index {
         Self { cells: Box::default(), length: 0 }
     }
 
-    /// The slot with that hash that `is_it`.
+    /// Returns the slot with this hash for which `is_it` returns true.
     pub(crate) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         self.position(hash, is_it).map(|position| number_of(self.cells[position]))
     }
 
-    /// Adds a slot that is not there yet.
+    /// Adds a slot that is not in the index.
     pub(crate) fn insert(&mut self, hash: u64, number: u32) {
-        // An eighth stays free, so that searches end soon.
+        // Keeps an eighth of the cells free, so searches are short.
         if (self.length + 1) * 8 > self.cells.len() * 7 {
-            self.resize((self.cells.len() * 2).max(SMALLEST));
+            self.resize((self.cells.len() * 2).max(MIN_CELLS));
         }
         self.place(cell(hash, number));
         self.length += 1;
     }
 
-    /// Removes a slot that is there.
+    /// Removes a slot.
     pub(crate) fn remove(&mut self, hash: u64, number: u32) {
         let Some(mut free) = self.position(hash, |other| other == number) else { return };
         let mask = self.cells.len() - 1;
-        // Those behind it that would not be found across a free cell move up.
+        // Backward-shift deletion: moves up the following cells that a free cell would hide.
         let mut next = (free + 1) & mask;
         while self.cells[next] != EMPTY {
             let home = home_of(self.cells[next], mask);
@@ -53,16 +51,16 @@ impl Index {
         self.length -= 1;
     }
 
-    /// Says that what has that hash stands in another slot now.
+    /// Changes the number of a slot.
     pub(crate) fn replace(&mut self, hash: u64, old: u32, new: u32) {
         if let Some(position) = self.position(hash, |other| other == old) {
             self.cells[position] = cell(hash, new);
         }
     }
 
-    /// Gives memory back when most of it is not used any more.
+    /// Releases memory if most of it is unused.
     pub(crate) fn shrink(&mut self) {
-        if self.cells.len() > SMALLEST && self.length * 8 < self.cells.len() {
+        if self.cells.len() > MIN_CELLS && self.length * 8 < self.cells.len() {
             self.resize(self.cells.len() / 4);
         }
     }
@@ -98,7 +96,7 @@ impl Index {
     }
 
     fn resize(&mut self, cells: usize) {
-        let cells = vec![EMPTY; cells.max(SMALLEST)].into_boxed_slice();
+        let cells = vec![EMPTY; cells.max(MIN_CELLS)].into_boxed_slice();
         let old = std::mem::replace(&mut self.cells, cells);
         for cell in old.into_iter().filter(|cell| *cell != EMPTY) {
             self.place(cell);
@@ -106,7 +104,7 @@ impl Index {
     }
 }
 
-/// The upper half of the hash, and the number.
+/// Combines the upper half of the hash and the slot number.
 fn cell(hash: u64, number: u32) -> u64 {
     hash >> 32 << 32 | u64::from(number)
 }
@@ -116,7 +114,7 @@ fn number_of(cell: u64) -> u32 {
     cell as u32
 }
 
-/// Where it stands if nobody is in its way.
+/// Returns the preferred position of a cell.
 fn home_of(cell: u64, mask: usize) -> usize {
     (cell >> 32) as usize & mask
 }
@@ -127,14 +125,14 @@ mod tests {
 
     use super::*;
 
-    /// Hashes with so few bits that many collide.
+    /// A hash with few bits, so many keys collide.
     fn hash(key: u32, bits: u32) -> u64 {
         let mixed = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed >> (64 - bits) << 32
     }
 
     #[test]
-    fn it_finds_what_a_map_finds() {
+    fn index_matches_a_map() {
         let mut random = fastrand::Rng::with_seed(9);
         for bits in [1, 4, 30] {
             let keys = if bits == 1 { 50 } else { 2000 };
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_memory_back() {
+    fn index_releases_memory() {
         let mut index = Index::new();
         (0..10_000).for_each(|key| index.insert(hash(key, 30), key));
         assert!(index.cells.len() <= 16_384);

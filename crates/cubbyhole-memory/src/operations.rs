@@ -4,7 +4,7 @@ use std::any::Any;
 
 use bytes::Bytes;
 
-use crate::directory::Standing;
+use crate::directory::Liveness;
 use crate::shards::Shards;
 use crate::space::{Displaced, Slot};
 use cubbyhole_core::limits::{self, MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
@@ -49,12 +49,12 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         limits::check_key(key)?;
         self.shards.read(ns, |space| {
             let slot = space?.slot(key)?;
-            // The clock is asked only where there is an expiry to judge.
+            // Reads the clock only if the entry has an expiry.
             slot.is_live_at(|| self.now()).then(|| answer(slot))
         })
     }
 
-    /// Many keys at one instant.
+    /// Reads many keys at one instant.
     pub(crate) fn lookup_many(
         &self,
         ns: &Namespace,
@@ -65,12 +65,12 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
             let now = self.now();
             let live = |key: &&str| space?.slot(key).filter(|slot| slot.is_live(now));
             let slots: Vec<_> = keys.iter().map(live).collect();
-            slots.iter().flatten().for_each(|slot| look_ahead(slot.value()));
+            slots.iter().flatten().for_each(|slot| prefetch(slot.value()));
             slots.into_iter().map(|slot| slot.map(Slot::entry)).collect()
         })
     }
 
-    /// Reads an entry and extends its TTL, as `options` say.
+    /// Reads an entry and extends its TTL as `options` require.
     pub(crate) fn lookup_and_extend(
         &self,
         ns: &Namespace,
@@ -87,12 +87,12 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
                 space.set_expiry(key, Some(extended));
                 entry.meta.expires_at = Some(extended);
             }
-            // A TTL may be extended to an instant that has come.
+            // The extended TTL may already have ended.
             Ok(entry.filter(|entry| entry.meta.is_live(now)))
         })?
     }
 
-    /// Sets the expiry of a live entry; tells whether there was one.
+    /// Sets the expiry of a live entry. Returns whether there was one.
     pub(crate) fn set_expiry(&self, ns: &Namespace, key: &str, expiry: Expiry) -> Result<bool> {
         limits::check_key(key)?;
         self.shards.change(ns, |space| {
@@ -117,7 +117,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         limits::check_key(key)?;
         self.check_value(&value)?;
         let version = options.version_or_draw();
-        // What was displaced is dropped after the lock is free.
+        // The replaced value is dropped after the lock is released.
         let put = self.shards.change(ns, |space| {
             let now = self.now();
             let expires_at = options.expiry().resolve(now)?;
@@ -174,7 +174,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
     ) -> Page<ScanItem<V>, String> {
         let slots: Vec<_> = slots.take(options.limit() + 1).collect();
         if options.values() {
-            slots.iter().for_each(|slot| look_ahead(slot.value()));
+            slots.iter().for_each(|slot| prefetch(slot.value()));
         }
         let mut page = Page { items: Vec::with_capacity(slots.len()), next: None };
         let mut page_bytes = 0;
@@ -200,8 +200,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         page
     }
 
-    /// The namespaces under a prefix that hold a live entry, in order, past `after`, at most so
-    /// many.
+    /// Returns at most `limit` namespaces under `prefix` after `after` that have a live entry, in order.
     pub(crate) fn live_namespaces(
         &self,
         prefix: &NamespacePrefix,
@@ -211,16 +210,16 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         let mut live = Vec::new();
         let mut after = after.cloned();
         while live.len() < limit {
-            // The directory is let go of before a namespace is looked into.
+            // Releases the directory before it locks a shard.
             let wanted = limit - live.len();
             let directory = self.shards.directory()?;
             let listed = directory.namespaces(prefix, after.as_ref()).take(wanted);
-            let listed: Vec<_> = listed.map(|(ns, standing)| (ns.clone(), standing)).collect();
+            let listed: Vec<_> = listed.map(|(ns, liveness)| (ns.clone(), liveness)).collect();
             drop(directory);
             let was_last = listed.len() < wanted;
             after = listed.last().map(|(ns, _)| ns.clone());
-            for (ns, standing) in listed {
-                if standing == Standing::Permanent || self.is_live(&ns)? {
+            for (ns, liveness) in listed {
+                if liveness == Liveness::Permanent || self.is_live(&ns)? {
                     live.push(ns);
                 }
             }
@@ -231,7 +230,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         Ok(live)
     }
 
-    /// The tenants that have a live entry, in order, past `after`, at most so many.
+    /// Returns at most `limit` tenants after `after` that have a live entry, in order.
     pub(crate) fn live_tenants(
         &self,
         after: Option<&TenantId>,
@@ -263,7 +262,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         self.shards.read(ns, |space| space.is_some_and(|space| space.has_live(self.now())))
     }
 
-    /// The namespaces under a prefix that hold entries, expired or not, at most so many.
+    /// Returns at most `limit` namespaces under `prefix` that have entries, expired or not.
     fn namespaces(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Vec<Namespace>> {
         let directory = self.shards.directory()?;
         Ok(directory.namespaces(prefix, None).take(limit).map(|(ns, _)| ns.clone()).collect())
@@ -295,7 +294,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         self.shards.each_due(
             || self.now(),
             |ns| {
-                // In steps, so that a long sweep holds nobody up.
+                // Bounded steps, so a long sweep does not block other callers.
                 let mut removed: Vec<Displaced<V>> = Vec::new();
                 self.shards.change(ns, |space| {
                     let now = self.now();
@@ -339,11 +338,11 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
     ) -> Result<Vec<Option<Version>>> {
         batch.check(self.max_value_bytes, |value| self.value_bytes(value))?;
         let mut displaced = Vec::with_capacity(batch.len());
-        // What was displaced is dropped after the lock is free.
+        // Replaced values are dropped after the lock is released.
         self.shards.change(ns, |space| {
             let now = self.now();
-            // Everything that can refuse the batch comes before the first change, and what is wrong
-            // with the batch itself before any condition.
+            // All checks come before the first change, and checks of the batch itself before any
+            // condition.
             let expiries = batch.expiries(now)?;
             for (index, operation) in batch.operations().iter().enumerate() {
                 let condition = operation.condition();
@@ -372,15 +371,17 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
     }
 }
 
-/// Has on its way from memory what cloning the value will write to. `Bytes` are counted atomically, and
-/// the processor waits for each such count before it begins the next; looks it has under way together.
-fn look_ahead<V: 'static>(value: &V) {
+/// Prefetches the reference count of a value before the value is cloned.
+///
+/// Cloning `Bytes` increments an atomic count, and the processor waits for each increment before it
+/// starts the next. Plain reads of many counts overlap. See `docs/design/memory.md`.
+fn prefetch<V: 'static>(value: &V) {
     if let Some(bytes) = (value as &dyn Any).downcast_ref::<Bytes>() {
         let _ = bytes.is_unique();
     }
 }
 
-/// A page of at most `limit` of `items`, of which one more was asked for.
+/// Returns a page of at most `limit` items. The caller has asked for one more item than `limit`.
 pub(crate) fn page_of<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
     let has_more = items.len() > limit;
     items.truncate(limit);

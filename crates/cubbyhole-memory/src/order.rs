@@ -1,18 +1,18 @@
-//! The slots of a namespace in the order of their keys.
+//! [`Order`]: the slots of a namespace in key order.
 
-/// How many slots a chunk has at most: few enough that moving them is nothing, so many that a
-/// namespace of usual size is one chunk.
-const LARGEST_CHUNK: usize = 512;
+/// Maximum number of slots in a chunk. Small enough that inserting is cheap; large enough that a typical
+/// namespace is one chunk.
+const MAX_CHUNK: usize = 512;
 
-/// Numbers of slots, in the order of keys that stand elsewhere: whoever calls tells them.
+/// Slot numbers in the order of their keys. The caller supplies the keys, which are stored in the slots.
 ///
-/// Sorted chunks and not a B-tree of keys: four bytes for an entry, and keys are stored once.
+/// Sorted chunks of numbers take four bytes per entry. A B-tree of keys would store each key twice.
 pub(crate) struct Order {
-    /// None of them is empty.
+    /// No chunk is empty.
     chunks: Vec<Vec<u32>>,
 }
 
-/// Where a key stands, or would.
+/// The position of a key, or its insertion point.
 #[derive(Clone, Copy)]
 struct Position {
     chunk: usize,
@@ -24,7 +24,7 @@ impl Order {
         Self { chunks: Vec::new() }
     }
 
-    /// Adds the slot of a key that is not there yet.
+    /// Adds the slot of a new key.
     pub(crate) fn insert<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
         let at = match self.find(key, key_of) {
             Ok(at) | Err(at) => at,
@@ -33,11 +33,11 @@ impl Order {
         let Some(chunk) = self.chunks.get_mut(at.chunk) else {
             return self.chunks.push(vec![slot]);
         };
-        if chunk.len() < LARGEST_CHUNK {
+        if chunk.len() < MAX_CHUNK {
             return chunk.insert(at.index, slot);
         }
         if at.index == chunk.len() && Some(at.chunk) == last {
-            // Keys that come in order leave full chunks behind.
+            // Keys that arrive in order fill chunks completely.
             return self.chunks.push(vec![slot]);
         }
         let middle = chunk.len() / 2;
@@ -49,7 +49,7 @@ impl Order {
         self.chunks.insert(at.chunk + 1, second);
     }
 
-    /// Removes the slot of a key that is there.
+    /// Removes the slot of a key.
     pub(crate) fn remove<'a>(&mut self, key: &str, key_of: impl Fn(u32) -> &'a str) {
         let Ok(at) = self.find(key, key_of) else { return };
         let chunk = &mut self.chunks[at.chunk];
@@ -61,14 +61,14 @@ impl Order {
         }
     }
 
-    /// Says that a key that is there stands in another slot now. `key_of` knows the old one.
+    /// Changes the slot number of a key. `key_of` must still know the old number.
     pub(crate) fn replace<'a>(&mut self, key: &str, slot: u32, key_of: impl Fn(u32) -> &'a str) {
         if let Ok(at) = self.find(key, key_of) {
             self.chunks[at.chunk][at.index] = slot;
         }
     }
 
-    /// The slots from `key` on, or from behind it.
+    /// Returns the slots from `key` on, or after `key` if `behind` is set.
     pub(crate) fn from<'a, 'b, F: Fn(u32) -> &'b str>(
         &'a self,
         key: &str,
@@ -84,16 +84,16 @@ impl Order {
         first.iter().chain(rest.iter().flatten()).copied()
     }
 
-    /// The slot of the first key.
+    /// Returns the slot of the first key.
     pub(crate) fn first(&self) -> Option<u32> {
         self.chunks.first()?.first().copied()
     }
 
-    /// Where the key is, or where it belongs: within a chunk, or at the end of the last one.
+    /// Returns the position of the key, or its insertion point: within a chunk or at the end of the last.
     fn find<'a>(&self, key: &str, key_of: impl Fn(u32) -> &'a str) -> Result<Position, Position> {
         let is_before = |chunk: &Vec<u32>| chunk.last().is_some_and(|slot| key_of(*slot) < key);
         let found = self.chunks.partition_point(is_before);
-        // Behind all of them is at the end of the last.
+        // A key after all chunks belongs at the end of the last chunk.
         let chunk = found.min(self.chunks.len().saturating_sub(1));
         let Some(slots) = self.chunks.get(chunk) else {
             return Err(Position { chunk, index: 0 });
@@ -111,9 +111,9 @@ mod tests {
 
     use super::*;
 
-    /// Against a map, with so many keys that there are several chunks.
+    /// Compares with a map. There are enough keys for several chunks.
     #[test]
-    fn it_is_in_the_order_of_a_map() {
+    fn order_matches_a_map() {
         let keys: Vec<String> = (0..4000).map(|key| format!("{:04}", key * 7919 % 4000)).collect();
         let key_of = |slot: u32| keys[slot as usize].as_str();
         let (mut order, mut map) = (Order::new(), BTreeMap::new());
@@ -121,7 +121,7 @@ mod tests {
         for step in 0..40_000 {
             let slot = random.u32(..4000);
             let key = key_of(slot);
-            // More comes than goes, then the other way round.
+            // More inserts than removals, then the reverse.
             if random.u32(..3) == 0 || step > 20_000 {
                 order.remove(key, key_of);
                 map.remove(key);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_order_fill_their_chunks() {
+    fn ascending_keys_fill_chunks_completely() {
         let keys: Vec<String> = (0..2000).map(|key| format!("{key:04}")).collect();
         let key_of = |slot: u32| keys[slot as usize].as_str();
         let mut order = Order::new();

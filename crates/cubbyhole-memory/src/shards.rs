@@ -1,12 +1,11 @@
-//! The namespaces of a store, divided among locks.
+//! [`Shards`]: the namespaces of a store, distributed over locks.
 //!
-//! A namespace is in one shard, by its hash, so that callers in different namespaces seldom wait
-//! for each other. All of the directory is under one lock, which is taken when a namespace appears
-//! or goes, or gets its first permanent entry or loses its last, and by whoever lists.
+//! The hash of a namespace selects its shard. Callers in different namespaces therefore rarely wait for
+//! each other. The directory of all namespaces has one lock. A writer takes it when a namespace appears
+//! or disappears, or when it gets its first or loses its last permanent entry. Listings take it too.
 //!
-//! The directory's lock is taken while a shard's is held, and never the other way round: so the
-//! directory changes with what it tells of, and whoever lists lets go of it before looking into a
-//! shard.
+//! Lock order: the lock of a shard, then the lock of the directory. A writer updates both under the lock
+//! of the shard. A listing releases the directory before it locks a shard.
 
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
@@ -16,32 +15,31 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use hashbrown::DefaultHashBuilder;
 use hashbrown::hash_table::{Entry, HashTable};
 
-use crate::directory::{Directory, Standing};
+use crate::directory::{Directory, Liveness};
 use crate::space::Space;
 use cubbyhole_core::{Error, Namespace, Result, Timestamp};
 
-/// Many more than cores, so that two callers seldom meet.
+/// Many more than cores, so two callers rarely need the same lock.
 const SHARDS: usize = 64;
-/// Past every instant.
+/// Later than every instant.
 const NEVER: u64 = u64::MAX;
 
 pub(crate) struct Shards<V> {
-    shards: Box<[Apart<RwLock<Shard<V>>>]>,
-    /// When the first entry of each shard expires, in milliseconds, or [`NEVER`]. Side by side and read
-    /// without a lock, so that a sweep that finds nothing looks at a few lines of memory and not at
-    /// every shard's; written under the shard's.
+    shards: Box<[CacheAligned<RwLock<Shard<V>>>]>,
+    /// The earliest expiry in each shard, in milliseconds, or [`NEVER`]. Written under the lock of the
+    /// shard and read without it: a sweep that finds nothing reads a few adjacent cache lines.
     first_due: Box<[AtomicU64]>,
     directory: RwLock<Directory>,
     hasher: DefaultHashBuilder,
 }
 
-/// In cache lines of its own, so that taking one lock does not slow the next one.
+/// Aligned to cache lines, so taking one lock does not slow down its neighbour (false sharing).
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CacheAligned<T>(T);
 
 struct Shard<V> {
     spaces: HashTable<Space<V>>,
-    /// Each namespace with entries that expire, by when the first of them does.
+    /// The namespaces with expiring entries, ordered by their earliest expiry.
     due: BTreeSet<(Timestamp, Namespace)>,
     closed: bool,
 }
@@ -50,7 +48,7 @@ impl<V> Shards<V> {
     pub(crate) fn new() -> Self {
         let shard = |_| {
             let (spaces, due) = (HashTable::new(), BTreeSet::new());
-            Apart(RwLock::new(Shard { spaces, due, closed: false }))
+            CacheAligned(RwLock::new(Shard { spaces, due, closed: false }))
         };
         Self {
             shards: (0..SHARDS).map(shard).collect(),
@@ -60,7 +58,7 @@ impl<V> Shards<V> {
         }
     }
 
-    /// Looks into a namespace, if it is there.
+    /// Calls `look` with the namespace, or with `None` if it has no entries.
     pub(crate) fn read<R>(
         &self,
         ns: &Namespace,
@@ -71,10 +69,10 @@ impl<V> Shards<V> {
         Ok(look(shard.spaces.find(hash, |space| space.namespace() == ns)))
     }
 
-    /// Changes a namespace, which need not be there, in one step for everyone else.
+    /// Changes a namespace atomically, creating it if necessary.
     ///
-    /// `change` must not run code of others once it has changed anything: what the namespace holds
-    /// is compared before and after, and a panic in between would leave the directory behind.
+    /// `change` must not call user code after its first modification. The directory is updated from a
+    /// comparison of before and after, which a panic in user code would skip.
     pub(crate) fn change<R>(
         &self,
         ns: &Namespace,
@@ -95,8 +93,8 @@ impl<V> Shards<V> {
                 let before = Summary::of(found.get());
                 let answer = change(found.get_mut());
                 let after = Summary::of(found.get());
-                self.note(found.get().namespace(), before, after, due);
-                if after.standing == Standing::Absent {
+                self.record(found.get().namespace(), before, after, due);
+                if after.liveness == Liveness::Absent {
                     found.remove();
                 }
                 Ok(answer)
@@ -106,8 +104,8 @@ impl<V> Shards<V> {
                 let before = Summary::of(&space);
                 let answer = change(&mut space);
                 let after = Summary::of(&space);
-                self.note(ns, before, after, due);
-                if after.standing != Standing::Absent {
+                self.record(ns, before, after, due);
+                if after.liveness != Liveness::Absent {
                     place.insert(space);
                 }
                 Ok(answer)
@@ -115,18 +113,17 @@ impl<V> Shards<V> {
         }
     }
 
-    /// Of each shard a namespace whose first entry has expired by then, as long as `change`, which
-    /// is given it, says that there is more to do.
+    /// Calls `change` with namespaces that have expired entries, until no such namespace is left.
     pub(crate) fn each_due(
         &self,
         now: impl Fn() -> Timestamp,
         mut change: impl FnMut(&Namespace) -> Result<()>,
     ) -> Result<()> {
-        // Any shard tells whether the store is closed.
+        // Every shard records whether the store is closed.
         drop(self.read_shard(0)?);
         let began = now().as_millis();
         for (shard, first_due) in self.first_due.iter().enumerate() {
-            // Whatever was written before the sweep began is seen.
+            // Sees all writes that completed before the sweep began.
             while first_due.load(Ordering::Acquire) <= began {
                 let due = self.read_shard(shard)?.due.first().cloned();
                 match due {
@@ -139,14 +136,14 @@ impl<V> Shards<V> {
     }
 
     pub(crate) fn directory(&self) -> Result<RwLockReadGuard<'_, Directory>> {
-        // Any shard tells whether the store is closed.
+        // Every shard records whether the store is closed.
         drop(self.read_shard(0)?);
         Ok(self.directory.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Forgets everything, and refuses whatever comes later.
+    /// Drops all entries and makes every later call fail.
     pub(crate) fn close(&self) {
-        for (Apart(shard), first_due) in self.shards.iter().zip(&self.first_due) {
+        for (CacheAligned(shard), first_due) in self.shards.iter().zip(&self.first_due) {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             *shard = Shard { spaces: HashTable::new(), due: BTreeSet::new(), closed: true };
             first_due.store(NEVER, Ordering::Release);
@@ -154,13 +151,13 @@ impl<V> Shards<V> {
         *self.write_directory() = Directory::new();
     }
 
-    /// Tells the directory and the order by expiry what changed.
-    fn note(&self, ns: &Namespace, before: Summary, after: Summary, due: Due<'_>) {
+    /// Updates the directory and the order by expiry after a change.
+    fn record(&self, ns: &Namespace, before: Summary, after: Summary, due: Due<'_>) {
         if before.first_expiry != after.first_expiry {
             due.set(ns, before.first_expiry, after.first_expiry);
         }
-        if before.standing != after.standing {
-            self.write_directory().set(ns, after.standing);
+        if before.liveness != after.liveness {
+            self.write_directory().set(ns, after.liveness);
         }
     }
 
@@ -168,8 +165,8 @@ impl<V> Shards<V> {
         self.directory.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // The maps are changed only by code of ours that does not panic half-way, so a lock that a
-    // panicking `V::clone` poisoned guards maps that are whole.
+    // A poisoned lock is safe to use: only a panic of user code such as `V::clone` poisons it, and user
+    // code does not run while the maps are inconsistent.
     fn read_shard(&self, shard: usize) -> Result<RwLockReadGuard<'_, Shard<V>>> {
         let shard = self.shards[shard].0.read().unwrap_or_else(PoisonError::into_inner);
         if shard.closed { Err(Error::closed()) } else { Ok(shard) }
@@ -181,7 +178,7 @@ impl<V> Shards<V> {
     }
 }
 
-/// A shard's namespaces by when their first entry expires, and when the first of all does.
+/// The order by expiry of one shard, and the earliest expiry in it.
 struct Due<'a> {
     order: &'a mut BTreeSet<(Timestamp, Namespace)>,
     first: &'a AtomicU64,
@@ -196,32 +193,32 @@ impl Due<'_> {
             self.order.insert((instant, ns.clone()));
         }
         let first = self.order.first().map_or(NEVER, |(instant, _)| instant.as_millis());
-        // Other shards' stand in the same line of memory.
+        // Skips needless stores: other shards share the cache line.
         if self.first.load(Ordering::Relaxed) != first {
             self.first.store(first, Ordering::Release);
         }
     }
 }
 
-/// What others keep of a namespace.
+/// The properties of a namespace that are stored outside of it.
 #[derive(Clone, Copy)]
 struct Summary {
-    standing: Standing,
+    liveness: Liveness,
     first_expiry: Option<Timestamp>,
 }
 
 impl Summary {
     fn of<V>(space: &Space<V>) -> Self {
-        let standing = match (space.is_empty(), space.has_permanent()) {
-            (true, _) => Standing::Absent,
-            (false, false) => Standing::Expiring,
-            (false, true) => Standing::Permanent,
+        let liveness = match (space.is_empty(), space.has_permanent()) {
+            (true, _) => Liveness::Absent,
+            (false, false) => Liveness::Expiring,
+            (false, true) => Liveness::Permanent,
         };
-        Self { standing, first_expiry: space.first_expiry() }
+        Self { liveness, first_expiry: space.first_expiry() }
     }
 }
 
-/// By bits that the tables within the shards look at least.
+/// Selects a shard by hash bits that the hash tables inside the shards hardly use.
 fn shard_of(hash: u64) -> usize {
     (hash >> 48) as usize % SHARDS
 }
@@ -248,16 +245,16 @@ mod tests {
             .unwrap();
     }
 
-    /// What the directory and the orders by expiry say of each namespace is so.
+    /// Asserts that the directory and the orders by expiry match the namespaces.
     fn check(shards: &Shards<u8>) {
         for index in 0..NAMESPACES {
             let ns = ns(index);
             let prefix = NamespacePrefix::from(ns.clone());
             let directory = shards.directory().unwrap();
-            let listed = directory.namespaces(&prefix, None).next().map(|(_, standing)| standing);
+            let listed = directory.namespaces(&prefix, None).next().map(|(_, liveness)| liveness);
             drop(directory);
             let summary = shards.read(&ns, |space| space.map(Summary::of)).unwrap();
-            assert_eq!(listed, summary.map(|summary| summary.standing), "{ns}");
+            assert_eq!(listed, summary.map(|summary| summary.liveness), "{ns}");
             let shard = shards.read_shard(shard_of(shards.hasher.hash_one(&ns))).unwrap();
             let due = shard.due.iter().find(|(_, due)| *due == ns).map(|(instant, _)| *instant);
             assert_eq!(due, summary.and_then(|summary| summary.first_expiry), "{ns}");
@@ -268,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_true_however_namespaces_come_and_go() {
+    fn directory_matches_namespaces_under_concurrent_changes() {
         let shards = Shards::new();
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -291,7 +288,7 @@ mod tests {
                     })
                 })
                 .collect();
-            // Whoever lists and sweeps meanwhile neither hangs nor sees what is not there.
+            // Concurrent listings and sweeps neither deadlock nor see absent namespaces.
             let lister = scope.spawn(|| {
                 let all = NamespacePrefix::parse("acme").unwrap();
                 while !ended.load(Ordering::Relaxed) {
@@ -313,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_what_was_removed() {
+    fn removing_all_entries_leaves_no_bookkeeping() {
         let shards = Shards::new();
         for index in 0..NAMESPACES {
             put(&shards, &ns(index), "k", Some(Timestamp::EPOCH));
@@ -327,7 +324,7 @@ mod tests {
                 check(&shards);
             }
         }
-        let shard = |shard: &Apart<RwLock<Shard<u8>>>| {
+        let shard = |shard: &CacheAligned<RwLock<Shard<u8>>>| {
             let shard = shard.0.read().unwrap();
             shard.spaces.is_empty() && shard.due.is_empty()
         };

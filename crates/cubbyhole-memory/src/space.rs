@@ -1,8 +1,8 @@
-//! What one namespace holds.
+//! [`Space`]: the entries of one namespace.
 //!
-//! Its entries stand side by side, so that a listing or a page goes through memory that lies
-//! together, however much the store holds. A hash index finds one, sorted numbers have them in the
-//! order of their keys, and those that expire are also in the order of their expiry.
+//! The entries are in one vector, so a listing reads contiguous memory regardless of the size of the
+//! store. An entry is identified by its index in the vector, its number. A hash index finds an entry by
+//! key. Two more structures hold the numbers in key order and in order of expiry.
 
 use std::hash::BuildHasher;
 
@@ -14,11 +14,11 @@ use crate::index::Index;
 use crate::order::Order;
 use cubbyhole_core::{Entry, EntryMeta, Error, Namespace, Result, Timestamp, Version};
 
-/// A value that a write took out of the maps, to be dropped by the caller once the lock is free:
-/// dropping it runs code that is not ours.
+/// A value that a write has removed. The caller drops it after it has released the lock, because
+/// dropping it runs user code.
 pub(crate) type Displaced<V> = Option<Entry<V>>;
 
-/// What a `get` reads stands first.
+/// The fields that `get` reads come first.
 #[repr(C)]
 pub(crate) struct Space<V> {
     ns: Namespace,
@@ -29,8 +29,8 @@ pub(crate) struct Space<V> {
     expiring: Expiring,
 }
 
-/// An entry under its key. Short keys stand in it; what a `get` reads stands first, so that it
-/// is in as few lines of memory as can be.
+/// An entry and its key. Short keys are stored inline. The fields that `get` reads come first, so they
+/// span few cache lines.
 #[repr(C)]
 pub(crate) struct Slot<V> {
     key: SmolStr,
@@ -41,11 +41,11 @@ pub(crate) struct Slot<V> {
     updated_at: Timestamp,
 }
 
-/// The instant in milliseconds, or [`NEVER`]: half as long as an `Option`.
+/// An instant in milliseconds, or [`NEVER`]. Half the size of an `Option<Timestamp>`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct ExpiresAt(u64);
 
-/// Beyond every instant.
+/// Later than every instant.
 const NEVER: ExpiresAt = ExpiresAt(u64::MAX);
 
 impl From<Option<Timestamp>> for ExpiresAt {
@@ -82,7 +82,7 @@ impl<V> Slot<V> {
         now.as_millis() < self.expires_at.0
     }
 
-    /// Whether it is live, asking for the time only where there is an expiry to judge.
+    /// Returns true if the entry is live. Calls `now` only if the entry has an expiry.
     pub(crate) fn is_live_at(&self, now: impl FnOnce() -> Timestamp) -> bool {
         self.expires_at == NEVER || self.is_live(now())
     }
@@ -119,7 +119,7 @@ impl<V> Space<V> {
         self.slots.is_empty()
     }
 
-    /// Whether an entry never expires.
+    /// Returns true if any entry never expires.
     pub(crate) fn has_permanent(&self) -> bool {
         self.slots.len() > self.expiring.len()
     }
@@ -128,22 +128,23 @@ impl<V> Space<V> {
         self.has_permanent() || self.expiring.last().is_some_and(|instant| now < instant)
     }
 
-    /// When the first entry expires.
+    /// Returns the earliest expiry.
     pub(crate) fn first_expiry(&self) -> Option<Timestamp> {
         self.expiring.first()
     }
 
-    /// The entry that stands there, expired or not.
+    /// Returns the entry, expired or not.
     pub(crate) fn slot(&self, key: &str) -> Option<&Slot<V>> {
         self.number(key).map(|number| self.at(number))
     }
 
-    /// The version of the live entry.
+    /// Returns the version of the entry if it is live.
     pub(crate) fn version(&self, key: &str, now: Timestamp) -> Option<Version> {
         self.slot(key).filter(|slot| slot.is_live(now)).map(|slot| slot.version)
     }
 
-    /// The entries in order whose keys begin with `prefix`, past `after`, expired or not.
+    /// Returns the entries whose keys start with `prefix` and come after `after`, in key order, expired or
+    /// not.
     pub(crate) fn slots<'a>(
         &'a self,
         prefix: &'a str,
@@ -157,7 +158,7 @@ impl<V> Space<V> {
         slots.map(|number| self.at(number)).take_while(move |slot| slot.key.starts_with(prefix))
     }
 
-    /// Refuses so many new entries where their numbers come to an end.
+    /// Returns an error if `new` more entries would overflow the entry numbers.
     pub(crate) fn check_room(&self, new: usize) -> Result<()> {
         match self.slots.len().checked_add(new) {
             Some(count) if count <= u32::MAX as usize => Ok(()),
@@ -167,7 +168,7 @@ impl<V> Space<V> {
         }
     }
 
-    /// Where [`check_room`](Self::check_room) was asked before.
+    /// Inserts or replaces an entry. The caller has called [`check_room`](Self::check_room).
     pub(crate) fn put(
         &mut self,
         key: &str,
@@ -202,13 +203,13 @@ impl<V> Space<V> {
         }
     }
 
-    /// Removes the entry that stands there, expired or not.
+    /// Removes the entry, expired or not.
     pub(crate) fn remove(&mut self, key: &str) -> Displaced<V> {
         let number = self.number(key)?;
         Some(self.remove_at(number))
     }
 
-    /// Removes the entry that expires first, if it has expired.
+    /// Removes the entry with the earliest expiry if it has expired.
     pub(crate) fn remove_expired(&mut self, now: Timestamp) -> Displaced<V> {
         let number = self.expiring.first_expired(now)?;
         Some(self.remove_at(number))
@@ -230,10 +231,10 @@ impl<V> Space<V> {
     }
 
     fn push(&mut self, slot: Slot<V>) {
-        // No truncation, where room was asked for.
+        // No truncation, because `check_room` was called.
         let number = self.slots.len() as u32;
         if self.slots.len() == self.slots.capacity() {
-            // By a quarter and not by half: most namespaces are small, and stay as they are.
+            // Grows by a quarter instead of doubling: most namespaces are small and stop growing.
             self.slots.reserve_exact(self.slots.len() / 4 + 1);
         }
         if let Some(instant) = slot.expires_at.get() {
@@ -245,7 +246,7 @@ impl<V> Space<V> {
         slots.push(slot);
     }
 
-    /// Also starts `created_at` anew, where it is told the time and the entry had expired.
+    /// Sets the expiry. If the entry is rewritten and had expired, also resets `created_at`.
     fn set_expiry_at(
         &mut self,
         number: u32,
@@ -276,7 +277,7 @@ impl<V> Space<V> {
         if let Some(instant) = slots[number as usize].expires_at.get() {
             expiring.remove(instant, number);
         }
-        // The last one takes its place, so that there are no gaps.
+        // The last entry moves into the gap.
         let last = slots.len() as u32 - 1;
         if last != number {
             let moved = &slots[last as usize];
@@ -292,7 +293,7 @@ impl<V> Space<V> {
         removed.into_entry()
     }
 
-    /// Gives memory back when most of it is not used any more.
+    /// Releases memory if most of it is unused.
     fn shrink(&mut self) {
         if self.slots.len() * 4 < self.slots.capacity() {
             self.slots.shrink_to(self.slots.len() * 2);
@@ -311,7 +312,7 @@ mod tests {
         Timestamp::from_millis(millis).unwrap()
     }
 
-    /// Everything that a space tells, against a map of values and expiries.
+    /// Compares a space with a map of values and expiries.
     fn compare(space: &Space<u64>, map: &BTreeMap<String, (u64, Option<Timestamp>)>) {
         let slots = space.slots("", None);
         let own = slots.map(|slot| (slot.key(), *slot.value(), slot.meta().expires_at));
@@ -327,13 +328,13 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_what_a_map_holds() {
+    fn space_matches_a_map() {
         let mut random = fastrand::Rng::with_seed(11);
         let hasher = DefaultHashBuilder::default();
         let mut space = Space::new("acme".parse().unwrap(), hasher);
         let mut map = BTreeMap::new();
         for step in 0..20_000_u64 {
-            // Short keys and long ones; few at first, then many, then few again.
+            // Short and long keys. Few entries at first, then many, then few again.
             let range = if (5_000..10_000).contains(&step) { 3_000 } else { 40 };
             let number = random.u32(..range);
             let key = format!("key-{number}-{}", "x".repeat(number as usize % 30));
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn re_creation_starts_the_entry_anew() {
+    fn rewriting_an_expired_entry_resets_created_at() {
         let mut space = Space::new("acme".parse().unwrap(), DefaultHashBuilder::default());
         let _ = space.put("k", 1, Version::draw(), Some(at(10)), at(5));
         let _ = space.put("k", 2, Version::draw(), Some(at(20)), at(9));

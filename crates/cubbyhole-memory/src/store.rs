@@ -1,4 +1,4 @@
-//! The store in memory.
+//! [`InMemoryStore`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use cubbyhole_core::{
     ResultExt, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version,
 };
 
-/// A store in memory, of any type that can be cloned; no codec is involved. Cloning the store is
-/// cheap and shares what it holds.
+/// An in-memory store of any cloneable type. It uses no codec. Clones of the store share its entries.
 ///
-/// `get` looks up a hash index without allocating; listings, pages and sweeps cost what they
-/// return or remove, plus the expired, unswept entries that they pass. It needs no runtime; within
-/// a tokio runtime its calls take part in cooperative scheduling. They ignore their context.
+/// `get` is a hash lookup without allocation. The cost of listings, pages and sweeps is proportional to
+/// the entries that they return or remove, plus the expired, unswept entries in their range. The store
+/// needs no tokio runtime. In a runtime its calls take part in cooperative scheduling. Calls ignore
+/// their context.
 ///
-/// `V::clone`, and the size function, run while the lock is held that a namespace shares with some
-/// others, so that they must not call the store; keep large values in an `Arc`. A namespace holds
-/// at most 2³² - 1 entries.
-/// Value sizes are checked, and [`Usage::bytes`] is known, only if
-/// [`with_value_size`](InMemoryStoreBuilder::with_value_size) tells them.
+/// `V::clone` and the size function run under a lock that several namespaces share. They must not call
+/// the store. Wrap large values in an `Arc`. A namespace has at most 2³² - 1 entries.
+///
+/// The store limits value sizes and reports [`Usage::bytes`] only if it has a
+/// [size function](InMemoryStoreBuilder::with_value_size).
 ///
 /// ```
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store};
@@ -50,13 +50,13 @@ pub struct InMemoryStore<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> InMemoryStore<V> {
-    /// An empty store on the system's clock.
+    /// Creates an empty store that uses the system clock.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// A store with a clock, or a size function, of its own.
+    /// Returns a builder, to set the clock, a size function or the maximum value size.
     #[must_use]
     pub fn builder() -> InMemoryStoreBuilder<V> {
         InMemoryStoreBuilder {
@@ -75,28 +75,29 @@ pub struct InMemoryStoreBuilder<V> {
 }
 
 impl<V: Clone + Send + Sync + 'static> InMemoryStoreBuilder<V> {
-    /// Judges expiry by this clock; a step back revives nothing.
+    /// Sets the clock that decides expiry. If it steps back, no expired entry becomes live again.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Tells the encoded length of a value, so that sizes are limited and counted.
+    /// Sets a function that returns the size of a value in bytes. The store then limits and counts sizes.
     #[must_use]
     pub fn with_value_size(mut self, size: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
         self.value_size = Some(Box::new(size));
         self
     }
 
-    /// The largest value that is taken, where sizes are told; 16 MiB unless set.
+    /// Sets the maximum value size in bytes. The default is 16 MiB. It needs a
+    /// [size function](Self::with_value_size).
     #[must_use]
     pub fn with_max_value_bytes(mut self, bytes: usize) -> Self {
         self.max_value_bytes = bytes;
         self
     }
 
-    /// The empty store.
+    /// Creates the empty store.
     #[must_use]
     pub fn build(self) -> InMemoryStore<V> {
         InMemoryStore {
@@ -309,7 +310,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
 
     async fn current_time(&self, _ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
         cooperate().await;
-        // Refused once the store is closed.
+        // Fails if the store is closed.
         drop(self.operations.shards.directory().in_operation("current_time")?);
         Ok(self.operations.now())
     }

@@ -1,4 +1,4 @@
-//! What is the in-memory store's own; the contract is in the conformance suite.
+//! Tests that apply to the in-memory store only. The conformance suite tests the contract.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
 use std::future::Future;
@@ -18,16 +18,16 @@ fn ns() -> Namespace {
     Namespace::parse("acme:agent-7").unwrap()
 }
 
-/// The answer of a call that needs no runtime: it is ready at once.
+/// Returns the result of a call that is ready without a runtime.
 fn ready<T>(call: impl Future<Output = T>) -> T {
     match pin!(call).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("the call waits for something"),
+        Poll::Pending => panic!("the call is not ready"),
     }
 }
 
 #[test]
-fn get_allocates_nothing_but_its_boxed_future() {
+fn get_allocates_only_its_boxed_future() {
     let (store, ctx, ns) = (InMemoryStore::<u64>::new(), ExecutionContext::new(), ns());
     for n in 0..1000 {
         ready(store.put(&ctx, &ns, &format!("key-{n}"), n)).unwrap();
@@ -57,7 +57,7 @@ fn every_call_is_ready_without_a_runtime() {
 }
 
 #[test]
-fn a_ttl_that_no_instant_can_hold_is_an_error() {
+fn overflowing_ttl_is_an_error() {
     let (store, ctx) = (InMemoryStore::<u8>::new(), ExecutionContext::new());
     for ttl in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::ZERO] {
         let options = PutOptions::new().with_ttl(ttl);
@@ -68,17 +68,17 @@ fn a_ttl_that_no_instant_can_hold_is_an_error() {
 }
 
 #[test]
-fn clones_share_what_they_hold() {
+fn clones_share_entries() {
     let (store, ctx) = (InMemoryStore::<u8>::new(), ExecutionContext::new());
     ready(store.clone().put(&ctx, &ns(), "a", 1)).unwrap();
     assert_eq!(ready(store.get(&ctx, &ns(), "a")).unwrap(), Some(1));
 }
 
-/// A value whose drop uses the store, as a value that holds a handle might.
+/// A value that calls the store when it is dropped, as a value with a handle might.
 #[derive(Clone)]
-struct Nosy(Arc<(InMemoryStore<Nosy>, AtomicBool)>);
+struct CallsStoreOnDrop(Arc<(InMemoryStore<CallsStoreOnDrop>, AtomicBool)>);
 
-impl Drop for Nosy {
+impl Drop for CallsStoreOnDrop {
     fn drop(&mut self) {
         let (store, dropped) = &*self.0;
         let _ = ready(store.list(&ExecutionContext::new(), &ns(), None));
@@ -87,25 +87,25 @@ impl Drop for Nosy {
 }
 
 #[test]
-fn values_are_dropped_while_the_store_is_free() {
+fn values_are_dropped_after_the_lock_is_released() {
     let ctx = ExecutionContext::new();
-    let store = InMemoryStore::<Nosy>::new();
+    let store = InMemoryStore::<CallsStoreOnDrop>::new();
     let watch = Arc::new((store.clone(), AtomicBool::new(false)));
     let dropped = || watch.1.swap(false, Ordering::SeqCst);
-    let nosy = || Nosy(Arc::clone(&watch));
+    let value = || CallsStoreOnDrop(Arc::clone(&watch));
 
-    ready(store.put(&ctx, &ns(), "a", nosy())).unwrap();
-    ready(store.put(&ctx, &ns(), "a", nosy())).unwrap();
+    ready(store.put(&ctx, &ns(), "a", value())).unwrap();
+    ready(store.put(&ctx, &ns(), "a", value())).unwrap();
     assert!(dropped());
     ready(store.delete(&ctx, &ns(), "a")).unwrap();
     assert!(dropped());
-    ready(store.put(&ctx, &ns(), "a", nosy())).unwrap();
+    ready(store.put(&ctx, &ns(), "a", value())).unwrap();
     ready(store.erase(&ctx, &ns().into(), 10)).unwrap();
     assert!(dropped());
 }
 
 #[test]
-fn a_closed_store_says_so() {
+fn closed_store_refuses_calls() {
     let (store, ctx) = (InMemoryStore::<Bytes>::new(), ExecutionContext::new());
     ready(store.put(&ctx, &ns(), "a", Bytes::new())).unwrap();
     ready(store.close(&ctx)).unwrap();

@@ -135,7 +135,7 @@ async fn check_rights(node: &Node, config: &Config) -> Result<()> {
     let missing = missing.join(", ");
     Err(Error::permission_denied(format!(
         "the Redis user may not run {missing} on keys that begin with the prefix of the store; \
-         README has a user that may"
+         docs/backends/redis.md has the ACL rule"
     ))
     .permanent())
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::folder::Folder;
-use crate::preload::{Library, Preload};
+use crate::process::folder::Folder;
+use crate::process::preload::{Library, Preload};
 
 static LIBRARY: Library = Library::new("disk", include_str!("disk.c"), "CUBBYHOLE_TEST_DISK");
 

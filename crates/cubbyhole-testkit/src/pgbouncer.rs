@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::folder::Folder;
-use crate::install::{self, Installed};
-use crate::port;
-use crate::process::last_lines;
-use crate::wait;
-use crate::watcher::Watcher;
+use crate::process::folder::Folder;
+use crate::process::install::{self, Installed};
+use crate::process::port;
+use crate::process::table::last_lines;
+use crate::process::wait;
+use crate::process::watcher::Watcher;
 
 /// How long it may take to start on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

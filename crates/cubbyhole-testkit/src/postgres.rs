@@ -10,12 +10,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::disk::Disk;
-use crate::folder::{Folder, random_word};
-use crate::port;
-use crate::preload::variables;
-use crate::process::{children, last_lines, none_runs, output, signal};
-use crate::wait;
-use crate::watcher::{Watcher, without_settings};
+use crate::process::folder::{Folder, random_word};
+use crate::process::port;
+use crate::process::preload::variables;
+use crate::process::table::{children, last_lines, none_runs, output, signal};
+use crate::process::wait;
+use crate::process::watcher::{Watcher, without_settings};
 
 /// How long a server may take to start or to stop on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -341,7 +341,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::process::Process;
+    use crate::process::table::Process;
 
     #[test]
     fn a_taken_port_is_exchanged_at_first_and_waited_for_later() {

@@ -14,12 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::disk::Disk;
-use crate::folder::Folder;
-use crate::port;
-use crate::preload::variables;
-use crate::process::{Process, children, last_lines, none_runs, signal};
-use crate::wait;
-use crate::watcher::Watcher;
+use crate::process::folder::Folder;
+use crate::process::port;
+use crate::process::preload::variables;
+use crate::process::table::{Process, children, last_lines, none_runs, signal};
+use crate::process::wait;
+use crate::process::watcher::Watcher;
 
 use client::{Client, Reply};
 use clock::Clock;

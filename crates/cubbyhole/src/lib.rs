@@ -22,6 +22,14 @@
 //! # }
 //! ```
 
+#[cfg(all(
+    doctest,
+    feature = "embedded",
+    feature = "postgres",
+    feature = "redis",
+    feature = "telemetry"
+))]
+mod pages;
 mod url;
 
 use std::future::Future;

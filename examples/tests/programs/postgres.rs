@@ -1,16 +1,12 @@
 //! A schema of its own in PostgreSQL.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubbyhole::ExecutionContext;
-use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::shared;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::{Outcome, block_on};
-
-/// Names a server of the developer's, with a role that may create schemas and roles.
-const URL_VARIABLE: &str = "CUBBYHOLE_TEST_POSTGRES_URL";
 
 /// A schema, and a role that logs in with the application's rights and no other.
 pub(crate) struct Schema {
@@ -24,7 +20,7 @@ impl Schema {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("examples{}_{number}", std::process::id());
-        let admin = admin_url()?;
+        let admin = shared::postgres_url()?;
         let (_, address) = admin.rsplit_once('@').ok_or("the URL names no user")?;
         let store = format!("postgres://{name}_login:secret@{address}?schema={name}");
         let schema = Self { name, store };
@@ -67,17 +63,7 @@ impl Drop for Schema {
 
 /// As the role that may do anything.
 pub(crate) async fn connect() -> Outcome<Client> {
-    let (client, connection) = tokio_postgres::connect(admin_url()?, NoTls).await?;
+    let (client, connection) = tokio_postgres::connect(shared::postgres_url()?, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
-}
-
-/// The server that is named, or a private one that lives as long as this program.
-fn admin_url() -> Outcome<&'static str> {
-    static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
-    static NAMED: OnceLock<Option<String>> = OnceLock::new();
-    if let Some(url) = NAMED.get_or_init(|| std::env::var(URL_VARIABLE).ok()) {
-        return Ok(url);
-    }
-    Ok(SERVER.get_or_init(PostgresServer::start).as_ref().map_err(Clone::clone)?.url())
 }

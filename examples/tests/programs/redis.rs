@@ -1,15 +1,11 @@
 //! A prefix of its own on Redis.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubbyhole::{EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Store};
-use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::shared;
 
 use crate::support::{Outcome, block_on};
-
-/// Names a server of the developer's.
-const URL_VARIABLE: &str = "CUBBYHOLE_TEST_REDIS_URL";
 
 /// A store with a prefix of its own on Redis.
 pub(crate) struct Prefix {
@@ -20,7 +16,7 @@ impl Prefix {
     pub(crate) fn new() -> Outcome<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let url = url()?;
+        let url = shared::redis_url()?;
         let joint = if url.contains('?') { '&' } else { '?' };
         Ok(Self { store: format!("{url}{joint}prefix=examples{}_{number}:", std::process::id()) })
     }
@@ -40,14 +36,4 @@ impl Drop for Prefix {
             Ok(store.close(&ctx).await?)
         }));
     }
-}
-
-/// The server that is named, or a private one that lives as long as this program.
-fn url() -> Outcome<&'static str> {
-    static SERVER: OnceLock<Result<RedisServer, String>> = OnceLock::new();
-    static NAMED: OnceLock<Option<String>> = OnceLock::new();
-    if let Some(url) = NAMED.get_or_init(|| std::env::var(URL_VARIABLE).ok()) {
-        return Ok(url);
-    }
-    Ok(SERVER.get_or_init(RedisServer::start).as_ref().map_err(Clone::clone)?.url())
 }

@@ -1,15 +1,12 @@
 //! A schema of its own in PostgreSQL, made by the tool itself.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::shared;
 use tokio_postgres::NoTls;
 
 use crate::support::{Outcome, tool};
 
-/// Names a server of the developer's, with a role that may create schemas and roles.
-const URL_VARIABLE: &str = "CUBBYHOLE_TEST_POSTGRES_URL";
 /// The password of the application's role.
 pub(crate) const PASSWORD: &str = "s3cret-Pa55";
 
@@ -27,7 +24,7 @@ impl Schema {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tool{}_{number}", std::process::id());
-        let admin = admin_url()?;
+        let admin = shared::postgres_url()?;
         let (_, address) = admin.rsplit_once('@').ok_or("the URL names no user")?;
         let schema = Self {
             admin_store: format!("{admin}?schema={name}"),
@@ -66,18 +63,8 @@ impl Drop for Schema {
     }
 }
 
-/// The server that is named, or a private one that lives as long as this program.
-fn admin_url() -> Outcome<&'static str> {
-    static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
-    static NAMED: OnceLock<Option<String>> = OnceLock::new();
-    if let Some(url) = NAMED.get_or_init(|| std::env::var(URL_VARIABLE).ok()) {
-        return Ok(url);
-    }
-    Ok(SERVER.get_or_init(PostgresServer::start).as_ref().map_err(Clone::clone)?.url())
-}
-
 fn execute(sql: &str) -> Outcome {
-    let url = admin_url()?;
+    let url = shared::postgres_url()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
         tokio::spawn(connection);

@@ -1,9 +1,8 @@
 //! A prefix of its own on Redis or on a Redis Cluster.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cubbyhole_testkit::{RedisCluster, RedisServer};
+use cubbyhole_testkit::shared;
 
 use crate::support::{Outcome, tool};
 
@@ -15,27 +14,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The servers that the developer names, or private ones that live as long as this program.
     fn url(self) -> Outcome<&'static str> {
-        static SINGLE: OnceLock<Result<RedisServer, String>> = OnceLock::new();
-        static CLUSTER: OnceLock<Result<RedisCluster, String>> = OnceLock::new();
-        static NAMED: [OnceLock<Option<String>>; 2] = [OnceLock::new(), OnceLock::new()];
-        let (place, variable) = match self {
-            Self::Single => (0, "CUBBYHOLE_TEST_REDIS_URL"),
-            Self::Cluster => (1, "CUBBYHOLE_TEST_REDIS_CLUSTER_URL"),
-        };
-        if let Some(url) = NAMED[place].get_or_init(|| std::env::var(variable).ok()) {
-            return Ok(url);
-        }
         Ok(match self {
-            Self::Single => {
-                SINGLE.get_or_init(RedisServer::start).as_ref().map_err(Clone::clone)?.url()
-            }
-            Self::Cluster => CLUSTER
-                .get_or_init(RedisCluster::start_patient)
-                .as_ref()
-                .map_err(Clone::clone)?
-                .url(),
+            Self::Single => shared::redis_url()?,
+            Self::Cluster => shared::redis_cluster_url()?,
         })
     }
 }

@@ -5,9 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cubbyhole_core::{
-    Batch, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry, GetOptions, Namespace,
-    NamespacePrefix, Operation, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId,
-    Timestamp, Usage, Version, async_trait,
+    Batch, Condition, EntryStore, ExecutionContext, GetOptions, Namespace, Operation, PutOptions,
+    Result, Store, Version, async_trait, delegate,
 };
 
 use crate::Sample;
@@ -107,58 +106,16 @@ impl<V: Sample> Store<V> for Planted<V> {
         Ok(value)
     }
 
-    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
-        self.store.delete(ctx, ns, key).await
-    }
-
-    async fn list(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        prefix: Option<&str>,
-    ) -> Result<Vec<String>> {
-        self.store.list(ctx, ns, prefix).await
-    }
-
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
         self.put_with_options(ctx, ns, key, value, PutOptions::new()).await
     }
 
-    async fn list_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-    ) -> Result<Vec<Namespace>> {
-        self.store.list_namespaces(ctx, prefix).await
-    }
-
-    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
-        self.store.evict_expired(ctx).await
-    }
+    delegate!(V, |layer| layer.store, [delete, list, list_namespaces, evict_expired]);
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<V: Sample> EntryStore<V> for Planted<V> {
-    async fn get_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        options: GetOptions,
-    ) -> Result<Option<Entry<V>>> {
-        self.store.get_entry(ctx, ns, key, options).await
-    }
-
-    async fn get_many(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        keys: &[&str],
-    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
-        self.store.get_many(ctx, ns, keys).await
-    }
-
     async fn put_entry(
         &self,
         ctx: &ExecutionContext,
@@ -175,16 +132,6 @@ impl<V: Sample> EntryStore<V> for Planted<V> {
         // As long as another round trip to a server.
         tokio::task::yield_now().await;
         self.store.put_entry(ctx, ns, key, value, options, Condition::Always).await
-    }
-
-    async fn delete_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        condition: Condition,
-    ) -> Result<bool> {
-        self.store.delete_entry(ctx, ns, key, condition).await
     }
 
     async fn write(
@@ -216,67 +163,21 @@ impl<V: Sample> EntryStore<V> for Planted<V> {
         Ok(versions)
     }
 
-    async fn scan(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        options: ScanOptions,
-    ) -> Result<Page<ScanItem<V>, String>> {
-        self.store.scan(ctx, ns, options).await
-    }
-
-    async fn scan_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        after: Option<&Namespace>,
-        limit: usize,
-    ) -> Result<Page<Namespace>> {
-        self.store.scan_namespaces(ctx, prefix, after, limit).await
-    }
-
-    async fn scan_tenants(
-        &self,
-        ctx: &ExecutionContext,
-        after: Option<&TenantId>,
-        limit: usize,
-    ) -> Result<Page<TenantId>> {
-        self.store.scan_tenants(ctx, after, limit).await
-    }
-
-    async fn touch(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        expiry: Expiry,
-    ) -> Result<bool> {
-        self.store.touch(ctx, ns, key, expiry).await
-    }
-
-    async fn take(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-    ) -> Result<Option<Entry<V>>> {
-        self.store.take(ctx, ns, key).await
-    }
-
-    async fn erase(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        limit: usize,
-    ) -> Result<Erased> {
-        self.store.erase(ctx, prefix, limit).await
-    }
-
-    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        self.store.usage(ctx, prefix).await
-    }
-
-    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
-        self.store.current_time(ctx, ns).await
-    }
+    delegate!(
+        V,
+        |layer| layer.store,
+        [
+            get_entry,
+            get_many,
+            delete_entry,
+            scan,
+            scan_namespaces,
+            scan_tenants,
+            touch,
+            take,
+            erase,
+            usage,
+            current_time
+        ]
+    );
 }

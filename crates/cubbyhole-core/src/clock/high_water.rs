@@ -1,4 +1,4 @@
-//! The time of a store: a clock that never goes back and never stops.
+//! [`HighWaterClock`]: the time of a store, which never goes back and never stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::Clock;
 use crate::Timestamp;
 
-/// A store's time: the later of the inner clock's [`now`](Clock::now) and the high-water mark plus
-/// the time that has [`elapsed`](Clock::elapsed) since. The high-water mark is the latest
-/// instant that `now` has shown, or that the store has kept from an earlier opening.
+/// The time of a store: the later of the wall clock ([`Clock::now`]) and the high-water mark plus the
+/// monotonic time since ([`Clock::elapsed`]).
 ///
-/// So a clock that steps back revives nothing, and a TTL counts the time that passes, also while the
-/// clock is behind.
+/// The high-water mark is the latest time that the wall clock has shown, or that the store has saved
+/// when it was last open. A wall clock that steps back therefore revives no expired entry, and TTLs
+/// keep counting while it is behind.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -30,31 +30,32 @@ use crate::Timestamp;
 pub struct HighWaterClock {
     inner: Arc<dyn Clock>,
     is_real_time: bool,
-    /// The millisecond that the inner clock last showed.
+    /// The last reading of the inner clock, in milliseconds.
     wall: AtomicU64,
     /// The latest time that was returned, in milliseconds.
     time: AtomicU64,
-    /// The most by which an instant was ever ahead of `elapsed` at the same moment, in microseconds:
-    /// added to `elapsed`, it is the high-water mark plus the time since.
+    /// The maximum of `now - elapsed` over all readings, in microseconds. The sum of it and `elapsed` is
+    /// the high-water mark plus the monotonic time since.
     offset: AtomicI64,
 }
 
 impl HighWaterClock {
-    /// Wraps `inner`. The time begins at `mark`, or at what `inner` shows if that is later.
+    /// Wraps `inner`. The time starts at `mark` or at the time of `inner`, if that is later.
     #[must_use]
     pub fn new(inner: Arc<dyn Clock>, mark: Timestamp) -> Self {
         let offset = offset(mark, inner.elapsed());
         Self {
             is_real_time: inner.is_real_time(),
             inner,
-            // No clock shows this.
+            // A value that no clock shows.
             wall: AtomicU64::new(u64::MAX),
             time: AtomicU64::new(mark.as_millis()),
             offset: AtomicI64::new(offset),
         }
     }
 
-    /// How far the time is ahead of the inner clock, which is then behind, or was ahead once.
+    /// Returns how far this clock is ahead of the inner clock. It is more than zero if the inner clock
+    /// is behind now, or was ahead earlier.
     #[must_use]
     pub fn lead(&self) -> Duration {
         self.now().saturating_since(self.inner.now())
@@ -65,8 +66,8 @@ impl HighWaterClock {
 impl Clock for HighWaterClock {
     fn now(&self) -> Timestamp {
         let wall = self.inner.now();
-        // Usually the clock has not moved within the millisecond. One clock and plain loads then
-        // suffice, and readers on other cores keep the cache line.
+        // Fast path: the clock still shows the same millisecond. It needs one clock reading and plain
+        // loads, so other cores keep the cache line.
         let millis = if self.is_real_time && self.wall.load(Ordering::Acquire) == wall.as_millis() {
             self.time.load(Ordering::Relaxed)
         } else {
@@ -85,10 +86,10 @@ impl Clock for HighWaterClock {
 }
 
 impl HighWaterClock {
-    /// The time, where the inner clock has just shown `wall`.
+    /// Updates the high-water mark with the reading `wall`, and returns the time in milliseconds.
     fn advance(&self, wall: Timestamp) -> u64 {
-        // After `wall`: a thread that is suspended between the two underestimates the offset, which
-        // does no harm. The other way round it would set the time ahead for good.
+        // Read after `wall`. A thread that is suspended between the two readings then underestimates
+        // the offset, which is harmless. In the other order it would set the time ahead permanently.
         let elapsed = self.inner.elapsed();
         let seen = offset(wall, elapsed);
         let offset = self.offset.fetch_max(seen, Ordering::AcqRel).max(seen);
@@ -100,11 +101,11 @@ impl HighWaterClock {
     }
 }
 
-/// How far `instant` is ahead of `elapsed`, rounded down: rounded up, the time would run ahead of a
-/// clock that is right.
+/// Returns `instant - elapsed` in microseconds, rounded down. Rounded up, the time would run ahead of a
+/// correct clock.
 fn offset(instant: Timestamp, elapsed: Duration) -> i64 {
     let fraction = !elapsed.subsec_nanos().is_multiple_of(1000);
-    // No overflow: the year 9999 is far from what 63 bits hold.
+    // No overflow: the year 9999 in microseconds is far below 2^63.
     (instant.as_millis() as i64 * 1000).saturating_sub(micros(elapsed)) - i64::from(fraction)
 }
 
@@ -152,16 +153,16 @@ mod tests {
         assert_eq!((clock.now(), clock.lead()), (later(mark, HOUR), Duration::ZERO));
     }
 
-    /// The step back, and the time since, happen while nobody asks.
+    /// The clock steps back and advances between two readings.
     #[test]
-    fn time_counts_while_nobody_looks() {
+    fn time_advances_between_readings() {
         let manual = ManualClock::default();
         let clock = HighWaterClock::new(Arc::new(manual.clone()), Timestamp::EPOCH);
         let start = manual.now();
         manual.set(later(start, HOUR));
         let mark = clock.now();
         manual.set(start);
-        // Also where the clock has come to show again what it last showed.
+        // The clock shows the same time as at its last reading.
         manual.advance(HOUR);
         assert_eq!(clock.now().saturating_since(mark), HOUR);
     }
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_with_the_required_method_alone_has_the_systems_monotonic_clock() {
+    fn default_elapsed_is_the_system_monotonic_clock() {
         let wall = Arc::new(Stepping(Mutex::new(3_600_000)));
         let clock = HighWaterClock::new(wall.clone(), Timestamp::EPOCH);
         let mark = clock.now();
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_clock_gives_the_time_as_it_is() {
+    fn system_clock_time_is_unchanged() {
         let clock = HighWaterClock::new(Arc::new(SystemClock), Timestamp::EPOCH);
         let mut last = clock.now();
         let mut shown = SystemClock.now();
@@ -199,7 +200,7 @@ mod tests {
             let (before, now, after) = (SystemClock.now(), clock.now(), SystemClock.now());
             assert!(last <= now, "it went back");
             if before < shown || after < before {
-                // The machine's clock was set back meanwhile.
+                // The machine's clock was set back during the test.
                 return;
             }
             assert!(before <= now && now <= after, "{before} {now} {after}");
@@ -227,7 +228,7 @@ mod tests {
 
         /// The time is the later of the clock and the latest mark plus the time since.
         #[test]
-        fn the_time_is_as_defined(
+        fn time_matches_its_definition(
             mark in 0_u64..20_000,
             steps in prop::collection::vec(step(), 0..40),
         ) {

@@ -1,12 +1,13 @@
-//! Prefixes of namespaces.
+//! [`NamespacePrefix`].
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Namespace, TenantId};
 use crate::Result;
 
-/// Matches namespaces by whole segments, the one it names included: `acme:a` matches `acme:a` and
-/// `acme:a:b`, never `acme:ab`. It always names a tenant.
+/// Matches a namespace and all namespaces beneath it, by whole segments.
+///
+/// `acme:a` matches `acme:a` and `acme:a:b`, but not `acme:ab`. A prefix always names a tenant.
 ///
 /// ```
 /// use cubbyhole::{Namespace, NamespacePrefix};
@@ -22,19 +23,19 @@ use crate::Result;
 pub struct NamespacePrefix(Namespace);
 
 impl NamespacePrefix {
-    /// Reads the rendered form, the same as that of a namespace.
+    /// Parses the text form, which is that of a namespace.
     ///
     /// # Errors
-    /// As [`Namespace::parse`].
+    /// The errors of [`Namespace::parse`].
     pub fn parse(rendered: &str) -> Result<Self> {
         Namespace::parse(rendered).map(Self)
     }
 
-    /// Builds a prefix from a tenant and zero or more scope segments, none of them escaped.
-    /// Without segments it matches everything of the tenant.
+    /// Creates a prefix from an unescaped tenant and zero or more unescaped scope segments. Without
+    /// segments it matches all namespaces of the tenant.
     ///
     /// # Errors
-    /// As [`Namespace::from_parts`].
+    /// The errors of [`Namespace::from_parts`].
     pub fn from_parts<I>(tenant: impl AsRef<str>, segments: I) -> Result<Self>
     where
         I: IntoIterator,
@@ -43,15 +44,15 @@ impl NamespacePrefix {
         Namespace::from_parts(tenant, segments).map(Self)
     }
 
-    /// Appends one scope segment, unescaped.
+    /// Appends one unescaped scope segment.
     ///
     /// # Errors
-    /// As [`Namespace::with_scope`].
+    /// The errors of [`Namespace::with_scope`].
     pub fn with_scope(self, segment: impl AsRef<str>) -> Result<Self> {
         self.0.with_scope(segment).map(Self)
     }
 
-    /// Whether `namespace` is the one that this prefix names or lies beneath it.
+    /// Returns true if `namespace` is the namespace of this prefix or lies beneath it.
     #[must_use]
     pub fn matches(&self, namespace: &Namespace) -> bool {
         namespace
@@ -60,19 +61,19 @@ impl NamespacePrefix {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     }
 
-    /// The namespace that the prefix names, which it matches too.
+    /// Returns the namespace that the prefix names. The prefix matches it too.
     #[must_use]
     pub fn as_namespace(&self) -> &Namespace {
         &self.0
     }
 
-    /// The rendered form.
+    /// Returns the text form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The tenant under which the prefix matches.
+    /// Returns the tenant.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
         self.0.tenant()

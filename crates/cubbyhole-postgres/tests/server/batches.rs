@@ -6,9 +6,10 @@ use cubbyhole_core::{
     Batch, Condition, EntryStore, ErrorKind, Expiry, GetOptions, PutOptions, Store,
 };
 use cubbyhole_postgres::PostgresStore;
+use cubbyhole_testkit::helpers::{self, bytes, ctx, ns};
 use futures_util::future::join;
 
-use crate::by_hand::{bytes, ctx, ns, rows};
+use crate::by_hand::rows;
 use crate::support::Schema;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +84,7 @@ async fn a_batch_that_a_deadlock_undid_is_run_again_and_succeeds() {
     assert!(!waiting.is_finished());
     holder.batch_execute("COMMIT").await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().len(), 2);
-    let ctx = crate::by_hand::ctx();
+    let ctx = helpers::ctx();
     for key in ["j", "k"] {
         assert_eq!(store.get(&ctx, &ns("a"), key).await.unwrap(), Some(bytes("new")));
     }

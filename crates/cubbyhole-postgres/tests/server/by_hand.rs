@@ -1,29 +1,11 @@
-//! SQL by hand, and waiting for what the server says.
+//! SQL by hand, and what the server answers.
 
-use std::time::Duration;
-
-use cubbyhole_core::{Bytes, ExecutionContext, Namespace};
 use cubbyhole_postgres::Config;
+use cubbyhole_testkit::helpers::{PASSWORD, until};
 use tokio_postgres::Client;
 use tokio_postgres::types::FromSqlOwned;
 
-use crate::support::{PASSWORD, Schema, connect};
-
-/// Ends a test that hangs; nothing is measured by it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A context that does not end, but for a test that hangs.
-pub(crate) fn ctx() -> ExecutionContext {
-    ExecutionContext::new().with_timeout(PATIENCE)
-}
-
-pub(crate) fn ns(rendered: &str) -> Namespace {
-    Namespace::parse(rendered).unwrap()
-}
-
-pub(crate) fn bytes(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
-}
+use crate::support::{Schema, connect};
 
 /// The one value that `sql` gives.
 pub(crate) async fn one<T: FromSqlOwned>(client: &Client, sql: &str) -> T {
@@ -56,14 +38,6 @@ pub(crate) async fn refusal(client: &Client, sql: &str) -> (String, String) {
         database.where_()
     );
     (database.code().code().to_owned(), said)
-}
-
-/// Waits until `condition` holds.
-pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    let ctx = ctx();
-    while !condition().await {
-        assert!(ctx.sleep(Duration::from_millis(5)).await.is_ok(), "it never came: {what}");
-    }
 }
 
 impl Schema {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use cubbyhole_core::{ErrorKind, ExecutionContext, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, until};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::by_hand::{PATIENCE, bytes, ctx, ns, one, rows, until};
+use crate::by_hand::{one, rows};
 use crate::proxy::Proxy;
 use crate::support::Schema;
 

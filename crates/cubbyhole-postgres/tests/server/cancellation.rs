@@ -10,9 +10,10 @@ use cubbyhole_core::{
 };
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{bytes, ctx, ns, one, until};
+use crate::by_hand::one;
 use crate::proxy::Proxy;
 use crate::support::Schema;
 

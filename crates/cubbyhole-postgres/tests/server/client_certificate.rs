@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use cubbyhole_core::{ErrorKind, Result, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::helpers::{PASSWORD, ctx, ns, until};
+use cubbyhole_testkit::tls::{Authority, SERIAL};
 use rcgen::{
     CertificateParams, CertificateRevocationListParams, DnType, KeyIdMethod, KeyPair,
     RevocationReason, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use tokio::task::block_in_place;
 
-use crate::by_hand::{ctx, ns, until};
-use crate::encryption::{Authority, SERVER_SERIAL, server_with_tls};
-use crate::support::{PASSWORD, Schema};
+use crate::encryption::server_with_tls;
+use crate::support::Schema;
 
 struct Secured {
     _server: PostgresServer,
@@ -51,7 +52,7 @@ impl Secured {
     }
 
     fn url(&self, options: &str) -> String {
-        let root = self.authority.file.display();
+        let root = self.authority.file().display();
         let url = self.schema.url(&format!("&sslmode=verify-full&sslrootcert={root}{options}"));
         url.replace("127.0.0.1", "localhost")
     }
@@ -61,7 +62,7 @@ impl Secured {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        (params.signed_by(&key, &self.authority.issuer).unwrap().pem(), key)
+        (params.signed_by(&key, self.authority.issuer()).unwrap().pem(), key)
     }
 
     /// Writes both and returns the options that name them.
@@ -208,12 +209,12 @@ async fn revoked_server_certificate_is_refused() {
             revoked_certs: revoked,
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        list.signed_by(&secured.authority.issuer).unwrap().pem().unwrap()
+        list.signed_by(secured.authority.issuer()).unwrap().pem().unwrap()
     };
     let file = secured.write("none.crl", &list(Vec::new()));
     open(&secured.url(&format!("{options}&sslcrl={}", file.display()))).await.unwrap();
     let revoked = RevokedCertParams {
-        serial_number: SERVER_SERIAL.into(),
+        serial_number: SERIAL.into(),
         revocation_time: date_time_ymd(2021, 1, 1),
         reason_code: Some(RevocationReason::KeyCompromise),
         invalidity_date: None,

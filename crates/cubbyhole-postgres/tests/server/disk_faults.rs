@@ -8,11 +8,12 @@
 
 use cubbyhole_core::{Bytes, Error, ErrorKind, ExecutionContext, Store};
 use cubbyhole_postgres::PostgresStore;
+use cubbyhole_testkit::helpers::{ctx, ns};
+use cubbyhole_testkit::load::histories::{TIMEOUT, goes_on, plan};
 use cubbyhole_testkit::{Disk, PostgresServer};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{ctx, ns};
-use crate::faults::{ENOUGH, TIMEOUT, few, finish, goes_on, plan, start};
+use crate::faults::{ENOUGH, few, finish, start};
 use crate::support::Schema;
 
 const TABLES: &str = "/base/";

@@ -2,28 +2,20 @@
 
 use std::path::Path;
 
-use cubbyhole_core::{Check, Diagnosis, ExecutionContext, Verdict};
+use cubbyhole_core::{Diagnosis, ExecutionContext, Verdict};
 use cubbyhole_postgres::{Config, diagnose};
 use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::helpers::{PASSWORD, check, check_form, ctx, until};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{ctx, one, refusal, until};
-use crate::support::{PASSWORD, Schema};
+use crate::by_hand::{one, refusal};
+use crate::support::Schema;
 
 /// Looks a database over; nothing that it says shows the password.
 async fn looked_over(config: &Config) -> Diagnosis {
     let diagnosis = diagnose(&ctx(), config).await.unwrap();
-    assert!(!format!("{diagnosis:?}").contains(PASSWORD), "{diagnosis:?}");
-    for check in &diagnosis.checks {
-        assert_eq!(check.advice.is_some(), check.verdict != Verdict::Ok, "{check:?}");
-    }
+    check_form(&diagnosis);
     diagnosis
-}
-
-#[track_caller]
-fn check<'a>(diagnosis: &'a Diagnosis, name: &str) -> &'a Check {
-    let found = diagnosis.checks.iter().find(|check| check.name == name);
-    found.unwrap_or_else(|| panic!("no check `{name}`: {diagnosis:#?}"))
 }
 
 /// The problems, by their names.

@@ -2,92 +2,30 @@
 //! the test's own, and a server that encrypts by itself.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use cubbyhole_core::{ErrorKind, ExecutionContext, Result, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::PrivateKeyDer;
+use cubbyhole_testkit::helpers::{PASSWORD, bytes, ctx, ns, until};
+use cubbyhole_testkit::listener::Listener;
+use cubbyhole_testkit::tls::{Authority, Certified, TlsAcceptor};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::net::TcpStream;
 
-use crate::by_hand::{bytes, ctx, ns, one, until};
+use crate::by_hand::one;
 use crate::proxy::{address_of, with_address};
-use crate::support::{PASSWORD, Schema};
-
-/// The serial number of the servers' certificates.
-pub(crate) const SERVER_SERIAL: u64 = 77;
+use crate::support::Schema;
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
 
-/// An authority, with its certificate in a file.
-pub(crate) struct Authority {
-    pub(crate) issuer: Issuer<'static, KeyPair>,
-    pub(crate) file: PathBuf,
-}
-
-impl Authority {
-    pub(crate) fn new(name: &str) -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let number = COUNT.fetch_add(1, SeqCst);
-        let file = format!("cubbyhole-test-{}-{number}.pem", std::process::id());
-        let file = std::env::temp_dir().join(file);
-        fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { issuer: Issuer::new(params, key), file }
-    }
-
-    /// A certificate for `name`, and its key.
-    fn certify(&self, name: &str) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.serial_number = Some(SERVER_SERIAL.into());
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-
-    fn acceptor(&self, name: &str) -> TlsAcceptor {
-        let (certificate, key) = self.certify(name);
-        acceptor(&certificate, &key)
-    }
-}
-
-fn acceptor(certificate: &rcgen::Certificate, key: &KeyPair) -> TlsAcceptor {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config))
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.file));
-    }
-}
-
 /// Stands before the server, which itself does not see the encryption.
 struct Front {
-    address: SocketAddr,
+    listener: Listener,
     seen: Arc<Seen>,
-    _acceptor: AbortOnDropHandle<()>,
 }
 
 #[derive(Default)]
@@ -101,26 +39,23 @@ struct Seen {
 impl Front {
     /// Offers encryption if there is an acceptor.
     async fn before(schema: &Schema, acceptor: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let server = address_of(schema.admin_url());
         let seen = Arc::<Seen>::default();
         let shared = Arc::clone(&seen);
-        let accept = async move {
-            let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
+        let listener = Listener::start(move |client| {
+            let (server, acceptor, seen) = (server.clone(), acceptor.clone(), Arc::clone(&shared));
+            async move {
                 let server = TcpStream::connect(&server).await.unwrap();
-                let serve = serve(client, server, acceptor.clone(), Arc::clone(&shared));
-                connections.spawn(async move { drop(serve.await) });
-                while connections.try_join_next().is_some() {}
+                drop(serve(client, server, acceptor, seen).await);
             }
-        };
-        Self { address, seen, _acceptor: AbortOnDropHandle::new(tokio::spawn(accept)) }
+        })
+        .await;
+        Self { listener, seen }
     }
 
     /// Connects to it by a name of its address.
     async fn open(&self, schema: &Schema, host: &str, options: &str) -> Result<PostgresStore> {
-        let address = format!("{host}:{}", self.address.port());
+        let address = format!("{host}:{}", self.listener.port());
         let url = with_address(&schema.url(options), &address);
         let store = PostgresStore::open(&ctx(), Config::from_url(&url)?).await?;
         store.put(&ctx(), &ns("acme"), "k", bytes(options)).await?;
@@ -213,7 +148,7 @@ async fn without_encryption_at_the_server_prefer_goes_on_and_the_others_refuse()
     let front = Front::before(&schema, None).await;
     front.open(&schema, "127.0.0.1", "&sslmode=prefer").await.unwrap();
     assert_eq!(front.seen(), (1, 0, 1));
-    let roots = format!("&sslrootcert={}", authority.file.display());
+    let roots = format!("&sslrootcert={}", authority.file().display());
     for mode in ["require", "verify-ca", "verify-full"] {
         let options = format!("&sslmode={mode}{roots}");
         refused_for_good(front.open(&schema, "127.0.0.1", &options).await, "offers no TLS");
@@ -225,7 +160,7 @@ async fn without_encryption_at_the_server_prefer_goes_on_and_the_others_refuse()
 async fn verify_ca_checks_who_signed_and_verify_full_the_name_too() {
     let schema = Schema::new().await;
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
-    let trusted = format!("&sslrootcert={}", ours.file.display());
+    let trusted = format!("&sslrootcert={}", ours.file().display());
     let certificate = "certificate is not accepted";
 
     let right = Front::before(&schema, Some(ours.acceptor("localhost"))).await;
@@ -257,7 +192,7 @@ async fn verify_ca_checks_who_signed_and_verify_full_the_name_too() {
     assert_eq!(foreign.seen().1, 0, "something was sent to a server that is not trusted");
 }
 
-/// What docs/postgres.md says of certificates that sign themselves.
+/// The rules for self-signed certificates in docs/backends/postgres.md.
 #[tokio::test]
 async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority() {
     let schema = Schema::new().await;
@@ -273,10 +208,9 @@ async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority(
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, "localhost");
         params.is_ca = is_ca;
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        fs::write(&file, certificate.pem()).unwrap();
-        let front = Front::before(&schema, Some(acceptor(&certificate, &key))).await;
+        let own = Certified::self_signed(&params);
+        fs::write(&file, own.certificate.pem()).unwrap();
+        let front = Front::before(&schema, Some(own.acceptor())).await;
         let opened = front.open(&schema, "localhost", &options).await;
         if is_accepted {
             opened.unwrap();
@@ -292,7 +226,7 @@ async fn a_request_to_cancel_is_encrypted_too() {
     let authority = Authority::new("the one");
     let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
     let options =
-        format!("&pool_size=1&sslmode=verify-full&sslrootcert={}", authority.file.display());
+        format!("&pool_size=1&sslmode=verify-full&sslrootcert={}", authority.file().display());
     let store = front.open(&schema, "localhost", &options).await.unwrap();
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let lock = format!("BEGIN; SELECT FROM {}.entries FOR UPDATE", schema.name);
@@ -318,10 +252,10 @@ pub(crate) async fn server_with_tls(authority: &Authority) -> (PostgresServer, S
 
     let server = tokio::task::block_in_place(PostgresServer::start).unwrap();
     let schema = Schema::on(server.url()).await;
-    let (certificate, key) = authority.certify("localhost");
+    let Certified { certificate, key } = authority.certify("localhost");
     let folder = server.socket_folder();
     let owner = fs::metadata(folder).unwrap();
-    let authority = fs::read_to_string(&authority.file).unwrap();
+    let authority = fs::read_to_string(authority.file()).unwrap();
     let files = [
         ("server.crt", certificate.pem()),
         ("server.key", key.serialize_pem()),
@@ -357,7 +291,7 @@ async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
     let url = with_address(&schema.url(""), &format!("localhost:{}", server.port()));
     let strict = format!(
         "{url}&sslmode=verify-full&sslrootcert={}&channel_binding=require",
-        authority.file.display()
+        authority.file().display()
     );
     let config = Config::from_url(&strict).unwrap();
     let store = PostgresStore::open(&ctx(), config).await.unwrap();
@@ -371,7 +305,7 @@ async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
 
     // One who ends the encryption in between cannot be bound to the server's certificate.
     let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
-    let between = with_address(&strict, &format!("localhost:{}", front.address.port()));
+    let between = with_address(&strict, &format!("localhost:{}", front.listener.port()));
     let config = Config::from_url(&between).unwrap();
     let error = PostgresStore::open(&ctx(), config).await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");

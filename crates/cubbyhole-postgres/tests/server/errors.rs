@@ -5,12 +5,13 @@ use std::error::Error as _;
 use cubbyhole_core::{Condition, EntryStore, Error, ErrorKind, PutOptions, Result, Store};
 use cubbyhole_postgres::{Config, PostgresStore, diagnose};
 use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::helpers::{PASSWORD, bytes, ctx, ns, until};
 use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::by_hand::{bytes, ctx, ns, one, until};
-use crate::support::{PASSWORD, Schema};
+use crate::by_hand::one;
+use crate::support::Schema;
 
 /// A value and a key that no message may hold.
 const MARK: &str = "M4rked-value";

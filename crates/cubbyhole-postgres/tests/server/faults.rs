@@ -11,34 +11,25 @@
 //! and say rightly whether they may have had an effect; without it they do not fail; the store goes
 //! on by itself, with no more connections than it was allowed and no statement left behind.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_conformance::history::{Live, Plan, Report};
-use cubbyhole_core::{Bytes, EntryStore, ErrorKind, TenantId};
+use cubbyhole_core::ErrorKind;
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::helpers::{ctx, until};
+use cubbyhole_testkit::load::histories::{self, Step, TIMEOUT, disturb, goes_on, plan};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{ctx, one, until};
+use crate::by_hand::one;
 use crate::proxy::Proxy;
 use crate::support::Schema;
 
 const CONNECTIONS: usize = 4;
-/// The deadline of the calls, except where a server hangs for longer than that. No call reaches it,
-/// however busy the machine and its disk are.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Where a server hangs: more than a call needs on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
-/// By how much a call may be late after its deadline. The store adds nothing to it: the rest is
-/// what a busy machine takes to run the task again whose timer has ended.
-const LATE: Duration = Duration::from_secs(5);
 /// How many calls must be answered, of each kind, before, between and after the faults.
 pub(crate) const ENOUGH: u64 = 100;
-
-pub(crate) fn plan(timeout: Duration) -> Plan {
-    Plan::new(TenantId::new("faults").unwrap(), fastrand::u64(..)).under_faults(timeout)
-}
 
 /// A server that loses nothing that it acknowledged.
 fn durable_server() -> PostgresServer {
@@ -49,8 +40,7 @@ fn durable_server() -> PostgresServer {
 /// A store with few connections, and the histories on it.
 pub(crate) async fn start(url: &str, plan: Plan) -> (PostgresStore, Live) {
     let store = PostgresStore::open(&ctx(), Config::from_url(url).unwrap()).await.unwrap();
-    let shared: Arc<dyn EntryStore<Bytes>> = Arc::new(store.clone());
-    (store, Live::start(&shared, plan))
+    (store.clone(), histories::start(store, plan))
 }
 
 pub(crate) fn few(schema: &Schema) -> String {
@@ -64,12 +54,7 @@ pub(crate) async fn finish(
     kinds: &[ErrorKind],
     timeout: Duration,
 ) -> Report {
-    let report = histories.finish().await.unwrap();
-    if let Err(explanation) = report.verdict() {
-        panic!("{explanation}");
-    }
-    report.check_failures(kinds, timeout + LATE).unwrap();
-    assert!(report.failures_of(kinds[0]) > 0, "no call failed as {:?}", kinds[0]);
+    let report = histories::finish(histories, kinds, timeout).await;
     until("connections that are given back", async || store.connections().1 == 0).await;
     assert!(store.connections().0 <= CONNECTIONS);
     schema.no_statement_is_left(0).await;
@@ -82,13 +67,6 @@ pub(crate) async fn finish(
     report
 }
 
-/// Whether the server is to be harmed once more: three times at least, and until a write was under
-/// way when it was.
-pub(crate) fn goes_on(rounds: u32, histories: &Live) -> bool {
-    assert!(rounds < 20, "no write was under way");
-    rounds < 3 || histories.counts().unknown == 0
-}
-
 async fn end_and_start_again(
     end: impl Fn(&mut PostgresServer) -> Result<(), String>,
     goes_on: impl Fn(u32, &Live) -> bool,
@@ -98,14 +76,14 @@ async fn end_and_start_again(
     let (store, histories) = start(&few(&schema), plan(TIMEOUT)).await;
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
-    let mut rounds = 0;
-    while goes_on(rounds, &histories) {
-        rounds += 1;
-        block_in_place(|| end(&mut server)).unwrap();
-        histories.until_failures(20).await.unwrap();
-        block_in_place(|| server.start_again()).unwrap();
-        histories.until_sound(ENOUGH).await.unwrap();
-    }
+    disturb(&histories, goes_on, (20, ENOUGH), |step| {
+        block_in_place(|| match step {
+            Step::Fault => end(&mut server),
+            Step::Recover => server.start_again(),
+        })
+        .unwrap();
+    })
+    .await;
     finish(&schema, (store, histories), &[ErrorKind::Unavailable], TIMEOUT).await;
 }
 
@@ -126,17 +104,15 @@ async fn histories_have_an_order_on_a_server_that_hangs_for_longer_than_a_deadli
     let schema = Schema::on(server.url()).await;
     let (store, histories) = start(&few(&schema), plan(SHORT)).await;
     histories.until_more(ENOUGH).await.unwrap();
-    let mut rounds = 0;
-    while goes_on(rounds, &histories) {
-        rounds += 1;
-        block_in_place(|| server.pause()).unwrap();
-        // Each client more than once: what was called while it hangs is among them.
-        let failed = histories.until_failures(12).await;
-        // A test that fails has to be able to clean up.
-        block_in_place(|| server.resume()).unwrap();
-        failed.unwrap();
-        histories.until_sound(ENOUGH).await.unwrap();
-    }
+    // Each client fails more than once, so some calls were made while the server hung.
+    disturb(&histories, goes_on, (12, ENOUGH), |step| {
+        block_in_place(|| match step {
+            Step::Fault => server.pause(),
+            Step::Recover => server.resume(),
+        })
+        .unwrap();
+    })
+    .await;
     let kinds = [ErrorKind::DeadlineExceeded];
     let report = finish(&schema, (store, histories), &kinds, SHORT).await;
     assert!(report.unknown > 0, "no write was under way");

@@ -11,11 +11,11 @@ use cubbyhole_core::{
     PutOptions, ScanOptions, Store, Timestamp, TypedExt,
 };
 use cubbyhole_postgres::PostgresStore;
+use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tokio_postgres::Client;
 
-use crate::by_hand::{PATIENCE, bytes, ctx, ns};
 use crate::support::Schema;
 
 /// A server takes part in each case: a quarter of what others try.

@@ -2,8 +2,8 @@
 
 use cubbyhole_core::{ErrorKind, Result};
 use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::helpers::ctx;
 
-use crate::by_hand::ctx;
 use crate::proxy::{Proxy, address_of, with_address};
 use crate::support::Schema;
 

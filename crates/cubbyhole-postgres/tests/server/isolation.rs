@@ -3,10 +3,11 @@
 mod search_path;
 
 use cubbyhole_core::{Bytes, Store};
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 
-use crate::by_hand::{bytes, ctx, ns, one, refusal, rows};
+use crate::by_hand::{one, refusal, rows};
 use crate::support::Schema;
 
 /// Tenants `a` and `b` with an entry each, and `b` with another; and two ways in by hand.

@@ -6,11 +6,12 @@ use cubbyhole_core::{
     Check, EntryStore, ErrorKind, ExecutionContext, PutOptions, Result, Store, Verdict,
 };
 use cubbyhole_postgres::{Config, PostgresStore, diagnose, migrate};
+use cubbyhole_testkit::helpers::{self, PASSWORD, bytes, ctx, ns, until};
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 
-use crate::by_hand::{bytes, ctx, ns, one, refusal, rows, until};
-use crate::support::{PASSWORD, Schema, admin_url, connect};
+use crate::by_hand::{one, refusal, rows};
+use crate::support::{Schema, admin_url, connect};
 
 /// A name on the server that the tests share, with nothing under it yet.
 fn unmade() -> Schema {
@@ -338,7 +339,7 @@ async fn a_migration_that_is_cancelled_leaves_nothing() {
     })
     .await;
     assert_eq!(traces(&schema, &admin).await, 0);
-    assert!(!migrate(&crate::by_hand::ctx(), &schema.admin_config()).await.unwrap().is_empty());
+    assert!(!migrate(&helpers::ctx(), &schema.admin_config()).await.unwrap().is_empty());
 }
 
 #[tokio::test]

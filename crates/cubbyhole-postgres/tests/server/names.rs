@@ -8,8 +8,8 @@ use cubbyhole_core::{
     NamespacePrefix, ScanOptions, Store, TenantId,
 };
 use cubbyhole_postgres::PostgresStore;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
-use crate::by_hand::{bytes, ctx, ns};
 use crate::support::Schema;
 
 /// Names that mean something to a pattern, to the stored form, or to a careless comparison.

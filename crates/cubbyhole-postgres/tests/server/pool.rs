@@ -5,12 +5,13 @@ use std::time::Duration;
 use cubbyhole_core::{Backend, Error, ErrorKind, ExecutionContext, Result, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, ctx, ns, until};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::Client;
 
-use crate::by_hand::{PATIENCE, bytes, ctx, ns, one, until};
+use crate::by_hand::one;
 use crate::proxy::Proxy;
-use crate::support::{PASSWORD, Schema};
+use crate::support::Schema;
 
 async fn open(schema: &Schema, options: &str) -> PostgresStore {
     let config = Config::from_url(&schema.url(options)).unwrap();

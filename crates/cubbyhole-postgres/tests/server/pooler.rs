@@ -3,12 +3,13 @@
 use cubbyhole_core::{ErrorKind, ExecutionContext, Store, Verdict};
 use cubbyhole_postgres::{Config, PostgresStore, diagnose};
 use cubbyhole_testkit::PgBouncer;
+use cubbyhole_testkit::helpers::{PASSWORD, bytes, ctx, ns};
 use tokio::task::block_in_place;
 use tokio_postgres::Client;
 
-use crate::by_hand::{bytes, ctx, ns, one};
+use crate::by_hand::one;
 use crate::proxy::{Proxy, address_of, with_address};
-use crate::support::{PASSWORD, Schema, connect};
+use crate::support::{Schema, connect};
 
 struct Pooled {
     schema: Schema,

@@ -2,9 +2,10 @@
 
 use cubbyhole_core::{EntryStore, ErrorKind, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::helpers::{PASSWORD, bytes, ctx, ns};
 
-use crate::by_hand::{bytes, ctx, ns, one, refusal, rows};
-use crate::support::{PASSWORD, Schema};
+use crate::by_hand::{one, refusal, rows};
+use crate::support::Schema;
 
 #[tokio::test]
 async fn a_role_that_row_security_does_not_bind_is_refused_unless_it_is_accepted() {

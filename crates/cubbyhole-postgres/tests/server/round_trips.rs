@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Condition, EntryStore, EntryStoreExt, ErrorKind, ExecutionContext, Expiry, GetOptions,
-    NamespacePrefix, PutOptions, ScanOptions, Store, Update, Version,
+    EntryStore, EntryStoreExt, ErrorKind, ExecutionContext, NamespacePrefix, ScanOptions, Store,
+    Update,
 };
 use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
+use cubbyhole_testkit::round_trips::{self, Prepared};
 
-use crate::by_hand::{bytes, ctx, ns, one, until};
+use crate::by_hand::one;
 use crate::proxy::Proxy;
 use crate::support::Schema;
 
@@ -37,33 +39,17 @@ impl Wired {
         Self { schema, proxy, store, direct }
     }
 
-    async fn put(&self, key: &str) -> Version {
-        let (options, always) = (PutOptions::new(), Condition::Always);
-        let (context, acme, old) = (ctx(), ns("acme"), bytes("old"));
-        self.direct.put_entry(&context, &acme, key, old, options, always).await.unwrap()
+    async fn put(&self, key: &str) {
+        self.direct.put(&ctx(), &ns("acme"), key, bytes("old")).await.unwrap();
     }
 
-    /// What answers there are without an effect on what the calls below find.
-    async fn prepare(&self) -> [Version; 4] {
-        for key in ["get", "delete", "touch", "take"] {
-            self.put(key).await;
-        }
-        let sliding = PutOptions::new().with_ttl(Duration::from_secs(3600));
-        let acme = ns("acme");
-        let context = ctx();
-        let put = self.direct.put_with_options(&context, &acme, "sliding", bytes("old"), sliding);
-        put.await.unwrap();
+    /// Writes what the calls find.
+    async fn prepare(&self) -> Prepared {
         for scope in ["gone:a", "gone:b"] {
             self.direct.put(&ctx(), &ns(scope), "k", bytes("old")).await.unwrap();
         }
-        self.direct.delete(&ctx(), &acme, "absent").await.unwrap();
         self.schema.execute(&self.schema.row("dead", "k", Some(1))).await;
-        [
-            self.put("at version").await,
-            self.put("conflict").await,
-            self.put("delete at version").await,
-            self.put("batch").await,
-        ]
+        round_trips::prepare(&self.direct).await
     }
 
     /// Makes every call, each with a context of its own, and tells how many round trips each took.
@@ -71,11 +57,11 @@ impl Wired {
         &self,
         mut context: impl FnMut() -> ExecutionContext,
     ) -> Vec<(&'static str, usize)> {
-        let [at_version, _, delete_at, batch_at] = self.prepare().await;
+        let prepared = self.prepare().await;
         let (acme, store) = (ns("acme"), &self.store);
-        let (options, new) = (PutOptions::new(), || bytes("new"));
         let all = NamespacePrefix::from(acme.clone());
-        let mut seen = Vec::new();
+        let count = || self.proxy.round_trips();
+        let mut seen = round_trips::every_call(store, prepared, &mut context, count).await;
         macro_rules! count {
             ($name:literal, $method:ident($($argument:expr),*)) => {{
                 let context = context();
@@ -86,37 +72,6 @@ impl Wired {
             }};
         }
 
-        let got = count!("get", get(&acme, "get")).unwrap();
-        assert_eq!(got, Some(bytes("old")));
-        count!("put", put(&acme, "put", new())).unwrap();
-        let ttl = options.with_ttl(Duration::from_secs(60));
-        count!("put with a TTL", put_with_options(&acme, "ttl", new(), ttl)).unwrap();
-        count!("put_entry", put_entry(&acme, "put", new(), options, Condition::Always)).unwrap();
-        let absent = Condition::IfAbsent;
-        count!("put_entry if absent", put_entry(&acme, "absent", new(), options, absent)).unwrap();
-        let at = Condition::IfVersion(at_version);
-        count!("put_entry at", put_entry(&acme, "at version", new(), options, at)).unwrap();
-        let lost = count!("a conflict", put_entry(&acme, "conflict", new(), options, at));
-        assert_eq!(lost.unwrap_err().kind(), ErrorKind::Conflict);
-        count!("delete", delete(&acme, "delete")).unwrap();
-        let at = Condition::IfVersion(delete_at);
-        let deleted = count!("delete_entry", delete_entry(&acme, "delete at version", at));
-        assert!(deleted.unwrap());
-        let expiry = Expiry::After(Duration::from_secs(60));
-        assert!(count!("touch", touch(&acme, "touch", expiry)).unwrap());
-        assert!(count!("take", take(&acme, "take")).unwrap().is_some());
-        let read = GetOptions::new();
-        assert!(count!("get_entry", get_entry(&acme, "get", read)).unwrap().is_some());
-        let slide = read.with_extended_ttl(Duration::from_secs(7200));
-        let slid = count!("get_entry, sliding", get_entry(&acme, "sliding", slide)).unwrap();
-        assert!(slid.is_some());
-        let many = count!("get_many", get_many(&acme, &["get", "put", "none"])).unwrap();
-        assert_eq!(many.len(), 3);
-        let batch = Batch::new()
-            .put_with("batch", new(), options, Condition::IfVersion(batch_at))
-            .put("batch 2", new())
-            .delete("get");
-        assert_eq!(count!("a batch", write(&acme, batch)).unwrap().len(), 3);
         let page = count!("a page", scan(&acme, ScanOptions::new().with_limit(2))).unwrap();
         assert!(page.items.len() == 2 && page.next.is_some());
         let keys = count!("list", list(&acme, Some("p"))).unwrap();

@@ -6,11 +6,12 @@ use cubbyhole_core::{
     Batch, Condition, EntryStore, ErrorKind, Expiry, GetOptions, PutOptions, Result, Store, Version,
 };
 use cubbyhole_postgres::PostgresStore;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 use futures_util::future::{join, join_all};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::by_hand::{bytes, ctx, ns, one};
+use crate::by_hand::one;
 use crate::support::Schema;
 
 const TEN: Duration = Duration::from_secs(10);

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use cubbyhole_core::{Bytes, PutOptions, Store};
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
-use crate::by_hand::{bytes, ctx, ns, one, rows};
+use crate::by_hand::{one, rows};
 use crate::support::Schema;
 
 #[tokio::test]

@@ -2,32 +2,18 @@
 
 #![expect(clippy::expect_used, reason = "without a server and a schema a test cannot begin")]
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubbyhole_core::ExecutionContext;
 use cubbyhole_postgres::{Config, migrate};
-use cubbyhole_testkit::PostgresServer;
+use cubbyhole_testkit::helpers::PASSWORD;
+use cubbyhole_testkit::shared;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-/// Names a server of the developer's, with a role that may create schemas and roles.
-const URL_VARIABLE: &str = "CUBBYHOLE_TEST_POSTGRES_URL";
-/// The password of the roles that log in. It must not be found in any message.
-pub(crate) const PASSWORD: &str = "s3cret-Pa55";
-
-/// The URL of the server that the tests share: the one that is named, or a private one that lives
-/// as long as this program.
+/// Returns the URL of the server that the tests share.
 pub(crate) fn admin_url() -> &'static str {
-    static SERVER: OnceLock<PostgresServer> = OnceLock::new();
-    static URL: OnceLock<String> = OnceLock::new();
-    URL.get_or_init(|| match std::env::var(URL_VARIABLE) {
-        Ok(url) => url,
-        Err(_) => {
-            let start = || PostgresServer::start().expect("a private PostgreSQL");
-            SERVER.get_or_init(start).url().to_owned()
-        }
-    })
+    shared::postgres_url().expect("a private PostgreSQL")
 }
 
 /// A schema, migrated, with a role that logs in and has the application's rights and no other.

@@ -7,11 +7,12 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cubbyhole_redis::{Config, RedisStore};
+use cubbyhole_testkit::helpers::ctx;
 use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio::task::block_in_place;
 
-use crate::shared::{ctx, slot};
+use crate::shared::slot;
 
 /// On a busy machine none of its nodes is taken for dead.
 const PATIENT: &str = "cluster-node-timeout 60000";

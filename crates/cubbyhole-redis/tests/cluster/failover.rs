@@ -11,14 +11,14 @@ use cubbyhole_core::{
     TenantId, Update, Version,
 };
 use cubbyhole_redis::RedisStore;
+use cubbyhole_testkit::helpers::{
+    PATIENCE, bytes, check_outage, ctx, ns, pause, timed, until, within,
+};
 use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, harmed, open, owner, owners, steady};
-use crate::shared::{
-    PATIENCE, SLACK, bytes, check_unavailable, ctx, names, ns, pause, persist, slot, timed, until,
-    within,
-};
+use crate::shared::{SLACK, names, persist, slot};
 
 const WRITERS: usize = 8;
 /// The longest that a call without a deadline takes by itself: the retry timeout, the last attempt
@@ -91,7 +91,7 @@ impl Load {
                 assert!(took < timeout + SLACK, "{took:?}: {error:?}");
             }
             _ => {
-                check_unavailable(error);
+                check_outage(error);
                 assert!(took < LONGEST + SLACK, "{took:?}: {error:?}");
             }
         }
@@ -354,7 +354,7 @@ async fn a_replica_that_takes_over_in_order_loses_no_increment() {
                 match timed(store.update(&ExecutionContext::new(), &name, "n", more)).await {
                     (Ok(_), _) => drop(told[counter][0].fetch_add(1, SeqCst)),
                     (Err(error), took) => {
-                        check_unavailable(&error);
+                        check_outage(&error);
                         assert!(took < LONGEST + SLACK, "{took:?}: {error:?}");
                         let unknown = usize::from(error.may_have_been_applied());
                         told[counter][1].fetch_add(unknown, SeqCst);

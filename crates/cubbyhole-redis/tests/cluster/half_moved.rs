@@ -6,10 +6,11 @@ use std::time::Duration;
 use cubbyhole_core::{Condition, EntryStore, NamespacePrefix, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
 use tokio::task::block_in_place;
 
 use crate::clusters::{Harmed, cli, config, finish_move, harmed, open, owner};
-use crate::shared::{bytes, ctx, ns, slot, until};
+use crate::shared::slot;
 
 /// Declares that a slot moves, and leaves all keys where they are.
 fn begin_move(cluster: &RedisCluster, tag: &str) {

@@ -7,12 +7,11 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
+use cubbyhole_testkit::helpers::{bytes, check_outage, ctx, timed, until, within};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, harmed, open, owner, owners, steady};
-use crate::shared::{
-    SLACK, bytes, check_unavailable, ctx, names, persist, slot, timed, until, within,
-};
+use crate::shared::{SLACK, names, persist, slot};
 
 /// A namespace of a node, and one of each other master.
 fn homes(cluster: &RedisCluster, tenant: &str, node: usize) -> (Namespace, Vec<Namespace>) {
@@ -136,7 +135,7 @@ async fn a_write_whose_connection_ends_before_the_answer_is_not_sent_again() {
         let ((answer, took), _) = tokio::join!(timed(writing), cutting);
         // Sent again, it would be in its own way.
         let error = answer.unwrap_err();
-        check_unavailable(&error);
+        check_outage(&error);
         assert!(error.may_have_been_applied(), "{error:?}");
         assert!(took < SLACK, "{took:?}");
         // A read is sent again, on a connection of its own.
@@ -182,14 +181,14 @@ async fn a_write_without_a_replica_to_confirm_it_is_of_unknown_outcome_and_reads
         assert!(quick > 10, "only {quick} of 20 reads did not wait");
         for (answer, took) in writes.join_all().await {
             let error = answer.unwrap_err();
-            check_unavailable(&error);
+            check_outage(&error);
             assert!(error.may_have_been_applied() && !error.is_retryable(), "{error:?}");
             assert!(took < wait * 3 + SLACK, "{took:?}");
         }
         // What is not registered for certain is not written.
         let new = names("wait:new", 1, |_| true).remove(0);
         let error = store.put(&ctx(), &new, "k", bytes("new")).await.unwrap_err();
-        check_unavailable(&error);
+        check_outage(&error);
         assert!(!error.may_have_been_applied(), "{error:?}");
         assert_eq!(store.get(&ctx(), &new, "k").await.unwrap(), None);
         // With a deadline before the wait is over.

@@ -11,12 +11,11 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
+use cubbyhole_testkit::helpers::{bytes, check_outage, ctx, ns, pause, timed, until};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, end_move, open, owner, unharmed};
-use crate::shared::{
-    SLACK, bytes, check_unavailable, ctx, names, ns, pause, persist, slot, timed, until,
-};
+use crate::shared::{SLACK, names, persist, slot};
 
 /// How long a call without a deadline waits for a move, at most.
 const RETRY: Duration = Duration::from_secs(2);
@@ -42,7 +41,7 @@ impl Traffic {
         let (answer, took) = timed(call).await;
         match &answer {
             Err(error) if error.kind() != ErrorKind::Conflict => {
-                check_unavailable(error);
+                check_outage(error);
                 assert!(took < RETRY + SLACK, "{took:?}: {error:?}");
                 self.unavailable.fetch_add(1, SeqCst);
                 None

@@ -6,10 +6,11 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::{Config, RedisStore, diagnose, repair_with_options};
 use cubbyhole_testkit::RedisCluster;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 use tokio::task::block_in_place;
 
 use crate::clusters::{cli, config, finish_move, harmed, open, owner, unharmed};
-use crate::shared::{bytes, ctx, ns, slot};
+use crate::shared::slot;
 
 const NAMES: [&str; 9] = [
     "orphan:0", "orphan:1", "orphan:2", "orphan:3", "orphan:4", "orphan:5", "orphan:6", "orphan:7",

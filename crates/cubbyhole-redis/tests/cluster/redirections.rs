@@ -12,12 +12,11 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
+use cubbyhole_testkit::helpers::{bytes, check_outage, ctx, ns, pause, timed, until, within};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::clusters::{cli, config, end_move, move_on, open, owner, unharmed};
-use crate::shared::{
-    SLACK, bytes, check_unavailable, ctx, names, ns, pause, slot, timed, until, within,
-};
+use crate::shared::{SLACK, names, slot};
 
 const RETRY: Duration = Duration::from_millis(400);
 
@@ -143,7 +142,7 @@ async fn a_move_that_stops_half_way_is_unavailable_in_time_and_nothing_was_writt
         let forever = ExecutionContext::new();
         let (answer, took) = timed(store.write(&forever, &name, batch())).await;
         let error = answer.unwrap_err();
-        check_unavailable(&error);
+        check_outage(&error);
         assert!(error.is_retryable(), "{error:?}");
         assert!(error.message().contains("being moved"), "{error:?}");
         assert!(took > RETRY / 2 && took < RETRY + SLACK, "{took:?}");
@@ -164,7 +163,7 @@ async fn a_move_that_stops_half_way_is_unavailable_in_time_and_nothing_was_writt
             store.list_namespaces(&forever, &prefix).await.map(drop),
         ] {
             if let Err(error) = answer {
-                check_unavailable(&error);
+                check_outage(&error);
                 assert!(error.is_retryable(), "{error:?}");
             }
         }
@@ -268,7 +267,7 @@ async fn one_node_is_enough_to_find_the_others_and_dead_ones_are_passed_over() {
     }
     let dead = config("redis+cluster://127.0.0.1:1,127.0.0.1:2");
     let error = RedisStore::open(&ctx(), dead).await.unwrap_err();
-    check_unavailable(&error);
+    check_outage(&error);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -11,10 +11,10 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 use tokio::task::JoinSet;
 
 use crate::clusters::{cli, config, open, owner, unharmed};
-use crate::shared::{bytes, ctx, ns};
 
 /// Of which each has a keeper that knows what is live.
 const TENANTS: usize = 3;

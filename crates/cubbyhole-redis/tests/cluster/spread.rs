@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cubbyhole_core::{Batch, EntryStore, NamespacePrefix, Store, TenantId};
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
 use crate::clusters::{cli, config, open, unharmed};
-use crate::shared::{bytes, ctx, ns};
 
 const NAMESPACES: usize = 300;
 

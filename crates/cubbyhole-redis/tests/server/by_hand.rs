@@ -1,19 +1,13 @@
-//! Servers, stores and commands by hand, and waiting for what the server says.
+//! Servers, stores and commands by hand.
 
 use std::collections::BTreeSet;
-use std::error::Error as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use cubbyhole_core::{Bytes, Error, ExecutionContext, Namespace, NamespacePrefix, Store, TenantId};
+use cubbyhole_core::Store;
 use cubbyhole_redis::{Config, RedisStore};
 use cubbyhole_testkit::RedisServer;
-
-/// Ends a test that hangs; nothing is measured by it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-/// A password that must not be found in any message.
-pub(crate) const PASSWORD: &str = "s3cret-Pa55";
+use cubbyhole_testkit::helpers::{ctx, ns};
 
 /// The server of those tests that do it no harm; each has a prefix of its own on it.
 pub(crate) fn shared() -> &'static RedisServer {
@@ -25,27 +19,6 @@ pub(crate) fn shared() -> &'static RedisServer {
 pub(crate) fn new_prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("t{}:", COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A context that does not end, but for a test that hangs.
-pub(crate) fn ctx() -> ExecutionContext {
-    ExecutionContext::new().with_timeout(PATIENCE)
-}
-
-pub(crate) fn ns(rendered: &str) -> Namespace {
-    Namespace::parse(rendered).unwrap()
-}
-
-pub(crate) fn under(rendered: &str) -> NamespacePrefix {
-    NamespacePrefix::from(ns(rendered))
-}
-
-pub(crate) fn tenant(name: &str) -> TenantId {
-    TenantId::new(name).unwrap()
-}
-
-pub(crate) fn bytes(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
 }
 
 /// With one connection, on which the order of what is sent is known.
@@ -70,14 +43,6 @@ pub(crate) async fn open_several(url: &str, prefix: &str, connections: usize) ->
 pub(crate) async fn use_each(store: &RedisStore, connections: usize) {
     for number in 0..16 * connections {
         store.get(&ctx(), &ns(&format!("none{number}")), "none").await.unwrap();
-    }
-}
-
-/// Waits until `condition` holds.
-pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
-    let ctx = ctx();
-    while !condition().await {
-        assert!(ctx.sleep(Duration::from_millis(5)).await.is_ok(), "it never came: {what}");
     }
 }
 
@@ -119,15 +84,4 @@ pub(crate) fn calls_of(server: &RedisServer, command: &str) -> u64 {
 /// A server's own clock, in milliseconds since 1970.
 pub(crate) fn clock(server: &RedisServer) -> u64 {
     u64::try_from(server.now().unwrap().as_millis()).unwrap()
-}
-
-/// Everything that an error shows.
-pub(crate) fn shown(error: &Error) -> String {
-    let mut text = format!("{error} {error:?} {error:#?}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text} {cause} {cause:?}");
-        source = cause.source();
-    }
-    text
 }

@@ -8,11 +8,10 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, tenant, under, until};
 use tokio::task::JoinSet;
 
-use crate::by_hand::{
-    PATIENCE, bytes, cli, config, ctx, new_prefix, ns, open, shared, tenant, under, until,
-};
+use crate::by_hand::{cli, config, new_prefix, open, shared};
 use crate::proxy::{Gate, Proxy, is_write};
 
 const WRITES: usize = 7;

@@ -7,12 +7,11 @@
 
 use cubbyhole_core::ErrorKind;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::load::histories::{TIMEOUT, goes_on};
 use tokio::task::block_in_place;
 
 use crate::by_hand::open_several;
-use crate::faults::{
-    CONNECTIONS, ENOUGH, GROUPS, TIMEOUT, check_connections, goes_on, until_refused_and_read,
-};
+use crate::faults::{CONNECTIONS, ENOUGH, GROUPS, check_connections, until_refused_and_read};
 use crate::histories::{finish, plan, start};
 
 const LOG: &str = "/data/";
@@ -21,7 +20,7 @@ const LOG: &str = "/data/";
 async fn histories_have_an_order_on_a_server_with_a_full_disk_which_goes_on_to_be_read() {
     let server = block_in_place(|| RedisServer::start_with_disk(&[])).unwrap();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(&store, plan(GROUPS, TIMEOUT));
+    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..3 {
@@ -41,7 +40,7 @@ async fn histories_have_an_order_on_a_server_that_ends_as_its_disk_fails() {
     let start_server = || RedisServer::start_with_disk(&["appendfsync always"]);
     let mut server = block_in_place(start_server).unwrap();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(&store, plan(GROUPS, TIMEOUT));
+    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
     let mut rounds = 0;
     while goes_on(rounds, &histories) {
         rounds += 1;

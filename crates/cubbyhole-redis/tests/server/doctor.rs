@@ -6,30 +6,15 @@ use std::time::Duration;
 use cubbyhole_core::{Check, Diagnosis, ExecutionContext, PutOptions, Store, Verdict};
 use cubbyhole_redis::{Config, RedisStore, diagnose};
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, check, check_form, ctx, not_ok, ns, until};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{PASSWORD, bytes, cli, config, ctx, new_prefix, ns, open, shared, until};
+use crate::by_hand::{cli, config, new_prefix, open, shared};
 
 async fn looked_over(config: &Config) -> Diagnosis {
     let diagnosis = diagnose(&ctx(), config).await.unwrap();
-    assert!(!format!("{diagnosis:?}").contains(PASSWORD), "{diagnosis:?}");
-    for check in &diagnosis.checks {
-        assert_eq!(check.advice.is_some(), check.verdict != Verdict::Ok, "{check:?}");
-        assert!(!check.finding.contains('\n'), "{check:?}");
-    }
+    check_form(&diagnosis);
     diagnosis
-}
-
-#[track_caller]
-fn check<'a>(diagnosis: &'a Diagnosis, name: &str) -> &'a Check {
-    let found = diagnosis.checks.iter().find(|check| check.name == name);
-    found.unwrap_or_else(|| panic!("no check `{name}`: {diagnosis:#?}"))
-}
-
-/// The checks that found something, by their names.
-fn amiss(diagnosis: &Diagnosis) -> Vec<(&str, Verdict)> {
-    let amiss = diagnosis.checks.iter().filter(|check| check.verdict != Verdict::Ok);
-    amiss.map(|check| (check.name.as_str(), check.verdict)).collect()
 }
 
 async fn persistence(server: &RedisServer) -> Check {
@@ -47,7 +32,7 @@ async fn a_sound_server_is_found_sound() {
     let (server, prefix) = (block_in_place(shared), new_prefix());
     put(&open(server.url(), &prefix).await, "acme", "k", None).await;
     let diagnosis = looked_over(&config(server.url(), &prefix)).await;
-    assert_eq!(amiss(&diagnosis), [], "{diagnosis:#?}");
+    assert_eq!(not_ok(&diagnosis), [], "{diagnosis:#?}");
     for name in [
         "encryption",
         "server",
@@ -71,7 +56,7 @@ async fn a_clock_that_is_another_than_this_machines_is_warned_of() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     server.advance(Duration::from_secs(600)).unwrap();
     let diagnosis = looked_over(&config(server.url(), "p:")).await;
-    assert_eq!(amiss(&diagnosis), [("clock", Verdict::Warning)], "{diagnosis:#?}");
+    assert_eq!(not_ok(&diagnosis), [("clock", Verdict::Warning)], "{diagnosis:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +91,7 @@ async fn books_that_another_program_has_damaged_are_a_problem() {
     put(&open(server.url(), "p:").await, "acme", "k", None).await;
     block_in_place(|| cli(&server, &["ZADD", "p:{acme}x", "1", "a", "1", "b"]));
     let diagnosis = looked_over(&config(server.url(), "p:")).await;
-    assert_eq!(amiss(&diagnosis), [("entries", Verdict::Problem)], "{diagnosis:#?}");
+    assert_eq!(not_ok(&diagnosis), [("entries", Verdict::Problem)], "{diagnosis:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,5 +186,5 @@ async fn a_replica_and_replicas_that_are_missing_are_problems() {
     block_in_place(|| cli(&server, &["REPLICAOF", "127.0.0.1", &port]));
     until("the replica is there", async || replicas().await.verdict == Verdict::Ok).await;
     let diagnosis = looked_over(&config(server.url(), "p:")).await;
-    assert!(amiss(&diagnosis).contains(&("role", Verdict::Problem)), "{diagnosis:#?}");
+    assert!(not_ok(&diagnosis).contains(&("role", Verdict::Problem)), "{diagnosis:#?}");
 }

@@ -2,113 +2,38 @@
 //! the test's own.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use cubbyhole_core::{Error, ErrorKind, Result, Store};
 use cubbyhole_redis::{Config, RedisStore, diagnose};
 use cubbyhole_testkit::RedisServer;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
+use cubbyhole_testkit::helpers::{PASSWORD, bytes, ctx, ns, shown, until};
+use cubbyhole_testkit::listener::Listener;
+use cubbyhole_testkit::tls::{Authority, CertifiedFiles, TempFile, TlsAcceptor};
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinSet, block_in_place};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::net::TcpStream;
+use tokio::task::block_in_place;
 
-use crate::by_hand::{PASSWORD, bytes, cli, ctx, new_prefix, ns, shared, shown, until};
+use crate::by_hand::{cli, new_prefix, shared};
 
-/// An authority, with its certificate in a file.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    file: PathBuf,
+/// The option that trusts an authority.
+fn trust(authority: &Authority) -> String {
+    format!("&tls_ca={}", authority.file().display())
 }
 
-/// The name of a file that no other test has.
-fn new_file() -> PathBuf {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let number = COUNT.fetch_add(1, SeqCst);
-    let file = format!("cubbyhole-redis-test-{}-{number}.pem", std::process::id());
-    std::env::temp_dir().join(file)
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let file = new_file();
-        fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { issuer: Issuer::new(params, key), file }
-    }
-
-    /// Presents a certificate for `name`.
-    fn acceptor(&self, name: &str) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
-    }
-
-    /// A certificate of a client, or of a server of that name, and its key, in files.
-    fn certified(&self, name: &str) -> Certified {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let [certificate_file, key_file] = [new_file(), new_file()];
-        fs::write(&certificate_file, certificate.pem()).unwrap();
-        fs::write(&key_file, key.serialize_pem()).unwrap();
-        Certified { certificate: certificate_file, key: key_file }
-    }
-
-    fn option(&self) -> String {
-        format!("&tls_ca={}", self.file.display())
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.file));
-    }
-}
-
-/// A certificate and its key, in files.
-struct Certified {
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Certified {
-    fn options(&self) -> String {
-        format!("&tls_cert={}&tls_key={}", self.certificate.display(), self.key.display())
-    }
-}
-
-impl Drop for Certified {
-    fn drop(&mut self) {
-        drop(fs::remove_file(&self.certificate));
-        drop(fs::remove_file(&self.key));
-    }
+/// The options that present a client certificate.
+fn present(certified: &CertifiedFiles) -> String {
+    format!("&tls_cert={}&tls_key={}", certified.certificate.display(), certified.key.display())
 }
 
 /// A Redis that speaks TLS by itself and asks each client for a certificate.
 struct Mutual {
     port: u16,
     ours: Authority,
-    _own: Certified,
+    _own: CertifiedFiles,
     /// On its plain port it answers the test.
     plain: RedisServer,
 }
@@ -116,7 +41,7 @@ struct Mutual {
 impl Mutual {
     fn start(more: &[&str]) -> Self {
         let ours = Authority::new("ours");
-        let own = ours.certified("127.0.0.1");
+        let own = ours.certify("127.0.0.1").to_files();
         for _ in 0..20 {
             // Free a moment ago; whoever takes it in between makes it start anew.
             let [port, bus] = [(); 2].map(|()| {
@@ -127,7 +52,7 @@ impl Mutual {
                 format!("tls-port {port}"),
                 format!("tls-cert-file {}", own.certificate.display()),
                 format!("tls-key-file {}", own.key.display()),
-                format!("tls-ca-cert-file {}", ours.file.display()),
+                format!("tls-ca-cert-file {}", ours.file().display()),
                 "tls-auth-clients yes".to_owned(),
                 format!("cluster-port {bus}"),
             ];
@@ -142,7 +67,7 @@ impl Mutual {
     }
 
     async fn open(&self, scheme: &str, options: &str) -> Result<RedisStore> {
-        let (port, prefix, ca) = (self.port, new_prefix(), self.ours.option());
+        let (port, prefix, ca) = (self.port, new_prefix(), trust(&self.ours));
         let url = format!("{scheme}://127.0.0.1:{port}/?prefix={prefix}{ca}{options}");
         let store = RedisStore::open(&ctx(), Config::from_url(&url)?).await?;
         store.put(&ctx(), &ns("acme"), "k", bytes("v")).await?;
@@ -153,36 +78,30 @@ impl Mutual {
 
 /// Stands before a server, which itself does not see the encryption.
 struct Front {
-    address: SocketAddr,
+    listener: Listener,
     encrypted: Arc<AtomicUsize>,
-    _acceptor: AbortOnDropHandle<()>,
 }
 
 impl Front {
     async fn before(server: &RedisServer, acceptor: TlsAcceptor) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
         let (server, encrypted) = (server.port(), Arc::<AtomicUsize>::default());
         let seen = Arc::clone(&encrypted);
-        let accept = async move {
-            let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
-                connections.spawn(async move {
-                    let Ok(mut client) = acceptor.accept(client).await else { return };
-                    seen.fetch_add(1, SeqCst);
-                    let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await;
-                    drop(copy_bidirectional(&mut client, &mut server.unwrap()).await);
-                });
-                while connections.try_join_next().is_some() {}
+        let listener = Listener::start(move |client| {
+            let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
+            async move {
+                let Ok(mut client) = acceptor.accept(client).await else { return };
+                seen.fetch_add(1, SeqCst);
+                let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await;
+                drop(copy_bidirectional(&mut client, &mut server.unwrap()).await);
             }
-        };
-        Self { address, encrypted, _acceptor: AbortOnDropHandle::new(tokio::spawn(accept)) }
+        })
+        .await;
+        Self { listener, encrypted }
     }
 
     /// Connects to it by a name of its address.
     async fn open(&self, scheme: &str, host: &str, options: &str) -> Result<RedisStore> {
-        let (port, prefix) = (self.address.port(), new_prefix());
+        let (port, prefix) = (self.listener.port(), new_prefix());
         let url =
             format!("{scheme}://:{PASSWORD}@{host}:{port}/?connections=1&prefix={prefix}{options}");
         let store = RedisStore::open(&ctx(), Config::from_url(&url)?).await?;
@@ -214,17 +133,17 @@ fn refused(opened: Result<RedisStore>, why: &str) -> Error {
 async fn an_encrypted_connection_is_made_to_whom_a_trusted_authority_has_named() {
     let (server, ours) = (server(), Authority::new("ours"));
     let right = Front::before(&server, ours.acceptor("localhost")).await;
-    let store = right.open("rediss", "localhost", &ours.option()).await.unwrap();
+    let store = right.open("rediss", "localhost", &trust(&ours)).await.unwrap();
     assert_eq!(right.encrypted(), 1);
     let numeric = Front::before(&server, ours.acceptor("127.0.0.1")).await;
-    numeric.open("rediss", "127.0.0.1", &ours.option()).await.unwrap();
+    numeric.open("rediss", "127.0.0.1", &trust(&ours)).await.unwrap();
 
     // A new connection is encrypted as the first was.
     let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
     let command = format!("AUTH {PASSWORD}\r\n{}\r\n", kill.join(" "));
     let mut by_hand = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut by_hand, command.as_bytes()).await.unwrap();
-    crate::by_hand::until("another connection", async || {
+    until("another connection", async || {
         store.get(&ctx(), &ns("acme"), "k").await.is_ok() && right.encrypted() == 2
     })
     .await;
@@ -235,16 +154,16 @@ async fn whom_nobody_trusted_has_named_is_refused_before_anything_is_said() {
     let server = server();
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let foreign = Front::before(&server, others.acceptor("localhost")).await;
-    refused(foreign.open("rediss", "localhost", &ours.option()).await, "certificate");
+    refused(foreign.open("rediss", "localhost", &trust(&ours)).await, "certificate");
     // Nor is it among those that the platform trusts.
     let opened = foreign.open("rediss", "localhost", "").await;
     assert!(!shown(&opened.err().unwrap()).contains(PASSWORD));
 
     // The name in the URL counts, not what it leads to.
     let right = Front::before(&server, ours.acceptor("localhost")).await;
-    refused(right.open("rediss", "127.0.0.1", &ours.option()).await, "certificate");
+    refused(right.open("rediss", "127.0.0.1", &trust(&ours)).await, "certificate");
     let misnamed = Front::before(&server, ours.acceptor("cache.example")).await;
-    refused(misnamed.open("rediss", "localhost", &ours.option()).await, "certificate");
+    refused(misnamed.open("rediss", "localhost", &trust(&ours)).await, "certificate");
     let seen = [&foreign, &right, &misnamed].map(Front::encrypted);
     assert_eq!(seen, [0; 3], "something was said to a server that is not trusted");
 }
@@ -257,7 +176,7 @@ async fn plain_to_encrypted_and_encrypted_to_plain_are_clear_errors() {
     assert_eq!(front.encrypted(), 0);
 
     let port = shared().port();
-    let url = format!("rediss://:{PASSWORD}@127.0.0.1:{port}/?{}", &ours.option()[1..]);
+    let url = format!("rediss://:{PASSWORD}@127.0.0.1:{port}/?{}", &trust(&ours)[1..]);
     let config = Config::from_url(&url).unwrap();
     refused(RedisStore::open(&ctx(), config).await, "cannot be reached");
     assert_eq!(cli(shared(), &["PING"]), "PONG");
@@ -267,28 +186,28 @@ async fn plain_to_encrypted_and_encrypted_to_plain_are_clear_errors() {
 async fn a_file_of_authorities_that_cannot_be_used_is_the_callers_mistake() {
     let authority = Authority::new("ours");
     let front = Front::before(shared(), authority.acceptor("localhost")).await;
-    let missing = format!("{}-missing", authority.option());
+    let missing = format!("{}-missing", trust(&authority));
     let error = front.open("rediss", "localhost", &missing).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
     for content in ["", "no certificate"] {
         let other = Authority::new("other");
-        fs::write(&other.file, content).unwrap();
-        let error = front.open("rediss", "localhost", &other.option()).await.err().unwrap();
+        fs::write(other.file(), content).unwrap();
+        let error = front.open("rediss", "localhost", &trust(&other)).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
     }
-    let error = front.open("redis", "localhost", &authority.option()).await.err().unwrap();
+    let error = front.open("redis", "localhost", &trust(&authority)).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_asks_for_client_certificates_gets_the_one_of_the_url() {
     let server = block_in_place(|| Mutual::start(&[]));
-    let client = server.ours.certified("client");
-    server.open("rediss", &client.options()).await.unwrap();
+    let client = server.ours.certify("client").to_files();
+    server.open("rediss", &present(&client)).await.unwrap();
     let config = Config::from_url(&format!("rediss://127.0.0.1:{}", server.port)).unwrap();
     let config = config
-        .with_tls_ca(&server.ours.file)
-        .with_tls_client_certificate(&client.certificate, &client.key);
+        .with_tls_ca(server.ours.file())
+        .with_tls_client_certificate(&*client.certificate, &*client.key);
     let store = RedisStore::open(&ctx(), config.clone()).await.unwrap();
     store.put(&ctx(), &ns("acme"), "k", bytes("v")).await.unwrap();
     let found = diagnose(&ctx(), &config).await.unwrap();
@@ -296,8 +215,8 @@ async fn a_server_that_asks_for_client_certificates_gets_the_one_of_the_url() {
 
     // Without one, and with one of another authority, it says why in what it was refused.
     let others = Authority::new("others");
-    let foreign = others.certified("client");
-    for (options, says) in [(String::new(), "`tls_key`"), (foreign.options(), "`tls_cert`")] {
+    let foreign = others.certify("client").to_files();
+    for (options, says) in [(String::new(), "`tls_key`"), (present(&foreign), "`tls_cert`")] {
         let error = server.open("rediss", &options).await.err().unwrap();
         let text = shown(&error);
         // What the server says may be lost, for it ends the connection.
@@ -317,25 +236,24 @@ async fn nodes_of_a_cluster_that_ask_for_client_certificates_get_it_too() {
         block_in_place(|| cli(&server.plain, &["CLUSTER", "INFO"])).contains("cluster_state:ok")
     };
     until("the cluster", is_up).await;
-    let client = server.ours.certified("client");
-    server.open("rediss+cluster", &client.options()).await.unwrap();
+    let client = server.ours.certify("client").to_files();
+    server.open("rediss+cluster", &present(&client)).await.unwrap();
 }
 
 #[tokio::test]
 async fn files_of_a_client_certificate_that_cannot_be_used_are_named() {
     let ours = Authority::new("ours");
-    let (one, other) = (ours.certified("one"), ours.certified("other"));
-    let empty = new_file();
-    fs::write(&empty, "-----BEGIN PRIVATE KEY-----\nczNjcmV0\n-----END NOTHING-----\n").unwrap();
-    let open = async |certificate: &PathBuf, key: &PathBuf| {
+    let (one, other) = (ours.certify("one").to_files(), ours.certify("other").to_files());
+    let empty = TempFile::write("-----BEGIN PRIVATE KEY-----\nczNjcmV0\n-----END NOTHING-----\n");
+    let open = async |certificate: &Path, key: &Path| {
         let config = Config::from_url("rediss://127.0.0.1:1").unwrap();
-        let config = config.with_tls_ca(&ours.file).with_tls_client_certificate(certificate, key);
+        let config = config.with_tls_ca(ours.file()).with_tls_client_certificate(certificate, key);
         RedisStore::open(&ctx(), config).await.err().unwrap()
     };
-    let missing = PathBuf::from("/no/such/file.pem");
+    let missing = Path::new("/no/such/file.pem");
     for (certificate, key, named, says) in [
-        (&missing, &one.key, &missing, "`tls_cert`"),
-        (&one.certificate, &missing, &missing, "`tls_key`"),
+        (missing, &*one.key, missing, "`tls_cert`"),
+        (&one.certificate, missing, missing, "`tls_key`"),
         (&one.key, &one.key, &one.key, "holds no certificate"),
         (&one.certificate, &one.certificate, &one.certificate, "holds no private key"),
         (&one.certificate, &empty, &empty, "holds no private key"),
@@ -347,15 +265,14 @@ async fn files_of_a_client_certificate_that_cannot_be_used_are_named() {
         let message = error.message();
         assert!(message.contains(says) && message.contains(named.to_str().unwrap()), "{text}");
         for file in [&one.key, &other.key, &empty] {
-            let key = fs::read_to_string(file).unwrap();
+            let key = fs::read_to_string(&**file).unwrap();
             let secret = key.lines().nth(1).unwrap();
             assert!(!text.contains(secret), "{text}");
         }
     }
-    fs::remove_file(&empty).unwrap();
     // It is of no use without encryption.
     let config = Config::from_url("redis://127.0.0.1:1").unwrap();
-    let config = config.with_tls_client_certificate(&one.certificate, &one.key);
+    let config = config.with_tls_client_certificate(&*one.certificate, &*one.key);
     let error = RedisStore::open(&ctx(), config).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
 }

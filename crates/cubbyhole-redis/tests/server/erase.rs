@@ -6,8 +6,9 @@ use std::time::Duration;
 use cubbyhole_core::{Batch, Condition, EntryStore, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 
-use crate::by_hand::{bytes, calls_of, cli, ctx, keys, listed, ns, number, open, tenant, under};
+use crate::by_hand::{calls_of, cli, keys, listed, number, open};
 
 /// Tenants that are not to be touched, though their names are like it.
 const OTHERS: [&str; 4] = ["acm", "acme-b:x", "acme2:a", r"acme\:a"];

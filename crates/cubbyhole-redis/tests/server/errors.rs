@@ -12,10 +12,9 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, ctx, ns, shown, until};
 
-use crate::by_hand::{
-    PASSWORD, PATIENCE, bytes, cli, config, ctx, keys, new_prefix, ns, open, shown, until,
-};
+use crate::by_hand::{cli, config, keys, new_prefix, open};
 
 /// A value that must not be found in any message.
 const VALUE: &str = "the-V4lue-itself";

@@ -9,10 +9,11 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 use futures_util::future::join_all;
 use tokio::task::block_in_place;
 
-use crate::by_hand::{bytes, cli, clock, ctx, keys, ns, number, open, tenant, under};
+use crate::by_hand::{cli, clock, keys, number, open};
 use crate::proxy::{Gate, Proxy, script_keys};
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -19,17 +19,16 @@ use std::time::Duration;
 use cubbyhole_conformance::history::Live;
 use cubbyhole_core::ErrorKind;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::until;
+use cubbyhole_testkit::load::histories::{Step, TIMEOUT, disturb, goes_on};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{cli, open_several, until};
+use crate::by_hand::{cli, open_several};
 use crate::histories::{finish, plan, start};
 use crate::proxy::{Command, Gate, Proxy, is_write};
 
 pub(crate) const GROUPS: usize = 2;
 pub(crate) const CONNECTIONS: usize = 3;
-/// The deadline of the calls, except where a server hangs for longer than that. No call reaches it,
-/// however busy the machine and its disk are.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Where a server hangs.
 const SHORT: Duration = Duration::from_millis(300);
 /// How many calls must be answered, of each kind, before, between and after the faults.
@@ -58,30 +57,23 @@ pub(crate) async fn until_refused_and_read(histories: &Live) {
     histories.until("reads", read).await.unwrap();
 }
 
-/// Whether the server is to be harmed once more: three times at least, and until a write was under
-/// way when it was.
-pub(crate) fn goes_on(rounds: u32, histories: &Live) -> bool {
-    assert!(rounds < 20, "no write was under way");
-    rounds < 3 || histories.counts().unknown == 0
-}
-
 async fn end_and_start_again(
     end: impl Fn(&mut RedisServer) -> Result<(), String>,
     goes_on: impl Fn(u32, &Live) -> bool,
 ) {
     let mut server = durable_server();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(&store, plan(GROUPS, TIMEOUT));
+    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
-    let mut rounds = 0;
-    while goes_on(rounds, &histories) {
-        rounds += 1;
-        block_in_place(|| end(&mut server)).unwrap();
-        histories.until_failures(20).await.unwrap();
-        block_in_place(|| server.start_again()).unwrap();
-        histories.until_sound(ENOUGH).await.unwrap();
-    }
+    disturb(&histories, goes_on, (20, ENOUGH), |step| {
+        block_in_place(|| match step {
+            Step::Fault => end(&mut server),
+            Step::Recover => server.start_again(),
+        })
+        .unwrap();
+    })
+    .await;
     finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
     check_connections(&server, CONNECTIONS).await;
 }
@@ -101,17 +93,17 @@ async fn histories_have_an_order_on_a_server_that_is_killed_and_started_again() 
 async fn histories_have_an_order_on_a_server_that_hangs_for_longer_than_a_deadline() {
     let server = durable_server();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(&store, plan(GROUPS, SHORT));
+    let histories = start(store.clone(), plan(GROUPS, SHORT));
     histories.until_sound(ENOUGH).await.unwrap();
-    let mut rounds = 0;
-    while goes_on(rounds, &histories) {
-        rounds += 1;
-        block_in_place(|| server.pause()).unwrap();
-        // Each client more than once: what was called while it hangs is among them.
-        histories.until_failures(20).await.unwrap();
-        block_in_place(|| server.resume()).unwrap();
-        histories.until_sound(ENOUGH).await.unwrap();
-    }
+    // Each client fails more than once, so some calls were made while the server hung.
+    disturb(&histories, goes_on, (20, ENOUGH), |step| {
+        block_in_place(|| match step {
+            Step::Fault => server.pause(),
+            Step::Recover => server.resume(),
+        })
+        .unwrap();
+    })
+    .await;
     // The connections stand: what was given up is answered on them, and nobody is told.
     let report = finish(histories, &[ErrorKind::DeadlineExceeded], SHORT).await;
     assert!(report.unknown > 0, "no write was under way");
@@ -146,7 +138,7 @@ async fn histories_have_an_order_where_connections_are_reset_around_commands() {
     let server = durable_server();
     let proxy = Proxy::before(&server).await;
     let store = open_several(&proxy.url(), "p:", CONNECTIONS).await;
-    let histories = start(&store, plan(GROUPS, TIMEOUT));
+    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..3 {
@@ -171,7 +163,7 @@ async fn histories_have_an_order_where_calls_are_given_up_and_connections_are_re
     // Calls are under way for about as long as the shortest of them last.
     proxy.delay(Duration::from_millis(1));
     let plan = plan(GROUPS, TIMEOUT).cutting_short(4, Duration::from_millis(6));
-    let histories = start(&store, plan);
+    let histories = start(store.clone(), plan);
     histories.until_more(ENOUGH).await.unwrap();
     histories.until_failures(10).await.unwrap();
     let cuts = Cuts::default();
@@ -191,7 +183,7 @@ async fn histories_have_an_order_where_calls_are_given_up_and_connections_are_re
 async fn histories_have_an_order_where_the_server_ends_connections() {
     let server = durable_server();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(&store, plan(GROUPS, TIMEOUT));
+    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..40 {
@@ -215,7 +207,7 @@ async fn histories_have_an_order_with_many_callers_on_one_connection_to_a_slow_s
     let server = block_in_place(|| RedisServer::start_with(&["enable-debug-command yes"])).unwrap();
     let proxy = Proxy::before(&server).await;
     let store = open_several(&proxy.url(), "p:", 1).await;
-    let histories = start(&store, plan(6, SHORT));
+    let histories = start(store.clone(), plan(6, SHORT));
     histories.until_sound(ENOUGH).await.unwrap();
     let mut hung = Vec::new();
     for millis in [1, 10, 0] {
@@ -240,7 +232,7 @@ async fn histories_have_an_order_with_many_callers_on_one_connection_to_a_slow_s
 async fn histories_have_an_order_on_a_server_without_memory_which_goes_on_to_be_read() {
     let server = durable_server();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(&store, plan(GROUPS, TIMEOUT));
+    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..4 {

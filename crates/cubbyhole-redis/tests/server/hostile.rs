@@ -11,11 +11,12 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, shown, under};
 use proptest::prelude::*;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
-use crate::by_hand::{bytes, ctx, new_prefix, ns, open, shared, shown, under};
+use crate::by_hand::{new_prefix, open, shared};
 
 /// More than any of these calls takes, and less than a test that hangs.
 const IN_TIME: Duration = Duration::from_secs(20);

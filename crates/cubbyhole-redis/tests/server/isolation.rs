@@ -9,10 +9,9 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 
-use crate::by_hand::{
-    bytes, calls_of, cli, ctx, keys, listed, new_prefix, ns, number, open, shared, tenant, under,
-};
+use crate::by_hand::{calls_of, cli, keys, listed, new_prefix, number, open, shared};
 
 /// Texts that mean something to some pattern, quoting or range.
 const ODD: [&str; 27] = [

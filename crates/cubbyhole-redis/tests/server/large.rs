@@ -1,8 +1,9 @@
 //! Reads of more than a script reads at a time.
 
 use cubbyhole_core::{Batch, Bytes, EntryStore, ScanOptions, Store};
+use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
-use crate::by_hand::{bytes, ctx, new_prefix, ns, open, shared};
+use crate::by_hand::{new_prefix, open, shared};
 use crate::proxy::{Command, Gate, Proxy, script_keys};
 
 const COUNT: usize = 40;

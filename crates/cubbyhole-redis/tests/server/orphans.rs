@@ -12,12 +12,10 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::{RedisStore, diagnose, repair, repair_with_options};
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under, until};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{
-    bytes, cli, clock, config, ctx, keys, new_prefix, ns, number, open, shared, tenant, under,
-    until,
-};
+use crate::by_hand::{cli, clock, config, keys, new_prefix, number, open, shared};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

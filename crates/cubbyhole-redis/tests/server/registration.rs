@@ -10,12 +10,10 @@ use std::time::Duration;
 use cubbyhole_core::{EntryStore, ErrorKind, ExecutionContext, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, tenant};
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::by_hand::{
-    PATIENCE, bytes, cli, clock, config, ctx, keys, listed, new_prefix, ns, number, open, shared,
-    tenant,
-};
+use crate::by_hand::{cli, clock, config, keys, listed, new_prefix, number, open, shared};
 use crate::proxy::{Command, Gate, Proxy, is_write, script_keys};
 
 const TENANTS: [&str; 2] = ["acme", "globex"];

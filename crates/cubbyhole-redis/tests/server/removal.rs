@@ -6,8 +6,9 @@ use std::time::Duration;
 use cubbyhole_core::{EntryStore, Error, ErrorKind, ExecutionContext, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, under, until};
 
-use crate::by_hand::{bytes, cli, ctx, new_prefix, ns, open, shared, under, until};
+use crate::by_hand::{cli, new_prefix, open, shared};
 use crate::proxy::{Proxy, script_keys};
 
 /// Replaces a key of a namespace as another program might.

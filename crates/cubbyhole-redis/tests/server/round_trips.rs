@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use cubbyhole_core::{
-    Batch, Condition, EntryStore, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions, Store,
-    Version,
-};
+use cubbyhole_core::{EntryStore, Expiry, GetOptions, ScanOptions, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
+use cubbyhole_testkit::round_trips::{self, Prepared};
 
-use crate::by_hand::{bytes, cli, ctx, new_prefix, ns, open, shared, tenant, under};
+use crate::by_hand::{cli, new_prefix, open, shared};
 use crate::proxy::Proxy;
 
 /// A store whose connection leads through the proxy, and one beside it.
@@ -28,14 +27,8 @@ impl Wired {
         Self { proxy, store, direct }
     }
 
-    async fn put(&self, key: &str) -> Version {
-        let (options, always) = (PutOptions::new(), Condition::Always);
-        let (context, acme, old) = (ctx(), ns("acme"), bytes("old"));
-        self.direct.put_entry(&context, &acme, key, old, options, always).await.unwrap()
-    }
-
     /// What the calls find, on a server that knows the scripts.
-    async fn prepare(&self) -> [Version; 4] {
+    async fn prepare(&self) -> Prepared {
         let (context, warm) = (ctx(), ns("warm"));
         let slide = GetOptions::new().with_extended_ttl(Duration::from_secs(60));
         self.direct.put(&context, &warm, "k", bytes("old")).await.unwrap();
@@ -44,74 +37,32 @@ impl Wired {
         self.direct.scan(&context, &warm, ScanOptions::new()).await.unwrap();
         self.direct.take(&context, &warm, "k").await.unwrap();
         self.direct.scan_tenants(&context, None, 10).await.unwrap();
-        for key in ["get", "delete", "touch", "take"] {
-            self.put(key).await;
-        }
-        let sliding = PutOptions::new().with_ttl(Duration::from_secs(3600));
-        let acme = ns("acme");
-        let put = self.direct.put_with_options(&context, &acme, "sliding", bytes("old"), sliding);
-        put.await.unwrap();
-        self.direct.delete(&ctx(), &acme, "absent").await.unwrap();
         for number in 0..100 {
             let key = format!("k{number:02}");
             self.direct.put(&ctx(), &ns("acme:hundred"), &key, bytes("old")).await.unwrap();
         }
-        [
-            self.put("at version").await,
-            self.put("conflict").await,
-            self.put("delete at version").await,
-            self.put("batch").await,
-        ]
+        round_trips::prepare(&self.direct).await
     }
 
     /// Makes every call, and tells how many round trips each took and may take.
     async fn every_call(&self) -> Vec<(&'static str, usize, usize)> {
-        let [at_version, _, delete_at, batch_at] = self.prepare().await;
-        let (acme, hundred, store) = (ns("acme"), ns("acme:hundred"), &self.store);
-        let (options, new) = (PutOptions::new(), || bytes("new"));
-        let mut seen = Vec::new();
+        let prepared = self.prepare().await;
+        let (hundred, store) = (ns("acme:hundred"), &self.store);
+        let count = || self.proxy.round_trips();
+        let seen = round_trips::every_call(store, prepared, ctx, count).await;
+        let mut seen: Vec<_> = seen.into_iter().map(|(name, count)| (name, count, 1)).collect();
         macro_rules! count {
             ($name:literal, $method:ident($($argument:expr),*)) => {
                 count!($name, 1, $method($($argument),*))
             };
             ($name:literal, $most:literal, $method:ident($($argument:expr),*)) => {{
-                let (context, before) = (ctx(), self.proxy.turns());
+                let (context, before) = (ctx(), self.proxy.round_trips());
                 let answer = store.$method(&context $(, $argument)*).await;
-                seen.push(($name, self.proxy.turns() - before, $most));
+                seen.push(($name, self.proxy.round_trips() - before, $most));
                 answer
             }};
         }
 
-        assert_eq!(count!("get", get(&acme, "get")).unwrap(), Some(bytes("old")));
-        count!("put", put(&acme, "put", new())).unwrap();
-        let ttl = options.with_ttl(Duration::from_secs(60));
-        count!("put with a TTL", put_with_options(&acme, "ttl", new(), ttl)).unwrap();
-        count!("put_entry", put_entry(&acme, "put", new(), options, Condition::Always)).unwrap();
-        let absent = Condition::IfAbsent;
-        count!("put_entry if absent", put_entry(&acme, "absent", new(), options, absent)).unwrap();
-        let at = Condition::IfVersion(at_version);
-        count!("put_entry at", put_entry(&acme, "at version", new(), options, at)).unwrap();
-        let lost = count!("a conflict", put_entry(&acme, "conflict", new(), options, at));
-        assert_eq!(lost.unwrap_err().kind(), ErrorKind::Conflict);
-        count!("delete", delete(&acme, "delete")).unwrap();
-        let at = Condition::IfVersion(delete_at);
-        let deleted = count!("delete_entry", delete_entry(&acme, "delete at version", at));
-        assert!(deleted.unwrap());
-        let expiry = Expiry::After(Duration::from_secs(60));
-        assert!(count!("touch", touch(&acme, "touch", expiry)).unwrap());
-        assert!(count!("take", take(&acme, "take")).unwrap().is_some());
-        let read = GetOptions::new();
-        assert!(count!("get_entry", get_entry(&acme, "get", read)).unwrap().is_some());
-        let slide = read.with_extended_ttl(Duration::from_secs(7200));
-        let slid = count!("get_entry, sliding", get_entry(&acme, "sliding", slide)).unwrap();
-        assert!(slid.is_some());
-        let many = count!("get_many", get_many(&acme, &["get", "put", "none"])).unwrap();
-        assert_eq!(many.iter().filter(|entry| matches!(entry, Ok(Some(_)))).count(), 2);
-        let batch = Batch::new()
-            .put_with("batch", new(), options, Condition::IfVersion(batch_at))
-            .put("batch 2", new())
-            .delete("get");
-        assert_eq!(count!("a batch", write(&acme, batch)).unwrap().len(), 3);
         let page = ScanOptions::new().with_limit(50);
         let keys = count!("a page of keys", scan(&hundred, page.clone().keys_only())).unwrap();
         assert!(keys.items.len() == 50 && keys.next.is_some());
@@ -151,16 +102,16 @@ async fn the_first_put_of_a_tenant_is_five_of_a_namespace_three_and_then_one() {
     wired.prepare().await;
     let mut turns = Vec::new();
     for name in ["globex:a", "globex:b", "globex:a", "globex", "globex:b"] {
-        let before = wired.proxy.turns();
+        let before = wired.proxy.round_trips();
         wired.store.put(&ctx(), &ns(name), "k", bytes("v")).await.unwrap();
-        turns.push(wired.proxy.turns() - before);
+        turns.push(wired.proxy.round_trips() - before);
     }
     assert_eq!(turns, [5, 3, 1, 3, 1]);
     // A namespace that was emptied and not swept is still registered.
     wired.store.delete(&ctx(), &ns("globex:a"), "k").await.unwrap();
-    let before = wired.proxy.turns();
+    let before = wired.proxy.round_trips();
     wired.store.put(&ctx(), &ns("globex:a"), "k", bytes("v")).await.unwrap();
-    assert_eq!(wired.proxy.turns() - before, 1);
+    assert_eq!(wired.proxy.round_trips() - before, 1);
 }
 
 #[tokio::test]
@@ -178,24 +129,24 @@ async fn a_page_of_namespaces_asks_all_of_them_in_one_flight() {
             wired.direct.put(&ctx(), &name, "k", bytes("v")).await.unwrap();
         }
         there = wanted;
-        let before = wired.proxy.turns();
+        let before = wired.proxy.round_trips();
         let all = under("acme");
         let page = wired.store.scan_namespaces(&ctx(), &all, None, 100).await.unwrap();
-        let turns = wired.proxy.turns() - before;
+        let turns = wired.proxy.round_trips() - before;
         assert_eq!((page.items.len(), page.next), (wanted, None));
         assert!((2..=3).contains(&turns), "{turns} round trips for {wanted}");
 
         let after = ns("acme:000");
-        let before = wired.proxy.turns();
+        let before = wired.proxy.round_trips();
         let page = wired.store.scan_namespaces(&ctx(), &all, Some(&after), 100).await.unwrap();
         assert_eq!(page.items.len(), wanted - 1);
-        assert!(wired.proxy.turns() - before <= 2);
+        assert!(wired.proxy.round_trips() - before <= 2);
     }
-    let before = wired.proxy.turns();
+    let before = wired.proxy.round_trips();
     let page = wired.store.scan_tenants(&ctx(), None, 100).await.unwrap();
     assert_eq!(page.items, [tenant("acme")]);
     // The tenants, then the names of each in two steps, then whether they are live.
-    assert!(wired.proxy.turns() - before <= 4);
+    assert!(wired.proxy.round_trips() - before <= 4);
 }
 
 #[tokio::test]
@@ -207,12 +158,12 @@ async fn a_script_that_the_server_has_forgotten_costs_one_round_trip_once() {
     let (acme, context, page) = (ns("acme"), ctx(), ScanOptions::new().keys_only());
     let mut turns = Vec::new();
     for _ in 0..2 {
-        let before = wired.proxy.turns();
+        let before = wired.proxy.round_trips();
         wired.store.put(&context, &acme, "k", bytes("v")).await.unwrap();
         wired.store.get_many(&context, &acme, &["k"]).await.unwrap();
         wired.store.scan(&context, &acme, page.clone()).await.unwrap();
         assert!(wired.store.take(&context, &acme, "k").await.unwrap().is_some());
-        turns.push(wired.proxy.turns() - before);
+        turns.push(wired.proxy.round_trips() - before);
     }
     assert_eq!(turns, [8, 4]);
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use cubbyhole_core::{ErrorKind, ExecutionContext, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
 use futures_util::future::join_all;
 
-use crate::by_hand::{bytes, cli, config, ctx, ns, open, until};
+use crate::by_hand::{cli, config, open};
 use crate::proxy::Proxy;
 
 const CALLERS: usize = 60;

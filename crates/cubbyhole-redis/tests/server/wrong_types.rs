@@ -8,8 +8,9 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, under};
 
-use crate::by_hand::{PATIENCE, bytes, cli, ctx, keys, new_prefix, ns, open, shared, under};
+use crate::by_hand::{cli, keys, new_prefix, open, shared};
 
 const WRITES: usize = 8;
 const CALLS: usize = WRITES + 9;

@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cubbyhole::{
-    Backend, Batch, Bytes, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
-    Expiry, GetOptions, InMemoryStore, Namespace, NamespacePrefix, Page, PutOptions, Result,
-    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version, async_trait,
+    Backend, Bytes, Condition, EntryStore, ExecutionContext, InMemoryStore, Namespace,
+    NamespacePrefix, PutOptions, Result, Store, Version, async_trait, delegate,
 };
 
 /// A fault of reads and writes shows in one of so many.
@@ -50,17 +49,6 @@ impl Planted {
 
 #[async_trait]
 impl Store<Bytes> for Planted {
-    async fn put_with_options(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        value: Bytes,
-        options: PutOptions,
-    ) -> Result<()> {
-        self.inner.put_with_options(ctx, ns, key, value, options).await
-    }
-
     async fn get(
         &self,
         ctx: &ExecutionContext,
@@ -78,19 +66,6 @@ impl Store<Bytes> for Planted {
         Ok(value)
     }
 
-    async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
-        self.inner.delete(ctx, ns, key).await
-    }
-
-    async fn list(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        prefix: Option<&str>,
-    ) -> Result<Vec<String>> {
-        self.inner.list(ctx, ns, prefix).await
-    }
-
     async fn list_namespaces(
         &self,
         ctx: &ExecutionContext,
@@ -106,32 +81,11 @@ impl Store<Bytes> for Planted {
         Ok(listed)
     }
 
-    async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
-        self.inner.evict_expired(ctx).await
-    }
+    delegate!(Bytes, |layer| layer.inner, [put_with_options, delete, list, evict_expired]);
 }
 
 #[async_trait]
 impl EntryStore<Bytes> for Planted {
-    async fn get_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        options: GetOptions,
-    ) -> Result<Option<Entry<Bytes>>> {
-        self.inner.get_entry(ctx, ns, key, options).await
-    }
-
-    async fn get_many(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        keys: &[&str],
-    ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
-        self.inner.get_many(ctx, ns, keys).await
-    }
-
     async fn put_entry(
         &self,
         ctx: &ExecutionContext,
@@ -150,97 +104,27 @@ impl EntryStore<Bytes> for Planted {
         self.inner.put_entry(ctx, ns, key, value, options, condition).await
     }
 
-    async fn delete_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        condition: Condition,
-    ) -> Result<bool> {
-        self.inner.delete_entry(ctx, ns, key, condition).await
-    }
-
-    async fn write(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        batch: Batch<Bytes>,
-    ) -> Result<Vec<Option<Version>>> {
-        self.inner.write(ctx, ns, batch).await
-    }
-
-    async fn scan(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        options: ScanOptions,
-    ) -> Result<Page<ScanItem<Bytes>, String>> {
-        self.inner.scan(ctx, ns, options).await
-    }
-
-    async fn scan_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        after: Option<&Namespace>,
-        limit: usize,
-    ) -> Result<Page<Namespace>> {
-        self.inner.scan_namespaces(ctx, prefix, after, limit).await
-    }
-
-    async fn scan_tenants(
-        &self,
-        ctx: &ExecutionContext,
-        after: Option<&TenantId>,
-        limit: usize,
-    ) -> Result<Page<TenantId>> {
-        self.inner.scan_tenants(ctx, after, limit).await
-    }
-
-    async fn touch(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        expiry: Expiry,
-    ) -> Result<bool> {
-        self.inner.touch(ctx, ns, key, expiry).await
-    }
-
-    async fn take(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-    ) -> Result<Option<Entry<Bytes>>> {
-        self.inner.take(ctx, ns, key).await
-    }
-
-    async fn erase(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        limit: usize,
-    ) -> Result<Erased> {
-        self.inner.erase(ctx, prefix, limit).await
-    }
-
-    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        self.inner.usage(ctx, prefix).await
-    }
-
-    async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
-        self.inner.current_time(ctx, ns).await
-    }
+    delegate!(
+        Bytes,
+        |layer| layer.inner,
+        [
+            get_entry,
+            get_many,
+            delete_entry,
+            write,
+            scan,
+            scan_namespaces,
+            scan_tenants,
+            touch,
+            take,
+            erase,
+            usage,
+            current_time
+        ]
+    );
 }
 
 #[async_trait]
 impl Backend for Planted {
-    async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
-        self.inner.close(ctx).await
-    }
-
-    async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
-        self.inner.compact(ctx).await
-    }
+    delegate!(Bytes, |layer| layer.inner, [close, compact]);
 }

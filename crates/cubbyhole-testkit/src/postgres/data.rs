@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{LIMIT, VARIABLES};
-use crate::folder::Folder;
-use crate::process::last_lines;
-use crate::wait;
-use crate::watcher::Watcher;
+use crate::process::folder::Folder;
+use crate::process::table::last_lines;
+use crate::process::wait;
+use crate::process::watcher::Watcher;
 
 const SETTINGS: [(&str, &str); 7] = [
     ("listen_addresses", "127.0.0.1"),

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::install::{self, Installed};
-use crate::process::output;
+use crate::process::install::{self, Installed};
+use crate::process::table::output;
 
 /// The oldest version that is tried; its `initdb` is the first that knows ICU.
 const MIN_VERSION: u32 = 15;
@@ -68,7 +68,7 @@ fn major_version(line: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::folder::Folder;
+    use crate::process::folder::Folder;
 
     #[test]
     fn the_version_is_read() {

@@ -4,8 +4,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::folder::Folder;
-use crate::preload::{Library, Preload};
+use crate::process::folder::Folder;
+use crate::process::preload::{Library, Preload};
 
 static LIBRARY: Library = Library::new("clock", include_str!("clock.c"), "CUBBYHOLE_TEST_CLOCK");
 

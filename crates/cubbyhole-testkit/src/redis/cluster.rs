@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::{LIMIT, RedisServer};
-use crate::wait;
+use crate::process::wait;
 use view::Line;
 
 const SLOTS: u16 = 16384;

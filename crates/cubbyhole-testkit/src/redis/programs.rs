@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::install::{self, Installed};
-use crate::process::output;
+use crate::process::install::{self, Installed};
+use crate::process::table::output;
 
 /// The oldest version that is tried: the first where a cluster's second port can be chosen.
 const MIN_VERSION: u32 = 7;

@@ -8,10 +8,11 @@ use cubbyhole_core::{
     RepairOptions, Store,
 };
 use cubbyhole_redis::repair_with_options;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant};
 use tokio::task::{JoinSet, block_in_place};
 
 use super::{check_whole, lose, put, repaired};
-use crate::by_hand::{bytes, config, ctx, listed, new_prefix, ns, open, shared, tenant};
+use crate::by_hand::{config, listed, new_prefix, open, shared};
 use crate::proxy::{Gate, Proxy, script_keys};
 
 /// What writers put, replace, expire and delete meanwhile is never taken for orphaned, and what is

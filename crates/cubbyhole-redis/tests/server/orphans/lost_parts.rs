@@ -7,10 +7,11 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::repair;
 use cubbyhole_testkit::RedisServer;
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, under, until};
 use tokio::task::block_in_place;
 
 use super::{HOUR, check_whole, left, lose, put, repaired};
-use crate::by_hand::{bytes, cli, config, ctx, new_prefix, ns, number, open, shared, under, until};
+use crate::by_hand::{cli, config, new_prefix, number, open, shared};
 
 /// A value with meta data is not orphaned: each action keeps it.
 #[tokio::test(flavor = "multi_thread")]

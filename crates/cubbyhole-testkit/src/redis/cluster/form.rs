@@ -7,10 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::{MASTERS, RedisCluster, SLOTS};
+use crate::process::wait;
 use crate::redis::client::Client;
 use crate::redis::clock::Clock;
 use crate::redis::{LIMIT, Plan, RedisServer, Time};
-use crate::wait;
 
 /// How far a clock is moved each time that the nodes are asked. They wait for some seconds, by
 /// their clock, until they trust a cluster that they were not in before.

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use crate::folder::Folder;
-use crate::process::output;
+use crate::process::folder::Folder;
+use crate::process::table::output;
 
 const ADVICE: &str = "\
 A server with a clock or a disk of the test's needs a C compiler, `cc`. Install it:

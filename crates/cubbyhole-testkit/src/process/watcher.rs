@@ -7,8 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::folder::Folder;
-use crate::process::Process;
+use crate::process::folder::Folder;
+use crate::process::table::Process;
 
 const SCRIPT: &str = include_str!("watcher.sh");
 
@@ -116,8 +116,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::process::signal;
-    use crate::wait;
+    use crate::process::table::signal;
+    use crate::process::wait;
 
     const LIMIT: Duration = Duration::from_secs(60);
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use crate::folder::is_root;
-use crate::process::output;
+use crate::process::folder::is_root;
+use crate::process::table::output;
 
 /// Where `program` is on `PATH`, with links followed: what belongs to it is beside its file.
 pub(crate) fn on_path(program: &str) -> Vec<PathBuf> {

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
-use crate::process::output;
+use crate::process::table::output;
 
 /// Whom servers run as where the tests run as root, which they refuse to.
 const USERS: [&str; 2] = ["postgres", "nobody"];
