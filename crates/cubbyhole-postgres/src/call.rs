@@ -218,8 +218,9 @@ impl Call {
         for attempt in 0..MAX_ATTEMPTS {
             let (answer, sets_timeout) = self.exchange(&mut lease.connection).await;
             if stopped.is_set() {
-                // The server may have missed the timeout of this statement until now, and may apply
-                // it to the next call. That call is retried if it sets a timeout itself.
+                // The server may notice the timeout of this statement only during the next call,
+                // and cancel that call. With an unknown timeout, the next call sets its own, and
+                // is retried if it is cancelled.
                 lease.connection.statement_timeout = UNKNOWN_TIMEOUT;
             }
             let error = match answer {

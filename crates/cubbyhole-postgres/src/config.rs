@@ -289,7 +289,7 @@ impl Config {
     /// `BYPASSRLS`, or a member of `<schema>_sweeper` or `<schema>_enumerator`. The default is
     /// `false`.
     ///
-    /// With such a role, the `WHERE` clauses of the store's statements alone isolate tenants.
+    /// With such a role, only the `WHERE` clauses of the store's statements isolate tenants.
     #[must_use]
     pub fn with_unbound_role(mut self, allow: bool) -> Self {
         self.allow_unbound_role = allow;

@@ -170,7 +170,7 @@ impl Inspection {
     }
 }
 
-/// Tells the user how to create a role for the application.
+/// Advice on creating a role for the application.
 pub(crate) fn app_role_advice(schema: &str) -> String {
     format!(
         "use a role without these privileges: `CREATE ROLE my_service LOGIN PASSWORD '…'; GRANT \

@@ -25,7 +25,7 @@ pub(crate) enum Pooling {
     Transaction,
 }
 
-/// Tells the user how to use the store behind a pooler in transaction mode.
+/// Advice for a store behind a pooler in transaction mode.
 pub(crate) const TRANSACTION_MODE_ADVICE: &str = "add `pooler=transaction` to the URL, and also \
     `statement_cache=off` unless it is PgBouncer 1.21 or later with `max_prepared_statements`";
 

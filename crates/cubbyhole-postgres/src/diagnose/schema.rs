@@ -43,7 +43,7 @@ pub(super) fn check_role(diagnosis: &mut Diagnosis, found: &Inspection, schema: 
         }
         Ok(()) => diagnosis.ok("role", format!("`{role}`, subject to row security")),
         Err(error) => {
-            problem(diagnosis, "role", &error, "grant it the privileges of the application")
+            problem(diagnosis, "role", &error, "grant it the privileges of the application");
         }
     }
 }
