@@ -142,8 +142,8 @@ async fn private_keys_are_read_in_each_format_and_rejected_if_unsafe() {
     let (_, another) = tls.certify(&login);
     for (name, certificate, key, expected) in [
         ("mixed", &certificate, another.serialize_pem(), "does not match its private key"),
-        ("empty", &String::new(), key.serialize_pem(), "no certificate"),
-        ("no-key", &certificate, certificate.clone(), "no private key"),
+        ("empty", &String::new(), key.serialize_pem(), "no PEM certificate"),
+        ("no-key", &certificate, certificate.clone(), "no PEM private key"),
     ] {
         let options = tls.options(name, certificate, &key);
         let error = open(&tls.url(&options)).await.unwrap_err();
