@@ -1,4 +1,4 @@
-//! Where the file is: who may read and write it, and how much room there is.
+//! Checks around the file: permissions and free disk space.
 
 use std::fs::Metadata;
 use std::path::Path;
@@ -7,10 +7,10 @@ use cubbyhole_core::{Diagnosis, Verdict};
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
-/// With less than this a busy store meets the end of its disk within minutes.
-const LEAST_ROOM: u64 = 64 * MIB;
+/// With less free space, a busy store can fill the disk within minutes.
+const MIN_FREE_BYTES: u64 = 64 * MIB;
 
-/// Who beside its owner may read or write the file, or put another in its place.
+/// Checks whether users other than the owner may read, write or replace the file.
 #[cfg(unix)]
 pub(super) fn check_permissions(diagnosis: &mut Diagnosis, path: &Path, metadata: &Metadata) {
     use std::os::unix::fs::MetadataExt;
@@ -26,31 +26,31 @@ pub(super) fn check_permissions(diagnosis: &mut Diagnosis, path: &Path, metadata
     for (who, bits) in [("its group", mode >> 3), ("everybody", mode)] {
         found.extend(rights(bits).map(|what| format!("{who} may {what} it")));
     }
-    // In a folder that is sticky nobody may rename another's file. What a group may do to a folder
-    // is left alone: under many systems' defaults it is a group of one.
+    // In a sticky folder, users can only rename their own files. A writable folder of a group is
+    // accepted, because by default on many systems the group has one member.
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let folder = std::fs::metadata(folder.unwrap_or(Path::new(".")));
     if folder.is_ok_and(|folder| folder.mode() & 0o1002 == 0o0002) {
-        found.push("everybody may put another in its place".to_owned());
+        found.push("everybody may replace it".to_owned());
     }
     if found.is_empty() {
-        diagnosis.ok("permissions", "for its owner alone");
+        diagnosis.ok("permissions", "only its owner has access");
         return;
     }
     diagnosis.found(
         Verdict::Warning,
         "permissions",
         found.join(", "),
-        "what all tenants keep is in it: take these rights away (`chmod go-rwx` on the file, \
-         `chmod o-w` on its folder), unless they are meant",
+        "the file contains the data of all tenants: remove these permissions (`chmod go-rwx` on \
+         the file, `chmod o-w` on its folder) unless they are intended",
     );
 }
 
-/// Other systems' rights are not looked at.
+/// Permissions are only checked on Unix.
 #[cfg(not(unix))]
 pub(super) fn check_permissions(_: &mut Diagnosis, _: &Path, _: &Metadata) {}
 
-/// How much room the file has to grow.
+/// Checks the free space for the file to grow.
 pub(super) fn check_disk(diagnosis: &mut Diagnosis, path: &Path, metadata: &Metadata) {
     let stats = match fs4::statvfs(path) {
         Ok(stats) => stats,
@@ -58,33 +58,33 @@ pub(super) fn check_disk(diagnosis: &mut Diagnosis, path: &Path, metadata: &Meta
             diagnosis.found(
                 Verdict::Warning,
                 "disk",
-                format!("the system does not tell how much room is left: {error}"),
-                "see yourself, with `df`",
+                format!("cannot determine the free space: {error}"),
+                "check the free space with `df`",
             );
             return;
         }
     };
     let (free, total) = (stats.available_space(), stats.total_space());
-    let finding = format!("{} of {} left", size(free), size(total));
-    match judge_room(free, total, metadata.len()) {
+    let finding = format!("{} of {} free", size(free), size(total));
+    match judge_free_space(free, total, metadata.len()) {
         Verdict::Ok => diagnosis.ok("disk", finding),
         Verdict::Warning => diagnosis.found(
             Verdict::Warning,
             "disk",
             finding,
-            "make room: an export of the file, or a copy of it, takes as much as it has",
+            "free some space: a copy or an export needs about as much space as the file",
         ),
         Verdict::Problem => diagnosis.found(
             Verdict::Problem,
             "disk",
             finding,
-            "make room: writes are refused when the disk is full",
+            "free some space: writes fail when the disk is full",
         ),
     }
 }
 
-fn judge_room(free: u64, total: u64, file: u64) -> Verdict {
-    if free < LEAST_ROOM {
+fn judge_free_space(free: u64, total: u64, file: u64) -> Verdict {
+    if free < MIN_FREE_BYTES {
         Verdict::Problem
     } else if free < file || free < GIB.min(total / 10) {
         Verdict::Warning
@@ -105,26 +105,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_judged_by_the_disk_and_by_the_file() {
+    fn free_space_verdict_depends_on_disk_and_file_size() {
         for (free, total, file, verdict) in [
             (100 * GIB, 1000 * GIB, GIB, Verdict::Ok),
-            // A large disk need not keep a tenth free, a small one no GiB.
+            // The lesser of 1 GiB and a tenth of the disk must be free.
             (GIB, 1000 * GIB, 0, Verdict::Ok),
             (GIB - 1, 1000 * GIB, 0, Verdict::Warning),
             (200 * MIB, 2000 * MIB, 200 * MIB, Verdict::Ok),
             (199 * MIB, 2000 * MIB, 0, Verdict::Warning),
-            // It could not be copied.
+            // There is no space for a copy of the file.
             (100 * GIB, 1000 * GIB, 100 * GIB + 1, Verdict::Warning),
-            (LEAST_ROOM, 10 * LEAST_ROOM, 0, Verdict::Ok),
-            (LEAST_ROOM - 1, 0, 0, Verdict::Problem),
+            (MIN_FREE_BYTES, 10 * MIN_FREE_BYTES, 0, Verdict::Ok),
+            (MIN_FREE_BYTES - 1, 0, 0, Verdict::Problem),
             (0, GIB, GIB, Verdict::Problem),
         ] {
-            assert_eq!(judge_room(free, total, file), verdict, "{free} of {total} for {file}");
+            assert_eq!(
+                judge_free_space(free, total, file),
+                verdict,
+                "{free} of {total} for {file}"
+            );
         }
     }
 
     #[test]
-    fn sizes_are_told_in_words() {
+    fn sizes_are_shown_in_mib_or_gib() {
         assert_eq!([size(0), size(3 * MIB / 2), size(GIB)], ["0.0 MiB", "1.5 MiB", "1.0 GiB"]);
     }
 }

@@ -1,44 +1,45 @@
-//! A read-only file beneath an engine that writes: what it writes is kept in memory.
+//! A copy-on-write overlay over a read-only file: writes stay in memory.
 //!
-//! Opening a file writes to it. The engine marks it as open, repairs it after a crash, and the log's
-//! changes are applied to it. Over this storage all of that happens in memory, block by block, and
-//! the file keeps every byte. Memory holds the blocks that opening changes: those of a log of 1 MiB
-//! and of the at most 1,024 changes in it, and the engine's list of free pages.
+//! Opening a store writes to its file: redb marks the file as open and repairs it after a crash,
+//! and the log is replayed. With this overlay these writes go to blocks in memory, and the file
+//! does not change. The blocks that opening changes are those of the log (1 MiB), of the at most
+//! 1,024 replayed changes, and of redb's list of free pages.
 //!
-//! Every lock on the file is shared. Readers exclude a writer and not each other; a writer, whose
-//! locks on the same ranges are exclusive, excludes readers.
+//! All locks on the file are shared. So several readers can open the file at the same time, and
+//! readers and a writer, whose locks are exclusive, exclude each other.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use redb::{BackendError, StorageBackend};
+use redb::StorageBackend;
 
-/// The unit in which changes are kept: what the engine and its checksums write.
+use super::delegate_locks;
+
+/// The unit of copying. The engine and the checksum layer write blocks of this size.
 const BLOCK: usize = 4096;
 
 /// Storage that keeps all changes in memory.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     file: Box<dyn StorageBackend>,
-    changes: RwLock<Changes>,
+    changes: RwLock<ChangedBlocks>,
 }
 
 #[derive(Debug, Default)]
-struct Changes {
-    /// The blocks that differ from the file's, by their number.
+struct ChangedBlocks {
+    /// The blocks that differ from the file, by their number.
     blocks: HashMap<u64, Box<[u8; BLOCK]>>,
-    length: Option<Length>,
+    length: Option<OverlayLength>,
 }
 
-/// The length once it was set. Before that it is the file's, which may still change: the engine sets
-/// no length before it has locked the file.
+/// The length after the first write or resize. Before that the length of the file counts, which
+/// another process can change until the engine has locked the file.
 #[derive(Debug, Clone, Copy)]
-struct Length {
+struct OverlayLength {
     current: u64,
-    /// Up to where the file's bytes count. Past it are zeros: they were cut off, or never there.
+    /// The number of bytes that still come from the file. The bytes after it are zero.
     of_file: u64,
 }
 
@@ -47,40 +48,42 @@ impl Overlay {
         Self { file, changes: RwLock::default() }
     }
 
-    // No caller leaves the changes half made when it panics: a block is changed in place.
-    fn changes(&self) -> RwLockReadGuard<'_, Changes> {
+    // Ignores poisoning: no panic leaves a change half made.
+    fn changes(&self) -> RwLockReadGuard<'_, ChangedBlocks> {
         self.changes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changes_mut(&self) -> RwLockWriteGuard<'_, Changes> {
+    fn changes_mut(&self) -> RwLockWriteGuard<'_, ChangedBlocks> {
         self.changes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn length(&self, changes: &Changes) -> io::Result<Length> {
+    fn length(&self, changes: &ChangedBlocks) -> io::Result<OverlayLength> {
         match changes.length {
             Some(length) => Ok(length),
-            None => self.file.len().map(|length| Length { current: length, of_file: length }),
+            None => {
+                self.file.len().map(|length| OverlayLength { current: length, of_file: length })
+            }
         }
     }
 
-    /// Fills `out` from the file, and with zeros past where its bytes count.
-    fn read_file(&self, offset: u64, out: &mut [u8], length: Length) -> io::Result<()> {
-        let there = length.of_file.saturating_sub(offset).min(out.len() as u64) as usize;
-        let (there, beyond) = out.split_at_mut(there);
-        beyond.fill(0);
-        if there.is_empty() { Ok(()) } else { self.file.read(offset, there) }
+    /// Fills `out` from the file, and with zeros after `length.of_file`.
+    fn read_file(&self, offset: u64, out: &mut [u8], length: OverlayLength) -> io::Result<()> {
+        let available = length.of_file.saturating_sub(offset).min(out.len() as u64) as usize;
+        let (available, rest) = out.split_at_mut(available);
+        rest.fill(0);
+        if available.is_empty() { Ok(()) } else { self.file.read(offset, available) }
     }
 }
 
-/// A part of one block: its number, where in the block the part begins, and where in the request.
-struct Part {
+/// The part of a request that falls into one block.
+struct BlockPart {
     block: u64,
     within: std::ops::Range<usize>,
     of_request: std::ops::Range<usize>,
 }
 
-/// The parts of a request, block by block.
-fn parts(offset: u64, length: usize) -> impl Iterator<Item = Part> {
+/// Divides a request at block boundaries.
+fn block_parts(offset: u64, length: usize) -> impl Iterator<Item = BlockPart> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let at = offset + done as u64;
@@ -88,7 +91,7 @@ fn parts(offset: u64, length: usize) -> impl Iterator<Item = Part> {
         let part = (BLOCK - start).min(length - done);
         let of_request = done..done + part;
         done += part;
-        (part > 0).then_some(Part {
+        (part > 0).then_some(BlockPart {
             block: at / BLOCK as u64,
             within: start..start + part,
             of_request,
@@ -110,7 +113,7 @@ impl StorageBackend for Overlay {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.read_file(offset, out, length)?;
-        for Part { block, within, of_request } in parts(offset, out.len()) {
+        for BlockPart { block, within, of_request } in block_parts(offset, out.len()) {
             if let Some(changed) = changes.blocks.get(&block) {
                 out[of_request].copy_from_slice(&changed[within]);
             }
@@ -122,7 +125,7 @@ impl StorageBackend for Overlay {
         let mut changes = self.changes_mut();
         let before = self.length(&changes)?;
         let of_file = before.of_file.min(len);
-        changes.length = Some(Length { current: len, of_file });
+        changes.length = Some(OverlayLength { current: len, of_file });
         if len < before.current {
             let (last, kept) = (len / BLOCK as u64, (len % BLOCK as u64) as usize);
             changes.blocks.retain(|block, _| *block < last || (*block == last && kept > 0));
@@ -141,9 +144,9 @@ impl StorageBackend for Overlay {
         let mut changes = self.changes_mut();
         let before = self.length(&changes)?;
         let current = before.current.max(offset + data.len() as u64);
-        let length = Length { current, ..before };
+        let length = OverlayLength { current, ..before };
         changes.length = Some(length);
-        for Part { block, within, of_request } in parts(offset, data.len()) {
+        for BlockPart { block, within, of_request } in block_parts(offset, data.len()) {
             let changed = match changes.blocks.entry(block) {
                 Entry::Occupied(changed) => changed.into_mut(),
                 Entry::Vacant(unchanged) => {
@@ -163,35 +166,9 @@ impl StorageBackend for Overlay {
         self.file.close()
     }
 
-    // A file that is open for reading takes shared locks alone, and so every lock is one.
+    // A file that is open for reading can only be locked shared.
 
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.file.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.file.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.file.query_lock_range(start, end)
-    }
+    delegate_locks!(self => self.file, try_lock_shared_range, lock_shared_range);
 }
 
 #[cfg(test)]
@@ -200,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// A file of that many bytes, all different from zero.
+    /// A file of `length` bytes, none of them zero.
     fn file(length: usize) -> (Vec<u8>, Box<InMemoryBackend>) {
         let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8 + 1).collect();
         let file = InMemoryBackend::new();
@@ -212,12 +189,12 @@ mod tests {
     #[derive(Debug)]
     enum Call {
         Write(usize, Vec<u8>),
-        Length(usize),
+        OverlayLength(usize),
     }
 
     fn draw(random: &mut fastrand::Rng, length: usize) -> Call {
         if random.u8(0..4) == 0 {
-            return Call::Length(random.usize(0..length + 2 * BLOCK));
+            return Call::OverlayLength(random.usize(0..length + 2 * BLOCK));
         }
         let from = random.usize(0..=length);
         let data = vec![random.u8(..); random.usize(0..=2 * BLOCK)];
@@ -225,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_match_a_file_that_took_the_same_writes() {
+    fn reads_match_a_plain_file_after_the_same_writes() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
             let (mut expected, file) = file(random.usize(1..4 * BLOCK));
@@ -238,7 +215,7 @@ mod tests {
                         expected[*from..from + data.len()].copy_from_slice(data);
                         overlay.write(*from as u64, data).unwrap();
                     }
-                    Call::Length(length) => {
+                    Call::OverlayLength(length) => {
                         expected.resize(*length, 0);
                         overlay.set_len(*length as u64).unwrap();
                     }
@@ -256,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_keeps_its_bytes() {
+    fn file_is_unchanged_by_writes() {
         let (bytes, file) = file(3 * BLOCK);
         let overlay = Overlay::new(file);
         overlay.write(100, &[0; BLOCK]).unwrap();

@@ -1,35 +1,41 @@
-//! A record of the log: the changes of one transaction.
+//! The encoding of a log record: the changes of one transaction.
 //!
-//! | bytes | what |
+//! | bytes | field |
 //! |---|---|
-//! | 8 | a checksum of all that follows, seeded with the salt |
-//! | 8 | the salt |
-//! | 4 | the number of the record, from 0 |
-//! | 4 | how many bytes the changes take |
-//! | 8 | the high-water mark of the clock, in milliseconds |
-//! | … | the changes: a byte for the table, the lengths of key and value, 4 bytes each, and the two |
+//! | 8 | checksum of all following bytes, seeded with the salt |
+//! | 8 | salt |
+//! | 4 | record number, from 0 |
+//! | 4 | length of the changes in bytes |
+//! | 8 | high-water mark of the clock, in milliseconds |
+//! | … | changes |
 //!
-//! Numbers are little-endian.
+//! A change consists of one byte for the table, the lengths of key and value in 4 bytes each, the
+//! key and the value. Numbers are little-endian.
 
 use cubbyhole_core::{Error, Result, Timestamp, Version};
 use twox_hash::XxHash3_64;
 
-use super::{MOST_CHANGES, RECORD_BYTES, SECTOR};
+use crate::layout::{LOG_BYTES, SECTOR};
 
+/// The most changes in the log. It bounds the time to replay them when a file is opened.
+pub(super) const MOST_CHANGES: usize = 1024;
+/// The space for records: all sectors but the first.
+pub(super) const RECORD_BYTES: usize = LOG_BYTES as usize - SECTOR;
+/// The length of a record's fields before the changes.
 pub(super) const HEADER: usize = 32;
-/// Makes sums of this format unlike any others.
+/// Distinguishes these checksums from other uses of XXH3.
 const SEED: u64 = u64::from_be_bytes(*b"cubbylog");
-/// The length of a value that is none: the key is removed.
+/// In place of a value's length: the key is removed.
 const REMOVED: u32 = u32::MAX;
 
-/// Tells the records of a log from all others.
+/// Distinguishes the records of one log from those of any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Salt(u64);
 
 impl Salt {
-    /// One that was never there before.
+    /// Draws a salt that no log had before.
     pub(crate) fn draw() -> Self {
-        // The second half of a UUID v7 is random but for two bits.
+        // The second half of a UUID v7 is random except for two bits.
         Self(u128::from_be_bytes(Version::draw().to_bytes()) as u64)
     }
 
@@ -42,7 +48,7 @@ impl Salt {
     }
 }
 
-/// The tables that changes are logged of.
+/// The tables whose changes are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TableId {
     Entries,
@@ -54,26 +60,26 @@ impl TableId {
     const ALL: [Self; 3] = [Self::Entries, Self::Values, Self::Expiry];
 }
 
-/// The changes of a transaction as the log holds them, as long as they may fit it.
+/// Collects the changes of a transaction in the encoding of the log.
 #[derive(Debug, Default)]
-pub(crate) struct Redo {
-    /// Room for the header, and then the changes. `None` if they are not wanted or too many.
+pub(crate) struct RedoBuffer {
+    /// Space for the header, then the changes. `None` if they are not recorded or exceed the log.
     record: Option<Vec<u8>>,
     pub(super) changes: usize,
 }
 
-impl Redo {
-    /// Takes changes down.
-    pub(crate) fn on() -> Self {
+impl RedoBuffer {
+    /// A buffer that records changes.
+    pub(crate) fn recording() -> Self {
         Self { record: Some(vec![0; HEADER]), changes: 0 }
     }
 
-    /// Takes nothing down.
-    pub(crate) fn off() -> Self {
+    /// A buffer that ignores changes.
+    pub(crate) fn disabled() -> Self {
         Self::default()
     }
 
-    /// That `key` has `value` now, or none.
+    /// Records that `key` was set to `value`, or removed if `value` is `None`.
     pub(crate) fn push(&mut self, table: TableId, key: &[u8], value: Option<&[u8]>) {
         let Some(record) = &mut self.record else { return };
         let length = key.len() + value.map_or(0, <[u8]>::len);
@@ -83,7 +89,7 @@ impl Redo {
             return;
         }
         self.changes += 1;
-        // Both are shorter than the log.
+        // Both lengths fit in a u32: they are less than the log's.
         record.push(table as u8);
         record.extend_from_slice(&(key.len() as u32).to_le_bytes());
         record.extend_from_slice(&value.map_or(REMOVED, |value| value.len() as u32).to_le_bytes());
@@ -91,15 +97,15 @@ impl Redo {
         record.extend_from_slice(value.unwrap_or_default());
     }
 
-    /// How much of the log the record takes, if it fits any.
+    /// The length of the record in whole sectors, or `None` if it does not fit into any log.
     pub(super) fn length(&self) -> Option<usize> {
         self.record.as_ref().map(|record| record.len().next_multiple_of(SECTOR))
     }
 
-    /// The record in whole sectors.
+    /// Encodes the record, padded to whole sectors.
     pub(super) fn encode(self, salt: Salt, number: u32, clock: Timestamp) -> Option<Vec<u8>> {
         let mut record = self.record?;
-        // It is shorter than the log.
+        // The length fits in a u32: it is less than the log's.
         let length = (record.len() - HEADER) as u32;
         record[8..16].copy_from_slice(&salt.to_bytes());
         record[16..20].copy_from_slice(&number.to_le_bytes());
@@ -112,7 +118,7 @@ impl Redo {
     }
 }
 
-/// A change that is to be made again.
+/// A change that replay applies.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Change<'a> {
     pub(crate) table: TableId,
@@ -120,15 +126,17 @@ pub(crate) struct Change<'a> {
     pub(crate) value: Option<&'a [u8]>,
 }
 
-/// What the log holds of one transaction.
+/// The changes of one transaction, read from the log.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct LogRecord {
+    /// The high-water mark of the clock.
     pub(crate) clock: Timestamp,
     changes: Vec<u8>,
 }
 
-impl Record {
-    /// The record that begins there, if it is whole, and how much of the log it takes.
+impl LogRecord {
+    /// Decodes the record at offset `at`, and returns it with its length in the log. Returns `None`
+    /// if it is incomplete or belongs to another log.
     pub(super) fn decode(log: &[u8], at: usize, salt: Salt, number: u32) -> Option<(Self, usize)> {
         let (expected, rest) = log.get(at..)?.split_first_chunk::<8>()?;
         let mut header = rest.get(..HEADER - 8)?;
@@ -147,6 +155,7 @@ impl Record {
         Some((record, (HEADER + length).next_multiple_of(SECTOR)))
     }
 
+    /// The changes in order. Ends after the first error.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Result<Change<'_>>> {
         let mut rest = &self.changes[..];
         std::iter::from_fn(move || {
@@ -189,17 +198,18 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever a record's changes are, they are read or refused.
         #[test]
-        fn any_changes_are_read_or_refused(changes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let record = Record { clock: Timestamp::EPOCH, changes };
+        fn arbitrary_changes_are_decoded_or_refused(
+            changes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let record = LogRecord { clock: Timestamp::EPOCH, changes };
             let read: Vec<_> = record.changes().collect();
             let bytes: usize = read.iter().flatten().map(|change| {
                 9 + change.key.len() + change.value.map_or(0, <[u8]>::len)
             }).sum();
             let refused = read.iter().any(Result::is_err);
             prop_assert!(refused || bytes == record.changes.len());
-            prop_assert!(read.iter().rev().skip(1).all(Result::is_ok), "it goes on after an error");
+            prop_assert!(read.iter().rev().skip(1).all(Result::is_ok), "continues after an error");
         }
     }
 }

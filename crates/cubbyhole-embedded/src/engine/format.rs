@@ -1,23 +1,25 @@
-//! What the engine's part of the file holds: four tables, and the form of their keys and values.
+//! The format of the four tables: their keys and values.
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `cubbyhole_meta` | name | `format`: u32; `clock`: u64, the high-water mark in milliseconds; `salt`: 8 bytes, the log's (`log.rs`) |
+//! | `cubbyhole_meta` | `format` | u32, [`FORMAT`] |
+//! | | `clock` | u64, the high-water mark in milliseconds |
+//! | | `salt` | 8 bytes, the salt of the log (`wal/log.rs`) |
 //! | `entries` | location | record |
-//! | `values` | location | the value, where it is too long to stand in the record |
+//! | `values` | location | a value that is too long for the record |
 //! | `expiry` | instant in milliseconds as big-endian u64, then location | nothing |
 //!
-//! A location is the rendered namespace, NUL and the key. No name holds NUL, so locations of one
-//! namespace stand together, in order of their keys, and namespaces stand in order.
+//! A location is the rendered namespace, NUL and the key. No name contains NUL, so the locations of
+//! one namespace are adjacent and ordered by key, and the namespaces are ordered too.
 //!
-//! A record is 41 bytes of header and then the value, or 8 bytes of its length where the value
-//! stands in `values`: listings and `touch` then never read or copy long values. Numbers are
+//! A record is a header of 41 bytes, followed by the value, or by 8 bytes of its length if the
+//! value is in `values`. So listings and `touch` never read or copy long values. Numbers are
 //! little-endian.
 
-use cubbyhole_core::{EntryMeta, Error, Namespace, Result, Timestamp, Version};
+use cubbyhole_core::{EntryMeta, Error, Namespace, NamespacePrefix, Result, Timestamp, Version};
 use redb::TableDefinition;
 
-/// The form of the file that this build writes; it reads no newer one.
+/// The format version that this build reads and writes.
 pub(crate) const FORMAT: u32 = 1;
 
 pub(crate) type ByteTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -32,7 +34,7 @@ pub(crate) const META_FORMAT: &str = "format";
 pub(crate) const META_CLOCK: &str = "clock";
 pub(crate) const META_SALT: &str = "salt";
 
-/// The longest value that stands in its record. Four such records fit a page of the engine.
+/// The longest value that is stored in the record. Four such records fit into a page of redb.
 pub(crate) const MAX_INLINE_BYTES: usize = 900;
 
 const INLINE: u8 = 0;
@@ -40,22 +42,22 @@ const SEPARATE: u8 = 1;
 const HEADER_BYTES: usize = 41;
 const NEVER: u64 = u64::MAX;
 
-/// What a record says.
+/// A decoded record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Record<'a> {
+pub(crate) struct EntryRecord<'a> {
     pub(crate) meta: EntryMeta,
-    pub(crate) value: Value<'a>,
+    pub(crate) value: StoredValue<'a>,
 }
 
-/// Where a value stands.
+/// The value of a record, or its length if it is stored separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Value<'a> {
+pub(crate) enum StoredValue<'a> {
     Inline(&'a [u8]),
-    /// In `values`, that long.
+    /// The value is in `values` and has this length.
     Separate(u64),
 }
 
-impl Value<'_> {
+impl StoredValue<'_> {
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
@@ -64,13 +66,13 @@ impl Value<'_> {
     }
 }
 
-pub(crate) fn encode(meta: &EntryMeta, value: Value<'_>) -> Vec<u8> {
+pub(crate) fn encode(meta: &EntryMeta, value: StoredValue<'_>) -> Vec<u8> {
     let tail: &[u8] = match value {
-        Value::Inline(bytes) => bytes,
-        Value::Separate(length) => &length.to_le_bytes(),
+        StoredValue::Inline(bytes) => bytes,
+        StoredValue::Separate(length) => &length.to_le_bytes(),
     };
     let mut record = Vec::with_capacity(HEADER_BYTES + tail.len());
-    record.push(if matches!(value, Value::Inline(_)) { INLINE } else { SEPARATE });
+    record.push(if matches!(value, StoredValue::Inline(_)) { INLINE } else { SEPARATE });
     record.extend_from_slice(&meta.version.to_bytes());
     record.extend_from_slice(&meta.created_at.as_millis().to_le_bytes());
     record.extend_from_slice(&meta.updated_at.as_millis().to_le_bytes());
@@ -80,8 +82,8 @@ pub(crate) fn encode(meta: &EntryMeta, value: Value<'_>) -> Vec<u8> {
     record
 }
 
-pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>> {
-    let damaged = || Error::corrupt("an entry of the file is damaged; write it again or delete it");
+pub(crate) fn decode(record: &[u8]) -> Result<EntryRecord<'_>> {
+    let damaged = || Error::corrupt("an entry in the file is damaged; write it again or delete it");
     let (kind, rest) = record.split_first().ok_or_else(damaged)?;
     let (version, rest) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
     let (created_at, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
@@ -93,8 +95,10 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>> {
         millis => Some(Timestamp::from_millis(millis).map_err(|_| damaged())?),
     };
     let value = match *kind {
-        INLINE => Value::Inline(rest),
-        SEPARATE => Value::Separate(u64::from_le_bytes(rest.try_into().map_err(|_| damaged())?)),
+        INLINE => StoredValue::Inline(rest),
+        SEPARATE => {
+            StoredValue::Separate(u64::from_le_bytes(rest.try_into().map_err(|_| damaged())?))
+        }
         _ => return Err(damaged()),
     };
     let meta = EntryMeta {
@@ -103,10 +107,10 @@ pub(crate) fn decode(record: &[u8]) -> Result<Record<'_>> {
         updated_at: instant(updated_at).map_err(|_| damaged())?,
         expires_at,
     };
-    Ok(Record { meta, value })
+    Ok(EntryRecord { meta, value })
 }
 
-/// The location of a key: rendered namespace, NUL, key.
+/// Encodes the location of a key.
 pub(crate) fn location(ns: &Namespace, key: &str) -> Vec<u8> {
     let mut location = Vec::with_capacity(ns.as_str().len() + 1 + key.len());
     location.extend_from_slice(ns.as_str().as_bytes());
@@ -115,7 +119,7 @@ pub(crate) fn location(ns: &Namespace, key: &str) -> Vec<u8> {
     location
 }
 
-/// Takes a location apart.
+/// Splits a location into the rendered namespace and the key.
 pub(crate) fn split_location(location: &[u8]) -> Result<(&str, &str)> {
     let damaged = || Error::corrupt("a name in the file is damaged");
     let at = location.iter().position(|byte| *byte == 0).ok_or_else(damaged)?;
@@ -123,12 +127,12 @@ pub(crate) fn split_location(location: &[u8]) -> Result<(&str, &str)> {
     Ok((text(&location[..at])?, text(&location[at + 1..])?))
 }
 
-/// The namespace of a location's first part.
+/// Parses the namespace of a location.
 pub(crate) fn namespace(rendered: &str) -> Result<Namespace> {
     Namespace::parse(rendered).map_err(|_| Error::corrupt("a name in the file is damaged"))
 }
 
-/// The key of the expiry index.
+/// Encodes a key of the expiry index.
 pub(crate) fn expiry_key(expires_at: Timestamp, location: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(8 + location.len());
     key.extend_from_slice(&expires_at.as_millis().to_be_bytes());
@@ -136,12 +140,25 @@ pub(crate) fn expiry_key(expires_at: Timestamp, location: &[u8]) -> Vec<u8> {
     key
 }
 
-/// Takes a key of the expiry index apart.
+/// Splits a key of the expiry index into the instant and the location.
 pub(crate) fn split_expiry_key(key: &[u8]) -> Result<(Timestamp, &[u8])> {
     let damaged = || Error::corrupt("the expiry index of the file is damaged");
     let (millis, location) = key.split_first_chunk::<8>().ok_or_else(damaged)?;
     let instant = Timestamp::from_millis(u64::from_be_bytes(*millis)).map_err(|_| damaged())?;
     Ok((instant, location))
+}
+
+/// The two ranges of locations under a prefix: the namespace itself and its descendants. Between
+/// them are other namespaces: `a-b` sorts between `a` and `a:`.
+pub(crate) fn prefix_ranges(prefix: &NamespacePrefix) -> [(Vec<u8>, Vec<u8>); 2] {
+    let text = prefix.as_str();
+    let with = |tail: &str| [text.as_bytes(), tail.as_bytes()].concat();
+    [(with("\0"), with("\u{1}")), (with(":"), with(";"))]
+}
+
+/// The smallest location after all keys of a namespace.
+pub(crate) fn past_namespace(rendered: &str) -> Vec<u8> {
+    [rendered.as_bytes(), &[1]].concat()
 }
 
 #[cfg(test)]
@@ -150,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// A failure is printed, shrunk, and leaves no file in the sources.
+    /// Failures are printed after shrinking; no regression file is written.
     fn cases() -> ProptestConfig {
         ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
     }
@@ -168,15 +185,15 @@ mod tests {
         )
     }
 
-    /// Bytes as they were written, and the same with some of them changed, or cut off, or more.
-    fn spoilt(whole: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    /// Encoded bytes, unchanged or with some of them changed, removed or added.
+    fn altered(whole: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
         let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
         let more = prop::collection::vec(any::<u8>(), 0..10);
         (whole, changes, any::<prop::sample::Index>(), more, 0..4_u8).prop_map(
             |(mut bytes, changes, length, more, how)| {
                 for (at, byte) in changes {
-                    if let Some(place) = bytes.get_mut(at.index(HEADER_BYTES)) {
-                        *place = byte;
+                    if let Some(target) = bytes.get_mut(at.index(HEADER_BYTES)) {
+                        *target = byte;
                     }
                 }
                 match how {
@@ -192,11 +209,11 @@ mod tests {
     fn any_record() -> impl Strategy<Value = Vec<u8>> {
         let value = prop::collection::vec(any::<u8>(), 0..20);
         (any_meta(), value, prop::option::of(any::<u64>())).prop_map(|(meta, value, separate)| {
-            encode(&meta, separate.map_or(Value::Inline(&value), Value::Separate))
+            encode(&meta, separate.map_or(StoredValue::Inline(&value), StoredValue::Separate))
         })
     }
 
-    /// What is not read is damaged, and says nothing of what it holds.
+    /// The error is `Corrupt` and its message does not contain the bytes.
     fn assert_corrupt(error: &Error) {
         assert_eq!(error.kind(), cubbyhole_core::ErrorKind::Corrupt, "{error:?}");
         assert!(error.message().is_ascii() && error.message().len() < 100, "{error:?}");
@@ -206,8 +223,8 @@ mod tests {
         #![proptest_config(cases())]
 
         #[test]
-        fn any_bytes_are_the_one_record_that_writes_them_or_corrupt(
-            bytes in prop_oneof![spoilt(any_record()), prop::collection::vec(any::<u8>(), 0..90)],
+        fn arbitrary_bytes_decode_to_their_only_record_or_corrupt(
+            bytes in prop_oneof![altered(any_record()), prop::collection::vec(any::<u8>(), 0..90)],
         ) {
             match decode(&bytes) {
                 Ok(record) => prop_assert_eq!(encode(&record.meta, record.value), bytes),
@@ -216,20 +233,20 @@ mod tests {
         }
 
         #[test]
-        fn every_record_is_read_as_it_was_written(
+        fn every_record_round_trips(
             meta in any_meta(),
             value in prop::collection::vec(any::<u8>(), 0..MAX_INLINE_BYTES + 1),
             length in any::<u64>(),
         ) {
-            for value in [Value::Inline(&value), Value::Separate(length)] {
+            for value in [StoredValue::Inline(&value), StoredValue::Separate(length)] {
                 let bytes = encode(&meta, value);
-                prop_assert_eq!(decode(&bytes).unwrap(), Record { meta, value });
+                prop_assert_eq!(decode(&bytes).unwrap(), EntryRecord { meta, value });
                 prop_assert_eq!(decode(&bytes).unwrap().value.len(), value.len());
             }
         }
 
         #[test]
-        fn any_bytes_are_a_location_of_two_names_or_corrupt(
+        fn arbitrary_bytes_split_as_a_location_or_corrupt(
             bytes in prop_oneof![
                 prop::collection::vec(prop_oneof![Just(0), Just(b':'), Just(b'\\'), Just(b'a'), any::<u8>()], 0..12),
                 "[a:\\\\ä]{0,4}\0\\PC{0,4}".prop_map(String::into_bytes),
@@ -252,17 +269,17 @@ mod tests {
         }
 
         #[test]
-        fn a_location_and_its_expiry_come_apart_as_they_were_put_together(
+        fn location_and_expiry_key_round_trip(
             tenant in "[^\0]{1,4}", segments in prop::collection::vec("[^\0]{0,3}", 0..3),
             key in "[^\0]{0,6}", millis in 0..=Timestamp::MAX.as_millis(),
         ) {
             let ns = Namespace::from_parts(tenant, segments).unwrap();
-            let place = location(&ns, &key);
-            let (rendered, read) = split_location(&place).unwrap();
+            let location = location(&ns, &key);
+            let (rendered, read) = split_location(&location).unwrap();
             prop_assert_eq!((namespace(rendered).unwrap(), read), (ns, key.as_str()));
             let instant = Timestamp::from_millis(millis).unwrap();
-            let indexed = expiry_key(instant, &place);
-            prop_assert_eq!(split_expiry_key(&indexed).unwrap(), (instant, &place[..]));
+            let indexed = expiry_key(instant, &location);
+            prop_assert_eq!(split_expiry_key(&indexed).unwrap(), (instant, &location[..]));
         }
     }
 
@@ -276,19 +293,23 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_as_it_was() {
+    fn edge_case_records_round_trip() {
         for expires_at in [None, Some(Timestamp::EPOCH), Some(Timestamp::MAX)] {
-            for value in [Value::Inline(b""), Value::Inline(b"\0x"), Value::Separate(1 << 40)] {
+            for value in [
+                StoredValue::Inline(b""),
+                StoredValue::Inline(b"\0x"),
+                StoredValue::Separate(1 << 40),
+            ] {
                 let meta = meta(expires_at);
                 let bytes = encode(&meta, value);
-                assert_eq!(decode(&bytes).unwrap(), Record { meta, value });
+                assert_eq!(decode(&bytes).unwrap(), EntryRecord { meta, value });
             }
         }
     }
 
     #[test]
-    fn every_damaged_header_is_an_error_and_no_panic() {
-        let whole = encode(&meta(None), Value::Separate(7));
+    fn damaged_header_is_an_error_without_panic() {
+        let whole = encode(&meta(None), StoredValue::Separate(7));
         for length in 0..whole.len() {
             assert!(decode(&whole[..length]).is_err(), "{length} bytes");
         }
@@ -301,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_of_a_namespace_stand_together() {
+    fn locations_sort_by_namespace_then_key() {
         let ns = |text| Namespace::parse(text).unwrap();
         let mut sorted = ["a", "a-b", "a:b", "a:b:c", "a;", "ab"]
             .map(|text| location(&ns(text), "\u{10ffff}"))

@@ -1,4 +1,4 @@
-//! Changes of the tables within the writer's transaction.
+//! Changes to the tables within a write transaction.
 
 use std::cell::Cell;
 
@@ -8,41 +8,42 @@ use cubbyhole_core::{
 };
 use redb::{ReadableTable, Table, WriteTransaction};
 
-use crate::error::Failure;
-use crate::format::{
-    self, ENTRIES, EXPIRY, MAX_INLINE_BYTES, META, META_CLOCK, META_SALT, Record, VALUES, Value,
-    location,
+use super::format::{
+    self, ENTRIES, EXPIRY, EntryRecord, MAX_INLINE_BYTES, META, META_CLOCK, META_SALT, StoredValue,
+    VALUES, location, prefix_ranges,
 };
-use crate::log::{self, Change, Redo, Salt, TableId};
-use crate::snapshot::prefix_ranges;
+use super::long_values::read_separate;
+use crate::error::Failure;
+use crate::wal::{Change, LogRecord, RedoBuffer, Salt, TableId};
 
-/// The open tables of one transaction, at one instant.
+/// The open tables of one write transaction, which judges expiry at one instant.
 pub(crate) struct Tables<'t> {
     entries: Table<'t, &'static [u8], &'static [u8]>,
     values: Table<'t, &'static [u8], &'static [u8]>,
     expiry: Table<'t, &'static [u8], ()>,
     meta: Table<'t, &'static str, &'static [u8]>,
     now: Timestamp,
-    redo: Redo,
+    redo: RedoBuffer,
     changed: bool,
     erases: bool,
-    witnessed: Cell<bool>,
+    saw_expired: Cell<bool>,
 }
 
-/// What stands at a location, expired or not.
+/// The entry at a location, expired or not.
 #[derive(Clone, Copy)]
-struct Found {
-    /// `None` for an entry that cannot be read: it counts as none, can be written over and deleted.
+struct ExistingEntry {
+    /// `None` if the entry is unreadable. Such an entry counts as absent, and can be overwritten
+    /// and deleted.
     meta: Option<EntryMeta>,
-    /// Whether its value stands apart, or may do so.
+    /// Whether its value is, or may be, in the `values` table.
     separate: bool,
 }
 
-impl Found {
+impl ExistingEntry {
     fn of(record: &[u8]) -> Self {
         match format::decode(record) {
-            Ok(Record { meta, value }) => {
-                Self { meta: Some(meta), separate: matches!(value, Value::Separate(_)) }
+            Ok(EntryRecord { meta, value }) => {
+                Self { meta: Some(meta), separate: matches!(value, StoredValue::Separate(_)) }
             }
             Err(_) => Self { meta: None, separate: true },
         }
@@ -50,11 +51,11 @@ impl Found {
 }
 
 impl<'t> Tables<'t> {
-    /// Changes are taken down in `redo`.
+    /// Opens the tables. All changes of entries are also recorded in `redo`.
     pub(crate) fn open(
         transaction: &'t WriteTransaction,
         now: Timestamp,
-        redo: Redo,
+        redo: RedoBuffer,
     ) -> Result<Self, Failure> {
         Ok(Self {
             entries: transaction.open_table(ENTRIES)?,
@@ -65,50 +66,50 @@ impl<'t> Tables<'t> {
             redo,
             changed: false,
             erases: false,
-            witnessed: Cell::new(false),
+            saw_expired: Cell::new(false),
         })
     }
 
-    /// Whether anything was changed, so that the transaction must be committed.
+    /// Whether the transaction changed anything and must be committed.
     pub(crate) fn changed(&self) -> bool {
         self.changed
     }
 
-    /// Whether the transaction erases a prefix, even one with no entries: entries that were deleted
-    /// or overwritten before may still be in the file.
+    /// Whether the transaction erases a prefix, even one without entries: bytes of entries that
+    /// were deleted or overwritten earlier may still be in the file.
     pub(crate) fn erases(&self) -> bool {
         self.erases
     }
 
-    /// Whether an entry was taken for absent because it has expired.
-    pub(crate) fn witnessed(&self) -> bool {
-        self.witnessed.get()
+    /// Whether an entry was treated as absent because it has expired.
+    pub(crate) fn saw_expired(&self) -> bool {
+        self.saw_expired.get()
     }
 
-    /// Keeps the high-water mark of the clock with what was judged by it.
+    /// Stores the instant of this transaction as the high-water mark of the clock.
     pub(crate) fn set_clock_mark(&mut self) -> Result<(), Failure> {
         let mark = self.now.as_millis().to_le_bytes();
         self.meta.insert(META_CLOCK, mark.as_slice())?;
         Ok(())
     }
 
-    /// Says by what the log's records are told that come after this transaction.
+    /// Stores the salt of the log that starts after this transaction.
     pub(crate) fn set_salt(&mut self, salt: Salt) -> Result<(), Failure> {
         self.meta.insert(META_SALT, salt.to_bytes().as_slice())?;
         Ok(())
     }
 
-    /// What was taken down.
-    pub(crate) fn redo(&self) -> &Redo {
+    /// The recorded changes.
+    pub(crate) fn redo(&self) -> &RedoBuffer {
         &self.redo
     }
 
-    pub(crate) fn into_redo(self) -> Redo {
+    pub(crate) fn into_redo(self) -> RedoBuffer {
         self.redo
     }
 
-    /// Makes the changes of a record of the log once more.
-    pub(crate) fn replay(&mut self, record: &log::Record) -> Result<(), Failure> {
+    /// Applies the changes of a log record.
+    pub(crate) fn replay(&mut self, record: &LogRecord) -> Result<(), Failure> {
         for change in record.changes() {
             let Change { table, key, value } = change?;
             self.change(table, key, value)?;
@@ -133,7 +134,7 @@ impl<'t> Tables<'t> {
         Ok(version)
     }
 
-    /// Removes an entry; answers whether a live one was there.
+    /// Removes an entry. Returns whether a live one existed.
     pub(crate) fn delete(
         &mut self,
         ns: &Namespace,
@@ -153,8 +154,8 @@ impl<'t> Tables<'t> {
         ns: &Namespace,
         batch: &Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>, Failure> {
-        // Everything that can refuse the batch comes before the first change, and what is wrong with
-        // the batch itself before any condition.
+        // All checks come before the first change. Errors of the batch itself come before
+        // conditions.
         let expiries = batch.expiries(self.now)?;
         let mut plan = Vec::with_capacity(batch.len());
         for ((index, operation), expires_at) in batch.operations().iter().enumerate().zip(expiries)
@@ -184,7 +185,7 @@ impl<'t> Tables<'t> {
         Ok(versions)
     }
 
-    /// Sets the expiry of a live entry; answers whether there was one.
+    /// Sets the expiry of a live entry. Returns whether there was one.
     pub(crate) fn touch(
         &mut self,
         ns: &Namespace,
@@ -207,7 +208,7 @@ impl<'t> Tables<'t> {
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>, Failure> {
-        // Refused whether or not there is an entry.
+        // An invalid TTL is refused even if there is no entry.
         options.extend(self.now, None)?;
         let location = location(ns, key);
         let Some(mut entry) = self.live_entry(&location)? else { return Ok(None) };
@@ -232,14 +233,14 @@ impl<'t> Tables<'t> {
         Ok(entry)
     }
 
-    /// Removes at most `limit` entries under `prefix`.
+    /// Removes up to `limit` entries under `prefix`, expired ones included.
     pub(crate) fn erase(
         &mut self,
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Result<Erased, Failure> {
         self.erases = true;
-        let mut doomed: Vec<(Vec<u8>, Found)> = Vec::new();
+        let mut doomed: Vec<(Vec<u8>, ExistingEntry)> = Vec::new();
         let mut done = true;
         'ranges: for (start, end) in prefix_ranges(prefix) {
             for item in self.entries.range(start.as_slice()..end.as_slice())? {
@@ -248,20 +249,21 @@ impl<'t> Tables<'t> {
                     done = false;
                     break 'ranges;
                 }
-                doomed.push((location.value().to_vec(), Found::of(record.value())));
+                doomed.push((location.value().to_vec(), ExistingEntry::of(record.value())));
             }
         }
         let mut removed = 0;
         for (location, found) in doomed {
-            // A damaged entry is erased like any other, and counted: it was there.
+            // An unreadable entry is erased and counted like a live one.
             removed += u64::from(found.meta.is_none_or(|meta| meta.is_live(self.now)));
             self.remove(&location, Some(found))?;
         }
         Ok(Erased { removed, done })
     }
 
-    /// Removes at most `limit` expired entries. An entry is removed only if it still expires at
-    /// the instant that the index says.
+    /// Processes up to `limit` due keys of the expiry index. Removes an entry only if it expires at
+    /// the instant in the index; otherwise removes the stale key. Returns the number of removed
+    /// entries.
     pub(crate) fn evict(&mut self, limit: usize) -> Result<usize, Failure> {
         let end = (self.now.as_millis() + 1).to_be_bytes();
         let mut due = Vec::new();
@@ -284,18 +286,18 @@ impl<'t> Tables<'t> {
         Ok(removed)
     }
 
-    fn find(&self, location: &[u8]) -> Result<Option<Found>, Failure> {
+    fn find(&self, location: &[u8]) -> Result<Option<ExistingEntry>, Failure> {
         let record = self.entries.get(location)?;
-        Ok(record.map(|record| Found::of(record.value())))
+        Ok(record.map(|record| ExistingEntry::of(record.value())))
     }
 
     fn is_live(&self, meta: &EntryMeta) -> bool {
         let live = meta.is_live(self.now);
-        self.witnessed.set(self.witnessed.get() || !live);
+        self.saw_expired.set(self.saw_expired.get() || !live);
         live
     }
 
-    fn live_version(&self, found: Option<Found>) -> Option<Version> {
+    fn live_version(&self, found: Option<ExistingEntry>) -> Option<Version> {
         found?.meta.filter(|meta| self.is_live(meta)).map(|meta| meta.version)
     }
 
@@ -306,8 +308,8 @@ impl<'t> Tables<'t> {
             return Ok(None);
         }
         let value = match record.value {
-            Value::Inline(bytes) => Bytes::copy_from_slice(bytes),
-            Value::Separate(length) => read_separate(&self.values, location, length)?,
+            StoredValue::Inline(bytes) => Bytes::copy_from_slice(bytes),
+            StoredValue::Separate(length) => read_separate(&self.values, location, length)?,
         };
         Ok(Some(Entry { value, meta: record.meta }))
     }
@@ -315,7 +317,7 @@ impl<'t> Tables<'t> {
     fn store(
         &mut self,
         location: &[u8],
-        old: Option<Found>,
+        old: Option<ExistingEntry>,
         value: &Bytes,
         version: Version,
         expires_at: Option<Timestamp>,
@@ -327,18 +329,18 @@ impl<'t> Tables<'t> {
         let meta = EntryMeta { version, created_at, updated_at: now, expires_at };
         let form = if value.len() > MAX_INLINE_BYTES {
             self.change(TableId::Values, location, Some(value))?;
-            Value::Separate(value.len() as u64)
+            StoredValue::Separate(value.len() as u64)
         } else {
             if old.is_some_and(|found| found.separate) {
                 self.change(TableId::Values, location, None)?;
             }
-            Value::Inline(value)
+            StoredValue::Inline(value)
         };
         self.change(TableId::Entries, location, Some(&format::encode(&meta, form)))?;
         self.reindex(location, old_meta.and_then(|meta| meta.expires_at), expires_at)
     }
 
-    fn remove(&mut self, location: &[u8], old: Option<Found>) -> Result<(), Failure> {
+    fn remove(&mut self, location: &[u8], old: Option<ExistingEntry>) -> Result<(), Failure> {
         let Some(old) = old else { return Ok(()) };
         self.change(TableId::Entries, location, None)?;
         if old.separate {
@@ -354,7 +356,7 @@ impl<'t> Tables<'t> {
     ) -> Result<(), Failure> {
         let (old, record) = {
             let Some(guard) = self.entries.get(location)? else { return Ok(()) };
-            let Record { meta, value } = format::decode(guard.value())?;
+            let EntryRecord { meta, value } = format::decode(guard.value())?;
             (meta.expires_at, format::encode(&EntryMeta { expires_at, ..meta }, value))
         };
         if old == expires_at {
@@ -382,7 +384,8 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Every change of entries goes this way, and into the log.
+    /// Applies and records a change. All changes of entries go through this function, so the log is
+    /// complete.
     fn change(&mut self, table: TableId, key: &[u8], value: Option<&[u8]>) -> Result<(), Failure> {
         self.changed = true;
         self.redo.push(table, key, value);
@@ -396,22 +399,4 @@ impl<'t> Tables<'t> {
         }
         Ok(())
     }
-}
-
-/// Reads a value that stands apart from its record.
-pub(crate) fn read_separate(
-    values: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    location: &[u8],
-    length: u64,
-) -> Result<Bytes, Failure> {
-    let damaged = || {
-        cubbyhole_core::Error::corrupt(
-            "a value of the file is damaged; write it again or delete it",
-        )
-    };
-    let value = values.get(location)?.ok_or_else(damaged)?;
-    if value.value().len() as u64 != length {
-        return Err(damaged().into());
-    }
-    Ok(Bytes::copy_from_slice(value.value()))
 }

@@ -1,60 +1,66 @@
-//! Storage whose disk begins early with what is written to it.
+//! Early fsync: a thread syncs the file while a checkpoint is still writing to it.
 //!
-//! A checkpoint writes thousands of pages and then syncs them: the disk is idle during the first, and
-//! the writer during the second. So a thread syncs meanwhile what was written so far. The sync that the
-//! engine asks for, and that its commits rest on, comes after that and finds little left.
+//! A checkpoint writes thousands of pages and then syncs them. Without early fsync, the disk is
+//! idle while the writer writes, and the writer is idle during the sync. Early syncs do not replace
+//! the sync of a commit, but leave it little to write.
 
 use std::io;
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use redb::{BackendError, StorageBackend};
+use redb::StorageBackend;
 
-/// After how many bytes the disk is to begin. From a quarter of it to twice it checkpoints took about as
-/// long; without an early sync, half as long again. A record of the log is shorter, and synced at once.
+use super::delegate_locks;
+
+/// The number of written bytes that triggers an early sync. Log records are usually shorter, and
+/// they are synced right after they are written.
 const EARLY_BYTES: usize = 256 * 1024;
 
-/// Storage with a thread that syncs it early.
+/// Storage with a thread for early syncs.
 #[derive(Debug)]
 pub(crate) struct EarlySync {
-    shared: Arc<Shared>,
-    /// How much was written since somebody last synced or was asked to.
+    shared: Arc<SyncState>,
+    /// The bytes written since the last sync or the last request for an early one.
     written: AtomicUsize,
-    /// `None` once it is dropped, and where no thread could be started: everything is synced later then.
-    asks: Option<SyncSender<()>>,
+    /// `None` while this is dropped, or if the thread could not be started. Then there are no early
+    /// syncs.
+    requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// The state that the thread shares.
 #[derive(Debug)]
-struct Shared {
+struct SyncState {
     inner: Box<dyn StorageBackend>,
-    /// Whether much was written since the last sync that somebody asked for.
+    /// Whether enough was written since the last regular sync to make an early one worthwhile.
     is_due: AtomicBool,
-    /// Held by an early sync. The system tells one sync of a failure, and if that was an early one, it is
-    /// kept for all that come later: what was written may be lost for good.
+    /// The error of a failed early sync. The operating system reports a failed write-back to one
+    /// sync only, so this error fails all later syncs. The lock is held during an early sync.
     failure: Mutex<Option<(io::ErrorKind, String)>>,
 }
 
 impl EarlySync {
     pub(crate) fn new(inner: Box<dyn StorageBackend>) -> Self {
-        let shared =
-            Arc::new(Shared { inner, is_due: AtomicBool::new(false), failure: Mutex::default() });
-        // One request may wait while another is worked on; more would ask for the same.
-        let (asks, asked) = sync_channel(1);
+        let shared = Arc::new(SyncState {
+            inner,
+            is_due: AtomicBool::new(false),
+            failure: Mutex::default(),
+        });
+        // One request can wait during a sync; further requests would be redundant.
+        let (requests, received) = sync_channel(1);
         let thread = thread::Builder::new().name("cubbyhole-sync".to_owned()).spawn({
             let shared = Arc::clone(&shared);
             move || {
-                while asked.recv().is_ok() {
+                while received.recv().is_ok() {
                     shared.sync_early();
                 }
             }
         });
         let thread = thread.ok();
-        let asks = thread.is_some().then_some(asks);
-        Self { shared, written: AtomicUsize::new(0), asks, thread }
+        let requests = thread.is_some().then_some(requests);
+        Self { shared, written: AtomicUsize::new(0), requests, thread }
     }
 
     fn inner(&self) -> &dyn StorageBackend {
@@ -62,7 +68,7 @@ impl EarlySync {
     }
 }
 
-impl Shared {
+impl SyncState {
     fn sync_early(&self) {
         let mut failure = self.lock();
         if failure.is_none() && self.is_due.swap(false, Ordering::Relaxed) {
@@ -72,8 +78,8 @@ impl Shared {
 
     fn sync(&self) -> io::Result<()> {
         self.is_due.store(false, Ordering::Relaxed);
-        // Beside an early one that is under way, which is waited for only then: what fails meanwhile,
-        // one of the two is told.
+        // This runs concurrently with an early sync and waits for it afterwards. A failure is
+        // reported to one of the two.
         let synced = self.inner.sync_data();
         match &*self.lock() {
             Some((kind, message)) => Err(io::Error::new(*kind, message.clone())),
@@ -87,11 +93,11 @@ impl Shared {
 }
 
 impl Drop for EarlySync {
-    /// Waits for the thread, so that nothing has the file any more.
+    /// Waits for the thread, so the file is no longer in use afterwards.
     fn drop(&mut self) {
-        self.asks = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // It does not panic.
+            // The thread does not panic.
             let _ = thread.join();
         }
     }
@@ -119,12 +125,12 @@ impl StorageBackend for EarlySync {
         self.inner().write(offset, data)?;
         let written = self.written.fetch_add(data.len(), Ordering::Relaxed) + data.len();
         if written >= EARLY_BYTES
-            && let Some(asks) = &self.asks
+            && let Some(requests) = &self.requests
         {
             self.written.store(0, Ordering::Relaxed);
             self.shared.is_due.store(true, Ordering::Relaxed);
-            // If one waits already, that one covers this too.
-            let _ = asks.try_send(());
+            // A full channel is fine: the waiting request covers these bytes too.
+            let _ = requests.try_send(());
         }
         Ok(())
     }
@@ -133,33 +139,7 @@ impl StorageBackend for EarlySync {
         self.inner().close()
     }
 
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner().try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.inner().try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner().lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner().lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner().unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner().query_lock_range(start, end)
-    }
+    delegate_locks!(self => self.inner());
 }
 
 #[cfg(test)]
@@ -170,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk that tells of each sync as it begins, and does not end it, or fails it, until it is told.
+    /// A disk that reports the start of each sync, and ends it with the result that the test sends.
     #[derive(Debug)]
     struct Disk {
         memory: InMemoryBackend,
@@ -222,20 +202,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_much_is_synced_before_anybody_asks() {
+    fn large_writes_are_synced_early() {
         let test = Test::new();
         test.write(EARLY_BYTES - 1);
         test.write(1);
         test.begun.recv().unwrap();
         test.ends.send(Ok(())).unwrap();
-        // The one that is asked for comes all the same.
+        // The regular sync still happens.
         test.ends.send(Ok(())).unwrap();
         test.storage.sync_data().unwrap();
         test.begun.recv().unwrap();
     }
 
     #[test]
-    fn what_is_little_waits_until_it_is_asked_for() {
+    fn small_writes_wait_for_the_regular_sync() {
         let test = Test::new();
         for _ in 0..3 {
             test.write(EARLY_BYTES - 1);
@@ -244,20 +224,20 @@ mod tests {
             test.storage.sync_data().unwrap();
             test.begun.recv().unwrap();
         }
-        // The thread has ended: nothing came late.
+        // Dropping the storage ended the thread, so no early sync can follow.
         drop(test.storage);
         assert!(test.begun.try_recv().is_err());
     }
 
     #[test]
-    fn an_early_sync_that_fails_fails_all_that_come_later() {
+    fn failed_early_sync_fails_all_later_syncs() {
         let test = Test::new();
         test.write(EARLY_BYTES);
         test.begun.recv().unwrap();
         let full = || io::Error::new(io::ErrorKind::StorageFull, "no space");
         test.ends.send(Err(full())).unwrap();
         for _ in 0..2 {
-            // The disk itself is content again.
+            // The disk itself works again.
             test.ends.send(Ok(())).unwrap();
             let error = test.storage.sync_data().unwrap_err();
             assert_eq!((error.kind(), &*error.to_string()), (full().kind(), "no space"));
@@ -265,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_tells_of_an_early_one_that_fails_beside_it() {
+    fn sync_reports_failure_of_concurrent_early_sync() {
         let test = Test::new();
         test.write(EARLY_BYTES);
         test.begun.recv().unwrap();
         thread::scope(|scope| {
             let sync = scope.spawn(|| test.storage.sync_data());
-            // Whichever of the two is told so: the disk ends one after the other.
+            // Either of the two syncs may receive the error.
             test.ends.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
             test.ends.send(Ok(())).unwrap();
             assert_eq!(sync.join().unwrap().unwrap_err().kind(), io::ErrorKind::StorageFull);

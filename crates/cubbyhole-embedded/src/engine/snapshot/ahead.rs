@@ -1,15 +1,15 @@
-//! What a store's time that is ahead of the machine's clock means to the entries.
+//! Counts the entries that the store's time and the machine's clock judge differently.
 
 use cubbyhole_core::{ClockAhead, Timestamp};
 use redb::ReadableTable;
 
 use super::Snapshot;
+use crate::engine::format;
 use crate::error::Failure;
-use crate::format;
 
 impl Snapshot<'_> {
-    /// Compares the store's time with `wall`, an earlier instant, entry by entry. Entries that cannot
-    /// be read are left out.
+    /// Judges each entry by the store's time and by `wall`, an earlier instant. Skips unreadable
+    /// entries.
     pub(crate) fn ahead_of(&self, wall: Timestamp) -> Result<ClockAhead, Failure> {
         let mut ahead = ClockAhead {
             store_time: self.now,
@@ -29,7 +29,7 @@ impl Snapshot<'_> {
             ahead.written_later += u64::from(record.meta.updated_at > wall);
             if record.meta.is_live(wall) && !record.meta.is_live(self.now) {
                 ahead.revived += 1;
-                // Entries of one namespace are next to each other.
+                // The entries of one namespace are adjacent.
                 if ns != last {
                     ahead.revived_namespaces += 1;
                     ns.clone_into(&mut last);

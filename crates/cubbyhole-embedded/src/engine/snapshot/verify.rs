@@ -1,59 +1,59 @@
-//! Whether the tables of the file agree with each other.
+//! Checks that the tables are consistent with each other.
 
 use cubbyhole_core::{Error, Result};
 use redb::{ReadOnlyTable, ReadableTable};
 
 use super::Snapshot;
+use crate::engine::format::{self, EXPIRY, StoredValue, VALUES};
 use crate::error::Failure;
-use crate::format::{self, EXPIRY, VALUES, Value};
 
-/// What was found, each as a count.
+/// The number of inconsistencies of each kind.
 #[derive(Debug, Default)]
-pub(crate) struct Disagreements {
-    /// Entries that cannot be read.
+pub(crate) struct TableMismatches {
+    /// Unreadable entries.
     unreadable: u64,
-    /// Entries that the sweep would never find.
+    /// Entries with an expiry that are not in the expiry index, so no sweep finds them.
     unindexed: u64,
-    /// Long values that are gone, or not as long as their entries say.
+    /// Entries whose long values are missing or differ in length.
     without_value: u64,
-    /// What the index says of entries that are not there, or that end at another instant.
+    /// Keys of the expiry index whose entries do not exist or expire at another instant.
     stale_index: u64,
-    /// Long values of no entry, which take space for ever.
+    /// Long values without an entry, which are never removed.
     stray_values: u64,
 }
 
-impl Disagreements {
-    /// # Errors
-    /// `Corrupt`, with all that was found.
+impl TableMismatches {
+    /// Returns `Corrupt` with all counts, unless all are zero.
     pub(crate) fn verdict(&self) -> Result<()> {
         let found = [
-            (self.unreadable, "entries cannot be read"),
+            (self.unreadable, "entries are unreadable"),
             (self.unindexed, "entries with an expiry are not in the expiry index"),
             (self.without_value, "entries have lost their values"),
-            (self.stale_index, "rows of the expiry index have no such entry"),
-            (self.stray_values, "values belong to no entry"),
+            (self.stale_index, "keys of the expiry index have no matching entry"),
+            (self.stray_values, "long values have no entry"),
         ];
         let found: Vec<String> = found
             .iter()
             .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{count} {what}"))
+            .map(|(count, problem)| format!("{count} {problem}"))
             .collect();
         if found.is_empty() {
             return Ok(());
         }
         Err(Error::corrupt(format!(
-            "the tables of the file disagree: {}; export what can be read into a new store",
+            "the tables in the file are inconsistent: {}; export the readable entries into a new \
+             store",
             found.join(", ")
         )))
     }
 }
 
 impl Snapshot<'_> {
-    /// Compares the tables, row by row.
-    pub(crate) fn verify(&self) -> Result<Disagreements, Failure> {
+    /// Compares the tables row by row.
+    pub(crate) fn verify(&self) -> Result<TableMismatches, Failure> {
         let expiry = self.transaction.open_table(EXPIRY)?;
         let values = self.transaction.open_table(VALUES)?;
-        let mut found = Disagreements::default();
+        let mut found = TableMismatches::default();
         for item in self.entries.iter()? {
             let (location, record) = item?;
             self.step(0)?;
@@ -68,7 +68,7 @@ impl Snapshot<'_> {
                 let key = format::expiry_key(instant, location);
                 found.unindexed += u64::from(expiry.get(key.as_slice())?.is_none());
             }
-            if let Value::Separate(length) = record.value {
+            if let StoredValue::Separate(length) = record.value {
                 self.step(length)?;
                 let value = values.get(location)?;
                 let fits = value.is_some_and(|value| value.value().len() as u64 == length);
@@ -81,9 +81,9 @@ impl Snapshot<'_> {
             self.step(0)?;
             let entry = self.entries.get(location.value())?;
             let is_long = entry.is_some_and(|record| {
-                // Of one that cannot be read nothing else is known either.
+                // An unreadable entry may have a long value.
                 format::decode(record.value())
-                    .map_or(true, |record| matches!(record.value, Value::Separate(_)))
+                    .map_or(true, |record| matches!(record.value, StoredValue::Separate(_)))
             });
             found.stray_values += u64::from(!is_long);
         }
@@ -93,7 +93,7 @@ impl Snapshot<'_> {
     fn verify_expiry(
         &self,
         expiry: &ReadOnlyTable<&'static [u8], ()>,
-        found: &mut Disagreements,
+        found: &mut TableMismatches,
     ) -> Result<(), Failure> {
         for item in expiry.iter()? {
             let (key, _) = item?;

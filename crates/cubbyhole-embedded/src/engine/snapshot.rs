@@ -1,4 +1,4 @@
-//! Reads of the tables within one snapshot.
+//! Reads within one snapshot of the tables.
 
 mod ahead;
 mod verify;
@@ -13,61 +13,67 @@ use cubbyhole_core::{
 };
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
+use super::format::{
+    self, ENTRIES, EXPIRY, EntryRecord, StoredValue, VALUES, location, past_namespace,
+    prefix_ranges,
+};
+use super::long_values::read_separate;
 use crate::error::Failure;
-use crate::format::{self, ENTRIES, EXPIRY, Record, VALUES, Value, location};
-use crate::storage::Temperature;
-use crate::tables::read_separate;
+use crate::storage::ReadLatency;
 
-/// What a read on a thread of the async runtime may cost before it is moved to the blocking pool.
+/// The budget of a read on a thread of the async runtime. A read that exceeds it restarts in the
+/// blocking pool.
 const INLINE_STEPS: u64 = 512;
 const INLINE_BYTES: u64 = 256 * 1024;
-/// How many entries a read passes between looks at its context.
+/// The number of steps between two checks of the context.
 const STEPS_PER_CHECK: u64 = 64;
 
-/// One state of the store, at one instant, read on one thread.
+/// One committed state of the store, judged at one instant and read on one thread.
 pub(crate) struct Snapshot<'s> {
     transaction: ReadTransaction,
     entries: ReadOnlyTable<&'static [u8], &'static [u8]>,
     now: Timestamp,
-    place: Place<'s>,
+    mode: ReadMode<'s>,
     steps: Cell<u64>,
     bytes: Cell<u64>,
-    /// Set when an entry was hidden because it has expired.
-    witnessed: &'s AtomicBool,
+    /// Set when an entry is hidden because it has expired.
+    saw_expired: &'s AtomicBool,
 }
 
 /// Where a read runs.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'s> {
-    /// On a thread of the async runtime, within a budget and while the file is warm.
-    Inline(&'s ExecutionContext, &'s Temperature),
-    /// Where it may take its time, until its context ends.
-    Pool(&'s ExecutionContext),
+pub(crate) enum ReadMode<'s> {
+    /// On a thread of the async runtime: within the budget, and only while reads do not wait for
+    /// the disk.
+    Inline(&'s ExecutionContext, &'s ReadLatency),
+    /// On a thread that may block, until the context ends.
+    Blocking(&'s ExecutionContext),
 }
 
 impl<'s> Snapshot<'s> {
     pub(crate) fn open(
         database: &Database,
         now: impl FnOnce() -> Timestamp,
-        place: Place<'s>,
-        witnessed: &'s AtomicBool,
+        mode: ReadMode<'s>,
+        saw_expired: &'s AtomicBool,
     ) -> Result<Self, Failure> {
         let transaction = database.begin_read()?;
         let entries = transaction.open_table(ENTRIES)?;
-        // After the snapshot was taken: an entry is never judged by an instant before its write.
+        // The clock is read after the snapshot is taken, so no entry is judged by an instant before
+        // its write.
         let now = now();
         Ok(Self {
             transaction,
             entries,
             now,
-            place,
+            mode,
             steps: Cell::new(0),
             bytes: Cell::new(0),
-            witnessed,
+            saw_expired,
         })
     }
 
-    /// The instant by which it judges.
+    /// The instant at which the snapshot judges expiry.
     pub(crate) fn now(&self) -> Timestamp {
         self.now
     }
@@ -110,7 +116,7 @@ impl<'s> Snapshot<'s> {
         let first = location(ns, options.prefix().unwrap_or(""));
         let mut start = first.clone();
         if let Some(after) = options.after() {
-            // The least location past that key: no name holds NUL.
+            // The smallest location after that key, because no name contains NUL.
             let mut past = location(ns, after);
             past.push(0);
             start = start.max(past);
@@ -141,7 +147,7 @@ impl<'s> Snapshot<'s> {
                 Some(Err(error)) => Some(Err(error)),
                 Some(Ok(record)) => match self.value(location.value(), &record) {
                     Ok(value) => Some(Ok(value)),
-                    // One damaged value does not break the page.
+                    // A damaged value fails its item, not the page.
                     Err(Failure::Refused(error)) if error.kind() == ErrorKind::Corrupt => {
                         Some(Err(error))
                     }
@@ -153,7 +159,7 @@ impl<'s> Snapshot<'s> {
         Ok(page)
     }
 
-    /// The namespaces under `prefix` past `after` that hold a live entry, at most `limit`, and
+    /// Returns up to `limit` namespaces with live entries under `prefix` and after `after`, and
     /// whether there are more.
     pub(crate) fn namespaces(
         &self,
@@ -178,8 +184,7 @@ impl<'s> Snapshot<'s> {
         Ok((found, false))
     }
 
-    /// The tenants past `after` that hold a live entry, at most `limit`, and whether there are
-    /// more.
+    /// Returns up to `limit` tenants with live entries after `after`, and whether there are more.
     pub(crate) fn tenants(
         &self,
         after: Option<&TenantId>,
@@ -225,7 +230,7 @@ impl<'s> Snapshot<'s> {
         Ok(usage)
     }
 
-    /// Whether the index knows of an entry that has expired.
+    /// Whether the expiry index contains an expired entry.
     pub(crate) fn has_expired(&self) -> Result<bool, Failure> {
         let expiry = self.transaction.open_table(EXPIRY)?;
         let end = (self.now.as_millis() + 1).to_be_bytes();
@@ -233,7 +238,7 @@ impl<'s> Snapshot<'s> {
         Ok(first.is_some())
     }
 
-    /// How many entries there are, expired ones included, and how many of them have expired.
+    /// Returns the number of entries, expired ones included, and the number of expired ones.
     pub(crate) fn counts(&self) -> Result<(u64, u64), Failure> {
         let expiry = self.transaction.open_table(EXPIRY)?;
         let end = (self.now.as_millis() + 1).to_be_bytes();
@@ -246,27 +251,27 @@ impl<'s> Snapshot<'s> {
         Ok((self.entries.len()?, expired))
     }
 
-    /// Counts a step of the work, and stops it where it becomes too much or its context ends.
+    /// Counts one step and `bytes` bytes. Fails if the context has ended or the budget is exceeded.
     fn step(&self, bytes: u64) -> Result<(), Failure> {
         self.steps.set(self.steps.get() + 1);
         self.bytes.set(self.bytes.get() + bytes);
-        let (Place::Inline(ctx, _) | Place::Pool(ctx)) = self.place;
+        let (ReadMode::Inline(ctx, _) | ReadMode::Blocking(ctx)) = self.mode;
         if self.steps.get().is_multiple_of(STEPS_PER_CHECK) {
             ctx.check()?;
         }
-        if let Place::Inline(_, temperature) = self.place {
+        if let ReadMode::Inline(_, latency) = self.mode {
             let spent = self.steps.get() > INLINE_STEPS || self.bytes.get() > INLINE_BYTES;
-            if spent || !temperature.is_warm() {
+            if spent || !latency.is_low() {
                 return Err(Failure::OverBudget);
             }
         }
         Ok(())
     }
 
-    fn value(&self, location: &[u8], record: &Record<'_>) -> Result<Bytes, Failure> {
+    fn value(&self, location: &[u8], record: &EntryRecord<'_>) -> Result<Bytes, Failure> {
         match record.value {
-            Value::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-            Value::Separate(length) => {
+            StoredValue::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+            StoredValue::Separate(length) => {
                 self.step(length)?;
                 read_separate(&self.transaction.open_table(VALUES)?, location, length)
             }
@@ -276,17 +281,18 @@ impl<'s> Snapshot<'s> {
     fn is_live(&self, meta: &EntryMeta) -> bool {
         let live = meta.is_live(self.now);
         if !live {
-            self.witnessed.store(true, Ordering::Relaxed);
+            self.saw_expired.store(true, Ordering::Relaxed);
         }
         live
     }
 
-    /// Whether an entry is shown in listings. A damaged one is: it is there until it is deleted.
+    /// Whether listings include the record. They include damaged ones, which exist until they are
+    /// deleted.
     fn is_listed(&self, record: &[u8]) -> bool {
         format::decode(record).map_or(true, |record| self.is_live(&record.meta))
     }
 
-    /// The first namespace between two locations that holds a live entry.
+    /// The first namespace with a live entry between two locations.
     fn next_live(&self, start: &[u8], end: &[u8]) -> Result<Option<Namespace>, Failure> {
         for item in self.entries.range(start..end)? {
             let (location, record) = item?;
@@ -299,11 +305,12 @@ impl<'s> Snapshot<'s> {
         Ok(None)
     }
 
-    /// The next tenant in order, live or not.
+    /// The next tenant in order, with or without live entries.
     ///
-    /// Locations of a tenant `t` begin with `t` NUL or `t:`, and names such as `t-b` stand between
-    /// the two. So the tenant of the next location is the next tenant, unless a shorter one, a
-    /// beginning of it, has only locations of the second sort, which stand further on.
+    /// The locations of a tenant `t` start with `t` NUL or with `t:`, and those of tenants such as
+    /// `t-b` sort between the two. So the next location belongs to the next tenant, with one
+    /// exception: a tenant whose name is a prefix of that one and whose locations all start with
+    /// `t:` has its locations later.
     fn next_tenant(&self, after: Option<&TenantId>) -> Result<Option<TenantId>, Failure> {
         let mut start =
             after.map(|tenant| past_namespace(tenant.as_rendered())).unwrap_or_default();
@@ -316,7 +323,7 @@ impl<'s> Snapshot<'s> {
             let (ns, _) = format::split_location(location.value())?;
             let tenant = format::namespace(ns)?.tenant();
             if after.is_some_and(|after| tenant <= *after) {
-                // The second sort of locations of a tenant that was passed.
+                // A location under `t:` of a tenant that was returned earlier: skip all of them.
                 start = format!("{};", tenant.as_rendered()).into_bytes();
                 continue;
             }
@@ -327,27 +334,28 @@ impl<'s> Snapshot<'s> {
         }
     }
 
-    /// The shortest beginning of `tenant` that is a tenant by itself, past `after`.
+    /// The shortest proper prefix of `tenant` that is a tenant with entries and sorts after
+    /// `after`.
     fn shorter_tenant(
         &self,
         tenant: &str,
         after: Option<&TenantId>,
     ) -> Result<Option<TenantId>, Failure> {
         for (at, byte) in tenant.bytes().enumerate().skip(1) {
-            // Where a byte past `:` in order follows, the second sort of the shorter one's
-            // locations would have come before this tenant's. (And a byte below `:` is a
-            // character by itself, so that the text can be cut there.)
+            // If the next byte is not below `:`, the locations of the shorter tenant come before
+            // this tenant's and were found already. A byte below `:` is a whole character, so the
+            // text can be split before it.
             if byte >= b':' {
                 continue;
             }
-            let beginning = &tenant[..at];
-            if after.is_some_and(|after| beginning <= after.as_rendered()) {
+            let prefix = &tenant[..at];
+            if after.is_some_and(|after| prefix <= after.as_rendered()) {
                 continue;
             }
-            // A beginning that ends within an escape is no tenant's name.
-            let Ok(shorter) = Namespace::parse(beginning) else { continue };
+            // A prefix that ends within an escape sequence is not a valid name.
+            let Ok(shorter) = Namespace::parse(prefix) else { continue };
             self.step(0)?;
-            let (start, end) = (format!("{beginning}:"), format!("{beginning};"));
+            let (start, end) = (format!("{prefix}:"), format!("{prefix};"));
             if self.entries.range(start.as_bytes()..end.as_bytes())?.next().is_some() {
                 return Ok(Some(shorter.tenant()));
             }
@@ -365,7 +373,7 @@ impl<'s> Snapshot<'s> {
     }
 }
 
-/// Stands in for what a damaged entry does not tell.
+/// The metadata that `scan` returns for an unreadable entry.
 const UNREADABLE: EntryMeta = EntryMeta {
     version: Version::from_bytes([0; 16]),
     created_at: Timestamp::EPOCH,
@@ -373,37 +381,25 @@ const UNREADABLE: EntryMeta = EntryMeta {
     expires_at: None,
 };
 
-/// The two ranges of locations under a prefix: the namespace itself, and those beneath it. Names
-/// such as `a-b` stand between `a` and `a:`.
-pub(crate) fn prefix_ranges(prefix: &NamespacePrefix) -> [(Vec<u8>, Vec<u8>); 2] {
-    let text = prefix.as_str();
-    let with = |tail: &str| [text.as_bytes(), tail.as_bytes()].concat();
-    [(with("\0"), with("\u{1}")), (with(":"), with(";"))]
-}
-
-/// The least location past all keys of a namespace.
-fn past_namespace(rendered: &str) -> Vec<u8> {
-    [rendered.as_bytes(), &[1]].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use cubbyhole_core::{Condition, Expiry};
     use redb::backends::InMemoryBackend;
 
     use super::*;
-    use crate::format::MAX_INLINE_BYTES;
-    use crate::log::Redo;
-    use crate::tables::Tables;
+    use crate::engine::Tables;
+    use crate::engine::format::MAX_INLINE_BYTES;
+    use crate::wal::RedoBuffer;
 
-    /// The end of a context must not look like a damaged entry, of which a page may hold some.
+    /// A page may contain damaged values. The end of the context must not be mistaken for one.
     #[test]
-    fn a_context_that_ends_within_a_page_ends_the_page() {
+    fn scan_fails_when_the_context_ends_within_a_page() {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
         let ns = Namespace::parse("a").unwrap();
         let long = Bytes::from(vec![7; MAX_INLINE_BYTES + 1]);
         let transaction = database.begin_write().unwrap();
-        let mut tables = Tables::open(&transaction, Timestamp::EPOCH, Redo::off()).unwrap();
+        let mut tables =
+            Tables::open(&transaction, Timestamp::EPOCH, RedoBuffer::disabled()).unwrap();
         for n in 0..3 * STEPS_PER_CHECK {
             let (version, always) = (Version::draw(), Condition::Always);
             tables.put(&ns, &n.to_string(), &long, version, Expiry::Never, always).unwrap();
@@ -412,9 +408,10 @@ mod tests {
         transaction.commit().unwrap();
 
         let ctx = ExecutionContext::new();
-        let witnessed = AtomicBool::new(false);
+        let saw_expired = AtomicBool::new(false);
         let now = || Timestamp::EPOCH;
-        let snapshot = Snapshot::open(&database, now, Place::Pool(&ctx), &witnessed).unwrap();
+        let snapshot =
+            Snapshot::open(&database, now, ReadMode::Blocking(&ctx), &saw_expired).unwrap();
         let options = ScanOptions::new().with_limit(1000);
         let page = snapshot.scan(&ns, &options).unwrap();
         assert!(page.items.iter().all(|item| matches!(item.value, Some(Ok(_)))));
