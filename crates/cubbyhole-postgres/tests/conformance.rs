@@ -1,5 +1,5 @@
-//! The conformance suite over PostgreSQL, on a clock that stands still until it is moved: of
-//! bytes, of documents through `Typed`, and in the way that a transaction pooler needs.
+//! The conformance suite on PostgreSQL with a manual clock: with bytes, with documents through
+//! `Typed`, and with the statements for a transaction pooler.
 
 mod support;
 
@@ -14,7 +14,7 @@ use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, TypedExt, asy
 use cubbyhole_postgres::{Config, PostgresStore};
 use tokio::sync::OnceCell;
 
-/// A schema with its own clock; the harness makes one store of it.
+/// A schema with a manual clock.
 struct Postgres<V> {
     options: &'static str,
     schema: OnceCell<support::Schema>,
@@ -22,7 +22,7 @@ struct Postgres<V> {
 }
 
 impl<V> Postgres<V> {
-    /// `options` stand in the URL beside the schema's name.
+    /// `options` are appended to the URL.
     fn new(options: &'static str) -> Self {
         Self { options, schema: OnceCell::new(), value: PhantomData }
     }
@@ -37,7 +37,7 @@ impl<V> Postgres<V> {
         self.schema.get_or_init(make).await
     }
 
-    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    #[expect(clippy::expect_used, reason = "a case cannot start without a store")]
     async fn open(&self) -> PostgresStore {
         let url = self.schema().await.url(self.options);
         let config = Config::from_url(&url).expect("a URL");

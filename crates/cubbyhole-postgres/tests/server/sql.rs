@@ -1,4 +1,4 @@
-//! SQL by hand, and what the server answers.
+//! Helpers that run SQL statements and inspect the answers of the server.
 
 use cubbyhole_postgres::Config;
 use cubbyhole_testkit::helpers::{PASSWORD, until};
@@ -7,7 +7,7 @@ use tokio_postgres::types::FromSqlOwned;
 
 use crate::support::{Schema, connect};
 
-/// The one value that `sql` gives.
+/// Runs `sql` and returns its single value.
 pub(crate) async fn one<T: FromSqlOwned>(client: &Client, sql: &str) -> T {
     match client.query_one(sql, &[]).await {
         Ok(row) => row.get(0),
@@ -15,7 +15,7 @@ pub(crate) async fn one<T: FromSqlOwned>(client: &Client, sql: &str) -> T {
     }
 }
 
-/// How many rows `sql` gives or changes.
+/// Runs `sql` and returns the number of rows that it returns or changes.
 pub(crate) async fn rows(client: &Client, sql: &str) -> u64 {
     match client.execute(sql, &[]).await {
         Ok(rows) => rows,
@@ -23,32 +23,32 @@ pub(crate) async fn rows(client: &Client, sql: &str) -> u64 {
     }
 }
 
-/// What the server answers to `sql`, which it must refuse: the SQLSTATE, and all that it says.
-pub(crate) async fn refusal(client: &Client, sql: &str) -> (String, String) {
+/// Runs `sql`, which the server must reject. Returns the SQLSTATE and all parts of the message.
+pub(crate) async fn rejection(client: &Client, sql: &str) -> (String, String) {
     let error = match client.batch_execute(sql).await {
-        Ok(()) => panic!("it was not refused: {sql}"),
+        Ok(()) => panic!("not rejected: {sql}"),
         Err(error) => error,
     };
     let Some(database) = error.as_db_error() else { panic!("{sql}: {error:?}") };
-    let said = format!(
+    let message = format!(
         "{} / {:?} / {:?} / {:?}",
         database.message(),
         database.detail(),
         database.hint(),
         database.where_()
     );
-    (database.code().code().to_owned(), said)
+    (database.code().code().to_owned(), message)
 }
 
 impl Schema {
-    /// A role of the schema's own, `<schema>_<name>`, that logs in with the tests' password.
+    /// Creates the login role `<schema>_<name>` with the password of the tests.
     pub(crate) async fn make_role(&self, name: &str, attributes: &str) {
         let sql =
             format!("CREATE ROLE {}_{name} LOGIN PASSWORD '{PASSWORD}' {attributes}", self.name);
         self.execute(&sql).await;
     }
 
-    /// The configuration with such a role.
+    /// The configuration for a role of [`make_role`](Self::make_role).
     pub(crate) fn config_of(&self, role: &str) -> Config {
         Config::from_url(&self.url_of(role)).unwrap()
     }
@@ -58,14 +58,14 @@ impl Schema {
         self.url("").replace(&login, &format!("//{}_{role}:", self.name))
     }
 
-    /// A connection of such a role.
+    /// Connects as a role of [`make_role`](Self::make_role).
     pub(crate) async fn connect_as(&self, role: &str) -> Client {
         let url = self.url_of(role);
         let (address, _) = url.split_once('?').unwrap();
         connect(address).await
     }
 
-    /// An entry as a row of its own, written by the administrator.
+    /// An `INSERT` statement for an entry.
     pub(crate) fn row(&self, name: &str, key: &str, expires_at: Option<i64>) -> String {
         let expires_at = expires_at.map_or("NULL".to_owned(), |at| at.to_string());
         format!(
@@ -77,7 +77,7 @@ impl Schema {
         )
     }
 
-    /// Everything in the table of one tenant, or of all, as the administrator sees it.
+    /// A digest of the rows of one tenant or of all tenants.
     pub(crate) async fn digest(&self, admin: &Client, tenant: Option<&str>) -> String {
         let condition = tenant.map_or("true".to_owned(), |tenant| format!("tenant = '{tenant}'"));
         let sql = format!(
@@ -88,14 +88,14 @@ impl Schema {
         one(admin, &sql).await
     }
 
-    /// Waits until as many calls of the application's role wait for a lock.
+    /// Waits until this number of the application's statements wait for a lock.
     pub(crate) async fn until_waiting(&self, admin: &Client, calls: i64) {
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity
              WHERE usename = '{}_login' AND wait_event_type = 'Lock'",
             self.name
         );
-        until(&format!("{calls} calls that wait"), async || one::<i64>(admin, &sql).await == calls)
+        until(&format!("{calls} blocked calls"), async || one::<i64>(admin, &sql).await == calls)
             .await;
     }
 }
