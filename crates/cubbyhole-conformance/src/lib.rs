@@ -95,9 +95,11 @@
 mod calls;
 mod case;
 mod cases;
+mod env;
 mod harness;
 pub mod history;
 pub mod model;
+mod outcome;
 pub mod read_only;
 mod sample;
 mod suite;
@@ -106,8 +108,8 @@ mod world;
 /// The runner, for programs that put trials of their own beside those of [`Suite::trials`].
 pub use libtest_mimic;
 
-pub use case::{Case, Level, Needs, Verdict};
+pub use case::{Case, Level, Needs};
 pub use harness::{Capabilities, Harness};
+pub use outcome::Verdict;
 pub use sample::{Document, Sample};
 pub use suite::{Suite, case_names, run};
-pub(crate) use world::World;

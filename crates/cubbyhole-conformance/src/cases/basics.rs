@@ -2,8 +2,10 @@
 
 use cubbyhole_core::PutOptions;
 
-use crate::case::{Outcome, cases, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `get` answers `None` for a key that was never written.

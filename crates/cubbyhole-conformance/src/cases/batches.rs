@@ -3,8 +3,10 @@
 use cubbyhole_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
 use cubbyhole_core::{Batch, Condition, ErrorKind, PutOptions, Version};
 
-use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A batch puts and deletes, and answers with the versions in its order.

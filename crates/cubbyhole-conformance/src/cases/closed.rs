@@ -2,9 +2,11 @@
 
 use cubbyhole_core::ErrorKind;
 
-use crate::calls::Call;
-use crate::case::{Outcome, cases, check, refused};
-use crate::{Sample, World};
+use crate::calls::MethodCall;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A closed store answers `InvalidArgument` to every method of the core trait.
@@ -26,7 +28,7 @@ cases! {
     }
 }
 
-async fn all_refused(calls: Vec<Call<'_>>) -> Outcome {
+async fn all_refused(calls: Vec<MethodCall<'_>>) -> Outcome {
     for call in calls {
         let error = refused(call.make().await, ErrorKind::InvalidArgument, call.name)?;
         check!(!error.may_have_been_applied(), "`{}` may have been applied", call.name);

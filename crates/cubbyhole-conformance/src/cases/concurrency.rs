@@ -2,9 +2,11 @@
 
 use cubbyhole_core::{Batch, Condition, EntryStoreExt, PutOptions, Update};
 
-use crate::case::{Outcome, cases, check, check_eq};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
 use crate::world::{is_conflict, number_of};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// Writers to different keys lose nothing.

@@ -2,8 +2,10 @@
 
 use cubbyhole_core::{Condition, ErrorKind, PutOptions, Version};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `Always` writes over whatever stands there, and where nothing does.

@@ -7,8 +7,10 @@ use cubbyhole_core::{
     ScanOptions,
 };
 
-use crate::case::{Outcome, Stop, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A context that has ended is refused by every method of the core trait, before any work; a

@@ -2,8 +2,10 @@
 
 use cubbyhole_core::{EntryStoreExt, Erased, ErrorKind, Namespace, NamespacePrefix};
 
-use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `erase` of nothing is done at once.

@@ -4,8 +4,10 @@ use cubbyhole_core::{
     Batch, Condition, Error, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions, Version,
 };
 
-use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A mistake of the caller's does not look like an outage: it is not retryable, and certainly

@@ -6,8 +6,10 @@ use cubbyhole_core::{
     Batch, Condition, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions, Timestamp,
 };
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// An expired entry is absent for every operation that reads.

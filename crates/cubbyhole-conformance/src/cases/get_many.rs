@@ -3,9 +3,11 @@
 use cubbyhole_core::ErrorKind;
 use cubbyhole_core::limits::MAX_GET_MANY_KEYS;
 
-use crate::case::{Outcome, cases, check_eq, refused};
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq, refused};
 use crate::world::number_of;
-use crate::{Sample, World};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// The answers stand in the order asked, with `None` for what is absent.

@@ -2,8 +2,10 @@
 
 use cubbyhole_core::{Namespace, TenantId};
 
-use crate::case::{Outcome, cases, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// The same key in two namespaces is two entries.

@@ -3,8 +3,10 @@
 use cubbyhole_core::limits::{MAX_KEY_BYTES, MAX_NAMESPACE_BYTES};
 use cubbyhole_core::{Condition, ErrorKind, Namespace, PutOptions, ScanOptions};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A key of 1024 bytes is taken, one of 1025 refused, and nothing is written.

@@ -2,8 +2,10 @@
 
 use cubbyhole_core::ScanOptions;
 
-use crate::case::{Outcome, cases, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 /// Keys whose byte order is not that of a locale, of UTF-16, or of numbers.
 const ORDERED: [&str; 18] = [

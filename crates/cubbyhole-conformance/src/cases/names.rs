@@ -2,8 +2,10 @@
 
 use cubbyhole_core::{ErrorKind, Namespace, ScanOptions, TenantId};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 /// Names that mean something to some engine, escape or script.
 pub(super) const HOSTILE: [&str; 44] = [

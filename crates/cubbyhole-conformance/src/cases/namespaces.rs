@@ -2,8 +2,10 @@
 
 use cubbyhole_core::{ErrorKind, Namespace, NamespacePrefix};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 /// Scopes whose rendered forms surround those of `a`: `a!`, `a-b` and `a/x` sort before `a:`, and
 /// `a;`, `aa` and `b` behind it.

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use cubbyhole_core::ErrorKind;
 
-use crate::calls::{Call, Target};
-use crate::case::{Outcome, Stop, cases};
-use crate::{Sample, World};
+use crate::calls::{MethodCall, CallTarget};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// Without a runtime a call of the core trait works or answers `InvalidArgument`, with a
@@ -41,18 +43,18 @@ cases! {
     }
 }
 
-fn with_and_without_deadline<V: Sample>(target: Target<V>) -> [Target<V>; 2] {
+fn with_and_without_deadline<V: Sample>(target: CallTarget<V>) -> [CallTarget<V>; 2] {
     let ctx = target.ctx.clone().with_timeout(Duration::from_secs(3_600));
-    let limited = Target {
+    let limited = CallTarget {
         store: Arc::clone(&target.store),
         ctx,
         ns: target.ns.clone(),
-        elsewhere: target.elsewhere.clone(),
+        empty_prefix: target.empty_prefix.clone(),
     };
     [target, limited]
 }
 
-fn all_answer(calls: &[Call<'_>]) -> Outcome {
+fn all_answer(calls: &[MethodCall<'_>]) -> Outcome {
     for call in calls {
         match outside(call)? {
             Err(error) if error.kind() != ErrorKind::InvalidArgument => {
@@ -65,7 +67,7 @@ fn all_answer(calls: &[Call<'_>]) -> Outcome {
 }
 
 /// Makes a call on a thread without a runtime.
-fn outside(call: &Call<'_>) -> Outcome<cubbyhole_core::Result<()>> {
+fn outside(call: &MethodCall<'_>) -> Outcome<cubbyhole_core::Result<()>> {
     let answer = thread::scope(|scope| scope.spawn(|| block_on(call.make())).join());
     let answer =
         answer.map_err(|_| Stop::failed(format!("`{}` panics without a runtime", call.name)))?;

@@ -7,8 +7,10 @@ use cubbyhole_core::{
     Store, Update,
 };
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `Arc<dyn EntryStore<V>>` coerces to `Arc<dyn Store<V>>`, and is the same store.

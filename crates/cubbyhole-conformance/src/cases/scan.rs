@@ -3,9 +3,11 @@
 use cubbyhole_core::limits::{MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
 use cubbyhole_core::{ErrorKind, Namespace, ScanItem, ScanOptions};
 
-use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq, refused};
 use crate::world::number_of;
-use crate::{Sample, World};
+use crate::Sample;
+use crate::world::World;
 
 const KEYS: [&str; 9] = ["", "a", "a%", "aa", "ab", "b", "ba", "c", "\u{10ffff}"];
 

@@ -5,9 +5,11 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::calls::Call;
-use crate::case::{Outcome, cases, check};
-use crate::{Sample, World};
+use crate::calls::MethodCall;
+use crate::case::cases;
+use crate::outcome::{Outcome, check};
+use crate::Sample;
+use crate::world::World;
 
 /// A loop that has not yielded after so many calls never does: tokio's budget is 128.
 const MANY: usize = 10_000;
@@ -68,7 +70,7 @@ cases! {
     }
 }
 
-async fn all_yield(calls: Vec<Call<'_>>) -> Outcome {
+async fn all_yield(calls: Vec<MethodCall<'_>>) -> Outcome {
     for call in calls {
         check!(yields(&call).await, "a loop over `{}` never yields to the runtime", call.name);
     }
@@ -77,7 +79,7 @@ async fn all_yield(calls: Vec<Call<'_>>) -> Outcome {
 
 /// Whether a loop over a call returns to the runtime before it has made many calls. No time is
 /// taken: the loop is polled as a task is, and ends after the call in which it first yielded.
-async fn yields(call: &Call<'_>) -> bool {
+async fn yields(call: &MethodCall<'_>) -> bool {
     let yielded = AtomicBool::new(false);
     let mut calls = pin!(async {
         for _ in 0..MANY {

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use cubbyhole_core::{Entry, GetOptions, Namespace};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A read that extends keeps an entry past the end that it had.

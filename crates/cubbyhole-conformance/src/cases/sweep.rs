@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use cubbyhole_core::{Expiry, Namespace, PutOptions, TenantId};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A sweep of a store without expired entries removes none.

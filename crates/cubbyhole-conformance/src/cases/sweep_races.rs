@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cubbyhole_core::{EntryStore, Expiry, GetOptions, Namespace, Result};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 const SWEEPERS: usize = 2;
 const WRITERS: usize = 4;

@@ -2,8 +2,10 @@
 
 use cubbyhole_core::Condition;
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `take` answers the entry and removes it.

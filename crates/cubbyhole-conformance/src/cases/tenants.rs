@@ -2,8 +2,10 @@
 
 use cubbyhole_core::{ErrorKind, Namespace, TenantId};
 
-use crate::case::{Outcome, cases, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 /// Tenants whose rendered names stand between those of the namespaces of `t`: `t-b`, `t/x` and
 /// `t0` sort between `t` and `t:`, or right behind.

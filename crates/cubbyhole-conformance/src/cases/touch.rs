@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use cubbyhole_core::{Condition, Expiry, Timestamp};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `touch` tells whether there was an entry, and creates none.

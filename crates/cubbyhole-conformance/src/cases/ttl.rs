@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use cubbyhole_core::{ErrorKind, PutOptions, Timestamp, Version};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// An entry with a TTL is there before its end and absent after it.

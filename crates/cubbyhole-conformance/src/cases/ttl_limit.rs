@@ -6,8 +6,10 @@ use cubbyhole_core::{
     Batch, Condition, ErrorKind, Expiry, GetOptions, PutOptions, Timestamp, Version,
 };
 
-use crate::case::{Outcome, Stop, cases, check_eq, refused};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check_eq, refused};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// A put is refused, over an entry and where there is none.

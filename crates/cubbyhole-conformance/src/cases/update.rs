@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use cubbyhole_core::{Entry, EntryStoreExt, Error, ErrorKind, PutOptions, Update};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
 use crate::world::number_of;
-use crate::{Sample, World};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `Put` writes, where there was nothing and over what was there, and answers the version.

@@ -2,8 +2,10 @@
 
 use cubbyhole_core::{Batch, Condition, PutOptions, ScanOptions};
 
-use crate::case::{Outcome, Stop, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// Values that codecs and engines are likely to spoil come back equal.

@@ -4,8 +4,10 @@ use std::collections::HashSet;
 
 use cubbyhole_core::{Batch, Condition, Expiry, GetOptions, PutOptions, ScanOptions, Version};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::Sample;
+use crate::world::World;
 
 cases! {
     /// `put_entry` returns the version that then stands in the entry.

@@ -37,7 +37,7 @@ const LATE: Duration = Duration::from_secs(5);
 pub(crate) const ENOUGH: u64 = 100;
 
 pub(crate) fn plan(timeout: Duration) -> Plan {
-    Plan::new(TenantId::new("faults").unwrap(), fastrand::u64(..)).under_faults(timeout)
+    Plan::new(TenantId::new("faults").unwrap(), fastrand::u64(..)).with_faults(timeout)
 }
 
 /// A server that loses nothing that it acknowledged.
@@ -172,7 +172,7 @@ async fn histories_have_an_order_where_calls_are_given_up_and_connections_are_re
     let schema = Schema::on(server.url()).await;
     let proxy = Proxy::before(server.url()).await;
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(TIMEOUT).cutting_short(4, Duration::from_millis(8));
+    let plan = plan(TIMEOUT).with_cancellations(4, Duration::from_millis(8));
     let (store, histories) = start(&proxy.url(&few(&schema)), plan).await;
     histories.until_more(ENOUGH).await.unwrap();
     histories.until_failures(20).await.unwrap();

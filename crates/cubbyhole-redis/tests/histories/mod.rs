@@ -15,7 +15,7 @@ const LATE: Duration = Duration::from_secs(5);
 pub(crate) fn plan(groups: usize, timeout: Duration) -> Plan {
     Plan::new(TenantId::new("faults").unwrap(), fastrand::u64(..))
         .with_groups(groups)
-        .under_faults(timeout)
+        .with_faults(timeout)
 }
 
 pub(crate) fn start(store: &RedisStore, plan: Plan) -> Live {
