@@ -8,9 +8,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `get` answers `None` for a key that was never written.
+    /// `get` returns `None` for a key that was never written.
     #[case(tenant, core)]
-    async fn an_absent_key_is_none<V: Sample>(w: &World<V>) -> Outcome {
+    async fn get_of_absent_key_returns_none<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         check_eq!(w.get(&ns, "k").await?, None, "nothing was written");
         w.put(&ns, "other", 1).await?;
@@ -18,9 +18,9 @@ cases! {
         Ok(())
     }
 
-    /// `get` answers what `put` wrote.
+    /// `get` returns the value that `put` wrote.
     #[case(tenant, core)]
-    async fn put_then_get<V: Sample>(w: &World<V>) -> Outcome {
+    async fn get_returns_the_value_of_put<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         check_eq!(w.get(&ns, "k").await?, Some(V::sample(1)), "the value that was put");
@@ -28,9 +28,9 @@ cases! {
         Ok(())
     }
 
-    /// `put` and `put_with_options` with the default options are the same.
+    /// `put_with_options` with the default options does the same as `put`.
     #[case(tenant, core)]
-    async fn put_with_default_options_is_put<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_with_default_options_equals_put<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&[])?;
         let options = PutOptions::default();
         w.store().put_with_options(w.ctx(), &ns, "k", V::sample(1), options).await?;
@@ -40,9 +40,9 @@ cases! {
         Ok(())
     }
 
-    /// A second `put` replaces the value of the first, and only that.
+    /// A second `put` replaces the value of the key, and changes no other entry.
     #[case(tenant, core)]
-    async fn put_replaces<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_replaces_the_value<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "j", 10).await?;
         for number in 0..5 {
@@ -54,9 +54,9 @@ cases! {
         Ok(())
     }
 
-    /// Writing the same value again is no mistake.
+    /// Writing the same value twice succeeds.
     #[case(tenant, core)]
-    async fn the_same_value_can_be_put_again<V: Sample>(w: &World<V>) -> Outcome {
+    async fn same_value_can_be_put_twice<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         w.put(&ns, "k", 1).await?;
@@ -64,7 +64,7 @@ cases! {
         Ok(())
     }
 
-    /// `delete` removes the entry and leaves its neighbours.
+    /// `delete` removes the entry, and no other entry.
     #[case(tenant, core)]
     async fn delete_removes_one_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -75,7 +75,7 @@ cases! {
         Ok(())
     }
 
-    /// `delete` is idempotent: an absent key is no error, twice neither.
+    /// `delete` is idempotent: deleting an absent key succeeds.
     #[case(tenant, core)]
     async fn delete_is_idempotent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["never", "written"])?;
@@ -87,9 +87,9 @@ cases! {
         Ok(())
     }
 
-    /// A key that was deleted can be written again.
+    /// A deleted key can be written again.
     #[case(tenant, core)]
-    async fn a_deleted_key_can_be_written_again<V: Sample>(w: &World<V>) -> Outcome {
+    async fn deleted_key_can_be_written_again<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..3 {
             w.put(&ns, "k", number).await?;
@@ -102,7 +102,7 @@ cases! {
 
     /// A tenant without scope segments is a namespace like any other.
     #[case(tenant, core)]
-    async fn a_bare_tenant_is_a_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn tenant_without_scope_is_a_namespace<V: Sample>(w: &World<V>) -> Outcome {
         let bare = w.ns(&[])?;
         w.put(&bare, "k", 1).await?;
         w.put(&w.ns(&["a"])?, "k", 2).await?;
@@ -112,9 +112,9 @@ cases! {
         Ok(())
     }
 
-    /// Many entries of one namespace are kept apart.
+    /// 300 entries of one namespace keep their own values.
     #[case(tenant, core)]
-    async fn many_entries<V: Sample>(w: &World<V>) -> Outcome {
+    async fn three_hundred_entries_stay_distinct<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["many"])?;
         for number in 0..300 {
             w.put(&ns, &format!("key-{number:03}"), number).await?;

@@ -9,9 +9,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// A batch puts and deletes, and answers with the versions in its order.
+    /// A batch applies its puts and deletes, and returns the versions in their order.
     #[case(tenant, entry)]
-    async fn a_batch_is_applied<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_applies_puts_and_deletes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["gone", "changed", "kept"]).await?;
         let batch = Batch::new()
@@ -31,9 +31,9 @@ cases! {
         Ok(())
     }
 
-    /// The versions of one batch differ from each other.
+    /// Each put of a batch gets a different version.
     #[case(tenant, entry)]
-    async fn each_put_has_a_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn each_put_gets_a_different_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let batch = Batch::new().put("a", V::sample(1)).put("b", V::sample(1));
         let versions = w.store().write(w.ctx(), &ns, batch).await?;
@@ -41,18 +41,19 @@ cases! {
         Ok(())
     }
 
-    /// The empty batch succeeds and does nothing.
+    /// An empty batch succeeds and changes nothing.
     #[case(tenant, entry)]
-    async fn the_empty_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_batch_succeeds_without_effect<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         check_eq!(w.store().write(w.ctx(), &ns, Batch::new()).await?, [], "no versions");
         check_eq!(w.namespaces(&w.everything()).await?, [], "no namespace came to be");
         Ok(())
     }
 
-    /// One failed condition, and nothing is written; the conflict says which operation failed.
+    /// If one condition fails, the batch writes nothing. The conflict names the operation that
+    /// failed.
     #[case(tenant, entry)]
-    async fn all_or_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn failed_condition_writes_nothing<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["b", "d"]).await?;
         let before = (w.live(&ns, "b").await?, w.live(&ns, "d").await?);
@@ -72,9 +73,9 @@ cases! {
         Ok(())
     }
 
-    /// The first, the last and a middle operation can fail; each is named, with what stands there.
+    /// A conflict has the index of the operation that failed, and the current version of its key.
     #[case(tenant, entry)]
-    async fn the_failed_operation_is_named<V: Sample>(w: &World<V>) -> Outcome {
+    async fn conflict_names_the_failed_operation<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let version = w.put_entry(&ns, "there", 1, PutOptions::new(), Condition::Always).await?;
         for failing in 0..4 {
@@ -95,9 +96,9 @@ cases! {
         Ok(())
     }
 
-    /// A delete in a batch has its condition too.
+    /// A delete in a batch checks its condition.
     #[case(tenant, entry)]
-    async fn deletes_have_conditions<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_checks_its_condition<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         let stale = Condition::IfVersion(Version::draw());
@@ -113,9 +114,9 @@ cases! {
         Ok(())
     }
 
-    /// Conditions that hold are all accepted together.
+    /// A batch succeeds if all its conditions hold.
     #[case(tenant, entry)]
-    async fn conditions_that_hold<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_succeeds_if_all_conditions_hold<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let one = w.put_entry(&ns, "one", 1, PutOptions::new(), Condition::Always).await?;
         let two = w.put_entry(&ns, "two", 2, PutOptions::new(), Condition::Always).await?;
@@ -131,9 +132,9 @@ cases! {
         Ok(())
     }
 
-    /// A key named twice is an invalid argument, whatever the operations are.
+    /// A batch that names a key twice is `InvalidArgument`, for puts and deletes alike.
     #[case(tenant, entry)]
-    async fn a_key_named_twice_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn duplicate_key_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let twice = [
             Batch::new().put("k", V::sample(1)).put("k", V::sample(2)),
@@ -151,7 +152,7 @@ cases! {
 
     /// An expired entry counts as absent for the conditions of a batch.
     #[case(tenant, entry)]
-    async fn an_expired_entry_counts_as_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_counts_as_absent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let expired = w.put_expired(&ns, "k").await?;
         let stale = Condition::IfVersion(expired);
@@ -166,9 +167,9 @@ cases! {
         Ok(())
     }
 
-    /// TTLs in a batch hold, and a put without one removes the TTL that stood there.
+    /// A put in a batch sets its TTL. A put without a TTL removes the old one.
     #[case(time, entry)]
-    async fn ttls_in_a_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_sets_and_removes_ttls<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "freed", 1, w.short()).await?;
         let ttl = PutOptions::new().with_ttl(w.short());
@@ -182,9 +183,9 @@ cases! {
         Ok(())
     }
 
-    /// A batch keeps `created_at` of what it overwrites.
+    /// A batch keeps `created_at` of the entries that it overwrites.
     #[case(time, entry)]
-    async fn a_batch_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn overwrite_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "old", 1).await?;
         let before = w.live(&ns, "old").await?.meta;
@@ -198,9 +199,9 @@ cases! {
         Ok(())
     }
 
-    /// 1000 operations are taken, one more is refused and nothing is written.
+    /// 1,000 operations are accepted. 1,001 are rejected, and nothing is written.
     #[case(tenant, entry)]
-    async fn a_thousand_operations<V: Sample>(w: &World<V>) -> Outcome {
+    async fn more_than_1000_operations_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let batch = |count: usize| {
             (0..count).fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), V::sample(1)))
@@ -217,9 +218,9 @@ cases! {
         Ok(())
     }
 
-    /// A batch of more than 64 MiB of keys and values is refused, and nothing is written.
+    /// A batch with more than 64 MiB of keys and values is rejected, and nothing is written.
     #[case(tenant, entry)]
-    async fn the_bytes_of_a_batch_are_limited<V: Sample>(w: &World<V>) -> Outcome {
+    async fn more_than_64_mib_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let largest = w.needs_value_limit()?.min(MAX_BATCH_BYTES / 4);
         let count = MAX_BATCH_BYTES / largest.max(1);
         if count >= MAX_BATCH_OPERATIONS {
@@ -237,9 +238,9 @@ cases! {
         Ok(())
     }
 
-    /// A bad key or a bad value anywhere refuses the whole batch.
+    /// An invalid key in any operation rejects the whole batch.
     #[case(tenant, entry)]
-    async fn a_bad_key_refuses_the_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn invalid_key_rejects_the_whole_batch<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for bad in ["a\0b".to_owned(), "x".repeat(1025)] {
             let batches = [
@@ -255,9 +256,9 @@ cases! {
         Ok(())
     }
 
-    /// A batch touches its own namespace alone.
+    /// A batch changes only its own namespace.
     #[case(tenant, entry)]
-    async fn a_batch_stays_in_its_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_changes_no_other_namespace<V: Sample>(w: &World<V>) -> Outcome {
         let places = [w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
         for ns in &places {
             w.put_all(ns, &["k", "b:k", "%"]).await?;

@@ -9,18 +9,18 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// A closed store answers `InvalidArgument` to every method of the core trait.
+    /// A closed store returns `InvalidArgument` from every method of `Store`.
     #[case(tenant, core)]
-    async fn core_calls_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_calls_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
         all_refused(closed.core()).await?;
         all_refused(closed.core_refused()).await
     }
 
-    /// A closed store answers `InvalidArgument` to every method of `EntryStore`, also to one with
-    /// empty input.
+    /// A closed store returns `InvalidArgument` from every method of `EntryStore`, even for empty
+    /// input.
     #[case(tenant, entry)]
-    async fn entry_calls_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
         all_refused(closed.entries()).await?;
         all_refused(vec![closed.tenants()]).await?;

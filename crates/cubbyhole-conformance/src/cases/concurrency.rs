@@ -9,9 +9,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// Writers to different keys lose nothing.
+    /// Concurrent puts of different keys are all kept.
     #[case(tenant, core)]
-    async fn writers_to_different_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_puts_of_different_keys_are_kept<V: Sample>(w: &World<V>) -> Outcome {
         let answers = w
             .at_once(8, |task, w| async move {
                 let ns = w.ns(&["a"])?;
@@ -31,9 +31,9 @@ cases! {
         Ok(())
     }
 
-    /// Writers to different tenants lose nothing, and every tenant keeps its own.
+    /// Concurrent puts of different tenants are all kept, each in its tenant.
     #[case(tenant, core)]
-    async fn writers_to_different_tenants<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_puts_of_different_tenants_are_kept<V: Sample>(w: &World<V>) -> Outcome {
         let answers = w
             .at_once(8, |task, w| async move {
                 let ns = cubbyhole_core::Namespace::new(w.tenant_with(&task.to_string())?);
@@ -51,9 +51,9 @@ cases! {
         Ok(())
     }
 
-    /// Writers to one key leave one of their values, whole.
+    /// Concurrent puts of one key leave the last value of one of the writers.
     #[case(tenant, core)]
-    async fn writers_to_one_key<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_puts_of_one_key_leave_one_value<V: Sample>(w: &World<V>) -> Outcome {
         let answers = w
             .at_once(8, |task, w| async move {
                 let ns = w.ns(&["a"])?;
@@ -71,9 +71,10 @@ cases! {
         Ok(())
     }
 
-    /// Of several puts if absent at once, one wins; the others learn its version.
+    /// Exactly one of several concurrent puts if absent succeeds. The others return a conflict with
+    /// its version.
     #[case(tenant, entry)]
-    async fn one_put_if_absent_wins<V: Sample>(w: &World<V>) -> Outcome {
+    async fn one_concurrent_put_if_absent_wins<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for round in 0..20 {
             let key = format!("k{round}");
@@ -105,9 +106,9 @@ cases! {
         Ok(())
     }
 
-    /// Of several writes at one version at once, one wins.
+    /// Exactly one of several concurrent puts at the same version succeeds.
     #[case(tenant, entry)]
-    async fn one_write_at_a_version_wins<V: Sample>(w: &World<V>) -> Outcome {
+    async fn one_concurrent_put_if_version_wins<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut version = w.put_entry(&ns, "k", 0, PutOptions::new(), Condition::Always).await?;
         for round in 0..20 {
@@ -126,9 +127,9 @@ cases! {
         Ok(())
     }
 
-    /// Of several deletions at once, one finds the entry.
+    /// Exactly one of several concurrent deletes reports that the entry existed.
     #[case(tenant, entry)]
-    async fn one_deletion_finds_the_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn one_concurrent_delete_finds_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         for round in 0..20 {
             w.put(&w.ns(&["a"])?, "k", round).await?;
             let answers = w
@@ -143,9 +144,9 @@ cases! {
         Ok(())
     }
 
-    /// Increments through `update` are all counted.
+    /// Concurrent increments through `update` are all counted.
     #[case(tenant, entry)]
-    async fn every_increment_counts<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_increments_are_all_counted<V: Sample>(w: &World<V>) -> Outcome {
         let (tasks, each) = (6, 10);
         let answers = w
             .at_once(tasks, move |_, w| async move {
@@ -162,9 +163,9 @@ cases! {
         Ok(())
     }
 
-    /// A batch is seen whole or not at all, by those that read meanwhile.
+    /// Concurrent reads see all writes of a batch or none.
     #[case(tenant, entry)]
-    async fn a_batch_is_seen_whole<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_reads_never_see_half_a_batch<V: Sample>(w: &World<V>) -> Outcome {
         let pair = |number| Batch::new().put("a", V::sample(number)).put("b", V::sample(number));
         let ns = w.ns(&["a"])?;
         w.store().write(w.ctx(), &ns, pair(0)).await?;
@@ -187,9 +188,9 @@ cases! {
         answers.into_iter().collect()
     }
 
-    /// Batches with conditions that touch the same keys in other orders: one at a time.
+    /// Concurrent batches over the same keys, in different orders, do not interleave.
     #[case(tenant, entry)]
-    async fn batches_do_not_interleave<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_batches_do_not_interleave<V: Sample>(w: &World<V>) -> Outcome {
         let answers = w
             .at_once(6, |task, w| async move {
                 let ns = w.ns(&["a"])?;

@@ -8,9 +8,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `Always` writes over whatever stands there, and where nothing does.
+    /// `Always` writes to an absent key, and overwrites an entry.
     #[case(tenant, entry)]
-    async fn always_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn always_creates_and_overwrites<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::Always).await?;
@@ -18,9 +18,10 @@ cases! {
         Ok(())
     }
 
-    /// `IfAbsent` writes where nothing stands, and conflicts with the version of what does.
+    /// `IfAbsent` writes to an absent key. It conflicts with an existing entry, and the conflict
+    /// has its version.
     #[case(tenant, entry)]
-    async fn if_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn if_absent_conflicts_with_existing_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let first = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::IfAbsent).await?;
         let put = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfAbsent).await;
@@ -33,9 +34,9 @@ cases! {
         Ok(())
     }
 
-    /// `IfVersion` writes over that version and no other.
+    /// `IfVersion` overwrites this version, and conflicts with any other version.
     #[case(tenant, entry)]
-    async fn if_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn if_version_conflicts_with_other_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let first = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         let at = Condition::IfVersion;
@@ -49,9 +50,9 @@ cases! {
         Ok(())
     }
 
-    /// `IfVersion` on an absent entry conflicts, and the conflict says that there is none.
+    /// `IfVersion` conflicts with an absent entry, and the conflict has no version.
     #[case(tenant, entry)]
-    async fn if_version_of_an_absent_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn if_version_conflicts_with_absent_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let put =
             w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::IfVersion(Version::draw()));
@@ -61,9 +62,9 @@ cases! {
         Ok(())
     }
 
-    /// The version of another key does not fit.
+    /// `IfVersion` conflicts if the version is that of another key.
     #[case(tenant, entry)]
-    async fn the_version_of_another_key<V: Sample>(w: &World<V>) -> Outcome {
+    async fn if_version_conflicts_with_version_of_other_key<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let other = w.put_entry(&ns, "other", 1, PutOptions::new(), Condition::Always).await?;
         let mine = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
@@ -75,7 +76,7 @@ cases! {
 
     /// An expired entry counts as absent for the conditions of `put_entry`.
     #[case(tenant, entry)]
-    async fn an_expired_entry_counts_as_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_treats_expired_entry_as_absent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let expired = w.put_expired(&ns, "k").await?;
         let at = Condition::IfVersion(expired);
@@ -89,7 +90,7 @@ cases! {
 
     /// An expired entry counts as absent for the conditions of `delete_entry`.
     #[case(tenant, entry)]
-    async fn an_expired_entry_counts_as_absent_for_deletion<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_treats_expired_entry_as_absent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let expired = w.put_expired(&ns, "k").await?;
         let at = Condition::IfVersion(expired);
@@ -101,9 +102,10 @@ cases! {
         Ok(())
     }
 
-    /// A failed condition changes nothing: not the value, not the version, not the expiry.
+    /// A failed condition changes neither the value nor the version nor the expiry. Its error is
+    /// not retryable.
     #[case(tenant, entry)]
-    async fn a_failed_condition_changes_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn failed_condition_changes_nothing<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
@@ -121,9 +123,9 @@ cases! {
         Ok(())
     }
 
-    /// `delete_entry` tells whether there was an entry.
+    /// `delete_entry` returns whether the entry existed.
     #[case(tenant, entry)]
-    async fn delete_tells_whether_there_was_one<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_reports_whether_entry_existed<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let always = Condition::Always;
         check!(!w.store().delete_entry(w.ctx(), &ns, "k", always).await?, "never written");
@@ -134,9 +136,9 @@ cases! {
         Ok(())
     }
 
-    /// `delete_entry` at a version deletes that version and no other.
+    /// `delete_entry` with `IfVersion` deletes this version, and conflicts with any other version.
     #[case(tenant, entry)]
-    async fn delete_if_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_if_version_conflicts_with_other_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let first = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         let second = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::Always).await?;
@@ -154,9 +156,10 @@ cases! {
         Ok(())
     }
 
-    /// `delete_entry` if absent holds only where nothing stands.
+    /// `delete_entry` with `IfAbsent` succeeds for an absent key, and conflicts with an existing
+    /// entry.
     #[case(tenant, entry)]
-    async fn delete_if_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_if_absent_conflicts_with_existing_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let absent = Condition::IfAbsent;
         check!(!w.store().delete_entry(w.ctx(), &ns, "k", absent).await?, "nothing was there");

@@ -13,16 +13,16 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// A context that has ended is refused by every method of the core trait, before any work; a
-    /// store that says that it ignores its context works with one that has ended.
+    /// Every method of `Store` rejects a context that has ended, before it does any work. A store
+    /// whose capabilities say that it ignores its context works with such a context.
     #[case(tenant, core)]
-    async fn an_ended_context_is_refused_or_ignored_as_said<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_calls_reject_or_ignore_ended_context<V: Sample>(w: &World<V>) -> Outcome {
         if w.can().honours_context { refuses_ended(w).await } else { ignores_ended(w).await }
     }
 
-    /// A context that has ended is refused by every method of `EntryStore`, before any work.
+    /// Every method of `EntryStore` rejects a context that has ended, before it does any work.
     #[case(tenant, entry)]
-    async fn an_ended_context_is_refused_for_entries<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_reject_ended_context<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
@@ -35,9 +35,9 @@ cases! {
         Ok(())
     }
 
-    /// A child ends with its parent.
+    /// Cancelling a context also cancels its children.
     #[case(tenant, core)]
-    async fn a_child_ends_with_its_parent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn child_context_ends_with_its_parent<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         let ns = w.ns(&["a"])?;
         let parent = ExecutionContext::new();
@@ -50,9 +50,9 @@ cases! {
         Ok(())
     }
 
-    /// A context with time left changes nothing about a call.
+    /// A deadline in the future does not affect a call.
     #[case(tenant, core)]
-    async fn time_left_changes_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn deadline_in_the_future_has_no_effect<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for timeout in [Duration::from_secs(3_600), Duration::MAX] {
             let ctx = ExecutionContext::new().with_timeout(timeout);
@@ -63,10 +63,10 @@ cases! {
         Ok(())
     }
 
-    /// A put whose context ends in flight is applied whole or not at all; an error that says that
-    /// it had no effect tells the truth; and the store goes on working.
+    /// A put whose deadline passes in flight is applied completely or not at all. An error that
+    /// says that the put had no effect is right. The store continues to work.
     #[case(tenant, core)]
-    async fn a_put_that_ends_in_flight<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_past_its_deadline_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         let ns = w.ns(&["a"])?;
         for round in 0..60_u64 {
@@ -84,9 +84,10 @@ cases! {
         Ok(())
     }
 
-    /// A batch whose context ends in flight is applied whole or not at all.
+    /// A batch whose deadline passes in flight is applied completely or not at all. An error that
+    /// says that the batch had no effect is right.
     #[case(tenant, entry)]
-    async fn a_batch_that_ends_in_flight<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_past_its_deadline_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         for round in 0..40_u64 {
             let ns = w.ns(&["batch", &round.to_string()])?;
@@ -103,9 +104,10 @@ cases! {
         Ok(())
     }
 
-    /// A caller that drops a call leaves the store working, and the write whole or not done.
+    /// A batch whose future is dropped is applied completely or not at all. The store continues to
+    /// work.
     #[case(tenant, entry)]
-    async fn a_dropped_call_leaves_the_store_whole<V: Sample>(w: &World<V>) -> Outcome {
+    async fn dropped_batch_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         for round in 0..40_u64 {
             let ns = w.ns(&["dropped", &round.to_string()])?;
             let batch = (0..20)

@@ -10,16 +10,16 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// An absent entry is `None`.
+    /// `get_entry` returns `None` for an absent key.
     #[case(tenant, entry)]
-    async fn an_absent_entry_is_none<V: Sample>(w: &World<V>) -> Outcome {
+    async fn absent_entry_is_none<V: Sample>(w: &World<V>) -> Outcome {
         check_eq!(w.entry(&w.ns(&["a"])?, "k").await?, None, "nothing was written");
         Ok(())
     }
 
-    /// A new entry was created when it was updated, and never expires.
+    /// A new entry has equal `created_at` and `updated_at`, and no expiry.
     #[case(tenant, entry)]
-    async fn a_new_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn new_entry_has_equal_instants_and_no_expiry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let entry = w.live(&ns, "k").await?;
@@ -29,9 +29,9 @@ cases! {
         Ok(())
     }
 
-    /// Reading changes nothing.
+    /// Reads do not change an entry.
     #[case(tenant, entry)]
-    async fn reading_changes_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn reads_do_not_change_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let first = w.live(&ns, "k").await?;
@@ -41,9 +41,9 @@ cases! {
         Ok(())
     }
 
-    /// Overwriting keeps `created_at` and sets `updated_at`.
+    /// Overwriting keeps `created_at` and advances `updated_at`.
     #[case(time, entry)]
-    async fn overwriting_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn overwrite_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let first = w.live(&ns, "k").await?.meta;
@@ -60,9 +60,9 @@ cases! {
         Ok(())
     }
 
-    /// Re-creation after a deletion starts `created_at` anew.
+    /// An entry that is created again after a delete has a new `created_at`.
     #[case(time, entry)]
-    async fn a_deletion_ends_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_resets_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let first = w.live(&ns, "k").await?.meta;
@@ -75,9 +75,9 @@ cases! {
         Ok(())
     }
 
-    /// Re-creation after expiry starts `created_at` anew, swept or not.
+    /// An entry that is created again after its expiry has a new `created_at`, swept or not.
     #[case(time, entry)]
-    async fn expiry_ends_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expiry_resets_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "probe", 1).await?;
         let first = w.live(&ns, "probe").await?.meta;
@@ -90,9 +90,9 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: the instants are those of the store's clock.
+    /// `created_at` and `updated_at` are instants of the store's clock, to the millisecond.
     #[case(time, entry)]
-    async fn instants_follow_the_clock<V: Sample>(w: &World<V>) -> Outcome {
+    async fn instants_are_those_of_the_clock<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put(&ns, "a", 1).await?;
@@ -107,9 +107,9 @@ cases! {
         Ok(())
     }
 
-    /// Instants of one entry never go back, and those of several writes stand in their order.
+    /// `updated_at` never goes back, and is never before `created_at`.
     #[case(tenant, entry)]
-    async fn instants_never_go_back<V: Sample>(w: &World<V>) -> Outcome {
+    async fn updated_at_never_goes_back<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut last = None;
         for number in 0..20 {

@@ -8,18 +8,18 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `erase` of nothing is done at once.
+    /// `erase` of a prefix without entries is done in one step.
     #[case(tenant, entry)]
-    async fn nothing_is_done_at_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn erase_of_empty_prefix_is_done_immediately<V: Sample>(w: &World<V>) -> Outcome {
         let step = w.store().erase(w.ctx(), &w.everything(), 10).await?;
         check_eq!(step, Erased { removed: 0, done: true }, "nothing was written");
         check_eq!(w.store().erase_all(w.ctx(), &w.everything()).await?, 0, "erase_all");
         Ok(())
     }
 
-    /// Everything of a tenant goes: every namespace, every key.
+    /// `erase_all` of a tenant removes every entry of all its namespaces.
     #[case(tenant, entry)]
-    async fn a_tenant_is_erased<V: Sample>(w: &World<V>) -> Outcome {
+    async fn whole_tenant_is_erased<V: Sample>(w: &World<V>) -> Outcome {
         for segments in [&[][..], &[""], &["a"], &["a", "b"], &["-"], &["\u{10ffff}"]] {
             w.put_all(&w.ns(segments)?, &["", "k", "\u{10ffff}"]).await?;
         }
@@ -34,9 +34,9 @@ cases! {
         Ok(())
     }
 
-    /// A prefix is erased by whole segments, the namespace that it names included.
+    /// The prefix of `erase_all` matches whole segments, and includes the namespace that it names.
     #[case(tenant, entry)]
-    async fn a_prefix_is_erased_by_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
         let gone = [&["a"][..], &["a", ""], &["a", "b"], &["a", "b", "c"], &["a", "\u{10ffff}"]];
         let kept = [&[][..], &["ab"], &["a-b"], &["a/x"], &["a:b"], &["a;"], &["b"], &["A"], &[""]];
         for segments in gone.into_iter().chain(kept) {
@@ -53,9 +53,10 @@ cases! {
         Ok(())
     }
 
-    /// Other tenants are untouched, those whose names begin with this one's above all.
+    /// `erase_all` changes no other tenant, not even one whose name starts with the name of the
+    /// erased one.
     #[case(tenant, entry)]
-    async fn other_tenants_are_untouched<V: Sample>(w: &World<V>) -> Outcome {
+    async fn other_tenants_are_unchanged<V: Sample>(w: &World<V>) -> Outcome {
         let mut theirs = Vec::new();
         for suffix in ["b", "-b", "/b", "0", ";", "%", "_", "\\", ":", ":a", "\u{10ffff}"] {
             let tenant = Namespace::new(w.tenant_with(suffix)?);
@@ -72,9 +73,9 @@ cases! {
         Ok(())
     }
 
-    /// A step removes at most as many entries as it was told, and says when nothing is left.
+    /// A step of `erase` removes at most `limit` entries, and reports when nothing is left.
     #[case(tenant, entry)]
-    async fn a_step_is_bounded<V: Sample>(w: &World<V>) -> Outcome {
+    async fn step_removes_at_most_its_limit<V: Sample>(w: &World<V>) -> Outcome {
         for (segment, keys) in [("a", 4), ("b", 1), ("c", 5)] {
             for number in 0..keys {
                 w.put(&w.ns(&[segment])?, &format!("k{number}"), 1).await?;
@@ -95,9 +96,9 @@ cases! {
         Err(Stop::failed("20 steps of 3 do not erase 10 entries"))
     }
 
-    /// An erasure that was interrupted is taken up by doing it again.
+    /// An interrupted erase can be completed by calling it again.
     #[case(tenant, entry)]
-    async fn an_interrupted_erasure_is_taken_up<V: Sample>(w: &World<V>) -> Outcome {
+    async fn interrupted_erase_can_be_repeated<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..9 {
             w.put(&ns, &format!("k{number}"), 1).await?;
@@ -111,9 +112,9 @@ cases! {
         Ok(())
     }
 
-    /// Only live entries are counted; expired ones go too.
+    /// `erase_all` counts only live entries, and removes expired ones too.
     #[case(tenant, entry)]
-    async fn live_entries_are_counted<V: Sample>(w: &World<V>) -> Outcome {
+    async fn only_live_entries_are_counted<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         for number in 0..5 {
@@ -126,9 +127,9 @@ cases! {
         Ok(())
     }
 
-    /// `erase_all` goes on until more entries are gone than any step removes.
+    /// `erase_all` removes more entries than one step can.
     #[case(tenant, entry)]
-    async fn more_than_a_step<V: Sample>(w: &World<V>) -> Outcome {
+    async fn erase_all_removes_more_than_one_step<V: Sample>(w: &World<V>) -> Outcome {
         for part in ["a", "b", "c"] {
             let batch = (0..500).fold(cubbyhole_core::Batch::new(), |batch, number| {
                 batch.put(format!("{number:03}"), V::sample(1))
@@ -140,9 +141,9 @@ cases! {
         Ok(())
     }
 
-    /// Several that erase the same prefix at once count every entry once.
+    /// Concurrent erases of the same prefix count each entry once.
     #[case(tenant, entry)]
-    async fn several_count_together<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_erases_count_each_entry_once<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..60 {
             w.put(&ns, &format!("{number:02}"), 1).await?;
@@ -166,9 +167,9 @@ cases! {
         Ok(())
     }
 
-    /// A limit of 0 or 1001 entries is refused, and nothing is erased.
+    /// A limit of 0 or more than 1,000 is rejected, and nothing is erased.
     #[case(tenant, entry)]
-    async fn bad_limits_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn limit_out_of_range_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let prefix = NamespacePrefix::from(&ns);
@@ -180,9 +181,9 @@ cases! {
         Ok(())
     }
 
-    /// What was erased can be written again, and is new then.
+    /// A key that is written after an erase is a new entry, without the old `created_at` and TTL.
     #[case(time, entry)]
-    async fn erased_entries_are_new_again<V: Sample>(w: &World<V>) -> Outcome {
+    async fn rewritten_entry_after_erase_is_new<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         let put_and_read = || async move {
             w.put_for(ns, "k", 1, w.short()).await?;

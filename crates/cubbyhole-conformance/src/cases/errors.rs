@@ -10,10 +10,10 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// A mistake of the caller's does not look like an outage: it is not retryable, and certainly
-    /// had no effect.
+    /// A mistake of the caller does not look like an outage: the error is `InvalidArgument`, not
+    /// retryable, and certainly without effect.
     #[case(tenant, core)]
-    async fn a_mistake_is_no_outage<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_invalid_argument_is_not_retryable<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let errors = [
             w.put(&ns, "a\0", 1).await.err(),
@@ -29,18 +29,19 @@ cases! {
         Ok(())
     }
 
-    /// So it is with every method of `EntryStore`.
+    /// The same holds for every method of `EntryStore`: a mistake of the caller is
+    /// `InvalidArgument`, not retryable, and certainly without effect.
     #[case(tenant, entry)]
-    async fn a_mistake_is_no_outage_for_entries<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_invalid_argument_is_not_retryable<V: Sample>(w: &World<V>) -> Outcome {
         for (_, error) in mistakes(w).await? {
             no_outage(&error)?;
         }
         Ok(())
     }
 
-    /// Every error names the operation that failed.
+    /// Every error names the operation that failed, and its text starts with the name.
     #[case(tenant, entry)]
-    async fn every_error_names_its_operation<V: Sample>(w: &World<V>) -> Outcome {
+    async fn error_names_its_operation<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let core = [
             ("put", w.put(&ns, "a\0", 1).await.err()),
@@ -63,9 +64,9 @@ cases! {
         Ok(())
     }
 
-    /// A conflict names its operation, and its text holds no value.
+    /// A conflict names its operation, and contains no value.
     #[case(tenant, entry)]
-    async fn a_conflict_shows_no_value<V: Sample>(w: &World<V>) -> Outcome {
+    async fn conflict_contains_no_value<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let (none, stale) = (PutOptions::new(), Condition::IfVersion(Version::draw()));
@@ -87,9 +88,9 @@ cases! {
         Ok(())
     }
 
-    /// No error text holds a value that was to be written, nor one that is stored.
+    /// Errors of `Store` contain no value: neither the one to write nor a stored one.
     #[case(tenant, core)]
-    async fn no_error_shows_a_value<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_error_contains_no_value<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let long = "x".repeat(1025);
@@ -106,18 +107,18 @@ cases! {
         Ok(())
     }
 
-    /// No error text of `EntryStore` holds a value.
+    /// Errors of `EntryStore` contain no value.
     #[case(tenant, entry)]
-    async fn no_error_of_entries_shows_a_value<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_error_contains_no_value<V: Sample>(w: &World<V>) -> Outcome {
         for (_, error) in mistakes(w).await? {
             quotes_no_value::<V>(&error)?;
         }
         Ok(())
     }
 
-    /// Errors about a length name the limit and tell both numbers.
+    /// An error about a length names the limit, its value, and the length.
     #[case(tenant, core)]
-    async fn a_limit_is_named<V: Sample>(w: &World<V>) -> Outcome {
+    async fn length_error_names_limit_and_length<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let put = w.put(&ns, &"x".repeat(1025), 1).await;
         let error = refused(put, ErrorKind::InvalidArgument, "a key past the limit")?;

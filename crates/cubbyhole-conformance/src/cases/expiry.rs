@@ -12,9 +12,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// An expired entry is absent for every operation that reads.
+    /// An expired entry is absent for every method that reads.
     #[case(tenant, entry)]
-    async fn an_expired_entry_is_absent_for_reads<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_is_absent_for_reads<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_expired(&ns, "k").await?;
         check_eq!(w.get(&ns, "k").await?, None, "get");
@@ -28,9 +28,9 @@ cases! {
         Ok(())
     }
 
-    /// An expired entry is absent for every operation that writes.
+    /// An expired entry is absent for every method that writes.
     #[case(tenant, entry)]
-    async fn an_expired_entry_is_absent_for_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_is_absent_for_writes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for key in ["touch", "persist", "take", "delete", "erase"] {
             w.put_expired(&ns, key).await?;
@@ -48,9 +48,9 @@ cases! {
         Ok(())
     }
 
-    /// An instant of expiry that has passed is accepted, and the entry is absent at once.
+    /// An expiry in the past is accepted, and the entry is absent immediately.
     #[case(tenant, entry)]
-    async fn an_instant_in_the_past_is_absent_at_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expiry_in_the_past_takes_effect_immediately<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         w.put_expired(&ns, "k").await?;
@@ -61,9 +61,9 @@ cases! {
         Ok(())
     }
 
-    /// `current_time` is the clock by which the store dates its writes and judges expiry.
+    /// `current_time` is the time of the clock that dates writes and decides expiry.
     #[case(tenant, entry)]
-    async fn the_current_time_is_that_of_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn current_time_is_the_clock_of_writes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let before = w.store().current_time(w.ctx(), &ns).await?;
         w.put(&ns, "k", 1).await?;
@@ -79,9 +79,9 @@ cases! {
         Ok(())
     }
 
-    /// `current_time` moves with the clock, and does not go back with it.
+    /// `current_time` advances with the clock, and does not go back if the clock is set back.
     #[case(time, entry)]
-    async fn the_current_time_never_goes_back<V: Sample>(w: &World<V>) -> Outcome {
+    async fn current_time_never_goes_back<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         let start = w.store().current_time(w.ctx(), &ns).await?;
@@ -96,9 +96,9 @@ cases! {
         Ok(())
     }
 
-    /// An instant of expiry is kept to the millisecond, up to the last of the year 9999.
+    /// An instant of expiry is stored to the millisecond, up to the end of the year 9999.
     #[case(tenant, entry)]
-    async fn an_instant_is_kept_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expires_at_keeps_milliseconds<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let last = Timestamp::MAX.as_millis();
         for millis in [last, last - 1, last - 999, 253_000_000_000_001, 32_503_680_000_123] {
@@ -111,9 +111,9 @@ cases! {
         Ok(())
     }
 
-    /// The year 10000 cannot be written down: neither as an instant nor by a TTL.
+    /// An expiry after the year 9999 is rejected, as an instant and as a TTL.
     #[case(tenant, entry)]
-    async fn the_year_10000_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expiry_in_year_10000_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let invalid = ErrorKind::InvalidArgument;
         refused(Timestamp::from_millis(Timestamp::MAX.as_millis() + 1), invalid, "an instant")?;
         let ns = w.ns(&["a"])?;
@@ -137,9 +137,9 @@ cases! {
         Ok(())
     }
 
-    /// A TTL of zero is refused by every method that takes one.
+    /// Every method that takes a TTL rejects a TTL of zero.
     #[case(tenant, entry)]
-    async fn zero_is_refused_everywhere<V: Sample>(w: &World<V>) -> Outcome {
+    async fn zero_ttl_is_rejected_by_every_method<V: Sample>(w: &World<V>) -> Outcome {
         let invalid = ErrorKind::InvalidArgument;
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
@@ -162,9 +162,9 @@ cases! {
         Ok(())
     }
 
-    /// The entry tells when it expires, a TTL after it was written.
+    /// `expires_at` of an entry is `updated_at` plus the TTL.
     #[case(tenant, entry)]
-    async fn the_entry_tells_its_expiry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expires_at_is_updated_at_plus_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let ttl = Duration::from_secs(3_600);
         w.put_for(&ns, "ttl", 1, ttl).await?;
@@ -176,9 +176,10 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: an instant of expiry ends the entry at that instant and not before.
+    /// An entry is present until one millisecond before `expires_at`, and absent from `expires_at`
+    /// on.
     #[case(time, entry)]
-    async fn an_instant_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expires_at_is_exact_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put(&ns, "probe", 1).await?;
@@ -193,9 +194,9 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: every reading method agrees about the instant of expiry.
+    /// All methods that read agree on the expiry, to the millisecond.
     #[case(time, entry)]
-    async fn all_methods_agree_on_the_instant<V: Sample>(w: &World<V>) -> Outcome {
+    async fn all_reads_agree_on_the_expiry<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, Duration::from_millis(100)).await?;
@@ -206,9 +207,9 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: a condition judges the entry as readers see it.
+    /// Conditions and reads agree on the expiry, to the millisecond.
     #[case(time, entry)]
-    async fn conditions_agree_on_the_instant<V: Sample>(w: &World<V>) -> Outcome {
+    async fn conditions_agree_with_reads_on_the_expiry<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         let ttl = PutOptions::new().with_ttl(Duration::from_millis(100));

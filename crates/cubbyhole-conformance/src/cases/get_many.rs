@@ -10,9 +10,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// The answers stand in the order asked, with `None` for what is absent.
+    /// The replies are in the order of the keys, with `None` for absent keys.
     #[case(tenant, entry)]
-    async fn answers_stand_in_the_order_asked<V: Sample>(w: &World<V>) -> Outcome {
+    async fn replies_are_in_request_order<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         let found = numbers(w, &["c", "missing", "a", "", "b"]).await?;
@@ -20,9 +20,9 @@ cases! {
         Ok(())
     }
 
-    /// A key that is asked twice is answered twice.
+    /// A key that is requested twice gets two replies.
     #[case(tenant, entry)]
-    async fn a_key_asked_twice_is_answered_twice<V: Sample>(w: &World<V>) -> Outcome {
+    async fn duplicate_key_gets_two_replies<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b"]).await?;
         let found = numbers(w, &["b", "a", "b", "x", "x", "b"]).await?;
@@ -30,16 +30,16 @@ cases! {
         Ok(())
     }
 
-    /// No keys give no answers.
+    /// A call without keys returns no replies.
     #[case(tenant, entry)]
-    async fn no_keys_give_no_answers<V: Sample>(w: &World<V>) -> Outcome {
+    async fn no_keys_give_no_replies<V: Sample>(w: &World<V>) -> Outcome {
         check_eq!(numbers(w, &[]).await?, [], "nothing was asked");
         Ok(())
     }
 
-    /// The answers are whole entries.
+    /// The replies are complete entries, equal to those of `get_entry`.
     #[case(tenant, entry)]
-    async fn answers_are_whole_entries<V: Sample>(w: &World<V>) -> Outcome {
+    async fn replies_are_whole_entries<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "ttl", 1, w.long()).await?;
         w.put(&ns, "none", 2).await?;
@@ -50,9 +50,9 @@ cases! {
         Ok(())
     }
 
-    /// It reads one namespace alone, and expired entries are absent.
+    /// `get_many` reads only its own namespace, and expired entries are absent.
     #[case(tenant, entry)]
-    async fn it_reads_one_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn only_live_entries_of_its_namespace_are_read<V: Sample>(w: &World<V>) -> Outcome {
         w.put_all(&w.ns(&["ab"])?, &["k"]).await?;
         w.put_all(&w.ns(&["a", "b"])?, &["k"]).await?;
         w.put_all(&w.ns(&[])?, &["k"]).await?;
@@ -62,7 +62,7 @@ cases! {
         Ok(())
     }
 
-    /// Hostile keys are found as they are.
+    /// Keys with special characters are found.
     #[case(tenant, entry)]
     async fn hostile_keys_are_found<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -74,9 +74,9 @@ cases! {
         Ok(())
     }
 
-    /// 1000 keys are taken, one more is refused; so is a bad key among good ones.
+    /// 1,000 keys are accepted and 1,001 are rejected. An invalid key rejects the whole call.
     #[case(tenant, entry)]
-    async fn a_thousand_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn more_than_1000_keys_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["k0000", "k0999"]).await?;
         let keys: Vec<_> = (0..=MAX_GET_MANY_KEYS).map(|number| format!("k{number:04}")).collect();

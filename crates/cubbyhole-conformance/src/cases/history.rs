@@ -53,7 +53,7 @@ cases! {
     /// The checker works on this store: it detects stale reads, lost updates, conditions that are
     /// checked in a separate step, and torn batches.
     #[case(store, entry)]
-    async fn planted_faults_are_found<V: Sample>(w: &World<V>) -> Outcome {
+    async fn planted_faults_are_detected<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_put_options()?;
         for fault in Fault::ALL {
             let seed = seed();

@@ -10,7 +10,7 @@ use crate::world::World;
 cases! {
     /// The same key in two namespaces is two entries.
     #[case(tenant, core)]
-    async fn the_same_key_in_two_namespaces<V: Sample>(w: &World<V>) -> Outcome {
+    async fn same_key_in_two_namespaces_is_two_entries<V: Sample>(w: &World<V>) -> Outcome {
         let (a, b) = (w.ns(&["a"])?, w.ns(&["b"])?);
         w.put(&a, "k", 1).await?;
         w.put(&b, "k", 2).await?;
@@ -20,9 +20,9 @@ cases! {
         Ok(())
     }
 
-    /// The same scope and key under two tenants are two entries.
+    /// The same scope and key of two tenants is two entries.
     #[case(tenant, core)]
-    async fn the_same_place_under_two_tenants<V: Sample>(w: &World<V>) -> Outcome {
+    async fn same_scope_and_key_of_two_tenants_is_two_entries<V: Sample>(w: &World<V>) -> Outcome {
         let ours = w.ns(&["a"])?;
         let theirs = Namespace::new(w.tenant_with("-other")?).with_scope("a")?;
         w.put(&ours, "k", 1).await?;
@@ -33,9 +33,9 @@ cases! {
         Ok(())
     }
 
-    /// `a` never sees what is in `ab`, nor the other way round.
+    /// The scope `a` does not see the entries of `ab`, and `ab` does not see those of `a`.
     #[case(tenant, core)]
-    async fn a_never_sees_ab<V: Sample>(w: &World<V>) -> Outcome {
+    async fn scope_a_never_sees_scope_ab<V: Sample>(w: &World<V>) -> Outcome {
         let (a, ab) = (w.ns(&["a"])?, w.ns(&["ab"])?);
         w.put_all(&ab, &["k", "bk", ":k"]).await?;
         check_eq!(w.list(&a, None).await?, [""; 0], "the keys of a");
@@ -47,9 +47,9 @@ cases! {
         Ok(())
     }
 
-    /// A tenant never sees one whose name begins with its own.
+    /// A tenant does not see the entries of a tenant whose name starts with its own.
     #[case(tenant, core)]
-    async fn a_tenant_never_sees_a_longer_name<V: Sample>(w: &World<V>) -> Outcome {
+    async fn tenant_never_sees_tenant_with_longer_name<V: Sample>(w: &World<V>) -> Outcome {
         let ours = w.ns(&[])?;
         for suffix in ["b", "-b", "/b", "0", "%", "_", ";", "\u{10ffff}", " "] {
             let theirs = Namespace::new(w.tenant_with(suffix)?);
@@ -62,9 +62,9 @@ cases! {
         Ok(())
     }
 
-    /// `list` answers for one namespace and not for those beneath it.
+    /// `list` returns the keys of one namespace, and none of the namespaces under it.
     #[case(tenant, core)]
-    async fn a_listing_does_not_descend<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_does_not_include_child_namespaces<V: Sample>(w: &World<V>) -> Outcome {
         w.put(&w.ns(&[])?, "top", 1).await?;
         w.put(&w.ns(&["a"])?, "middle", 2).await?;
         w.put(&w.ns(&["a", "b"])?, "bottom", 3).await?;
@@ -74,9 +74,10 @@ cases! {
         Ok(())
     }
 
-    /// `[t, x]` + `y`, `[t]` + `x:y` and `[t, x, y]` + the empty key are three places.
+    /// A colon in a key is not a separator: `[t, x]` + `y`, `[t]` + `x:y` and `[t, x, y]` + the
+    /// empty key are three entries.
     #[case(tenant, core)]
-    async fn a_colon_in_a_key_is_no_segment<V: Sample>(w: &World<V>) -> Outcome {
+    async fn colon_in_key_does_not_form_a_segment<V: Sample>(w: &World<V>) -> Outcome {
         let places = [
             (w.ns(&["x"])?, "y"),
             (w.ns(&[])?, "x:y"),
@@ -91,9 +92,9 @@ cases! {
         all_apart(w, &places).await
     }
 
-    /// Escapes collide with nothing: a `\` before a `:` is text like any other.
+    /// Escapes never collide: a `\` before a `:` is ordinary text.
     #[case(tenant, core)]
-    async fn escapes_collide_with_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn escapes_never_collide<V: Sample>(w: &World<V>) -> Outcome {
         let places = [
             (w.ns(&["a:b"])?, "k"),
             (w.ns(&["a", "b"])?, "k"),
@@ -107,9 +108,9 @@ cases! {
         all_apart(w, &places).await
     }
 
-    /// Separators that engines use between namespace and key collide with nothing.
+    /// Characters that engines use as separators between namespace and key never collide.
     #[case(tenant, core)]
-    async fn separators_collide_with_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn separators_never_collide<V: Sample>(w: &World<V>) -> Outcome {
         for separator in [":", "/", "|", ".", "\u{1}", "\u{1f}", "\n", "::", "\\", "\u{ff}"] {
             let joined = format!("a{separator}b");
             let places = [
@@ -125,9 +126,9 @@ cases! {
         Ok(())
     }
 
-    /// The case of letters counts everywhere.
+    /// Tenants, segments and keys are case-sensitive.
     #[case(tenant, core)]
-    async fn the_case_of_letters_counts<V: Sample>(w: &World<V>) -> Outcome {
+    async fn names_are_case_sensitive<V: Sample>(w: &World<V>) -> Outcome {
         let upper = Namespace::new(TenantId::new(w.tenant().as_str().to_uppercase())?);
         let places = [
             (w.ns(&["a"])?, "k"),
@@ -138,9 +139,9 @@ cases! {
         all_apart(w, &places).await
     }
 
-    /// Segments in another order are another namespace.
+    /// The same segments in another order are another namespace.
     #[case(tenant, core)]
-    async fn the_order_of_segments_counts<V: Sample>(w: &World<V>) -> Outcome {
+    async fn segment_order_is_significant<V: Sample>(w: &World<V>) -> Outcome {
         let places = [
             (w.ns(&["a", "b", "c"])?, "k"),
             (w.ns(&["c", "b", "a"])?, "k"),

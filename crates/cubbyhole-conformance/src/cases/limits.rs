@@ -9,9 +9,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// A key of 1024 bytes is taken, one of 1025 refused, and nothing is written.
+    /// A key of 1,024 bytes is accepted. A key of 1,025 bytes is rejected, and nothing is written.
     #[case(tenant, core)]
-    async fn the_longest_key<V: Sample>(w: &World<V>) -> Outcome {
+    async fn key_of_1025_bytes_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for wide in [false, true] {
             let key = incompressible(MAX_KEY_BYTES, wide);
@@ -30,9 +30,9 @@ cases! {
         Ok(())
     }
 
-    /// A namespace of 1024 bytes is taken, and no longer one can be made.
+    /// A namespace of 1,024 bytes is accepted, and a longer one cannot be created.
     #[case(tenant, core)]
-    async fn the_longest_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn namespace_of_1025_bytes_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         for wide in [false, true] {
             let ns = longest(w, wide)?;
             check_eq!(ns.as_str().len(), MAX_NAMESPACE_BYTES, "as long as can be");
@@ -44,9 +44,9 @@ cases! {
         Ok(())
     }
 
-    /// The longest key in the longest namespace is a place like any other.
+    /// The longest key in the longest namespace works like any other.
     #[case(tenant, core)]
-    async fn the_longest_place<V: Sample>(w: &World<V>) -> Outcome {
+    async fn longest_key_in_longest_namespace_works<V: Sample>(w: &World<V>) -> Outcome {
         for wide in [false, true] {
             let (ns, key) = (longest(w, wide)?, incompressible(MAX_KEY_BYTES, wide));
             w.put_for(&ns, &key, 1, w.long()).await?;
@@ -64,7 +64,7 @@ cases! {
 
     /// Escapes count towards the length of a namespace.
     #[case(tenant, core)]
-    async fn escapes_count<V: Sample>(w: &World<V>) -> Outcome {
+    async fn escapes_count_towards_namespace_length<V: Sample>(w: &World<V>) -> Outcome {
         let room = MAX_NAMESPACE_BYTES - w.ns(&[""])?.as_str().len();
         let segment = ":".repeat(room / 2);
         let ns = w.ns(&[&segment])?;
@@ -75,9 +75,9 @@ cases! {
         Ok(())
     }
 
-    /// `EntryStore` has the same limits on keys, and writes nothing past them.
+    /// `EntryStore` has the same limit for keys, and writes nothing over it.
     #[case(tenant, entry)]
-    async fn entries_have_the_same_limits<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_have_the_same_key_limit<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let key = incompressible(MAX_KEY_BYTES, false);
         let (none, always) = (PutOptions::new(), Condition::Always);
@@ -94,9 +94,9 @@ cases! {
         Ok(())
     }
 
-    /// A value of the largest size is taken, one byte more is refused and nothing is written.
+    /// A value of the maximum size is accepted. One more byte is rejected, and nothing is written.
     #[case(tenant, core)]
-    async fn the_largest_value<V: Sample>(w: &World<V>) -> Outcome {
+    async fn value_over_the_limit_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let limit = w.needs_value_limit()?;
         let ns = w.ns(&["a"])?;
         let largest = w.sized(limit)?;
@@ -113,9 +113,9 @@ cases! {
         Ok(())
     }
 
-    /// The limit on values holds for `put_entry` and in batches.
+    /// `put_entry` and batches have the same limit for values.
     #[case(tenant, entry)]
-    async fn the_largest_value_of_an_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_reject_value_over_the_limit<V: Sample>(w: &World<V>) -> Outcome {
         let past = w.needs_value_limit()? + 1;
         let ns = w.ns(&["a"])?;
         let (none, always) = (PutOptions::new(), Condition::Always);

@@ -30,9 +30,9 @@ const ORDERED: [&str; 18] = [
 ];
 
 cases! {
-    /// An empty namespace lists nothing.
+    /// `list` of an empty namespace returns no keys.
     #[case(tenant, core)]
-    async fn an_empty_namespace_lists_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_namespace_lists_nothing<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["empty"])?;
         check_eq!(w.list(&ns, None).await?, [""; 0], "without a prefix");
         check_eq!(w.list(&ns, Some("")).await?, [""; 0], "with the empty prefix");
@@ -40,7 +40,7 @@ cases! {
         Ok(())
     }
 
-    /// Without a prefix, and with the empty one, every key is listed once.
+    /// `list` returns every key once, without a prefix and with the empty prefix.
     #[case(tenant, core)]
     async fn every_key_is_listed_once<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -51,9 +51,9 @@ cases! {
         Ok(())
     }
 
-    /// With a prefix, those keys are listed that start with it, the prefix itself included.
+    /// A prefix selects the keys that start with it, including the key that equals it.
     #[case(tenant, core)]
-    async fn a_prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "ab", "abc", "abd", "ac", "b", "Ab", " ab", "xab"]).await?;
         check_eq!(w.list(&ns, Some("ab")).await?, ["ab", "abc", "abd"], "prefix ab");
@@ -62,9 +62,10 @@ cases! {
         Ok(())
     }
 
-    /// Prefixes that end in the last characters of Unicode have no upper neighbour, and still work.
+    /// A prefix that ends with the last Unicode character works, although it has no successor of
+    /// the same length.
     #[case(tenant, core)]
-    async fn a_prefix_of_the_last_character<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_of_last_unicode_characters_works<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let keys = ["a", "a\u{10ffff}", "a\u{10ffff}\u{10ffff}", "b", "\u{d7ff}x", "\u{e000}x"];
         w.put_all(&ns, &keys).await?;
@@ -80,9 +81,9 @@ cases! {
         Ok(())
     }
 
-    /// The stores of this project list in ascending byte order.
+    /// A store that implements `EntryStore` lists keys in ascending byte order.
     #[case(tenant, entry)]
-    async fn a_listing_is_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_is_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["order"])?;
         for key in ORDERED.iter().rev() {
             w.put(&ns, key, 1).await?;
@@ -93,9 +94,9 @@ cases! {
         Ok(())
     }
 
-    /// A deleted key is not listed any more, one that was written since is.
+    /// `list` reflects puts and deletes.
     #[case(tenant, core)]
-    async fn a_listing_follows_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_reflects_puts_and_deletes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         w.delete(&ns, "b").await?;
@@ -105,9 +106,9 @@ cases! {
         Ok(())
     }
 
-    /// `list` has no limit on what it returns: more keys than any page holds.
+    /// `list` has no limit: it returns more keys than a page of a scan.
     #[case(tenant, core)]
-    async fn a_listing_is_complete<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_returns_more_keys_than_a_page<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["many"])?;
         let keys: Vec<String> = (0..1500).map(|number| format!("k{number:04}")).collect();
         for chunk in keys.chunks(100) {

@@ -56,9 +56,9 @@ pub(super) const HOSTILE: [&str; 44] = [
 ];
 
 cases! {
-    /// Every hostile name works as a key, and none is mistaken for another.
+    /// Keys with special characters work, and no two of them are confused.
     #[case(tenant, core)]
-    async fn hostile_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_keys_stay_distinct<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["keys"])?;
         for (number, key) in HOSTILE.iter().enumerate() {
             w.put(&ns, key, number as u64).await?;
@@ -72,9 +72,9 @@ cases! {
         Ok(())
     }
 
-    /// Deleting a hostile key deletes that key alone.
+    /// Deleting a key with special characters deletes only that key.
     #[case(tenant, core)]
-    async fn hostile_keys_are_deleted_one_by_one<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_of_hostile_key_removes_only_that_key<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["keys"])?;
         w.put_all(&ns, &HOSTILE).await?;
         let mut left = HOSTILE.to_vec();
@@ -87,9 +87,9 @@ cases! {
         Ok(())
     }
 
-    /// Every hostile name works as a scope segment, and none is mistaken for another.
+    /// Scope segments with special characters work, and no two of them are confused.
     #[case(tenant, core)]
-    async fn hostile_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_segments_stay_distinct<V: Sample>(w: &World<V>) -> Outcome {
         for (number, segment) in HOSTILE.iter().enumerate() {
             w.put(&w.ns(&[segment])?, "k", number as u64).await?;
         }
@@ -101,9 +101,9 @@ cases! {
         Ok(())
     }
 
-    /// Every hostile name works as a tenant, and none is mistaken for another.
+    /// Tenants with special characters work, and no two of them are confused.
     #[case(store, core)]
-    async fn hostile_tenants<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_tenants_stay_distinct<V: Sample>(w: &World<V>) -> Outcome {
         for (number, name) in HOSTILE.iter().enumerate() {
             let ns = Namespace::new(TenantId::new(name)?);
             w.put(&ns, "k", number as u64).await?;
@@ -116,9 +116,9 @@ cases! {
         Ok(())
     }
 
-    /// Hostile namespaces are enumerated as they are.
+    /// Namespaces with special characters are listed unchanged.
     #[case(tenant, core)]
-    async fn hostile_segments_are_enumerated<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_segments_are_listed_unchanged<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let mut expected = Vec::new();
         for segment in HOSTILE {
@@ -137,9 +137,9 @@ cases! {
         Ok(())
     }
 
-    /// A prefix of `list` is literal text, not a pattern.
+    /// The prefix of `list` is literal text, not a pattern.
     #[case(tenant, core)]
-    async fn a_hostile_prefix_is_literal<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_prefix_is_literal_text<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["prefix"])?;
         w.put(&ns, "plain", 0).await?;
         w.put(&ns, "", 0).await?;
@@ -159,9 +159,9 @@ cases! {
         Ok(())
     }
 
-    /// A prefix of `scan` is literal text, not a pattern.
+    /// The prefix of `scan` is literal text, not a pattern.
     #[case(tenant, entry)]
-    async fn a_hostile_prefix_of_a_scan_is_literal<V: Sample>(w: &World<V>) -> Outcome {
+    async fn scan_prefix_is_literal_text<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["prefix"])?;
         let mut all: Vec<_> = HOSTILE.iter().map(|prefix| format!("{prefix}x")).collect();
         for key in &all {
@@ -177,9 +177,9 @@ cases! {
         Ok(())
     }
 
-    /// The empty key is a key.
+    /// The empty string is a valid key.
     #[case(tenant, core)]
-    async fn the_empty_key_is_a_key<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_key_is_valid<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "", 1).await?;
         check_eq!(w.number(&ns, "").await?, Some(1), "the empty key");
@@ -192,9 +192,9 @@ cases! {
         Ok(())
     }
 
-    /// Empty segments are legal and count: `t`, `t:` and `t::` are three namespaces.
+    /// Empty segments are valid and significant: `t`, `t:` and `t::` are three namespaces.
     #[case(tenant, core)]
-    async fn empty_segments_count<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_segments_are_significant<V: Sample>(w: &World<V>) -> Outcome {
         let places = [w.ns(&[])?, w.ns(&[""])?, w.ns(&["", ""])?, w.ns(&["", "a"])?, w.ns(&["a"])?];
         for (number, ns) in places.iter().enumerate() {
             w.put(ns, "k", number as u64).await?;
@@ -206,9 +206,9 @@ cases! {
         Ok(())
     }
 
-    /// NUL is refused in keys and prefixes, and nothing is written.
+    /// NUL is rejected in keys and prefixes, and nothing is written.
     #[case(tenant, core)]
-    async fn nul_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn nul_in_key_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "a", 1).await?;
         for key in ["\0", "a\0", "\0a", "a\0b"] {
@@ -222,9 +222,9 @@ cases! {
         Ok(())
     }
 
-    /// NUL is refused in tenants and segments, so no namespace holds one.
+    /// NUL is rejected in tenants and segments, so no namespace contains it.
     #[case(tenant, core)]
-    async fn nul_is_refused_in_namespaces<V: Sample>(w: &World<V>) -> Outcome {
+    async fn nul_in_namespace_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let invalid = ErrorKind::InvalidArgument;
         refused(TenantId::new("a\0"), invalid, "a tenant with NUL")?;
         refused(w.ns(&["a\0b"]), invalid, "a segment with NUL")?;
@@ -232,7 +232,7 @@ cases! {
         Ok(())
     }
 
-    /// Text is kept as it is: no normalisation makes two names one.
+    /// Text is stored unchanged: no normalisation merges two names.
     #[case(tenant, core)]
     async fn text_is_not_normalised<V: Sample>(w: &World<V>) -> Outcome {
         let pairs =

@@ -29,7 +29,8 @@ const SCOPES: [&[&str]; 16] = [
 ];
 
 cases! {
-    /// `list_namespaces` finds every namespace under a prefix that holds an entry, itself included.
+    /// `list_namespaces` returns every namespace under a prefix that has entries, including the
+    /// namespace that the prefix names.
     #[case(tenant, core)]
     async fn every_namespace_is_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
@@ -40,9 +41,9 @@ cases! {
         Ok(())
     }
 
-    /// A prefix matches by whole segments: `a` finds `a` and `a:b`, and neither `ab` nor `a-b`.
+    /// A prefix matches whole segments: `a` matches `a` and `a:b`, but not `ab` or `a-b`.
     #[case(tenant, core)]
-    async fn a_prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let all = fill(w).await?;
         for prefix in prefixes(w)? {
@@ -53,9 +54,9 @@ cases! {
         Ok(())
     }
 
-    /// The stores of this project list namespaces in byte order of the rendered form.
+    /// A store that implements `EntryStore` lists namespaces in byte order of the rendered form.
     #[case(tenant, entry)]
-    async fn namespaces_are_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_is_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let all = fill(w).await?;
         w.store().scan_namespaces(w.ctx(), &w.everything(), None, 1).await?;
@@ -63,7 +64,8 @@ cases! {
         Ok(())
     }
 
-    /// A tenant's listing holds nothing of a tenant whose name begins with its own.
+    /// `list_namespaces` returns no namespace of a tenant whose name starts with the name of the
+    /// given one.
     #[case(tenant, core)]
     async fn tenants_with_longer_names_are_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
@@ -79,10 +81,10 @@ cases! {
         Ok(())
     }
 
-    /// A namespace is listed once, however many entries it holds, and by itself if nothing lies
-    /// above it.
+    /// A namespace is listed once for any number of entries. Its parents are listed only if they
+    /// have entries.
     #[case(tenant, core)]
-    async fn a_namespace_is_listed_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn namespace_is_listed_once_without_parents<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let deep = w.ns(&["a", "b", "c"])?;
         for number in 0..20 {
@@ -95,9 +97,9 @@ cases! {
         Ok(())
     }
 
-    /// A namespace whose last entry was deleted is not listed any more.
+    /// A namespace is not listed after its last entry was deleted.
     #[case(tenant, core)]
-    async fn an_emptied_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn emptied_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let (a, b) = (w.ns(&["a"])?, w.ns(&["b"])?);
         w.put_all(&a, &["j", "k"]).await?;
@@ -111,9 +113,9 @@ cases! {
         Ok(())
     }
 
-    /// A namespace with nothing but expired entries is not listed, swept or not.
+    /// A namespace that has only expired entries is not listed, swept or not.
     #[case(time, core)]
-    async fn an_expired_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let (a, b) = (w.ns(&["a"])?, w.ns(&["b"])?);
         w.put_for(&a, "j", 1, w.short()).await?;
@@ -127,9 +129,9 @@ cases! {
         Ok(())
     }
 
-    /// The listing has no limit on what it returns.
+    /// `list_namespaces` has no limit: it returns more namespaces than a page of a scan.
     #[case(tenant, core)]
-    async fn a_listing_of_namespaces_is_complete<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_returns_more_namespaces_than_a_page<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let mut expected = Vec::new();
         for number in 0..1100 {
@@ -144,9 +146,9 @@ cases! {
         Ok(())
     }
 
-    /// Pages of namespaces of every size hold each one once, in byte order.
+    /// Pages of every size return each namespace once, in byte order.
     #[case(tenant, entry)]
-    async fn pages_of_every_size<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_of_every_size_return_each_once<V: Sample>(w: &World<V>) -> Outcome {
         let all = fill(w).await?;
         for limit in 1..=all.len() + 1 {
             let found = w.namespace_pages(&w.everything(), limit).await?;
@@ -155,9 +157,9 @@ cases! {
         Ok(())
     }
 
-    /// Pages of namespaces under a prefix match by whole segments.
+    /// The prefix of `scan_namespaces` matches whole segments.
     #[case(tenant, entry)]
-    async fn pages_match_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn page_prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
         let all = fill(w).await?;
         for prefix in prefixes(w)? {
             for limit in [1, 2, 1000] {
@@ -168,9 +170,10 @@ cases! {
         Ok(())
     }
 
-    /// `after` excludes the namespace it names, which need not exist nor lie under the prefix.
+    /// `after` excludes the namespace that it names. That namespace need not exist or be under the
+    /// prefix.
     #[case(tenant, entry)]
-    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_may_name_absent_namespace<V: Sample>(w: &World<V>) -> Outcome {
         let all = fill(w).await?;
         let mut afters = all.clone();
         for segments in [&["a", "a"][..], &["a", "z"], &["a-"], &["zz"], &["a!", "x"], &["!"]] {
@@ -189,9 +192,9 @@ cases! {
         Ok(())
     }
 
-    /// Expired and emptied namespaces are on no page.
+    /// `scan_namespaces` skips namespaces whose entries were deleted or have expired.
     #[case(tenant, entry)]
-    async fn pages_pass_what_is_empty<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_skip_empty_namespaces<V: Sample>(w: &World<V>) -> Outcome {
         let mut expected = Vec::new();
         for number in 0..12 {
             let ns = w.ns(&[&format!("{number:02}")])?;
@@ -215,9 +218,9 @@ cases! {
         Ok(())
     }
 
-    /// A limit of 0 or 1001 namespaces is refused.
+    /// A limit of 0 or more than 1,000 is rejected.
     #[case(tenant, entry)]
-    async fn bad_limits_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn limit_out_of_range_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         for limit in [0, 1001, usize::MAX] {
             let page = w.store().scan_namespaces(w.ctx(), &w.everything(), None, limit).await;
             refused(page, ErrorKind::InvalidArgument, format_args!("a limit of {limit}"))?;
@@ -225,9 +228,10 @@ cases! {
         Ok(())
     }
 
-    /// What exists throughout a listing of namespaces appears exactly once.
+    /// A namespace that exists during a whole scan is returned exactly once, even if others are
+    /// created between the pages.
     #[case(tenant, entry)]
-    async fn what_stays_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn writes_between_pages_lose_no_namespace<V: Sample>(w: &World<V>) -> Outcome {
         let mut stays = Vec::new();
         for number in 0..20 {
             let ns = w.ns(&[&format!("n{number:02}")])?;

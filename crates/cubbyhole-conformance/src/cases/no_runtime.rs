@@ -16,10 +16,10 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// Without a runtime a call of the core trait works or answers `InvalidArgument`, with a
-    /// deadline or without one, and never panics.
+    /// Without a tokio runtime, a call of `Store` works or returns `InvalidArgument`, with and
+    /// without a deadline. It never panics.
     #[case(tenant, core)]
-    async fn core_calls_work_or_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_calls_work_or_return_invalid_argument<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
         w.put(&target.ns, "k", 1).await?;
         for target in with_and_without_deadline(target) {
@@ -28,9 +28,10 @@ cases! {
         Ok(())
     }
 
-    /// So does a call of `EntryStore`.
+    /// Without a tokio runtime, a call of `EntryStore` works or returns `InvalidArgument`, with and
+    /// without a deadline. It never panics.
     #[case(tenant, entry)]
-    async fn entry_calls_work_or_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_work_or_return_invalid_argument<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
         w.put(&target.ns, "k", 1).await?;
         w.live(&target.ns, "k").await?;

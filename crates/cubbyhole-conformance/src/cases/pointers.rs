@@ -13,9 +13,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `Arc<dyn EntryStore<V>>` coerces to `Arc<dyn Store<V>>`, and is the same store.
+    /// `Arc<dyn EntryStore<V>>` coerces to `Arc<dyn Store<V>>`, and both use the same store.
     #[case(tenant, core)]
-    async fn an_entry_store_is_a_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_store_coerces_to_store<V: Sample>(w: &World<V>) -> Outcome {
         let core: Arc<dyn Store<V>> = w.core();
         let ns = w.ns(&["a"])?;
         core.put(w.ctx(), &ns, "k", V::sample(1)).await?;
@@ -25,15 +25,15 @@ cases! {
         Ok(())
     }
 
-    /// `Arc<dyn Store<V>>` forwards the whole core trait.
+    /// `Arc<dyn Store<V>>` forwards every method of `Store`.
     #[case(time, core)]
-    async fn arc_dyn_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn arc_dyn_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         core_methods(w, w.core()).await
     }
 
-    /// `Box<dyn Store<V>>`, and an `Arc` of it, forward the whole core trait.
+    /// `Box<dyn Store<V>>`, and an `Arc` of it, forward every method of `Store`.
     #[case(time, core)]
-    async fn box_dyn_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn box_dyn_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         let boxed: Box<dyn Store<V>> = Box::new(Arc::clone(w.store()));
         core_methods(w, boxed).await?;
         let boxed: Box<dyn Store<V>> = Box::new(Arc::clone(w.store()));
@@ -42,13 +42,13 @@ cases! {
 
     /// `Arc<dyn EntryStore<V>>` forwards every method of `EntryStore`.
     #[case(tenant, entry)]
-    async fn arc_dyn_entry_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn arc_dyn_entry_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         entry_methods(w, Arc::clone(w.store())).await
     }
 
     /// `Box<dyn EntryStore<V>>`, and an `Arc` of it, forward every method of `EntryStore`.
     #[case(tenant, entry)]
-    async fn box_dyn_entry_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn box_dyn_entry_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         let boxed: Box<dyn EntryStore<V>> = Box::new(Arc::clone(w.store()));
         entry_methods(w, boxed).await?;
         let boxed: Box<dyn EntryStore<V>> = Box::new(Arc::clone(w.store()));

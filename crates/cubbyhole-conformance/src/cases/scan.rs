@@ -12,17 +12,17 @@ use crate::world::World;
 const KEYS: [&str; 9] = ["", "a", "a%", "aa", "ab", "b", "ba", "c", "\u{10ffff}"];
 
 cases! {
-    /// An empty namespace is one empty page.
+    /// A scan of an empty namespace returns one empty page.
     #[case(tenant, entry)]
-    async fn an_empty_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_namespace_is_one_empty_page<V: Sample>(w: &World<V>) -> Outcome {
         let page = w.page(&w.ns(&["a"])?, ScanOptions::new()).await?;
         check_eq!((page.items.len(), page.next), (0, None), "items and next page");
         Ok(())
     }
 
-    /// Pages of every size hold each entry once, in byte order.
+    /// Pages of every size return each entry once, in byte order.
     #[case(tenant, entry)]
-    async fn pages_of_every_size<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_of_every_size_return_each_key_once<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for limit in 1..=KEYS.len() + 2 {
@@ -32,9 +32,9 @@ cases! {
         Ok(())
     }
 
-    /// A page that holds the last entry says that there is no next one, sooner or later.
+    /// The last page has no `next`.
     #[case(tenant, entry)]
-    async fn the_last_page_has_no_next<V: Sample>(w: &World<V>) -> Outcome {
+    async fn last_page_has_no_next<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
@@ -46,9 +46,9 @@ cases! {
         Ok(())
     }
 
-    /// An item is the key with the whole entry.
+    /// An item has the key and the complete entry.
     #[case(tenant, entry)]
-    async fn an_item_is_the_whole_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn item_is_the_whole_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "a", 1).await?;
         w.put_for(&ns, "b", 2, w.long()).await?;
@@ -62,9 +62,9 @@ cases! {
         Ok(())
     }
 
-    /// A scan for keys only brings no values, and everything else.
+    /// A scan of keys only returns everything except the values.
     #[case(tenant, entry)]
-    async fn keys_only_brings_no_values<V: Sample>(w: &World<V>) -> Outcome {
+    async fn keys_only_returns_no_values<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         let items = w.pages(&ns, ScanOptions::new().keys_only().with_limit(4)).await?;
@@ -76,9 +76,9 @@ cases! {
         Ok(())
     }
 
-    /// Where the store knows the length of values, items tell it, with values or without.
+    /// If the store knows the size of values, items have it, with or without values.
     #[case(tenant, entry)]
-    async fn items_tell_the_length_of_values<V: Sample>(w: &World<V>) -> Outcome {
+    async fn items_have_the_length_of_values<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_value_limit()?;
         let ns = w.ns(&["a"])?;
         for (key, bytes) in [("a", 500), ("b", 5_000)] {
@@ -94,7 +94,7 @@ cases! {
 
     /// A prefix selects keys, on every page.
     #[case(tenant, entry)]
-    async fn a_prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_selects_keys_on_every_page<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for prefix in ["", "a", "a%", "b", "ba", "x", "\u{10ffff}", "a\u{10ffff}"] {
@@ -108,9 +108,9 @@ cases! {
         Ok(())
     }
 
-    /// `after` excludes the key it names, and need not name one that exists.
+    /// `after` excludes the key that it names. That key need not exist.
     #[case(tenant, entry)]
-    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_may_name_absent_key<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for after in ["", "!", "a", "a$", "a%", "aaa", "b", "bzzz", "c", "\u{10ffff}", "d%_"] {
@@ -121,9 +121,9 @@ cases! {
         Ok(())
     }
 
-    /// `after` and a prefix together: keys that satisfy both, wherever `after` lies.
+    /// With `after` and a prefix, the scan returns the keys that satisfy both, for any `after`.
     #[case(tenant, entry)]
-    async fn after_and_prefix<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_and_prefix_combine<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for prefix in ["", "a", "b", "x"] {
@@ -140,9 +140,10 @@ cases! {
         Ok(())
     }
 
-    /// A limit of 0 or 1001 is refused, and so are NUL and too long a prefix or `after`.
+    /// A limit of 0 or more than 1,000 is rejected. So are NUL and too many bytes in a prefix or in
+    /// `after`.
     #[case(tenant, entry)]
-    async fn bad_options_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn invalid_options_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let long = "x".repeat(1025);
         let options = ScanOptions::new;
@@ -161,9 +162,9 @@ cases! {
         Ok(())
     }
 
-    /// A page holds 1000 items where there are as many, and the next one the rest.
+    /// A page has up to 1,000 items, and the next page has the rest.
     #[case(tenant, entry)]
-    async fn a_page_of_a_thousand<V: Sample>(w: &World<V>) -> Outcome {
+    async fn page_has_up_to_1000_items<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for batch in 0..3 {
             let numbers = batch * 400..(batch + 1) * 400;
@@ -178,9 +179,9 @@ cases! {
         Ok(())
     }
 
-    /// Expired entries are passed over, on every page.
+    /// A scan skips expired entries, on every page.
     #[case(tenant, entry)]
-    async fn expired_entries_are_passed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entries_are_skipped<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..30 {
             let key = format!("{number:02}");
@@ -197,9 +198,9 @@ cases! {
         Ok(())
     }
 
-    /// A scan reads one namespace alone.
+    /// A scan reads only its own namespace.
     #[case(tenant, entry)]
-    async fn a_scan_stays_in_its_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn scan_reads_no_other_namespace<V: Sample>(w: &World<V>) -> Outcome {
         for ns in neighbours(w)? {
             w.put_all(&ns, &KEYS).await?;
         }
@@ -211,9 +212,9 @@ cases! {
         Ok(())
     }
 
-    /// A page ends early rather than hold more than 64 MiB, and no entry is lost by it.
+    /// A page ends before it exceeds 64 MiB, and the next page has the rest.
     #[case(tenant, entry)]
-    async fn a_page_ends_early<V: Sample>(w: &World<V>) -> Outcome {
+    async fn page_is_limited_to_64_mib<V: Sample>(w: &World<V>) -> Outcome {
         let size = w.needs_value_limit()?.min(15 << 20);
         let fit = MAX_PAGE_BYTES / (size + 4);
         if fit >= 100 {
@@ -238,9 +239,10 @@ cases! {
         Ok(())
     }
 
-    /// What exists throughout a listing appears exactly once, whatever comes and goes meanwhile.
+    /// An entry that exists during a whole scan is returned exactly once, even if others change
+    /// between the pages.
     #[case(tenant, entry)]
-    async fn what_stays_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn writes_between_pages_lose_no_key<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let stays: Vec<_> = (0..40).map(|number| format!("k{number:02}")).collect();
         for key in &stays {
@@ -268,9 +270,9 @@ cases! {
         Ok(())
     }
 
-    /// The next page begins where the last one ended also if that entry has gone meanwhile.
+    /// The next page starts where the last one ended, even if that entry was deleted.
     #[case(tenant, entry)]
-    async fn the_end_of_a_page_may_vanish<V: Sample>(w: &World<V>) -> Outcome {
+    async fn deleted_page_end_does_not_stop_the_scan<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c", "d"]).await?;
         let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
@@ -282,9 +284,9 @@ cases! {
         Ok(())
     }
 
-    /// Values on a page are those of their keys.
+    /// Each item has the value of its key.
     #[case(tenant, entry)]
-    async fn values_go_with_their_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn values_belong_to_their_keys<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..50 {
             w.put(&ns, &format!("{:02}", 49 - number), number).await?;

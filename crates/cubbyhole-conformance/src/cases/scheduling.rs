@@ -15,7 +15,7 @@ use crate::world::World;
 const MANY: usize = 10_000;
 
 cases! {
-    /// A loop over a method of the core trait yields, also if the calls fail.
+    /// A loop over a method of `Store` yields to the runtime, even if the calls fail.
     #[case(tenant, core)]
     async fn core_calls_yield<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
@@ -24,7 +24,8 @@ cases! {
         all_yield(target.core_refused()).await
     }
 
-    /// A loop over a method of `EntryStore`, or of `EntryStoreExt`, yields.
+    /// A loop over a method of `EntryStore` or `EntryStoreExt` yields to the runtime, even if the
+    /// calls fail.
     #[case(tenant, entry)]
     async fn entry_calls_yield<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
@@ -36,17 +37,17 @@ cases! {
         all_yield(target.entries_refused()).await
     }
 
-    /// A loop over calls whose context has ended yields.
+    /// A loop over a method of `Store` with a cancelled context yields to the runtime.
     #[case(tenant, core)]
-    async fn core_calls_of_an_ended_context_yield<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_calls_with_ended_context_yield<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
         target.ctx.cancel();
         all_yield(target.core()).await
     }
 
-    /// So does one over the methods of `EntryStore`.
+    /// A loop over a method of `EntryStore` with a cancelled context yields to the runtime.
     #[case(tenant, entry)]
-    async fn entry_calls_of_an_ended_context_yield<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_with_ended_context_yield<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
         w.put(&target.ns, "k", 1).await?;
         w.live(&target.ns, "k").await?;
@@ -54,16 +55,16 @@ cases! {
         all_yield(target.entries()).await
     }
 
-    /// A loop over calls of a closed store yields.
+    /// A loop over a method of `Store` on a closed store yields to the runtime.
     #[case(tenant, core)]
-    async fn core_calls_of_a_closed_store_yield<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_calls_on_closed_store_yield<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
         all_yield(closed.core()).await
     }
 
-    /// So does one over the methods of `EntryStore`.
+    /// A loop over a method of `EntryStore` on a closed store yields to the runtime.
     #[case(tenant, entry)]
-    async fn entry_calls_of_a_closed_store_yield<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_on_closed_store_yield<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
         all_yield(closed.entries()).await?;
         all_yield(vec![closed.tenants()]).await

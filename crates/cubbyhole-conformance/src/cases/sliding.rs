@@ -10,9 +10,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// A read that extends keeps an entry past the end that it had.
+    /// A sliding read keeps an entry beyond its old expiry.
     #[case(time, entry)]
-    async fn a_read_extends<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sliding_read_extends_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_for(ns, "read", 1, w.short()).await?;
@@ -28,9 +28,9 @@ cases! {
         Ok(())
     }
 
-    /// The answer shows the entry as it is after the extension.
+    /// A sliding read returns the entry with its new expiry.
     #[case(tenant, entry)]
-    async fn the_answer_shows_the_extension<V: Sample>(w: &World<V>) -> Outcome {
+    async fn reply_has_the_extended_expiry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
@@ -41,9 +41,9 @@ cases! {
         Ok(())
     }
 
-    /// A read never shortens a TTL.
+    /// A sliding read never shortens a TTL.
     #[case(tenant, entry)]
-    async fn a_read_never_shortens<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sliding_read_never_shortens_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
@@ -53,9 +53,9 @@ cases! {
         Ok(())
     }
 
-    /// A permanent entry stays permanent.
+    /// A sliding read does not set a TTL on an entry without one.
     #[case(time, entry)]
-    async fn a_permanent_entry_stays_permanent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_without_ttl_stays_permanent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let before = w.live(&ns, "k").await?;
@@ -65,9 +65,9 @@ cases! {
         Ok(())
     }
 
-    /// An expired entry is not revived, and an absent one not created.
+    /// A sliding read neither revives an expired entry nor creates an absent one.
     #[case(tenant, entry)]
-    async fn an_expired_entry_is_not_revived<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_is_not_revived<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_expired(&ns, "k").await?;
         check_eq!(slide(w, &ns, "k", w.long()).await?, None, "expired");
@@ -77,9 +77,9 @@ cases! {
         Ok(())
     }
 
-    /// A plain read extends nothing.
+    /// A read without the option does not extend a TTL.
     #[case(time, entry)]
-    async fn a_plain_read_extends_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn plain_read_does_not_extend_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.short()).await?;
         w.entry(&ns, "k").await?;
@@ -89,10 +89,10 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: a session that is read in time lives on, and ends a TTL after the last
-    /// read.
+    /// An entry that is read before each expiry stays, and expires one TTL after the last read, to
+    /// the millisecond.
     #[case(time, entry)]
-    async fn a_session_lives_while_it_is_read<V: Sample>(w: &World<V>) -> Outcome {
+    async fn session_lives_while_it_is_read<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         let ttl = Duration::from_millis(100);

@@ -12,7 +12,7 @@ use crate::world::World;
 cases! {
     /// A sweep of a store without expired entries removes none.
     #[case(store, core)]
-    async fn nothing_to_sweep<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_without_expired_entries_removes_none<V: Sample>(w: &World<V>) -> Outcome {
         check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "an empty store");
         let ns = w.ns(&["a"])?;
         w.put(&ns, "kept", 1).await?;
@@ -22,9 +22,9 @@ cases! {
         Ok(())
     }
 
-    /// A sweep leaves live entries alone, with a TTL or without.
+    /// A sweep keeps live entries, with or without a TTL.
     #[case(store, core)]
-    async fn live_entries_survive<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_live_entries<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..10 {
             w.put_for(&ns, &format!("short{number}"), 1, w.short()).await?;
@@ -39,9 +39,10 @@ cases! {
         Ok(())
     }
 
-    /// A sweep says how many entries it removed, over all tenants; a second one removes none.
+    /// A sweep returns the number of entries that it removed, over all tenants. A second sweep
+    /// removes none.
     #[case(store, entry)]
-    async fn the_count_is_of_what_was_removed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_returns_number_of_removed_entries<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         for tenant in ["a", "ab", "b"] {
             let ns = Namespace::new(TenantId::new(tenant)?);
@@ -58,9 +59,9 @@ cases! {
         Ok(())
     }
 
-    /// An entry that was refreshed after it was due survives: by a put, with a TTL or without.
+    /// A sweep keeps an entry that was written again after its expiry, with or without a TTL.
     #[case(store, core)]
-    async fn a_rewritten_entry_survives<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_rewritten_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for key in ["again", "ttl", "gone"] {
             w.put_for(&ns, key, 1, w.short()).await?;
@@ -75,9 +76,9 @@ cases! {
         Ok(())
     }
 
-    /// An entry whose TTL was extended before its end survives the sweep after the old end.
+    /// A sweep after the old expiry keeps an entry whose TTL was extended in time.
     #[case(store, entry)]
-    async fn a_touched_entry_survives<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_touched_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             for key in ["touched", "freed", "gone"] {
@@ -95,9 +96,9 @@ cases! {
         Ok(())
     }
 
-    /// A sweep of more entries than one step removes gets them all.
+    /// A sweep removes more expired entries than one step can.
     #[case(store, entry)]
-    async fn many_are_swept<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_removes_more_than_one_step<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         let expired = PutOptions::new().with_expires_at(cubbyhole_core::Timestamp::EPOCH);
         for part in ["a", "b", "c"] {
@@ -112,9 +113,9 @@ cases! {
         Ok(())
     }
 
-    /// Several sweepers at once count every expired entry once, and no live one.
+    /// Concurrent sweeps count each expired entry once, and keep live entries.
     #[case(store, entry)]
-    async fn several_sweepers_add_up<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_sweeps_count_each_entry_once<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         let ns = w.ns(&["a"])?;
         for number in 0..100 {
@@ -128,9 +129,9 @@ cases! {
         Ok(())
     }
 
-    /// A sweep while others write removes nothing that they wrote.
+    /// A sweep removes no entry that a concurrent caller wrote.
     #[case(store, core)]
-    async fn a_sweep_disturbs_no_writer<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_concurrent_writes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..50 {
             w.put_for(&ns, &format!("{number:02}"), 1, w.short()).await?;
@@ -156,9 +157,9 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: a sweep removes an entry at its end and not before.
+    /// A sweep removes an entry from its expiry on, and not a millisecond before.
     #[case(store, entry)]
-    async fn a_sweep_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_is_exact_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         w.needs_kept_expired()?;
         let ns = w.ns(&["a"])?;

@@ -142,10 +142,11 @@ async fn race<V: Sample>(w: &World<V>, round: usize) -> Outcome {
 }
 
 cases! {
-    /// What is refreshed while several sweep, by a put, a touch or a sliding read, is there
-    /// afterwards; what was not is swept once, and the counts add up.
+    /// An entry that a put, a touch or a sliding read refreshes during concurrent sweeps is never
+    /// removed. An entry that was not refreshed is removed once, and the counts of the sweeps add
+    /// up.
     #[case(store, entry)]
-    async fn a_refreshed_entry_is_never_swept<V: Sample>(w: &World<V>) -> Outcome {
+    async fn refreshed_entry_is_never_swept<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         // A real clock has to be waited for in each.
         let rounds = if w.can().real_time.is_some() { 3 } else { 20 };

@@ -8,9 +8,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `take` answers the entry and removes it.
+    /// `take` returns the entry and removes it.
     #[case(tenant, entry)]
-    async fn take_removes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn take_returns_and_removes_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let entry = w.live(&ns, "k").await?;
@@ -21,9 +21,9 @@ cases! {
         Ok(())
     }
 
-    /// Taking what is absent, or was taken, is `None`.
+    /// `take` returns `None` for a key that is absent or was taken.
     #[case(tenant, entry)]
-    async fn take_of_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn take_of_absent_key_returns_none<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         check_eq!(w.store().take(w.ctx(), &ns, "k").await?, None, "never written");
         w.put(&ns, "k", 1).await?;
@@ -32,9 +32,9 @@ cases! {
         Ok(())
     }
 
-    /// `take` removes one entry and leaves its neighbours.
+    /// `take` removes no other entry.
     #[case(tenant, entry)]
-    async fn take_leaves_the_neighbours<V: Sample>(w: &World<V>) -> Outcome {
+    async fn take_removes_only_its_key<V: Sample>(w: &World<V>) -> Outcome {
         let (a, ab) = (w.ns(&["a"])?, w.ns(&["ab"])?);
         w.put_all(&a, &["", "k", "ka"]).await?;
         w.put_all(&ab, &["k"]).await?;
@@ -44,9 +44,9 @@ cases! {
         Ok(())
     }
 
-    /// A taken key can be written again, and is new then.
+    /// A key is absent after `take`, and can be created again.
     #[case(tenant, entry)]
-    async fn a_taken_key_is_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn taken_key_is_absent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         w.store().take(w.ctx(), &ns, "k").await?;
@@ -56,9 +56,9 @@ cases! {
         Ok(())
     }
 
-    /// Of several that take an entry at once, exactly one gets it.
+    /// Exactly one of several concurrent takes gets the entry.
     #[case(tenant, entry)]
-    async fn one_taker_gets_it<V: Sample>(w: &World<V>) -> Outcome {
+    async fn one_concurrent_take_gets_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for round in 0..20 {
             w.put(&ns, "k", round).await?;
@@ -76,9 +76,9 @@ cases! {
         Ok(())
     }
 
-    /// Workers that take from one queue get every item once.
+    /// Workers that take from one queue get each item once.
     #[case(tenant, entry)]
-    async fn a_queue_is_shared_out<V: Sample>(w: &World<V>) -> Outcome {
+    async fn workers_take_each_item_once<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["queue"])?;
         let keys: Vec<String> = (0..40).map(|number| format!("{number:02}")).collect();
         for key in &keys {

@@ -27,9 +27,9 @@ const NAMES: [&str; 14] = [
 ];
 
 cases! {
-    /// Where the role may not see across tenants, `scan_tenants` says so.
+    /// `scan_tenants` returns `PermissionDenied` if the role is not allowed to see across tenants.
     #[case(store, entry)]
-    async fn who_may_not_see_is_told<V: Sample>(w: &World<V>) -> Outcome {
+    async fn scan_without_permission_is_permission_denied<V: Sample>(w: &World<V>) -> Outcome {
         let page = w.store().scan_tenants(w.ctx(), None, 10).await;
         if w.can().sees_tenants {
             page?;
@@ -41,15 +41,15 @@ cases! {
 
     /// A store without entries has no tenants.
     #[case(store, entry)]
-    async fn an_empty_store_has_no_tenants<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_store_has_no_tenants<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         check_eq!(w.tenant_pages(10).await?, [], "nothing was written");
         Ok(())
     }
 
-    /// Each tenant appears exactly once, in byte order of the rendered name, on pages of any size.
+    /// Pages of every size return each tenant once, in byte order of the rendered name.
     #[case(store, entry)]
-    async fn each_tenant_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_of_every_size_return_each_tenant_once<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let tenants = fill(w, &[&[], &["a"], &["a", "b"], &["-"]]).await?;
         for limit in 1..=NAMES.len() + 1 {
@@ -58,9 +58,9 @@ cases! {
         Ok(())
     }
 
-    /// Tenants that hold entries only beneath a scope appear as well.
+    /// A tenant that has entries only under a scope is listed.
     #[case(store, entry)]
-    async fn tenants_with_scopes_alone_appear<V: Sample>(w: &World<V>) -> Outcome {
+    async fn tenant_with_only_scoped_entries_is_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let tenants = fill(w, &[&["", ""], &["x", "y"]]).await?;
         for limit in [1, 4, 1000] {
@@ -69,9 +69,9 @@ cases! {
         Ok(())
     }
 
-    /// `after` excludes the tenant it names, which need not exist.
+    /// `after` excludes the tenant that it names. That tenant need not exist.
     #[case(store, entry)]
-    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_may_name_absent_tenant<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let tenants = fill(w, &[&["a"], &["b"]]).await?;
         for after in NAMES.into_iter().chain(["!", "t,", "t.", "t:y", "z", "\u{10ffff}x"]) {
@@ -83,9 +83,9 @@ cases! {
         Ok(())
     }
 
-    /// Tenants whose entries were deleted, erased or have expired do not appear.
+    /// A tenant whose entries were deleted or erased, or have expired, is not listed.
     #[case(store, entry)]
-    async fn tenants_without_live_entries_do_not_appear<V: Sample>(w: &World<V>) -> Outcome {
+    async fn tenant_without_live_entries_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let namespace = |name: &str| TenantId::new(name).map(Namespace::new);
         w.put(&namespace("deleted")?, "k", 1).await?;
@@ -101,9 +101,9 @@ cases! {
         Ok(())
     }
 
-    /// A limit of 0 or 1001 tenants is refused.
+    /// A limit of 0 or more than 1,000 is rejected.
     #[case(store, entry)]
-    async fn bad_limits_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn limit_out_of_range_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         for limit in [0, 1001, usize::MAX] {
             let page = w.store().scan_tenants(w.ctx(), None, limit).await;

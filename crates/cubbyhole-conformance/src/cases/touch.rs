@@ -10,9 +10,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `touch` tells whether there was an entry, and creates none.
+    /// `touch` returns whether the entry exists, and creates none.
     #[case(tenant, entry)]
-    async fn touch_tells_whether_there_was_one<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_reports_whether_entry_exists<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let (ctx, day) = (w.ctx(), Expiry::After(w.long()));
         check!(!w.store().touch(ctx, &ns, "k", day).await?, "never written");
@@ -25,7 +25,7 @@ cases! {
         Ok(())
     }
 
-    /// `touch` gives a TTL to an entry that had none.
+    /// `touch` sets a TTL on an entry without one.
     #[case(time, entry)]
     async fn touch_adds_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
@@ -41,9 +41,9 @@ cases! {
         Ok(())
     }
 
-    /// `touch` makes an entry permanent.
+    /// `touch` with `Never` removes the TTL.
     #[case(time, entry)]
-    async fn touch_makes_permanent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_removes_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_for(ns, "k", 1, w.short()).await?;
@@ -59,7 +59,7 @@ cases! {
         Ok(())
     }
 
-    /// `touch` makes a TTL longer or shorter.
+    /// `touch` replaces a TTL by a longer or a shorter one.
     #[case(time, entry)]
     async fn touch_replaces_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
@@ -76,9 +76,9 @@ cases! {
         Ok(())
     }
 
-    /// `touch` with an instant sets it; one that has passed ends the entry at once.
+    /// `touch` sets an instant of expiry. An instant in the past ends the entry immediately.
     #[case(tenant, entry)]
-    async fn touch_takes_an_instant<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_sets_an_instant<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["j", "k"]).await?;
         check!(w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::MAX)).await?, "not found");
@@ -91,7 +91,7 @@ cases! {
         Ok(())
     }
 
-    /// `touch` changes its own entry alone.
+    /// `touch` changes no other entry.
     #[case(tenant, entry)]
     async fn touch_changes_one_entry<V: Sample>(w: &World<V>) -> Outcome {
         let places = [w.ns(&["a"])?, w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
@@ -107,9 +107,9 @@ cases! {
         Ok(())
     }
 
-    /// A condition read before `touch` still holds after it.
+    /// A version that was read before a `touch` is still valid after it.
     #[case(tenant, entry)]
-    async fn touch_breaks_no_condition<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_keeps_the_version_for_conditions<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let version = w.live(&ns, "k").await?.meta.version;
@@ -120,9 +120,9 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: a TTL that `touch` sets counts from the touch.
+    /// A TTL that `touch` sets starts at the touch, and is exact to the millisecond.
     #[case(time, entry)]
-    async fn a_touched_ttl_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touched_ttl_is_exact_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, Duration::from_millis(100)).await?;

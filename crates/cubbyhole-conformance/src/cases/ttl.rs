@@ -10,9 +10,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// An entry with a TTL is there before its end and absent after it.
+    /// An entry is present before its TTL ends, and absent after it.
     #[case(time, core)]
-    async fn an_entry_expires<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_is_absent_after_its_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "short", 1, w.short()).await?;
         w.put_for(&ns, "long", 2, w.long()).await?;
@@ -24,9 +24,9 @@ cases! {
         Ok(())
     }
 
-    /// An expired entry is not listed, with a prefix or without, swept or not.
+    /// An expired entry is not listed, with or without a prefix, swept or not.
     #[case(time, core)]
-    async fn an_expired_entry_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for key in ["a", "c", "e"] {
             w.put_for(&ns, key, 1, w.short()).await?;
@@ -38,9 +38,9 @@ cases! {
         Ok(())
     }
 
-    /// A plain `put` over an entry with a TTL removes the TTL.
+    /// A `put` without a TTL removes the old TTL.
     #[case(time, core)]
-    async fn a_plain_put_removes_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
+    async fn plain_put_removes_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "put", 1, w.short()).await?;
         w.put(&ns, "put", 2).await?;
@@ -54,9 +54,9 @@ cases! {
         Ok(())
     }
 
-    /// A write with a TTL replaces the TTL that stood there, by a longer or a shorter one.
+    /// A put with a TTL replaces the old TTL by a longer or a shorter one.
     #[case(time, core)]
-    async fn a_new_ttl_replaces_the_old<V: Sample>(w: &World<V>) -> Outcome {
+    async fn new_ttl_replaces_the_old_one<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "longer", 1, w.short()).await?;
         w.put_for(&ns, "longer", 2, w.long()).await?;
@@ -71,10 +71,10 @@ cases! {
         Ok(())
     }
 
-    /// A clock that is set back stops no TTL: entries that were written before and after it expire
-    /// once their TTLs have passed.
+    /// TTLs count the time that passes even if the clock is set back: entries from before and after
+    /// it expire on time.
     #[case(time, core)]
-    async fn a_ttl_counts_after_the_clock_is_set_back<V: Sample>(w: &World<V>) -> Outcome {
+    async fn ttl_counts_after_the_clock_is_set_back<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "before", 1, Duration::from_millis(1500)).await?;
@@ -90,10 +90,10 @@ cases! {
         Ok(())
     }
 
-    /// A TTL counts while the store is idle: the clock is set back by as much as then passes, and
-    /// shows the same instant again as when the store was last used.
+    /// A TTL counts while the store is idle. Here the clock is set back, and then shows the time of
+    /// the last call again.
     #[case(time, core)]
-    async fn a_ttl_counts_while_the_store_is_idle<V: Sample>(w: &World<V>) -> Outcome {
+    async fn ttl_counts_while_the_store_is_idle<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, Duration::from_secs(60)).await?;
@@ -103,9 +103,9 @@ cases! {
         Ok(())
     }
 
-    /// A clock that is set back revives nothing.
+    /// Setting the clock back revives no expired entry.
     #[case(time, core)]
-    async fn a_clock_that_is_set_back_revives_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn setting_the_clock_back_revives_nothing<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.short()).await?;
@@ -117,9 +117,9 @@ cases! {
         Ok(())
     }
 
-    /// An expired key can be written again, and then stays.
+    /// An expired key can be written again, and does not keep the old TTL.
     #[case(time, core)]
-    async fn an_expired_key_can_be_written_again<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_key_can_be_written_again<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.short()).await?;
         w.expire().await;
@@ -131,9 +131,9 @@ cases! {
         Ok(())
     }
 
-    /// Deleting an expired entry succeeds, and does not bring it back.
+    /// Deleting an expired entry succeeds, and does not revive it.
     #[case(time, core)]
-    async fn an_expired_entry_can_be_deleted<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_can_be_deleted<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.short()).await?;
         w.expire().await;
@@ -142,9 +142,9 @@ cases! {
         Ok(())
     }
 
-    /// Deleting an entry with a TTL and writing it anew without one leaves nothing of the TTL.
+    /// A key that is deleted and written again without a TTL does not keep the old TTL.
     #[case(time, core)]
-    async fn a_deleted_ttl_leaves_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn ttl_of_deleted_entry_is_forgotten<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.short()).await?;
         w.delete(&ns, "k").await?;
@@ -156,9 +156,9 @@ cases! {
         Ok(())
     }
 
-    /// A namespace whose last entry expired is as if it had never been.
+    /// A namespace whose entries have all expired has no keys and is not listed.
     #[case(time, core)]
-    async fn a_namespace_can_expire<V: Sample>(w: &World<V>) -> Outcome {
+    async fn namespace_of_expired_entries_is_empty<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["session"])?;
         w.put_for(&ns, "a", 1, w.short()).await?;
         w.put_for(&ns, "b", 2, w.short()).await?;
@@ -168,9 +168,9 @@ cases! {
         Ok(())
     }
 
-    /// A TTL of zero is refused, never taken as "no expiry", and nothing is written.
+    /// A TTL of zero is rejected, and nothing is written. It does not mean "no expiry".
     #[case(tenant, core)]
-    async fn a_ttl_of_zero_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn zero_ttl_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let put = w.put_for(&ns, "new", 1, Duration::ZERO).await;
         refused(put, ErrorKind::InvalidArgument, "a TTL of zero")?;
@@ -182,9 +182,9 @@ cases! {
         Ok(())
     }
 
-    /// A TTL that ends past the year 9999 is refused, never taken as "no expiry".
+    /// A TTL that ends after the year 9999 is rejected. It does not mean "no expiry".
     #[case(tenant, core)]
-    async fn a_ttl_that_overflows_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn overflowing_ttl_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let ten_thousand_years = Duration::from_secs(10_000 * 366 * 86_400);
         let ttls = [Duration::MAX, Duration::from_secs(u64::MAX), ten_thousand_years];
@@ -196,9 +196,9 @@ cases! {
         Ok(())
     }
 
-    /// A TTL of a century is kept.
+    /// A TTL of a century is accepted.
     #[case(tenant, core)]
-    async fn a_long_ttl_is_kept<V: Sample>(w: &World<V>) -> Outcome {
+    async fn ttl_of_a_century_is_kept<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let century = Duration::from_secs(100 * 365 * 86_400);
         w.put_for(&ns, "k", 1, century).await?;
@@ -207,9 +207,9 @@ cases! {
         Ok(())
     }
 
-    /// The shortest TTLs are accepted, and end.
+    /// TTLs of a nanosecond and longer are accepted, and end.
     #[case(time, core)]
-    async fn a_fraction_of_a_millisecond_is_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
+    async fn ttl_below_a_millisecond_expires<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for nanos in [1, 999, 1_000, 999_999, 1_000_000, 1_000_001] {
             w.put_for(&ns, &format!("{nanos} ns"), 1, Duration::from_nanos(nanos)).await?;
@@ -219,9 +219,9 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: an entry is there one millisecond before its end, and gone at its end.
+    /// An entry is present one millisecond before its TTL ends, and absent when it ends.
     #[case(time, core)]
-    async fn expiry_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expiry_is_exact_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, Duration::from_millis(1_000)).await?;
@@ -234,9 +234,9 @@ cases! {
         Ok(())
     }
 
-    /// To the millisecond: a fraction of a millisecond rounds up.
+    /// A fraction of a millisecond is rounded up.
     #[case(time, core)]
-    async fn a_fraction_rounds_up<V: Sample>(w: &World<V>) -> Outcome {
+    async fn fraction_of_a_millisecond_rounds_up<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "1 ns", 1, Duration::from_nanos(1)).await?;
@@ -250,10 +250,10 @@ cases! {
         Ok(())
     }
 
-    /// `put_with_options` takes an instant of expiry and a version of the caller's own, or refuses
-    /// them with `Unsupported` and writes nothing: no option is ever ignored in silence.
+    /// `put_with_options` never ignores an option. It applies an instant of expiry and a given
+    /// version, or rejects them with `Unsupported` and writes nothing.
     #[case(tenant, core)]
-    async fn no_option_is_ignored<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_option_is_applied_or_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let past = PutOptions::new().with_expires_at(Timestamp::EPOCH);
         let version = PutOptions::new().with_version(Version::draw());
@@ -273,9 +273,9 @@ cases! {
         Ok(())
     }
 
-    /// `put_with_options` writes under the version and the expiry that it is given.
+    /// `put_with_options` writes the given version and the given expiry.
     #[case(tenant, entry)]
-    async fn put_with_options_keeps_every_option<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_with_options_applies_every_option<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_put_options()?;
         let ns = w.ns(&["a"])?;
         let version = Version::draw();

@@ -12,9 +12,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// A put is refused, over an entry and where there is none.
+    /// A put is rejected if its TTL overflows, whether the key exists or not.
     #[case(tenant, core)]
-    async fn a_put_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_with_overflowing_ttl_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         for key in ["k", "absent"] {
@@ -26,9 +26,9 @@ cases! {
         Ok(())
     }
 
-    /// A put is refused as an invalid argument also if its condition does not hold.
+    /// A put whose TTL overflows is `InvalidArgument` even if its condition does not hold.
     #[case(tenant, entry)]
-    async fn it_comes_before_a_condition<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_checks_ttl_before_condition<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let before = w.live(&ns, "k").await?;
@@ -45,10 +45,10 @@ cases! {
         Ok(())
     }
 
-    /// A batch is refused as an invalid argument also if a condition before or after the TTL does
-    /// not hold.
+    /// A batch with a TTL that overflows is `InvalidArgument` even if a condition of any operation
+    /// does not hold.
     #[case(tenant, entry)]
-    async fn it_comes_before_the_conditions_of_a_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_checks_ttls_before_conditions<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["j", "k"]).await?;
         let options = PutOptions::new().with_ttl(too_long()?);
@@ -71,9 +71,9 @@ cases! {
         Ok(())
     }
 
-    /// `touch` is refused, also if there is no entry.
+    /// `touch` is rejected if the TTL overflows, whether the key exists or not.
     #[case(tenant, entry)]
-    async fn a_touch_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_with_overflowing_ttl_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         for key in ["k", "absent"] {
@@ -84,9 +84,9 @@ cases! {
         Ok(())
     }
 
-    /// A sliding read is refused, also if the entry is absent or never expires.
+    /// A sliding read is rejected if the TTL overflows, even if the key is absent or has no TTL.
     #[case(tenant, entry)]
-    async fn a_sliding_read_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sliding_read_with_overflowing_ttl_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         w.put_for(&ns, "expiring", 1, w.long()).await?;

@@ -11,9 +11,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `Put` writes, where there was nothing and over what was there, and answers the version.
+    /// `Put` creates an entry or overwrites it, and returns its version.
     #[case(tenant, entry)]
-    async fn put_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_creates_and_overwrites<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..3 {
             let mut seen = None;
@@ -31,7 +31,7 @@ cases! {
         Ok(())
     }
 
-    /// `Put` removes a TTL, as a plain put does.
+    /// `Put` removes a TTL, like a put without options.
     #[case(tenant, entry)]
     async fn put_removes_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -41,9 +41,9 @@ cases! {
         Ok(())
     }
 
-    /// `PutWith` writes with its options.
+    /// `PutWith` applies its options.
     #[case(tenant, entry)]
-    async fn put_with_writes_with_options<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_with_applies_its_options<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let options = PutOptions::new().with_ttl(w.long());
         let decide = |_| Ok(Update::PutWith(V::sample(1), options));
@@ -52,9 +52,9 @@ cases! {
         Ok(())
     }
 
-    /// `Delete` removes the entry, or does nothing where there is none.
+    /// `Delete` removes the entry, and has no effect on an absent key.
     #[case(tenant, entry)]
-    async fn delete_removes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_removes_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for _ in 0..2 {
             let version = w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Delete)).await?;
@@ -65,9 +65,9 @@ cases! {
         Ok(())
     }
 
-    /// `Keep` leaves the entry as it is.
+    /// `Keep` does not change the entry.
     #[case(tenant, entry)]
-    async fn keep_leaves_the_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn keep_does_not_change_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
@@ -80,7 +80,7 @@ cases! {
 
     /// An expired entry is absent for `update`.
     #[case(tenant, entry)]
-    async fn an_expired_entry_is_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_is_absent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_expired(&ns, "k").await?;
         let mut absent = false;
@@ -95,9 +95,9 @@ cases! {
         Ok(())
     }
 
-    /// What `decide` answers as an error comes back, and nothing is written.
+    /// `update` returns an error of its closure, and writes nothing.
     #[case(tenant, entry)]
-    async fn an_error_of_the_decision_comes_back<V: Sample>(w: &World<V>) -> Outcome {
+    async fn error_of_the_closure_is_returned<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let decide = |_| Err::<Update<V>, _>(Error::corrupt("mine"));
@@ -111,9 +111,9 @@ cases! {
         Ok(())
     }
 
-    /// Another write between reading and writing is noticed, and the decision asked again.
+    /// If another caller writes between the read and the write, `update` calls the closure again.
     #[case(tenant, entry)]
-    async fn a_write_in_between_is_noticed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_write_repeats_the_closure<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let mut seen = Vec::new();
@@ -136,8 +136,8 @@ cases! {
         Ok(())
     }
 
-    /// Callers that update one key at the same time back off, so that few of their attempts lose:
-    /// on average at most three of four. None of their updates is lost.
+    /// Concurrent updates of one key back off. An update takes at most four attempts on average,
+    /// and no update is lost.
     #[case(tenant, entry)]
     async fn callers_of_one_key_back_off<V: Sample>(w: &World<V>) -> Outcome {
         const CALLERS: usize = 16;
@@ -172,9 +172,9 @@ cases! {
         Ok(())
     }
 
-    /// `update` checks its context itself, over any store.
+    /// `update` and `erase_all` check their context, even if the store ignores it.
     #[case(tenant, entry)]
-    async fn an_ended_context_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn ended_context_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_entry(&ns, "k", 1, PutOptions::new(), cubbyhole_core::Condition::Always).await?;
         let cancelled = w.ctx().child();

@@ -8,18 +8,18 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// Nothing is counted where nothing is.
+    /// `usage` of a prefix without entries is zero.
     #[case(tenant, entry)]
-    async fn usage_of_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn usage_of_empty_prefix_is_zero<V: Sample>(w: &World<V>) -> Outcome {
         let usage = w.store().usage(w.ctx(), &w.everything()).await?;
         let bytes = w.can().knows_value_bytes.then_some(0);
         check_eq!(usage, Usage { bytes, ..Usage::default() }, "nothing was written");
         Ok(())
     }
 
-    /// Namespaces and live entries are counted, and follow every write.
+    /// `usage` counts namespaces and live entries, and reflects every write.
     #[case(tenant, entry)]
-    async fn usage_follows_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn usage_reflects_writes<V: Sample>(w: &World<V>) -> Outcome {
         let (a, b) = (w.ns(&["a"])?, w.ns(&["a", "b"])?);
         w.put_all(&a, &["j", "k"]).await?;
         w.put_all(&b, &["k"]).await?;
@@ -35,9 +35,9 @@ cases! {
         Ok(())
     }
 
-    /// A prefix is counted by whole segments, and other tenants never.
+    /// The prefix of `usage` matches whole segments, and never counts another tenant.
     #[case(tenant, entry)]
-    async fn usage_counts_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
         for segments in [&[][..], &["a"], &["a", "b"], &["ab"], &["a-b"], &["a:b"], &["b"]] {
             w.put(&w.ns(segments)?, "k", 1).await?;
         }
@@ -52,9 +52,9 @@ cases! {
         Ok(())
     }
 
-    /// Bytes are those of keys and encoded values of the live entries.
+    /// `bytes` is the size of the keys and the encoded values of the live entries.
     #[case(tenant, entry)]
-    async fn bytes_are_keys_and_values<V: Sample>(w: &World<V>) -> Outcome {
+    async fn bytes_are_those_of_keys_and_values<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_value_limit()?;
         let ns = w.ns(&["a"])?;
         let put = async |key, bytes| -> Outcome {
@@ -73,7 +73,7 @@ cases! {
         Ok(())
     }
 
-    /// A store that does not know the length of values says so, and does not answer zero.
+    /// A store that does not know the size of values returns `None` for `bytes`, not zero.
     #[case(tenant, entry)]
     async fn unknown_bytes_are_none<V: Sample>(w: &World<V>) -> Outcome {
         w.put(&w.ns(&["a"])?, "k", 1).await?;
@@ -82,9 +82,9 @@ cases! {
         Ok(())
     }
 
-    /// Expired entries are counted apart, until they are swept or written over.
+    /// Expired entries are counted separately until they are swept or overwritten.
     #[case(tenant, entry)]
-    async fn expired_entries_are_counted_apart<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entries_are_counted_separately<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b"]).await?;
@@ -101,9 +101,10 @@ cases! {
         Ok(())
     }
 
-    /// Entries that expire go from the live ones to the expired ones; a sweep removes them.
+    /// An entry that expires is no longer counted as live, and a sweep removes it from the expired
+    /// ones.
     #[case(time, entry)]
-    async fn expiry_moves_the_count<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expiry_changes_the_counts<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_for(ns, "short", 1, w.short()).await?;

@@ -8,9 +8,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// Values that codecs and engines are likely to spoil come back equal.
+    /// Values that codecs and engines are likely to damage are returned unchanged.
     #[case(tenant, core)]
-    async fn awkward_values_come_back_equal<V: Sample>(w: &World<V>) -> Outcome {
+    async fn awkward_values_are_returned_unchanged<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["values"])?;
         for (index, value) in awkward(w)?.into_iter().enumerate() {
             let key = format!("v{index}");
@@ -21,9 +21,9 @@ cases! {
         Ok(())
     }
 
-    /// Every way to read gives the same value back.
+    /// Every method that reads returns the same value.
     #[case(tenant, entry)]
-    async fn every_way_to_read_gives_the_same<V: Sample>(w: &World<V>) -> Outcome {
+    async fn every_read_method_returns_the_same_value<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["values"])?;
         for (index, value) in awkward(w)?.into_iter().enumerate() {
             let (options, always) = (PutOptions::new(), Condition::Always);
@@ -41,9 +41,9 @@ cases! {
         Ok(())
     }
 
-    /// Values that a batch writes come back equal too.
+    /// A batch stores values unchanged.
     #[case(tenant, entry)]
-    async fn a_batch_keeps_awkward_values<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_keeps_awkward_values<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["values"])?;
         let values = awkward(w)?;
         let batch = (values.iter().cloned().enumerate())
@@ -56,9 +56,9 @@ cases! {
         Ok(())
     }
 
-    /// A value that replaces one of another size leaves nothing of it behind.
+    /// A shorter value replaces a longer one completely.
     #[case(tenant, core)]
-    async fn a_shorter_value_replaces_a_longer_one<V: Sample>(w: &World<V>) -> Outcome {
+    async fn shorter_value_replaces_longer_value<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["values"])?;
         for bytes in [300_000, 1_000, 70_000, 500] {
             let value = w.sized(bytes)?;

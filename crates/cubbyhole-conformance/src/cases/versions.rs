@@ -10,9 +10,9 @@ use crate::Sample;
 use crate::world::World;
 
 cases! {
-    /// `put_entry` returns the version that then stands in the entry.
+    /// `put_entry` returns the version that the entry then has.
     #[case(tenant, entry)]
-    async fn the_returned_version_is_stored<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_entry_returns_the_stored_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..3 {
             let version =
@@ -22,9 +22,9 @@ cases! {
         Ok(())
     }
 
-    /// Every write has a version of its own, also one of the same value.
+    /// Every write gets a new version, even if the value is the same.
     #[case(tenant, entry)]
-    async fn every_write_has_its_own<V: Sample>(w: &World<V>) -> Outcome {
+    async fn every_write_gets_a_new_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut seen = HashSet::new();
         for key in ["a", "b"] {
@@ -41,7 +41,7 @@ cases! {
 
     /// A version never repeats, not even after the key was deleted and written again.
     #[case(tenant, entry)]
-    async fn a_version_never_repeats<V: Sample>(w: &World<V>) -> Outcome {
+    async fn version_never_repeats_after_delete<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut seen = HashSet::new();
         for _ in 0..20 {
@@ -52,9 +52,9 @@ cases! {
         Ok(())
     }
 
-    /// A version from before a deletion does not fit the entry that was created since.
+    /// A version from before a delete does not match the entry that was created after it.
     #[case(tenant, entry)]
-    async fn a_version_from_before_a_deletion_is_stale<V: Sample>(w: &World<V>) -> Outcome {
+    async fn version_from_before_a_delete_is_stale<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let old = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         w.delete(&ns, "k").await?;
@@ -65,9 +65,9 @@ cases! {
         Ok(())
     }
 
-    /// The caller's own version is the one that is written.
+    /// A version that the caller gives is stored. The next write without one draws a new version.
     #[case(tenant, entry)]
-    async fn a_version_of_ones_own<V: Sample>(w: &World<V>) -> Outcome {
+    async fn given_version_is_stored<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mine = Version::draw();
         let options = PutOptions::new().with_version(mine);
@@ -79,9 +79,9 @@ cases! {
         Ok(())
     }
 
-    /// The caller's own version is kept with an expiry, and in a batch.
+    /// A version that the caller gives in a batch is stored, with and without a TTL.
     #[case(tenant, entry)]
-    async fn a_version_of_ones_own_in_a_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn given_version_in_a_batch_is_stored<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let (one, two) = (Version::draw(), Version::draw());
         let ttl = PutOptions::new().with_ttl(w.long());
@@ -95,9 +95,9 @@ cases! {
         Ok(())
     }
 
-    /// Every way to read tells the same version.
+    /// Every method that reads returns the same version.
     #[case(tenant, entry)]
-    async fn every_way_to_read_tells_the_same<V: Sample>(w: &World<V>) -> Outcome {
+    async fn every_read_method_returns_the_same_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         let meta = w.live(&ns, "k").await?.meta;
@@ -115,9 +115,9 @@ cases! {
         Ok(())
     }
 
-    /// A failed write leaves the version as it was.
+    /// A write that fails does not change the version.
     #[case(tenant, entry)]
-    async fn a_failed_write_leaves_it<V: Sample>(w: &World<V>) -> Outcome {
+    async fn failed_write_keeps_the_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
@@ -129,9 +129,9 @@ cases! {
         Ok(())
     }
 
-    /// `touch` changes neither version nor instants of creation and update.
+    /// `touch` changes neither the version nor `created_at` nor `updated_at`.
     #[case(time, entry)]
-    async fn touch_changes_no_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_keeps_the_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let before = w.live(&ns, "k").await?;
@@ -147,9 +147,9 @@ cases! {
         Ok(())
     }
 
-    /// Sliding expiry changes neither version nor instants of creation and update.
+    /// A sliding read changes neither the version nor `created_at` nor `updated_at`.
     #[case(time, entry)]
-    async fn sliding_changes_no_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sliding_read_keeps_the_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;

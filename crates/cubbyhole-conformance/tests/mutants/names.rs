@@ -8,7 +8,7 @@ use crate::mutant::{Context, Inner, Mutant, catches, mutants};
 
 mutants! {
     /// `list` returns all keys for any prefix.
-    #[caught_by("listing::a_prefix_selects_keys", "model::random_operations")]
+    #[caught_by("listing::prefix_selects_keys", "model::random_operations")]
     ListIgnoresPrefix {
         async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
             limits::check_prefix(p)?;
@@ -17,7 +17,7 @@ mutants! {
     }
 
     /// The prefix of `list` is a pattern of SQL LIKE.
-    #[caught_by("names::a_hostile_prefix_is_literal")]
+    #[caught_by("names::list_prefix_is_literal_text")]
     ListMatchesPatterns {
         async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
             limits::check_prefix(p)?;
@@ -28,7 +28,7 @@ mutants! {
     }
 
     /// The prefix of `scan` is a pattern of SQL LIKE.
-    #[caught_by("names::a_hostile_prefix_of_a_scan_is_literal")]
+    #[caught_by("names::scan_prefix_is_literal_text")]
     ScanMatchesPatterns {
         async fn scan(&self, c: Context<'_>, ns: &Namespace, o: ScanOptions)
             -> Result<Page<ScanItem<Bytes>, String>> {
@@ -41,7 +41,7 @@ mutants! {
     }
 
     /// `list` also returns the keys of namespaces whose rendered form starts with the given one.
-    #[caught_by("isolation::a_never_sees_ab", "isolation::a_tenant_never_sees_a_longer_name")]
+    #[caught_by("isolation::scope_a_never_sees_scope_ab", "isolation::tenant_never_sees_tenant_with_longer_name")]
     ListIncludesTextPrefix {
         async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
             let mut keys = Vec::new();
@@ -58,8 +58,8 @@ mutants! {
 
     /// Namespace and key are joined with `:`, without escapes.
     #[caught_by(
-        "isolation::a_colon_in_a_key_is_no_segment",
-        "isolation::escapes_collide_with_nothing"
+        "isolation::colon_in_key_does_not_form_a_segment",
+        "isolation::escapes_never_collide"
     )]
     JoinsWithoutEscapes {
         async fn put(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::mutant::{Context, Inner, Mutant, catches, mutants};
 
 mutants! {
     /// A page starts with the last item of the previous page.
-    #[caught_by("scan::pages_of_every_size")]
+    #[caught_by("scan::pages_of_every_size_return_each_key_once")]
     PageRepeatsItem {
         async fn scan(&self, c: Context<'_>, ns: &Namespace, o: ScanOptions)
             -> Result<Page<ScanItem<Bytes>, String>> {
@@ -29,7 +29,7 @@ mutants! {
     }
 
     /// A page lacks its last item if there is a next page.
-    #[caught_by("scan::pages_of_every_size", "model::random_operations")]
+    #[caught_by("scan::pages_of_every_size_return_each_key_once", "model::random_operations")]
     PageDropsItem {
         async fn scan(&self, c: Context<'_>, ns: &Namespace, o: ScanOptions)
             -> Result<Page<ScanItem<Bytes>, String>> {
@@ -42,7 +42,7 @@ mutants! {
     }
 
     /// Pages start at an offset, so writes before it shift the items.
-    #[caught_by("scan::what_stays_appears_once")]
+    #[caught_by("scan::writes_between_pages_lose_no_key")]
     PagesByOffset {
         async fn scan(&self, c: Context<'_>, ns: &Namespace, o: ScanOptions)
             -> Result<Page<ScanItem<Bytes>, String>> {

@@ -18,7 +18,7 @@ mutants! {
     }
 
     /// `list_namespaces` returns namespaces whose rendered form starts with the prefix.
-    #[caught_by("namespaces::a_prefix_matches_whole_segments")]
+    #[caught_by("namespaces::prefix_matches_whole_segments")]
     NamespacesByTextPrefix {
         async fn list_namespaces(&self, c: Context<'_>, p: &NamespacePrefix)
             -> Result<Vec<Namespace>> {
@@ -29,7 +29,7 @@ mutants! {
     }
 
     /// A namespace is listed after its last entry was deleted.
-    #[caught_by("namespaces::an_emptied_namespace_is_not_listed")]
+    #[caught_by("namespaces::emptied_namespace_is_not_listed")]
     ListsEmptiedNamespaces {
         async fn delete(&self, c: Context<'_>, ns: &Namespace, key: &str) -> Result<()> {
             self.inner.put(c, ns, "\u{1}tombstone", Bytes::new()).await?;
@@ -38,7 +38,7 @@ mutants! {
     }
 
     /// `scan_tenants` only finds tenants that have entries without a scope.
-    #[caught_by("tenants::tenants_with_scopes_alone_appear")]
+    #[caught_by("tenants::tenant_with_only_scoped_entries_is_listed")]
     ListsTenantsByUnscopedEntries {
         async fn scan_tenants(&self, c: Context<'_>, after: Option<&TenantId>, limit: usize)
             -> Result<Page<TenantId>> {
@@ -55,7 +55,7 @@ mutants! {
     }
 
     /// `erase` also erases tenants whose name starts with the text of the prefix.
-    #[caught_by("erase::other_tenants_are_untouched")]
+    #[caught_by("erase::other_tenants_are_unchanged")]
     EraseMatchesTextPrefix {
         async fn erase(&self, c: Context<'_>, p: &NamespacePrefix, limit: usize) -> Result<Erased> {
             let step = self.inner.erase(c, p, limit).await?;
@@ -69,7 +69,7 @@ mutants! {
     }
 
     /// `erase` counts expired entries too.
-    #[caught_by("erase::live_entries_are_counted")]
+    #[caught_by("erase::only_live_entries_are_counted")]
     EraseCountsExpired {
         async fn erase(&self, c: Context<'_>, p: &NamespacePrefix, limit: usize) -> Result<Erased> {
             let expired = self.inner.usage(c, p).await?.expired;
@@ -79,7 +79,7 @@ mutants! {
     }
 
     /// `evict_expired` removes every entry that has a TTL.
-    #[caught_by("sweep::live_entries_survive")]
+    #[caught_by("sweep::sweep_keeps_live_entries")]
     EvictsLiveEntries {
         async fn evict_expired(&self, c: Context<'_>) -> Result<usize> {
             for tenant in self.inner.scan_tenants(c, None, 1000).await?.items {
@@ -96,7 +96,7 @@ mutants! {
     }
 
     /// `evict_expired` removes the entries that had expired when it looked, without checking again.
-    #[caught_by("sweep_races::a_refreshed_entry_is_never_swept")]
+    #[caught_by("sweep_races::refreshed_entry_is_never_swept")]
     SweepDoesNotRecheckExpiry {
         async fn evict_expired(&self, c: Context<'_>) -> Result<usize> {
             let mut noted = Vec::new();
@@ -124,7 +124,7 @@ mutants! {
     }
 
     /// `usage` counts expired entries as live ones.
-    #[caught_by("usage::expired_entries_are_counted_apart")]
+    #[caught_by("usage::expired_entries_are_counted_separately")]
     UsageCountsExpired {
         async fn usage(&self, c: Context<'_>, p: &NamespacePrefix) -> Result<Usage> {
             let usage = self.inner.usage(c, p).await?;

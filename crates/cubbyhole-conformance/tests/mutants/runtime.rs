@@ -13,8 +13,8 @@ mutants! {
     /// `get` ignores cooperative scheduling.
     #[caught_by(
         "scheduling::core_calls_yield",
-        "scheduling::core_calls_of_an_ended_context_yield",
-        "scheduling::core_calls_of_a_closed_store_yield"
+        "scheduling::core_calls_with_ended_context_yield",
+        "scheduling::core_calls_on_closed_store_yield"
     )]
     GetNeverYields {
         async fn get(&self, c: Context<'_>, ns: &Namespace, key: &str) -> Result<Option<Bytes>> {
@@ -34,8 +34,8 @@ mutants! {
 
     /// `usage` ignores cooperative scheduling.
     #[caught_by(
-        "scheduling::entry_calls_of_an_ended_context_yield",
-        "scheduling::entry_calls_of_a_closed_store_yield"
+        "scheduling::entry_calls_with_ended_context_yield",
+        "scheduling::entry_calls_on_closed_store_yield"
     )]
     UsageNeverYields {
         async fn usage(&self, c: Context<'_>, p: &NamespacePrefix) -> Result<Usage> {
@@ -44,7 +44,7 @@ mutants! {
     }
 
     /// `get` panics without a tokio runtime.
-    #[caught_by("no_runtime::core_calls_work_or_are_refused")]
+    #[caught_by("no_runtime::core_calls_work_or_return_invalid_argument")]
     GetPanicsWithoutRuntime {
         async fn get(&self, c: Context<'_>, ns: &Namespace, key: &str) -> Result<Option<Bytes>> {
             drop(Handle::current());
@@ -53,7 +53,7 @@ mutants! {
     }
 
     /// `take` reports an outage without a tokio runtime.
-    #[caught_by("no_runtime::entry_calls_work_or_are_refused")]
+    #[caught_by("no_runtime::entry_calls_work_or_return_invalid_argument")]
     TakeFailsWithoutRuntime {
         async fn take(&self, c: Context<'_>, ns: &Namespace, key: &str)
             -> Result<Option<Entry<Bytes>>> {
@@ -65,7 +65,7 @@ mutants! {
     }
 
     /// `get_many` without keys succeeds on a closed store.
-    #[caught_by("closed::entry_calls_are_refused")]
+    #[caught_by("closed::entry_calls_are_rejected")]
     EmptyGetManySucceedsWhenClosed {
         async fn get_many(&self, c: Context<'_>, ns: &Namespace, keys: &[&str])
             -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
@@ -77,7 +77,7 @@ mutants! {
     }
 
     /// `list` of a closed store returns no keys instead of an error.
-    #[caught_by("closed::core_calls_are_refused")]
+    #[caught_by("closed::core_calls_are_rejected")]
     ListSucceedsWhenClosed {
         async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
             limits::check_prefix(p)?;

@@ -13,8 +13,8 @@ use crate::mutant::{Context, Inner, Mutant, catches, mutants};
 mutants! {
     /// After the clock is set back, no time passes until it has caught up.
     #[caught_by(
-        "ttl::a_ttl_counts_after_the_clock_is_set_back",
-        "ttl::a_ttl_counts_while_the_store_is_idle"
+        "ttl::ttl_counts_after_the_clock_is_set_back",
+        "ttl::ttl_counts_while_the_store_is_idle"
     )]
     TimeStopsWhenSetBack {
         fn clock(manual: ManualClock) -> Arc<dyn Clock> {
@@ -23,7 +23,7 @@ mutants! {
     }
 
     /// `current_time` returns the system time, and not the time of the store's clock.
-    #[caught_by("expiry::the_current_time_is_that_of_writes")]
+    #[caught_by("expiry::current_time_is_the_clock_of_writes")]
     ReturnsSystemTime {
         async fn current_time(&self, _: Context<'_>, _: &Namespace) -> Result<Timestamp> {
             Ok(SystemClock.now())
@@ -31,7 +31,7 @@ mutants! {
     }
 
     /// Entries live one millisecond too long: `now <= expires_at`.
-    #[caught_by("ttl::expiry_is_exact")]
+    #[caught_by("ttl::expiry_is_exact_to_the_millisecond")]
     ExpiresLate {
         async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions) -> Result<()> {
@@ -40,7 +40,7 @@ mutants! {
     }
 
     /// Entries expire one millisecond early, as if the TTL were truncated to whole units.
-    #[caught_by("ttl::expiry_is_exact", "model::random_operations")]
+    #[caught_by("ttl::expiry_is_exact_to_the_millisecond", "model::random_operations")]
     ExpiresEarly {
         async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions) -> Result<()> {
@@ -49,7 +49,7 @@ mutants! {
     }
 
     /// `list` returns expired entries until they are swept.
-    #[caught_by("ttl::an_expired_entry_is_not_listed")]
+    #[caught_by("ttl::expired_entry_is_not_listed")]
     ListsExpired {
         async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions) -> Result<()> {
@@ -68,7 +68,7 @@ mutants! {
     }
 
     /// A TTL of zero means no expiry.
-    #[caught_by("ttl::a_ttl_of_zero_is_refused")]
+    #[caught_by("ttl::zero_ttl_is_rejected")]
     ZeroTtlMeansNoExpiry {
         async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions) -> Result<()> {
@@ -79,7 +79,7 @@ mutants! {
     }
 
     /// `put` without a TTL keeps the old TTL.
-    #[caught_by("ttl::a_plain_put_removes_the_ttl")]
+    #[caught_by("ttl::plain_put_removes_the_ttl")]
     PutKeepsTtl {
         async fn put(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes) -> Result<()> {
             let old = self.inner.get_entry(c, ns, key, GetOptions::new()).await?;
@@ -90,7 +90,7 @@ mutants! {
     }
 
     /// `touch` finds expired entries that are not swept yet.
-    #[caught_by("expiry::an_expired_entry_is_absent_for_writes")]
+    #[caught_by("expiry::expired_entry_is_absent_for_writes")]
     TouchRevivesExpired {
         async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry) -> Result<bool> {
             if self.inner.usage(c, &ns.into()).await?.expired > 0 {
@@ -101,7 +101,7 @@ mutants! {
     }
 
     /// A sliding read sets the TTL even if the new one is shorter.
-    #[caught_by("sliding::a_read_never_shortens")]
+    #[caught_by("sliding::sliding_read_never_shortens_the_ttl")]
     SlidingReadShortensTtl {
         async fn get_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, o: GetOptions)
             -> Result<Option<Entry<Bytes>>> {
@@ -113,7 +113,7 @@ mutants! {
     }
 
     /// A TTL that ends after the last instant is shortened to end there.
-    #[caught_by("ttl_limit::a_put_is_refused")]
+    #[caught_by("ttl_limit::put_with_overflowing_ttl_is_rejected")]
     ClampsTtls {
         async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions) -> Result<()> {
@@ -126,8 +126,8 @@ mutants! {
 
     /// A condition that does not hold hides a TTL that overflows.
     #[caught_by(
-        "ttl_limit::it_comes_before_a_condition",
-        "ttl_limit::it_comes_before_the_conditions_of_a_batch"
+        "ttl_limit::put_checks_ttl_before_condition",
+        "ttl_limit::batch_checks_ttls_before_conditions"
     )]
     ChecksConditionsBeforeTtls {
         async fn put_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
@@ -148,7 +148,7 @@ mutants! {
     }
 
     /// An absent entry hides a TTL that overflows.
-    #[caught_by("ttl_limit::a_touch_is_refused", "ttl_limit::a_sliding_read_is_refused")]
+    #[caught_by("ttl_limit::touch_with_overflowing_ttl_is_rejected", "ttl_limit::sliding_read_with_overflowing_ttl_is_rejected")]
     ReadsEntryBeforeCheckingTtl {
         async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry) -> Result<bool> {
             match self.inner.get(c, ns, key).await? {

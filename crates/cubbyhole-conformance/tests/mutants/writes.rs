@@ -9,7 +9,7 @@ use crate::mutant::{Context, Inner, Mutant, catches, mutants};
 
 mutants! {
     /// `put_entry` ignores its condition.
-    #[caught_by("conditions::if_version", "concurrency::one_put_if_absent_wins")]
+    #[caught_by("conditions::if_version_conflicts_with_other_version", "concurrency::one_concurrent_put_if_absent_wins")]
     PutEntryIgnoresCondition {
         async fn put_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions, _: Condition) -> Result<Version> {
@@ -18,7 +18,7 @@ mutants! {
     }
 
     /// `delete_entry` ignores its condition.
-    #[caught_by("conditions::delete_if_version")]
+    #[caught_by("conditions::delete_if_version_conflicts_with_other_version")]
     DeleteIgnoresCondition {
         async fn delete_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, _: Condition)
             -> Result<bool> {
@@ -27,7 +27,7 @@ mutants! {
     }
 
     /// `put_entry` checks its condition in a separate step before the write.
-    #[caught_by("concurrency::every_increment_counts")]
+    #[caught_by("concurrency::concurrent_increments_are_all_counted")]
     ConditionCheckedOutsideWrite {
         async fn put_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions, condition: Condition) -> Result<Version> {
@@ -39,7 +39,7 @@ mutants! {
     }
 
     /// `take` does not delete the entry.
-    #[caught_by("take::take_removes")]
+    #[caught_by("take::take_returns_and_removes_the_entry")]
     TakeDoesNotDelete {
         async fn take(&self, c: Context<'_>, ns: &Namespace, key: &str)
             -> Result<Option<Entry<Bytes>>> {
@@ -48,7 +48,7 @@ mutants! {
     }
 
     /// `take` reads the entry, and deletes it in a separate step.
-    #[caught_by("take::one_taker_gets_it")]
+    #[caught_by("take::one_concurrent_take_gets_the_entry")]
     TakeInTwoSteps {
         async fn take(&self, c: Context<'_>, ns: &Namespace, key: &str)
             -> Result<Option<Entry<Bytes>>> {
@@ -60,7 +60,7 @@ mutants! {
     }
 
     /// A batch is applied up to the first condition that fails.
-    #[caught_by("batches::all_or_nothing", "model::random_operations")]
+    #[caught_by("batches::failed_condition_writes_nothing", "model::random_operations")]
     BatchIsNotAtomic {
         async fn write(&self, c: Context<'_>, ns: &Namespace, batch: Batch<Bytes>)
             -> Result<Vec<Option<Version>>> {
@@ -75,7 +75,7 @@ mutants! {
     }
 
     /// A batch may name a key twice, and the last operation counts.
-    #[caught_by("batches::a_key_named_twice_is_refused")]
+    #[caught_by("batches::duplicate_key_is_rejected")]
     BatchKeepsLastDuplicateKey {
         async fn write(&self, c: Context<'_>, ns: &Namespace, batch: Batch<Bytes>)
             -> Result<Vec<Option<Version>>> {
@@ -89,7 +89,7 @@ mutants! {
     }
 
     /// `put` deletes the entry first, which resets `created_at`.
-    #[caught_by("entries::overwriting_keeps_created_at")]
+    #[caught_by("entries::overwrite_keeps_created_at")]
     OverwriteResetsCreatedAt {
         async fn put(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes) -> Result<()> {
             self.inner.delete(c, ns, key).await?;
@@ -98,7 +98,7 @@ mutants! {
     }
 
     /// `touch` writes the value again.
-    #[caught_by("versions::touch_changes_no_version", "model::random_operations")]
+    #[caught_by("versions::touch_keeps_the_version", "model::random_operations")]
     TouchRewritesValue {
         async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry) -> Result<bool> {
             let Some(value) = self.inner.get(c, ns, key).await? else {
@@ -111,7 +111,7 @@ mutants! {
     }
 
     /// Values are stored as text.
-    #[caught_by("values::awkward_values_come_back_equal")]
+    #[caught_by("values::awkward_values_are_returned_unchanged")]
     ValuesBecomeText {
         async fn put(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes) -> Result<()> {
             let text = String::from_utf8_lossy(&v).into_owned();
@@ -120,7 +120,7 @@ mutants! {
     }
 
     /// Keys over the limit are truncated.
-    #[caught_by("limits::the_longest_key")]
+    #[caught_by("limits::key_of_1025_bytes_is_rejected")]
     TruncatesLongKeys {
         async fn put(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes) -> Result<()> {
             let cut = key.get(..limits::MAX_KEY_BYTES).unwrap_or(key);
@@ -129,7 +129,7 @@ mutants! {
     }
 
     /// An error contains the value.
-    #[caught_by("errors::no_error_shows_a_value")]
+    #[caught_by("errors::core_error_contains_no_value")]
     ErrorsContainValues {
         async fn put(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes) -> Result<()> {
             let text = String::from_utf8_lossy(&v).into_owned();
