@@ -78,7 +78,7 @@ impl<V: Sample> CallTarget<V> {
     }
 
     /// Returns calls of `Store` with input that every store rejects.
-    pub(crate) fn core_refused(&self) -> Vec<MethodCall<'_>> {
+    pub(crate) fn core_rejected(&self) -> Vec<MethodCall<'_>> {
         let Self { store: s, ctx, ns, .. } = self;
         let none = PutOptions::new();
         let zero = none.with_ttl(Duration::ZERO);
@@ -92,7 +92,8 @@ impl<V: Sample> CallTarget<V> {
         }
     }
 
-    /// Returns calls of `EntryStore` with input that every open store accepts, including empty input.
+    /// Returns calls of `EntryStore` with input that every open store accepts, including empty
+    /// input.
     pub(crate) fn entries(&self) -> Vec<MethodCall<'_>> {
         let Self { store: s, ctx, ns, empty_prefix } = self;
         let (none, always) = (PutOptions::new(), Condition::Always);
@@ -127,9 +128,9 @@ impl<V: Sample> CallTarget<V> {
         MethodCall::new("scan_tenants", || self.store.scan_tenants(&self.ctx, None, 10))
     }
 
-    /// Returns calls of `EntryStore` with input that every store rejects, and with conditions that do
-    /// not hold.
-    pub(crate) fn entries_refused(&self) -> Vec<MethodCall<'_>> {
+    /// Returns calls of `EntryStore` with input that every store rejects, and with conditions that
+    /// do not hold.
+    pub(crate) fn entries_rejected(&self) -> Vec<MethodCall<'_>> {
         let Self { store: s, ctx, ns, empty_prefix } = self;
         let (none, always) = (PutOptions::new(), Condition::Always);
         let (absent, other) = (Condition::IfAbsent, Condition::IfVersion(Version::draw()));

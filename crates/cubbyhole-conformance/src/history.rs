@@ -3,7 +3,7 @@
 //! Several clients call one store concurrently: reads, puts, conditional puts, deletes, takes and
 //! batches. They record the start, the end and the reply of each call. A checker then searches for
 //! a sequential order of the calls that explains every reply. If one call ended before another one
-//! started, it must also come first in that order. A history that has such an order is
+//! started, it must also come first in that order. A history with this order is
 //! *linearizable* (Herlihy and Wing, 1990). A call that was cancelled, or that lost its connection,
 //! may take effect once at any later time, or never.
 //!

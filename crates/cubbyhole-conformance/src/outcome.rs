@@ -12,8 +12,8 @@ pub enum Verdict {
     Passed,
     /// The case does not apply to the store, for this reason.
     Ignored(String),
-    /// The store breaks the contract of the case. The message says what the case expected, what the
-    /// store did, and where in the case this happened.
+    /// The store breaks the contract of the case. The message has the location in the case, the
+    /// expected result and the actual one.
     Failed(String),
 }
 

@@ -191,8 +191,9 @@ impl<V: Sample> World<V> {
         self.needs(done, "needs a clock that the harness can set back: `Harness::set_clock_back`")
     }
 
-    /// Runs steps that must end before the first [`short`](Self::short) TTL that they set. With a real
-    /// clock, a busy machine may be too slow, so the steps are repeated until they are fast enough.
+    /// Runs steps that must end before the first [`short`](Self::short) TTL that they set. With a
+    /// real clock, a busy machine may be too slow, so the steps are repeated until they are fast
+    /// enough.
     pub(crate) async fn in_time<T, F>(&self, steps: impl Fn() -> F) -> Outcome<T>
     where
         F: Future<Output = Outcome<T>>,
@@ -239,7 +240,7 @@ impl<V: Sample> World<V> {
         self.store.put_with_options(&self.ctx, ns, key, V::sample(number), options).await
     }
 
-    /// Writes an entry with an expiry in the past, so that the case need not wait.
+    /// Writes an entry with an expiry in the past, so the case need not wait.
     pub(crate) async fn put_expired(&self, ns: &Namespace, key: &str) -> Result<Version> {
         let options = PutOptions::new().with_expires_at(Timestamp::EPOCH);
         self.put_entry(ns, key, 0, options, Condition::Always).await
@@ -394,8 +395,8 @@ impl<V: Sample> World<V> {
     }
 }
 
-/// Adds the items of a page to `all`, and returns the start of the next page. Checks the size of the
-/// page, and that the next page is after this one.
+/// Adds the items of a page to `all`, and returns the start of the next page. Checks the size of
+/// the page, and that the next page is after this one.
 fn add_page<T: Ord>(
     all: &mut Vec<T>,
     page: Page<T>,

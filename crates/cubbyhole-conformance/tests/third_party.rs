@@ -1,6 +1,6 @@
 //! The suite on a store of a third party: a store that implements only the four required methods,
-//! like the example in the documentation of `Store`, with TTLs. The cases of these methods pass, and
-//! all other cases are reported as ignored.
+//! like the example in the documentation of `Store`, with TTLs. The cases of these methods pass,
+//! and all other cases are reported as ignored.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -109,8 +109,8 @@ impl Harness for Mine {
     }
 }
 
-/// Checks that every case of `EntryStore` is ignored, and that a case of `Store` is ignored only for a
-/// capability that this store lacks. Otherwise a suite that ignored all cases would pass.
+/// Checks that every case of `EntryStore` is ignored, and that a case of `Store` is ignored only
+/// for a capability that this store lacks. Otherwise a suite that ignored all cases would pass.
 fn only_missing_capabilities_are_ignored() -> std::result::Result<(), Failed> {
     let suite = Suite::new(Mine::default)?;
     for case in suite.cases() {

@@ -2,9 +2,9 @@
 
 use cubbyhole_core::PutOptions;
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -12,9 +12,9 @@ cases! {
     #[case(tenant, core)]
     async fn get_of_absent_key_returns_none<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
-        check_eq!(w.get(&ns, "k").await?, None, "nothing was written");
+        check_eq!(w.get(&ns, "k").await?, None, "get before any write");
         w.put(&ns, "other", 1).await?;
-        check_eq!(w.get(&ns, "k").await?, None, "only another key was written");
+        check_eq!(w.get(&ns, "k").await?, None, "get after a write of another key");
         Ok(())
     }
 
@@ -23,8 +23,8 @@ cases! {
     async fn get_returns_the_value_of_put<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
-        check_eq!(w.get(&ns, "k").await?, Some(V::sample(1)), "the value that was put");
-        check_eq!(w.get(&ns, "k").await?, Some(V::sample(1)), "reading does not consume it");
+        check_eq!(w.get(&ns, "k").await?, Some(V::sample(1)), "get after put");
+        check_eq!(w.get(&ns, "k").await?, Some(V::sample(1)), "the second get");
         Ok(())
     }
 
@@ -34,9 +34,9 @@ cases! {
         let ns = w.ns(&[])?;
         let options = PutOptions::default();
         w.store().put_with_options(w.ctx(), &ns, "k", V::sample(1), options).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "put with options");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after put_with_options");
         w.put(&ns, "k", 2).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "plain put over it");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value after put");
         Ok(())
     }
 
@@ -47,10 +47,14 @@ cases! {
         w.put(&ns, "j", 10).await?;
         for number in 0..5 {
             w.put(&ns, "k", number).await?;
-            check_eq!(w.number(&ns, "k").await?, Some(number), "the latest value");
+            check_eq!(
+                w.number(&ns, "k").await?,
+                Some(number),
+                "the value after put number {number}"
+            );
         }
-        check_eq!(w.list(&ns, None).await?, ["j", "k"], "one entry for each key");
-        check_eq!(w.number(&ns, "j").await?, Some(10), "the other key");
+        check_eq!(w.list(&ns, None).await?, ["j", "k"], "the keys");
+        check_eq!(w.number(&ns, "j").await?, Some(10), "the value of the other key");
         Ok(())
     }
 
@@ -60,7 +64,7 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         w.put(&ns, "k", 1).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "the value");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the second put");
         Ok(())
     }
 
@@ -70,8 +74,8 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["j", "k", "ka"]).await?;
         w.delete(&ns, "k").await?;
-        check_eq!(w.get(&ns, "k").await?, None, "the deleted entry");
-        check_eq!(w.list(&ns, None).await?, ["j", "ka"], "its neighbours");
+        check_eq!(w.get(&ns, "k").await?, None, "get of the deleted key");
+        check_eq!(w.list(&ns, None).await?, ["j", "ka"], "the remaining keys");
         Ok(())
     }
 
@@ -83,7 +87,7 @@ cases! {
         w.put(&ns, "k", 1).await?;
         w.delete(&ns, "k").await?;
         w.delete(&ns, "k").await?;
-        check_eq!(w.list(&ns, None).await?, Vec::<String>::new(), "nothing is left");
+        check_eq!(w.list(&ns, None).await?, Vec::<String>::new(), "the keys after both deletes");
         Ok(())
     }
 
@@ -93,9 +97,13 @@ cases! {
         let ns = w.ns(&["a"])?;
         for number in 0..3 {
             w.put(&ns, "k", number).await?;
-            check_eq!(w.number(&ns, "k").await?, Some(number), "round {number}");
+            check_eq!(
+                w.number(&ns, "k").await?,
+                Some(number),
+                "the value after put number {number}"
+            );
             w.delete(&ns, "k").await?;
-            check_eq!(w.get(&ns, "k").await?, None, "after round {number}");
+            check_eq!(w.get(&ns, "k").await?, None, "get after delete number {number}");
         }
         Ok(())
     }
@@ -106,9 +114,13 @@ cases! {
         let bare = w.ns(&[])?;
         w.put(&bare, "k", 1).await?;
         w.put(&w.ns(&["a"])?, "k", 2).await?;
-        check_eq!(w.number(&bare, "k").await?, Some(1), "the bare tenant");
+        check_eq!(w.number(&bare, "k").await?, Some(1), "the value in the namespace without scope");
         w.delete(&bare, "k").await?;
-        check_eq!(w.number(&w.ns(&["a"])?, "k").await?, Some(2), "what lies beneath stays");
+        check_eq!(
+            w.number(&w.ns(&["a"])?, "k").await?,
+            Some(2),
+            "the value in the namespace `a` after the delete"
+        );
         Ok(())
     }
 
@@ -123,7 +135,7 @@ cases! {
             let read = w.get(&ns, &format!("key-{number:03}")).await?;
             check_eq!(read, Some(V::sample(number)), "entry {number}");
         }
-        check_eq!(w.list(&ns, None).await?.len(), 300, "all are listed");
+        check_eq!(w.list(&ns, None).await?.len(), 300, "the number of keys");
         Ok(())
     }
 }

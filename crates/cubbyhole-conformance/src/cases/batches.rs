@@ -1,11 +1,11 @@
-//! `write`: several puts and deletes, all or nothing.
+//! `write`: atomic batches of puts and deletes.
 
 use cubbyhole_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
 use cubbyhole_core::{Batch, Condition, ErrorKind, PutOptions, Version};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, Stop, check, check_eq, refused};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -21,9 +21,17 @@ cases! {
             .delete("never")
             .put("a", V::sample(12));
         let versions = w.store().write(w.ctx(), &ns, batch).await?;
-        let told: Vec<_> = versions.iter().map(Option::is_some).collect();
-        check_eq!(told, [true, false, true, false, true], "versions for the puts alone");
-        check_eq!(w.list(&ns, None).await?, ["a", "changed", "kept", "z"], "the keys");
+        let has_version: Vec<_> = versions.iter().map(Option::is_some).collect();
+        check_eq!(
+            has_version,
+            [true, false, true, false, true],
+            "which operations return a version"
+        );
+        check_eq!(
+            w.list(&ns, None).await?,
+            ["a", "changed", "kept", "z"],
+            "the keys after the batch"
+        );
         for (key, index, number) in [("z", 0, 10), ("changed", 2, 11), ("a", 4, 12)] {
             check_eq!(w.number(&ns, key).await?, Some(number), "the value of {key}");
             check_eq!(Some(w.live(&ns, key).await?.meta.version), versions[index], "{key}");
@@ -45,8 +53,12 @@ cases! {
     #[case(tenant, entry)]
     async fn empty_batch_succeeds_without_effect<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
-        check_eq!(w.store().write(w.ctx(), &ns, Batch::new()).await?, [], "no versions");
-        check_eq!(w.namespaces(&w.everything()).await?, [], "no namespace came to be");
+        check_eq!(
+            w.store().write(w.ctx(), &ns, Batch::new()).await?,
+            [],
+            "the versions of an empty batch"
+        );
+        check_eq!(w.namespaces(&w.everything()).await?, [], "the namespaces after an empty batch");
         Ok(())
     }
 
@@ -64,12 +76,15 @@ cases! {
             .put_with("d2", V::sample(12), PutOptions::new(), Condition::IfVersion(Version::draw()))
             .put("e", V::sample(13));
         let error = refused(w.store().write(w.ctx(), &ns, batch).await, ErrorKind::Conflict, "a")?;
-        check_eq!(error.batch_index(), Some(3), "the operation that failed");
-        check_eq!(error.current_version(), None, "nothing stands there");
-        check!(!error.may_have_been_applied(), "a conflict that may have been applied");
-        check_eq!(w.list(&ns, None).await?, ["b", "d"], "the keys are as before");
+        check_eq!(error.batch_index(), Some(3), "the index of the failed operation");
+        check_eq!(error.current_version(), None, "the current version in the conflict");
+        check!(
+            !error.may_have_been_applied(),
+            "a conflict must have no effect, but says that it may have been applied"
+        );
+        check_eq!(w.list(&ns, None).await?, ["b", "d"], "the keys after the failed batch");
         let after = (w.live(&ns, "b").await?, w.live(&ns, "d").await?);
-        check_eq!(after, before, "the entries are as before");
+        check_eq!(after, before, "the entries after the failed batch");
         Ok(())
     }
 
@@ -88,11 +103,19 @@ cases! {
                 };
             }
             let written = w.store().write(w.ctx(), &ns, batch).await;
-            let error = refused(written, ErrorKind::Conflict, "a put if absent over an entry")?;
-            check_eq!(error.batch_index(), Some(failing), "the operation that failed");
-            check_eq!(error.current_version(), Some(version), "what stands there");
+            let error = refused(
+                written,
+                ErrorKind::Conflict,
+                "a batch with a put if absent of an existing key",
+            )?;
+            check_eq!(error.batch_index(), Some(failing), "the index of the failed operation");
+            check_eq!(
+                error.current_version(),
+                Some(version),
+                "the current version in the conflict"
+            );
         }
-        check_eq!(w.list(&ns, None).await?, ["there"], "nothing was written");
+        check_eq!(w.list(&ns, None).await?, ["there"], "the keys after the rejected batch");
         Ok(())
     }
 
@@ -104,13 +127,18 @@ cases! {
         let stale = Condition::IfVersion(Version::draw());
         let batch = Batch::new().put("other", V::sample(2)).delete_if("k", stale);
         let written = w.store().write(w.ctx(), &ns, batch).await;
-        let error = refused(written, ErrorKind::Conflict, "a delete at a wrong version")?;
-        check_eq!(error.batch_index(), Some(1), "the operation that failed");
-        check_eq!(w.list(&ns, None).await?, ["k"], "nothing was written");
+        let error =
+            refused(written, ErrorKind::Conflict, "a batch with a delete at another version")?;
+        check_eq!(error.batch_index(), Some(1), "the index of the failed operation");
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys after the rejected batch");
         let current = Condition::IfVersion(version);
         let batch = Batch::new().put("other", V::sample(2)).delete_if("k", current);
         w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(w.list(&ns, None).await?, ["other"], "the delete at the right version");
+        check_eq!(
+            w.list(&ns, None).await?,
+            ["other"],
+            "the keys after the batch with the current version"
+        );
         Ok(())
     }
 
@@ -127,8 +155,8 @@ cases! {
             .put_with("three", V::sample(13), none, Condition::IfAbsent)
             .delete_if("four", Condition::IfAbsent);
         w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(w.number(&ns, "one").await?, Some(11), "written at its version");
-        check_eq!(w.list(&ns, None).await?, ["one", "three"], "the keys");
+        check_eq!(w.number(&ns, "one").await?, Some(11), "the value of the key with `IfVersion`");
+        check_eq!(w.list(&ns, None).await?, ["one", "three"], "the keys after the batch");
         Ok(())
     }
 
@@ -144,9 +172,9 @@ cases! {
         ];
         for batch in twice {
             let written = w.store().write(w.ctx(), &ns, batch).await;
-            refused(written, ErrorKind::InvalidArgument, "a key named twice")?;
+            refused(written, ErrorKind::InvalidArgument, "a batch that names a key twice")?;
         }
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         Ok(())
     }
 
@@ -158,12 +186,17 @@ cases! {
         let stale = Condition::IfVersion(expired);
         let batch = Batch::new().put_with("k", V::sample(1), PutOptions::new(), stale);
         let written = w.store().write(w.ctx(), &ns, batch).await;
-        let error = refused(written, ErrorKind::Conflict, "the version of an expired entry")?;
-        check_eq!(error.current_version(), None, "it is absent");
+        let error =
+            refused(written, ErrorKind::Conflict, "a batch at the version of an expired entry")?;
+        check_eq!(error.current_version(), None, "the current version in the conflict");
         let absent = Condition::IfAbsent;
         let batch = Batch::new().put_with("k", V::sample(2), PutOptions::new(), absent);
         w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "put if absent over it");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(2),
+            "the value after put if absent of an expired key"
+        );
         Ok(())
     }
 
@@ -179,7 +212,7 @@ cases! {
             .put("kept", V::sample(3));
         w.store().write(w.ctx(), &ns, batch).await?;
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, ["freed", "kept"], "after the TTL");
+        check_eq!(w.list(&ns, None).await?, ["freed", "kept"], "the keys after the TTL");
         Ok(())
     }
 
@@ -194,8 +227,11 @@ cases! {
         w.store().write(w.ctx(), &ns, batch).await?;
         let (old, new) = (w.live(&ns, "old").await?.meta, w.live(&ns, "new").await?.meta);
         check_eq!(old.created_at, before.created_at, "created_at of the old entry");
-        check!(old.updated_at > before.updated_at, "updated_at stands still");
-        check_eq!(new.created_at, new.updated_at, "the new entry");
+        check!(
+            old.updated_at > before.updated_at,
+            "updated_at must advance when a batch overwrites an entry"
+        );
+        check_eq!(new.created_at, new.updated_at, "created_at and updated_at of the new entry");
         Ok(())
     }
 
@@ -207,14 +243,18 @@ cases! {
             (0..count).fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), V::sample(1)))
         };
         let written = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS + 1)).await;
-        refused(written, ErrorKind::InvalidArgument, "1001 operations")?;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        refused(written, ErrorKind::InvalidArgument, "a batch of 1,001 operations")?;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         let versions = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS)).await?;
-        check_eq!(versions.len(), MAX_BATCH_OPERATIONS, "a version for each");
-        check_eq!(w.list(&ns, None).await?.len(), MAX_BATCH_OPERATIONS, "all are written");
+        check_eq!(versions.len(), MAX_BATCH_OPERATIONS, "the number of versions");
+        check_eq!(
+            w.list(&ns, None).await?.len(),
+            MAX_BATCH_OPERATIONS,
+            "the number of keys after the puts"
+        );
         let deletes = (0..1000).fold(Batch::new(), |batch, n| batch.delete(format!("{n:04}")));
         w.store().write(w.ctx(), &ns, deletes).await?;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "all are deleted");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the deletes");
         Ok(())
     }
 
@@ -224,17 +264,20 @@ cases! {
         let largest = w.needs_value_limit()?.min(MAX_BATCH_BYTES / 4);
         let count = MAX_BATCH_BYTES / largest.max(1);
         if count >= MAX_BATCH_OPERATIONS {
-            return Err(Stop::ignored("values of the largest size do not fill a batch"));
+            return Err(Stop::ignored("64 MiB need more operations than a batch can have"));
         }
         let ns = w.ns(&["a"])?;
         let value = w.sized(largest)?;
-        // The values alone reach the limit, so that any key is one byte too many.
+        // The values alone reach the limit, so the keys exceed it.
         let batch =
             (0..=count).fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), value.clone()));
         let written = w.store().write(w.ctx(), &ns, batch).await;
-        let error = refused(written, ErrorKind::InvalidArgument, "more than 64 MiB")?;
-        check!(error.message().contains("MAX_BATCH_BYTES"), "the limit is not named: {error}");
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        let error = refused(written, ErrorKind::InvalidArgument, "a batch of more than 64 MiB")?;
+        check!(
+            error.message().contains("MAX_BATCH_BYTES"),
+            "the error must name MAX_BATCH_BYTES: {error}"
+        );
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         Ok(())
     }
 
@@ -249,23 +292,23 @@ cases! {
             ];
             for batch in batches {
                 let written = w.store().write(w.ctx(), &ns, batch).await;
-                refused(written, ErrorKind::InvalidArgument, "a bad key")?;
+                refused(written, ErrorKind::InvalidArgument, "a batch with an invalid key")?;
             }
         }
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         Ok(())
     }
 
     /// A batch changes only its own namespace.
     #[case(tenant, entry)]
     async fn batch_changes_no_other_namespace<V: Sample>(w: &World<V>) -> Outcome {
-        let places = [w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
-        for ns in &places {
+        let namespaces = [w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
+        for ns in &namespaces {
             w.put_all(ns, &["k", "b:k", "%"]).await?;
         }
         let batch = Batch::new().delete("k").delete("b:k").delete("%").put("n", V::sample(1));
         w.store().write(w.ctx(), &w.ns(&["a"])?, batch).await?;
-        for ns in &places {
+        for ns in &namespaces {
             check_eq!(w.list(ns, None).await?, ["%", "b:k", "k"], "the keys of {ns:?}");
         }
         Ok(())

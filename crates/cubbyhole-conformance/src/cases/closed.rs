@@ -1,11 +1,11 @@
-//! A closed store refuses every call.
+//! A closed store rejects every call.
 
 use cubbyhole_core::ErrorKind;
 
+use crate::Sample;
 use crate::calls::MethodCall;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, refused};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -13,8 +13,8 @@ cases! {
     #[case(tenant, core)]
     async fn core_calls_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
-        all_refused(closed.core()).await?;
-        all_refused(closed.core_refused()).await
+        all_rejected(closed.core()).await?;
+        all_rejected(closed.core_rejected()).await
     }
 
     /// A closed store returns `InvalidArgument` from every method of `EntryStore`, even for empty
@@ -22,16 +22,20 @@ cases! {
     #[case(tenant, entry)]
     async fn entry_calls_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
-        all_refused(closed.entries()).await?;
-        all_refused(vec![closed.tenants()]).await?;
-        all_refused(closed.entries_refused()).await
+        all_rejected(closed.entries()).await?;
+        all_rejected(vec![closed.tenants()]).await?;
+        all_rejected(closed.entries_rejected()).await
     }
 }
 
-async fn all_refused(calls: Vec<MethodCall<'_>>) -> Outcome {
+async fn all_rejected(calls: Vec<MethodCall<'_>>) -> Outcome {
     for call in calls {
         let error = refused(call.make().await, ErrorKind::InvalidArgument, call.name)?;
-        check!(!error.may_have_been_applied(), "`{}` may have been applied", call.name);
+        check!(
+            !error.may_have_been_applied(),
+            "`{}` on a closed store must have no effect, but says that it may have been applied",
+            call.name
+        );
     }
     Ok(())
 }

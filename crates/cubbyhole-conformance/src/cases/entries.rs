@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use cubbyhole_core::{Condition, PutOptions};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
     /// `get_entry` returns `None` for an absent key.
     #[case(tenant, entry)]
     async fn absent_entry_is_none<V: Sample>(w: &World<V>) -> Outcome {
-        check_eq!(w.entry(&w.ns(&["a"])?, "k").await?, None, "nothing was written");
+        check_eq!(w.entry(&w.ns(&["a"])?, "k").await?, None, "get_entry before any write");
         Ok(())
     }
 
@@ -24,8 +24,12 @@ cases! {
         w.put(&ns, "k", 1).await?;
         let entry = w.live(&ns, "k").await?;
         check_eq!(entry.value, V::sample(1), "the value");
-        check_eq!(entry.meta.created_at, entry.meta.updated_at, "both instants");
-        check_eq!(entry.meta.expires_at, None, "it never expires");
+        check_eq!(
+            entry.meta.created_at,
+            entry.meta.updated_at,
+            "created_at, compared with updated_at"
+        );
+        check_eq!(entry.meta.expires_at, None, "expires_at");
         Ok(())
     }
 
@@ -37,7 +41,7 @@ cases! {
         let first = w.live(&ns, "k").await?;
         w.get(&ns, "k").await?;
         w.list(&ns, None).await?;
-        check_eq!(w.live(&ns, "k").await?, first, "the entry read again");
+        check_eq!(w.live(&ns, "k").await?, first, "the entry after the reads");
         Ok(())
     }
 
@@ -51,12 +55,18 @@ cases! {
         w.put(&ns, "k", 2).await?;
         let second = w.live(&ns, "k").await?.meta;
         check_eq!(second.created_at, first.created_at, "created_at after put");
-        check!(second.updated_at > first.updated_at, "updated_at stands still");
+        check!(
+            second.updated_at > first.updated_at,
+            "updated_at must advance when an entry is overwritten"
+        );
         w.advance_millis(20).await;
         w.put_entry(&ns, "k", 3, PutOptions::new(), Condition::IfVersion(second.version)).await?;
         let third = w.live(&ns, "k").await?.meta;
         check_eq!(third.created_at, first.created_at, "created_at after put_entry");
-        check!(third.updated_at > second.updated_at, "updated_at stands still");
+        check!(
+            third.updated_at > second.updated_at,
+            "updated_at must advance when an entry is overwritten"
+        );
         Ok(())
     }
 
@@ -70,8 +80,8 @@ cases! {
         w.delete(&ns, "k").await?;
         w.put(&ns, "k", 2).await?;
         let second = w.live(&ns, "k").await?.meta;
-        check!(second.created_at > first.created_at, "created_at outlives the deletion");
-        check_eq!(second.created_at, second.updated_at, "it is new");
+        check!(second.created_at > first.created_at, "created_at must be new after a delete");
+        check_eq!(second.created_at, second.updated_at, "created_at, compared with updated_at");
         Ok(())
     }
 
@@ -85,8 +95,8 @@ cases! {
         w.expire().await;
         w.put(&ns, "k", 2).await?;
         let second = w.live(&ns, "k").await?.meta;
-        check!(second.created_at > first.created_at, "created_at outlives the expiry");
-        check_eq!(second.created_at, second.updated_at, "it is new");
+        check!(second.created_at > first.created_at, "created_at must be new after an expiry");
+        check_eq!(second.created_at, second.updated_at, "created_at, compared with updated_at");
         Ok(())
     }
 
@@ -102,8 +112,16 @@ cases! {
         w.put(&ns, "a", 2).await?;
         let (a, b) = (w.live(&ns, "a").await?.meta, w.live(&ns, "b").await?.meta);
         let since = |millis| a.created_at.checked_add(Duration::from_millis(millis));
-        check_eq!(b.created_at, since(1)?, "created one millisecond later");
-        check_eq!(a.updated_at, since(1_235)?, "updated 1235 ms later");
+        check_eq!(
+            b.created_at,
+            since(1)?,
+            "created_at of an entry that was written one millisecond later"
+        );
+        check_eq!(
+            a.updated_at,
+            since(1_235)?,
+            "updated_at of an entry that was overwritten 1,235 ms later"
+        );
         Ok(())
     }
 
@@ -115,8 +133,8 @@ cases! {
         for number in 0..20 {
             w.put(&ns, "k", number).await?;
             let meta = w.live(&ns, "k").await?.meta;
-            check!(meta.created_at <= meta.updated_at, "created after it was updated");
-            check!(last <= Some(meta.updated_at), "updated_at goes back");
+            check!(meta.created_at <= meta.updated_at, "created_at must not be after updated_at");
+            check!(last <= Some(meta.updated_at), "updated_at must not go back");
             last = Some(meta.updated_at);
         }
         Ok(())

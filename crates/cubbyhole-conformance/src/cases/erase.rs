@@ -1,10 +1,10 @@
-//! `erase` and `erase_all`: everything under a prefix, in bounded steps.
+//! `erase` and `erase_all`: remove everything under a prefix, in bounded steps.
 
 use cubbyhole_core::{EntryStoreExt, Erased, ErrorKind, Namespace, NamespacePrefix};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, Stop, check, check_eq, refused};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -12,7 +12,7 @@ cases! {
     #[case(tenant, entry)]
     async fn erase_of_empty_prefix_is_done_immediately<V: Sample>(w: &World<V>) -> Outcome {
         let step = w.store().erase(w.ctx(), &w.everything(), 10).await?;
-        check_eq!(step, Erased { removed: 0, done: true }, "nothing was written");
+        check_eq!(step, Erased { removed: 0, done: true }, "the step for an empty prefix");
         check_eq!(w.store().erase_all(w.ctx(), &w.everything()).await?, 0, "erase_all");
         Ok(())
     }
@@ -26,11 +26,15 @@ cases! {
         check_eq!(
             w.store().erase_all(w.ctx(), &w.everything()).await?,
             18,
-            "as many as there were"
+            "the number of removed entries"
         );
-        check_eq!(w.namespaces(&w.everything()).await?, [], "nothing is left");
-        check_eq!(w.get(&w.ns(&["a"])?, "k").await?, None, "an entry");
-        check_eq!(w.store().erase_all(w.ctx(), &w.everything()).await?, 0, "a second time");
+        check_eq!(w.namespaces(&w.everything()).await?, [], "what exists after the erase");
+        check_eq!(w.get(&w.ns(&["a"])?, "k").await?, None, "get after the erase");
+        check_eq!(
+            w.store().erase_all(w.ctx(), &w.everything()).await?,
+            0,
+            "the number of entries that a second erase_all removes"
+        );
         Ok(())
     }
 
@@ -43,12 +47,20 @@ cases! {
             w.put_all(&w.ns(segments)?, &["j", "k"]).await?;
         }
         let removed = w.store().erase_all(w.ctx(), &w.ns(&["a"])?.into()).await?;
-        check_eq!(removed, 2 * gone.len() as u64, "as many as lay under a");
+        check_eq!(removed, 2 * gone.len() as u64, "the number of removed entries");
         for segments in gone {
-            check_eq!(w.list(&w.ns(segments)?, None).await?, [""; 0], "under a: {segments:?}");
+            check_eq!(
+                w.list(&w.ns(segments)?, None).await?,
+                [""; 0],
+                "the keys of {segments:?}, which is under the prefix"
+            );
         }
         for segments in kept {
-            check_eq!(w.list(&w.ns(segments)?, None).await?, ["j", "k"], "beside a: {segments:?}");
+            check_eq!(
+                w.list(&w.ns(segments)?, None).await?,
+                ["j", "k"],
+                "the keys of {segments:?}, which is not under the prefix"
+            );
         }
         Ok(())
     }
@@ -66,9 +78,13 @@ cases! {
         for ns in theirs.iter().chain([&w.ns(&[])?, &w.ns(&["a"])?]) {
             w.put(ns, "k", 1).await?;
         }
-        check_eq!(w.store().erase_all(w.ctx(), &w.everything()).await?, 2, "ours");
+        check_eq!(
+            w.store().erase_all(w.ctx(), &w.everything()).await?,
+            2,
+            "the number of removed entries"
+        );
         for ns in &theirs {
-            check_eq!(w.number(ns, "k").await?, Some(1), "theirs: {ns:?}");
+            check_eq!(w.number(ns, "k").await?, Some(1), "the value in {ns:?} of another tenant");
         }
         Ok(())
     }
@@ -84,16 +100,27 @@ cases! {
         let mut left = 10;
         for step in 0..20 {
             let erased = w.store().erase(w.ctx(), &w.everything(), 3).await?;
-            check!(erased.removed <= 3, "step {step} removed {}", erased.removed);
+            check!(
+                erased.removed <= 3,
+                "step {step} with limit 3 removed {} entries",
+                erased.removed
+            );
             left -= erased.removed;
-            check_eq!(w.store().usage(w.ctx(), &w.everything()).await?.entries, left, "the rest");
+            check_eq!(
+                w.store().usage(w.ctx(), &w.everything()).await?.entries,
+                left,
+                "the number of remaining entries"
+            );
             if erased.done {
-                check_eq!(left, 0, "done means that nothing is left");
+                check_eq!(left, 0, "the number of entries when erase reports `done`");
                 return Ok(());
             }
-            check!(left > 0 || step < 10, "nothing is left, and it is not done");
+            check!(
+                left > 0 || step < 10,
+                "erase must report `done` soon after the last entry is removed"
+            );
         }
-        Err(Stop::failed("20 steps of 3 do not erase 10 entries"))
+        Err(Stop::failed("20 steps with limit 3 must erase 10 entries and report `done`"))
     }
 
     /// An interrupted erase can be completed by calling it again.
@@ -104,11 +131,11 @@ cases! {
             w.put(&ns, &format!("k{number}"), 1).await?;
         }
         let first = w.store().erase(w.ctx(), &w.everything(), 2).await?;
-        check!(!first.done, "2 of 9 is not done");
+        check!(!first.done, "erase reports `done` after 2 of 9 entries");
         w.put(&ns, "late", 1).await?;
         let rest = w.store().erase_all(w.ctx(), &w.everything()).await?;
-        check_eq!(first.removed + rest, 10, "together");
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing is left");
+        check_eq!(first.removed + rest, 10, "the number of entries that all calls removed");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "what exists after the erase");
         Ok(())
     }
 
@@ -121,9 +148,17 @@ cases! {
             w.put_expired(&ns, &format!("x{number}")).await?;
         }
         w.put_expired(&w.ns(&["only", "expired"])?, "k").await?;
-        check_eq!(w.store().erase_all(w.ctx(), &w.everything()).await?, 3, "live ones");
+        check_eq!(
+            w.store().erase_all(w.ctx(), &w.everything()).await?,
+            3,
+            "the number of removed entries, without the expired ones"
+        );
         let usage = w.store().usage(w.ctx(), &w.everything()).await?;
-        check_eq!((usage.entries, usage.expired), (0, 0), "live and expired ones left");
+        check_eq!(
+            (usage.entries, usage.expired),
+            (0, 0),
+            "live and expired entries after the erase"
+        );
         Ok(())
     }
 
@@ -136,8 +171,12 @@ cases! {
             });
             w.store().write(w.ctx(), &w.ns(&[part])?, batch).await?;
         }
-        check_eq!(w.store().erase_all(w.ctx(), &w.everything()).await?, 1_500, "all of them");
-        check_eq!(w.namespaces(&w.everything()).await?, [], "nothing is left");
+        check_eq!(
+            w.store().erase_all(w.ctx(), &w.everything()).await?,
+            1_500,
+            "the number of removed entries"
+        );
+        check_eq!(w.namespaces(&w.everything()).await?, [], "what exists after the erase");
         Ok(())
     }
 
@@ -148,7 +187,7 @@ cases! {
         for number in 0..60 {
             w.put(&ns, &format!("{number:02}"), 1).await?;
         }
-        let answers = w
+        let results = w
             .at_once(3, |_, w| async move {
                 let mut removed = 0;
                 for _ in 0..1000 {
@@ -161,9 +200,9 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(removed)
             })
             .await?;
-        let removed: u64 = answers.into_iter().sum::<Result<_, _>>()?;
-        check_eq!(removed, 60, "together");
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing is left");
+        let removed: u64 = results.into_iter().sum::<Result<_, _>>()?;
+        check_eq!(removed, 60, "the number of entries that all calls removed");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "what exists after the erase");
         Ok(())
     }
 
@@ -177,7 +216,7 @@ cases! {
             let erased = w.store().erase(w.ctx(), &prefix, limit).await;
             refused(erased, ErrorKind::InvalidArgument, format_args!("a limit of {limit}"))?;
         }
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing was erased");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the rejected calls");
         Ok(())
     }
 
@@ -194,11 +233,11 @@ cases! {
         w.advance_millis(20).await;
         w.put(ns, "k", 2).await?;
         let after = w.live(ns, "k").await?.meta;
-        check!(after.created_at > before.created_at, "created_at outlives the erasure");
+        check!(after.created_at > before.created_at, "created_at must be new after an erase");
         w.expire().await;
-        check_eq!(w.number(ns, "k").await?, Some(2), "the old TTL is gone");
+        check_eq!(w.number(ns, "k").await?, Some(2), "the value after the end of the old TTL");
         let listed = w.namespaces(&w.everything()).await?;
-        check_eq!(listed, std::slice::from_ref(ns), "the namespace is back");
+        check_eq!(listed, std::slice::from_ref(ns), "the namespaces after the new put");
         Ok(())
     }
 }

@@ -1,13 +1,13 @@
-//! `get_many`: many keys of one namespace in one call.
+//! `get_many`: reads several keys of one namespace in one call.
 
 use cubbyhole_core::ErrorKind;
 use cubbyhole_core::limits::MAX_GET_MANY_KEYS;
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check_eq, refused};
-use crate::world::number_of;
-use crate::Sample;
 use crate::world::World;
+use crate::world::number_of;
 
 cases! {
     /// The replies are in the order of the keys, with `None` for absent keys.
@@ -16,7 +16,11 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         let found = numbers(w, &["c", "missing", "a", "", "b"]).await?;
-        check_eq!(found, [Some(2), None, Some(0), None, Some(1)], "c, missing, a, empty, b");
+        check_eq!(
+            found,
+            [Some(2), None, Some(0), None, Some(1)],
+            "the values of c, missing, a, the empty key, b"
+        );
         Ok(())
     }
 
@@ -26,14 +30,18 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b"]).await?;
         let found = numbers(w, &["b", "a", "b", "x", "x", "b"]).await?;
-        check_eq!(found, [Some(1), Some(0), Some(1), None, None, Some(1)], "b, a, b, x, x, b");
+        check_eq!(
+            found,
+            [Some(1), Some(0), Some(1), None, None, Some(1)],
+            "the values of b, a, b, x, x, b"
+        );
         Ok(())
     }
 
     /// A call without keys returns no replies.
     #[case(tenant, entry)]
     async fn no_keys_give_no_replies<V: Sample>(w: &World<V>) -> Outcome {
-        check_eq!(numbers(w, &[]).await?, [], "nothing was asked");
+        check_eq!(numbers(w, &[]).await?, [], "the replies for no keys");
         Ok(())
     }
 
@@ -43,10 +51,10 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "ttl", 1, w.long()).await?;
         w.put(&ns, "none", 2).await?;
-        let answers = w.store().get_many(w.ctx(), &ns, &["none", "ttl"]).await?;
-        let entries = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let results = w.store().get_many(w.ctx(), &ns, &["none", "ttl"]).await?;
+        let entries = results.into_iter().collect::<Result<Vec<_>, _>>()?;
         let expected = [Some(w.live(&ns, "none").await?), Some(w.live(&ns, "ttl").await?)];
-        check_eq!(entries, expected, "as get_entry answers");
+        check_eq!(entries, expected, "the entries, compared with get_entry");
         Ok(())
     }
 
@@ -58,7 +66,11 @@ cases! {
         w.put_all(&w.ns(&[])?, &["k"]).await?;
         w.put_expired(&w.ns(&["a"])?, "expired").await?;
         let found = numbers(w, &["k", "b:k", "expired", "%"]).await?;
-        check_eq!(found, [None; 4], "nothing of its neighbours");
+        check_eq!(
+            found,
+            [None; 4],
+            "the values of keys that other namespaces have, or that have expired"
+        );
         Ok(())
     }
 
@@ -70,7 +82,7 @@ cases! {
         w.put_all(&ns, &hostile).await?;
         let found = numbers(w, &hostile).await?;
         let expected: Vec<_> = (0..hostile.len() as u64).map(Some).collect();
-        check_eq!(found, expected, "each by its name");
+        check_eq!(found, expected, "the values of the hostile keys");
         Ok(())
     }
 
@@ -82,10 +94,14 @@ cases! {
         let keys: Vec<_> = (0..=MAX_GET_MANY_KEYS).map(|number| format!("k{number:04}")).collect();
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
         let found = numbers(w, &keys[..MAX_GET_MANY_KEYS]).await?;
-        check_eq!(found.len(), MAX_GET_MANY_KEYS, "as many answers as keys");
-        check_eq!((found[0], found[999]), (Some(0), Some(1)), "the first and the last");
+        check_eq!(found.len(), MAX_GET_MANY_KEYS, "the number of replies");
+        check_eq!(
+            (found[0], found[999]),
+            (Some(0), Some(1)),
+            "the values of the first and the last key"
+        );
         let invalid = ErrorKind::InvalidArgument;
-        refused(w.store().get_many(w.ctx(), &ns, &keys).await, invalid, "1001 keys")?;
+        refused(w.store().get_many(w.ctx(), &ns, &keys).await, invalid, "1,001 keys")?;
         let nul = w.store().get_many(w.ctx(), &ns, &["k0000", "\0"]).await;
         refused(nul, invalid, "a key with NUL")?;
         let long = "x".repeat(1025);
@@ -95,11 +111,11 @@ cases! {
     }
 }
 
-/// The numbers that stand at these keys of `a`.
+/// Returns the numbers of the values at these keys of `a`.
 async fn numbers<V: Sample>(w: &World<V>, keys: &[&str]) -> Outcome<Vec<Option<u64>>> {
     let mut numbers = Vec::with_capacity(keys.len());
-    for answer in w.store().get_many(w.ctx(), &w.ns(&["a"])?, keys).await? {
-        numbers.push(answer?.map(|entry| number_of(&entry.value)).transpose()?);
+    for result in w.store().get_many(w.ctx(), &w.ns(&["a"])?, keys).await? {
+        numbers.push(result?.map(|entry| number_of(&entry.value)).transpose()?);
     }
     Ok(numbers)
 }

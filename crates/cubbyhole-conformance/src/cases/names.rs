@@ -1,13 +1,14 @@
-//! Names are literal text: no character in a tenant, a segment, a key or a prefix means anything.
+//! Names are literal text: no character in a tenant, a segment, a key or a prefix has a special
+//! meaning.
 
 use cubbyhole_core::{ErrorKind, Namespace, ScanOptions, TenantId};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq, refused};
-use crate::Sample;
 use crate::world::World;
 
-/// Names that mean something to some engine, escape or script.
+/// Names with characters that are special in some engine, escape or script.
 pub(super) const HOSTILE: [&str; 44] = [
     "%",
     "_",
@@ -64,11 +65,11 @@ cases! {
             w.put(&ns, key, number as u64).await?;
         }
         for (number, key) in HOSTILE.iter().enumerate() {
-            check_eq!(w.number(&ns, key).await?, Some(number as u64), "key {key:?}");
+            check_eq!(w.number(&ns, key).await?, Some(number as u64), "the value of key {key:?}");
         }
         let mut all = HOSTILE.to_vec();
         all.sort_unstable();
-        check_eq!(w.list(&ns, None).await?, all, "all keys are listed as they are");
+        check_eq!(w.list(&ns, None).await?, all, "the keys");
         Ok(())
     }
 
@@ -82,7 +83,7 @@ cases! {
         for key in HOSTILE {
             w.delete(&ns, key).await?;
             left.retain(|other| *other != key);
-            check_eq!(w.list(&ns, None).await?, left, "after deleting {key:?}");
+            check_eq!(w.list(&ns, None).await?, left, "the keys after the delete of {key:?}");
         }
         Ok(())
     }
@@ -95,7 +96,11 @@ cases! {
         }
         for (number, segment) in HOSTILE.iter().enumerate() {
             let ns = w.ns(&[segment])?;
-            check_eq!(w.number(&ns, "k").await?, Some(number as u64), "segment {segment:?}");
+            check_eq!(
+                w.number(&ns, "k").await?,
+                Some(number as u64),
+                "the value in segment {segment:?}"
+            );
             check_eq!(w.list(&ns, None).await?, ["k"], "the keys of segment {segment:?}");
         }
         Ok(())
@@ -110,7 +115,11 @@ cases! {
         }
         for (number, name) in HOSTILE.iter().enumerate() {
             let ns = Namespace::new(TenantId::new(name)?);
-            check_eq!(w.number(&ns, "k").await?, Some(number as u64), "tenant {name:?}");
+            check_eq!(
+                w.number(&ns, "k").await?,
+                Some(number as u64),
+                "the value of tenant {name:?}"
+            );
             check_eq!(w.list(&ns, None).await?, ["k"], "the keys of tenant {name:?}");
         }
         Ok(())
@@ -129,10 +138,10 @@ cases! {
         expected.sort_unstable();
         let mut found = w.namespaces(&w.everything()).await?;
         found.sort_unstable();
-        check_eq!(found, expected, "the namespaces as they were written");
+        check_eq!(found, expected, "the namespaces");
         for ns in &expected {
             let found = w.namespaces(&ns.into()).await?;
-            check_eq!(found, std::slice::from_ref(ns), "each is found by its own prefix");
+            check_eq!(found, std::slice::from_ref(ns), "the namespaces under the prefix of {ns:?}");
         }
         Ok(())
     }
@@ -154,7 +163,11 @@ cases! {
         for prefix in HOSTILE {
             let expected: Vec<_> = all.iter().filter(|key| key.starts_with(prefix)).collect();
             let found = w.list(&ns, Some(prefix)).await?;
-            check_eq!(found.iter().collect::<Vec<_>>(), expected, "prefix {prefix:?}");
+            check_eq!(
+                found.iter().collect::<Vec<_>>(),
+                expected,
+                "the keys with the prefix {prefix:?}"
+            );
         }
         Ok(())
     }
@@ -172,7 +185,7 @@ cases! {
             let expected: Vec<_> = all.iter().filter(|key| key.starts_with(prefix)).collect();
             let items = w.pages(&ns, ScanOptions::new().with_prefix(prefix).with_limit(7)).await?;
             let found: Vec<_> = items.iter().map(|item| &item.key).collect();
-            check_eq!(found, expected, "prefix {prefix:?}");
+            check_eq!(found, expected, "the keys with the prefix {prefix:?}");
         }
         Ok(())
     }
@@ -182,25 +195,30 @@ cases! {
     async fn empty_key_is_valid<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "", 1).await?;
-        check_eq!(w.number(&ns, "").await?, Some(1), "the empty key");
-        check_eq!(w.list(&ns, None).await?, [""], "it is listed");
-        check_eq!(w.list(&ns, Some("")).await?, [""], "under the empty prefix too");
-        check_eq!(w.list(&ns, Some("a")).await?, [""; 0], "not under another");
+        check_eq!(w.number(&ns, "").await?, Some(1), "the value of the empty key");
+        check_eq!(w.list(&ns, None).await?, [""], "the keys without a prefix");
+        check_eq!(w.list(&ns, Some("")).await?, [""], "the keys with the empty prefix");
+        check_eq!(w.list(&ns, Some("a")).await?, [""; 0], "the keys with another prefix");
         w.put(&ns, "a", 2).await?;
         w.delete(&ns, "").await?;
-        check_eq!(w.list(&ns, None).await?, ["a"], "it is deleted alone");
+        check_eq!(w.list(&ns, None).await?, ["a"], "the keys after the delete of the empty key");
         Ok(())
     }
 
     /// Empty segments are valid and significant: `t`, `t:` and `t::` are three namespaces.
     #[case(tenant, core)]
     async fn empty_segments_are_significant<V: Sample>(w: &World<V>) -> Outcome {
-        let places = [w.ns(&[])?, w.ns(&[""])?, w.ns(&["", ""])?, w.ns(&["", "a"])?, w.ns(&["a"])?];
-        for (number, ns) in places.iter().enumerate() {
+        let namespaces =
+            [w.ns(&[])?, w.ns(&[""])?, w.ns(&["", ""])?, w.ns(&["", "a"])?, w.ns(&["a"])?];
+        for (number, ns) in namespaces.iter().enumerate() {
             w.put(ns, "k", number as u64).await?;
         }
-        for (number, ns) in places.iter().enumerate() {
-            check_eq!(w.number(ns, "k").await?, Some(number as u64), "namespace {ns:?}");
+        for (number, ns) in namespaces.iter().enumerate() {
+            check_eq!(
+                w.number(ns, "k").await?,
+                Some(number as u64),
+                "the value in namespace {ns:?}"
+            );
             check_eq!(w.list(ns, None).await?, ["k"], "the keys of {ns:?}");
         }
         Ok(())
@@ -218,7 +236,7 @@ cases! {
             refused(w.delete(&ns, key).await, invalid, format_args!("delete of {key:?}"))?;
             refused(w.list(&ns, Some(key)).await, invalid, format_args!("list of {key:?}"))?;
         }
-        check_eq!(w.list(&ns, None).await?, ["a"], "nothing was written or deleted");
+        check_eq!(w.list(&ns, None).await?, ["a"], "the keys after the rejected calls");
         Ok(())
     }
 
@@ -240,12 +258,19 @@ cases! {
         for (index, (one, other)) in pairs.into_iter().enumerate() {
             let ns = w.ns(&["pair", &index.to_string()])?;
             w.put(&ns, one, 1).await?;
-            check_eq!(w.get(&ns, other).await?, None, "{other:?} is not {one:?}");
+            check_eq!(w.get(&ns, other).await?, None, "get of {other:?} after a put of {one:?}");
             w.put(&ns, other, 2).await?;
-            check_eq!(w.number(&ns, one).await?, Some(1), "{one:?} is not {other:?}");
+            check_eq!(
+                w.number(&ns, one).await?,
+                Some(1),
+                "the value of {one:?} after a put of {other:?}"
+            );
             let (one, other) = (w.ns(&[one])?, w.ns(&[other])?);
             w.put(&one, &index.to_string(), 3).await?;
-            check!(w.get(&other, &index.to_string()).await?.is_none(), "{other:?} sees {one:?}");
+            check!(
+                w.get(&other, &index.to_string()).await?.is_none(),
+                "the namespace {other:?} has the entry of {one:?}"
+            );
         }
         Ok(())
     }

@@ -2,13 +2,13 @@
 
 use cubbyhole_core::{ErrorKind, Namespace, NamespacePrefix};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq, refused};
-use crate::Sample;
 use crate::world::World;
 
-/// Scopes whose rendered forms surround those of `a`: `a!`, `a-b` and `a/x` sort before `a:`, and
-/// `a;`, `aa` and `b` behind it.
+/// Scopes that sort close to `a`: `a!`, `a-b` and `a/x` sort before `a:`, and `a;`, `aa` and `b`
+/// after it.
 const SCOPES: [&[&str]; 16] = [
     &[],
     &[""],
@@ -37,7 +37,7 @@ cases! {
         let all = fill(w).await?;
         let mut found = w.namespaces(&w.everything()).await?;
         found.sort_unstable();
-        check_eq!(found, all, "everything of the tenant");
+        check_eq!(found, all, "the namespaces of the tenant");
         Ok(())
     }
 
@@ -49,7 +49,7 @@ cases! {
         for prefix in prefixes(w)? {
             let mut found = w.namespaces(&prefix).await?;
             found.sort_unstable();
-            check_eq!(found, under(&prefix, &all), "under {prefix}");
+            check_eq!(found, under(&prefix, &all), "the namespaces under {prefix}");
         }
         Ok(())
     }
@@ -60,7 +60,7 @@ cases! {
         w.needs_namespaces()?;
         let all = fill(w).await?;
         w.store().scan_namespaces(w.ctx(), &w.everything(), None, 1).await?;
-        check_eq!(w.namespaces(&w.everything()).await?, all, "byte order");
+        check_eq!(w.namespaces(&w.everything()).await?, all, "the namespaces in byte order");
         Ok(())
     }
 
@@ -74,10 +74,14 @@ cases! {
             w.put(&theirs, "k", 1).await?;
             w.put(&theirs.with_scope("a")?, "k", 1).await?;
         }
-        check_eq!(w.namespaces(&w.everything()).await?, [], "ours is empty");
+        check_eq!(
+            w.namespaces(&w.everything()).await?,
+            [],
+            "the namespaces of a tenant without entries"
+        );
         let ours = w.ns(&["a"])?;
         w.put(&ours, "k", 1).await?;
-        check_eq!(w.namespaces(&w.everything()).await?, [ours], "ours alone");
+        check_eq!(w.namespaces(&w.everything()).await?, [ours], "the namespaces of the tenant");
         Ok(())
     }
 
@@ -91,9 +95,9 @@ cases! {
             w.put(&deep, &format!("k{number}"), number).await?;
         }
         let found = w.namespaces(&w.everything()).await?;
-        check_eq!(found, std::slice::from_ref(&deep), "without the levels above it");
+        check_eq!(found, std::slice::from_ref(&deep), "the namespaces of the tenant");
         let found = w.namespaces(&w.ns(&["a"])?.into()).await?;
-        check_eq!(found, [deep], "under a prefix that is no namespace itself");
+        check_eq!(found, [deep], "the namespaces under a prefix whose namespace is empty");
         Ok(())
     }
 
@@ -105,11 +109,23 @@ cases! {
         w.put_all(&a, &["j", "k"]).await?;
         w.put(&b, "k", 1).await?;
         w.delete(&a, "j").await?;
-        check_eq!(w.namespaces(&w.everything()).await?.len(), 2, "one entry is left in a");
+        check_eq!(
+            w.namespaces(&w.everything()).await?.len(),
+            2,
+            "the number of namespaces while a has one entry"
+        );
         w.delete(&a, "k").await?;
-        check_eq!(w.namespaces(&w.everything()).await?, [b], "a is empty");
+        check_eq!(
+            w.namespaces(&w.everything()).await?,
+            [b],
+            "the namespaces after the last delete in a"
+        );
         w.put(&a, "k", 1).await?;
-        check_eq!(w.namespaces(&w.everything()).await?.len(), 2, "a is back");
+        check_eq!(
+            w.namespaces(&w.everything()).await?.len(),
+            2,
+            "the number of namespaces after a new put in a"
+        );
         Ok(())
     }
 
@@ -123,9 +139,13 @@ cases! {
         w.put_for(&b, "j", 1, w.short()).await?;
         w.put(&b, "k", 1).await?;
         w.expire().await;
-        check_eq!(w.namespaces(&w.everything()).await?, std::slice::from_ref(&b), "b has one left");
+        check_eq!(
+            w.namespaces(&w.everything()).await?,
+            std::slice::from_ref(&b),
+            "the namespaces after the entries of a have expired"
+        );
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.namespaces(&w.everything()).await?, [b], "after a sweep");
+        check_eq!(w.namespaces(&w.everything()).await?, [b], "the namespaces after a sweep");
         Ok(())
     }
 
@@ -142,7 +162,7 @@ cases! {
         }
         let mut found = w.namespaces(&w.everything()).await?;
         found.sort_unstable();
-        check_eq!(found, expected, "1100 namespaces");
+        check_eq!(found, expected, "the 1,100 namespaces");
         Ok(())
     }
 
@@ -152,7 +172,7 @@ cases! {
         let all = fill(w).await?;
         for limit in 1..=all.len() + 1 {
             let found = w.namespace_pages(&w.everything(), limit).await?;
-            check_eq!(found, all, "pages of {limit}");
+            check_eq!(found, all, "the namespaces on pages of {limit}");
         }
         Ok(())
     }
@@ -164,7 +184,11 @@ cases! {
         for prefix in prefixes(w)? {
             for limit in [1, 2, 1000] {
                 let found = w.namespace_pages(&prefix, limit).await?;
-                check_eq!(found, under(&prefix, &all), "under {prefix}, pages of {limit}");
+                check_eq!(
+                    found,
+                    under(&prefix, &all),
+                    "the namespaces under {prefix}, on pages of {limit}"
+                );
             }
         }
         Ok(())
@@ -186,7 +210,7 @@ cases! {
                 let mut expected = under(&prefix, &all);
                 expected.retain(|ns| ns > after);
                 let page = w.store().scan_namespaces(w.ctx(), &prefix, Some(after), 1000).await?;
-                check_eq!(page.items, expected, "under {prefix} after {after}");
+                check_eq!(page.items, expected, "the namespaces under {prefix} after {after}");
             }
         }
         Ok(())
@@ -213,7 +237,7 @@ cases! {
         }
         for limit in [1, 3, 100] {
             let found = w.namespace_pages(&w.everything(), limit).await?;
-            check_eq!(found, expected, "pages of {limit}");
+            check_eq!(found, expected, "the namespaces on pages of {limit}");
         }
         Ok(())
     }
@@ -250,14 +274,17 @@ cases! {
             w.put(&w.ns(&["a", &found.len().to_string()])?, "k", 1).await?;
             after = Some(next);
         }
-        check!(found.is_sorted_by(|a, b| a < b), "some namespace appears twice");
+        check!(
+            found.is_sorted_by(|a, b| a < b),
+            "the pages must return each namespace once and in order"
+        );
         found.retain(|ns| stays.contains(ns));
-        check_eq!(found, stays, "what stayed");
+        check_eq!(found, stays, "the namespaces that existed during the whole scan");
         Ok(())
     }
 }
 
-/// Writes an entry to every scope; the namespaces in order.
+/// Writes an entry to every scope, and returns the namespaces in order.
 async fn fill<V: Sample>(w: &World<V>) -> Outcome<Vec<Namespace>> {
     let mut all = Vec::new();
     for segments in SCOPES {
@@ -274,7 +301,7 @@ fn prefixes<V: Sample>(w: &World<V>) -> cubbyhole_core::Result<Vec<NamespacePref
     scopes.map(|segments| w.ns(segments).map(NamespacePrefix::from)).collect()
 }
 
-/// What lies under a prefix, judged by segments and not by text.
+/// Returns the namespaces under a prefix, by segments and not by text.
 fn under(prefix: &NamespacePrefix, all: &[Namespace]) -> Vec<Namespace> {
     let segments: Vec<_> = prefix.as_namespace().segments().collect();
     let beneath = |ns: &&Namespace| {

@@ -1,4 +1,4 @@
-//! Calls outside any tokio runtime: they work, or are refused with an error that says so.
+//! Calls outside a tokio runtime: they work, or return an error that says so.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use cubbyhole_core::ErrorKind;
 
-use crate::calls::{MethodCall, CallTarget};
+use crate::Sample;
+use crate::calls::{CallTarget, MethodCall};
 use crate::case::cases;
 use crate::outcome::{Outcome, Stop};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -23,7 +23,7 @@ cases! {
         let target = w.target()?;
         w.put(&target.ns, "k", 1).await?;
         for target in with_and_without_deadline(target) {
-            all_answer(&target.core())?;
+            all_work_or_fail(&target.core())?;
         }
         Ok(())
     }
@@ -36,9 +36,9 @@ cases! {
         w.put(&target.ns, "k", 1).await?;
         w.live(&target.ns, "k").await?;
         for target in with_and_without_deadline(target) {
-            all_answer(&target.entries())?;
-            // Some roles may not see across tenants.
-            let _ = outside(&target.tenants())?;
+            all_work_or_fail(&target.entries())?;
+            // The result is not checked: not every role is allowed to see across tenants.
+            let _ = outside_runtime(&target.tenants())?;
         }
         Ok(())
     }
@@ -55,11 +55,17 @@ fn with_and_without_deadline<V: Sample>(target: CallTarget<V>) -> [CallTarget<V>
     [target, limited]
 }
 
-fn all_answer(calls: &[MethodCall<'_>]) -> Outcome {
+fn all_work_or_fail(calls: &[MethodCall<'_>]) -> Outcome {
     for call in calls {
-        match outside(call)? {
+        match outside_runtime(call)? {
             Err(error) if error.kind() != ErrorKind::InvalidArgument => {
-                return Err(Stop::unexpected(error, format!("`{}` without a runtime", call.name)));
+                return Err(Stop::unexpected(
+                    error,
+                    format!(
+                        "without a runtime, `{}` must work or be an invalid argument, not",
+                        call.name
+                    ),
+                ));
             }
             _ => {}
         }
@@ -68,14 +74,14 @@ fn all_answer(calls: &[MethodCall<'_>]) -> Outcome {
 }
 
 /// Makes a call on a thread without a runtime.
-fn outside(call: &MethodCall<'_>) -> Outcome<cubbyhole_core::Result<()>> {
-    let answer = thread::scope(|scope| scope.spawn(|| block_on(call.make())).join());
-    let answer =
-        answer.map_err(|_| Stop::failed(format!("`{}` panics without a runtime", call.name)))?;
-    answer.ok_or_else(|| Stop::failed(format!("`{}` hangs without a runtime", call.name)))
+fn outside_runtime(call: &MethodCall<'_>) -> Outcome<cubbyhole_core::Result<()>> {
+    let result = thread::scope(|scope| scope.spawn(|| block_on(call.make())).join());
+    let result =
+        result.map_err(|_| Stop::failed(format!("`{}` panics without a runtime", call.name)))?;
+    result.ok_or_else(|| Stop::failed(format!("`{}` hangs without a runtime", call.name)))
 }
 
-/// The least that runs a future; `None` for one that does not end.
+/// Runs a future without a runtime. Returns `None` if it does not end.
 fn block_on<F: Future>(future: F) -> Option<F::Output> {
     struct Unpark(Thread);
 
@@ -88,8 +94,8 @@ fn block_on<F: Future>(future: F) -> Option<F::Output> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
     for _ in 0..10_000 {
-        if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return Some(answer);
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(result);
         }
         thread::park_timeout(Duration::from_secs(1));
     }

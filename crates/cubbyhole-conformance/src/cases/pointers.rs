@@ -1,4 +1,4 @@
-//! `Arc<S>`, `Box<S>` and `dyn` stores forward every method, the provided ones too.
+//! `Arc<S>`, `Box<S>` and `dyn` stores forward every method, including the provided ones.
 
 use std::sync::Arc;
 
@@ -7,9 +7,9 @@ use cubbyhole_core::{
     Store, Update,
 };
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -19,9 +19,17 @@ cases! {
         let core: Arc<dyn Store<V>> = w.core();
         let ns = w.ns(&["a"])?;
         core.put(w.ctx(), &ns, "k", V::sample(1)).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "written through the core trait");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(1),
+            "the value that was written through the `Store` trait"
+        );
         w.delete(&ns, "k").await?;
-        check_eq!(core.get(w.ctx(), &ns, "k").await?, None, "read through the core trait");
+        check_eq!(
+            core.get(w.ctx(), &ns, "k").await?,
+            None,
+            "get through the `Store` trait after a delete"
+        );
         Ok(())
     }
 
@@ -56,7 +64,7 @@ cases! {
     }
 }
 
-/// Every method of the core trait through `store`, each compared with the store beneath.
+/// Calls every method of `Store` through the pointer, and compares the results.
 async fn core_methods<V: Sample>(w: &World<V>, store: impl Store<V>) -> Outcome {
     let (ctx, ns) = (w.ctx(), w.ns(&["core"])?);
     let all = w.everything();
@@ -70,17 +78,17 @@ async fn core_methods<V: Sample>(w: &World<V>, store: impl Store<V>) -> Outcome 
     let ttl = PutOptions::new().with_ttl(w.short());
     store.put_with_options(ctx, &ns, "b", V::sample(2), ttl).await?;
     w.expire().await;
-    check_eq!(store.list(ctx, &ns, None).await?, ["a"], "the TTL was passed on");
+    check_eq!(store.list(ctx, &ns, None).await?, ["a"], "the keys after the TTL");
     let swept = store.evict_expired(ctx).await?;
     if w.can().keeps_expired && w.can().real_time.is_none() {
-        check_eq!(swept, 1, "the sweep was passed on");
+        check_eq!(swept, 1, "the number of entries that the sweep removed");
     }
     store.delete(ctx, &ns, "a").await?;
     check_eq!(w.get(&ns, "a").await?, None, "delete");
     Ok(())
 }
 
-/// Every method of `EntryStore` through `store`, each compared with the store beneath.
+/// Calls every method of `EntryStore` through the pointer, and compares the results.
 async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Outcome {
     let (ctx, ns, all) = (w.ctx(), w.ns(&["entry"])?, w.everything());
     let none = PutOptions::new();
@@ -102,7 +110,11 @@ async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Ou
     check!(store.current_time(ctx, &ns).await? >= before, "current_time");
     store.update(ctx, &ns, "b", |_| Ok(Update::Put(V::sample(4)))).await?;
     let taken = store.take(ctx, &ns, "b").await?;
-    check_eq!(taken.map(|entry| entry.value), Some(V::sample(4)), "update and take");
+    check_eq!(
+        taken.map(|entry| entry.value),
+        Some(V::sample(4)),
+        "the value that update wrote and take returned"
+    );
     check_eq!(store.delete_entry(ctx, &ns, "c", Condition::Always).await?, true, "delete_entry");
     check_eq!(store.erase(ctx, &all, 10).await?.removed, 1, "erase");
     check_eq!(store.erase_all(ctx, &all).await?, 0, "erase_all");

@@ -1,13 +1,13 @@
-//! `scan`: entries page by page.
+//! `scan`: returns entries page by page.
 
 use cubbyhole_core::limits::{MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
 use cubbyhole_core::{ErrorKind, Namespace, ScanItem, ScanOptions};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, Stop, check, check_eq, refused};
-use crate::world::number_of;
-use crate::Sample;
 use crate::world::World;
+use crate::world::number_of;
 
 const KEYS: [&str; 9] = ["", "a", "a%", "aa", "ab", "b", "ba", "c", "\u{10ffff}"];
 
@@ -16,7 +16,7 @@ cases! {
     #[case(tenant, entry)]
     async fn empty_namespace_is_one_empty_page<V: Sample>(w: &World<V>) -> Outcome {
         let page = w.page(&w.ns(&["a"])?, ScanOptions::new()).await?;
-        check_eq!((page.items.len(), page.next), (0, None), "items and next page");
+        check_eq!((page.items.len(), page.next), (0, None), "the number of items and `next`");
         Ok(())
     }
 
@@ -27,7 +27,7 @@ cases! {
         w.put_all(&ns, &KEYS).await?;
         for limit in 1..=KEYS.len() + 2 {
             let items = w.pages(&ns, ScanOptions::new().with_limit(limit)).await?;
-            check_eq!(keys(&items), KEYS, "pages of {limit}");
+            check_eq!(keys(&items), KEYS, "the keys on pages of {limit}");
         }
         Ok(())
     }
@@ -38,11 +38,19 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
-        check!(page.next.is_some(), "there is more");
+        check!(page.next.is_some(), "the page must have a `next`, because there is another entry");
         let page = w.page(&ns, ScanOptions::new().with_after("c")).await?;
-        check_eq!((page.items.len(), page.next), (0, None), "past the last key");
+        check_eq!(
+            (page.items.len(), page.next),
+            (0, None),
+            "the number of items and `next` after the last key"
+        );
         let page = w.page(&ns, ScanOptions::new().with_limit(1000)).await?;
-        check_eq!((page.items.len(), page.next), (3, None), "room for all");
+        check_eq!(
+            (page.items.len(), page.next),
+            (3, None),
+            "the number of items and `next` of a page with room for all"
+        );
         Ok(())
     }
 
@@ -55,9 +63,13 @@ cases! {
         for item in w.pages(&ns, ScanOptions::new()).await? {
             let key = item.key.clone();
             let Some(entry) = item.into_entry() else {
-                return Err(Stop::failed("an item without its value"));
+                return Err(Stop::failed("an item has no value"));
             };
-            check_eq!(entry?, w.live(&ns, &key).await?, "the entry of {key}");
+            check_eq!(
+                entry?,
+                w.live(&ns, &key).await?,
+                "the entry of {key}, compared with get_entry"
+            );
         }
         Ok(())
     }
@@ -70,8 +82,12 @@ cases! {
         let items = w.pages(&ns, ScanOptions::new().keys_only().with_limit(4)).await?;
         check_eq!(keys(&items), KEYS, "the keys");
         for item in items {
-            check!(item.value.is_none(), "{:?} comes with a value", item.key);
-            check_eq!(item.meta, w.live(&ns, &item.key).await?.meta, "the rest of it");
+            check!(
+                item.value.is_none(),
+                "the item {:?} of a scan of keys only has a value",
+                item.key
+            );
+            check_eq!(item.meta, w.live(&ns, &item.key).await?.meta, "the metadata of the item");
         }
         Ok(())
     }
@@ -87,7 +103,7 @@ cases! {
         for options in [ScanOptions::new(), ScanOptions::new().keys_only()] {
             let items = w.pages(&ns, options).await?;
             let lengths: Vec<_> = items.iter().map(|item| item.value_bytes).collect();
-            check_eq!(lengths, [Some(500), Some(5_000)], "the lengths");
+            check_eq!(lengths, [Some(500), Some(5_000)], "the lengths of the values");
         }
         Ok(())
     }
@@ -102,7 +118,11 @@ cases! {
             for limit in [1, 2, 100] {
                 let options = ScanOptions::new().with_prefix(prefix).with_limit(limit);
                 let items = w.pages(&ns, options).await?;
-                check_eq!(keys(&items), expected, "prefix {prefix:?}, pages of {limit}");
+                check_eq!(
+                    keys(&items),
+                    expected,
+                    "the keys with the prefix {prefix:?}, on pages of {limit}"
+                );
             }
         }
         Ok(())
@@ -116,7 +136,7 @@ cases! {
         for after in ["", "!", "a", "a$", "a%", "aaa", "b", "bzzz", "c", "\u{10ffff}", "d%_"] {
             let expected: Vec<_> = KEYS.into_iter().filter(|key| *key > after).collect();
             let items = w.pages(&ns, ScanOptions::new().with_after(after).with_limit(2)).await?;
-            check_eq!(keys(&items), expected, "after {after:?}");
+            check_eq!(keys(&items), expected, "the keys after {after:?}");
         }
         Ok(())
     }
@@ -134,7 +154,11 @@ cases! {
                     .collect();
                 let options = ScanOptions::new().with_prefix(prefix).with_after(after);
                 let items = w.pages(&ns, options.with_limit(1)).await?;
-                check_eq!(keys(&items), expected, "prefix {prefix:?} after {after:?}");
+                check_eq!(
+                    keys(&items),
+                    expected,
+                    "the keys with the prefix {prefix:?} after {after:?}"
+                );
             }
         }
         Ok(())
@@ -175,7 +199,7 @@ cases! {
         }
         let items = w.pages(&ns, ScanOptions::new().with_limit(MAX_PAGE_ITEMS)).await?;
         let expected: Vec<_> = (0..1200).map(|number| format!("{number:04}")).collect();
-        check_eq!(keys(&items), expected, "1200 entries in two pages");
+        check_eq!(keys(&items), expected, "the 1,200 keys of two pages");
         Ok(())
     }
 
@@ -193,7 +217,7 @@ cases! {
         let expected: Vec<_> = (0..10).map(|number| format!("{:02}", number * 3)).collect();
         for limit in [1, 2, 3, 100] {
             let items = w.pages(&ns, ScanOptions::new().with_limit(limit)).await?;
-            check_eq!(keys(&items), expected, "pages of {limit}");
+            check_eq!(keys(&items), expected, "the keys on pages of {limit}");
         }
         Ok(())
     }
@@ -205,10 +229,14 @@ cases! {
             w.put_all(&ns, &KEYS).await?;
         }
         let ns = w.ns(&["a"])?;
-        check_eq!(w.pages(&ns, ScanOptions::new()).await?.len(), 0, "nothing of its neighbours");
+        check_eq!(
+            w.pages(&ns, ScanOptions::new()).await?.len(),
+            0,
+            "the number of items of an empty namespace"
+        );
         w.put(&ns, "k", 7).await?;
         let items = w.pages(&ns, ScanOptions::new().with_limit(1)).await?;
-        check_eq!(keys(&items), ["k"], "its own entry alone");
+        check_eq!(keys(&items), ["k"], "the keys of the namespace");
         Ok(())
     }
 
@@ -218,7 +246,7 @@ cases! {
         let size = w.needs_value_limit()?.min(15 << 20);
         let fit = MAX_PAGE_BYTES / (size + 4);
         if fit >= 100 {
-            return Err(Stop::ignored("values of the largest size do not fill a page"));
+            return Err(Stop::ignored("64 MiB need more items than a page can have"));
         }
         let ns = w.ns(&["a"])?;
         let value = w.sized(size)?;
@@ -227,14 +255,16 @@ cases! {
             w.store().put(w.ctx(), &ns, key, value.clone()).await?;
         }
         let page = w.page(&ns, ScanOptions::new()).await?;
-        check_eq!(page.items.len(), fit, "as many as fit");
-        let next = page.next.ok_or_else(|| Stop::failed("there is more, but no next page"))?;
+        check_eq!(page.items.len(), fit, "the number of items of a full page");
+        let next = page.next.ok_or_else(|| {
+            Stop::failed("the page must have a `next`, because there is another entry")
+        })?;
         drop(page.items);
         let rest = w.page(&ns, ScanOptions::new().with_after(next)).await?;
-        check_eq!(keys(&rest.items), expected[fit..], "the rest");
+        check_eq!(keys(&rest.items), expected[fit..], "the keys of the next page");
         drop(rest);
         let items = w.page(&ns, ScanOptions::new().keys_only()).await?.items;
-        check_eq!(keys(&items), expected, "without values they all fit");
+        check_eq!(keys(&items), expected, "the keys of a scan without values");
         w.store().erase(w.ctx(), &w.everything(), 1000).await?;
         Ok(())
     }
@@ -256,7 +286,7 @@ cases! {
             let Some(next) = page.next else {
                 break;
             };
-            // Before, at and behind the page's end; at the end stood an entry that now goes.
+            // Writes before, at and after the end of the page, and deletes an entry after it.
             for key in [format!("{next}-{round}"), format!("a{round}"), format!("k{round:02}-")] {
                 w.put(&ns, &key, 2).await?;
             }
@@ -265,8 +295,15 @@ cases! {
             options = options.with_after(next);
         }
         let kept: Vec<_> = found.iter().filter(|key| stays.contains(key)).collect();
-        check_eq!(kept, stays.iter().collect::<Vec<_>>(), "what stayed");
-        check!(found.is_sorted_by(|a, b| a < b), "some key appears twice: {found:?}");
+        check_eq!(
+            kept,
+            stays.iter().collect::<Vec<_>>(),
+            "the keys that existed during the whole scan"
+        );
+        check!(
+            found.is_sorted_by(|a, b| a < b),
+            "the pages must return each key once and in order: {found:?}"
+        );
         Ok(())
     }
 
@@ -276,11 +313,13 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c", "d"]).await?;
         let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
-        let next = page.next.ok_or_else(|| Stop::failed("there is more, but no next page"))?;
+        let next = page.next.ok_or_else(|| {
+            Stop::failed("the page must have a `next`, because there is another entry")
+        })?;
         w.delete(&ns, "b").await?;
         w.delete(&ns, &next).await?;
         let items = w.pages(&ns, ScanOptions::new().with_after(next)).await?;
-        check_eq!(keys(&items), ["c", "d"], "the rest");
+        check_eq!(keys(&items), ["c", "d"], "the keys of the next page");
         Ok(())
     }
 
@@ -292,9 +331,10 @@ cases! {
             w.put(&ns, &format!("{:02}", 49 - number), number).await?;
         }
         for item in w.pages(&ns, ScanOptions::new().with_limit(7)).await? {
-            let value = item.value.transpose()?.ok_or_else(|| Stop::failed("no value"))?;
+            let value =
+                item.value.transpose()?.ok_or_else(|| Stop::failed("an item has no value"))?;
             let key = format!("{:02}", 49 - number_of(&value)?);
-            check_eq!(item.key, key, "the key of the value");
+            check_eq!(item.key, key, "the key of the item, compared with the key of its value");
         }
         Ok(())
     }
@@ -304,7 +344,7 @@ fn keys<V>(items: &[ScanItem<V>]) -> Vec<&str> {
     items.iter().map(|item| item.key.as_str()).collect()
 }
 
-/// Namespaces that stand close to `a` in any order.
+/// Returns namespaces that sort close to `a` in some order.
 fn neighbours<V: Sample>(w: &World<V>) -> cubbyhole_core::Result<Vec<Namespace>> {
     [&[][..], &[""], &["ab"], &["a", "b"], &["a", ""], &["a-"], &["a:"], &["A"], &["%"], &["_"]]
         .into_iter()

@@ -1,17 +1,16 @@
-//! Cooperative scheduling: a loop over calls yields to the runtime, also where no call waits for
-//! anything.
+//! Cooperative scheduling: a loop over calls yields to the runtime, even if no call waits for I/O.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::Sample;
 use crate::calls::MethodCall;
 use crate::case::cases;
 use crate::outcome::{Outcome, check};
-use crate::Sample;
 use crate::world::World;
 
-/// A loop that has not yielded after so many calls never does: tokio's budget is 128.
+/// If a loop has not yielded after this number of calls, it never does. The budget of tokio is 128.
 const MANY: usize = 10_000;
 
 cases! {
@@ -21,7 +20,7 @@ cases! {
         let target = w.target()?;
         w.put(&target.ns, "k", 1).await?;
         all_yield(target.core()).await?;
-        all_yield(target.core_refused()).await
+        all_yield(target.core_rejected()).await
     }
 
     /// A loop over a method of `EntryStore` or `EntryStoreExt` yields to the runtime, even if the
@@ -34,7 +33,7 @@ cases! {
         w.live(&target.ns, "k").await?;
         all_yield(target.entries()).await?;
         all_yield(vec![target.tenants()]).await?;
-        all_yield(target.entries_refused()).await
+        all_yield(target.entries_rejected()).await
     }
 
     /// A loop over a method of `Store` with a cancelled context yields to the runtime.
@@ -73,18 +72,24 @@ cases! {
 
 async fn all_yield(calls: Vec<MethodCall<'_>>) -> Outcome {
     for call in calls {
-        check!(yields(&call).await, "a loop over `{}` never yields to the runtime", call.name);
+        check!(
+            yields(&call).await,
+            "a loop of {MANY} calls of `{}` never yields to the runtime",
+            call.name
+        );
     }
     Ok(())
 }
 
-/// Whether a loop over a call returns to the runtime before it has made many calls. No time is
-/// taken: the loop is polled as a task is, and ends after the call in which it first yielded.
+/// Returns true if a loop over a call yields within [`MANY`] calls.
+///
+/// The loop is polled like a task, so the test does not depend on time. It ends after the call that
+/// first yields.
 async fn yields(call: &MethodCall<'_>) -> bool {
     let yielded = AtomicBool::new(false);
     let mut calls = pin!(async {
         for _ in 0..MANY {
-            // Other cases judge the answers.
+            // Other cases check the results.
             let _ = call.make().await;
             if yielded.load(Ordering::Relaxed) {
                 return;

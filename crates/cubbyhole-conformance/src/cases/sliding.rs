@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use cubbyhole_core::{Entry, GetOptions, Namespace};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -22,9 +22,9 @@ cases! {
         })
         .await?;
         w.expire().await;
-        check_eq!(w.list(ns, None).await?, ["read"], "past the old end");
+        check_eq!(w.list(ns, None).await?, ["read"], "the keys after the old expiry");
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.number(ns, "read").await?, Some(1), "after a sweep");
+        check_eq!(w.number(ns, "read").await?, Some(1), "the value after a sweep");
         Ok(())
     }
 
@@ -34,10 +34,13 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
-        let answer = slide(w, &ns, "k", w.long() * 2).await?;
+        let result = slide(w, &ns, "k", w.long() * 2).await?;
         let after = w.live(&ns, "k").await?;
-        check_eq!(answer, Some(after.clone()), "the answer, and the entry read again");
-        check!(after.meta.expires_at > before.meta.expires_at, "it is not extended");
+        check_eq!(result, Some(after.clone()), "the returned entry, compared with a second read");
+        check!(
+            after.meta.expires_at > before.meta.expires_at,
+            "expires_at must be later after the sliding read"
+        );
         Ok(())
     }
 
@@ -47,9 +50,9 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
-        let answer = slide(w, &ns, "k", Duration::from_millis(1)).await?;
-        check_eq!(answer, Some(before.clone()), "the answer");
-        check_eq!(w.live(&ns, "k").await?, before, "the entry");
+        let result = slide(w, &ns, "k", Duration::from_millis(1)).await?;
+        check_eq!(result, Some(before.clone()), "the returned entry");
+        check_eq!(w.live(&ns, "k").await?, before, "the entry, read again");
         Ok(())
     }
 
@@ -59,9 +62,13 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let before = w.live(&ns, "k").await?;
-        check_eq!(slide(w, &ns, "k", w.short()).await?, Some(before), "the answer");
+        check_eq!(slide(w, &ns, "k", w.short()).await?, Some(before), "the returned entry");
         w.expire().await;
-        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "no expiry");
+        check_eq!(
+            w.live(&ns, "k").await?.meta.expires_at,
+            None,
+            "expires_at after the sliding read"
+        );
         Ok(())
     }
 
@@ -70,9 +77,13 @@ cases! {
     async fn expired_entry_is_not_revived<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_expired(&ns, "k").await?;
-        check_eq!(slide(w, &ns, "k", w.long()).await?, None, "expired");
-        check_eq!(slide(w, &ns, "absent", w.long()).await?, None, "absent");
-        check_eq!(w.get(&ns, "k").await?, None, "read again");
+        check_eq!(slide(w, &ns, "k", w.long()).await?, None, "the sliding read of an expired key");
+        check_eq!(
+            slide(w, &ns, "absent", w.long()).await?,
+            None,
+            "the sliding read of an absent key"
+        );
+        check_eq!(w.get(&ns, "k").await?, None, "get after the sliding read");
         check_eq!(w.list(&ns, None).await?, [""; 0], "the keys");
         Ok(())
     }
@@ -85,7 +96,7 @@ cases! {
         w.entry(&ns, "k").await?;
         w.get(&ns, "k").await?;
         w.expire().await;
-        check_eq!(w.get(&ns, "k").await?, None, "past its end");
+        check_eq!(w.get(&ns, "k").await?, None, "get after the TTL");
         Ok(())
     }
 
@@ -99,12 +110,19 @@ cases! {
         w.put_for(&ns, "k", 1, ttl).await?;
         for round in 0..5 {
             w.advance_millis(99).await;
-            check!(slide(w, &ns, "k", ttl).await?.is_some(), "it ended in round {round}");
+            check!(
+                slide(w, &ns, "k", ttl).await?.is_some(),
+                "one millisecond before its expiry, the entry is absent in round {round}"
+            );
         }
         w.advance_millis(99).await;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "one millisecond before");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(1),
+            "the value one millisecond before the expiry"
+        );
         w.advance_millis(1).await;
-        check_eq!(slide(w, &ns, "k", ttl).await?, None, "at its end");
+        check_eq!(slide(w, &ns, "k", ttl).await?, None, "the sliding read at the expiry");
         Ok(())
     }
 }

@@ -1,24 +1,32 @@
-//! `evict_expired`: expired entries go, and nothing else.
+//! `evict_expired`: removes expired entries, and no others.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Expiry, Namespace, PutOptions, TenantId};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
     /// A sweep of a store without expired entries removes none.
     #[case(store, core)]
     async fn sweep_without_expired_entries_removes_none<V: Sample>(w: &World<V>) -> Outcome {
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "an empty store");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of removed entries in an empty store"
+        );
         let ns = w.ns(&["a"])?;
         w.put(&ns, "kept", 1).await?;
         w.put_for(&ns, "long", 2, w.long()).await?;
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "nothing has expired");
-        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "both are there");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of removed entries without expired ones"
+        );
+        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "the keys after the sweep");
         Ok(())
     }
 
@@ -33,9 +41,17 @@ cases! {
         w.put_for(&ns, "long", 2, w.long()).await?;
         w.expire().await;
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "the live ones");
-        check_eq!(w.number(&ns, "kept").await?, Some(1), "their values");
-        check_eq!(w.number(&ns, "long").await?, Some(2), "their values");
+        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "the live keys after the sweep");
+        check_eq!(
+            w.number(&ns, "kept").await?,
+            Some(1),
+            "the value of a live entry after the sweep"
+        );
+        check_eq!(
+            w.number(&ns, "long").await?,
+            Some(2),
+            "the value of a live entry after the sweep"
+        );
         Ok(())
     }
 
@@ -50,11 +66,15 @@ cases! {
             w.put_expired(&ns.clone().with_scope("s")?, "x").await?;
             w.put(&ns, "kept", 1).await?;
         }
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 6, "six had expired");
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "a second time");
+        check_eq!(w.store().evict_expired(w.ctx()).await?, 6, "the number of removed entries");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of entries that a second sweep removes"
+        );
         for tenant in ["a", "ab", "b"] {
             let ns = Namespace::new(TenantId::new(tenant)?);
-            check_eq!(w.list(&ns, None).await?, ["kept"], "the keys of {tenant}");
+            check_eq!(w.list(&ns, None).await?, ["kept"], "the keys of tenant {tenant}");
         }
         Ok(())
     }
@@ -70,8 +90,16 @@ cases! {
         w.put(&ns, "again", 2).await?;
         w.put_for(&ns, "ttl", 3, w.long()).await?;
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.number(&ns, "again").await?, Some(2), "written without a TTL");
-        check_eq!(w.number(&ns, "ttl").await?, Some(3), "written with a new one");
+        check_eq!(
+            w.number(&ns, "again").await?,
+            Some(2),
+            "the value of the entry that was written without a TTL"
+        );
+        check_eq!(
+            w.number(&ns, "ttl").await?,
+            Some(3),
+            "the value of the entry that was written with a new TTL"
+        );
         check_eq!(w.list(&ns, None).await?, ["again", "ttl"], "the keys");
         Ok(())
     }
@@ -91,7 +119,7 @@ cases! {
         .await?;
         w.expire().await;
         let removed = w.store().evict_expired(w.ctx()).await?;
-        check!(removed <= 1, "{removed} removed, but one had expired");
+        check!(removed <= 1, "the sweep removed {removed} entries, but only one had expired");
         check_eq!(w.list(ns, None).await?, ["freed", "touched"], "the keys");
         Ok(())
     }
@@ -108,8 +136,12 @@ cases! {
             });
             w.store().write(w.ctx(), &w.ns(&[part])?, batch).await?;
         }
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 2_400, "all of them");
-        check_eq!(w.store().usage(w.ctx(), &w.everything()).await?.expired, 0, "none is left");
+        check_eq!(w.store().evict_expired(w.ctx()).await?, 2_400, "the number of removed entries");
+        check_eq!(
+            w.store().usage(w.ctx(), &w.everything()).await?.expired,
+            0,
+            "the number of expired entries after the sweep"
+        );
         Ok(())
     }
 
@@ -124,8 +156,12 @@ cases! {
         }
         let counts =
             w.at_once(4, |_, w| async move { w.store().evict_expired(w.ctx()).await }).await?;
-        check_eq!(counts.into_iter().sum::<Result<usize, _>>()?, 100, "together");
-        check_eq!(w.list(&ns, None).await?.len(), 100, "the live ones");
+        check_eq!(
+            counts.into_iter().sum::<Result<usize, _>>()?,
+            100,
+            "the number of entries that all sweeps removed"
+        );
+        check_eq!(w.list(&ns, None).await?.len(), 100, "the live keys after the sweep");
         Ok(())
     }
 
@@ -137,7 +173,7 @@ cases! {
             w.put_for(&ns, &format!("{number:02}"), 1, w.short()).await?;
         }
         w.expire().await;
-        let answers = w
+        let results = w
             .at_once(4, |task, w| async move {
                 let ns = w.ns(&["a"])?;
                 for number in (0..50_u64).filter(|number| number % 2 == 0) {
@@ -150,10 +186,10 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(())
             })
             .await?;
-        answers.into_iter().collect::<Result<(), _>>()?;
+        results.into_iter().collect::<Result<(), _>>()?;
         w.store().evict_expired(w.ctx()).await?;
         let expected: Vec<_> = (0..25).map(|number| format!("{:02}", number * 2)).collect();
-        check_eq!(w.list(&ns, None).await?, expected, "what was written again");
+        check_eq!(w.list(&ns, None).await?, expected, "the keys that were written again");
         Ok(())
     }
 
@@ -167,10 +203,18 @@ cases! {
             w.put_for(&ns, &format!("{millis}"), 1, Duration::from_millis(millis)).await?;
         }
         w.advance_millis(9).await;
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "after 9 ms");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of removed entries after 9 ms"
+        );
         w.advance_millis(2).await;
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 2, "after 11 ms");
-        check_eq!(w.list(&ns, None).await?, ["12"], "one is left");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            2,
+            "the number of removed entries after 11 ms"
+        );
+        check_eq!(w.list(&ns, None).await?, ["12"], "the keys after the sweep");
         Ok(())
     }
 }

@@ -2,9 +2,9 @@
 
 use cubbyhole_core::Condition;
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -14,10 +14,14 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let entry = w.live(&ns, "k").await?;
-        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, Some(entry), "the whole entry");
-        check_eq!(w.get(&ns, "k").await?, None, "it is gone");
-        check_eq!(w.list(&ns, None).await?, [""; 0], "it is not listed");
-        check_eq!(w.namespaces(&w.everything()).await?, [], "nor its namespace");
+        check_eq!(
+            w.store().take(w.ctx(), &ns, "k").await?,
+            Some(entry),
+            "the returned entry, compared with get_entry"
+        );
+        check_eq!(w.get(&ns, "k").await?, None, "get after the take");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the take");
+        check_eq!(w.namespaces(&w.everything()).await?, [], "the namespaces after the take");
         Ok(())
     }
 
@@ -25,10 +29,13 @@ cases! {
     #[case(tenant, entry)]
     async fn take_of_absent_key_returns_none<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
-        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, None, "never written");
+        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, None, "take of an absent key");
         w.put(&ns, "k", 1).await?;
-        check!(w.store().take(w.ctx(), &ns, "k").await?.is_some(), "the first");
-        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, None, "the second");
+        check!(
+            w.store().take(w.ctx(), &ns, "k").await?.is_some(),
+            "the first take must return the entry, but returned `None`"
+        );
+        check_eq!(w.store().take(w.ctx(), &ns, "k").await?, None, "the second take");
         Ok(())
     }
 
@@ -52,7 +59,7 @@ cases! {
         w.store().take(w.ctx(), &ns, "k").await?;
         let options = cubbyhole_core::PutOptions::new();
         w.put_entry(&ns, "k", 2, options, Condition::IfAbsent).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "the new entry");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value of the new entry");
         Ok(())
     }
 
@@ -63,15 +70,19 @@ cases! {
         for round in 0..20 {
             w.put(&ns, "k", round).await?;
             let ns = ns.clone();
-            let answers = w
+            let results = w
                 .at_once(8, move |_, w| {
                     let ns = ns.clone();
                     async move { w.store().take(w.ctx(), &ns, "k").await }
                 })
                 .await?;
-            let taken = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+            let taken = results.into_iter().collect::<Result<Vec<_>, _>>()?;
             let taken: Vec<_> = taken.into_iter().flatten().map(|entry| entry.value).collect();
-            check_eq!(taken, [V::sample(round)], "what the takers of round {round} got");
+            check_eq!(
+                taken,
+                [V::sample(round)],
+                "the values that the concurrent takes of round {round} returned"
+            );
         }
         Ok(())
     }
@@ -85,7 +96,7 @@ cases! {
             w.put(&ns, key, 1).await?;
         }
         let all = keys.clone();
-        let answers = w
+        let results = w
             .at_once(4, move |_, w| {
                 let (ns, keys) = (ns.clone(), all.clone());
                 async move {
@@ -99,9 +110,9 @@ cases! {
                 }
             })
             .await?;
-        let mut taken = answers.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
+        let mut taken = results.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
         taken.sort_unstable();
-        check_eq!(taken, keys, "what the workers got together");
+        check_eq!(taken, keys, "the keys that all workers took");
         Ok(())
     }
 }

@@ -1,14 +1,14 @@
-//! `scan_tenants`, for operators.
+//! `scan_tenants`: lists the tenants, for operators.
 
 use cubbyhole_core::{ErrorKind, Namespace, TenantId};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check_eq, refused};
-use crate::Sample;
 use crate::world::World;
 
-/// Tenants whose rendered names stand between those of the namespaces of `t`: `t-b`, `t/x` and
-/// `t0` sort between `t` and `t:`, or right behind.
+/// Tenants that sort close to the namespaces of `t`: `t-b`, `t/x` and `t0` sort between `t` and
+/// `t:`.
 const NAMES: [&str; 14] = [
     "t",
     "t!",
@@ -43,7 +43,7 @@ cases! {
     #[case(store, entry)]
     async fn empty_store_has_no_tenants<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
-        check_eq!(w.tenant_pages(10).await?, [], "nothing was written");
+        check_eq!(w.tenant_pages(10).await?, [], "the tenants of an empty store");
         Ok(())
     }
 
@@ -53,7 +53,7 @@ cases! {
         w.needs_tenants()?;
         let tenants = fill(w, &[&[], &["a"], &["a", "b"], &["-"]]).await?;
         for limit in 1..=NAMES.len() + 1 {
-            check_eq!(w.tenant_pages(limit).await?, tenants, "pages of {limit}");
+            check_eq!(w.tenant_pages(limit).await?, tenants, "the tenants on pages of {limit}");
         }
         Ok(())
     }
@@ -64,7 +64,7 @@ cases! {
         w.needs_tenants()?;
         let tenants = fill(w, &[&["", ""], &["x", "y"]]).await?;
         for limit in [1, 4, 1000] {
-            check_eq!(w.tenant_pages(limit).await?, tenants, "pages of {limit}");
+            check_eq!(w.tenant_pages(limit).await?, tenants, "the tenants on pages of {limit}");
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ cases! {
             let after = TenantId::new(after)?;
             let expected: Vec<_> = tenants.iter().filter(|tenant| **tenant > after).collect();
             let page = w.store().scan_tenants(w.ctx(), Some(&after), 1000).await?;
-            check_eq!(page.items.iter().collect::<Vec<_>>(), expected, "after {after}");
+            check_eq!(page.items.iter().collect::<Vec<_>>(), expected, "the tenants after {after}");
         }
         Ok(())
     }
@@ -96,7 +96,11 @@ cases! {
         w.put_expired(&namespace("half")?, "k").await?;
         w.put(&namespace("half")?.with_scope("a")?, "k", 1).await?;
         for limit in [1, 1000] {
-            check_eq!(w.tenant_pages(limit).await?, [TenantId::new("half")?], "pages of {limit}");
+            check_eq!(
+                w.tenant_pages(limit).await?,
+                [TenantId::new("half")?],
+                "the tenants on pages of {limit}"
+            );
         }
         Ok(())
     }
@@ -113,7 +117,7 @@ cases! {
     }
 }
 
-/// Writes to these scopes of every tenant; the tenants in order.
+/// Writes to these scopes of every tenant, and returns the tenants in order.
 async fn fill<V: Sample>(w: &World<V>, scopes: &[&[&str]]) -> Outcome<Vec<TenantId>> {
     let mut tenants = Vec::new();
     for name in NAMES {

@@ -1,12 +1,12 @@
-//! TTLs through the core trait: what is accepted, and that what expired is absent.
+//! TTLs through `Store`: valid and invalid TTLs, and the absence of expired entries.
 
 use std::time::Duration;
 
 use cubbyhole_core::{ErrorKind, PutOptions, Timestamp, Version};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq, refused};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -18,9 +18,9 @@ cases! {
         w.put_for(&ns, "long", 2, w.long()).await?;
         w.put(&ns, "kept", 3).await?;
         w.expire().await;
-        check_eq!(w.get(&ns, "short").await?, None, "past its end");
-        check_eq!(w.number(&ns, "long").await?, Some(2), "before its end");
-        check_eq!(w.number(&ns, "kept").await?, Some(3), "without an end");
+        check_eq!(w.get(&ns, "short").await?, None, "get after the TTL");
+        check_eq!(w.number(&ns, "long").await?, Some(2), "the value before the end of the TTL");
+        check_eq!(w.number(&ns, "kept").await?, Some(3), "the value of an entry without a TTL");
         Ok(())
     }
 
@@ -33,8 +33,12 @@ cases! {
         }
         w.put_all(&ns, &["b", "d"]).await?;
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, ["b", "d"], "all keys");
-        check_eq!(w.list(&ns, Some("c")).await?, [""; 0], "the expired one by its name");
+        check_eq!(w.list(&ns, None).await?, ["b", "d"], "the keys without a prefix");
+        check_eq!(
+            w.list(&ns, Some("c")).await?,
+            [""; 0],
+            "the keys with the expired key as the prefix"
+        );
         Ok(())
     }
 
@@ -48,9 +52,13 @@ cases! {
         let none = PutOptions::default();
         w.store().put_with_options(w.ctx(), &ns, "options", V::sample(2), none).await?;
         w.expire().await;
-        check_eq!(w.number(&ns, "put").await?, Some(2), "after a plain put");
-        check_eq!(w.number(&ns, "options").await?, Some(2), "after default options");
-        check_eq!(w.list(&ns, None).await?, ["options", "put"], "both are listed");
+        check_eq!(w.number(&ns, "put").await?, Some(2), "the value after put");
+        check_eq!(
+            w.number(&ns, "options").await?,
+            Some(2),
+            "the value after put_with_options with the default options"
+        );
+        check_eq!(w.list(&ns, None).await?, ["options", "put"], "the keys");
         Ok(())
     }
 
@@ -65,9 +73,9 @@ cases! {
         w.put(&ns, "added", 1).await?;
         w.put_for(&ns, "added", 2, w.short()).await?;
         w.expire().await;
-        check_eq!(w.number(&ns, "longer").await?, Some(2), "made longer");
-        check_eq!(w.get(&ns, "shorter").await?, None, "made shorter");
-        check_eq!(w.get(&ns, "added").await?, None, "added to an entry without one");
+        check_eq!(w.number(&ns, "longer").await?, Some(2), "the value with the longer TTL");
+        check_eq!(w.get(&ns, "shorter").await?, None, "get of the key with the shorter TTL");
+        check_eq!(w.get(&ns, "added").await?, None, "get of the key whose entry had no TTL before");
         Ok(())
     }
 
@@ -82,11 +90,23 @@ cases! {
         w.advance_millis(500).await;
         w.put_for(&ns, "after", 2, Duration::from_millis(1000)).await?;
         w.advance_millis(999).await;
-        check_eq!(w.list(&ns, None).await?, ["after", "before"], "one millisecond before the end");
+        check_eq!(
+            w.list(&ns, None).await?,
+            ["after", "before"],
+            "the keys one millisecond before the expiry"
+        );
         w.advance_millis(1).await;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "at the end");
-        check_eq!(w.get(&ns, "before").await?, None, "written before the clock was set back");
-        check_eq!(w.get(&ns, "after").await?, None, "written after it");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys at the expiry");
+        check_eq!(
+            w.get(&ns, "before").await?,
+            None,
+            "get of the key from before the clock was set back"
+        );
+        check_eq!(
+            w.get(&ns, "after").await?,
+            None,
+            "get of the key from after the clock was set back"
+        );
         Ok(())
     }
 
@@ -99,7 +119,7 @@ cases! {
         w.put_for(&ns, "k", 1, Duration::from_secs(60)).await?;
         w.set_clock_back(Duration::from_secs(60)).await?;
         w.advance_millis(60_000).await;
-        check_eq!(w.get(&ns, "k").await?, None, "at the end of its TTL");
+        check_eq!(w.get(&ns, "k").await?, None, "get at the expiry");
         Ok(())
     }
 
@@ -110,9 +130,9 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.short()).await?;
         w.expire().await;
-        check_eq!(w.get(&ns, "k").await?, None, "it has expired");
+        check_eq!(w.get(&ns, "k").await?, None, "get after the TTL");
         w.set_clock_back(Duration::from_secs(3600)).await?;
-        check_eq!(w.get(&ns, "k").await?, None, "it is back");
+        check_eq!(w.get(&ns, "k").await?, None, "get after the clock was set back");
         check_eq!(w.list(&ns, None).await?, [""; 0], "it is listed");
         Ok(())
     }
@@ -124,9 +144,9 @@ cases! {
         w.put_for(&ns, "k", 1, w.short()).await?;
         w.expire().await;
         w.put(&ns, "k", 2).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "written again");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value after the second put");
         w.expire().await;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "it has lost the old end");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value after the end of the old TTL");
         check_eq!(w.list(&ns, None).await?, ["k"], "it is listed");
         Ok(())
     }
@@ -138,7 +158,7 @@ cases! {
         w.put_for(&ns, "k", 1, w.short()).await?;
         w.expire().await;
         w.delete(&ns, "k").await?;
-        check_eq!(w.get(&ns, "k").await?, None, "after the deletion");
+        check_eq!(w.get(&ns, "k").await?, None, "get after the delete");
         Ok(())
     }
 
@@ -150,9 +170,9 @@ cases! {
         w.delete(&ns, "k").await?;
         w.put(&ns, "k", 2).await?;
         w.expire().await;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "the new entry");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value of the new entry");
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "the new entry after a sweep");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value of the new entry after a sweep");
         Ok(())
     }
 
@@ -163,8 +183,8 @@ cases! {
         w.put_for(&ns, "a", 1, w.short()).await?;
         w.put_for(&ns, "b", 2, w.short()).await?;
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "no keys");
-        check_eq!(w.namespaces(&w.everything()).await?, [], "no namespace");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys");
+        check_eq!(w.namespaces(&w.everything()).await?, [], "the namespaces");
         Ok(())
     }
 
@@ -174,11 +194,11 @@ cases! {
         let ns = w.ns(&["a"])?;
         let put = w.put_for(&ns, "new", 1, Duration::ZERO).await;
         refused(put, ErrorKind::InvalidArgument, "a TTL of zero")?;
-        check_eq!(w.get(&ns, "new").await?, None, "nothing is written");
+        check_eq!(w.get(&ns, "new").await?, None, "get after the rejected put");
         w.put(&ns, "old", 1).await?;
         let put = w.put_for(&ns, "old", 2, Duration::ZERO).await;
-        refused(put, ErrorKind::InvalidArgument, "a TTL of zero over an entry")?;
-        check_eq!(w.number(&ns, "old").await?, Some(1), "the entry stays as it was");
+        refused(put, ErrorKind::InvalidArgument, "a TTL of zero for an existing key")?;
+        check_eq!(w.number(&ns, "old").await?, Some(1), "the value after the rejected put");
         Ok(())
     }
 
@@ -192,7 +212,7 @@ cases! {
             let put = w.put_for(&ns, "k", 1, ttl).await;
             refused(put, ErrorKind::InvalidArgument, format_args!("a TTL of {ttl:?}"))?;
         }
-        check_eq!(w.get(&ns, "k").await?, None, "nothing is written");
+        check_eq!(w.get(&ns, "k").await?, None, "get after the rejected put");
         Ok(())
     }
 
@@ -203,7 +223,7 @@ cases! {
         let century = Duration::from_secs(100 * 365 * 86_400);
         w.put_for(&ns, "k", 1, century).await?;
         w.expire().await;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "after a moment");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value with a TTL of a century");
         Ok(())
     }
 
@@ -215,7 +235,7 @@ cases! {
             w.put_for(&ns, &format!("{nanos} ns"), 1, Duration::from_nanos(nanos)).await?;
         }
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "all have ended");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after all TTLs");
         Ok(())
     }
 
@@ -226,11 +246,15 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, Duration::from_millis(1_000)).await?;
         w.advance_millis(999).await;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "get, one millisecond before its end");
-        check_eq!(w.list(&ns, None).await?, ["k"], "list, one millisecond before its end");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(1),
+            "the value one millisecond before the expiry"
+        );
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys one millisecond before the expiry");
         w.advance_millis(1).await;
-        check_eq!(w.get(&ns, "k").await?, None, "get, at its end");
-        check_eq!(w.list(&ns, None).await?, [""; 0], "list, at its end");
+        check_eq!(w.get(&ns, "k").await?, None, "get at the expiry");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys at the expiry");
         Ok(())
     }
 
@@ -242,11 +266,15 @@ cases! {
         w.put_for(&ns, "1 ns", 1, Duration::from_nanos(1)).await?;
         w.put_for(&ns, "1 ms", 1, Duration::from_millis(1)).await?;
         w.put_for(&ns, "1 ms 1 ns", 1, Duration::from_nanos(1_000_001)).await?;
-        check_eq!(w.list(&ns, None).await?, ["1 ms", "1 ms 1 ns", "1 ns"], "at once");
+        check_eq!(
+            w.list(&ns, None).await?,
+            ["1 ms", "1 ms 1 ns", "1 ns"],
+            "the keys immediately after the puts"
+        );
         w.advance_millis(1).await;
-        check_eq!(w.list(&ns, None).await?, ["1 ms 1 ns"], "after a millisecond");
+        check_eq!(w.list(&ns, None).await?, ["1 ms 1 ns"], "the keys after one millisecond");
         w.advance_millis(1).await;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "after two");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after two milliseconds");
         Ok(())
     }
 
@@ -265,11 +293,11 @@ cases! {
                 refused(put, ErrorKind::Unsupported, format_args!("the option {key}"))?;
                 check!(
                     w.get(&ns, key).await?.is_none(),
-                    "{key} is refused and written all the same"
+                    "put_with_options rejects the option {key}, but writes the entry"
                 );
             }
         }
-        check_eq!(w.get(&ns, "instant").await?, None, "an instant long past");
+        check_eq!(w.get(&ns, "instant").await?, None, "get of an entry with an expiry in the past");
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! TTLs that end past the year 9999 by the store's own clock are refused, with or without an entry.
+//! A TTL that overflows is rejected, whether the key exists or not. Only the store's clock can tell
+//! that it ends after the year 9999.
 
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use cubbyhole_core::{
     Batch, Condition, ErrorKind, Expiry, GetOptions, PutOptions, Timestamp, Version,
 };
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, Stop, check_eq, refused};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -21,8 +22,8 @@ cases! {
             let put = w.put_for(&ns, key, 2, too_long()?).await;
             refused(put, ErrorKind::InvalidArgument, key)?;
         }
-        check_eq!(w.list(&ns, None).await?, ["k"], "nothing is written");
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing is overwritten");
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys after the rejected calls");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the rejected calls");
         Ok(())
     }
 
@@ -40,8 +41,8 @@ cases! {
             let put = w.put_entry(&ns, key, 2, options, condition).await;
             refused(put, ErrorKind::InvalidArgument, "put_entry")?;
         }
-        check_eq!(w.live(&ns, "k").await?, before, "the entry");
-        check_eq!(w.list(&ns, None).await?, ["k"], "nothing is written");
+        check_eq!(w.live(&ns, "k").await?, before, "the entry after the rejected calls");
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys after the rejected calls");
         Ok(())
     }
 
@@ -53,7 +54,8 @@ cases! {
         w.put_all(&ns, &["j", "k"]).await?;
         let options = PutOptions::new().with_ttl(too_long()?);
         let lost = || Batch::new().delete_if("j", Condition::IfVersion(Version::draw()));
-        let late = |batch: Batch<V>, condition| batch.put_with("k", V::sample(2), options, condition);
+        let late =
+            |batch: Batch<V>, condition| batch.put_with("k", V::sample(2), options, condition);
         let batches = [
             late(Batch::new(), Condition::Always),
             late(Batch::new(), Condition::IfAbsent),
@@ -66,8 +68,8 @@ cases! {
             let written = w.store().write(w.ctx(), &ns, batch).await;
             refused(written, ErrorKind::InvalidArgument, "write")?;
         }
-        check_eq!(w.list(&ns, None).await?, ["j", "k"], "nothing is written or deleted");
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing is overwritten");
+        check_eq!(w.list(&ns, None).await?, ["j", "k"], "the keys after the rejected calls");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the rejected calls");
         Ok(())
     }
 
@@ -80,7 +82,11 @@ cases! {
             let touched = w.store().touch(w.ctx(), &ns, key, Expiry::After(too_long()?)).await;
             refused(touched, ErrorKind::InvalidArgument, key)?;
         }
-        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "the entry");
+        check_eq!(
+            w.live(&ns, "k").await?.meta.expires_at,
+            None,
+            "the entry after the rejected calls"
+        );
         Ok(())
     }
 
@@ -96,15 +102,17 @@ cases! {
             let read = w.store().get_entry(w.ctx(), &ns, key, options).await;
             refused(read, ErrorKind::InvalidArgument, key)?;
         }
-        check_eq!(w.live(&ns, "expiring").await?, before, "the entry");
+        check_eq!(w.live(&ns, "expiring").await?, before, "the entry after the rejected calls");
         Ok(())
     }
 }
 
-/// The longest TTL that can be refused by a store's clock alone: it overflows at any time but the
-/// first millisecond of 1970.
+/// Returns the longest TTL that only the store's clock can reject. It overflows at any time after
+/// the first millisecond of 1970.
 fn too_long() -> Outcome<Duration> {
     let ttl = Timestamp::MAX.saturating_since(Timestamp::EPOCH);
-    Expiry::After(ttl).check().map_err(|error| Stop::unexpected(error, "without a clock"))?;
+    Expiry::After(ttl)
+        .check()
+        .map_err(|error| Stop::unexpected(error, "the TTL must be valid without a clock"))?;
     Ok(ttl)
 }

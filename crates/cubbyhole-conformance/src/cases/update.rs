@@ -1,14 +1,14 @@
-//! `update`: read, compute, write at the version read.
+//! `update`: reads an entry, calls a closure, and writes at the version that was read.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Entry, EntryStoreExt, Error, ErrorKind, PutOptions, Update};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check, check_eq, refused};
-use crate::world::number_of;
-use crate::Sample;
 use crate::world::World;
+use crate::world::number_of;
 
 cases! {
     /// `Put` creates an entry or overwrites it, and returns its version.
@@ -24,10 +24,14 @@ cases! {
                     Ok(Update::Put(V::sample(number)))
                 })
                 .await?;
-            check_eq!(seen, number.checked_sub(1).map(V::sample), "what stood there");
-            check_eq!(Some(w.live(&ns, "k").await?.meta.version), version, "the version");
+            check_eq!(
+                seen,
+                number.checked_sub(1).map(V::sample),
+                "the value that the closure gets"
+            );
+            check_eq!(Some(w.live(&ns, "k").await?.meta.version), version, "the returned version");
         }
-        check_eq!(w.number(&ns, "k").await?, Some(2), "the last value");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value after the last update");
         Ok(())
     }
 
@@ -37,7 +41,7 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Put(V::sample(2)))).await?;
-        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "no TTL");
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "expires_at");
         Ok(())
     }
 
@@ -48,7 +52,10 @@ cases! {
         let options = PutOptions::new().with_ttl(w.long());
         let decide = |_| Ok(Update::PutWith(V::sample(1), options));
         w.store().update(w.ctx(), &ns, "k", decide).await?;
-        check!(w.live(&ns, "k").await?.meta.expires_at.is_some(), "the TTL is lost");
+        check!(
+            w.live(&ns, "k").await?.meta.expires_at.is_some(),
+            "the entry must have the TTL of `PutWith`, but has none"
+        );
         Ok(())
     }
 
@@ -58,8 +65,8 @@ cases! {
         let ns = w.ns(&["a"])?;
         for _ in 0..2 {
             let version = w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Delete)).await?;
-            check_eq!(version, None, "nothing was put");
-            check_eq!(w.get(&ns, "k").await?, None, "it is gone");
+            check_eq!(version, None, "the returned version of a delete");
+            check_eq!(w.get(&ns, "k").await?, None, "get after the delete");
             w.put(&ns, "k", 1).await?;
         }
         Ok(())
@@ -72,9 +79,9 @@ cases! {
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
         check_eq!(w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Keep)).await?, None, "Keep");
-        check_eq!(w.live(&ns, "k").await?, before, "the entry");
+        check_eq!(w.live(&ns, "k").await?, before, "the entry after `Keep`");
         check_eq!(w.store().update(w.ctx(), &ns, "j", |_| Ok(Update::Keep)).await?, None, "Keep");
-        check_eq!(w.get(&ns, "j").await?, None, "nothing is created");
+        check_eq!(w.get(&ns, "j").await?, None, "get of an absent key after `Keep`");
         Ok(())
     }
 
@@ -90,8 +97,8 @@ cases! {
                 Ok(Update::Put(V::sample(2)))
             })
             .await?;
-        check!(absent, "an expired entry is shown");
-        check_eq!(w.number(&ns, "k").await?, Some(2), "the new value");
+        check!(absent, "the closure must get `None` for an expired entry, but got the entry");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value after the update");
         Ok(())
     }
 
@@ -104,10 +111,10 @@ cases! {
         let error = refused(
             w.store().update(w.ctx(), &ns, "k", decide).await,
             ErrorKind::Corrupt,
-            "the caller's error",
+            "update whose closure fails",
         )?;
-        check_eq!(error.message(), "mine", "the message");
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing is written");
+        check_eq!(error.message(), "mine", "the message of the error");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the failed update");
         Ok(())
     }
 
@@ -117,7 +124,7 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let mut seen = Vec::new();
-        // The decision itself cannot await, so another task writes while it waits for it.
+        // The closure is synchronous, so another task writes while the closure blocks.
         let runtime = tokio::runtime::Handle::current();
         w.store()
             .update(w.ctx(), &ns, "k", |entry| {
@@ -126,13 +133,17 @@ cases! {
                     let (w, ns) = (w.clone(), ns.clone());
                     let intruder = runtime.spawn(async move { w.put(&ns, "k", 2).await });
                     tokio::task::block_in_place(|| runtime.block_on(intruder))
-                        .map_err(|_| Error::internal("the other writer died"))??;
+                        .map_err(|_| Error::internal("the other writer panicked"))??;
                 }
                 Ok(Update::Put(V::sample(3)))
             })
             .await?;
-        check_eq!(seen, [Some(V::sample(1)), Some(V::sample(2))], "what the decision was shown");
-        check_eq!(w.number(&ns, "k").await?, Some(3), "the value at the end");
+        check_eq!(
+            seen,
+            [Some(V::sample(1)), Some(V::sample(2))],
+            "the values that the closure got"
+        );
+        check_eq!(w.number(&ns, "k").await?, Some(3), "the value after the update");
         Ok(())
     }
 
@@ -152,9 +163,10 @@ cases! {
                 for _ in 0..UPDATES {
                     let next = |entry: Option<Entry<V>>| {
                         attempts += 1;
-                        let entry = entry.ok_or_else(|| Error::internal("it is gone"))?;
-                        let number = number_of(&entry.value)
-                            .map_err(|_| Error::internal("the value is none of the case"))?;
+                        let entry = entry.ok_or_else(|| Error::internal("get after the delete"))?;
+                        let number = number_of(&entry.value).map_err(|_| {
+                            Error::internal("the counter has a value that the case did not write")
+                        })?;
                         Ok(Update::Put(V::sample(number + 1)))
                     };
                     w.store().update(w.ctx(), &ns, "k", next).await?;
@@ -167,8 +179,12 @@ cases! {
             total += attempts?;
         }
         let updates = CALLERS * UPDATES;
-        check_eq!(w.number(&ns, "k").await?, Some(updates as u64), "the number of updates");
-        check!(total <= 4 * updates, "{updates} updates took {total} attempts");
+        check_eq!(w.number(&ns, "k").await?, Some(updates as u64), "the value after all updates");
+        check!(
+            total <= 4 * updates,
+            "{updates} updates must take at most {} attempts, but took {total}",
+            4 * updates
+        );
         Ok(())
     }
 
@@ -183,20 +199,23 @@ cases! {
         for (ctx, kind) in [(cancelled, ErrorKind::Cancelled), (late, ErrorKind::DeadlineExceeded)]
         {
             let mut asked = false;
-            let answer = w
+            let result = w
                 .store()
                 .update(&ctx, &ns, "k", |_| {
                     asked = true;
                     Ok(Update::Put(V::sample(2)))
                 })
                 .await;
-            let error = refused(answer, kind, "update")?;
-            check!(!asked, "the decision was asked");
-            check!(!error.may_have_been_applied(), "it may have been applied");
+            let error = refused(result, kind, "update")?;
+            check!(!asked, "the closure must not run with a context that has ended");
+            check!(
+                !error.may_have_been_applied(),
+                "update must have no effect, but says that it may have been applied"
+            );
             let erased = w.store().erase_all(&ctx, &w.everything()).await;
             refused(erased, kind, "erase_all")?;
         }
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing was written or erased");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the rejected calls");
         Ok(())
     }
 }

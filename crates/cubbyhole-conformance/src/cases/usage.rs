@@ -1,10 +1,10 @@
-//! `usage`: what is stored under a prefix.
+//! `usage`: the numbers of namespaces and entries and the size under a prefix.
 
 use cubbyhole_core::{Namespace, NamespacePrefix, Usage};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -13,7 +13,7 @@ cases! {
     async fn usage_of_empty_prefix_is_zero<V: Sample>(w: &World<V>) -> Outcome {
         let usage = w.store().usage(w.ctx(), &w.everything()).await?;
         let bytes = w.can().knows_value_bytes.then_some(0);
-        check_eq!(usage, Usage { bytes, ..Usage::default() }, "nothing was written");
+        check_eq!(usage, Usage { bytes, ..Usage::default() }, "usage without entries");
         Ok(())
     }
 
@@ -23,15 +23,15 @@ cases! {
         let (a, b) = (w.ns(&["a"])?, w.ns(&["a", "b"])?);
         w.put_all(&a, &["j", "k"]).await?;
         w.put_all(&b, &["k"]).await?;
-        check_eq!(counts(w).await?, (2, 3), "three entries in two namespaces");
+        check_eq!(counts(w).await?, (2, 3), "namespaces and entries after three puts");
         w.put(&a, "k", 7).await?;
-        check_eq!(counts(w).await?, (2, 3), "after overwriting");
+        check_eq!(counts(w).await?, (2, 3), "usage after overwriting");
         w.delete(&b, "k").await?;
-        check_eq!(counts(w).await?, (1, 2), "after a deletion");
+        check_eq!(counts(w).await?, (1, 2), "usage after a delete");
         w.store().take(w.ctx(), &a, "j").await?;
-        check_eq!(counts(w).await?, (1, 1), "after a take");
+        check_eq!(counts(w).await?, (1, 1), "usage after a take");
         w.store().erase(w.ctx(), &w.everything(), 10).await?;
-        check_eq!(counts(w).await?, (0, 0), "after an erasure");
+        check_eq!(counts(w).await?, (0, 0), "usage after an erase");
         Ok(())
     }
 
@@ -47,7 +47,11 @@ cases! {
         for (segments, expected) in [(&[][..], 7), (&["a"], 2), (&["a", "b"], 1), (&["x"], 0)] {
             let prefix = NamespacePrefix::from(w.ns(segments)?);
             let usage = w.store().usage(w.ctx(), &prefix).await?;
-            check_eq!((usage.namespaces, usage.entries), (expected, expected), "under {prefix}");
+            check_eq!(
+                (usage.namespaces, usage.entries),
+                (expected, expected),
+                "namespaces and entries under {prefix}"
+            );
         }
         Ok(())
     }
@@ -61,15 +65,19 @@ cases! {
             Ok(w.store().put(w.ctx(), &ns, key, w.sized(bytes)?).await?)
         };
         put("", 400).await?;
-        check_eq!(bytes(w).await?, Some(400), "the empty key");
+        check_eq!(bytes(w).await?, Some(400), "the bytes of an entry with the empty key");
         put("k\u{1f980}", 1_000).await?;
-        check_eq!(bytes(w).await?, Some(1_405), "a key of five bytes");
+        check_eq!(
+            bytes(w).await?,
+            Some(1_405),
+            "the bytes with a second entry whose key has five bytes"
+        );
         put("", 500).await?;
-        check_eq!(bytes(w).await?, Some(1_505), "after overwriting");
+        check_eq!(bytes(w).await?, Some(1_505), "usage after overwriting");
         w.delete(&ns, "k\u{1f980}").await?;
-        check_eq!(bytes(w).await?, Some(500), "after a deletion");
+        check_eq!(bytes(w).await?, Some(500), "usage after a delete");
         w.put_expired(&ns, "expired").await?;
-        check_eq!(bytes(w).await?, Some(500), "expired ones do not count");
+        check_eq!(bytes(w).await?, Some(500), "the bytes with an expired entry");
         Ok(())
     }
 
@@ -78,7 +86,7 @@ cases! {
     async fn unknown_bytes_are_none<V: Sample>(w: &World<V>) -> Outcome {
         w.put(&w.ns(&["a"])?, "k", 1).await?;
         let known = bytes(w).await?.is_some();
-        check_eq!(known, w.can().knows_value_bytes, "whether bytes are known");
+        check_eq!(known, w.can().knows_value_bytes, "whether `bytes` is known");
         Ok(())
     }
 
@@ -94,10 +102,18 @@ cases! {
         w.put_expired(&w.ns(&["expired"])?, "k").await?;
         let usage = w.store().usage(w.ctx(), &w.everything()).await?;
         let counted = (usage.namespaces, usage.entries, usage.expired);
-        check_eq!(counted, (1, 2, 4), "namespaces, entries and expired ones");
+        check_eq!(
+            counted,
+            (1, 2, 4),
+            "the numbers of namespaces, live entries and expired entries"
+        );
         w.put(&ns, "x", 1).await?;
         let usage = w.store().usage(w.ctx(), &w.everything()).await?;
-        check_eq!((usage.entries, usage.expired), (3, 3), "one was written over");
+        check_eq!(
+            (usage.entries, usage.expired),
+            (3, 3),
+            "live and expired entries after one expired entry was overwritten"
+        );
         Ok(())
     }
 
@@ -109,15 +125,15 @@ cases! {
         w.in_time(|| async move {
             w.put_for(ns, "short", 1, w.short()).await?;
             w.put_for(ns, "long", 1, w.long()).await?;
-            check_eq!(counts(w).await?, (1, 2), "before");
+            check_eq!(counts(w).await?, (1, 2), "namespaces and entries before the expiry");
             Ok(())
         })
         .await?;
         w.expire().await;
-        check_eq!(counts(w).await?, (1, 1), "after");
+        check_eq!(counts(w).await?, (1, 1), "namespaces and entries after the expiry");
         w.store().evict_expired(w.ctx()).await?;
         let usage = w.store().usage(w.ctx(), &w.everything()).await?;
-        check_eq!((usage.entries, usage.expired), (1, 0), "after a sweep");
+        check_eq!((usage.entries, usage.expired), (1, 0), "live and expired entries after a sweep");
         Ok(())
     }
 }

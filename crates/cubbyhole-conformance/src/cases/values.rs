@@ -1,10 +1,10 @@
-//! No poison values: what `put` accepts, `get` gives back equal.
+//! Values: `get` returns every value that `put` accepted unchanged.
 
 use cubbyhole_core::{Batch, Condition, PutOptions, ScanOptions};
 
+use crate::Sample;
 use crate::case::cases;
 use crate::outcome::{Outcome, Stop, check, check_eq};
-use crate::Sample;
 use crate::world::World;
 
 cases! {
@@ -16,7 +16,7 @@ cases! {
             let key = format!("v{index}");
             w.store().put(w.ctx(), &ns, &key, value.clone()).await?;
             let read = w.get(&ns, &key).await?;
-            check!(read.as_ref() == Some(&value), "awkward value {index} comes back different");
+            check!(read.as_ref() == Some(&value), "get returns the awkward value {index} changed");
         }
         Ok(())
     }
@@ -28,15 +28,24 @@ cases! {
         for (index, value) in awkward(w)?.into_iter().enumerate() {
             let (options, always) = (PutOptions::new(), Condition::Always);
             w.store().put_entry(w.ctx(), &ns, "k", value.clone(), options, always).await?;
-            check!(w.live(&ns, "k").await?.value == value, "get_entry of value {index}");
+            check!(
+                w.live(&ns, "k").await?.value == value,
+                "get_entry returns the awkward value {index} changed"
+            );
             let many = w.store().get_many(w.ctx(), &ns, &["k"]).await?;
             let many = many.into_iter().next().transpose()?.flatten();
-            check!(many.map(|entry| entry.value).as_ref() == Some(&value), "get_many of {index}");
+            check!(
+                many.map(|entry| entry.value).as_ref() == Some(&value),
+                "get_many returns the awkward value {index} changed"
+            );
             let page = w.page(&ns, ScanOptions::new()).await?;
             let item = page.items.into_iter().next().and_then(|item| item.value).transpose()?;
-            check!(item.as_ref() == Some(&value), "scan of value {index}");
+            check!(item.as_ref() == Some(&value), "scan returns the awkward value {index} changed");
             let taken = w.store().take(w.ctx(), &ns, "k").await?;
-            check!(taken.map(|entry| entry.value).as_ref() == Some(&value), "take of {index}");
+            check!(
+                taken.map(|entry| entry.value).as_ref() == Some(&value),
+                "take returns the awkward value {index} changed"
+            );
         }
         Ok(())
     }
@@ -51,7 +60,10 @@ cases! {
         w.store().write(w.ctx(), &ns, batch).await?;
         for (index, value) in values.iter().enumerate() {
             let read = w.get(&ns, &format!("v{index}")).await?;
-            check!(read.as_ref() == Some(value), "value {index} of the batch");
+            check!(
+                read.as_ref() == Some(value),
+                "get returns the awkward value {index} of the batch changed"
+            );
         }
         Ok(())
     }
@@ -63,10 +75,13 @@ cases! {
         for bytes in [300_000, 1_000, 70_000, 500] {
             let value = w.sized(bytes)?;
             w.store().put(w.ctx(), &ns, "k", value.clone()).await?;
-            check!(w.get(&ns, "k").await? == Some(value), "the value of {bytes} bytes");
+            check!(
+                w.get(&ns, "k").await? == Some(value),
+                "get returns another value than the last one, of {bytes} bytes"
+            );
         }
         w.put(&ns, "k", 1).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "the small one at the end");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the last value");
         Ok(())
     }
 }
@@ -75,9 +90,9 @@ fn awkward<V: Sample>(w: &World<V>) -> Outcome<Vec<V>> {
     let values = V::awkward();
     match values.is_empty() {
         _ if !w.can().keeps_any_value => {
-            Err(Stop::ignored("the store keeps only some values of its type"))
+            Err(Stop::ignored("the store accepts only some values of its type"))
         }
-        true => Err(Stop::ignored("no awkward values of this type: `Sample::awkward`")),
+        true => Err(Stop::ignored("the value type has no awkward values: `Sample::awkward`")),
         false => Ok(values),
     }
 }

@@ -85,8 +85,8 @@ pub(super) fn check(calls: &[RecordedCall]) -> Result<(), String> {
 }
 
 /// Removes the puts with an unknown outcome whose values no call saw. Whether they took effect
-/// changes no reply. This does not hold if a reply only says that an entry exists, so such a reply
-/// disables the removal.
+/// changes no reply. If any reply only says that an entry exists, nothing is removed, because that
+/// reply may have seen one of these puts.
 fn remove_unseen_puts(calls: &mut Vec<&RecordedCall>) {
     let replied = || calls.iter().filter(|call| call.returned.is_some());
     let has_presence =
@@ -196,8 +196,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Returns the calls that may come next, sorted by their end. These are the remaining calls that
-    /// started before any other remaining call ended.
+    /// Returns the calls that may come next, sorted by their end. These are the remaining calls
+    /// that started before any other remaining call ended.
     fn candidates(&self) -> Vec<usize> {
         let mut candidates = Vec::new();
         let mut first_end = u64::MAX;
@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn is_linearizable(calls: &[(&str, u64, u64)]) -> bool {
-        // An end of 100 or more stands for a call without a reply.
+        // An end of 100 or more means that the call has no reply.
         let span = |from: u64, to: u64| (from, (to < 100).then_some(to));
         let calls: Vec<_> =
             calls.iter().map(|(text, from, to)| call(text, span(*from, *to))).collect();

@@ -129,7 +129,7 @@ impl<V: Sample> EntryStore<V> for FaultyStore<V> {
             return self.store.put_entry(ctx, ns, key, value, options, condition).await;
         }
         self.check(ctx, ns, key, condition).await?;
-        // Stands for a second round trip to a server: other clients run in between.
+        // Simulates a second round trip to a server: other clients run in between.
         tokio::task::yield_now().await;
         self.store.put_entry(ctx, ns, key, value, options, Condition::Always).await
     }

@@ -113,14 +113,14 @@ pub(super) fn any_operation() -> impl Strategy<Value = Operation> {
     let number = || 0..100_u64;
     let page = || 1..6_usize;
     prop_oneof![
-        6 => (location(), number(), lifetime()).prop_map(|(at, n, lifetime)| Operation::Put(at, n, lifetime)),
+        6 => (location(), number(), lifetime()).prop_map(|(at, n, ttl)| Operation::Put(at, n, ttl)),
         8 => (location(), number(), lifetime(), condition())
-            .prop_map(|(at, n, lifetime, condition)| Operation::PutEntry(at, n, lifetime, condition)),
+            .prop_map(|(at, n, ttl, when)| Operation::PutEntry(at, n, ttl, when)),
         3 => location().prop_map(Operation::Get),
         3 => (location(), lifetime()).prop_map(|(at, lifetime)| Operation::Slide(at, lifetime)),
         1 => (ns(), vec(key(), 0..6)).prop_map(|(ns, keys)| Operation::GetMany(ns, keys)),
         3 => location().prop_map(Operation::Delete),
-        3 => (location(), condition()).prop_map(|(at, condition)| Operation::DeleteEntry(at, condition)),
+        3 => (location(), condition()).prop_map(|(at, when)| Operation::DeleteEntry(at, when)),
         3 => location().prop_map(Operation::Take),
         4 => (location(), lifetime()).prop_map(|(at, lifetime)| Operation::Touch(at, lifetime)),
         4 => (ns(), vec(change(), 0..5)).prop_map(|(ns, batch)| Operation::Write(ns, batch)),

@@ -143,7 +143,7 @@ impl<M: Mutant> Harness for MutantHarness<M> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().ignores_context()
+        Capabilities::new().without_context_checks()
     }
 }
 
@@ -157,8 +157,8 @@ pub(crate) fn catches<M: Mutant>(case: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Defines mutants. Each has the methods that it breaks, and the cases that must catch it. The macro
-/// generates a test with the name of the mutant.
+/// Defines mutants. Each has the methods that it breaks, and the cases that must catch it. The
+/// macro generates a test with the name of the mutant.
 macro_rules! mutants {
     ($(
         #[doc = $doc:literal]

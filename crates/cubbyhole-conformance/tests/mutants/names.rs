@@ -10,7 +10,8 @@ mutants! {
     /// `list` returns all keys for any prefix.
     #[caught_by("listing::prefix_selects_keys", "model::random_operations")]
     ListIgnoresPrefix {
-        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
+        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>)
+            -> Result<Vec<String>> {
             limits::check_prefix(p)?;
             self.inner.list(c, ns, None).await
         }
@@ -19,7 +20,8 @@ mutants! {
     /// The prefix of `list` is a pattern of SQL LIKE.
     #[caught_by("names::list_prefix_is_literal_text")]
     ListMatchesPatterns {
-        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
+        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>)
+            -> Result<Vec<String>> {
             limits::check_prefix(p)?;
             let mut keys = self.inner.list(c, ns, None).await?;
             keys.retain(|key| like(key, &format!("{}%", p.unwrap_or(""))));
@@ -41,9 +43,13 @@ mutants! {
     }
 
     /// `list` also returns the keys of namespaces whose rendered form starts with the given one.
-    #[caught_by("isolation::scope_a_never_sees_scope_ab", "isolation::tenant_never_sees_tenant_with_longer_name")]
+    #[caught_by(
+        "isolation::scope_a_never_sees_scope_ab",
+        "isolation::tenant_never_sees_tenant_with_longer_name"
+    )]
     ListIncludesTextPrefix {
-        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
+        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>)
+            -> Result<Vec<String>> {
             let mut keys = Vec::new();
             for tenant in self.inner.scan_tenants(c, None, 1000).await?.items {
                 for other in self.inner.list_namespaces(c, &tenant.into()).await? {

@@ -1,4 +1,5 @@
-//! Mutants that break calls on a whole prefix or store: namespaces, tenants, erase, sweep and usage.
+//! Mutants that break calls on a whole prefix or store: namespaces, tenants, erase, sweep and
+//! usage.
 
 use cubbyhole_core::{
     Bytes, EntryStore, Erased, Namespace, NamespacePrefix, Page, Result, ScanOptions, Store,

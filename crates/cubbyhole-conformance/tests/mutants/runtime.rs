@@ -79,7 +79,8 @@ mutants! {
     /// `list` of a closed store returns no keys instead of an error.
     #[caught_by("closed::core_calls_are_rejected")]
     ListSucceedsWhenClosed {
-        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
+        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>)
+            -> Result<Vec<String>> {
             limits::check_prefix(p)?;
             Ok(self.inner.list(c, ns, p).await.unwrap_or_default())
         }

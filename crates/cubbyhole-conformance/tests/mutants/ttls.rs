@@ -58,7 +58,8 @@ mutants! {
             self.inner.put(c, &unexpiring(ns)?, key, Bytes::new()).await
         }
 
-        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>) -> Result<Vec<String>> {
+        async fn list(&self, c: Context<'_>, ns: &Namespace, p: Option<&str>)
+            -> Result<Vec<String>> {
             let mut keys = self.inner.list(c, ns, p).await?;
             keys.extend(self.inner.list(c, &unexpiring(ns)?, p).await?);
             keys.sort_unstable();
@@ -92,7 +93,8 @@ mutants! {
     /// `touch` finds expired entries that are not swept yet.
     #[caught_by("expiry::expired_entry_is_absent_for_writes")]
     TouchRevivesExpired {
-        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry) -> Result<bool> {
+        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry)
+            -> Result<bool> {
             if self.inner.usage(c, &ns.into()).await?.expired > 0 {
                 self.inner.put(c, ns, key, Bytes::new()).await?;
             }
@@ -148,9 +150,13 @@ mutants! {
     }
 
     /// An absent entry hides a TTL that overflows.
-    #[caught_by("ttl_limit::touch_with_overflowing_ttl_is_rejected", "ttl_limit::sliding_read_with_overflowing_ttl_is_rejected")]
+    #[caught_by(
+        "ttl_limit::touch_with_overflowing_ttl_is_rejected",
+        "ttl_limit::sliding_read_with_overflowing_ttl_is_rejected"
+    )]
     ReadsEntryBeforeCheckingTtl {
-        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry) -> Result<bool> {
+        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry)
+            -> Result<bool> {
             match self.inner.get(c, ns, key).await? {
                 Some(_) => self.inner.touch(c, ns, key, e).await,
                 None => Ok(false),

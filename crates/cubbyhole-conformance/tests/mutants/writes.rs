@@ -9,7 +9,10 @@ use crate::mutant::{Context, Inner, Mutant, catches, mutants};
 
 mutants! {
     /// `put_entry` ignores its condition.
-    #[caught_by("conditions::if_version_conflicts_with_other_version", "concurrency::one_concurrent_put_if_absent_wins")]
+    #[caught_by(
+        "conditions::if_version_conflicts_with_other_version",
+        "concurrency::one_concurrent_put_if_absent_wins"
+    )]
     PutEntryIgnoresCondition {
         async fn put_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions, _: Condition) -> Result<Version> {
@@ -100,7 +103,8 @@ mutants! {
     /// `touch` writes the value again.
     #[caught_by("versions::touch_keeps_the_version", "model::random_operations")]
     TouchRewritesValue {
-        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry) -> Result<bool> {
+        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry)
+            -> Result<bool> {
             let Some(value) = self.inner.get(c, ns, key).await? else {
                 return Ok(false);
             };
