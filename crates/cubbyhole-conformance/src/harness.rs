@@ -71,7 +71,7 @@ pub(crate) const ENTRY_METHODS: [&str; 13] = [
 
 /// The capabilities of the stores of a [`Harness`].
 ///
-/// [`new`](Self::new) has all capabilities and [`core_only`](Self::core_only) has the least. The
+/// [`new`](Self::new) has all capabilities and [`core_only`](Self::core_only) has the fewest. The
 /// other methods change one of them. A case that needs a missing capability is reported as ignored,
 /// with the reason. A case for a missing method is ignored only after the method has returned
 /// `Unsupported`.

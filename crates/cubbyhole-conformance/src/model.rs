@@ -51,6 +51,7 @@
 //!   on average.
 //! - `CUBBYHOLE_MODEL_SEED`: the seed that a failure printed, to repeat it.
 
+mod condition;
 mod operation;
 mod play;
 mod state;

@@ -137,7 +137,10 @@ impl<H: Harness> Shared<H> {
             let limit = time_limit();
             match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(verdict)) => verdict,
-                Ok(Err(panic)) => Verdict::Failed(format!("panicked: {}", panic_text(&*panic))),
+                Ok(Err(panic)) => Verdict::Failed(format!(
+                    "the case or the store panicked: {}",
+                    panic_text(&*panic)
+                )),
                 Err(_) => Verdict::Failed(format!(
                     "the case did not end within {limit:?}: the store hangs, or is too slow"
                 )),

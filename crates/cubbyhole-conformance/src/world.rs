@@ -344,7 +344,7 @@ impl<V: Sample> World<V> {
         let mut after = None;
         loop {
             let page = self.store.scan_namespaces(&self.ctx, prefix, after.as_ref(), limit).await?;
-            after = add_page(&mut all, page, limit, after)?;
+            after = add_page(&mut all, page, limit, after.as_ref())?;
             if after.is_none() {
                 return Ok(all);
             }
@@ -357,7 +357,7 @@ impl<V: Sample> World<V> {
         let mut after = None;
         loop {
             let page = self.store.scan_tenants(&self.ctx, after.as_ref(), limit).await?;
-            after = add_page(&mut all, page, limit, after)?;
+            after = add_page(&mut all, page, limit, after.as_ref())?;
             if after.is_none() {
                 return Ok(all);
             }
@@ -401,14 +401,14 @@ fn add_page<T: Ord>(
     all: &mut Vec<T>,
     page: Page<T>,
     limit: usize,
-    after: Option<T>,
+    after: Option<&T>,
 ) -> Outcome<Option<T>> {
     if page.items.len() > limit {
         let items = page.items.len();
         return Err(Stop::failed(format!("a page with limit {limit} has {items} items")));
     }
     all.extend(page.items);
-    if page.next.is_some() && page.next <= after {
+    if page.next.is_some() && page.next.as_ref() <= after {
         return Err(Stop::failed("`next` must be after `after`: the scan would not end"));
     }
     Ok(page.next)

@@ -193,7 +193,7 @@ cases! {
                     let seen: Vec<_> = seen.into_iter().flatten().map(|e| e.value).collect();
                     check!(
                         seen.len() == 2 && seen[0] == seen[1],
-                        "a read must see both writes of a batch, but saw one"
+                        "a read sees only one of the two writes of a batch"
                     );
                 }
                 Ok(())

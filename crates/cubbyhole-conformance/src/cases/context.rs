@@ -57,14 +57,18 @@ cases! {
         for timeout in [Duration::from_secs(3_600), Duration::MAX] {
             let ctx = ExecutionContext::new().with_timeout(timeout);
             w.store().put(&ctx, &ns, "k", V::sample(1)).await?;
-            check_eq!(w.store().get(&ctx, &ns, "k").await?, Some(V::sample(1)), "{timeout:?}");
+            check_eq!(
+                w.store().get(&ctx, &ns, "k").await?,
+                Some(V::sample(1)),
+                "get with a timeout of {timeout:?}"
+            );
             w.store().delete(&ctx, &ns, "k").await?;
         }
         Ok(())
     }
 
-    /// A put whose deadline passes in flight is applied completely or not at all. An error that
-    /// says that the put had no effect is right. The store continues to work.
+    /// A put whose deadline passes in flight is applied completely or not at all. If its error says
+    /// that it had no effect, it had none. The store continues to work.
     #[case(tenant, core)]
     async fn put_past_its_deadline_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
@@ -87,8 +91,8 @@ cases! {
         Ok(())
     }
 
-    /// A batch whose deadline passes in flight is applied completely or not at all. An error that
-    /// says that the batch had no effect is right.
+    /// A batch whose deadline passes in flight is applied completely or not at all. If its error
+    /// says that it had no effect, it had none.
     #[case(tenant, entry)]
     async fn batch_past_its_deadline_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;

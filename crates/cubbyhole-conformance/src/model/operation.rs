@@ -1,5 +1,6 @@
 //! The operations of a sequence, and the strategy that draws them.
 
+use cubbyhole_core::ScanOptions;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
@@ -19,6 +20,11 @@ pub(super) const NAMESPACES: [(usize, &[&str]); 8] = [
 /// The keys of the model. They are few, so operations often use the same one. Some are prefixes of
 /// others, and some look like patterns.
 pub(super) const KEYS: [&str; 7] = ["", "a", "a%", "ab", "b", "\u{10ffff}", "_"];
+
+/// Returns the namespaces without scope segments. As prefixes, they match all data of a tenant.
+pub(super) fn bare_tenants() -> impl Iterator<Item = usize> {
+    (0..NAMESPACES.len()).filter(|ns| NAMESPACES[*ns].1.is_empty())
+}
 
 /// A key in a namespace, as indexes into the tables of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,4 +179,21 @@ fn maybe<T: std::fmt::Debug + Clone>(
     some: impl Strategy<Value = T>,
 ) -> impl Strategy<Value = Option<T>> {
     proptest::option::weighted(0.75, some)
+}
+
+/// Returns the options of an [`Operation::Scan`].
+pub(super) fn scan_options(
+    prefix: Option<usize>,
+    after: Option<usize>,
+    limit: usize,
+    values: bool,
+) -> ScanOptions {
+    let mut options = ScanOptions::new().with_limit(limit);
+    if let Some(prefix) = prefix {
+        options = options.with_prefix(KEYS[prefix]);
+    }
+    if let Some(after) = after {
+        options = options.with_after(KEYS[after]);
+    }
+    if values { options } else { options.keys_only() }
 }

@@ -7,7 +7,11 @@ use cubbyhole_core::{
     NamespacePrefix, Operation as Write, PutOptions, Result, ScanOptions, Timestamp, Version,
 };
 
-use super::operation::{Change, KEYS, Lifetime, Location, NAMESPACES, Operation, WriteCondition};
+use super::condition::{check_conditional, holds};
+use super::operation::{
+    Change, KEYS, Lifetime, Location, NAMESPACES, Operation, WriteCondition, bare_tenants,
+    scan_options,
+};
 use super::state::{LONG_AGO, Model, ModelEntry, ModelMillis, rendered};
 use crate::Sample;
 use crate::outcome::{Outcome, check, check_eq};
@@ -147,7 +151,7 @@ impl<'w, V: Sample> Player<'w, V> {
         let options = PutOptions::new().with_expiry(expiry);
         let written = self.w.put_entry(self.ns(at), key(at), number, options, condition).await;
         let current = self.model.live(at).map(|live| live.version);
-        if let Some(version) = judged(written, condition, current, "put_entry")? {
+        if let Some(version) = check_conditional(written, condition, current, "put_entry")? {
             self.model.put(at, number, version, expires);
         }
         Ok(())
@@ -191,7 +195,7 @@ impl<'w, V: Sample> Player<'w, V> {
         let (w, ns) = (self.w, self.ns(at));
         let deleted = w.store().delete_entry(w.ctx(), ns, key(at), condition).await;
         let current = self.model.live(at).map(|live| live.version);
-        if let Some(found) = judged(deleted, condition, current, "delete_entry")? {
+        if let Some(found) = check_conditional(deleted, condition, current, "delete_entry")? {
             check_eq!(found, current.is_some(), "whether delete_entry found an entry at {at:?}");
             self.model.remove(at);
         }
@@ -479,57 +483,6 @@ impl<'w, V: Sample> Player<'w, V> {
     }
 }
 
-/// Returns the namespaces without scope segments. As prefixes, they match all data of a tenant.
-fn bare_tenants() -> impl Iterator<Item = usize> {
-    (0..NAMESPACES.len()).filter(|ns| NAMESPACES[*ns].1.is_empty())
-}
-
 fn key(at: Location) -> &'static str {
     KEYS[at.key]
-}
-
-fn holds(condition: Condition, current: Option<Version>) -> bool {
-    match condition {
-        Condition::Always => true,
-        Condition::IfAbsent => current.is_none(),
-        Condition::IfVersion(version) => current == Some(version),
-    }
-}
-
-/// Checks the reply of a conditional write. Returns `None` for a correct conflict.
-fn judged<T>(
-    reply: Result<T>,
-    condition: Condition,
-    current: Option<Version>,
-    what: &str,
-) -> Outcome<Option<T>> {
-    let holds = holds(condition, current);
-    match reply {
-        Ok(reply) => {
-            check!(holds, "{what} succeeds, but {condition:?} does not hold: version {current:?}");
-            Ok(Some(reply))
-        }
-        Err(error) if is_conflict(&error) => {
-            check!(!holds, "{what} returns a conflict, but {condition:?} holds: {current:?}");
-            check_eq!(error.current_version(), current, "the version in the conflict of {what}");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn scan_options(
-    prefix: Option<usize>,
-    after: Option<usize>,
-    limit: usize,
-    values: bool,
-) -> ScanOptions {
-    let mut options = ScanOptions::new().with_limit(limit);
-    if let Some(prefix) = prefix {
-        options = options.with_prefix(KEYS[prefix]);
-    }
-    if let Some(after) = after {
-        options = options.with_after(KEYS[after]);
-    }
-    if values { options } else { options.keys_only() }
 }

@@ -35,7 +35,7 @@ mutants! {
     ExpiresLate {
         async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions) -> Result<()> {
-            self.inner.put_with_options(c, ns, key, v, longer(o, 1)).await
+            self.inner.put_with_options(c, ns, key, v, with_changed_ttl(o, 1)).await
         }
     }
 
@@ -44,7 +44,7 @@ mutants! {
     ExpiresEarly {
         async fn put_with_options(&self, c: Context<'_>, ns: &Namespace, key: &str, v: Bytes,
             o: PutOptions) -> Result<()> {
-            self.inner.put_with_options(c, ns, key, v, longer(o, -1)).await
+            self.inner.put_with_options(c, ns, key, v, with_changed_ttl(o, -1)).await
         }
     }
 
@@ -193,7 +193,7 @@ fn unexpiring(ns: &Namespace) -> Result<Namespace> {
 }
 
 /// Changes the TTL of the options by `millis`.
-fn longer(options: PutOptions, millis: i64) -> PutOptions {
+fn with_changed_ttl(options: PutOptions, millis: i64) -> PutOptions {
     let Expiry::After(ttl) = options.expiry() else {
         return options;
     };
