@@ -40,7 +40,7 @@ impl Harness for Memory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().ignores_context()
+        Capabilities::new().without_context_checks()
     }
 }
 

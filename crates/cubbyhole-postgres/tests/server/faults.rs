@@ -148,7 +148,7 @@ async fn histories_are_linearizable_under_cancels_and_resets() {
     let schema = Schema::on(server.url()).await;
     let proxy = Proxy::before(server.url()).await;
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(TIMEOUT).cutting_short(4, Duration::from_millis(8));
+    let plan = plan(TIMEOUT).with_cancellations(4, Duration::from_millis(8));
     let (store, histories) = start(&proxy.url(&url_of(&schema)), plan).await;
     histories.until_more(CALLS).await.unwrap();
     histories.until_failures(20).await.unwrap();

@@ -162,7 +162,7 @@ async fn histories_have_an_order_where_calls_are_given_up_and_connections_are_re
     let store = open_several(&proxy.url(), "p:", CONNECTIONS).await;
     // Calls are under way for about as long as the shortest of them last.
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(GROUPS, TIMEOUT).cutting_short(4, Duration::from_millis(6));
+    let plan = plan(GROUPS, TIMEOUT).with_cancellations(4, Duration::from_millis(6));
     let histories = start(store.clone(), plan);
     histories.until_more(ENOUGH).await.unwrap();
     histories.until_failures(10).await.unwrap();

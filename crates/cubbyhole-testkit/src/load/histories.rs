@@ -24,7 +24,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// Returns a plan with a random seed, for calls with that deadline.
 #[must_use]
 pub fn plan(timeout: Duration) -> Plan {
-    Plan::new(TenantId::new("faults").unwrap(), fastrand::u64(..)).under_faults(timeout)
+    Plan::new(TenantId::new("faults").unwrap(), fastrand::u64(..)).with_faults(timeout)
 }
 
 /// Starts the histories of a plan.

@@ -1,4 +1,4 @@
-//! Faults that a store might have, planted above a sound one.
+//! A layer that adds a fault to a sound store.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,58 +11,58 @@ use cubbyhole_core::{
 
 use crate::Sample;
 
-/// What [`Planted`] breaks.
+/// A fault that [`FaultyStore`] adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Now and then a read answers what it answered before.
+    /// Some reads return the result of an earlier read.
     StaleRead,
-    /// Now and then a put is acknowledged and not made.
+    /// Some puts are acknowledged but not written.
     LostUpdate,
-    /// Conditions are checked first, and the write is made then.
+    /// A condition is checked in a separate step before the write.
     ConditionOutside,
-    /// The parts of a batch are written one after the other.
+    /// The operations of a batch are written one after the other.
     TornBatch,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 4] =
         [Self::StaleRead, Self::LostUpdate, Self::ConditionOutside, Self::TornBatch];
 }
 
-/// A layer that breaks a store in one way, and else hands everything on. It shows that a test of
-/// histories can fail on your store.
-pub struct Planted<V: Sample> {
+/// A layer that adds one fault to a store, and passes all other calls on. Use it to show that a
+/// test of histories can fail on your store.
+pub struct FaultyStore<V: Sample> {
     store: Arc<dyn EntryStore<V>>,
     fault: Fault,
-    state: Mutex<State<V>>,
+    state: Mutex<FaultState<V>>,
 }
 
-struct State<V> {
+struct FaultState<V> {
     random: fastrand::Rng,
     read: HashMap<(Namespace, String), Option<V>>,
 }
 
-impl<V: Sample> fmt::Debug for Planted<V> {
+impl<V: Sample> fmt::Debug for FaultyStore<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Planted").field("fault", &self.fault).finish_non_exhaustive()
+        f.debug_struct("FaultyStore").field("fault", &self.fault).finish_non_exhaustive()
     }
 }
 
-impl<V: Sample> Planted<V> {
-    /// Breaks `store`; `seed` says when.
+impl<V: Sample> FaultyStore<V> {
+    /// Adds `fault` to `store`. `seed` determines which calls are affected.
     #[must_use]
     pub fn new(store: Arc<dyn EntryStore<V>>, fault: Fault, seed: u64) -> Self {
-        let state = State { random: fastrand::Rng::with_seed(seed), read: HashMap::new() };
+        let state = FaultState { random: fastrand::Rng::with_seed(seed), read: HashMap::new() };
         Self { store, fault, state: Mutex::new(state) }
     }
 
-    fn state<T>(&self, with: impl FnOnce(&mut State<V>) -> T) -> T {
+    fn state<T>(&self, with: impl FnOnce(&mut FaultState<V>) -> T) -> T {
         with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// One time in so many, where this is the fault.
-    fn now(&self, fault: Fault, one_in: u32) -> bool {
+    /// Returns true for one call in `one_in`, if the store has this fault.
+    fn strikes(&self, fault: Fault, one_in: u32) -> bool {
         self.fault == fault && self.state(|state| state.random.u32(..one_in)) == 0
     }
 
@@ -80,7 +80,7 @@ impl<V: Sample> Planted<V> {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<V: Sample> Store<V> for Planted<V> {
+impl<V: Sample> Store<V> for FaultyStore<V> {
     async fn put_with_options(
         &self,
         ctx: &ExecutionContext,
@@ -89,20 +89,20 @@ impl<V: Sample> Store<V> for Planted<V> {
         value: V,
         options: PutOptions,
     ) -> Result<()> {
-        if self.now(Fault::LostUpdate, 50) {
+        if self.strikes(Fault::LostUpdate, 50) {
             return Ok(());
         }
         self.store.put_with_options(ctx, ns, key, value, options).await
     }
 
     async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
-        let place = (ns.clone(), key.to_owned());
-        let earlier = self.state(|state| state.read.get(&place).cloned());
-        if let Some(earlier) = earlier.filter(|_| self.now(Fault::StaleRead, 20)) {
+        let location = (ns.clone(), key.to_owned());
+        let earlier = self.state(|state| state.read.get(&location).cloned());
+        if let Some(earlier) = earlier.filter(|_| self.strikes(Fault::StaleRead, 20)) {
             return Ok(earlier);
         }
         let value = self.store.get(ctx, ns, key).await?;
-        self.state(|state| state.read.insert(place, value.clone()));
+        self.state(|state| state.read.insert(location, value.clone()));
         Ok(value)
     }
 
@@ -115,7 +115,7 @@ impl<V: Sample> Store<V> for Planted<V> {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<V: Sample> EntryStore<V> for Planted<V> {
+impl<V: Sample> EntryStore<V> for FaultyStore<V> {
     async fn put_entry(
         &self,
         ctx: &ExecutionContext,
@@ -129,7 +129,7 @@ impl<V: Sample> EntryStore<V> for Planted<V> {
             return self.store.put_entry(ctx, ns, key, value, options, condition).await;
         }
         self.check(ctx, ns, key, condition).await?;
-        // As long as another round trip to a server.
+        // Simulates a second round trip to a server: other clients run in between.
         tokio::task::yield_now().await;
         self.store.put_entry(ctx, ns, key, value, options, Condition::Always).await
     }
