@@ -7,9 +7,9 @@
 //! them, the layer adds a tenth of a microsecond to a call, mostly for the clock and the second
 //! boxed future. With a simple recorder it adds a sixth of a microsecond.
 //!
-//! **Never recorded:** values, keys and scope segments. Of a namespace, only the tenant is recorded.
-//! Error messages are recorded; they contain no value and no credential. Error sources are not
-//! recorded, because a server's text may quote the request.
+//! **Never recorded:** values, keys and scope segments. Of a namespace, only the tenant is
+//! recorded. Error messages are recorded; they contain no value and no credential. Error sources
+//! are not recorded, because a server's text may quote the request.
 //!
 //! # Spans
 //!
@@ -18,9 +18,9 @@
 //! | `cubbyhole.operation` | `cubbyhole::operation` | DEBUG | `backend`, `operation`, `tenant`, `outcome` |
 //!
 //! Each call has one span, from its first poll to its end. Events that the backend emits during the
-//! call are inside this span. `tenant` is the name of the tenant, unescaped. It is missing for calls
-//! that name no tenant: `scan_tenants`, `evict_expired`, `open`, `close` and `compact`. `outcome` is
-//! recorded at the end.
+//! call are inside this span. `tenant` is the name of the tenant, unescaped. It is missing for
+//! calls that name no tenant: `scan_tenants`, `evict_expired`, `open`, `close` and `compact`.
+//! `outcome` is recorded at the end.
 //!
 //! # Events
 //!
@@ -73,12 +73,14 @@
 //! | `cubbyhole_sweeps_total` | counter | `backend` | successful sweeps, regardless of the caller |
 //! | `cubbyhole_swept_entries_total` | counter | `backend` | expired entries that sweeps removed |
 //!
-//! The tenant is not a label, because one time series per tenant is too many for most recorders. The
-//! events name the tenant, and `usage` returns its size. [`metric_names`] has the names as constants.
+//! The tenant is not a label, because one time series per tenant is too many for most recorders.
+//! The events name the tenant, and `usage` returns its size. [`metric_names`] has the names as
+//! constants.
 //!
-//! The recorder is looked up at each call, so it may be installed before or after a store is opened.
-//! Calls that end before it is installed are not counted. Wrapping a store gives units and help texts
-//! to the recorder that is installed then; if yours is installed later, call [`describe_metrics`].
+//! The recorder is looked up at each call, so it may be installed before or after a store is
+//! opened. Calls that end before it is installed are not counted. Wrapping a store gives units and
+//! help texts to the recorder that is installed then; if yours is installed later, call
+//! [`describe_metrics`].
 //!
 //! ```
 //! use cubbyhole_core::{ExecutionContext, Namespace, Store};

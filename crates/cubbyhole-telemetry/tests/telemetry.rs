@@ -26,8 +26,8 @@ fn memory() -> Instrumented<InMemoryStore<Bytes>> {
     Instrumented::new(InMemoryStore::builder().with_value_size(Bytes::len).build(), "memory")
 }
 
-/// A store whose `get` returns the given error or never ends, and whose `scan` returns a page with two
-/// unreadable values.
+/// A store whose `get` returns the given error or never ends, and whose `scan` returns a page with
+/// two unreadable values.
 struct Failing(Option<Error>);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! A prefix of its own on Redis.
+//! A private key prefix on a Redis server.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,30 +6,32 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cubbyhole::{EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Store};
 use cubbyhole_testkit::RedisServer;
 
-use crate::support::{Outcome, block_on};
+use crate::support::{TestResult, block_on};
 
-/// Names a server of the developer's.
+/// The environment variable that names the developer's server.
 const URL_VARIABLE: &str = "CUBBYHOLE_TEST_REDIS_URL";
 
-/// A store with a prefix of its own on Redis.
+/// A store with a private key prefix.
 pub(crate) struct Prefix {
     pub(crate) store: String,
 }
 
 impl Prefix {
-    pub(crate) fn new() -> Outcome<Self> {
+    pub(crate) fn new() -> TestResult<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let url = url()?;
-        let joint = if url.contains('?') { '&' } else { '?' };
-        Ok(Self { store: format!("{url}{joint}prefix=examples{}_{number}:", std::process::id()) })
+        let separator = if url.contains('?') { '&' } else { '?' };
+        Ok(Self {
+            store: format!("{url}{separator}prefix=examples{}_{number}:", std::process::id()),
+        })
     }
 }
 
-/// Leaves nothing on a server that may be the developer's own, but fences that expire.
+/// Erases the store, because the server can be the developer's. Only fences remain, which expire.
 impl Drop for Prefix {
     fn drop(&mut self) {
-        // Without it a test fails no less; what is left has a prefix of its own.
+        // Errors are ignored: remaining keys have a unique prefix and affect no other test.
         drop(block_on(async {
             let ctx = ExecutionContext::new();
             let store = cubbyhole::open(&ctx, &self.store).await?;
@@ -42,8 +44,9 @@ impl Drop for Prefix {
     }
 }
 
-/// The server that is named, or a private one that lives as long as this program.
-fn url() -> Outcome<&'static str> {
+/// Returns the URL of the developer's server, or of a private one that runs as long as this
+/// process.
+fn url() -> TestResult<&'static str> {
     static SERVER: OnceLock<Result<RedisServer, String>> = OnceLock::new();
     static NAMED: OnceLock<Option<String>> = OnceLock::new();
     if let Some(url) = NAMED.get_or_init(|| std::env::var(URL_VARIABLE).ok()) {
