@@ -1,4 +1,4 @@
-//! A schema of its own in PostgreSQL.
+//! A private schema on a PostgreSQL server.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,17 +6,17 @@ use cubbyhole::ExecutionContext;
 use cubbyhole_testkit::shared;
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Outcome, block_on};
+use crate::support::{TestResult, block_on};
 
-/// A schema, and a role that logs in with the application's rights and no other.
+/// A schema, and a login role with only the application's privileges.
 pub(crate) struct Schema {
     pub(crate) name: String,
-    /// What the application uses.
+    /// The store URL of the application.
     pub(crate) store: String,
 }
 
 impl Schema {
-    pub(crate) fn new() -> Outcome<Self> {
+    pub(crate) fn new() -> TestResult<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("examples{}_{number}", std::process::id());
@@ -34,8 +34,8 @@ impl Schema {
         Ok(schema)
     }
 
-    /// How many calls of the application wait for a lock.
-    pub(crate) async fn waiting(&self, client: &Client) -> Outcome<i64> {
+    /// Returns the number of application calls that wait for a lock.
+    pub(crate) async fn waiting(&self, client: &Client) -> TestResult<i64> {
         let sql = "SELECT count(*) FROM pg_stat_activity \
                    WHERE usename = $1 AND wait_event_type = 'Lock'";
         let row = client.query_one(sql, &[&format!("{}_login", self.name)]).await?;
@@ -43,14 +43,14 @@ impl Schema {
     }
 }
 
-/// Leaves nothing on a server that may be the developer's own.
+/// Drops the schema and its roles, because the server can be the developer's.
 impl Drop for Schema {
     fn drop(&mut self) {
         let name = &self.name;
         let roles = ["login", "app", "sweeper", "enumerator", "operator", "auditor"]
             .map(|role| format!("{name}_{role}"))
             .join(", ");
-        // Without it a test fails no less; what is left has a name of its own.
+        // Errors are ignored: a remaining schema has a unique name and affects no other test.
         drop(block_on(async {
             let sql = format!(
                 "SET client_min_messages = warning; DROP SCHEMA IF EXISTS {name} CASCADE;
@@ -61,8 +61,8 @@ impl Drop for Schema {
     }
 }
 
-/// As the role that may do anything.
-pub(crate) async fn connect() -> Outcome<Client> {
+/// Connects as the administrator.
+pub(crate) async fn connect() -> TestResult<Client> {
     let (client, connection) = tokio_postgres::connect(shared::postgres_url()?, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)

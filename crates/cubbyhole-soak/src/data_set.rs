@@ -1,42 +1,44 @@
-//! What there is to read and to write.
+//! The data set of the load.
 
 use cubbyhole::{Namespace, NamespacePrefix, Result, TenantId};
 
 /// The names of all tenants, namespaces and keys: a fixed number of each.
 ///
-/// Names hold characters that mean something to some engine. Of the keys of a namespace every
-/// fourth is *mortal*: written with an expiry that its value knows too. The last ones *belong* to a
-/// caller each, who alone writes them and so knows what must be read. The last namespace of a
-/// tenant is erased now and then, and has no keys that belong to anybody.
+/// The names contain characters that are special in some engines.
+///
+/// Every fourth key of a namespace is *short-lived*: it is always written with an expiry, which its
+/// value also contains. The last keys of a namespace are *own* keys of one caller each. Only that
+/// caller writes these keys, so it knows the correct reply. The last namespace of a tenant is
+/// erased from time to time and has no own keys.
 #[derive(Debug)]
-pub struct Population {
+pub struct DataSet {
     tenants: Vec<TenantId>,
     namespaces: Vec<Namespace>,
     keys: Vec<String>,
     callers: usize,
 }
 
-/// Where an entry stands, by number.
+/// Identifies an entry by the numbers of its namespace and key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    /// Which namespace, of all tenants'.
+pub struct EntryId {
+    /// The number of the namespace, counted over all tenants.
     pub namespace: u16,
-    /// Which key of it.
+    /// The number of the key in its namespace.
     pub key: u16,
 }
 
-impl Population {
-    /// How many tenants there are.
+impl DataSet {
+    /// The number of tenants.
     pub const TENANTS: usize = 20;
-    /// How many namespaces a tenant has.
+    /// The number of namespaces per tenant.
     pub const NAMESPACES: usize = 10;
-    /// How many keys a namespace has besides those that belong to callers.
+    /// The number of shared keys per namespace.
     pub const KEYS: usize = 100;
 
-    /// The names, with a key in each namespace for each of `callers`.
+    /// Creates the names, with one own key per caller in each namespace.
     ///
     /// # Errors
-    /// None that could occur: the names are legal.
+    /// None in practice, because the names are valid.
     pub fn new(callers: usize) -> Result<Self> {
         let tenants: Vec<TenantId> = (0..Self::TENANTS)
             .map(|tenant| TenantId::new(format!("t%_{tenant:02}")))
@@ -70,62 +72,63 @@ impl Population {
         &self.keys[..Self::KEYS]
     }
 
-    /// A namespace.
+    /// The namespace of an entry.
     #[must_use]
-    pub fn namespace(&self, place: Place) -> &Namespace {
-        &self.namespaces[usize::from(place.namespace)]
+    pub fn namespace(&self, id: EntryId) -> &Namespace {
+        &self.namespaces[usize::from(id.namespace)]
     }
 
-    /// A key.
+    /// The key of an entry.
     #[must_use]
-    pub fn key(&self, place: Place) -> &str {
-        &self.keys[usize::from(place.key)]
+    pub fn key(&self, id: EntryId) -> &str {
+        &self.keys[usize::from(id.key)]
     }
 
-    /// Which number a key has, if it is one of these.
+    /// The number of a key, if it is in the data set.
     #[must_use]
     pub fn key_number(&self, key: &str) -> Option<u16> {
         self.keys.binary_search_by(|name| name.as_str().cmp(key)).ok()?.try_into().ok()
     }
 
-    /// Whether the namespace is one that is erased now and then.
+    /// Whether the load erases this namespace from time to time.
     #[must_use]
     pub fn is_erased(&self, namespace: u16) -> bool {
         usize::from(namespace) % Self::NAMESPACES == Self::NAMESPACES - 1
     }
 
-    /// Whether the entry is always written with an expiry, which stands in its value too.
+    /// Whether the entry is short-lived: always written with an expiry, which its value also
+    /// contains.
     #[must_use]
-    pub fn is_mortal(&self, place: Place) -> bool {
-        usize::from(place.key) < Self::KEYS && place.key.is_multiple_of(4)
+    pub fn is_short_lived(&self, id: EntryId) -> bool {
+        usize::from(id.key) < Self::KEYS && id.key.is_multiple_of(4)
     }
 
-    /// Any place that any caller may write.
-    pub fn any(&self, random: &mut fastrand::Rng) -> Place {
+    /// A random shared entry.
+    pub fn any_entry(&self, random: &mut fastrand::Rng) -> EntryId {
         let namespace = random.usize(..self.namespaces.len()) as u16;
-        Place { namespace, key: random.usize(..Self::KEYS) as u16 }
+        EntryId { namespace, key: random.usize(..Self::KEYS) as u16 }
     }
 
-    /// A place where many callers meet, none of them mortal.
-    pub fn busy(&self, random: &mut fastrand::Rng) -> Place {
-        Place { namespace: 0, key: 1 + random.u16(..2) }
+    /// One of two entries that many callers write. Neither is short-lived.
+    pub fn contended_entry(&self, random: &mut fastrand::Rng) -> EntryId {
+        EntryId { namespace: 0, key: 1 + random.u16(..2) }
     }
 
-    /// A place that belongs to `caller`.
+    /// A random own entry of `caller`.
     ///
     /// # Panics
-    /// If there is no such caller.
-    pub fn own(&self, caller: usize, random: &mut fastrand::Rng) -> Place {
+    /// There is no such caller.
+    pub fn own_entry(&self, caller: usize, random: &mut fastrand::Rng) -> EntryId {
         assert!(caller < self.callers, "there are {} callers", self.callers);
         let tenant = random.usize(..self.tenants.len());
         let scope = random.usize(..Self::NAMESPACES - 1);
         let namespace = (tenant * Self::NAMESPACES + scope) as u16;
-        Place { namespace, key: (Self::KEYS + caller) as u16 }
+        EntryId { namespace, key: (Self::KEYS + caller) as u16 }
     }
 
-    /// The tenant that a namespace is of, as a prefix.
+    /// The tenant of a namespace, as a prefix.
     #[must_use]
-    pub fn tenant_of(&self, namespace: u16) -> NamespacePrefix {
+    pub fn tenant_prefix(&self, namespace: u16) -> NamespacePrefix {
         let tenant = usize::from(namespace) / Self::NAMESPACES;
         NamespacePrefix::from(self.tenants[tenant].clone())
     }

@@ -1,8 +1,8 @@
-//! Who takes part.
+//! The candidates: adapters for Cubbyhole, its peers and the bare engines.
 
 pub mod bare_redis;
-pub mod batching;
 pub mod entelix;
+pub mod group_commit;
 pub mod maps;
 pub mod openkeyv;
 pub mod ours;
@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 use crate::Result;
 use crate::data::Names;
 
-/// Does something to each namespace that is to be filled, several at a time.
+/// Calls `fill` for each namespace, with `in_flight` calls in flight.
 pub async fn each_namespace<F>(
     names: &Arc<Names>,
-    at_a_time: usize,
+    in_flight: usize,
     fill: impl Fn(usize) -> F + Clone + Send + 'static,
 ) -> Result<()>
 where
@@ -30,7 +30,7 @@ where
 {
     let next = Arc::new(AtomicUsize::new(0));
     let mut fillers: JoinSet<Result<()>> = JoinSet::new();
-    for _ in 0..at_a_time {
+    for _ in 0..in_flight {
         let (next, names, fill) = (Arc::clone(&next), Arc::clone(names), fill.clone());
         fillers.spawn(async move {
             loop {

@@ -1,6 +1,5 @@
-//! Tables of PostgreSQL without a store around them: a plain one through `sqlx`, as one writes it
-//! by hand, and the bare lookup of an entry of ours by its primary key, which is the limit for
-//! `get`. Neither keeps tenants apart.
+//! PostgreSQL without a store: a plain table through `sqlx`, and the bare lookup of our entries by
+//! primary key, which is the limit for `get`. Neither isolates tenants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +8,11 @@ use sqlx::PgPool;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use crate::Result;
-use crate::contestant::Contestant;
-use crate::data::{KEYS, Names, Place, Value};
+use crate::candidate::Candidate;
+use crate::data::{EntryId, KEYS, Names, Value};
 use crate::workload::{Ability, BATCH};
 
-/// Of the plain table.
+/// The schema of the plain table.
 pub const SCHEMA: &str = "
     CREATE TABLE plain (
         namespace text COLLATE \"C\" NOT NULL, key text COLLATE \"C\" NOT NULL,
@@ -21,18 +20,18 @@ pub const SCHEMA: &str = "
     );
     CREATE INDEX ON plain (expires_at) WHERE expires_at IS NOT NULL";
 
-/// A plain table: one statement for each call, no transactions around them.
+/// A plain table: one statement per call, without explicit transactions.
 pub struct PlainTable {
     pub pool: PgPool,
     pub names: Arc<Names>,
 }
 
-impl Contestant for PlainTable {
+impl Candidate for PlainTable {
     const ABILITIES: &'static [Ability] =
         &[Ability::Get, Ability::Put, Ability::List, Ability::Page, Ability::Sweep, Ability::Batch];
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
-        let (ns, key) = self.names.rendered(place);
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
+        let (ns, key) = self.names.rendered(id);
         let value: Option<Vec<u8>> = sqlx::query_scalar(
             "SELECT value FROM plain WHERE namespace = $1 AND key = $2
              AND (expires_at IS NULL OR expires_at > now())",
@@ -44,8 +43,8 @@ impl Contestant for PlainTable {
         Ok(value.map(|value| value.len()))
     }
 
-    async fn put(&self, place: Place, value: &Value) -> Result<()> {
-        let (ns, key) = self.names.rendered(place);
+    async fn put(&self, id: EntryId, value: &Value) -> Result<()> {
+        let (ns, key) = self.names.rendered(id);
         sqlx::query(
             "INSERT INTO plain (namespace, key, value) VALUES ($1, $2, $3)
              ON CONFLICT (namespace, key)
@@ -70,7 +69,7 @@ impl Contestant for PlainTable {
         Ok(keys.len())
     }
 
-    async fn page(&self, from: Place, limit: usize) -> Result<usize> {
+    async fn page(&self, from: EntryId, limit: usize) -> Result<usize> {
         let (ns, key) = self.names.rendered(from);
         let page: Vec<(String, Vec<u8>)> = sqlx::query_as(
             "SELECT key, value FROM plain WHERE namespace = $1 AND key >= $2
@@ -105,8 +104,8 @@ impl Contestant for PlainTable {
     }
 }
 
-/// Lookups by a role that row security does not bind, one statement that is prepared on each
-/// connection; the callers take the connections in turn.
+/// Lookups as a role that bypasses row-level security. The statement is prepared on each
+/// connection, and the callers use the connections in turn.
 pub struct Lookup {
     connections: Vec<(Client, Statement)>,
     next: AtomicUsize,
@@ -127,11 +126,11 @@ impl Lookup {
     }
 }
 
-impl Contestant for Lookup {
+impl Candidate for Lookup {
     const ABILITIES: &'static [Ability] = &[Ability::Get];
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
-        let (ns, key) = self.names.rendered(place);
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
+        let (ns, key) = self.names.rendered(id);
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.connections.len();
         let (client, statement) = &self.connections[turn];
         let row = client.query_opt(statement, &[&ns, &key]).await?;
@@ -140,7 +139,7 @@ impl Contestant for Lookup {
         Ok(Some(cubbyhole::Bytes::copy_from_slice(value).len()))
     }
 
-    async fn put(&self, _place: Place, _value: &Value) -> Result<()> {
-        Err("it only reads".into())
+    async fn put(&self, _id: EntryId, _value: &Value) -> Result<()> {
+        Err("the lookup is read-only".into())
     }
 }

@@ -1,28 +1,29 @@
-//! A prefix of its own on a Redis server or a Redis Cluster, and what the servers say.
+//! A private key prefix on a Redis server or Redis Cluster, and measurements of the servers.
 
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Value};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The client's default timeouts are too short for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The scheme by which the URL of a cluster is told from that of a single server.
+/// The URL scheme of a cluster.
 const CLUSTER_SCHEME: &str = "redis+cluster://";
 
-/// Connections to all masters, and the prefix.
-pub(crate) struct Keyspace {
+/// A private key prefix, with connections to all masters.
+pub(crate) struct KeyPrefix {
     prefix: String,
     url: String,
     masters: Vec<MultiplexedConnection>,
 }
 
-impl Keyspace {
-    /// On the servers of `url`.
+impl KeyPrefix {
+    /// Connects to the servers of `url`.
     pub(crate) async fn new(url: &str) -> Result<Self, String> {
         let prefix = format!("soak{}:", std::process::id());
-        let join = if url.contains('?') { '&' } else { '?' };
-        let own_url = format!("{url}{join}prefix={prefix}");
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let own_url = format!("{url}{separator}prefix={prefix}");
         let base = url.split('?').next().unwrap_or(url);
         let masters = match base.strip_prefix(CLUSTER_SCHEME) {
             None => vec![connect(base).await?],
@@ -31,12 +32,12 @@ impl Keyspace {
         Ok(Self { prefix, url: own_url, masters })
     }
 
-    /// Where the store is opened.
+    /// The URL of the store.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The memory that the masters use.
+    /// Returns the memory use of the masters.
     pub(crate) async fn bytes(&mut self) -> Result<u64, String> {
         let mut bytes = 0;
         for master in &mut self.masters {
@@ -44,12 +45,12 @@ impl Keyspace {
             let used = text.lines().find_map(|line| line.strip_prefix("used_memory:"));
             bytes += used
                 .and_then(|used| used.trim().parse::<u64>().ok())
-                .ok_or("INFO memory without used_memory")?;
+                .ok_or("INFO memory has no used_memory")?;
         }
         Ok(bytes)
     }
 
-    /// The connections of clients to the masters, but for those of this struct.
+    /// Returns the number of client connections to the masters, without those of this struct.
     pub(crate) async fn connections(&mut self) -> Result<u64, String> {
         let mut count = 0;
         for master in &mut self.masters {
@@ -69,7 +70,7 @@ impl Keyspace {
                 scan.arg(cursor).arg("MATCH").arg(format!("{}*", self.prefix));
                 let (next, keys): (u64, Vec<Vec<u8>>) =
                     ask(master, scan.arg("COUNT").arg(1000)).await?;
-                // One by one: in a cluster they are in different slots.
+                // One command per key, because the keys of a cluster are in different slots.
                 let mut pipeline = redis::pipe();
                 for key in &keys {
                     pipeline.cmd("UNLINK").arg(key).ignore();
@@ -89,15 +90,15 @@ impl Keyspace {
 
 async fn connect(url: &str) -> Result<MultiplexedConnection, String> {
     let client = redis::Client::open(url).map_err(|error| error.to_string())?;
-    // The client's own limits are shorter than a busy machine may take.
-    let patient = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
-    let connected = client.get_multiplexed_async_connection_with_config(&patient).await;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(TIMEOUT))
+        .set_response_timeout(Some(TIMEOUT));
+    let connected = client.get_multiplexed_async_connection_with_config(&config).await;
     connected.map_err(|error| error.to_string())
 }
 
-/// `servers` are those of the URL, perhaps with a user and a password before the first.
+/// Connects to all masters. `servers` is the authority of the URL: optional user and password, then
+/// the servers.
 async fn masters(servers: &str) -> Result<Vec<MultiplexedConnection>, String> {
     let (login, addresses) = match servers.rsplit_once('@') {
         Some((login, addresses)) => (format!("{login}@"), addresses),
@@ -110,10 +111,11 @@ async fn masters(servers: &str) -> Result<Vec<MultiplexedConnection>, String> {
     for address in master_addresses(&nodes) {
         masters.push(connect(&format!("redis://{login}{address}")).await?);
     }
-    if masters.is_empty() { Err("the cluster names no masters".to_owned()) } else { Ok(masters) }
+    if masters.is_empty() { Err("CLUSTER NODES lists no masters".to_owned()) } else { Ok(masters) }
 }
 
-/// The third word of a line has the flags, the second `host:port@bus,name`.
+/// Parses `CLUSTER NODES`. The second word of a line is `host:port@bus,name`, the third has the
+/// flags.
 fn master_addresses(nodes: &str) -> Vec<&str> {
     let lines = nodes.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let masters = lines.filter_map(|words| match words.as_slice() {
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masters_are_found_among_the_nodes() {
+    fn master_addresses_are_parsed() {
         let nodes = "a1 127.0.0.1:7001@17001,host myself,master - 0 0 1 connected 0-8191\n\
                      b2 127.0.0.1:7002@17002 slave a1 0 0 1 connected\n\
                      c3 127.0.0.1:7003@17003 master - 0 0 2 connected 8192-16383\n";

@@ -1,4 +1,4 @@
-//! What is measured at one instant, as text for people and as JSON for programs.
+//! Samples of the process and the backends, with their text form.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,65 +7,65 @@ use serde::Serialize;
 
 use crate::{BackendName, Histogram};
 
-/// One look at everything.
+/// The values measured at one time.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sample {
-    /// Since the load began.
+    /// The time since the start of the load.
     pub elapsed_seconds: f64,
-    /// Of this process, in which all stores and callers are.
-    pub process: Process,
-    /// Of each backend.
-    pub backends: Vec<Row>,
+    /// This process, which contains all callers.
+    pub process: ProcessSample,
+    /// The backends.
+    pub backends: Vec<BackendSample>,
 }
 
-/// This process. What the platform does not tell is absent.
+/// Resource use of this process. Values that the platform does not report are absent.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Process {
+#[expect(missing_docs, reason = "the names are self-explanatory")]
+pub struct ProcessSample {
     pub memory_bytes: Option<u64>,
     pub threads: Option<u64>,
     pub descriptors: Option<u64>,
     pub tasks: u64,
 }
 
-/// One backend. Latencies are of the calls since the sample before; errors are of the whole run.
+/// One backend. Latencies are those of the last interval; errors are those of the whole run.
 #[derive(Debug, Clone, Serialize)]
-pub struct Row {
-    /// Which.
+pub struct BackendSample {
+    /// The backend.
     pub backend: BackendName,
-    /// Since the sample before.
+    /// The rate of calls in the last interval.
     pub calls_per_second: f64,
     /// The median latency.
     pub p50_micros: u64,
-    /// What 99 of 100 calls did not take longer than.
+    /// The 99th percentile of the latency.
     pub p99_micros: u64,
-    /// The longest call.
+    /// The longest latency.
     pub max_micros: u64,
-    /// Conditions that did not hold.
+    /// Expected conflicts.
     pub conflicts: u64,
-    /// Calls that were meant to be cut off and were.
+    /// Calls that were interrupted on purpose.
     pub cut_off: u64,
-    /// Errors that should not be.
+    /// Unexpected errors.
     pub unexpected: u64,
-    /// Answers that should not be.
+    /// Wrong replies.
     pub wrong: u64,
-    /// Live entries.
+    /// The number of live entries.
     pub entries: Option<u64>,
-    /// Their keys and values.
+    /// The bytes of their keys and values.
     pub bytes: Option<u64>,
-    /// Expired entries that were not swept yet.
+    /// The number of expired entries that were not swept.
     pub expired: Option<u64>,
-    /// The file, the tables with their indexes, or the memory of the servers.
+    /// The bytes of the file, of the tables with their indexes, or of the servers' memory.
     pub stored_bytes: Option<u64>,
-    /// As the server counts them.
+    /// The number of connections, as the server counts them.
     pub connections: Option<u64>,
 }
 
-impl Row {
-    /// Puts the latencies in.
-    pub(crate) fn with_latencies(mut self, calls: &Histogram, over: Duration) -> Self {
+impl BackendSample {
+    /// Sets the rate and the latencies.
+    pub(crate) fn with_latencies(mut self, calls: &Histogram, interval: Duration) -> Self {
         let micros = |latency: Duration| latency.as_micros() as u64;
-        self.calls_per_second = calls.count() as f64 / over.as_secs_f64().max(f64::EPSILON);
+        self.calls_per_second = calls.count() as f64 / interval.as_secs_f64().max(f64::EPSILON);
         self.p50_micros = micros(calls.percentile(0.5));
         self.p99_micros = micros(calls.percentile(0.99));
         self.max_micros = micros(calls.longest());
@@ -73,7 +73,7 @@ impl Row {
     }
 }
 
-/// The heading of the lines that a [`Sample`] prints.
+/// The heading of the text form of a [`Sample`].
 pub const HEADING: &str = "\
 elapsed backend          calls/s  p50 ms  p99 ms  max ms conflict cut off unexp. wrong entries \
   data MB expired stored MB conn.";

@@ -1,5 +1,5 @@
-//! The commands `GET` and `SET` by themselves, over one shared connection: the limit on Redis.
-//! What they name is as long as what the store names.
+//! Bare `GET` and `SET` commands over one shared connection: the limit on Redis. The keys are as
+//! long as those of the store.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, cmd, pipe};
 
 use super::each_namespace;
 use crate::Result;
-use crate::contestant::Contestant;
-use crate::data::{Names, Place, Value, Values};
+use crate::candidate::Candidate;
+use crate::data::{EntryId, Names, Value, Values};
 use crate::workload::{Ability, BATCH};
 
 const IN_FLIGHT: usize = 16;
@@ -22,7 +22,7 @@ pub struct BareRedis {
 }
 
 impl BareRedis {
-    /// As the store connects: at once written, and no timer for each answer.
+    /// Connects like the store: `TCP_NODELAY`, and no timer for each reply.
     pub async fn connect(url: &str, names: &Arc<Names>) -> Result<Self> {
         let settings = TcpSettings::default().set_nodelay(true);
         let client = Client::open(url.into_connection_info()?.set_tcp_settings(settings))?;
@@ -37,7 +37,7 @@ impl BareRedis {
         each_namespace(&self.names, IN_FLIGHT, move |namespace| {
             let mut sets = pipe();
             for key in 0..names.keys.len() {
-                let name = name(&names, Place { namespace, key });
+                let name = name(&names, EntryId { namespace, key });
                 sets.cmd("SET").arg(name).arg(&*values.nth(namespace + key).json).ignore();
             }
             let mut connection = connection.clone();
@@ -47,31 +47,31 @@ impl BareRedis {
     }
 }
 
-fn name(names: &Names, place: Place) -> String {
-    let (ns, key) = names.rendered(place);
+fn name(names: &Names, id: EntryId) -> String {
+    let (ns, key) = names.rendered(id);
     ["bare-bare:{", ns, "}v", key].concat()
 }
 
-impl Contestant for BareRedis {
+impl Candidate for BareRedis {
     const ABILITIES: &'static [Ability] = &[Ability::Get, Ability::Put, Ability::Batch];
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
         let mut get = cmd("GET");
-        get.arg(name(&self.names, place));
+        get.arg(name(&self.names, id));
         let value: Option<Bytes> = get.query_async(&mut self.connection.clone()).await?;
         Ok(value.map(|value| value.len()))
     }
 
-    async fn put(&self, place: Place, value: &Value) -> Result<()> {
+    async fn put(&self, id: EntryId, value: &Value) -> Result<()> {
         let mut set = cmd("SET");
-        set.arg(name(&self.names, place)).arg(&*value.json);
+        set.arg(name(&self.names, id)).arg(&*value.json);
         Ok(set.query_async(&mut self.connection.clone()).await?)
     }
 
     async fn batch(&self, namespace: usize, values: [&Value; BATCH]) -> Result<()> {
         let mut set = cmd("MSET");
         for (key, value) in values.into_iter().enumerate() {
-            set.arg(name(&self.names, Place { namespace, key })).arg(&*value.json);
+            set.arg(name(&self.names, EntryId { namespace, key })).arg(&*value.json);
         }
         Ok(set.query_async(&mut self.connection.clone()).await?)
     }

@@ -1,5 +1,5 @@
-//! `entelix-memory` and `entelix-persistence`, which have the same trait. They write without
-//! conditions, entry by entry, and have no pages.
+//! `entelix-memory` and `entelix-persistence`, which implement the same trait. They have no
+//! conditional writes, no batches and no pages.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use entelix_core::{ExecutionContext, TenantId};
 use entelix_memory::{Namespace, NamespacePrefix, PutOptions, Store};
 
 use super::each_namespace;
-use super::ours::{Form, TTL};
+use super::ours::{StoredValue, TTL};
 use crate::Result;
-use crate::contestant::Contestant;
-use crate::data::{Layout, Names, Place, TENANT, Value, Values};
+use crate::candidate::Candidate;
+use crate::data::{EntryId, Layout, Names, TENANT, Value, Values};
 use crate::workload::Ability;
 
-/// How many puts are in flight while a store is filled.
+/// The number of puts in flight while a store is filled.
 const IN_FLIGHT: usize = 64;
 
 const ALL: &[Ability] = &[
@@ -27,31 +27,31 @@ const ALL: &[Ability] = &[
     Ability::Sweep,
 ];
 
-/// One of its stores, with what not all of them can.
-pub trait Known {
+/// The abilities of an entelix store.
+pub trait StoreAbilities {
     const ABILITIES: &'static [Ability] = ALL;
 }
 
-impl<V: Clone + Send + Sync + 'static> Known for entelix_memory::InMemoryStore<V> {}
+impl<V: Clone + Send + Sync + 'static> StoreAbilities for entelix_memory::InMemoryStore<V> {}
 
-impl<V> Known for entelix_persistence::postgres::PostgresStore<V> {}
+impl<V> StoreAbilities for entelix_persistence::postgres::PostgresStore<V> {}
 
-impl<V> Known for entelix_persistence::redis::RedisStore<V> {
-    // It answers that there are no namespaces, and leaves what has expired to Redis.
+impl<V> StoreAbilities for entelix_persistence::redis::RedisStore<V> {
+    // It lists no namespaces, and Redis removes expired entries.
     const ABILITIES: &'static [Ability] = &[Ability::Get, Ability::Put, Ability::List];
 }
 
-/// A store of theirs.
+/// An entelix store.
 pub struct Entelix<V, S> {
     store: Arc<S>,
     names: Arc<Names>,
     namespaces: Arc<Vec<Namespace>>,
     groups: Vec<NamespacePrefix>,
     ctx: ExecutionContext,
-    form: PhantomData<fn() -> V>,
+    value: PhantomData<fn() -> V>,
 }
 
-impl<V: Form + Clone, S: Store<V>> Entelix<V, S> {
+impl<V: StoredValue + Clone, S: Store<V>> Entelix<V, S> {
     pub fn new(store: S, names: &Arc<Names>) -> Self {
         let layout = names.layout;
         Self {
@@ -62,7 +62,7 @@ impl<V: Form + Clone, S: Store<V>> Entelix<V, S> {
             groups: (0..names.groups.len()).map(|index| group(layout, index)).collect(),
             names: Arc::clone(names),
             ctx: ExecutionContext::new(),
-            form: PhantomData,
+            value: PhantomData,
         }
     }
 
@@ -77,7 +77,7 @@ impl<V: Form + Clone, S: Store<V>> Entelix<V, S> {
             async move {
                 let ctx = ExecutionContext::new();
                 for (key, name) in names.keys.iter().enumerate() {
-                    let options = match (Place { namespace, key }).expires() {
+                    let options = match (EntryId { namespace, key }).expires() {
                         true => PutOptions::default().with_ttl(TTL),
                         false => PutOptions::default(),
                     };
@@ -91,7 +91,7 @@ impl<V: Form + Clone, S: Store<V>> Entelix<V, S> {
         .await
     }
 
-    /// Puts so many entries that expire at once, in a namespace aside.
+    /// Puts `count` entries with a TTL of 1 ms in a separate namespace.
     pub async fn put_expiring(&self, count: usize, values: &Values) -> Result<()> {
         let ns = Namespace::new(TenantId::new("expiring"));
         for key in 0..count {
@@ -103,7 +103,7 @@ impl<V: Form + Clone, S: Store<V>> Entelix<V, S> {
     }
 }
 
-/// As [`Names`] names it.
+/// The namespace that [`Names`] has at this index.
 fn namespace(layout: Layout, index: usize) -> Namespace {
     let (tenant, scope) = layout.parts(index);
     scope.into_iter().fold(Namespace::new(TenantId::new(tenant)), Namespace::with_scope)
@@ -115,18 +115,18 @@ fn group(layout: Layout, index: usize) -> NamespacePrefix {
     scope.into_iter().fold(tenant, NamespacePrefix::with_scope)
 }
 
-impl<V: Form + Clone, S: Store<V> + Known> Contestant for Entelix<V, S> {
+impl<V: StoredValue + Clone, S: Store<V> + StoreAbilities> Candidate for Entelix<V, S> {
     const ABILITIES: &'static [Ability] = S::ABILITIES;
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
-        let ns = &self.namespaces[place.namespace];
-        let value = self.store.get(&self.ctx, ns, &self.names.keys[place.key]).await?;
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
+        let ns = &self.namespaces[id.namespace];
+        let value = self.store.get(&self.ctx, ns, &self.names.keys[id.key]).await?;
         Ok(value.map(|value| value.bytes()))
     }
 
-    async fn put(&self, place: Place, value: &Value) -> Result<()> {
-        let ns = &self.namespaces[place.namespace];
-        let key = &self.names.keys[place.key];
+    async fn put(&self, id: EntryId, value: &Value) -> Result<()> {
+        let ns = &self.namespaces[id.namespace];
+        let key = &self.names.keys[id.key];
         Ok(self.store.put(&self.ctx, ns, key, V::of(value)).await?)
     }
 
@@ -153,9 +153,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_name_a_namespace_alike() {
+    fn entelix_namespaces_render_like_ours() {
         for layout in [Layout::ManyTenants, Layout::OneTenant] {
-            let names = Names::of(3000, layout).unwrap();
+            let names = Names::new(3000, layout).unwrap();
             for (index, ns) in names.namespaces.iter().enumerate() {
                 assert_eq!(namespace(layout, index).render(), ns.as_str());
             }

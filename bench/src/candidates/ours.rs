@@ -1,4 +1,4 @@
-//! Cubbyhole, through its traits: over bytes, or over strings that it encodes as JSON.
+//! Cubbyhole through its traits, over bytes or over strings that it encodes as JSON.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use cubbyhole::{
 
 use super::each_namespace;
 use crate::Result;
-use crate::contestant::Contestant;
-use crate::data::{Names, Place, TENANT, Value, Values};
+use crate::candidate::Candidate;
+use crate::data::{EntryId, Names, TENANT, Value, Values};
 use crate::workload::{Ability, BATCH};
 
-/// Long after the run.
+/// A TTL that ends long after the run.
 pub const TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many batches are in flight while a store is filled.
+/// The number of batches in flight while a store is filled.
 const IN_FLIGHT: usize = 16;
 
-/// What a store holds, made of a [`Value`].
-pub trait Form: Send + Sync + 'static {
+/// The value type of a store, created from a [`Value`].
+pub trait StoredValue: Send + Sync + 'static {
     fn of(value: &Value) -> Self;
 
-    /// As JSON.
+    /// The length as JSON.
     fn bytes(&self) -> usize;
 }
 
-impl Form for Bytes {
+impl StoredValue for Bytes {
     fn of(value: &Value) -> Self {
         value.owned()
     }
@@ -38,7 +38,7 @@ impl Form for Bytes {
     }
 }
 
-impl Form for String {
+impl StoredValue for String {
     fn of(value: &Value) -> Self {
         value.text.clone()
     }
@@ -48,28 +48,28 @@ impl Form for String {
     }
 }
 
-/// A store of ours.
+/// A Cubbyhole store.
 pub struct Ours<V, S> {
     pub store: S,
     pub names: Arc<Names>,
     pub ctx: ExecutionContext,
-    form: PhantomData<fn() -> V>,
+    value: PhantomData<fn() -> V>,
 }
 
-impl<V: Form, S: EntryStore<V> + Clone> Ours<V, S> {
+impl<V: StoredValue, S: EntryStore<V> + Clone> Ours<V, S> {
     pub fn new(store: S, names: &Arc<Names>) -> Self {
         let ctx = ExecutionContext::new();
-        Self { store, names: Arc::clone(names), ctx, form: PhantomData }
+        Self { store, names: Arc::clone(names), ctx, value: PhantomData }
     }
 
-    /// With a TTL for the places that [expire](Place::expires).
+    /// Fills the store. Entries that [expire](EntryId::expires) get a TTL.
     pub async fn fill(&self, values: &Arc<Values>) -> Result<()> {
         let (store, names, values) =
             (self.store.clone(), Arc::clone(&self.names), Arc::clone(values));
         each_namespace(&self.names, IN_FLIGHT, move |namespace| {
             let mut batch = Batch::new();
             for (key, name) in names.keys.iter().enumerate() {
-                let options = match (Place { namespace, key }).expires() {
+                let options = match (EntryId { namespace, key }).expires() {
                     true => PutOptions::new().with_ttl(TTL),
                     false => PutOptions::new(),
                 };
@@ -85,15 +85,15 @@ impl<V: Form, S: EntryStore<V> + Clone> Ours<V, S> {
         .await
     }
 
-    /// Puts so many entries that expire at once, in namespaces aside.
+    /// Puts `count` entries with a TTL of 1 ms in separate namespaces.
     pub async fn put_expiring(&self, count: usize, values: &Values) -> Result<()> {
-        const IN_A_BATCH: usize = 100;
-        for batch in 0..count / IN_A_BATCH {
+        const BATCH_ENTRIES: usize = 100;
+        for batch in 0..count / BATCH_ENTRIES {
             let ns = cubbyhole::Namespace::from_parts("expiring", [format!("n{batch}")])?;
-            let soon = PutOptions::new().with_ttl(Duration::from_millis(1));
-            let puts = (0..IN_A_BATCH).fold(Batch::new(), |puts, key| {
+            let short_lived = PutOptions::new().with_ttl(Duration::from_millis(1));
+            let puts = (0..BATCH_ENTRIES).fold(Batch::new(), |puts, key| {
                 let value = V::of(values.nth(key));
-                puts.put_with(format!("k{key}"), value, soon.clone(), Condition::Always)
+                puts.put_with(format!("k{key}"), value, short_lived.clone(), Condition::Always)
             });
             self.store.write(&self.ctx, &ns, puts).await?;
         }
@@ -101,7 +101,7 @@ impl<V: Form, S: EntryStore<V> + Clone> Ours<V, S> {
     }
 }
 
-impl<V: Form, S: EntryStore<V>> Contestant for Ours<V, S> {
+impl<V: StoredValue, S: EntryStore<V>> Candidate for Ours<V, S> {
     const ABILITIES: &'static [Ability] = &[
         Ability::Get,
         Ability::Put,
@@ -114,15 +114,15 @@ impl<V: Form, S: EntryStore<V>> Contestant for Ours<V, S> {
         Ability::Batch,
     ];
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
-        let ns = &self.names.namespaces[place.namespace];
-        let value = self.store.get(&self.ctx, ns, &self.names.keys[place.key]).await?;
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
+        let ns = &self.names.namespaces[id.namespace];
+        let value = self.store.get(&self.ctx, ns, &self.names.keys[id.key]).await?;
         Ok(value.map(|value| value.bytes()))
     }
 
-    async fn put(&self, place: Place, value: &Value) -> Result<()> {
-        let ns = &self.names.namespaces[place.namespace];
-        let key = &self.names.keys[place.key];
+    async fn put(&self, id: EntryId, value: &Value) -> Result<()> {
+        let ns = &self.names.namespaces[id.namespace];
+        let key = &self.names.keys[id.key];
         Ok(self.store.put(&self.ctx, ns, key, V::of(value)).await?)
     }
 
@@ -139,7 +139,7 @@ impl<V: Form, S: EntryStore<V>> Contestant for Ours<V, S> {
         Ok(self.store.list_namespaces(&self.ctx, &prefix).await?.len())
     }
 
-    async fn page(&self, from: Place, limit: usize) -> Result<usize> {
+    async fn page(&self, from: EntryId, limit: usize) -> Result<usize> {
         let ns = &self.names.namespaces[from.namespace];
         let mut options = ScanOptions::new().with_limit(limit);
         if let Some(before) = from.key.checked_sub(1) {
@@ -153,11 +153,11 @@ impl<V: Form, S: EntryStore<V>> Contestant for Ours<V, S> {
         Ok(Some(self.store.evict_expired(&self.ctx).await?))
     }
 
-    async fn append(&self, place: Place, value: &Value) -> Result<()> {
-        let (ns, key) = (&self.names.namespaces[place.namespace], &self.names.keys[place.key]);
+    async fn append(&self, id: EntryId, value: &Value) -> Result<()> {
+        let (ns, key) = (&self.names.namespaces[id.namespace], &self.names.keys[id.key]);
         loop {
             let entry = self.store.get_entry(&self.ctx, ns, key, GetOptions::new()).await?;
-            let entry = entry.ok_or("the entry to append to is not there")?;
+            let entry = entry.ok_or("the entry to append to does not exist")?;
             let condition = Condition::IfVersion(entry.meta.version);
             let options = PutOptions::new();
             match self.store.put_entry(&self.ctx, ns, key, V::of(value), options, condition).await {

@@ -1,20 +1,20 @@
-//! What the callers of a store counted.
+//! Counts of calls, errors and wrong replies.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cubbyhole::{Error, ErrorKind};
 
-use crate::{Histogram, Wrong};
+use crate::{Histogram, WrongReply};
 
-/// How many unexpected errors and wrong answers are kept word for word; all are counted.
-const KEPT: usize = 20;
+/// The number of error messages that are stored. All errors are counted.
+const MAX_MESSAGES: usize = 20;
 
-/// The kinds of calls.
+/// The kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each is named as the method, or says what is done")]
+#[expect(missing_docs, reason = "the variants are named after methods or actions")]
 #[non_exhaustive]
-pub enum Kind {
+pub enum CallKind {
     Put,
     PutWithTtl,
     PutIfAbsent,
@@ -40,8 +40,8 @@ pub enum Kind {
     Dropped,
 }
 
-impl Kind {
-    /// Each, and how often of a thousand calls.
+impl CallKind {
+    /// All kinds, with their share in 1,000 calls.
     pub const SHARES: [(Self, u32); 23] = [
         (Self::Put, 130),
         (Self::PutWithTtl, 140),
@@ -68,7 +68,7 @@ impl Kind {
         (Self::Dropped, 10),
     ];
 
-    /// One by chance, as often as its share says.
+    /// Draws a random kind according to the shares.
     pub(crate) fn draw(random: &mut fastrand::Rng) -> Self {
         let total: u32 = Self::SHARES.iter().map(|(_, share)| share).sum();
         let mut drawn = random.u32(..total);
@@ -82,83 +82,88 @@ impl Kind {
     }
 }
 
-/// What the callers of a store counted.
+/// The counts of all callers of a store.
 #[derive(Debug, Default)]
-pub struct Tally {
-    /// Calls of each kind.
-    pub calls: BTreeMap<Kind, u64>,
-    /// Calls that found that somebody else had written: they were to.
+pub struct Counts {
+    /// The number of calls of each kind.
+    pub calls: BTreeMap<CallKind, u64>,
+    /// Expected conflicts: another caller had written the entry.
     pub conflicts: u64,
-    /// Calls that ended because their time was too short, or they were cancelled: they were to.
+    /// Calls that were interrupted on purpose, by a short deadline or a cancellation.
     pub cut_off: u64,
-    /// All other errors, by kind.
+    /// The number of all other errors, by kind.
     pub unexpected: BTreeMap<&'static str, u64>,
-    /// Wrong answers.
+    /// The number of wrong replies.
     pub wrong: u64,
-    /// The first of them, and of the unexpected errors, word for word.
-    pub kept: Vec<String>,
+    /// The messages of the first wrong replies and unexpected errors.
+    pub messages: Vec<String>,
     interval: Histogram,
 }
 
-impl Tally {
-    /// Counts a call, and how long it took.
-    pub(crate) fn call(&mut self, kind: Kind, took: Duration) {
+impl Counts {
+    /// Counts a call with its duration.
+    pub(crate) fn call(&mut self, kind: CallKind, duration: Duration) {
         *self.calls.entry(kind).or_default() += 1;
-        self.interval.record(took);
+        self.interval.record(duration);
     }
 
-    /// Counts an error of a call of `kind`, which was unexpected unless such calls are made for it.
-    pub(crate) fn error(&mut self, kind: Kind, error: &Error) {
-        let meant_to_end = matches!(kind, Kind::TooShort | Kind::Cancelled | Kind::Dropped);
-        let has_condition =
-            matches!(kind, Kind::PutIfAbsent | Kind::PutIfVersion | Kind::Batch | Kind::WriteOwn);
+    /// Counts an error of a call. It is unexpected unless calls of this kind provoke it.
+    pub(crate) fn error(&mut self, kind: CallKind, error: &Error) {
+        let is_interrupted =
+            matches!(kind, CallKind::TooShort | CallKind::Cancelled | CallKind::Dropped);
+        let has_condition = matches!(
+            kind,
+            CallKind::PutIfAbsent | CallKind::PutIfVersion | CallKind::Batch | CallKind::WriteOwn
+        );
         match error.kind() {
             ErrorKind::Conflict if has_condition => self.conflicts += 1,
-            ErrorKind::DeadlineExceeded | ErrorKind::Cancelled if meant_to_end => self.cut_off += 1,
+            ErrorKind::DeadlineExceeded | ErrorKind::Cancelled if is_interrupted => {
+                self.cut_off += 1;
+            }
             other => {
                 *self.unexpected.entry(other.as_str()).or_default() += 1;
-                self.keep(format!("unexpected error of {kind:?}: {}", with_causes(error)));
+                self.add_message(format!("unexpected error of {kind:?}: {}", with_causes(error)));
             }
         }
     }
 
-    /// Counts an error of something that is no call of the load, such as a sweep.
-    pub(crate) fn side_error(&mut self, what: &str, error: &Error) {
+    /// Counts an error outside of the load, such as that of a sweep.
+    pub(crate) fn background_error(&mut self, what: &str, error: &Error) {
         *self.unexpected.entry(error.kind().as_str()).or_default() += 1;
-        self.keep(format!("unexpected error of {what}: {}", with_causes(error)));
+        self.add_message(format!("unexpected error of {what}: {}", with_causes(error)));
     }
 
-    /// Counts a wrong answer.
-    pub(crate) fn wrong(&mut self, kind: Kind, wrong: &Wrong) {
+    /// Counts a wrong reply.
+    pub(crate) fn wrong(&mut self, kind: CallKind, wrong: &WrongReply) {
         self.wrong += 1;
-        self.keep(format!("wrong answer to {kind:?}: {wrong}"));
+        self.add_message(format!("wrong reply to {kind:?}: {wrong}"));
     }
 
-    fn keep(&mut self, text: String) {
-        if self.kept.len() < KEPT {
-            self.kept.push(text);
+    fn add_message(&mut self, text: String) {
+        if self.messages.len() < MAX_MESSAGES {
+            self.messages.push(text);
         }
     }
 
-    /// All calls.
+    /// The number of all calls.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.calls.values().sum()
     }
 
-    /// All unexpected errors.
+    /// The number of all unexpected errors.
     #[must_use]
     pub fn unexpected_total(&self) -> u64 {
         self.unexpected.values().sum()
     }
 
-    /// The latencies since this was last asked for.
+    /// Returns the durations since the last call of this method.
     pub(crate) fn take_interval(&mut self) -> Histogram {
         std::mem::take(&mut self.interval)
     }
 }
 
-/// The error and what it came from: the server's own words are at the end.
+/// The message of an error with those of its sources.
 fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -1,39 +1,39 @@
-//! redb, the engine of the embedded store, by itself: one table by namespace, NUL and key, values
-//! as they are, no versions, no expiries, no checksums of blocks that are read.
+//! Bare redb, the engine of the embedded store: one table with the key namespace, NUL and key, and
+//! the plain value. It has no versions, no expiry and no checksums of the blocks that it reads.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use super::batching::{Batching, Write};
+use super::group_commit::{GroupCommit, Write};
 use crate::Result;
-use crate::contestant::Contestant;
-use crate::data::{KEYS, Names, Place, Value, Values};
+use crate::candidate::Candidate;
+use crate::data::{EntryId, KEYS, Names, Value, Values};
 use crate::workload::{Ability, BATCH};
 
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
-/// How many entries a transaction fills in.
-const FILLED_AT_ONCE: usize = 100_000;
+/// The number of entries per transaction while the file is filled.
+const FILL_BATCH: usize = 100_000;
 
-/// One transaction for each write, or one for all that are queued.
+/// Commits one transaction for each write, or one for all queued writes.
 pub struct RawRedb {
     database: Arc<Database>,
     names: Arc<Names>,
-    batching: Option<Batching>,
+    group_commit: Option<GroupCommit>,
 }
 
-/// A file that is filled, in the cache that the embedded store has by default.
+/// Creates and fills a file. The cache has the default size of the embedded store.
 pub fn filled(path: &Path, names: &Names, values: &Values) -> Result<Arc<Database>> {
     let database = redb::Builder::new()
         .set_cache_size(cubbyhole::embedded::DEFAULT_CACHE_BYTES)
         .create(path)?;
-    for first in (0..names.entries()).step_by(FILLED_AT_ONCE) {
+    for first in (0..names.entries()).step_by(FILL_BATCH) {
         let transaction = database.begin_write()?;
         {
             let mut table = transaction.open_table(ENTRIES)?;
-            for index in first..names.entries().min(first + FILLED_AT_ONCE) {
-                let location = names.location(Place::nth(index));
+            for index in first..names.entries().min(first + FILL_BATCH) {
+                let location = names.location(EntryId::nth(index));
                 table.insert(location.as_bytes(), &*values.nth(index).json)?;
             }
         }
@@ -44,25 +44,25 @@ pub fn filled(path: &Path, names: &Names, values: &Values) -> Result<Arc<Databas
 
 impl RawRedb {
     pub fn new(database: &Arc<Database>, names: &Arc<Names>) -> Self {
-        Self { database: Arc::clone(database), names: Arc::clone(names), batching: None }
+        Self { database: Arc::clone(database), names: Arc::clone(names), group_commit: None }
     }
 
-    /// Another one over the same file.
+    /// Returns another handle to the same file, with group commit.
     pub fn with_group_commit(&self) -> Self {
         let database = Arc::clone(&self.database);
-        let batching = Batching::start(move |writes| commit(&database, writes));
-        Self { batching: Some(batching), ..Self::new(&self.database, &self.names) }
+        let group_commit = GroupCommit::start(move |writes| commit(&database, writes));
+        Self { group_commit: Some(group_commit), ..Self::new(&self.database, &self.names) }
     }
 
     async fn write(&self, writes: Vec<Write>) -> Result<()> {
-        match &self.batching {
-            Some(batching) => batching.write(writes).await,
+        match &self.group_commit {
+            Some(group_commit) => group_commit.write(writes).await,
             None => commit(&self.database, &writes),
         }
     }
 
-    fn write_of(&self, place: Place, value: &Value) -> Write {
-        let (ns, key) = self.names.rendered(place);
+    fn write_of(&self, id: EntryId, value: &Value) -> Write {
+        let (ns, key) = self.names.rendered(id);
         (ns.to_owned(), key.to_owned(), value.json.clone())
     }
 }
@@ -78,7 +78,7 @@ fn commit(database: &Database, writes: &[Write]) -> Result<()> {
     Ok(transaction.commit()?)
 }
 
-impl Contestant for RawRedb {
+impl Candidate for RawRedb {
     const ABILITIES: &'static [Ability] = &[
         Ability::Get,
         Ability::Put,
@@ -88,15 +88,15 @@ impl Contestant for RawRedb {
         Ability::Batch,
     ];
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
         let table = self.database.begin_read()?.open_table(ENTRIES)?;
-        let found = self.names.with_location(place, |location| table.get(location.as_bytes()))?;
-        // As whoever asked would have it.
+        let found = self.names.with_location(id, |location| table.get(location.as_bytes()))?;
+        // Copied, because a caller needs an owned value.
         Ok(found.map(|value| cubbyhole::Bytes::copy_from_slice(value.value()).len()))
     }
 
-    async fn put(&self, place: Place, value: &Value) -> Result<()> {
-        self.write(vec![self.write_of(place, value)]).await
+    async fn put(&self, id: EntryId, value: &Value) -> Result<()> {
+        self.write(vec![self.write_of(id, value)]).await
     }
 
     async fn list(&self, namespace: usize) -> Result<usize> {
@@ -116,7 +116,8 @@ impl Contestant for RawRedb {
         let group = self.names.groups[group].as_str();
         let (mut from, to) = (format!("{group}:"), format!("{group};"));
         let mut namespaces = Vec::new();
-        // From each to the next: a search of the tree for each of them, and not a look at each entry.
+        // Skips from one namespace to the next with one tree search each, without reading all
+        // entries.
         while let Some(entry) = table.range(from.as_bytes()..to.as_bytes())?.next() {
             let location = entry?.0;
             let location = std::str::from_utf8(location.value())?;
@@ -127,7 +128,7 @@ impl Contestant for RawRedb {
         Ok(namespaces.len())
     }
 
-    async fn page(&self, from: Place, limit: usize) -> Result<usize> {
+    async fn page(&self, from: EntryId, limit: usize) -> Result<usize> {
         let table = self.database.begin_read()?.open_table(ENTRIES)?;
         let (ns, _) = self.names.rendered(from);
         let (from, to) = (self.names.location(from), format!("{ns}\u{1}"));
@@ -141,8 +142,8 @@ impl Contestant for RawRedb {
     }
 
     async fn batch(&self, namespace: usize, values: [&Value; BATCH]) -> Result<()> {
-        let places = (0..).map(|key| Place { namespace, key });
-        let writes = places.zip(values).map(|(place, value)| self.write_of(place, value));
+        let ids = (0..).map(|key| EntryId { namespace, key });
+        let writes = ids.zip(values).map(|(id, value)| self.write_of(id, value));
         self.write(writes.collect()).await
     }
 }

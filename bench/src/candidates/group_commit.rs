@@ -1,5 +1,5 @@
-//! A group commit as one writes it by hand: a thread that takes whatever is queued, commits it
-//! together, and then answers everyone.
+//! A simple group commit: a thread takes all queued writes, commits them together and then answers
+//! their callers.
 
 use std::sync::mpsc;
 use std::thread;
@@ -9,25 +9,27 @@ use tokio::sync::oneshot;
 
 use crate::Result;
 
-/// How many writes a commit takes at most.
+/// The largest number of writes in a commit.
 const LARGEST_GROUP: usize = 1024;
 
-/// An entry by its namespace and key.
+/// The namespace, key and value of an entry.
 pub type Write = (String, String, Bytes);
 
-struct Queued {
+struct QueuedWrites {
     writes: Vec<Write>,
     answer: oneshot::Sender<Result<(), String>>,
 }
 
-pub struct Batching {
-    queue: mpsc::Sender<Queued>,
+/// A handle to the thread that commits.
+pub struct GroupCommit {
+    queue: mpsc::Sender<QueuedWrites>,
 }
 
-impl Batching {
-    /// Commits with `commit`, in a thread that ends when this is dropped.
+impl GroupCommit {
+    /// Starts a thread that calls `commit` for each group. The thread ends when this value is
+    /// dropped.
     pub fn start(mut commit: impl FnMut(&[Write]) -> Result<()> + Send + 'static) -> Self {
-        let (queue, queued) = mpsc::channel::<Queued>();
+        let (queue, queued) = mpsc::channel::<QueuedWrites>();
         thread::spawn(move || {
             while let Ok(first) = queued.recv() {
                 let (mut writes, mut answers) = (first.writes, vec![first.answer]);
@@ -39,7 +41,7 @@ impl Batching {
                 }
                 let committed = commit(&writes).map_err(|error| error.to_string());
                 for answer in answers {
-                    // Whoever has gone away does not want to know.
+                    // A caller that was cancelled does not wait for the answer.
                     drop(answer.send(committed.clone()));
                 }
             }
@@ -49,7 +51,7 @@ impl Batching {
 
     pub async fn write(&self, writes: Vec<Write>) -> Result<()> {
         let (answer, committed) = oneshot::channel();
-        self.queue.send(Queued { writes, answer })?;
+        self.queue.send(QueuedWrites { writes, answer })?;
         Ok(committed.await??)
     }
 }
@@ -59,13 +61,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn everyone_is_answered_after_the_commit() {
+    async fn group_commit_answers_every_writer() {
         let (commits, committed) = mpsc::channel();
-        let batching = Batching::start(move |writes| Ok(commits.send(writes.len())?));
+        let group_commit = GroupCommit::start(move |writes| Ok(commits.send(writes.len())?));
         let write = || vec![("ns".to_owned(), "key".to_owned(), Bytes::new()); 3];
-        batching.write(write()).await.unwrap();
+        group_commit.write(write()).await.unwrap();
         assert_eq!(committed.recv().unwrap(), 3);
         drop(committed);
-        assert!(batching.write(write()).await.is_err());
+        assert!(group_commit.write(write()).await.is_err());
     }
 }

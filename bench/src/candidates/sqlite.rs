@@ -1,9 +1,9 @@
-//! SQLite through `rusqlite`, as a careful user has it: a log that is written ahead and synced at
-//! each commit, prepared statements, a cache as large as the embedded store's, one connection that
-//! writes and others that read.
+//! SQLite through `rusqlite`, configured for durable writes: a write-ahead log with an fsync at
+//! each commit, prepared statements, a cache of the embedded store's size, one connection for
+//! writes and several for reads.
 //!
-//! Statements run where they are called, which is faster than handing them to threads of their own,
-//! and keeps a runtime from other work meanwhile.
+//! Statements run on the calling thread. This is faster than a separate thread, but blocks the
+//! runtime.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cubbyhole::Bytes;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::batching::{Batching, Write};
+use super::group_commit::{GroupCommit, Write};
 use super::ours::TTL;
 use crate::Result;
-use crate::contestant::Contestant;
-use crate::data::{KEYS, Names, Place, Value, Values};
+use crate::candidate::Candidate;
+use crate::data::{EntryId, KEYS, Names, Value, Values};
 use crate::workload::{Ability, BATCH};
 
 const READERS: usize = 4;
@@ -28,16 +28,16 @@ const SCHEMA: &str = "
     CREATE INDEX expiries ON entries (expires_at) WHERE expires_at IS NOT NULL;";
 const NOW: &str = "CAST(unixepoch('subsec') * 1000 AS INTEGER)";
 
-/// One transaction for each write, or one for all that are queued.
+/// Commits one transaction for each write, or one for all queued writes.
 pub struct Sqlite {
     path: PathBuf,
     writer: Mutex<Connection>,
     readers: Vec<Mutex<Connection>>,
     names: Arc<Names>,
-    batching: Option<Batching>,
+    group_commit: Option<GroupCommit>,
 }
 
-/// A connection as both `rusqlite` and `openkeyv` are given one.
+/// Opens a connection with the settings that this candidate and `openkeyv` share.
 pub fn connect(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -55,9 +55,9 @@ impl Sqlite {
         writer.execute_batch(SCHEMA)?;
         let transaction = writer.transaction()?;
         for index in 0..names.entries() {
-            let place = Place::nth(index);
-            let (ns, key) = names.rendered(place);
-            let ttl = place.expires().then(|| TTL.as_millis() as i64);
+            let id = EntryId::nth(index);
+            let (ns, key) = names.rendered(id);
+            let ttl = id.expires().then(|| TTL.as_millis() as i64);
             put(&transaction, ns, key, &values.nth(index).json, ttl)?;
         }
         transaction.commit()?;
@@ -65,8 +65,8 @@ impl Sqlite {
         Self::open(path, names)
     }
 
-    /// Another one over the same file.
-    pub fn again(&self) -> Result<Self> {
+    /// Opens another handle to the same file.
+    pub fn reopen(&self) -> Result<Self> {
         Self::open(&self.path, &self.names)
     }
 
@@ -77,17 +77,17 @@ impl Sqlite {
             writer: Mutex::new(connect(path)?),
             readers: readers.collect::<Result<_>>()?,
             names: Arc::clone(names),
-            batching: None,
+            group_commit: None,
         })
     }
 
-    pub fn with_batching_writer(self) -> Result<Self> {
+    pub fn with_group_commit(self) -> Result<Self> {
         let mut writer = connect(&self.path)?;
-        let batching = Batching::start(move |writes| commit(&mut writer, writes));
-        Ok(Self { batching: Some(batching), ..self })
+        let group_commit = GroupCommit::start(move |writes| commit(&mut writer, writes));
+        Ok(Self { group_commit: Some(group_commit), ..self })
     }
 
-    /// Puts so many entries that expire at once, in a namespace aside.
+    /// Puts `count` entries with a TTL of 1 ms in a separate namespace.
     pub fn put_expiring(&self, count: usize, values: &Values) -> Result<()> {
         let mut writer = lock(&self.writer);
         let transaction = writer.transaction()?;
@@ -97,21 +97,21 @@ impl Sqlite {
         Ok(transaction.commit()?)
     }
 
-    /// One that nobody is reading with, if there is one.
+    /// Locks a free read connection, or waits for the first one if all are in use.
     fn reader(&self) -> MutexGuard<'_, Connection> {
         let free = self.readers.iter().find_map(|reader| reader.try_lock().ok());
         free.unwrap_or_else(|| lock(&self.readers[0]))
     }
 
     async fn write(&self, writes: Vec<Write>) -> Result<()> {
-        match &self.batching {
-            Some(batching) => batching.write(writes).await,
+        match &self.group_commit {
+            Some(group_commit) => group_commit.write(writes).await,
             None => commit(&mut lock(&self.writer), &writes),
         }
     }
 
-    fn write_of(&self, place: Place, value: &Value) -> Write {
-        let (ns, key) = self.names.rendered(place);
+    fn write_of(&self, id: EntryId, value: &Value) -> Write {
+        let (ns, key) = self.names.rendered(id);
         (ns.to_owned(), key.to_owned(), value.json.clone())
     }
 }
@@ -145,7 +145,7 @@ fn put(
     Ok(())
 }
 
-impl Contestant for Sqlite {
+impl Candidate for Sqlite {
     const ABILITIES: &'static [Ability] = &[
         Ability::Get,
         Ability::Put,
@@ -156,8 +156,8 @@ impl Contestant for Sqlite {
         Ability::Batch,
     ];
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
-        let (ns, key) = self.names.rendered(place);
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
+        let (ns, key) = self.names.rendered(id);
         let reader = self.reader();
         let mut select = reader.prepare_cached(&format!(
             "SELECT value FROM entries WHERE namespace = ?1 AND key = ?2
@@ -167,8 +167,8 @@ impl Contestant for Sqlite {
         Ok(value.map(|value| Bytes::from(value).len()))
     }
 
-    async fn put(&self, place: Place, value: &Value) -> Result<()> {
-        self.write(vec![self.write_of(place, value)]).await
+    async fn put(&self, id: EntryId, value: &Value) -> Result<()> {
+        self.write(vec![self.write_of(id, value)]).await
     }
 
     async fn list(&self, namespace: usize) -> Result<usize> {
@@ -183,7 +183,7 @@ impl Contestant for Sqlite {
         Ok(keys.collect::<Result<Vec<_>, _>>()?.len())
     }
 
-    async fn page(&self, from: Place, limit: usize) -> Result<usize> {
+    async fn page(&self, from: EntryId, limit: usize) -> Result<usize> {
         let (ns, key) = self.names.rendered(from);
         let reader = self.reader();
         let mut select = reader.prepare_cached(&format!(
@@ -208,8 +208,8 @@ impl Contestant for Sqlite {
         Ok(Some(removed))
     }
 
-    async fn append(&self, place: Place, value: &Value) -> Result<()> {
-        let (ns, key) = self.names.rendered(place);
+    async fn append(&self, id: EntryId, value: &Value) -> Result<()> {
+        let (ns, key) = self.names.rendered(id);
         loop {
             let version: i64 = {
                 let reader = self.reader();
@@ -230,8 +230,8 @@ impl Contestant for Sqlite {
     }
 
     async fn batch(&self, namespace: usize, values: [&Value; BATCH]) -> Result<()> {
-        let places = (0..).map(|key| Place { namespace, key });
-        let writes = places.zip(values).map(|(place, value)| self.write_of(place, value));
+        let ids = (0..).map(|key| EntryId { namespace, key });
+        let writes = ids.zip(values).map(|(id, value)| self.write_of(id, value));
         self.write(writes.collect()).await
     }
 }

@@ -1,5 +1,5 @@
-//! `openkeyv`, whose collections are our namespaces. It has no lists of a part of them, no pages,
-//! and several entries are not written in one step.
+//! `openkeyv`, with one collection for each of our namespaces. It cannot list namespaces by prefix,
+//! has no pages, and writes several entries without atomicity.
 
 use std::sync::Arc;
 
@@ -14,60 +14,62 @@ use openkeyv::store::sqlite::SqliteStore;
 use super::each_namespace;
 use super::ours::TTL;
 use crate::Result;
-use crate::contestant::Contestant;
-use crate::data::{Names, Place, Value, Values};
+use crate::candidate::Candidate;
+use crate::data::{EntryId, Names, Value, Values};
 use crate::workload::{Ability, BATCH};
 
 const IN_FLIGHT: usize = 16;
 const ALL: &[Ability] =
     &[Ability::Get, Ability::Put, Ability::List, Ability::Sweep, Ability::Append, Ability::Batch];
 
-/// One of its stores, with what not all of them can.
-pub trait Known: AsyncKeyValue + AsyncEnumerateKeys + AsyncCull + Send + Sync + 'static {
+/// The abilities of an openkeyv store.
+pub trait StoreAbilities:
+    AsyncKeyValue + AsyncEnumerateKeys + AsyncCull + Send + Sync + 'static
+{
     const ABILITIES: &'static [Ability] = ALL;
 
-    /// Itself, if it can write conditionally.
-    fn swapping(&self) -> Option<&dyn AsyncCompareAndSwap>;
+    /// Returns the store if it supports compare-and-swap.
+    fn as_compare_and_swap(&self) -> Option<&dyn AsyncCompareAndSwap>;
 }
 
-impl Known for MemoryStore {
-    fn swapping(&self) -> Option<&dyn AsyncCompareAndSwap> {
+impl StoreAbilities for MemoryStore {
+    fn as_compare_and_swap(&self) -> Option<&dyn AsyncCompareAndSwap> {
         Some(self)
     }
 }
 
-impl Known for PostgresStore {
-    fn swapping(&self) -> Option<&dyn AsyncCompareAndSwap> {
+impl StoreAbilities for PostgresStore {
+    fn as_compare_and_swap(&self) -> Option<&dyn AsyncCompareAndSwap> {
         Some(self)
     }
 }
 
-impl Known for RedisStore {
-    // Its sweep does nothing: Redis does it.
+impl StoreAbilities for RedisStore {
+    // Its sweep does nothing, because Redis removes expired entries.
     const ABILITIES: &'static [Ability] =
         &[Ability::Get, Ability::Put, Ability::List, Ability::Append, Ability::Batch];
 
-    fn swapping(&self) -> Option<&dyn AsyncCompareAndSwap> {
+    fn as_compare_and_swap(&self) -> Option<&dyn AsyncCompareAndSwap> {
         Some(self)
     }
 }
 
-impl Known for SqliteStore {
+impl StoreAbilities for SqliteStore {
     const ABILITIES: &'static [Ability] =
         &[Ability::Get, Ability::Put, Ability::List, Ability::Sweep, Ability::Batch];
 
-    fn swapping(&self) -> Option<&dyn AsyncCompareAndSwap> {
+    fn as_compare_and_swap(&self) -> Option<&dyn AsyncCompareAndSwap> {
         None
     }
 }
 
-/// A store of theirs.
+/// An openkeyv store.
 pub struct OpenKeyv<S> {
     store: Arc<S>,
     names: Arc<Names>,
 }
 
-impl<S: Known> OpenKeyv<S> {
+impl<S: StoreAbilities> OpenKeyv<S> {
     pub fn new(store: S, names: &Arc<Names>) -> Self {
         Self { store: Arc::new(store), names: Arc::clone(names) }
     }
@@ -82,12 +84,12 @@ impl<S: Known> OpenKeyv<S> {
                 for expires in [false, true] {
                     let keys = names.keys.iter().enumerate();
                     let chosen: Vec<_> = keys
-                        .filter(|(key, _)| Place { namespace, key: *key }.expires() == expires)
+                        .filter(|(key, _)| EntryId { namespace, key: *key }.expires() == expires)
                         .collect();
                     let keys: Vec<String> =
                         chosen.iter().map(|(_, name)| (*name).clone()).collect();
                     let values: Vec<_> =
-                        chosen.iter().map(|(key, _)| form(values.nth(namespace + key))).collect();
+                        chosen.iter().map(|(key, _)| binary(values.nth(namespace + key))).collect();
                     let ttl = expires.then(|| TTL.as_secs_f64());
                     let collection = Some(names.namespaces[namespace].as_str());
                     store.put_many(&keys, &values, collection, ttl).await?;
@@ -98,30 +100,30 @@ impl<S: Known> OpenKeyv<S> {
         .await
     }
 
-    /// Puts so many entries that expire at once, in a collection aside.
+    /// Puts `count` entries with a TTL of 1 ms in a separate collection.
     pub async fn put_expiring(&self, count: usize, values: &Values) -> Result<()> {
         let keys: Vec<String> = (0..count).map(|key| format!("k{key}")).collect();
-        let values: Vec<_> = (0..count).map(|key| form(values.nth(key))).collect();
+        let values: Vec<_> = (0..count).map(|key| binary(values.nth(key))).collect();
         self.store.put_many(&keys, &values, Some("expiring"), Some(0.001)).await?;
         Ok(())
     }
 }
 
-fn form(value: &Value) -> openkeyv::value::Value {
+fn binary(value: &Value) -> openkeyv::value::Value {
     openkeyv::value::Value::binary(value.owned())
 }
 
-impl<S: Known> Contestant for OpenKeyv<S> {
+impl<S: StoreAbilities> Candidate for OpenKeyv<S> {
     const ABILITIES: &'static [Ability] = S::ABILITIES;
 
-    async fn get(&self, place: Place) -> Result<Option<usize>> {
-        let (ns, key) = self.names.rendered(place);
+    async fn get(&self, id: EntryId) -> Result<Option<usize>> {
+        let (ns, key) = self.names.rendered(id);
         Ok(self.store.get(key, Some(ns)).await?.map(|value| value.len()))
     }
 
-    async fn put(&self, place: Place, value: &Value) -> Result<()> {
-        let (ns, key) = self.names.rendered(place);
-        Ok(self.store.put(key, form(value), Some(ns), None).await?)
+    async fn put(&self, id: EntryId, value: &Value) -> Result<()> {
+        let (ns, key) = self.names.rendered(id);
+        Ok(self.store.put(key, binary(value), Some(ns), None).await?)
     }
 
     async fn list(&self, namespace: usize) -> Result<usize> {
@@ -134,13 +136,13 @@ impl<S: Known> Contestant for OpenKeyv<S> {
         Ok(None)
     }
 
-    async fn append(&self, place: Place, value: &Value) -> Result<()> {
-        let (ns, key) = self.names.rendered(place);
-        let store = self.store.swapping().ok_or("it does not write conditionally")?;
+    async fn append(&self, id: EntryId, value: &Value) -> Result<()> {
+        let (ns, key) = self.names.rendered(id);
+        let store = self.store.as_compare_and_swap().ok_or("the store has no compare-and-swap")?;
         loop {
             let current = store.get_with_revision(key, Some(ns)).await?;
-            let current = current.ok_or("the entry to append to is not there")?.revision;
-            let swap = store.compare_and_swap(key, Some(&current), form(value), Some(ns), None);
+            let current = current.ok_or("the entry to append to does not exist")?.revision;
+            let swap = store.compare_and_swap(key, Some(&current), binary(value), Some(ns), None);
             if let CompareAndSwapResult::Applied { .. } = swap.await? {
                 return Ok(());
             }
@@ -148,7 +150,7 @@ impl<S: Known> Contestant for OpenKeyv<S> {
     }
 
     async fn batch(&self, namespace: usize, values: [&Value; BATCH]) -> Result<()> {
-        let values = values.map(form);
+        let values = values.map(binary);
         let ns = self.names.namespaces[namespace].as_str();
         Ok(self.store.put_many(&self.names.keys[..BATCH], &values, Some(ns), None).await?)
     }
