@@ -29,14 +29,14 @@ enum Kind {
 }
 
 enum Servers {
-    Single(RedisServer),
+    Single(Box<RedisServer>),
     Cluster(RedisCluster),
 }
 
 impl Servers {
     fn start(kind: Kind) -> Result<Self, String> {
         Ok(match kind {
-            Kind::Single => Self::Single(RedisServer::start_with_clock()?),
+            Kind::Single => Self::Single(Box::new(RedisServer::start_with_clock()?)),
             Kind::Cluster => Self::Cluster(RedisCluster::start_with_clock()?),
         })
     }

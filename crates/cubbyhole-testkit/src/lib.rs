@@ -69,4 +69,6 @@ pub use postgres::PostgresServer;
 #[cfg(unix)]
 pub use process::install::groff;
 #[cfg(unix)]
+pub use process::server::Disturb;
+#[cfg(unix)]
 pub use redis::{RedisCluster, RedisServer};

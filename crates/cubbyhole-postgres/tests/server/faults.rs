@@ -18,7 +18,7 @@ use cubbyhole_core::ErrorKind;
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
 use cubbyhole_testkit::helpers::{ctx, until};
-use cubbyhole_testkit::load::histories::{self, Step, TIMEOUT, disturb, goes_on, plan};
+use cubbyhole_testkit::load::histories::{self, TIMEOUT, goes_on, plan};
 use tokio::task::block_in_place;
 
 use crate::by_hand::one;
@@ -74,16 +74,7 @@ async fn end_and_start_again(
     let mut server = durable_server();
     let schema = Schema::on(server.url()).await;
     let (store, histories) = start(&few(&schema), plan(TIMEOUT)).await;
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
-    disturb(&histories, goes_on, (20, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => end(&mut server),
-            Step::Recover => server.start_again(),
-        })
-        .unwrap();
-    })
-    .await;
+    histories::restart(&histories, &mut server, end, goes_on, ENOUGH).await;
     finish(&schema, (store, histories), &[ErrorKind::Unavailable], TIMEOUT).await;
 }
 
@@ -104,15 +95,7 @@ async fn histories_have_an_order_on_a_server_that_hangs_for_longer_than_a_deadli
     let schema = Schema::on(server.url()).await;
     let (store, histories) = start(&few(&schema), plan(SHORT)).await;
     histories.until_more(ENOUGH).await.unwrap();
-    // Each client fails more than once, so some calls were made while the server hung.
-    disturb(&histories, goes_on, (12, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => server.pause(),
-            Step::Recover => server.resume(),
-        })
-        .unwrap();
-    })
-    .await;
+    histories::hang(&histories, &server, 12, ENOUGH).await;
     let kinds = [ErrorKind::DeadlineExceeded];
     let report = finish(&schema, (store, histories), &kinds, SHORT).await;
     assert!(report.unknown > 0, "no write was under way");
