@@ -16,6 +16,9 @@ const PAGES: [&str; 2] = ["docs/reliability.md", "RELIABILITY.md"];
 /// The heading of the last column of a table that names tests.
 const HEADINGS: [&str; 2] = ["test", "caught by"];
 
+/// The file with the filters of `cargo xtask prove`.
+const PROVE: &str = "xtask/src/prove.rs";
+
 const ELLIPSIS: &str = "…";
 
 /// Checks that each test that the page names exists.
@@ -40,6 +43,22 @@ pub(super) fn check_test_names(tree: &Tree) -> Vec<Finding> {
         findings.push(Finding::in_file(page, "no table names a test in its last column"));
     }
     findings
+}
+
+/// Checks that the filters of `cargo xtask prove` match a test: a filter without one would pass.
+pub(super) fn check_prove_filters(tree: &Tree) -> Vec<Finding> {
+    let tests = tests(tree);
+    let is_missing = |filter: &&str| {
+        let mut parts: Vec<&str> = filter.split("::").collect();
+        let name = parts.pop().unwrap_or_default();
+        // The first part of a case's name is that of its suite, such as `bytes`.
+        let module = parts.last().copied().unwrap_or_default();
+        !tests
+            .iter()
+            .any(|test| test.name.contains(name) && (module.is_empty() || test.is_in(&[module])))
+    };
+    let missing = crate::prove::filters().filter(is_missing);
+    missing.map(|filter| Finding::in_file(PROVE, format!("no test matches `{filter}`"))).collect()
 }
 
 /// Returns the last cells of the rows of each table whose last heading is one of [`HEADINGS`].
@@ -194,6 +213,13 @@ mod tests {
         ] {
             assert_eq!(findings(bad).len(), 1, "{bad}");
         }
+    }
+
+    #[test]
+    fn filter_without_a_test_is_found() {
+        assert!(!check_prove_filters(&Tree::of(&[])).is_empty());
+        let root = crate::process::root();
+        assert_eq!(check_prove_filters(&Tree::read(root).unwrap()), []);
     }
 
     #[test]
