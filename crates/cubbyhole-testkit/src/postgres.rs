@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::process::folder::{Folder, random_word};
 use crate::process::port;
 use crate::process::preload::variables;
-use crate::process::server::{Kind, Server, disturb_methods, retry_launch};
+use crate::process::server::{Kind, Server, disturb_methods, launch_on_free_ports, retry_launch};
 use crate::process::table::{Process, output};
 use crate::process::watcher::without_settings;
 
@@ -70,7 +70,7 @@ impl PostgresServer {
     fn start_on(
         settings: &[(&str, &str)],
         has_disk: bool,
-        mut next_port: impl FnMut() -> Result<u16, String>,
+        next_port: impl FnMut() -> Result<u16, String>,
     ) -> Result<Self, String> {
         let programs = programs::folder()?;
         let folder = Folder::create()?;
@@ -81,14 +81,11 @@ impl PostgresServer {
         let server = Server::new(&KIND, programs, watcher, folder);
         let mut server = Self { port: 0, url: String::new(), password, disk, server };
         data::configure(&server.data(), settings)?;
-        let mut attempt = 1;
-        loop {
-            server.use_port(next_port()?);
-            match server.launch() {
-                Err(log) if is_port_taken(&log) && attempt < port::ATTEMPTS => attempt += 1,
-                result => return result.map(|()| server),
-            }
-        }
+        launch_on_free_ports(next_port, is_port_taken, |port| {
+            server.use_port(port);
+            server.launch()
+        })?;
+        Ok(server)
     }
 
     /// Returns `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`, with the superuser's role.

@@ -14,7 +14,9 @@ use crate::disk::Disk;
 use crate::process::folder::Folder;
 use crate::process::port;
 use crate::process::preload::variables;
-use crate::process::server::{Kind, Server, disturb_methods, log_file, retry_launch};
+use crate::process::server::{
+    Kind, Server, disturb_methods, launch_on_free_ports, log_file, retry_launch,
+};
 use crate::process::watcher::Watcher;
 
 use client::{Client, Reply};
@@ -131,7 +133,7 @@ impl RedisServer {
 
     fn start_on(
         plan: Plan<'_>,
-        mut next_ports: impl FnMut() -> Result<[u16; 2], String>,
+        next_ports: impl FnMut() -> Result<[u16; 2], String>,
     ) -> Result<Self, String> {
         let program = programs::server()?;
         let folder = Folder::create()?;
@@ -153,17 +155,13 @@ impl RedisServer {
         folder.write("redis.conf", settings)?;
         let server = Server::new(&KIND, program, watcher, folder);
         let mut server = Self { port: 0, bus_port: 0, url: String::new(), clock, disk, server };
-        let mut attempt = 1;
-        loop {
-            let [port, bus_port] = next_ports()?;
+        launch_on_free_ports(next_ports, is_port_taken, |[port, bus_port]| {
             server.port = port;
             server.bus_port = if plan.is_node { bus_port } else { 0 };
             server.url = format!("redis://127.0.0.1:{port}");
-            match server.launch() {
-                Err(log) if is_port_taken(&log) && attempt < port::ATTEMPTS => attempt += 1,
-                result => return result.map(|()| server),
-            }
-        }
+            server.launch()
+        })?;
+        Ok(server)
     }
 
     /// Returns `redis://127.0.0.1:PORT`.

@@ -1,7 +1,5 @@
 //! A prefix of its own on Redis.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use cubbyhole::{EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Store};
 use cubbyhole_testkit::shared;
 
@@ -14,11 +12,7 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     pub(crate) fn new() -> Outcome<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let url = shared::redis_url()?;
-        let joint = if url.contains('?') { '&' } else { '?' };
-        Ok(Self { store: format!("{url}{joint}prefix=examples{}_{number}:", std::process::id()) })
+        Ok(Self { store: shared::with_new_prefix(shared::redis_url()?, "examples") })
     }
 }
 

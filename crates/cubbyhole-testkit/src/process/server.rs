@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::process::folder::Folder;
+use crate::process::port;
 use crate::process::table::{Process, children, last_lines, none_runs, signal};
 use crate::process::wait;
 use crate::process::watcher::Watcher;
@@ -189,6 +190,21 @@ pub(crate) fn retry_launch(
         Ok(result.as_ref().err().is_none_or(|log| !(kind.is_obstacle)(log)))
     })?;
     result
+}
+
+/// Launches a server for the first time, on other ports if its ports are taken.
+pub(crate) fn launch_on_free_ports<P>(
+    mut next_ports: impl FnMut() -> Result<P, String>,
+    is_port_taken: fn(&str) -> bool,
+    mut launch: impl FnMut(P) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut attempt = 1;
+    loop {
+        match launch(next_ports()?) {
+            Err(log) if is_port_taken(&log) && attempt < port::ATTEMPTS => attempt += 1,
+            result => return result,
+        }
+    }
 }
 
 /// A private server as tests disturb it.

@@ -1,16 +1,10 @@
 //! Contexts, namespaces, waiting, and checks of errors and diagnoses.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
+pub use crate::shared::PASSWORD;
 use cubbyhole_core::{
     Bytes, Check, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, NamespacePrefix,
     TenantId, Verdict,
@@ -18,9 +12,6 @@ use cubbyhole_core::{
 
 /// Limits a test that hangs. No assertion depends on its length.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The password of servers and roles in tests. No message may contain it.
-pub const PASSWORD: &str = "s3cret-Pa55";
 
 /// Returns a context whose deadline only a test that hangs reaches.
 #[must_use]

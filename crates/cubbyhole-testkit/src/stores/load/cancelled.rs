@@ -4,12 +4,6 @@
 //! outcome that each call reported is true. Each value names its key, so an answer that belongs to
 //! another call is noticed.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -21,7 +15,7 @@ use cubbyhole_core::{
 };
 use tokio::task::JoinSet;
 
-use crate::helpers::{PATIENCE, bytes, ctx, ns};
+use crate::stores::helpers::{PATIENCE, bytes, ctx, ns};
 
 const TASKS: usize = 64;
 

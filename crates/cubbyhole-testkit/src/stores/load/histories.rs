@@ -1,12 +1,5 @@
 //! Concurrent histories on a store whose servers a test disturbs at the same time.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,11 +1,5 @@
 //! Writers that continue while a test stops, kills and restarts the server.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -17,7 +11,7 @@ use cubbyhole_core::{
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::Disturb;
-use crate::helpers::{bytes, check_outage, ctx, ns, tenant, until};
+use crate::stores::helpers::{bytes, check_outage, ctx, ns, tenant, until};
 
 const WRITERS: usize = 6;
 const NAMESPACE: &str = "acme:load";
