@@ -74,6 +74,8 @@ async fn end_and_start_again(
     let mut server = durable_server();
     let schema = Schema::on(server.url()).await;
     let (store, histories) = start(&few(&schema), plan(TIMEOUT)).await;
+    histories.until_sound(ENOUGH).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
     histories::restart(&histories, &mut server, end, goes_on, ENOUGH).await;
     finish(&schema, (store, histories), &[ErrorKind::Unavailable], TIMEOUT).await;
 }

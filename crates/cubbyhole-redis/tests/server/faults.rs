@@ -64,6 +64,8 @@ async fn end_and_start_again(
     let mut server = durable_server();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
     let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
+    histories.until_sound(ENOUGH).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
     restart(&histories, &mut server, end, goes_on, ENOUGH).await;
     finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
     check_connections(&server, CONNECTIONS).await;
