@@ -41,7 +41,7 @@ const POSTGRES: (&str, &str) = ("cubbyhole-postgres", "conformance");
 const REDIS: (&str, &str) = ("cubbyhole-redis", "conformance");
 
 const PARTS: [Part; 15] = [
-    part("kills", ("cubbyhole-embedded", "crash"), "what_was_acknowledged", KILLS),
+    part("kills", ("cubbyhole-embedded", "crash"), "acknowledged", KILLS),
     part("power", ("cubbyhole-embedded", "power_loss"), "", CUTS),
     part("damage", ("cubbyhole-embedded", "damage"), "", DAMAGES),
     part("history-memory", MEMORY, HISTORY, HISTORIES),

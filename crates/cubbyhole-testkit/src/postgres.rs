@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::process::folder::{Folder, random_word};
 use crate::process::port;
 use crate::process::preload::variables;
-use crate::process::server::{Kind, Server, disturb_methods, launch_on_free_ports, retry_launch};
+use crate::process::server::{Kind, Server, launch_on_free_ports, retry_launch, server_methods};
 use crate::process::table::{Process, output};
 use crate::process::watcher::without_settings;
 
@@ -30,6 +30,7 @@ const VARIABLES: &str = "PG";
 /// collation does not order by bytes, unless the system has no other.
 pub struct PostgresServer {
     port: u16,
+    /// `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`, with the superuser's role.
     url: String,
     password: String,
     disk: Option<Disk>,
@@ -88,18 +89,6 @@ impl PostgresServer {
         Ok(server)
     }
 
-    /// Returns `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`, with the superuser's role.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Returns the port on 127.0.0.1. [`start_again`](Self::start_again) does not change it.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Returns the folder of the Unix socket. Connections through it need the password too.
     #[must_use]
     pub fn socket_folder(&self) -> &Path {
@@ -152,7 +141,7 @@ impl PostgresServer {
     }
 }
 
-disturb_methods!(PostgresServer);
+server_methods!(PostgresServer);
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {

@@ -15,7 +15,7 @@ use crate::process::folder::Folder;
 use crate::process::port;
 use crate::process::preload::variables;
 use crate::process::server::{
-    Kind, Server, disturb_methods, launch_on_free_ports, log_file, retry_launch,
+    Kind, Server, launch_on_free_ports, log_file, retry_launch, server_methods,
 };
 use crate::process::watcher::Watcher;
 
@@ -63,6 +63,7 @@ pub struct RedisServer {
     port: u16,
     /// The port for the other nodes of a cluster, or 0 outside a cluster.
     bus_port: u16,
+    /// `redis://127.0.0.1:PORT`.
     url: String,
     clock: Option<Arc<Clock>>,
     disk: Option<Disk>,
@@ -164,18 +165,6 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// Returns `redis://127.0.0.1:PORT`.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Returns the port on 127.0.0.1. [`start_again`](Self::start_again) does not change it.
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Sends a command on a new connection. Returns the reply as `redis-cli --raw` prints it: an empty
     /// text for nil, and one line for each element of a list.
     ///
@@ -246,7 +235,7 @@ impl RedisServer {
     }
 }
 
-disturb_methods!(RedisServer);
+server_methods!(RedisServer);
 
 impl Drop for RedisServer {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! The servers that the tests of one program share.
 //!
 //! Each is the server that an environment variable names, or else a private one that lives as long
-//! as the program. Tests must remove what they create: a named server belongs to the developer.
+//! as the program. Tests remove the data that they create, because a named server belongs to the developer.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -101,10 +101,10 @@ impl Server {
         Err(self.complaint(what, start))
     }
 
-    /// Waits until the server has ended by itself.
+    /// Waits until the server ends without a signal.
     pub(crate) fn await_end(&mut self) -> Result<(), String> {
         if !wait::until(LIMIT, || Ok(self.process()?.is_none()))? {
-            return Err(self.complaint("did not end by itself", 0));
+            return Err(self.complaint("did not end", 0));
         }
         self.watcher.end().map(drop)
     }
@@ -248,10 +248,22 @@ pub trait Disturb {
 }
 
 /// Writes the methods that every private server has, and [`Disturb`] with them.
-macro_rules! disturb_methods {
+macro_rules! server_methods {
     ($server:ident) => {
         impl $server {
-            /// Waits until the server has ended by itself.
+            /// Returns the URL of the server.
+            #[must_use]
+            pub fn url(&self) -> &str {
+                &self.url
+            }
+
+            /// Returns the port on 127.0.0.1. [`start_again`](Self::start_again) does not change it.
+            #[must_use]
+            pub fn port(&self) -> u16 {
+                self.port
+            }
+
+            /// Waits until the server ends without a signal.
             ///
             /// # Errors
             ///
@@ -346,4 +358,4 @@ macro_rules! disturb_methods {
         }
     };
 }
-pub(crate) use disturb_methods;
+pub(crate) use server_methods;

@@ -13,7 +13,7 @@ pub(crate) struct Process {
     pub(crate) parent: u32,
     /// Ended, but not yet waited for by its parent.
     is_zombie: bool,
-    /// Its start time as the system prints it. It tells apart two processes that had the same pid.
+    /// Its start time as the system prints it. It distinguishes two processes that had the same pid.
     started: String,
 }
 

@@ -37,7 +37,7 @@ impl Watcher {
         command.args(["-c", SCRIPT, "cubbyhole-watcher"]);
         command.arg(folder.path()).arg(log).arg(program).args(arguments);
         folder.run_as_owner(without_settings(&mut command, prefix));
-        // A separate process group, so that the watcher outlives the tests after Ctrl-C.
+        // A separate process group, because the watcher must outlive the tests after Ctrl-C.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut shell = command.spawn().map_err(|error| format!("cannot run `sh`: {error}"))?;

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::iter;
 use std::time::Duration;
 
 pub use crate::shared::PASSWORD;
@@ -74,13 +75,9 @@ pub async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
 /// sources.
 #[must_use]
 pub fn shown(error: &Error) -> String {
-    let mut text = format!("{error} {error:?} {error:#?}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text} {cause} {cause:?}");
-        source = cause.source();
-    }
-    text
+    let sources = iter::successors(error.source(), |&cause| cause.source());
+    let causes: String = sources.map(|cause| format!(" {cause} {cause:?}")).collect();
+    format!("{error} {error:?} {error:#?}{causes}")
 }
 
 /// Asserts that an error reports an outage, says whether the call may be repeated, and does not

@@ -231,8 +231,8 @@ async fn serve<P: Protocol>(mut client: TcpStream, shared: &Shared<P>, connectio
         let (from_server, to_server) = server.split();
         let both = async {
             tokio::try_join!(
-                forward_requests(from_client, to_server, shared, connection),
-                forward_answers(from_server, to_client, shared, connection),
+                forward_requests((from_client, to_server), shared, connection),
+                forward_answers((from_server, to_client), shared, connection),
             )
         };
         tokio::select! {
@@ -268,8 +268,7 @@ async fn read_delayed<P>(
 }
 
 async fn forward_requests<P: Protocol>(
-    from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    (from, mut to): (ReadHalf<'_>, WriteHalf<'_>),
     shared: &Shared<P>,
     connection: &Connection,
 ) -> Result<(), End> {
@@ -316,8 +315,7 @@ async fn forward_requests<P: Protocol>(
 }
 
 async fn forward_answers<P: Protocol>(
-    from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    (from, mut to): (ReadHalf<'_>, WriteHalf<'_>),
     shared: &Shared<P>,
     connection: &Connection,
 ) -> Result<(), End> {

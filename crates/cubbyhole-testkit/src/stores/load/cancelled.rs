@@ -33,7 +33,7 @@ enum Operation {
     Scan,
 }
 
-/// What a caller knows about the effect of its call.
+/// The effect of a call, as its caller knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// The call succeeded.
@@ -146,7 +146,7 @@ impl CancelledCalls {
         is_new
     }
 
-    /// Makes a call that ends by itself, by its token, at its deadline, or by being dropped.
+    /// Makes a call that completes, is cancelled, reaches its deadline, or is dropped.
     async fn end_early(&self, call: usize, longest: Duration) -> Effect {
         let longest = u64::try_from(longest.as_micros()).unwrap();
         let after = Duration::from_micros(fastrand::u64(0..longest));
