@@ -1,7 +1,5 @@
 //! A private key prefix on a Redis server.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use cubbyhole::{EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Store};
 use cubbyhole_testkit::shared;
 
@@ -14,13 +12,7 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     pub(crate) fn new() -> TestResult<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let url = shared::redis_url()?;
-        let separator = if url.contains('?') { '&' } else { '?' };
-        Ok(Self {
-            store: format!("{url}{separator}prefix=examples{}_{number}:", std::process::id()),
-        })
+        Ok(Self { store: shared::with_new_prefix(shared::redis_url()?, "examples") })
     }
 }
 

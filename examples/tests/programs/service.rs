@@ -267,7 +267,7 @@ mod waiting {
             let client = postgres::connect().await?;
             let lock = format!(
                 "BEGIN; SELECT 1 FROM {}.entries WHERE namespace = 'acme:notes' FOR UPDATE",
-                schema.name
+                schema.names.name
             );
             client.batch_execute(&lock).await?;
             check(service, &client, schema).await

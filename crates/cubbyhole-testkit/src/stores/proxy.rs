@@ -4,12 +4,6 @@
 //! A [`Protocol`] splits the client's bytes into requests, and decides for each request whether it
 //! passes, is held, or costs the connection.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -22,8 +16,8 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::helpers::until;
-use crate::listener::Listener;
+use crate::stores::helpers::until;
+use crate::stores::listener::Listener;
 
 /// What the proxy does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,8 +231,8 @@ async fn serve<P: Protocol>(mut client: TcpStream, shared: &Shared<P>, connectio
         let (from_server, to_server) = server.split();
         let both = async {
             tokio::try_join!(
-                forward_requests(from_client, to_server, shared, connection),
-                forward_answers(from_server, to_client, shared, connection),
+                forward_requests((from_client, to_server), shared, connection),
+                forward_answers((from_server, to_client), shared, connection),
             )
         };
         tokio::select! {
@@ -254,28 +248,42 @@ async fn serve<P: Protocol>(mut client: TcpStream, shared: &Shared<P>, connectio
     }
 }
 
-async fn forward_requests<P: Protocol>(
+/// Reads until the end, and queues the pieces that `split` returns with the instant at which each is due.
+async fn read_delayed<P>(
     mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    shared: &Shared<P>,
+    queue: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+    mut split: impl FnMut(&[u8]) -> Vec<Vec<u8>>,
+) -> Result<(), End> {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let due = Instant::now() + shared.state.borrow().delay;
+        for piece in split(&buffer[..length]) {
+            if queue.send((due, piece)).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn forward_requests<P: Protocol>(
+    (from, mut to): (ReadHalf<'_>, WriteHalf<'_>),
     shared: &Shared<P>,
     connection: &Connection,
 ) -> Result<(), End> {
-    let (read, mut to_write) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
-    let reading = async move {
-        let (mut buffer, mut pending) = (vec![0; 64 * 1024], Vec::new());
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            connection.client_spoke.store(true, SeqCst);
-            pending.extend_from_slice(&buffer[..length]);
-            let at = Instant::now() + shared.state.borrow().delay;
-            while let Some(end) = shared.protocol.request_length(&pending) {
-                let rest = pending.split_off(end);
-                if read.send((at, std::mem::replace(&mut pending, rest))).is_err() {
-                    return Ok(());
-                }
-            }
+    let (read, mut to_write) = mpsc::unbounded_channel();
+    let mut pending = Vec::new();
+    let reading = read_delayed(from, shared, read, move |bytes| {
+        connection.client_spoke.store(true, SeqCst);
+        pending.extend_from_slice(bytes);
+        let mut requests = Vec::new();
+        while let Some(end) = shared.protocol.request_length(&pending) {
+            let rest = pending.split_off(end);
+            requests.push(std::mem::replace(&mut pending, rest));
         }
-        Ok(())
-    };
+        requests
+    });
     let writing = async move {
         let mut state = shared.state.subscribe();
         while let Some((at, mut request)) = to_write.recv().await {
@@ -307,22 +315,12 @@ async fn forward_requests<P: Protocol>(
 }
 
 async fn forward_answers<P: Protocol>(
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    (from, mut to): (ReadHalf<'_>, WriteHalf<'_>),
     shared: &Shared<P>,
     connection: &Connection,
 ) -> Result<(), End> {
-    let (read, mut to_write) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
-    let reading = async move {
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let at = Instant::now() + shared.state.borrow().delay;
-            if read.send((at, buffer[..length].to_vec())).is_err() {
-                return Ok(());
-            }
-        }
-        Ok(())
-    };
+    let (read, mut to_write) = mpsc::unbounded_channel();
+    let reading = read_delayed(from, shared, read, |bytes| vec![bytes.to_vec()]);
     let writing = async move {
         let mut state = shared.state.subscribe();
         while let Some((at, answer)) = to_write.recv().await {

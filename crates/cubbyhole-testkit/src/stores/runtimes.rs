@@ -1,13 +1,5 @@
 //! Calls outside the tokio runtime that a store was opened in: they are refused, and do not panic.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::missing_errors_doc,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -16,7 +8,7 @@ use std::time::Duration;
 use cubbyhole_core::{Backend, Error, ErrorKind, ExecutionContext, Result};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::helpers::{bytes, ctx, ns};
+use crate::stores::helpers::{bytes, ctx, ns};
 
 /// Returns a runtime of one thread. It handles no I/O between a call's first poll and its second.
 #[must_use]

@@ -3,12 +3,6 @@
 //! The test counts on the wire and runs on one thread, so everything that the client sends together
 //! reaches the proxy together.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::time::Duration;
 
 use cubbyhole_core::{
@@ -16,7 +10,7 @@ use cubbyhole_core::{
     PutOptions, Version,
 };
 
-use crate::helpers::{bytes, ctx, ns};
+use crate::stores::helpers::{bytes, ctx, ns};
 
 /// The namespace of the entries.
 pub const NAMESPACE: &str = "acme";

@@ -1,11 +1,5 @@
 //! A certificate authority for tests, its certificates, and a TLS acceptor.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::fmt;
 use std::fs;
 use std::ops::Deref;

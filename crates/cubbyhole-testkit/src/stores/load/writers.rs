@@ -1,11 +1,5 @@
 //! Writers that continue while a test stops, kills and restarts the server.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -14,9 +8,10 @@ use std::time::Duration;
 use cubbyhole_core::{
     Bytes, CancellationToken, Condition, EntryStore, Error, GetOptions, PutOptions, Version,
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 
-use crate::helpers::{bytes, check_outage, ctx, ns, tenant, until};
+use crate::Disturb;
+use crate::stores::helpers::{bytes, check_outage, ctx, ns, tenant, until};
 
 const WRITERS: usize = 6;
 const NAMESPACE: &str = "acme:load";
@@ -33,16 +28,15 @@ pub enum LateWrites {
 
 /// The writers of one load. Each puts keys that are new, updates its own entry at the version that
 /// it expects, and reads that entry.
-#[derive(Debug)]
-pub struct Writers {
+struct Writers {
     record: Arc<Record>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 /// What the writers know about their writes.
-#[derive(Debug, Default)]
-pub struct Record {
+#[derive(Default)]
+struct Record {
     acknowledged: Mutex<BTreeSet<String>>,
     refused: Mutex<BTreeSet<String>>,
     unknown: Mutex<BTreeSet<String>>,
@@ -53,8 +47,7 @@ pub struct Record {
 
 impl Writers {
     /// Starts writing.
-    #[must_use]
-    pub fn start(store: &Arc<dyn EntryStore<Bytes>>, late_writes: LateWrites) -> Self {
+    fn start(store: &Arc<dyn EntryStore<Bytes>>, late_writes: LateWrites) -> Self {
         let (record, stop) = (Arc::<Record>::default(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         for number in 0..WRITERS {
@@ -77,20 +70,20 @@ impl Writers {
     }
 
     /// Waits for that many more acknowledged writes.
-    pub async fn until_more(&self, more: usize) {
+    async fn until_more(&self, more: usize) {
         let wanted = self.acknowledged() + more;
         let is_done = async || self.tasks.is_empty() || self.acknowledged() >= wanted;
         until("acknowledged writes", is_done).await;
     }
 
     /// Waits until each writer has met an error.
-    pub async fn until_every_writer_failed(&self) {
+    async fn until_every_writer_failed(&self) {
         let failed = |failures: &AtomicUsize| failures.load(SeqCst) > 0;
         until("failures", async || self.record.failures.iter().all(failed)).await;
     }
 
     /// Stops the writers.
-    pub async fn finish(mut self) -> Arc<Record> {
+    async fn finish(mut self) -> Arc<Record> {
         self.stop.cancel();
         while let Some(writer) = self.tasks.join_next().await {
             writer.unwrap();
@@ -109,7 +102,7 @@ impl Record {
 
     /// Asserts that every acknowledged write is in the store, that no refused write is, and that the
     /// writers' own entries have the expected versions.
-    pub async fn check(&self, store: &dyn EntryStore<Bytes>) {
+    async fn check(&self, store: &dyn EntryStore<Bytes>) {
         let (context, name) = (ctx(), ns(NAMESPACE));
         let found: BTreeSet<String> =
             store.list(&context, &name, None).await.unwrap().into_iter().collect();
@@ -138,8 +131,29 @@ impl Record {
     }
 }
 
-/// Deletes the entries of a load.
-pub async fn delete_entries(store: &dyn EntryStore<Bytes>) {
+/// Runs the writers while the server is stopped, killed and started again. After each round, checks
+/// the contents of the store, calls `after_round` with the way in which the server ended, and deletes
+/// the entries.
+pub async fn run_across_restarts<S: Disturb>(
+    store: &Arc<dyn EntryStore<Bytes>>,
+    server: &mut S,
+    late_writes: LateWrites,
+    mut after_round: impl AsyncFnMut(&S, &str),
+) {
+    for way in ["stop", "kill", "stop", "kill"] {
+        let load = Writers::start(store, late_writes);
+        load.until_more(100).await;
+        block_in_place(|| if way == "stop" { server.stop() } else { server.kill() }).unwrap();
+        load.until_every_writer_failed().await;
+        block_in_place(|| server.start_again()).unwrap();
+        load.until_more(100).await;
+        load.finish().await.check(&**store).await;
+        after_round(server, way).await;
+        delete_entries(&**store).await;
+    }
+}
+
+async fn delete_entries(store: &dyn EntryStore<Bytes>) {
     let name = ns(NAMESPACE);
     for key in store.list(&ctx(), &name, None).await.unwrap() {
         store.delete(&ctx(), &name, &key).await.unwrap();

@@ -4,12 +4,6 @@
 //! outcome that each call reported is true. Each value names its key, so an answer that belongs to
 //! another call is noticed.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -21,7 +15,7 @@ use cubbyhole_core::{
 };
 use tokio::task::JoinSet;
 
-use crate::helpers::{PATIENCE, bytes, ctx, ns};
+use crate::stores::helpers::{PATIENCE, bytes, ctx, ns};
 
 const TASKS: usize = 64;
 
@@ -39,7 +33,7 @@ enum Operation {
     Scan,
 }
 
-/// What a caller knows about the effect of its call.
+/// The effect of a call, as its caller knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// The call succeeded.
@@ -152,7 +146,7 @@ impl CancelledCalls {
         is_new
     }
 
-    /// Makes a call that ends by itself, by its token, at its deadline, or by being dropped.
+    /// Makes a call that completes, is cancelled, reaches its deadline, or is dropped.
     async fn end_early(&self, call: usize, longest: Duration) -> Effect {
         let longest = u64::try_from(longest.as_micros()).unwrap();
         let after = Duration::from_micros(fastrand::u64(0..longest));

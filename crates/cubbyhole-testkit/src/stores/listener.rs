@@ -1,11 +1,5 @@
 //! A TCP listener on 127.0.0.1 that runs a task for each connection.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -1,16 +1,11 @@
 //! Contexts, namespaces, waiting, and checks of errors and diagnoses.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::error::Error as _;
 use std::future::Future;
+use std::iter;
 use std::time::Duration;
 
+pub use crate::shared::PASSWORD;
 use cubbyhole_core::{
     Bytes, Check, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, NamespacePrefix,
     TenantId, Verdict,
@@ -18,9 +13,6 @@ use cubbyhole_core::{
 
 /// Limits a test that hangs. No assertion depends on its length.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The password of servers and roles in tests. No message may contain it.
-pub const PASSWORD: &str = "s3cret-Pa55";
 
 /// Returns a context whose deadline only a test that hangs reaches.
 #[must_use]
@@ -83,13 +75,9 @@ pub async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
 /// sources.
 #[must_use]
 pub fn shown(error: &Error) -> String {
-    let mut text = format!("{error} {error:?} {error:#?}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text} {cause} {cause:?}");
-        source = cause.source();
-    }
-    text
+    let sources = iter::successors(error.source(), |&cause| cause.source());
+    let causes: String = sources.map(|cause| format!(" {cause} {cause:?}")).collect();
+    format!("{error} {error:?} {error:#?}{causes}")
 }
 
 /// Asserts that an error reports an outage, says whether the call may be repeated, and does not

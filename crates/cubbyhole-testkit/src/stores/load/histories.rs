@@ -1,17 +1,13 @@
 //! Concurrent histories on a store whose servers a test disturbs at the same time.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::missing_panics_doc,
-    reason = "a panic fails the test that calls a helper"
-)]
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_conformance::history::{Live, Plan, Report};
 use cubbyhole_core::{Bytes, EntryStore, ErrorKind, TenantId};
+use tokio::task::block_in_place;
+
+use crate::Disturb;
 
 /// How late after its deadline a call may return. The store itself adds no delay: a busy machine may
 /// take this long to run the task whose timer has fired.
@@ -56,31 +52,36 @@ pub fn goes_on(rounds: u32, histories: &Live) -> bool {
     rounds < 3 || histories.counts().unknown == 0
 }
 
-/// What a test does to a server in a round of [`disturb`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Begins the fault.
-    Fault,
-    /// Ends the fault.
-    Recover,
-}
-
-/// Disturbs the server in rounds while `goes_on` says so. A round begins a fault, waits for that
-/// many `failures`, ends the fault, and waits for `enough` calls of each kind that succeed.
-///
-/// The fault ends even if too few calls failed, so a failed test leaves no paused server behind.
-pub async fn disturb(
+/// Ends the server with `end` and starts it again, in rounds while `goes_on` says so. `enough` calls
+/// of each kind succeed after each round.
+pub async fn restart<S: Disturb>(
     histories: &Live,
+    server: &mut S,
+    end: impl Fn(&mut S) -> Result<(), String>,
     goes_on: impl Fn(u32, &Live) -> bool,
-    (failures, enough): (u64, u64),
-    mut step: impl FnMut(Step),
+    enough: u64,
 ) {
     let mut rounds = 0;
     while goes_on(rounds, histories) {
         rounds += 1;
-        step(Step::Fault);
+        block_in_place(|| end(server)).unwrap();
+        histories.until_failures(20).await.unwrap();
+        block_in_place(|| server.start_again()).unwrap();
+        histories.until_sound(enough).await.unwrap();
+    }
+}
+
+/// Pauses the server until `failures` more calls have failed, and continues it, in rounds while
+/// [`goes_on`] says so. `enough` calls of each kind succeed after each round.
+pub async fn hang(histories: &Live, server: &impl Disturb, failures: u64, enough: u64) {
+    let mut rounds = 0;
+    while goes_on(rounds, histories) {
+        rounds += 1;
+        block_in_place(|| server.pause()).unwrap();
+        // Each client fails more than once, so some calls are made while the server hangs.
         let failed = histories.until_failures(failures).await;
-        step(Step::Recover);
+        // A failed test leaves no paused server behind, which it could not clean up.
+        block_in_place(|| server.resume()).unwrap();
         failed.unwrap();
         histories.until_sound(enough).await.unwrap();
     }
