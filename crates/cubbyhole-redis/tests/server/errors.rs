@@ -313,10 +313,10 @@ async fn a_busy_server_is_asked_again_for_a_while_and_then_unavailable() {
     until("a busy server", async || server.cli(&["PING"]).is_err()).await;
     let never = ExecutionContext::new();
     let error = store.put(&never, &ns("acme"), "new", bytes(VALUE)).await.unwrap_err();
-    check(&error, ErrorKind::Unavailable, "busy with a script");
+    check(&error, ErrorKind::Unavailable, "busy running a script");
     assert!(error.is_retryable());
     let error = store.get(&never, &ns("acme"), "k").await.unwrap_err();
-    check(&error, ErrorKind::Unavailable, "busy with a script");
+    check(&error, ErrorKind::Unavailable, "busy running a script");
     // A call with more time outlasts it.
     let (context, acme) = (ctx(), ns("acme"));
     let waits = patient.put(&context, &acme, "new", bytes(VALUE));
