@@ -16,7 +16,7 @@ use crate::data::{Layout, Names, Values};
 use crate::goals::{Goal, Target};
 use crate::grid::{self, FilledStores};
 use crate::harness::Samples;
-use crate::measure::{Bench, Point};
+use crate::measure::{Bench, Comparison, Point};
 use crate::plan::{MEMORY, OURS, Plan};
 use crate::report::{Report, Size};
 use crate::workload::Workload;
@@ -101,23 +101,33 @@ fn measure_goals(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<
         report.add_goal(Goal::times(work, ENTELIX, at_least, comparison.times(OURS, ENTELIX)));
         report.add_comparison(comparison);
     }
-    let expired = plan.entries / 100;
-    let runtime = bench.runtime;
-    let cases = vec![
-        sweeps::case(runtime, &ours, expired, |store: &OurStore, count| {
-            runtime.block_on(store.put_expiring(count, &values))
-        }),
-        sweeps::case(runtime, &entelix, expired, |store: &Peer, count| {
-            runtime.block_on(store.put_expiring(count, &values))
-        }),
-        sweeps::case(runtime, &openkeyv, expired, |store: &OpenKeyv<MemoryStore>, count| {
-            runtime.block_on(store.put_expiring(count, &values))
-        }),
-    ];
-    report.add_comparison(sweeps::compare(bench, at(1), expired, cases)?);
+    report.add_comparison(sweep(bench, at(1), &values, &ours, &entelix, &openkeyv)?);
     let small_names = growth::small_names(Layout::ManyTenants)?;
     let small = Arc::new(fill_ours(bench.runtime, &small_names, &values)?);
     growth::compare(bench, (small, &small_names), (ours.store, &names), &values, Vec::new(), report)
+}
+
+fn sweep(
+    bench: &Bench<'_>,
+    point: Point,
+    values: &Arc<Values>,
+    ours: &NamedCandidate<OurStore>,
+    entelix: &NamedCandidate<Peer>,
+    openkeyv: &NamedCandidate<OpenKeyv<MemoryStore>>,
+) -> Result<Comparison> {
+    let (runtime, expired) = (bench.runtime, point.entries / 100);
+    let cases = vec![
+        sweeps::case(runtime, ours, expired, |store: &OurStore, count| {
+            runtime.block_on(store.put_expiring(count, values))
+        }),
+        sweeps::case(runtime, entelix, expired, |store: &Peer, count| {
+            runtime.block_on(store.put_expiring(count, values))
+        }),
+        sweeps::case(runtime, openkeyv, expired, |store: &OpenKeyv<MemoryStore>, count| {
+            runtime.block_on(store.put_expiring(count, values))
+        }),
+    ];
+    sweeps::compare(bench, point, expired, cases)
 }
 
 fn fill_ours(runtime: &Runtime, names: &Arc<Names>, values: &Arc<Values>) -> Result<OurStore> {

@@ -411,8 +411,7 @@ impl Caller {
         timeout.race(self.any_call(ctx)).await?
     }
 
-    /// Makes a random call that does not touch the entries of this caller. Its outcome may be
-    /// unknown.
+    /// Makes a random call that does not write own entries, so its outcome may be unknown.
     async fn any_call(&mut self, ctx: &ExecutionContext) -> CallResult {
         match self.random.u32(..8) {
             0 => self.put(CallKind::PutWithTtl, ctx).await,

@@ -106,8 +106,7 @@ impl Load {
                     }
                     let kind = CallKind::draw(&mut caller.random);
                     caller.call(kind).await;
-                    // Without this, callers of a store that never waits would block the other
-                    // tasks.
+                    // Otherwise callers of a store that never waits would block the other tasks.
                     tokio::task::yield_now().await;
                     if !pause.is_zero() && stop.sleep(pause).await.is_err() {
                         break;

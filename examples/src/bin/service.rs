@@ -145,8 +145,9 @@ async fn with_context(
     Ok(response)
 }
 
-/// Cancels the context of a request if the client disconnects. The server then drops the future of
-/// the request, and this guard with it. Tasks that the handler has spawned end with the context.
+/// Cancels the context of a request if the client disconnects. In that case, the server drops the
+/// future of the request, and this guard with it. Tasks that the handler has spawned end with the
+/// context.
 struct RequestGuard {
     ctx: ExecutionContext,
     line: String,

@@ -63,8 +63,7 @@ struct Data {
 /// A loaded session.
 struct Session {
     data: Data,
-    /// The version that `load` returned. `save` writes only if the stored version is still this
-    /// one.
+    /// The version that `load` returned. `save` writes only if it is still the stored version.
     version: Version,
 }
 
