@@ -255,7 +255,7 @@ async fn checked_keys(store: &RedisStore, name: &Namespace) -> BTreeSet<String> 
     }
 }
 
-/// Returns the view of the cluster of each node that answers.
+/// Returns how each node that answers sees the cluster.
 fn views(cluster: &RedisCluster) -> String {
     let ask = |node: &RedisServer, what| block_in_place(|| node.cli(&["CLUSTER", what]));
     let view = |node: &RedisServer| {

@@ -244,7 +244,7 @@ async fn hold_put(
     server: &RedisServer,
     at: impl Fn(&Command) -> bool + Send + 'static,
     sweeps: u32,
-    waits: Duration,
+    advance: Duration,
     what: &str,
 ) {
     let ProxiedStore { proxy, prefix, store, direct } = ProxiedStore::open(server).await;
@@ -259,8 +259,8 @@ async fn hold_put(
             assert_eq!(index_names(server, &format!("{prefix}{{acme}}n")), [""; 0], "{what}");
             assert_eq!(index_names(server, &format!("{prefix}{{\\*}}n")), [""; 0], "{what}");
         }
-        if !waits.is_zero() {
-            server.advance(waits).unwrap();
+        if !advance.is_zero() {
+            server.advance(advance).unwrap();
         }
         proxy.release();
     });
@@ -290,10 +290,10 @@ async fn writer_delayed_past_its_token_registers_again() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     for seconds in [59, 61, 660] {
         for sweeps in [0, 1] {
-            let (waits, what) = (Duration::from_secs(seconds), format!("{seconds} s, {sweeps}"));
-            hold_put(&server, is_write_with_token, sweeps, waits, &what).await;
+            let (advance, what) = (Duration::from_secs(seconds), format!("{seconds} s, {sweeps}"));
+            hold_put(&server, is_write_with_token, sweeps, advance, &what).await;
             let what = format!("{what}, before the name");
-            hold_put(&server, is_registration_with_token, sweeps, waits, &what).await;
+            hold_put(&server, is_registration_with_token, sweeps, advance, &what).await;
         }
     }
 }
