@@ -1,10 +1,11 @@
-//! How every call begins.
+//! The first step of every call.
 
 use cubbyhole_core::runtime::{cooperate, require_runtime, require_timers};
 use cubbyhole_core::{ExecutionContext, Result, ResultExt};
 
-/// Cooperates with the runtime, which must be there, and refuses a context that has ended. Timers
-/// are needed for a deadline alone.
+/// Yields to the runtime if its budget is used up, and checks the runtime and the context. Fails if
+/// the context has ended, there is no runtime, or the context has a deadline and the runtime no
+/// timers.
 pub(crate) async fn begin(ctx: &ExecutionContext, operation: &'static str) -> Result<()> {
     cooperate().await;
     let needed = if ctx.deadline().is_some() { require_timers() } else { require_runtime() };

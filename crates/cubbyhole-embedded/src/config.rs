@@ -1,4 +1,4 @@
-//! How an embedded store is opened.
+//! The configuration of an embedded store.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,28 @@ use redb::StorageBackend;
 
 use crate::url_path;
 
-/// How an embedded store is opened: the path, and what differs from the defaults.
+/// The configuration of an embedded store: the path of its file, and options with defaults.
+///
+/// | option | default |
+/// |---|---|
+/// | [`with_create`](Self::with_create) | `true`: a missing file is created |
+/// | [`with_read_only`](Self::with_read_only) | `false` |
+/// | [`with_durability`](Self::with_durability) | [`Durability::Immediate`] |
+/// | [`with_max_value_bytes`](Self::with_max_value_bytes) | 16 MiB |
+/// | [`with_cache_bytes`](Self::with_cache_bytes) | 1 GiB |
+/// | [`with_integrity_check`](Self::with_integrity_check) | `false` |
+/// | [`with_lock_wait`](Self::with_lock_wait) | 0: opening does not wait |
+/// | [`with_clock`](Self::with_clock) | the system clock |
 ///
 /// ```
-/// use cubbyhole_embedded::{Durability, Config};
+/// use std::time::Duration;
 ///
-/// let config = Config::new("state.redb").with_durability(Durability::Relaxed);
+/// use cubbyhole_embedded::{Config, Durability};
+///
+/// let config = Config::new("state.redb")
+///     .with_durability(Durability::Relaxed)
+///     .with_cache_bytes(64 * 1024 * 1024)
+///     .with_lock_wait(Duration::from_secs(2));
 /// assert_eq!(config.path().to_str(), Some("state.redb"));
 /// ```
 #[derive(Clone)]
@@ -33,31 +49,32 @@ pub struct Config {
     storage: Option<OpenStorage>,
 }
 
-/// When a write is answered.
+/// The durability of a write at the time when its call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Once it is on disk: what was acknowledged survives power loss.
+    /// The write is on disk. It survives a crash and power loss.
     #[default]
     Immediate,
-    /// Before it is on disk: a crash, power loss or a failure of the disk may lose the
-    /// writes acknowledged in the last [`RELAXED_FLUSH_INTERVAL`], always the latest ones, and
-    /// never a part of one. After a failure of the disk the next write, or `close`, says so.
+    /// The write is in memory and reaches the disk within [`RELAXED_FLUSH_INTERVAL`]. A crash,
+    /// power loss or disk failure can lose the writes of that time. Each write or batch is kept or
+    /// lost as a whole, and the latest ones are lost first. After a disk failure, the next write or
+    /// `close` returns an error.
     Relaxed,
 }
 
-/// How long a relaxed store holds acknowledged writes back from the disk at most: 200 ms.
+/// The longest time between an acknowledged write of a relaxed store and its flush to disk: 200 ms.
 pub const RELAXED_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The memory that pages of the file may take by default: 1 GiB. It is taken as pages are read.
+/// The default limit of redb's page cache: 1 GiB. The cache grows as pages are read and written.
 pub const DEFAULT_CACHE_BYTES: usize = 1024 * 1024 * 1024;
 
-/// Opens the bytes beneath the engine; called again whenever the file is opened anew.
+/// Opens the storage of the file. Called again each time the file is reopened.
 pub(crate) type OpenStorage =
     Arc<dyn Fn() -> std::io::Result<Box<dyn StorageBackend>> + Send + Sync>;
 
 impl Config {
-    /// The file at `path`, created if it is not there, on the system's clock, durable.
+    /// Configures the file at `path` with the default options.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -74,21 +91,34 @@ impl Config {
         }
     }
 
-    /// Reads what follows `redb:` in a URL: a path, and `?durability=relaxed` or
-    /// `?read_only=true` if asked for.
+    /// Parses the part of a URL after `redb:`, which is a path with optional parameters.
     ///
-    /// `%` and two hexadecimal digits in the path are one byte: `%3F` is `?`, `%25` is `%`, and on
-    /// Unix a path need not be UTF-8. Any other `%`, and `#`, is itself.
+    /// | parameter | values |
+    /// |---|---|
+    /// | `durability` | `immediate` (default), `relaxed` |
+    /// | `read_only` | `false` (default), `true` |
+    ///
+    /// In the path, `%` and two hexadecimal digits encode one byte: `%3F` is `?`, `%25` is `%`. On
+    /// Unix the decoded path need not be UTF-8. Any other `%` and `#` are literal.
     /// [`to_url`](Self::to_url) encodes a path.
     ///
+    /// ```
+    /// use cubbyhole_embedded::Config;
+    ///
+    /// let config = Config::from_url_path("/srv/state.redb?read_only=true")?;
+    /// assert_eq!(config.path().to_str(), Some("/srv/state.redb"));
+    /// assert!(config.is_read_only());
+    /// # Ok::<(), cubbyhole_core::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// `InvalidArgument` for an empty path, a host, an unknown option, a control character that is
-    /// not encoded, a NUL, and bytes that the platform cannot have in a path.
+    /// `InvalidArgument` for an empty path, a host, an unknown parameter, an unencoded control
+    /// character, NUL, or bytes that are not valid in a path on this platform.
     pub fn from_url_path(text: &str) -> Result<Self> {
         if text.contains(char::is_control) {
             return Err(Error::invalid_argument(
-                "the URL holds a control character, such as a line end: remove it, or write it \
-                 percent-encoded (%0A, %0D) if it is a part of the path",
+                "the URL contains a control character, such as a line end: remove it, or \
+                 percent-encode it (%0A, %0D) if it is part of the path",
             ));
         }
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
@@ -97,7 +127,7 @@ impl Config {
         }
         if path.starts_with("//") && !path.starts_with("///") {
             return Err(Error::invalid_argument(
-                "`redb:` takes a path and no host: write `redb:PATH` or `redb:/PATH`",
+                "`redb:` takes a path, not a host: write `redb:PATH` or `redb:/PATH`",
             ));
         }
         let path = url_path::decoded(path)?;
@@ -110,7 +140,7 @@ impl Config {
                 "read_only=false" => config.with_read_only(false),
                 _ => {
                     return Err(Error::invalid_argument(
-                        "an option of the URL is not known: `redb:` takes \
+                        "unknown parameter in the URL: `redb:` takes \
                          `durability=immediate`, `durability=relaxed`, `read_only=true` or \
                          `read_only=false`",
                     ));
@@ -120,20 +150,21 @@ impl Config {
         Ok(config)
     }
 
-    /// The URL of this file: its path, percent-encoded where a URL needs that, and its durability.
-    /// `cubbyhole::open` and [`from_url_path`](Self::from_url_path) read it back.
+    /// Returns the `redb:` URL of this configuration: the percent-encoded path, the durability if
+    /// relaxed, and `read_only` if set. `cubbyhole::open` accepts it, and so does
+    /// [`from_url_path`](Self::from_url_path) without `redb:`. The other options are not part of a
+    /// URL.
     ///
     /// ```
     /// use cubbyhole_embedded::Config;
     ///
-    /// let config = Config::new("/srv/what?.redb");
-    /// assert_eq!(config.to_url()?, "redb:/srv/what%3F.redb");
+    /// let config = Config::new("/srv/ready?.redb");
+    /// assert_eq!(config.to_url()?, "redb:/srv/ready%3F.redb");
     /// # Ok::<(), cubbyhole_core::Error>(())
     /// ```
     ///
     /// # Errors
-    /// `InvalidArgument` for a path that no URL can name: an empty one, one with a NUL, and on
-    /// Windows one that is not Unicode.
+    /// `InvalidArgument` if the path is empty, contains NUL or, on Windows, is not valid Unicode.
     pub fn to_url(&self) -> Result<String> {
         let mut options = Vec::new();
         if self.durability == Durability::Relaxed {
@@ -146,24 +177,24 @@ impl Config {
         Ok(format!("redb:{}{query}{}", url_path::encoded(&self.path)?, options.join("&")))
     }
 
-    /// Whether a file that is not there is created; otherwise it is `Unavailable`.
+    /// Sets whether opening creates a missing file. If not, opening a missing file fails with
+    /// `Unavailable`. The folder of the file must exist in both cases.
     #[must_use]
     pub fn with_create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Opens the file without writing to it: one on a read-only volume, or that this user may only
-    /// read. Opening shows everything that was acknowledged, after a crash too: the log is replayed
-    /// in memory, which takes a few MiB. The file keeps every byte, and one that is not there is
-    /// not created.
+    /// Sets whether to open the file without changing it. This works on a read-only volume, and for
+    /// users who may only read the file. A missing file is not created.
     ///
-    /// Writes, `take`, `touch`, reads that extend a TTL, sweeps and `compact` are
-    /// `PermissionDenied`. Expired entries are absent, as ever; that a reader saw one expire is not
-    /// recorded.
+    /// A read-only store contains all acknowledged writes, even after a crash: opening replays the
+    /// log in memory, which takes a few MiB. Writes, `take`, `touch`, reads that extend a TTL,
+    /// `erase`, sweeps and `compact` fail with `PermissionDenied`. Expired entries are absent, but
+    /// the instant up to which a reader saw entries expire is not recorded in the file.
     ///
-    /// Any number of processes may have a file open read-only. While one has, it cannot be opened
-    /// for writing, and the other way round.
+    /// Several processes can have a file open read-only at the same time. A file cannot be open for
+    /// reading and for writing at the same time.
     ///
     /// ```
     /// use cubbyhole_core::{ErrorKind, ExecutionContext, Namespace, Store};
@@ -189,56 +220,63 @@ impl Config {
         self
     }
 
-    /// When a write is answered.
+    /// Sets whether a write returns before or after it is on disk.
     #[must_use]
     pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// The largest value that is taken; 16 MiB unless set.
+    /// Sets the largest value in bytes that a write accepts. A larger one fails with
+    /// `InvalidArgument`. Reads are not limited.
     #[must_use]
     pub fn with_max_value_bytes(mut self, bytes: usize) -> Self {
         self.max_value_bytes = bytes;
         self
     }
 
-    /// The memory that pages of the file may take; [`DEFAULT_CACHE_BYTES`] unless set.
+    /// Sets the limit of redb's page cache in bytes. The default is [`DEFAULT_CACHE_BYTES`].
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
     }
 
-    /// Whether opening verifies the checksum of every page, which reads the whole file. A damaged
-    /// file is then refused as `Corrupt`; otherwise damage shows when it is met.
+    /// Sets whether opening verifies all checksums, which reads the whole file. Opening a damaged
+    /// file then fails with `Corrupt`. Without this check, a read of a damaged block fails.
     #[must_use]
     pub fn with_integrity_check(mut self, check: bool) -> Self {
         self.integrity_check = check;
         self
     }
 
-    /// Judges expiry by this clock. A clock that steps back revives nothing: the store keeps a
-    /// high-water mark, in the file with every write and on closing, and while the clock is behind
-    /// it, its time is the mark plus the time that has passed since opening. So a TTL counts while
-    /// the store is open. (What only reads saw since the last write, or in a read-only store, may be
-    /// back after a crash and a step back.) See [`HighWaterClock`](cubbyhole_core::HighWaterClock).
+    /// Sets the clock for expiry and timestamps. Tests use
+    /// [`ManualClock`](cubbyhole_core::ManualClock).
+    ///
+    /// A clock that steps back revives no entry. The store keeps a high-water mark and writes it to
+    /// the file with every write and on closing. While the clock is behind the mark, the store's
+    /// time is the mark plus the time since opening, so TTLs continue to count while the store is
+    /// open. See [`HighWaterClock`](cubbyhole_core::HighWaterClock).
+    ///
+    /// There is one exception. If only reads saw an entry expire and no write followed, or if the
+    /// store was read-only, the entry can be live again after a crash and a step back of the clock.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// While another has the file open, opening waits for up to that long; not at all unless set.
+    /// Sets how long opening waits while the file is open elsewhere. After that time it fails with
+    /// `Unavailable`. The default is zero: opening fails immediately.
     #[must_use]
     pub fn with_lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
 
-    /// Keeps the bytes by way of `open` and not in the file at the path: for tests that inject
-    /// faults. Called again whenever the store opens its file anew.
-    #[doc(hidden)] // Not of the stable surface: it shows the engine's own trait.
+    /// Uses the storage that `open` returns instead of the file at the path, for tests that inject
+    /// faults. `open` is called again each time the store reopens its file.
+    #[doc(hidden)] // Not part of the stable API, because it exposes a trait of redb.
     #[must_use]
     pub fn with_storage(
         mut self,
@@ -248,7 +286,7 @@ impl Config {
         self
     }
 
-    /// The path of the file.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -258,7 +296,7 @@ impl Config {
         self.create && !self.read_only
     }
 
-    /// Whether the file is opened without writing to it.
+    /// Returns whether the file is opened [read-only](Self::with_read_only).
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only
@@ -329,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_url_path_is_refused() {
+    fn malformed_url_path_is_invalid_argument() {
         for text in [
             "",
             "?durability=relaxed",
@@ -349,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn to_url_is_read_back() {
+    fn url_round_trips_through_from_url_path() {
         for (path, url) in [
             ("a.redb", "redb:a.redb"),
             ("/srv/ü/what?.redb", "redb:/srv/ü/what%3F.redb"),

@@ -1,6 +1,6 @@
-//! Looking a file over.
+//! Checks the health of a file.
 
-mod place;
+mod environment;
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,16 +13,15 @@ use cubbyhole_core::{
 use crate::call::begin;
 use crate::config::{Config, Durability, RELAXED_FLUSH_INTERVAL};
 use crate::file::WriteDenied;
-use crate::origin::Origin;
+use crate::layout::Origin;
 use crate::repair::{CLOCK_TOLERANCE, revived};
 use crate::store::EmbeddedStore;
 use crate::url_path::shown;
 
-/// Whether a file is an embedded store, whole or damaged, or another database of the same engine.
-/// It is only read, a few of its bytes: it may be open elsewhere, and need not be sound.
+/// Returns whether a file is an embedded store or another redb database. Damaged stores count too.
 ///
-/// For programs that are about to write to a file that a user named. What is no regular file is no
-/// store.
+/// Reads only a few bytes, so the file may be open elsewhere. Use this before overwriting a file
+/// that a user has named. Anything but a regular file is not a store.
 ///
 /// ```
 /// # let folder = tempfile::tempdir().unwrap();
@@ -33,9 +32,9 @@ use crate::url_path::shown;
 /// ```
 ///
 /// # Errors
-/// Those of opening and reading the file, among them that it is not there.
+/// The I/O errors of opening and reading the file; `NotFound` if it does not exist.
 pub fn is_store_file(path: &Path) -> io::Result<bool> {
-    // A pipe would keep its opener waiting.
+    // Opening a named pipe could block.
     let about = fs::metadata(path)?;
     if !about.is_file() {
         return Ok(false);
@@ -49,12 +48,28 @@ pub fn is_store_file(path: &Path) -> io::Result<bool> {
     Ok(!matches!(origin, Origin::Empty | Origin::Unknown))
 }
 
-/// Looks the file over: whether it is there and opens, who else may read it, the room that it has, the
-/// clock, and what should be looked after. Opens it read-only, and never creates it. What goes wrong is
-/// in the [`Diagnosis`].
+/// Checks the health of a store's file and returns the findings with advice.
+///
+/// Checks whether the file exists and opens, its permissions, the free disk space, the durability
+/// setting, the clock, the consistency of the tables, and the share of expired entries. Reads and
+/// verifies the whole file. Opens it read-only and never creates it. All problems are reported in
+/// the [`Diagnosis`].
+///
+/// ```
+/// # use cubbyhole_core::{ExecutionContext, Verdict};
+/// # use cubbyhole_embedded::{Config, diagnose};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let ctx = ExecutionContext::new();
+/// let missing = Config::new(folder.path().join("missing.redb"));
+/// assert_eq!(diagnose(&ctx, &missing).await?.verdict(), Verdict::Problem);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
-/// The context's end; `InvalidArgument` without a tokio runtime.
+/// `Cancelled` or `DeadlineExceeded` if the context ends; `InvalidArgument` outside a tokio
+/// runtime.
 pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnosis> {
     begin(ctx, "diagnose").await?;
     let mut diagnosis = Diagnosis::default();
@@ -62,16 +77,16 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
     match fs::metadata(path) {
         Ok(metadata) => {
             diagnosis.ok("file", format!("{}, {} bytes", shown(path), metadata.len()));
-            place::check_permissions(&mut diagnosis, path, &metadata);
-            // What is only read needs no room.
-            // A pipe or a device is not opened: its opener may wait. Opening the store refuses it.
+            environment::check_permissions(&mut diagnosis, path, &metadata);
+            // Opening a pipe or a device could block; opening the store refuses them. A store that
+            // is only read needs no disk space.
             if metadata.is_file() && check_writing(&mut diagnosis, config) {
-                place::check_disk(&mut diagnosis, path, &metadata);
+                environment::check_disk(&mut diagnosis, path, &metadata);
             }
         }
         Err(error) => {
             let finding = format!("{}: {error}", shown(path));
-            let advice = "check the path; `put` and `import` create a file that is not there";
+            let advice = "check the path; `put` and `import` create a missing file";
             diagnosis.found(Verdict::Problem, "file", finding, advice);
             return Ok(diagnosis);
         }
@@ -87,12 +102,12 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
             return Ok(diagnosis);
         }
     };
-    let format = crate::format::FORMAT;
-    diagnosis.ok("open", format!("opens, format {format}, and every page has its checksum"));
+    let format = crate::engine::format::FORMAT;
+    diagnosis.ok("open", format!("opens, format {format}, all checksums are valid"));
     check_clock(ctx, &mut diagnosis, &store, config.clock().now()).await?;
     if let Err(error) = store.verify(ctx).await {
         ctx.check()?;
-        let advice = "export what can be read, and import it into a new store";
+        let advice = "export the readable entries and import them into a new store";
         diagnosis.found(Verdict::Problem, "tables", error.message().to_owned(), advice);
     }
     check_entries(ctx, &mut diagnosis, &store).await?;
@@ -102,27 +117,27 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
 fn advice_on_opening(error: &Error) -> &'static str {
     match error.kind() {
         ErrorKind::Unavailable => {
-            "look it over once that process has closed it; a copy that is made before is not sound"
+            "check again when that process has closed the file; an earlier copy may be damaged"
         }
         ErrorKind::PermissionDenied => {
             "give this user the right to read the file and to enter its folder"
         }
-        ErrorKind::Unsupported => "use the build of this tool that it is of",
+        ErrorKind::Unsupported => "use the version of this tool that wrote the file",
         _ => "restore it from a backup or an export",
     }
 }
 
-/// Whether the store can be written to.
+/// Checks and returns whether the store can be written.
 fn check_writing(diagnosis: &mut Diagnosis, config: &Config) -> bool {
     if config.is_read_only() {
-        diagnosis.ok("writes", "the store is opened read-only, as configured: none is taken");
+        diagnosis.ok("writes", "the store is configured as read-only and refuses writes");
         return false;
     }
-    let Some(denied) = WriteDenied::look(config.path()) else { return true };
+    let Some(denied) = WriteDenied::check(config.path()) else { return true };
     diagnosis.found(
         Verdict::Warning,
         "writes",
-        format!("the file is read-only: {}; it can be read, and no write is taken", denied.cause()),
+        format!("the file is read-only: {}; reads work, writes fail", denied.cause()),
         "make the file writable, or open it with `read_only=true` in its URL",
     );
     false
@@ -131,20 +146,18 @@ fn check_writing(diagnosis: &mut Diagnosis, config: &Config) -> bool {
 fn check_durability(diagnosis: &mut Diagnosis, config: &Config) {
     match config.durability() {
         Durability::Immediate => {
-            diagnosis.ok("durability", "a write is answered once it is on disk");
+            diagnosis.ok("durability", "a write returns when it is on disk");
         }
         Durability::Relaxed => diagnosis.found(
             Verdict::Warning,
             "durability",
-            format!(
-                "relaxed: a crash loses what was acknowledged in the last {RELAXED_FLUSH_INTERVAL:?}"
-            ),
-            "leave `durability=relaxed` out of the URL, unless the last writes can be made anew",
+            format!("relaxed: a crash loses the writes of the last {RELAXED_FLUSH_INTERVAL:?}"),
+            "remove `durability=relaxed` from the URL, unless the last writes can be repeated",
         ),
     }
 }
 
-/// Whether the store's time is ahead of the clock, which now shows `wall`.
+/// Checks whether the store's time is ahead of the clock, whose current value is `wall`.
 async fn check_clock(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
@@ -153,26 +166,26 @@ async fn check_clock(
 ) -> Result<()> {
     let lead = store.clock_lead();
     if lead <= CLOCK_TOLERANCE {
-        diagnosis.ok("clock", "this machine's, not behind what the store has seen");
+        diagnosis.ok("clock", "this machine's, not behind the store's time");
         return Ok(());
     }
     let revives = match store.ahead_of(ctx, wall).await {
         Ok(ahead) => revived(&ahead),
         Err(error) => {
             ctx.check()?;
-            format!("what that revives cannot be counted ({})", error.message())
+            format!("cannot count the entries that this revives ({})", error.message())
         }
     };
     diagnosis.found(
         Verdict::Warning,
         "clock",
         format!(
-            "this machine's is {} s behind the store's time, which is never set back automatically",
+            "this machine's is {} s behind the store's time, which is not set back automatically",
             lead.as_secs()
         ),
         format!(
-            "if this machine's clock is behind, set it; if it was ahead once, `cubbyhole doctor \
-             --repair` sets the store's time back to it; {revives}"
+            "if this machine's clock is wrong, correct it; if it was ahead earlier, `cubbyhole \
+             doctor --repair` sets the store's time back to it; {revives}"
         ),
     );
     Ok(())
@@ -189,7 +202,7 @@ async fn check_entries(
             Verdict::Warning,
             "entries",
             format!("{entries}, {expired} of them expired and not swept"),
-            "run `cubbyhole evict`, and then regularly",
+            "run `cubbyhole evict` now and regularly",
         ),
         Ok((entries, expired)) => {
             diagnosis.ok("entries", format!("{entries}, {expired} of them expired and not swept"));
@@ -201,4 +214,30 @@ async fn check_entries(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::format::{FORMAT, META, META_FORMAT};
+    use crate::file::StoreFile;
+
+    #[tokio::test]
+    async fn newer_format_is_unsupported() {
+        let (ctx, folder) = (ExecutionContext::new(), tempfile::tempdir().unwrap());
+        let config = Config::new(folder.path().join("s.redb"));
+        drop(EmbeddedStore::open(&ctx, config.clone()).await.unwrap());
+        let (file, _) = StoreFile::open(config.clone()).unwrap_or_else(|_| panic!("cannot open"));
+        let transaction = file.read().database().unwrap().begin_write().unwrap();
+        let newer = (FORMAT + 1).to_le_bytes();
+        transaction.open_table(META).unwrap().insert(META_FORMAT, newer.as_slice()).unwrap();
+        transaction.commit().unwrap();
+        file.close().unwrap();
+
+        let error = EmbeddedStore::open(&ctx, config.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("format 2"), "{error}");
+        let diagnosis = diagnose(&ctx, &config).await.unwrap();
+        assert_eq!(diagnosis.verdict(), Verdict::Problem);
+    }
 }

@@ -1,21 +1,24 @@
-//! What the engine's errors mean to a caller.
+//! Translates the engine's errors and I/O errors into [`Error`].
 
 use std::io;
 
 use cubbyhole_core::Error;
 use redb::{DatabaseError, StorageError};
 
-use crate::checked::Damaged;
+use crate::layout::Damaged;
 use crate::url_path::shown;
 
-/// Why a transaction did not do what it was asked.
+/// The message for a panic of the engine, which another program's change of the file can cause.
+pub(crate) const ENGINE_PANIC: &str = "the storage engine panicked; the file may be damaged";
+
+/// Why a read or a request within a transaction failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// This request is refused; nothing was changed, and others in the transaction go on.
+    /// This request is refused and has changed nothing. The transaction continues.
     Refused(Error),
     /// The engine failed; the transaction is lost.
     Engine(redb::Error),
-    /// The work is too much for a thread of the async runtime.
+    /// The read exceeds the budget for threads of the async runtime.
     OverBudget,
 }
 
@@ -50,7 +53,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// Whether the engine's handle is of no more use and the file must be opened anew.
+    /// Whether the engine's handle is unusable, so the file must be reopened.
     pub(crate) fn breaks_handle(&self) -> bool {
         matches!(
             self,
@@ -69,12 +72,12 @@ impl Failure {
         match self {
             Self::Refused(error) => error,
             Self::Engine(error) => from_engine(error),
-            Self::OverBudget => Error::internal("a read without a budget went over it"),
+            Self::OverBudget => Error::internal("a read without a budget exceeded one"),
         }
     }
 }
 
-/// What an engine's error means, when it is not about opening.
+/// Translates an error of the engine that did not occur while opening.
 pub(crate) fn from_engine(error: redb::Error) -> Error {
     match error {
         redb::Error::Io(error) => from_io(error),
@@ -85,11 +88,11 @@ pub(crate) fn from_engine(error: redb::Error) -> Error {
         redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::Backend(_) => {
             Error::unavailable("the file could not be read or written").with_source(error)
         }
-        error => Error::internal("the engine failed").with_source(error),
+        error => Error::internal("the storage engine failed").with_source(error),
     }
 }
 
-/// What an error of the operating system means.
+/// Translates an I/O error that did not occur while opening.
 pub(crate) fn from_io(error: io::Error) -> Error {
     use io::ErrorKind as Io;
     match error.kind() {
@@ -101,7 +104,7 @@ pub(crate) fn from_io(error: io::Error) -> Error {
         }
         Io::OutOfMemory => Error::resource_exhausted("out of memory"),
         Io::PermissionDenied | Io::ReadOnlyFilesystem => {
-            Error::permission_denied("the file or its folder may not be written")
+            Error::permission_denied("this user may not write to the file or its folder")
         }
         Io::UnexpectedEof => {
             Error::corrupt("the file is truncated; restore it from a backup or an export")
@@ -114,7 +117,7 @@ pub(crate) fn from_io(error: io::Error) -> Error {
 /// Why the file could not be opened.
 #[derive(Debug)]
 pub(crate) enum OpenFailure {
-    /// Another has it open; it may close it soon.
+    /// The file is open in another process or elsewhere in this one. Opening can be retried.
     Locked(Error),
     Other(Error),
 }
@@ -133,62 +136,64 @@ impl From<Error> for OpenFailure {
     }
 }
 
-/// What an error on opening means.
+/// Translates an error of the engine while opening.
 pub(crate) fn from_open(error: DatabaseError, path: &std::path::Path) -> OpenFailure {
     let shown = shown(path);
     OpenFailure::Other(match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             return OpenFailure::Locked(Error::unavailable(format!(
-                "{shown} is open in another process, or elsewhere in this one, and while a file is open \
-                 for writing nothing else can open it: stop that process or wait for it, or do this \
-                 within it; a store in PostgreSQL or Redis serves many processes at once"
+                "{shown} is open in another process, or elsewhere in this one: stop that process, \
+                 or wait until it closes the file; to share a store between processes, use PostgreSQL \
+                 or Redis"
             )));
         }
         DatabaseError::UpgradeRequired(version) => Error::unsupported(format!(
-            "{shown} is in an old form of the engine (version {version}) that this build cannot read"
+            "{shown} has version {version} of the redb file format, which this build cannot read"
         )),
         DatabaseError::Storage(StorageError::Io(error)) => from_open_io(error, path),
         DatabaseError::Storage(StorageError::Corrupted(_)) => Error::corrupt(format!(
             "{shown} is damaged or truncated; restore it from a backup or an export"
         ))
         .with_source(error),
-        error => Error::internal(format!("{shown} could not be opened")).with_source(error),
+        error => Error::internal(format!("cannot open {shown}")).with_source(error),
     })
 }
 
-/// What an error of the operating system on opening means.
+/// Translates an I/O error while opening.
 pub(crate) fn from_open_io(error: io::Error, path: &std::path::Path) -> Error {
     use io::ErrorKind as Io;
     let shown = shown(path);
     match error.kind() {
         Io::NotFound => Error::unavailable(format!("there is no store at {shown}")).permanent(),
-        // A block that is not as it was written; also the engine's word for a header that is none.
+        // A failed checksum, or an invalid header.
         Io::InvalidData => {
             Error::corrupt(format!("{shown} is damaged; restore it from a backup or an export"))
         }
-        Io::IsADirectory => Error::invalid_argument(format!("{shown} is a folder and no file")),
+        Io::IsADirectory => Error::invalid_argument(format!("{shown} is a folder, not a file")),
         Io::NotADirectory => {
-            Error::invalid_argument(format!("a part of {shown} is a file and no folder"))
+            Error::invalid_argument(format!("a parent of {shown} is a file, not a folder"))
         }
         Io::UnexpectedEof => {
             Error::corrupt(format!("{shown} is truncated; restore it from a backup or an export"))
         }
         _ if is_without_locks(&error) => Error::unavailable(format!(
-            "cannot lock {shown}: its file system has no locks; copy the file to a disk of this machine"
+            "cannot lock {shown}: its file system does not support locks; copy the file to a \
+             local disk"
         ))
         .permanent(),
         Io::StorageFull | Io::QuotaExceeded => Error::resource_exhausted(format!(
             "the disk of {shown} is full; free some space and try again"
         )),
         Io::PermissionDenied | Io::ReadOnlyFilesystem => Error::permission_denied(format!(
-            "{shown} or its folder may not be read and written by this user"
+            "this user may not read and write {shown} or its folder"
         )),
-        _ => Error::unavailable(format!("{shown} could not be opened")),
+        _ => Error::unavailable(format!("cannot open {shown}")),
     }
     .with_source(error)
 }
 
-/// Whether a lock was refused because the file system has none, as NFS without its lock service.
+/// Whether locking failed because the file system does not support it, such as NFS without a lock
+/// service.
 fn is_without_locks(error: &io::Error) -> bool {
     const ENOLCK: i32 = if cfg!(target_os = "linux") { 37 } else { 77 };
     cfg!(unix) && error.raw_os_error() == Some(ENOLCK)

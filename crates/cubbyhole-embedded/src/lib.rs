@@ -1,40 +1,70 @@
-//! The embedded backend of Cubbyhole: a namespaced key/value store in one file, on redb.
+//! The embedded backend of Cubbyhole: a namespaced key/value store in one file, built on redb.
 //!
-//! [`EmbeddedStore`] implements the contract of `cubbyhole-core` whole. What is its own:
+//! [`EmbeddedStore`] implements `Store`, `EntryStore` and `Backend` of `cubbyhole-core` for
+//! `Bytes`. It needs no server: a program opens a file and reads and writes it. Most programs use
+//! the facade instead, `cubbyhole::open(&ctx, "redb:PATH")`, which also reports every call as
+//! spans, events and metrics.
 //!
-//! - **Durability.** A write is answered once it is on disk ([`Durability::Immediate`]), in a log
-//!   ahead of the engine; writes that arrive together share a sync. [`Durability::Relaxed`] answers earlier.
-//! - **One process** has the file open for writing at a time, or any number read-only: see
-//!   [`Config::with_read_only`], which works on a read-only volume too.
-//! - **Expiry** is judged by the store's time: the configured clock, the system's by default, or the
-//!   high-water mark in the file plus the time since opening. So a clock that steps back revives
-//!   nothing, and TTLs count: see [`Config::with_clock`]. [`repair`] sets the mark back. An entry that expires while a
-//!   write that extends it is being committed may read as absent until that write is answered.
-//! - **Damage** is noticed: every block of the file has a checksum that is compared when the block
-//!   is read, so that a flipped bit is `Corrupt` and never a wrong answer.
-//! - **Failures of the disk** do not outlast their cause: the store opens its file anew by itself.
+//! ```
+//! use cubbyhole_core::{Backend, ExecutionContext, Namespace, Store, TypedExt};
+//! use cubbyhole_embedded::{Config, EmbeddedStore};
 //!
-//! Most programs open it by `cubbyhole::open(ctx, "redb:PATH")`.
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("state.redb");
+//! let ctx = ExecutionContext::new();
+//! let file = EmbeddedStore::open(&ctx, Config::new(path)).await?;
+//! let store = file.clone().typed::<String>();
+//! let ns = Namespace::parse("acme:agent-7")?;
+//! store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
+//! assert_eq!(store.get(&ctx, &ns, "greeting").await?.as_deref(), Some("hello"));
+//! file.close(&ctx).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Durability
+//!
+//! A write returns when it is on disk, in a write-ahead log. Concurrent writes share one fsync
+//! (group commit). With [`Durability::Relaxed`] a write returns earlier, and a crash may lose the
+//! writes of the last 200 ms.
+//!
+//! # Processes
+//!
+//! One process can have the file open for writing, or any number of processes can have it open
+//! [read-only](Config::with_read_only). Read-only opening also works on a read-only volume. To
+//! share a store between writing processes, use PostgreSQL or Redis.
+//!
+//! # Expiry
+//!
+//! Expiry follows the store's time: the configured clock, or the high-water mark in the file plus
+//! the time since opening if the clock is behind that. So a clock that steps back revives no entry,
+//! and TTLs continue to count. See [`Config::with_clock`]. [`repair()`] sets the store's time back
+//! after the clock was ahead.
+//!
+//! An entry that expires during the commit of a write that extends it may read as absent until that
+//! write returns.
+//!
+//! # Damage and disk failures
+//!
+//! Every block of the file has a checksum, which each read from the file verifies. A flipped bit
+//! causes a `Corrupt` error instead of a wrong result. After an I/O error the store reopens its
+//! file automatically, so it recovers when the disk does. [`diagnose()`] checks the health of a
+//! file.
 
 mod call;
-mod checked;
 mod config;
 mod diagnose;
-mod early_sync;
+mod engine;
 mod error;
 mod file;
-mod format;
-mod log;
-mod origin;
-mod overlay;
+mod layout;
 mod reader;
 mod repair;
-mod request;
-mod snapshot;
 mod storage;
 mod store;
-mod tables;
 mod url_path;
+mod wal;
 mod writer;
 
 pub use config::{Config, DEFAULT_CACHE_BYTES, Durability, RELAXED_FLUSH_INTERVAL};

@@ -1,4 +1,4 @@
-//! Where reads run: on the caller's thread while that is cheap, otherwise in the blocking pool.
+//! Runs reads: on the caller's thread if they are cheap, otherwise in the blocking pool.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,30 +9,33 @@ use std::time::Duration;
 use cubbyhole_core::{Clock, Error, ExecutionContext, HighWaterClock, Result, Timestamp};
 use redb::Database;
 
-use crate::error::Failure;
+use crate::engine::{ReadMode, Snapshot};
+use crate::error::{ENGINE_PANIC, Failure};
 use crate::file::StoreFile;
-use crate::snapshot::{Place, Snapshot};
 
+/// The read side of a store.
 pub(crate) struct Reader {
     file: Arc<StoreFile>,
     clock: Arc<HighWaterClock>,
-    witnessed: Arc<AtomicBool>,
+    /// Set when a read treats an entry as expired.
+    saw_expired: Arc<AtomicBool>,
 }
 
 impl Reader {
     pub(crate) fn new(
         file: Arc<StoreFile>,
         clock: Arc<HighWaterClock>,
-        witnessed: Arc<AtomicBool>,
+        saw_expired: Arc<AtomicBool>,
     ) -> Self {
-        Self { file, clock, witnessed }
+        Self { file, clock, saw_expired }
     }
 
+    /// The store's time.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// How far the store's time is ahead of the clock.
+    /// The time by which the store's time is ahead of the clock.
     pub(crate) fn lead(&self) -> Duration {
         self.clock.lead()
     }
@@ -41,8 +44,9 @@ impl Reader {
         self.file.path()
     }
 
-    /// Reads on this thread if that is short and likely to be served from memory, and in the
-    /// blocking pool otherwise: a hop to the pool costs several times what a point read does.
+    /// Runs a read on this thread if it is short and likely to be served from memory, and in the
+    /// blocking pool otherwise. Moving a read to the pool costs several times as much as a point
+    /// read.
     pub(crate) async fn run<T, F>(self: &Arc<Self>, ctx: &ExecutionContext, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -53,36 +57,36 @@ impl Reader {
             return result;
         }
         let reader = Arc::clone(self);
-        // While the file is compacted or opened anew it waits here and not on a thread of the
-        // pool, which others need.
-        ctx.race(self.file.free()).await?;
-        // The read in the pool ends with the caller's context, and with the caller's future.
+        // While the file is compacted or reopened, the read waits here and does not block a thread
+        // of the pool.
+        ctx.race(self.file.wait_until_free()).await?;
+        // The read in the pool ends when the caller's context ends or its future is dropped.
         let child = ctx.child();
         let _end = child.cancellation().clone().drop_guard();
         let task = tokio::task::spawn_blocking(move || reader.read(&child, &work));
-        ctx.race(task).await?.map_err(panicked)?
+        ctx.race(task).await?.map_err(task_error)?
     }
 
-    /// Reads on this thread, unless that turns out too much or means waiting.
+    /// Runs a read on this thread. Returns `None` if it would wait or exceeds its budget.
     fn try_inline<T>(
         &self,
         ctx: &ExecutionContext,
         work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
     ) -> Option<Result<T>> {
-        let temperature = self.file.temperature();
-        if !temperature.is_warm() {
+        let latency = self.file.latency();
+        if !latency.is_low() {
             return None;
         }
         let guard = self.file.try_read()?;
-        match self.attempt(guard.database()?, Place::Inline(ctx, temperature), work) {
+        match self.attempt(guard.database()?, ReadMode::Inline(ctx, latency), work) {
             Err(Failure::OverBudget) => None,
-            // The pool has the time to open the file anew.
+            // The read in the pool will reopen the file, which blocks.
             Err(failure) if failure.breaks_handle() => None,
             result => Some(result.map_err(Failure::into_error)),
         }
     }
 
-    /// Reads on this thread, however long it takes.
+    /// Runs a read on this thread without a budget, and reopens the file if its handle has failed.
     fn read<T>(
         &self,
         ctx: &ExecutionContext,
@@ -91,8 +95,8 @@ impl Reader {
         let once = || {
             let guard = self.file.read();
             let result = match guard.database() {
-                Some(database) => self.attempt(database, Place::Pool(ctx), work),
-                None => Err(self.file.absent()),
+                Some(database) => self.attempt(database, ReadMode::Blocking(ctx), work),
+                None => Err(self.file.no_handle()),
             };
             (result, guard.generation)
         };
@@ -109,23 +113,21 @@ impl Reader {
     fn attempt<T>(
         &self,
         database: &Database,
-        place: Place<'_>,
+        mode: ReadMode<'_>,
         work: &impl Fn(&Snapshot<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        // The engine may panic over a file that something else wrote to.
+        // redb may panic if another program changed the file.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            work(&Snapshot::open(database, || self.clock.now(), place, &self.witnessed)?)
+            work(&Snapshot::open(database, || self.clock.now(), mode, &self.saw_expired)?)
         }));
-        outcome.unwrap_or_else(|_| {
-            Err(Error::corrupt("the engine failed over the file; it may be damaged").into())
-        })
+        outcome.unwrap_or_else(|_| Err(Error::corrupt(ENGINE_PANIC).into()))
     }
 }
 
-/// What it means that a task of the pool did not answer.
-pub(crate) fn panicked(error: tokio::task::JoinError) -> Error {
+/// Translates the error of a task in the blocking pool.
+pub(crate) fn task_error(error: tokio::task::JoinError) -> Error {
     if error.is_cancelled() {
         return Error::unavailable("the runtime is shutting down");
     }
-    Error::internal("the work on the file failed").with_source(error)
+    Error::internal("a task on the file panicked").with_source(error)
 }

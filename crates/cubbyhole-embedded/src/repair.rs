@@ -1,4 +1,4 @@
-//! Setting the store's time back to the machine's clock.
+//! Repair: sets the store's time back to the machine's clock.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
@@ -11,40 +11,58 @@ use cubbyhole_core::{
 
 use crate::call::begin;
 use crate::config::Config;
-use crate::error::{Failure, OpenFailure};
+use crate::engine::{ReadMode, Snapshot};
+use crate::error::{ENGINE_PANIC, Failure, OpenFailure};
 use crate::file::StoreFile;
-use crate::reader::panicked;
-use crate::snapshot::{Place, Snapshot};
+use crate::reader::task_error;
 use crate::url_path::shown;
 use crate::writer::checkpoint;
 
-/// How far the store's time may be ahead of the clock without remark: machines that share a file are
-/// set apart a little.
+/// The lead of the store's time over the clock that is ignored, because the clocks of machines that
+/// use the same file differ a little.
 pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
-/// Repairs with [`RepairOptions::new`], and returns a line for each repair: nothing if nothing was
-/// wrong.
+/// Repairs a file with the default options. Returns one line of text for each repair, or nothing if
+/// no repair was necessary.
+///
+/// ```
+/// # use cubbyhole_core::ExecutionContext;
+/// # use cubbyhole_embedded::{Config, EmbeddedStore, repair};
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let config = Config::new(folder.path().join("state.redb"));
+/// # let ctx = ExecutionContext::new();
+/// # drop(EmbeddedStore::open(&ctx, config.clone()).await?);
+/// assert!(repair(&ctx, &config).await?.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
-/// As [`repair_with_options`], and the failure in its report.
+/// The same errors as [`repair_with_options`], and the failure in its report.
 pub async fn repair(ctx: &ExecutionContext, config: &Config) -> Result<Vec<String>> {
     let report = repair_with_options(ctx, config, &RepairOptions::new()).await?;
     report.failure.map_or(Ok(report.repaired), Err)
 }
 
-/// Sets the store's time back to the configured clock, where that is more than a minute behind it:
-/// for a store that was written to while the clock was ahead. Entries that have expired by the
-/// store's time, not by the clock, and were not swept, are live again. Entries that were written
-/// meanwhile keep their instants: one with a TTL expires as late as it was told to.
+/// Sets the store's time back to the configured clock if the clock is more than 60 s behind it.
+/// This repairs a store that was written while the clock was ahead.
 ///
-/// [`ClockAction::Report`] only counts these entries, and changes nothing. The time is set back in one
-/// durable commit, or not at all.
+/// Entries that have expired by the store's time but not by the clock are live again, unless a
+/// sweep has removed them. Entries that were written while the clock was ahead keep their
+/// timestamps, including their expiry.
+///
+/// [`ClockAction::Report`] only counts these entries and changes nothing. Otherwise one durable
+/// commit sets the time back.
 ///
 /// # Errors
-/// As [`EmbeddedStore::open`](crate::EmbeddedStore::open) of a file that is not to be created; it does
-/// not wait where another process has the file open. `PermissionDenied` if the configuration is
-/// read-only. The context's end: nothing is changed then. After the commit, a failure to close the
-/// file is in the report.
+/// - The errors of [`EmbeddedStore::open`](crate::EmbeddedStore::open) for a file that must exist.
+///   The call does not wait if the file is open elsewhere.
+/// - `PermissionDenied` if the configuration is read-only.
+/// - `Cancelled` or `DeadlineExceeded` if the context ends before the commit. The file is unchanged
+///   then.
+///
+/// If closing the file fails after the commit, the report contains the error.
 pub async fn repair_with_options(
     ctx: &ExecutionContext,
     config: &Config,
@@ -54,17 +72,18 @@ pub async fn repair_with_options(
     let action = options.clock();
     let repair = async {
         let config = config.clone().with_create(false);
-        // It ends with the caller's context, and with the caller's future, up to the commit. Then it
-        // is waited for, so that the outcome is known.
+        // Up to the commit, the task ends when the caller's context ends or its future is dropped.
+        // The result of the task is always awaited, so the outcome is known.
         let child = ctx.child();
         let _end = child.cancellation().clone().drop_guard();
-        let task = tokio::task::spawn_blocking(move || judge_clock(&child, config, action));
-        task.await.map_err(panicked)?
+        let task = tokio::task::spawn_blocking(move || repair_clock(&child, config, action));
+        task.await.map_err(task_error)?
     };
     repair.await.in_operation("repair")
 }
 
-fn judge_clock(
+/// Opens the file, sets its time back if necessary, and closes it.
+fn repair_clock(
     ctx: &ExecutionContext,
     config: Config,
     action: ClockAction,
@@ -80,9 +99,7 @@ fn judge_clock(
     let wall = clock.now();
     let repaired = if mark.saturating_since(wall) > CLOCK_TOLERANCE {
         let outcome = catch_unwind(AssertUnwindSafe(|| set_back(ctx, &file, mark, wall, action)));
-        outcome.unwrap_or_else(|_| {
-            Err(Error::corrupt("the engine failed over the file; it may be damaged").into())
-        })
+        outcome.unwrap_or_else(|_| Err(Error::corrupt(ENGINE_PANIC).into()))
     } else {
         Ok(RepairReport::default())
     };
@@ -99,22 +116,23 @@ fn set_back(
     action: ClockAction,
 ) -> Result<RepairReport, Failure> {
     let guard = file.read();
-    let handle = guard.handle.as_ref().ok_or_else(|| file.absent())?;
-    let witnessed = AtomicBool::new(false);
-    let snapshot = Snapshot::open(&handle.database, || mark, Place::Pool(ctx), &witnessed)?;
+    let handle = guard.handle.as_ref().ok_or_else(|| file.no_handle())?;
+    let saw_expired = AtomicBool::new(false);
+    let snapshot =
+        Snapshot::open(&handle.database, || mark, ReadMode::Blocking(ctx), &saw_expired)?;
     let ahead = snapshot.ahead_of(wall)?;
     drop(snapshot);
     ctx.check()?;
     let mut repaired = Vec::new();
     if action == ClockAction::SetBack {
-        // Its salt makes the log's records void, which hold the old time too.
+        // The new salt invalidates the log records, which contain the old time.
         checkpoint(handle, wall)?;
-        repaired.push(line(&ahead));
+        repaired.push(report_line(&ahead));
     }
     Ok(RepairReport { repaired, clock_ahead: Some(ahead), ..RepairReport::default() })
 }
 
-fn line(ahead: &ClockAhead) -> String {
+fn report_line(ahead: &ClockAhead) -> String {
     let mut line = format!(
         "the clock: the store's time was {} and is set back to {}; {}",
         ahead.store_time,
@@ -123,19 +141,19 @@ fn line(ahead: &ClockAhead) -> String {
     );
     if ahead.written_later > 0 {
         line.push_str(&format!(
-            "; entries that were written at later instants keep these, and their expiry: {}",
+            "; entries written after that time keep their timestamps and expiry: {}",
             ahead.written_later
         ));
     }
     line
 }
 
-/// What setting the time back revives.
+/// Describes the entries that setting the time back revives.
 pub(crate) fn revived(ahead: &ClockAhead) -> String {
     match ahead.revived {
-        0 => "that revives no entry".to_owned(),
+        0 => "this revives no entry".to_owned(),
         revived => format!(
-            "that revives expired entries that were not swept: {revived}, in {} namespaces",
+            "this revives expired entries that were not swept: {revived}, in {} namespaces",
             ahead.revived_namespaces
         ),
     }

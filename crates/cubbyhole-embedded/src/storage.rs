@@ -1,140 +1,17 @@
-//! The bytes beneath the engine, watched: reads that had to wait for the disk are noticed.
+//! The storage layers between the file and redb. From the file upwards: early fsync or the
+//! read-only overlay, the regions, checksums, and the measurement of read latency.
 
-use std::io;
-use std::ops::Bound;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+mod checksums;
+mod early_sync;
+mod latency;
+mod locks;
+mod overlay;
+mod regions;
 
-use redb::{BackendError, StorageBackend};
+pub(crate) use checksums::{ChecksummedStorage, UncertainGroups};
+pub(crate) use early_sync::EarlySync;
+pub(crate) use latency::{ReadLatency, TimedStorage};
+pub(crate) use overlay::Overlay;
+pub(crate) use regions::{EngineRegion, SharedFile};
 
-/// A read of the file that takes longer than this waited for the disk in a way that the runtime
-/// feels. One that the operating system serves from memory takes a few microseconds; and a hop to
-/// the blocking pool costs ten to thirty, so that shorter waits are not worth one.
-const SLOW_READ: Duration = Duration::from_micros(500);
-
-/// For how long after a slow read further reads are kept off the async runtime's threads. Short,
-/// because on a busy machine a read is also slow when its thread had to wait for the processor.
-const COLD_PERIOD: Duration = Duration::from_millis(50);
-
-/// Whether reads of the file have lately had to wait for the disk.
-#[derive(Debug)]
-pub(crate) struct Temperature {
-    started: Instant,
-    /// Until when the file counts as cold, in microseconds since `started`; 0 for warm.
-    cold_until: AtomicU64,
-    /// Whether the file is being made longer. Until that is synced the engine keeps a lock that
-    /// every read needs.
-    growing: AtomicBool,
-}
-
-impl Temperature {
-    pub(crate) fn new() -> Self {
-        Self { started: now(), cold_until: AtomicU64::new(0), growing: AtomicBool::new(false) }
-    }
-
-    /// Whether a read is likely to be served from memory.
-    pub(crate) fn is_warm(&self) -> bool {
-        if self.growing.load(Ordering::Relaxed) {
-            return false;
-        }
-        let cold_until = self.cold_until.load(Ordering::Relaxed);
-        if cold_until == 0 {
-            return true;
-        }
-        let warm = self.micros(now()) >= cold_until;
-        if warm {
-            self.cold_until.store(0, Ordering::Relaxed);
-        }
-        warm
-    }
-
-    fn note(&self, began: Instant) {
-        let ended = now();
-        if ended.duration_since(began) > SLOW_READ {
-            self.cold_until.store(self.micros(ended + COLD_PERIOD), Ordering::Relaxed);
-        }
-    }
-
-    fn micros(&self, instant: Instant) -> u64 {
-        u64::try_from(instant.duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "it times reads of the file; no deadline is judged")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Storage whose reads are timed.
-#[derive(Debug)]
-pub(crate) struct Watched {
-    inner: Box<dyn StorageBackend>,
-    temperature: Arc<Temperature>,
-}
-
-impl Watched {
-    pub(crate) fn new(inner: Box<dyn StorageBackend>, temperature: Arc<Temperature>) -> Self {
-        Self { inner, temperature }
-    }
-}
-
-impl StorageBackend for Watched {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let began = now();
-        let result = self.inner.read(offset, out);
-        self.temperature.note(began);
-        result
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.temperature.growing.store(true, Ordering::Relaxed);
-        self.inner.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let result = self.inner.sync_data();
-        self.temperature.growing.store(false, Ordering::Relaxed);
-        result
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.inner.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.inner.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.inner.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.query_lock_range(start, end)
-    }
-}
+use locks::delegate_locks;

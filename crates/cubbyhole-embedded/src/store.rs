@@ -1,4 +1,4 @@
-//! The store: what each method reads or writes.
+//! [`EmbeddedStore`] and its trait implementations.
 
 mod open;
 
@@ -22,21 +22,25 @@ use crate::error::Failure;
 use crate::reader::Reader;
 use crate::writer::Writer;
 
-/// A store in one file on this machine. Cloning it is cheap and shares the file.
+/// A store in one file on this machine. Clones are cheap and share the file.
 ///
-/// Writes of all callers are committed in groups by one thread, and answered once they are on disk
-/// (see [`Durability`](crate::Durability)). Reads see the last commit. Dropping the last clone
-/// waits until what is queued is written, and closes the file; [`Backend::close`] does so too and
-/// tells of errors.
+/// **Writes.** One thread commits the writes of all callers in groups. A write returns when it is
+/// on disk, or earlier with [`Durability::Relaxed`](crate::Durability::Relaxed).
 ///
-/// Closing after [`erase`](EntryStore::erase), and [`compact`](Backend::compact), rewrite the file, so
-/// that no byte of an erased, deleted or overwritten entry is left in it. That takes time and free
-/// space in proportion to what the store holds.
+/// **Reads.** Reads see the last commit. A short read runs on the caller's thread. A read that
+/// needs more than 512 steps or 256 KiB, or that may wait for the disk, runs in the runtime's
+/// blocking pool. So calls need a tokio runtime, with timers if the context has a deadline;
+/// otherwise they fail with `InvalidArgument`.
 ///
-/// One process has the file open for writing at a time, or any number
-/// [read-only](Config::with_read_only). Reads that turn out long are moved to the runtime's
-/// blocking pool, so calls need a tokio runtime, and timers in it if they have a deadline. Elsewhere
-/// they answer `InvalidArgument`.
+/// **Closing.** [`Backend::close`] writes the queued requests, closes the file and returns errors.
+/// Dropping the last clone does the same, blocks until the file is closed, and ignores errors.
+///
+/// **Erasure.** [`compact`](Backend::compact), and closing after [`erase`](EntryStore::erase),
+/// rewrite the file. Afterwards it contains no byte of an erased, deleted or overwritten entry.
+/// This needs time and free space in proportion to the size of the store.
+///
+/// **Processes.** One process can have the file open for writing, or any number of processes can
+/// have it open [read-only](Config::with_read_only).
 ///
 /// ```
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -56,54 +60,80 @@ use crate::writer::Writer;
 #[derive(Clone)]
 pub struct EmbeddedStore {
     reader: Arc<Reader>,
-    // After the reader in this order: nothing but the writer keeps the file open.
+    // Declared after the reader, so the reader is dropped first and dropping the writer closes the
+    // file.
     writer: Arc<Writer>,
     max_value_bytes: usize,
 }
 
 impl EmbeddedStore {
-    /// Opens the file that `config` names, creating it if it is not there and may be.
+    /// Opens the file that `config` names, and creates it if it is missing, unless `config` says
+    /// otherwise.
+    ///
+    /// After a crash, opening replays the log: up to 1,024 changes.
     ///
     /// # Errors
-    /// `Unavailable` if the file is not there and is not to be created, its folder is missing, or
-    /// another process has it open; `InvalidArgument` if it is not a store; `Unsupported` if it is
-    /// of a newer format; `Corrupt` if it is damaged; `PermissionDenied` if this user may not read
-    /// or write it, or its volume is read-only; `ResourceExhausted` if the disk is full.
+    /// | kind | cause |
+    /// |---|---|
+    /// | `Unavailable` | the file or its folder is missing, or the file is open elsewhere |
+    /// | `InvalidArgument` | the file is not a store, or there is no tokio runtime |
+    /// | `Unsupported` | the file has another format |
+    /// | `Corrupt` | the file is damaged |
+    /// | `PermissionDenied` | permissions or a read-only volume forbid reading or writing |
+    /// | `ResourceExhausted` | the disk is full |
+    /// | `Cancelled`, `DeadlineExceeded` | the context has ended |
     pub async fn open(ctx: &ExecutionContext, config: Config) -> Result<Self> {
         begin(ctx, "open").await?;
         Self::open_when_free(ctx, config).await.in_operation("open")
     }
 
-    /// How many transactions were committed since the store was opened: with the number of writes
-    /// it tells how large the groups were.
+    /// Returns the number of transactions committed since the store was opened. The number of
+    /// writes divided by it is the average size of a group commit.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.writer.commits()
     }
 
-    /// Reads everything, and checks that it fits together: every entry and its value can be read,
-    /// and the index that the sweep goes by has each entry that expires and no other. For a copy
-    /// that is about to be trusted as a backup, say. Others may go on meanwhile.
+    /// Reads all entries and checks that the tables are consistent.
+    ///
+    /// Every entry and its value must be readable, and the expiry index must contain exactly the
+    /// entries that expire. Use it to check a copy before you rely on it as a backup. Other calls
+    /// can run at the same time.
+    ///
+    /// ```
+    /// # use cubbyhole_core::ExecutionContext;
+    /// # use cubbyhole_embedded::{Config, EmbeddedStore};
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("backup.redb");
+    /// # let ctx = ExecutionContext::new();
+    /// # drop(EmbeddedStore::open(&ctx, Config::new(&path)).await?);
+    /// let backup = EmbeddedStore::open(&ctx, Config::new(path).with_read_only(true)).await?;
+    /// backup.verify(&ctx).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// `Corrupt` with what was found; the context's end.
+    /// `Corrupt` with the number of inconsistencies; `Cancelled` or `DeadlineExceeded` if the
+    /// context ends.
     pub async fn verify(&self, ctx: &ExecutionContext) -> Result<()> {
         begin(ctx, "verify").await?;
         let verified = self.reader.run(ctx, |snapshot| snapshot.verify()).await;
         verified.and_then(|found| found.verdict()).in_operation("verify")
     }
 
-    /// How many entries the file holds, expired ones included, and how many of them have expired.
+    /// Returns the number of entries, expired ones included, and the number of expired ones.
     pub(crate) async fn counts(&self, ctx: &ExecutionContext) -> Result<(u64, u64)> {
         self.reader.run(ctx, |snapshot| snapshot.counts()).await
     }
 
-    /// How far the store's time is ahead of the clock, which is behind, or was ahead once.
+    /// The time by which the store's time is ahead of the clock.
     pub(crate) fn clock_lead(&self) -> Duration {
         self.reader.lead()
     }
 
-    /// The entries that the store's time and the clock judge differently.
+    /// Counts the entries that the store's time and the clock judge differently.
     pub(crate) async fn ahead_of(
         &self,
         ctx: &ExecutionContext,
@@ -161,7 +191,7 @@ impl EmbeddedStore {
         self.writer.check_writable()?;
         let mut removed = 0;
         let swept: Result<()> = async {
-            // A store with nothing to sweep is not written to.
+            // Checks first, so a store without expired entries is not written.
             while self.reader.run(ctx, |snapshot| snapshot.has_expired()).await? {
                 removed +=
                     self.writer.submit(ctx, 0, |tables| tables.evict(MAX_PAGE_ITEMS)).await?;
@@ -270,7 +300,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
                 Expiry::After(ttl).resolve(self.reader.now())?;
             }
             let read = self.lookup(ctx, ns, key).await?;
-            // Only an entry that expires can be extended: others cost no write.
+            // Only an entry with an expiry can be extended. Other entries need no write.
             let expires = read.as_ref().is_some_and(|entry| entry.meta.expires_at.is_some());
             if options.extended_ttl().is_none() || !expires {
                 return Ok(read);
@@ -296,7 +326,7 @@ impl EntryStore<Bytes> for EmbeddedStore {
         let get = self.reader.run(ctx, move |snapshot| {
             let one = |key: &String| match snapshot.get(&ns, key) {
                 Ok(entry) => Ok(Ok(entry)),
-                // A context that ends is everyone's, a damaged entry its own.
+                // A damaged entry fails only its key. The end of the context fails the whole call.
                 Err(Failure::Refused(error))
                     if error.kind() == cubbyhole_core::ErrorKind::Corrupt =>
                 {
@@ -458,17 +488,20 @@ impl EntryStore<Bytes> for EmbeddedStore {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Backend for EmbeddedStore {
-    /// After an erasure the file is rewritten first. If that fails, the error says so: the erased
-    /// entries stay absent, and the next clean close repeats it. A context that ends does not stop it.
+    /// Closes the file, even if the context ends. After an erasure the file is rewritten first. If
+    /// that fails, the call returns the error, the erased entries stay absent, and the next clean
+    /// close repeats the rewriting.
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
-        // The file is closed even if the context has ended or there is no runtime.
+        // Starts closing first, so the file is closed even without a runtime or with an ended
+        // context.
         let closing = self.writer.begin_close();
         begin(ctx, "close").await?;
         closing.wait(ctx).await.in_operation("close")
     }
 
-    /// Also removes the bytes of deleted and overwritten entries. `ResourceExhausted` if there is no
-    /// space to rewrite the entries: free space was returned, and those bytes may remain.
+    /// Returns free space to the file system and removes all bytes of deleted and overwritten
+    /// entries. Fails with `ResourceExhausted` if there is too little space to rewrite the entries.
+    /// In this case the free space is returned, but bytes of deleted entries may remain.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         begin(ctx, "compact").await?;
         self.writer.compact(ctx).await.in_operation("compact")

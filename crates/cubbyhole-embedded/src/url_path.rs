@@ -1,11 +1,11 @@
-//! A path as the text of a `redb:` URL, percent-encoded, and as messages show it.
+//! Paths in `redb:` URLs, which are percent-encoded, and paths in messages.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use cubbyhole_core::{Error, Result};
 
-/// The path that the text of a URL names: `%` and two hexadecimal digits are one byte.
+/// Decodes the path of a URL: `%` and two hexadecimal digits are one byte.
 pub(crate) fn decoded(text: &str) -> Result<PathBuf> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -21,7 +21,9 @@ pub(crate) fn decoded(text: &str) -> Result<PathBuf> {
         bytes.push(byte);
     }
     if bytes.contains(&0) {
-        return Err(Error::invalid_argument("the path in the URL holds a NUL, which no path can"));
+        return Err(Error::invalid_argument(
+            "the path in the URL contains NUL, which no path may contain",
+        ));
     }
     path(bytes)
 }
@@ -43,19 +45,19 @@ fn path(bytes: Vec<u8>) -> Result<PathBuf> {
     Ok(text.into())
 }
 
-/// The text of a URL for a path: encodes `%`, `?`, control characters, and what is not UTF-8.
+/// Encodes a path for a URL: `%`, `?`, control characters and bytes that are not UTF-8.
 pub(crate) fn encoded(path: &Path) -> Result<String> {
     let bytes = path.as_os_str().as_encoded_bytes();
-    let speakable = cfg!(unix) || path.to_str().is_some();
-    if bytes.is_empty() || bytes.contains(&0) || !speakable {
+    let is_encodable = cfg!(unix) || path.to_str().is_some();
+    if bytes.is_empty() || bytes.contains(&0) || !is_encodable {
         let message = format!("no URL can name the path `{}`", shown(path));
         return Err(Error::invalid_argument(message));
     }
     let mut text = String::with_capacity(bytes.len());
-    // Two slashes at the beginning would be a host.
-    let host = bytes.starts_with(b"//") && !bytes.starts_with(b"///");
-    let bytes = if host { &bytes[1..] } else { bytes };
-    if host {
+    // Two leading slashes would introduce a host.
+    let starts_like_host = bytes.starts_with(b"//") && !bytes.starts_with(b"///");
+    let bytes = if starts_like_host { &bytes[1..] } else { bytes };
+    if starts_like_host {
         text.push_str("%2F");
     }
     for chunk in bytes.utf8_chunks() {
@@ -79,7 +81,7 @@ fn push_encoded(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// A path for a message: control characters and what is not UTF-8 escaped.
+/// Formats a path for a message: control characters and bytes that are not UTF-8 are escaped.
 pub(crate) fn shown(path: &Path) -> String {
     let mut text = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shown_path_is_one_legible_line() {
+    fn shown_path_escapes_control_characters() {
         assert_eq!(shown(Path::new("/srv/ü b\n\u{1b}[2J.redb")), r"/srv/ü b\n\u{1b}[2J.redb");
         #[cfg(unix)]
         {
@@ -119,7 +121,7 @@ mod tests {
 
         #[cfg(unix)]
         #[test]
-        fn any_path_is_read_back_from_its_url(
+        fn any_path_round_trips_through_its_url(
             bytes in prop_oneof![
                 prop::collection::vec(any::<u8>(), 0..12),
                 "[/%?#a0-9F\\r ]{0,12}".prop_map(String::into_bytes),
@@ -137,7 +139,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_without_an_escape_is_its_own_path(text in "[^%\\x00]{1,12}") {
+        fn text_without_escapes_decodes_to_itself(text in "[^%\\x00]{1,12}") {
             let decoded = decoded(&text).unwrap();
             prop_assert_eq!(decoded.to_str(), Some(text.as_str()));
         }

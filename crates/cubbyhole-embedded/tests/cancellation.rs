@@ -1,4 +1,4 @@
-//! Dropped futures, cancelled contexts and deadlines, at each await point.
+//! Dropped futures, cancelled contexts and deadlines at every await point.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -14,20 +14,20 @@ use cubbyhole_core::{
     NamespacePrefix, PutOptions, Result, ScanOptions, Store,
 };
 use cubbyhole_embedded::EmbeddedStore;
-use support::{Disk, begin, bytes, contents, ctx, ns};
+use support::{Disk, bytes, contents, ctx, ns, start};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_waits_is_taken_back_and_has_no_effect() {
+async fn cancelled_queued_request_has_no_effect() {
     let disk = Disk::new();
     let store = disk.open().await;
     let gate = disk.shut_gate();
     let put = |key: &'static str, ctx: &ExecutionContext| {
         let (store, ctx) = (store.clone(), ctx.clone());
-        begin(async move { store.put(&ctx, &ns(), key, bytes("v")).await })
+        start(async move { store.put(&ctx, &ns(), key, bytes("v")).await })
     };
     let in_flight_ctx = ctx();
     let in_flight = put("in-flight", &in_flight_ctx);
-    disk.somebody_waits().await;
+    disk.wait_for_blocked_sync().await;
 
     let waiting_ctx = ctx();
     let waiting = put("waiting", &waiting_ctx);
@@ -36,7 +36,7 @@ async fn a_request_that_waits_is_taken_back_and_has_no_effect() {
     waiting_ctx.cancel();
     in_flight_ctx.cancel();
 
-    // The writer still stands in its commit: all of them come back before it.
+    // All three calls return while the writer is still blocked in its commit.
     let error = waiting.await.unwrap_err();
     assert_eq!((error.kind(), error.may_have_been_applied()), (ErrorKind::Cancelled, false));
     let error = late.await.unwrap_err();
@@ -52,7 +52,7 @@ async fn a_request_that_waits_is_taken_back_and_has_no_effect() {
 
 type Call = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
-/// Every method, each as a future that owns what it needs.
+/// A call of every method, as futures that own their arguments.
 fn calls(store: &EmbeddedStore, ctx: &ExecutionContext) -> Vec<Call> {
     macro_rules! call {
         (|$s:ident, $c:ident, $ns:ident| $body:expr) => {{
@@ -108,14 +108,15 @@ async fn fill(store: &EmbeddedStore) {
     store.write(&ctx(), &ns(), batch).await.unwrap();
 }
 
-/// Old or new, a batch whole or not at all, and the store takes writes.
+/// Checks that every value is an old or a new one, that batches are atomic, and that the store
+/// works.
 async fn check(store: &EmbeddedStore, acknowledged: &str) {
     let found = contents(store).await;
     assert_eq!(found.get("acknowledged"), Some(&bytes(acknowledged)));
     for value in found.values() {
         assert!([bytes("old"), bytes("new"), bytes(acknowledged)].contains(value));
     }
-    assert_eq!(found.get("e"), found.get("f"), "half a batch");
+    assert_eq!(found.get("e"), found.get("f"), "a partial batch");
     assert_eq!(store.get(&ctx(), &ns(), "acknowledged").await.unwrap(), Some(bytes(acknowledged)));
 }
 
@@ -123,7 +124,7 @@ async fn acknowledge(store: &EmbeddedStore, value: &str) {
     store.put(&ctx(), &ns(), "acknowledged", bytes(value)).await.unwrap();
 }
 
-/// Polls a future until it has been pending `budget` times, and drops it then.
+/// Polls a future until it has been pending `budget` times, then drops it.
 async fn poll_at_most(mut call: Call, budget: usize) -> bool {
     let pendings = AtomicUsize::new(0);
     std::future::poll_fn(|context: &mut Context<'_>| {
@@ -134,7 +135,7 @@ async fn poll_at_most(mut call: Call, budget: usize) -> bool {
             Poll::Ready(_) => Poll::Ready(true),
             Poll::Pending => {
                 pendings.fetch_add(1, Ordering::Relaxed);
-                // Whether the future itself is woken or not, it is polled again.
+                // Polls again regardless of the future's own wake-ups.
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -144,7 +145,7 @@ async fn poll_at_most(mut call: Call, budget: usize) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_future_dropped_at_any_await_point_leaves_the_store_whole() {
+async fn future_dropped_at_any_await_keeps_store_consistent() {
     let disk = Disk::new();
     let store = disk.open().await;
     let count = calls(&store, &ctx()).len();
@@ -156,7 +157,7 @@ async fn a_future_dropped_at_any_await_point_leaves_the_store_whole() {
             let call = calls(&store, &ctx()).swap_remove(index);
             poll_at_most(call, budget).await;
             if index == count - 2 {
-                // An erasure may have removed the marker itself.
+                // The erasure may have removed the marker.
                 acknowledge(&store, &value).await;
             }
             check(&store, &value).await;
@@ -167,7 +168,7 @@ async fn a_future_dropped_at_any_await_point_leaves_the_store_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_that_ends_at_any_await_point_leaves_the_store_whole() {
+async fn context_ended_at_any_await_keeps_store_consistent() {
     let disk = Disk::new();
     let store = disk.open().await;
     let count = calls(&store, &ctx()).len();
@@ -187,7 +188,7 @@ async fn a_context_that_ends_at_any_await_point_leaves_the_store_whole() {
             }
             if outcome.is_pending() {
                 call_ctx.cancel();
-                // Promptly: it is ready at once, whatever the disk does.
+                // A cancelled call returns promptly.
                 let result = call.await;
                 if let Err(error) = result {
                     assert_eq!(error.kind(), ErrorKind::Cancelled, "call {index}: {error}");
@@ -202,7 +203,7 @@ async fn a_context_that_ends_at_any_await_point_leaves_the_store_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deadlines_at_random_instants_lose_nothing() {
+async fn random_deadlines_lose_no_acknowledged_write() {
     let folder = tempfile::tempdir().unwrap();
     let config = cubbyhole_embedded::Config::new(folder.path().join("s.redb"));
     let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
@@ -211,7 +212,7 @@ async fn deadlines_at_random_instants_lose_nothing() {
             let store = store.clone();
             tokio::spawn(async move {
                 let key = format!("task-{task}");
-                // The last acknowledged value, and what may have been written since.
+                // The last acknowledged value, and the later ones with an unknown outcome.
                 let mut possible = vec![None];
                 for round in 0..60_u64 {
                     let micros = (task as u64 * 131 + round * 97) % 3000;
@@ -240,7 +241,7 @@ async fn deadlines_at_random_instants_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_that_has_ended_is_refused_by_every_method() {
+async fn every_method_refuses_an_ended_context() {
     let store = Disk::new().open().await;
     fill(&store).await;
     let before = contents(&store).await;
@@ -255,19 +256,19 @@ async fn a_context_that_has_ended_is_refused_by_every_method() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_queued_behind_close_finds_the_store_closed() {
+async fn write_queued_after_close_fails_as_closed() {
     let disk = Disk::new();
     let store = disk.open().await;
     let gate = disk.shut_gate();
     let put = |key: &'static str| {
         let store = store.clone();
-        begin(async move { store.put(&ctx(), &ns(), key, bytes("v")).await })
+        start(async move { store.put(&ctx(), &ns(), key, bytes("v")).await })
     };
     let in_flight = put("in-flight");
-    disk.somebody_waits().await;
+    disk.wait_for_blocked_sync().await;
     let close = {
         let store = store.clone();
-        begin(async move { store.close(&ctx()).await })
+        start(async move { store.close(&ctx()).await })
     };
     let late = put("late");
     drop(gate);
@@ -279,7 +280,7 @@ async fn a_write_queued_behind_close_finds_the_store_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_context_that_has_ended_opens_and_compacts_nothing() {
+async fn ended_context_opens_and_compacts_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     let config = cubbyhole_embedded::Config::new(&path);
@@ -303,7 +304,7 @@ async fn a_context_that_has_ended_opens_and_compacts_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_that_ends_between_two_steps_says_that_it_removed_something() {
+async fn sweep_cancelled_between_steps_has_unknown_outcome() {
     let disk = Disk::new();
     let clock = cubbyhole_core::ManualClock::default();
     let config = disk.config().with_clock(clock.clone());
@@ -321,11 +322,12 @@ async fn a_sweep_that_ends_between_two_steps_says_that_it_removed_something() {
     let sweep_ctx = ctx();
     let sweep = {
         let (store, ctx) = (store.clone(), sweep_ctx.clone());
-        begin(async move { store.evict_expired(&ctx).await })
+        start(async move { store.evict_expired(&ctx).await })
     };
-    disk.somebody_waits().await;
+    disk.wait_for_blocked_sync().await;
     drop(gate);
-    // Once this is answered the sweep's first step is too; the sweep does not know it yet.
+    // When this put returns, the first step of the sweep is committed, but the sweep was not polled
+    // yet.
     store.put(&ctx(), &ns(), "after", bytes("v")).await.unwrap();
     sweep_ctx.cancel();
     let error = sweep.await.unwrap_err();

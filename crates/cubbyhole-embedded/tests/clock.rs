@@ -1,4 +1,5 @@
-//! The store's time: TTLs count while the machine's clock is behind it, and `repair` sets it back.
+//! The store's time: TTLs count while the machine's clock is behind, and `repair` sets the time
+//! back.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,7 +37,7 @@ async fn is_there(store: &EmbeddedStore, key: &str) -> bool {
     store.get(&ctx(), &ns(), key).await.unwrap().is_some()
 }
 
-/// Opens the file under a clock that is ahead, writes one entry, and sets the clock right again.
+/// Writes one entry while the clock is ahead, then corrects the clock.
 async fn write_ahead(config: &Config, clock: &ManualClock, by: Duration) {
     let right = clock.now();
     clock.set(right.checked_add(by).unwrap());
@@ -46,7 +47,7 @@ async fn write_ahead(config: &Config, clock: &ManualClock, by: Duration) {
     clock.set(right);
 }
 
-/// The instant of a write.
+/// The store's time, taken from a write.
 async fn time(store: &EmbeddedStore) -> Timestamp {
     put(store, "probe", PutOptions::new()).await;
     let probe = store.get_entry(&ctx(), &ns(), "probe", GetOptions::new()).await.unwrap();
@@ -60,7 +61,7 @@ async fn clock_check(config: &Config) -> Check {
 }
 
 #[tokio::test]
-async fn a_ttl_counts_in_a_store_that_was_written_under_a_clock_ahead() {
+async fn ttl_counts_while_the_clock_is_behind() {
     for durability in [Durability::Immediate, Durability::Relaxed] {
         for ahead in [HOUR, TEN_YEARS] {
             let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
@@ -79,9 +80,9 @@ async fn a_ttl_counts_in_a_store_that_was_written_under_a_clock_ahead() {
     }
 }
 
-/// Closing keeps the time that has passed, also where nothing was written.
+/// Closing stores the passed time, even if nothing was written.
 #[tokio::test]
-async fn a_ttl_counts_on_after_the_store_is_opened_again() {
+async fn ttl_continues_to_count_after_reopening() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
     let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
     write_ahead(&config, &clock, TEN_YEARS).await;
@@ -99,7 +100,7 @@ async fn a_ttl_counts_on_after_the_store_is_opened_again() {
 }
 
 #[tokio::test]
-async fn repair_sets_the_time_back_and_says_what_that_revives() {
+async fn repair_sets_time_back_and_reports_revived_entries() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
     let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
     let open = async || EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
@@ -112,7 +113,7 @@ async fn repair_sets_the_time_back_and_says_what_that_revives() {
     }
     store.close(&ctx()).await.unwrap();
     clock.advance(SECOND);
-    assert_eq!(repair(&ctx(), &config).await.unwrap(), [""; 0], "nothing is wrong");
+    assert_eq!(repair(&ctx(), &config).await.unwrap(), [""; 0], "no repair is necessary");
 
     write_ahead(&config, &clock, TEN_YEARS).await;
     assert!(!is_there(&open().await, "hour").await);
@@ -121,7 +122,7 @@ async fn repair_sets_the_time_back_and_says_what_that_revives() {
     assert!(found.finding.contains("315360000 s behind the store's time"), "{found:?}");
     let advice = found.advice.unwrap();
     for part in
-        ["set it", "it was ahead once", "doctor --repair", "revives", ": 3, in 2 namespaces"]
+        ["correct it", "it was ahead earlier", "doctor --repair", "revives", ": 3, in 2 namespaces"]
     {
         assert!(advice.contains(part), "{part}: {advice}");
     }
@@ -143,38 +144,38 @@ async fn repair_sets_the_time_back_and_says_what_that_revives() {
     assert_eq!(
         repaired,
         ["the clock: the store's time was 2011-09-07T01:46:41.000Z and is set back to \
-          2001-09-09T01:46:41.000Z; that revives expired entries that were not swept: 3, in 2 \
-          namespaces; entries that were written at later instants keep these, and their expiry: 1"]
+          2001-09-09T01:46:41.000Z; this revives expired entries that were not swept: 3, in 2 \
+          namespaces; entries written after that time keep their timestamps and expiry: 1"]
     );
     assert_eq!(clock_check(&config).await.verdict, Verdict::Ok);
-    assert_eq!(repair(&ctx(), &config).await.unwrap(), [""; 0], "once is enough");
+    assert_eq!(repair(&ctx(), &config).await.unwrap(), [""; 0], "the second repair finds nothing");
     let store = open().await;
     assert_eq!(time(&store).await, clock.now());
     assert!(is_there(&store, "hour").await && !is_there(&store, "second").await);
     let ahead = store.get_entry(&ctx(), &ns(), "ahead", GetOptions::new()).await.unwrap();
-    assert!(ahead.unwrap().meta.updated_at > clock.now(), "it keeps its instants");
+    assert!(ahead.unwrap().meta.updated_at > clock.now(), "the entry keeps its timestamps");
     clock.advance(HOUR);
     assert!(!is_there(&store, "hour").await);
     store.verify(&ctx()).await.unwrap();
 }
 
-/// The log holds the old time too, in each record.
+/// Each log record contains the old time, so the repair must invalidate them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repaired_time_stays_so_after_a_kill() {
+async fn repaired_time_survives_a_kill() {
     for durability in [Durability::Immediate, Durability::Relaxed] {
         let (disk, clock) = (Disk::new(), ManualClock::default());
         let config =
             |disk: &Arc<Disk>| disk.config().with_clock(clock.clone()).with_durability(durability);
         let right = clock.now();
         clock.set(right.checked_add(TEN_YEARS).unwrap());
-        // Durable in any case, or nothing of it would be on the disk.
+        // Always durable, because unflushed writes would not be on the disk.
         let durable = config(&disk).with_durability(Durability::Immediate);
         let store = EmbeddedStore::open(&ctx(), durable).await.unwrap();
         for key in ["a", "b", "c"] {
             put(&store, key, PutOptions::new()).await;
         }
         clock.set(right);
-        // Killed with records in the log, repaired, and killed once more.
+        // The process is killed with records in the log. After the repair it is killed again.
         let killed = Disk::holding(disk.image());
         assert_eq!(repair(&ctx(), &config(&killed)).await.unwrap().len(), 1);
         let again = Disk::holding(killed.image());
@@ -188,7 +189,7 @@ async fn a_repaired_time_stays_so_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repair_that_the_power_ends_is_done_whole_or_not_at_all() {
+async fn repair_is_atomic_under_power_loss() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let right = clock.now();
     let ahead = right.checked_add(TEN_YEARS).unwrap();
@@ -225,12 +226,12 @@ async fn a_repair_that_the_power_ends_is_done_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn repair_refuses_what_it_cannot_have_alone() {
+async fn repair_refuses_missing_open_or_read_only_files() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::default());
     let config = Config::new(folder.path().join("s.redb")).with_clock(clock.clone());
     let missing = repair(&ctx(), &config).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::Unavailable);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it was created");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file was created");
 
     write_ahead(&config, &clock, HOUR).await;
     let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();

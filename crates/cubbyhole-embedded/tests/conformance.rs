@@ -1,5 +1,5 @@
-//! The conformance suite over the embedded store: of bytes, of bytes in the relaxed mode, and of
-//! documents through `Typed`.
+//! Runs the conformance suite on the embedded store: with bytes, with bytes in relaxed mode, and
+//! with documents through `Typed`.
 
 use std::marker::PhantomData;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use cubbyhole_core::{
 };
 use cubbyhole_embedded::{Config, Durability, EmbeddedStore};
 
-/// Files in a temporary folder, on a manual clock.
+/// Stores in a temporary folder, with a manual clock.
 struct Embedded<V> {
     folder: tempfile::TempDir,
     stores: AtomicUsize,
@@ -24,7 +24,7 @@ struct Embedded<V> {
 }
 
 impl<V> Embedded<V> {
-    #[expect(clippy::expect_used, reason = "without a folder the case cannot begin")]
+    #[expect(clippy::expect_used, reason = "the case needs a folder")]
     fn new(durability: Durability) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
@@ -35,7 +35,7 @@ impl<V> Embedded<V> {
         }
     }
 
-    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    #[expect(clippy::expect_used, reason = "the case needs a store")]
     async fn open(&self) -> EmbeddedStore {
         let name = format!("{}.redb", self.stores.fetch_add(1, Ordering::Relaxed));
         let config = Config::new(self.folder.path().join(name))

@@ -1,13 +1,12 @@
-//! `kill -9` of a process that writes to a file, at random instants, again and again: what was
-//! acknowledged is there, calls are whole, the index fits the entries, the engine's own check
-//! passes.
+//! Kills a writing process with `kill -9` at random instants, repeatedly. Acknowledged calls are
+//! kept, every call is atomic, the indexes match the entries, and redb's own check passes.
 //!
-//! This program is its own child: told so by [`CHILD`] it opens the file, runs the load of
-//! `support/script.rs` and reports each acknowledgement on its standard output, until it is killed.
+//! This program is also the child process. If [`CHILD`] is set, it opens the file, runs the load of
+//! `support/script.rs`, and prints each acknowledgement until it is killed.
 //!
-//! - `CUBBYHOLE_CRASH_CYCLES`: how many kills, in place of [`CYCLES`].
-//! - `CUBBYHOLE_CRASH_SEED`: the seed that a failure printed. It draws the same calls; where the
-//!   kill falls is the machine's choice.
+//! - `CUBBYHOLE_CRASH_CYCLES`: the number of kills; [`CYCLES`] by default.
+//! - `CUBBYHOLE_CRASH_SEED`: the seed that a failed test printed. It reproduces the calls, but not
+//!   the instants of the kills.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
@@ -25,26 +24,26 @@ use cubbyhole_embedded::{Config, Durability, EmbeddedStore, diagnose};
 use support::ctx;
 use support::script::{Answer, Model, Script, check};
 
-/// How many kills, together.
+/// The total number of kills.
 const CYCLES: u64 = 60;
-/// How many kills a file sees, one after the other.
-const CYCLES_A_FILE: u64 = 12;
+/// The number of kills of each file.
+const CYCLES_PER_FILE: u64 = 12;
 const TASKS: u64 = 8;
-/// Holds what the child is to do.
+/// The environment variable with the arguments of the child process.
 const CHILD: &str = "CUBBYHOLE_CRASH_CHILD";
 
 fn main() -> ExitCode {
-    if let Ok(orders) = std::env::var(CHILD) {
-        return child(&orders);
+    if let Ok(arguments) = std::env::var(CHILD) {
+        return child(&arguments);
     }
     let trials = vec![
-        trial("after_kill_9_what_was_acknowledged_is_there_and_calls_are_whole", || {
-            kill_again_and_again(Durability::Immediate, number("CUBBYHOLE_CRASH_CYCLES", CYCLES))
+        trial("kill_9_keeps_acknowledged_calls_and_atomicity", || {
+            kill_repeatedly(Durability::Immediate, number("CUBBYHOLE_CRASH_CYCLES", CYCLES))
         }),
-        trial("after_kill_9_a_relaxed_store_has_lost_the_latest_writes_alone", || {
-            kill_again_and_again(Durability::Relaxed, CYCLES_A_FILE)
+        trial("kill_9_of_relaxed_store_loses_only_the_latest_writes", || {
+            kill_repeatedly(Durability::Relaxed, CYCLES_PER_FILE)
         }),
-        trial("a_store_that_forgets_an_acknowledged_write_is_caught", forgetting_is_caught),
+        trial("harness_detects_a_lost_acknowledged_write", lost_writes_are_detected),
     ];
     cubbyhole_conformance::libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -63,10 +62,11 @@ fn runtime() -> tokio::runtime::Runtime {
 
 // The child.
 
-/// Writes until it is killed. Each line that it prints is an acknowledgement: task, answer.
-fn child(orders: &str) -> ExitCode {
-    let orders: Vec<&str> = orders.splitn(3, ' ').collect();
-    let (seed, is_relaxed, path) = (orders[0].parse().unwrap(), orders[1] == "relaxed", orders[2]);
+/// Writes until it is killed. Prints a line with task and answer for each acknowledgement.
+fn child(arguments: &str) -> ExitCode {
+    let arguments: Vec<&str> = arguments.splitn(3, ' ').collect();
+    let (seed, is_relaxed, path) =
+        (arguments[0].parse().unwrap(), arguments[1] == "relaxed", arguments[2]);
     let durability = if is_relaxed { Durability::Relaxed } else { Durability::Immediate };
     let ended: Result<(), String> = runtime().block_on(async {
         let config = Config::new(path).with_durability(durability);
@@ -76,8 +76,8 @@ fn child(orders: &str) -> ExitCode {
             let model = Model::read(&store, task).await.map_err(|error| format!("{error:?}"))?;
             tasks.spawn(write(store.clone(), Script::new(seed, task, model), task));
         }
-        tasks.spawn(look_after(store, seed));
-        // None of them ends but by an error.
+        tasks.spawn(maintain(store, seed));
+        // The tasks only end with an error.
         tasks.join_next().await.unwrap().map_err(|error| error.to_string())?
     });
     report(&format!("failed: {ended:?}"));
@@ -92,8 +92,8 @@ async fn write(store: EmbeddedStore, mut script: Script, task: u64) -> Result<()
     }
 }
 
-/// Sweeps all the time, and now and then gives space back.
-async fn look_after(store: EmbeddedStore, seed: u64) -> Result<(), String> {
+/// Sweeps continuously and compacts occasionally.
+async fn maintain(store: EmbeddedStore, seed: u64) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
     loop {
         store.evict_expired(&ctx()).await.map_err(|error| format!("{error:?}"))?;
@@ -104,24 +104,24 @@ async fn look_after(store: EmbeddedStore, seed: u64) -> Result<(), String> {
     }
 }
 
-/// One write to the pipe, which is whole or not made: the line is shorter than a pipe's atom.
+/// Prints a line with one write, which is atomic because the line is shorter than `PIPE_BUF`.
 fn report(line: &str) {
     std::io::stdout().lock().write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 
 // The parent.
 
-fn kill_again_and_again(durability: Durability, cycles: u64) -> Result<(), String> {
+fn kill_repeatedly(durability: Durability, cycles: u64) -> Result<(), String> {
     let seed = number("CUBBYHOLE_CRASH_SEED", fastrand::u64(..));
     let mut random = fastrand::Rng::with_seed(seed);
     let mut totals = Totals::default();
-    for file in 0..cycles.div_ceil(CYCLES_A_FILE) {
+    for file in 0..cycles.div_ceil(CYCLES_PER_FILE) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.redb");
         let mut models = vec![Model::default(); TASKS as usize];
-        for cycle in 0..CYCLES_A_FILE.min(cycles - file * CYCLES_A_FILE) {
+        for cycle in 0..CYCLES_PER_FILE.min(cycles - file * CYCLES_PER_FILE) {
             let drawn = random.u64(..);
-            // Not by chance: at times most kills would come early.
+            // A fixed share of early kills, because a random share could be too large.
             let wanted = if cycle % 6 == 5 { 0 } else { random.usize(1..600) };
             let acknowledged = run_and_kill(&path, drawn, durability, wanted, &mut random)?;
             totals.kills += 1;
@@ -134,24 +134,24 @@ fn kill_again_and_again(durability: Durability, cycles: u64) -> Result<(), Strin
             })?;
         }
     }
-    // Where the load hardly began nothing was shown.
+    // Too few acknowledged calls would make the test meaningless.
     let enough = totals.acknowledged > totals.kills * 20 && totals.early < totals.kills / 2;
-    if enough { Ok(()) } else { Err(format!("too little was written to tell: {totals:?}")) }
+    if enough { Ok(()) } else { Err(format!("too few calls were acknowledged: {totals:?}")) }
 }
 
 #[derive(Debug, Default)]
 struct Totals {
     kills: u64,
     acknowledged: u64,
-    /// Kills before anything was acknowledged: while the file is created, or opened.
+    /// Kills before any acknowledgement, while the file is created or opened.
     early: u64,
 }
 
-/// What a task was answered.
+/// A task and the answer that it received.
 type Acknowledged = (u64, Answer);
 
-/// Runs the load in a separate process and kills it: after `wanted` answers and then anywhere in
-/// the next milliseconds, or at any time after its start if none are wanted.
+/// Runs the load in a child process and kills it a few milliseconds after `wanted` answers, or at
+/// any time after its start if `wanted` is 0.
 fn run_and_kill(
     path: &Path,
     seed: u64,
@@ -176,7 +176,7 @@ fn run_and_kill(
             }
         }
     }
-    // Not a wait for anything: it only decides where the kill falls.
+    // This timeout only determines the instant of the kill.
     let longest = if wanted == 0 { 60_000 } else { 4_000 };
     let _ = lines.recv_timeout(Duration::from_micros(random.u64(0..longest))).map(|line| {
         acknowledged.push(read_line(&line)?);
@@ -212,7 +212,7 @@ fn read_line(line: &str) -> Result<Acknowledged, String> {
     Ok((task.parse().map_err(|_| line)?, answer))
 }
 
-/// Opens the file and holds it against what was acknowledged. The entries of each task.
+/// Opens the file and compares it with the acknowledged calls. Returns the entries of each task.
 async fn examine(
     path: &Path,
     models: Vec<Model>,
@@ -223,7 +223,7 @@ async fn examine(
     let candidates = candidates(models, seed, acknowledged, durability)?;
     let config = Config::new(path);
     let opened = EmbeddedStore::open(&ctx(), config.clone()).await;
-    let store = opened.map_err(|error| format!("it does not open: {error:?}"))?;
+    let store = opened.map_err(|error| format!("cannot open: {error:?}"))?;
     let found = check(&store, candidates).await?;
     store.close(&ctx()).await.map_err(|error| format!("{error:?}"))?;
     let diagnosis = diagnose(&ctx(), &config).await.map_err(|error| format!("{error:?}"))?;
@@ -233,8 +233,8 @@ async fn examine(
     Ok(found)
 }
 
-/// What each task may find: all that was acknowledged, with the call under way or without it; of a
-/// relaxed store, what there was after any of its calls.
+/// The possible entries of each task: all acknowledged calls, with or without the call in flight.
+/// In relaxed mode, also the entries after each earlier call.
 fn candidates(
     models: Vec<Model>,
     seed: u64,
@@ -258,25 +258,25 @@ fn candidates(
     Ok(candidates)
 }
 
-/// The harness sees what it is there for: a file that lacks one acknowledged call is not accepted.
-fn forgetting_is_caught() -> Result<(), String> {
+/// The harness must reject a file that lacks acknowledged calls.
+fn lost_writes_are_detected() -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     let mut random = fastrand::Rng::with_seed(1);
     let models = vec![Model::default(); TASKS as usize];
     let mut acknowledged = run_and_kill(&path, 7, Durability::Immediate, 300, &mut random)?;
-    // Calls that nobody made.
+    // These calls were never made.
     let last = Script::new(7, 0, Model::default());
-    acknowledged.extend(first_answers(last, &acknowledged, 40)?);
+    acknowledged.extend(next_answers(last, &acknowledged, 40)?);
     let examined = examine(&path, models, 7, &acknowledged, Durability::Immediate);
     match runtime().block_on(examined) {
-        Err(text) if text.starts_with("task 0 finds") => Ok(()),
-        other => Err(format!("forty lost calls were not noticed: {other:?}")),
+        Err(text) if text.starts_with("task 0 found") => Ok(()),
+        other => Err(format!("forty lost calls were not detected: {other:?}")),
     }
 }
 
-/// The answers that the first task would have had next.
-fn first_answers(
+/// The next answers that task 0 would have received.
+fn next_answers(
     mut script: Script,
     acknowledged: &[Acknowledged],
     count: usize,

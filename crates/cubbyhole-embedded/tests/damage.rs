@@ -1,8 +1,8 @@
-//! A file that is cut off, or whose bytes are not what was written: a clear error or the right
-//! answer, never a wrong one, never a panic.
+//! Truncated and corrupted files: every call returns a clear error or the right answer, never a
+//! wrong answer or a panic.
 //!
-//! - `CUBBYHOLE_DAMAGES`: how many files are damaged, in place of [`DAMAGES`].
-//! - `CUBBYHOLE_CRASH_SEED`: the seed that a failure printed.
+//! - `CUBBYHOLE_DAMAGES`: the number of damaged files; [`DAMAGES`] by default.
+//! - `CUBBYHOLE_CRASH_SEED`: the seed that a failed test printed.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -20,15 +20,16 @@ use support::{Disk, contents, ctx, ns};
 const DAMAGES: u64 = 120;
 const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
-/// What stands before the engine's part. It is used where a store was killed: `log.rs`.
+/// The length of the log. Damage of the log of a killed store is tested in `log.rs`.
 const LOG: usize = 1024 * 1024;
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// A store with short and long values, and what was in the file one commit earlier.
-async fn sound() -> (BTreeMap<String, Bytes>, Vec<u8>, Vec<u8>) {
+/// Creates a store with short and long values. Returns its contents, its image, and the image of
+/// one commit earlier.
+async fn intact_store() -> (BTreeMap<String, Bytes>, Vec<u8>, Vec<u8>) {
     let disk = Disk::new();
     let store = disk.open().await;
     for chunk in 0..10 {
@@ -50,10 +51,10 @@ async fn sound() -> (BTreeMap<String, Bytes>, Vec<u8>, Vec<u8>) {
     (whole, disk.image(), earlier)
 }
 
-/// Damages an image in one of the ways in which disks and people do. What was done.
+/// Damages an image in a random way. Returns a description.
 fn damage(image: &mut Vec<u8>, earlier: &[u8], random: &mut fastrand::Rng) -> String {
     let at = match random.u8(0..4) {
-        // The beginning of the engine's part, where the header is and the sums are.
+        // The start of the engine region, with its header and first checksum blocks.
         0 => LOG + random.usize(0..4 * BLOCK),
         1 => random.usize(0..image.len()),
         _ => random.usize(LOG..image.len()),
@@ -63,76 +64,79 @@ fn damage(image: &mut Vec<u8>, earlier: &[u8], random: &mut fastrand::Rng) -> St
     match random.u8(0..7) {
         0 => {
             image.truncate(at);
-            format!("cut off at {at}")
+            format!("truncated at {at}")
         }
         1 | 2 => {
             image[at] ^= 1 << random.u8(0..8);
-            format!("a bit flipped at {at}")
+            format!("bit flipped at {at}")
         }
         3 => {
             image[sector..sector_end].fill(0);
-            format!("a sector of zeros at {sector}")
+            format!("sector of zeros at {sector}")
         }
         4 => {
             random.fill(&mut image[sector..sector_end]);
-            format!("a sector of noise at {sector}")
+            format!("sector of noise at {sector}")
         }
         5 => {
             let from = random.usize(0..image.len() / BLOCK) * BLOCK;
             let to = (at / BLOCK * BLOCK).min(image.len() - BLOCK);
             image.copy_within(from..from + BLOCK, to);
-            format!("the block at {from} where that at {to} was")
+            format!("block at {to} replaced by the one at {from}")
         }
         _ => {
-            // Not the header: with that the whole store is one commit earlier, which nothing in the
-            // file can tell.
+            // The header is excluded: with the earlier header, the whole store would be one commit
+            // older, which no checksum can detect.
             let last = earlier.len().min(image.len()) - BLOCK;
             let to = (at / BLOCK * BLOCK).clamp(LOG + 3 * BLOCK, last);
             image[to..to + BLOCK].copy_from_slice(&earlier[to..to + BLOCK]);
-            format!("the block at {to} as it was one commit earlier")
+            format!("block at {to} reverted by one commit")
         }
     }
 }
 
-/// How an error must be, on opening and afterwards.
+/// Whether an error has the properties that errors of damaged files must have.
 fn is_clear(error: &Error) -> bool {
     let kinds = [ErrorKind::Corrupt, ErrorKind::InvalidArgument];
     kinds.contains(&error.kind()) && !error.may_have_been_applied() && !error.is_retryable()
 }
 
-/// What a damaged store answered.
+/// The numbers of results of a damaged store.
 #[derive(Debug, Default)]
-struct Told {
+struct Outcomes {
     refused_to_open: u64,
     errors: u64,
     answers: u64,
 }
 
-/// Opens the image and asks it everything. `later` is what the file becomes once it is open.
-async fn examine(image: Vec<u8>, later: Option<Vec<u8>>, whole: &BTreeMap<String, Bytes>) -> Told {
-    let mut told = Told::default();
+/// Opens the image and calls all reads. If `later` is given, it replaces the image after opening.
+async fn examine(
+    image: Vec<u8>,
+    later: Option<Vec<u8>>,
+    whole: &BTreeMap<String, Bytes>,
+) -> Outcomes {
+    let mut outcomes = Outcomes::default();
     let disk = Disk::holding(image);
-    // Never created anew: an image that is cut off at nothing is no store. And with hardly a cache,
-    // so that the disk is asked.
+    // An empty image must not become a new store. With a tiny cache, reads access the disk.
     let config = disk.config().with_create(false).with_cache_bytes(BLOCK);
     let opened = EmbeddedStore::open(&ctx(), config).await;
     later.into_iter().for_each(|later| disk.replace(later));
     let store = match opened {
         Ok(store) => store,
         Err(error) => {
-            assert!(is_clear(&error), "on opening: {error:?}");
-            told.refused_to_open = 1;
-            return told;
+            assert!(is_clear(&error), "while opening: {error:?}");
+            outcomes.refused_to_open = 1;
+            return outcomes;
         }
     };
-    let mut judge = |what: &str, answer: Result<bool, Error>| match answer {
+    let mut judge = |call: &str, answer: Result<bool, Error>| match answer {
         Ok(is_right) => {
-            assert!(is_right, "a wrong answer: {what}");
-            told.answers += 1;
+            assert!(is_right, "wrong answer: {call}");
+            outcomes.answers += 1;
         }
         Err(error) => {
-            assert!(is_clear(&error), "{what}: {error:?}");
-            told.errors += 1;
+            assert!(is_clear(&error), "{call}: {error:?}");
+            outcomes.errors += 1;
         }
     };
     for (key, value) in whole {
@@ -157,50 +161,50 @@ async fn examine(image: Vec<u8>, later: Option<Vec<u8>>, whole: &BTreeMap<String
     let usage = store.usage(&ctx(), &everything).await;
     judge("usage", usage.map(|usage| usage.entries == whole.len() as u64 && usage.expired == 0));
     judge("sweep", store.evict_expired(&ctx()).await.map(|swept| swept == 0));
-    told
+    outcomes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_file_gives_an_error_or_the_right_answer() {
+async fn damaged_file_gives_clear_error_or_right_answer() {
     let panics = std::sync::Arc::new(AtomicBool::new(false));
-    let noticed = std::sync::Arc::clone(&panics);
+    let panicked = std::sync::Arc::clone(&panics);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        noticed.store(true, Ordering::SeqCst);
+        panicked.store(true, Ordering::SeqCst);
         before(panic);
     }));
     let seed = number("CUBBYHOLE_CRASH_SEED", fastrand::u64(..));
     let mut random = fastrand::Rng::with_seed(seed);
-    let (whole, image, earlier) = sound().await;
-    let mut total = Told::default();
+    let (whole, image, earlier) = intact_store().await;
+    let mut total = Outcomes::default();
     for _ in 0..number("CUBBYHOLE_DAMAGES", DAMAGES) {
         let mut damaged = image.clone();
-        let what = damage(&mut damaged, &earlier, &mut random);
+        let change = damage(&mut damaged, &earlier, &mut random);
         let is_changed = damaged != image;
         let (image, later, when) = match random.bool() {
             true => (damaged, None, "before it was opened"),
             false => (image.clone(), Some(damaged), "while it was open"),
         };
-        let what = format!("{what} {when}");
-        // A task of its own, so that a wrong answer is told with what was done.
+        let change = format!("{change} {when}");
+        // A separate task, so a failed assertion can be reported with the damage.
         let whole = whole.clone();
         let examined = tokio::spawn(async move { examine(image, later, &whole).await }).await;
-        let told = examined.unwrap_or_else(|error| panic!("{what} (seed {seed}): {error}"));
-        assert!(!panics.load(Ordering::SeqCst), "{what} (seed {seed}): something panicked");
-        assert!(is_changed || told.errors == 0, "{what} (seed {seed}): nothing was damaged");
-        total.refused_to_open += told.refused_to_open;
-        total.errors += told.errors;
-        total.answers += told.answers;
+        let outcomes = examined.unwrap_or_else(|error| panic!("{change} (seed {seed}): {error}"));
+        assert!(!panics.load(Ordering::SeqCst), "{change} (seed {seed}): a thread panicked");
+        assert!(is_changed || outcomes.errors == 0, "{change} (seed {seed}): error without damage");
+        total.refused_to_open += outcomes.refused_to_open;
+        total.errors += outcomes.errors;
+        total.answers += outcomes.answers;
     }
-    // Each sort of ending was seen.
+    // Each kind of result occurred.
     assert!(total.refused_to_open > 10 && total.errors > 100 && total.answers > 1_000, "{total:?}");
 }
 
 #[tokio::test]
-async fn an_intact_file_has_no_damage() {
-    let (whole, image, _) = sound().await;
-    let told = examine(image, None, &whole).await;
-    assert_eq!((told.refused_to_open, told.errors), (0, 0), "{told:?}");
+async fn intact_file_gives_only_right_answers() {
+    let (whole, image, _) = intact_store().await;
+    let outcomes = examine(image, None, &whole).await;
+    assert_eq!((outcomes.refused_to_open, outcomes.errors), (0, 0), "{outcomes:?}");
     let folder = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(&ctx(), Config::new(folder.path().join("s"))).await;
     store.unwrap().verify(&ctx()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What was acknowledged is on disk; groups share commits; the disk's failures pass.
+//! Durability of acknowledged writes, group commit, and recovery from disk failures.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -11,10 +11,10 @@ use cubbyhole_core::{
     Store,
 };
 use cubbyhole_embedded::{Config, Durability, EmbeddedStore, RELAXED_FLUSH_INTERVAL};
-use support::{Disk, begin, bytes, contents, ctx, ns};
+use support::{Disk, bytes, contents, ctx, ns, start};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acknowledged_write_survives_power_loss() {
+async fn acknowledged_write_survives_power_loss() {
     let disk = Disk::new();
     let store = disk.open().await;
     for n in 0..50 {
@@ -36,19 +36,20 @@ async fn an_acknowledged_write_survives_power_loss() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relaxed_write_is_on_disk_after_the_interval_and_not_before() {
+async fn relaxed_write_is_flushed_after_the_interval() {
     let disk = Disk::new();
     let config = disk.config().with_durability(Durability::Relaxed);
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
-    // No flush comes through the gate, however long this takes.
+    // The gate blocks every flush.
     let gate = disk.shut_gate();
     store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
-    // This also shows that the test above can fail: a store that did not sync would not pass it.
+    // This also shows that the previous test can fail: it would fail for a store that does not
+    // sync.
     assert!(contents(&disk.after_power_loss().open().await).await.is_empty());
     drop(gate);
 
-    // Under steady writing too: the interval counts from the first write that is held back, and
-    // needs no pause in the queue.
+    // The flush also happens under continuous load: the interval counts from the first unflushed
+    // write and needs no pause.
     let busy = ctx();
     let writers: Vec<_> = (0..8)
         .map(|n: usize| {
@@ -63,17 +64,18 @@ async fn a_relaxed_write_is_on_disk_after_the_interval_and_not_before() {
             ctx().sleep(Duration::from_millis(20)).await.unwrap();
         }
     };
-    // A store that waits for a pause never flushes here. The limit is long for a busy machine.
+    // A store that waits for a pause would never flush here. The limit is long because the machine
+    // may be loaded.
     let in_time = tokio::time::timeout(RELAXED_FLUSH_INTERVAL * 300, flushed).await;
     busy.cancel();
     for writer in writers {
         writer.await.unwrap();
     }
-    in_time.expect("it was never flushed");
+    in_time.expect("the write was never flushed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closing_a_relaxed_store_puts_everything_on_disk() {
+async fn close_of_relaxed_store_flushes_all_writes() {
     let disk = Disk::new();
     let config = disk.config().with_durability(Durability::Relaxed);
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
@@ -82,9 +84,9 @@ async fn closing_a_relaxed_store_puts_everything_on_disk() {
     assert!(contents(&disk.after_power_loss().open().await).await.contains_key("a"));
 }
 
-/// What a relaxed store loses to a failing disk is told to somebody, once.
+/// Exactly one later call reports the writes that a relaxed store loses to a disk failure.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relaxed_store_says_that_it_lost_what_it_had_acknowledged() {
+async fn relaxed_store_reports_lost_writes_once() {
     let mut rounds = vec![true, false];
     while let Some(by_flush) = rounds.pop() {
         let disk = Disk::new();
@@ -101,7 +103,7 @@ async fn a_relaxed_store_says_that_it_lost_what_it_had_acknowledged() {
         } else {
             disk.full.store(true, Ordering::SeqCst);
             if disk.syncs.load(Ordering::SeqCst) != syncs {
-                // This thread stood still for so long that the flush came first: once more.
+                // The flush came first, because this thread was delayed. Repeat the round.
                 rounds.push(by_flush);
                 continue;
             }
@@ -109,14 +111,14 @@ async fn a_relaxed_store_says_that_it_lost_what_it_had_acknowledged() {
             let refused = store.put(&ctx(), &ns(), "large", large).await.unwrap_err();
             disk.full.store(false, Ordering::SeqCst);
             if refused.message().contains("lost") {
-                // The flush came between, and this is its failure: once more.
+                // The flush came in between, and this is its error. Repeat the round.
                 rounds.push(by_flush);
                 continue;
             }
         }
-        let told = store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap_err();
-        assert!(told.message().contains("lost"), "by flush {by_flush}: {told}");
-        assert!(!told.may_have_been_applied());
+        let error = store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap_err();
+        assert!(error.message().contains("lost"), "by flush {by_flush}: {error}");
+        assert!(!error.may_have_been_applied());
         store.put(&ctx(), &ns(), "c", bytes("v")).await.unwrap();
         store.close(&ctx()).await.unwrap();
         let kept: Vec<String> = contents(&disk.open().await).await.into_keys().collect();
@@ -125,18 +127,19 @@ async fn a_relaxed_store_says_that_it_lost_what_it_had_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_that_wait_together_share_a_commit() {
+async fn queued_writes_share_a_commit() {
     let disk = Disk::new();
     let store = disk.open().await;
     let before = store.commits();
     let gate = disk.shut_gate();
     let put = |n: usize| {
         let store = store.clone();
-        begin(async move { store.put(&ctx(), &ns(), &n.to_string(), bytes("v")).await })
+        start(async move { store.put(&ctx(), &ns(), &n.to_string(), bytes("v")).await })
     };
     let first = put(0);
-    disk.somebody_waits().await;
-    // The writer stands in its first commit; whatever queues up meanwhile is the second.
+    disk.wait_for_blocked_sync().await;
+    // The writer is blocked in its first commit. All requests that are queued now form the second
+    // group.
     let rest: Vec<_> = (1..128).map(put).collect();
     drop(gate);
     first.await.unwrap();
@@ -148,19 +151,19 @@ async fn writes_that_wait_together_share_a_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_condition_fails_its_own_request_only() {
+async fn failed_condition_fails_only_its_request() {
     let disk = Disk::new();
     let store = disk.open().await;
     store.put(&ctx(), &ns(), "taken", bytes("old")).await.unwrap();
     let gate = disk.shut_gate();
     let blocker = {
         let store = store.clone();
-        begin(async move { store.put(&ctx(), &ns(), "x", bytes("v")).await })
+        start(async move { store.put(&ctx(), &ns(), "x", bytes("v")).await })
     };
-    disk.somebody_waits().await;
+    disk.wait_for_blocked_sync().await;
     let put = |key: &'static str| {
         let store = store.clone();
-        begin(async move {
+        start(async move {
             let (options, condition) = (PutOptions::new(), Condition::IfAbsent);
             store.put_entry(&ctx(), &ns(), key, bytes("new"), options, condition).await
         })
@@ -171,13 +174,13 @@ async fn a_failed_condition_fails_its_own_request_only() {
     blocker.await.unwrap();
     assert_eq!(refused.await.unwrap_err().kind(), ErrorKind::Conflict);
     accepted.await.unwrap();
-    assert_eq!(store.commits() - commits, 2, "they were not in one group");
+    assert_eq!(store.commits() - commits, 2, "the requests were not in one group");
     let contents = contents(&store).await;
     assert_eq!((&contents["taken"], &contents["free"]), (&bytes("old"), &bytes("new")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_full_disk_the_same_store_works_again() {
+async fn store_recovers_after_full_disk() {
     let disk = Disk::new();
     let store = disk.open().await;
     store.put(&ctx(), &ns(), "before", bytes("v")).await.unwrap();
@@ -201,7 +204,7 @@ async fn after_a_full_disk_the_same_store_works_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failed_sync_the_outcome_is_unknown_and_the_store_works_again() {
+async fn failed_sync_has_unknown_outcome_and_store_recovers() {
     let disk = Disk::new();
     let store = disk.open().await;
     store.put(&ctx(), &ns(), "before", bytes("v")).await.unwrap();
@@ -215,13 +218,13 @@ async fn after_a_failed_sync_the_outcome_is_unknown_and_the_store_works_again() 
     assert!(rescued.contains_key("before") && rescued.contains_key("after"));
 }
 
-/// A reader opens the file anew, and the commit that waited for that fails: the writer must open it
-/// once more, or reads would go on by a handle that does not know what its file holds.
+/// A reader reopens the file, and a commit that waited for this fails. The writer must reopen the
+/// file again. Otherwise reads would use a handle whose view differs from the file.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_an_unknown_outcome_all_reads_agree() {
+async fn all_reads_agree_after_an_unknown_outcome() {
     const SYNCS: usize = 9;
     let mut applied = 0;
-    // Each of these syncs fails once, and again until a put of unknown outcome was applied.
+    // Each of these syncs fails at least once, until a put of unknown outcome was applied.
     for (attempt, failing_sync) in (1..=SYNCS as u64).cycle().take(100 * SYNCS).enumerate() {
         if attempt >= SYNCS && applied > 0 {
             break;
@@ -229,7 +232,7 @@ async fn after_an_unknown_outcome_all_reads_agree() {
         let disk = Disk::new();
         let store = disk.open().await;
         store.put(&ctx(), &ns(), "k", bytes("old")).await.unwrap();
-        // A handle that failed, and could not be replaced.
+        // The handle fails and cannot be replaced.
         disk.broken_syncs.store(true, Ordering::SeqCst);
         disk.broken_reads.store(true, Ordering::SeqCst);
         store.put(&ctx(), &ns(), "lost", bytes("v")).await.unwrap_err();
@@ -238,11 +241,11 @@ async fn after_an_unknown_outcome_all_reads_agree() {
         let gate = disk.shut_gate();
         let reader = store.clone();
         let read = tokio::spawn(async move { reader.get(&ctx(), &ns(), "k").await });
-        disk.somebody_waits().await;
+        disk.wait_for_blocked_sync().await;
         let writer = store.clone();
-        let put = begin(async move { writer.put(&ctx(), &ns(), "k", bytes("new")).await });
-        // The writer's thread is to meet the lock before the gate opens. If it comes later there
-        // is nothing to see this time.
+        let put = start(async move { writer.put(&ctx(), &ns(), "k", bytes("new")).await });
+        // The writer should wait for the lock before the gate opens. If it does not, this attempt
+        // shows nothing.
         ctx().sleep(Duration::from_millis(20)).await.unwrap();
         disk.failing_sync.store(failing_sync, Ordering::SeqCst);
         drop(gate);
@@ -250,10 +253,10 @@ async fn after_an_unknown_outcome_all_reads_agree() {
         disk.failing_sync.store(0, Ordering::SeqCst);
 
         let before = store.get(&ctx(), &ns(), "k").await.unwrap();
-        // This needs a handle that works.
+        // This write needs a working handle.
         store.put(&ctx(), &ns(), "other", bytes("v")).await.unwrap();
         let after = store.get(&ctx(), &ns(), "k").await.unwrap();
-        assert_eq!(before, after, "sync {failing_sync} failed, the put was answered {put:?}");
+        assert_eq!(before, after, "sync {failing_sync} failed, the put returned {put:?}");
         let is_unknown = put.is_err_and(|error| error.may_have_been_applied());
         applied += u32::from(is_unknown && after == Some(bytes("new")));
     }
@@ -261,9 +264,9 @@ async fn after_an_unknown_outcome_all_reads_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failed_read_the_store_works_again() {
+async fn store_recovers_after_failed_read() {
     let disk = Disk::new();
-    // Without a cache every read is one of the disk.
+    // Without a cache, every read accesses the disk.
     let store = EmbeddedStore::open(&ctx(), disk.config().with_cache_bytes(0)).await.unwrap();
     store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
     disk.broken_reads.store(true, Ordering::SeqCst);
@@ -276,7 +279,7 @@ async fn after_a_failed_read_the_store_works_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_was_seen_to_expire_stays_so_when_the_clock_steps_back() {
+async fn entry_seen_expired_stays_expired_after_clock_step_back() {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::default();
     let start = clock.now();
@@ -296,7 +299,7 @@ async fn an_entry_that_was_seen_to_expire_stays_so_when_the_clock_steps_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn space_of_deleted_entries_is_used_again_and_given_back() {
+async fn space_of_deleted_entries_is_reused_and_returned() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     let store = EmbeddedStore::open(&ctx(), Config::new(&path)).await.unwrap();
@@ -312,8 +315,8 @@ async fn space_of_deleted_entries_is_used_again_and_given_back() {
         }
         sizes.push(length());
     }
-    // 32 MB were written; the file holds about what stood in it at once.
-    assert!(sizes[7] <= sizes[1], "it grows: {sizes:?}");
+    // The file does not grow with the number of writes, 32 MB in total.
+    assert!(sizes[7] <= sizes[1], "the file grows: {sizes:?}");
     let compaction = store.compact(&ctx()).await.unwrap();
     assert_eq!(compaction.bytes_before, Some(sizes[7]));
     assert_eq!(compaction.bytes_after, Some(length()));
@@ -322,7 +325,7 @@ async fn space_of_deleted_entries_is_used_again_and_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn compacting_never_makes_the_file_longer() {
+async fn compact_never_grows_the_file() {
     for entries in [0, 3, 2_000, 30_000_usize] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.redb");
@@ -347,12 +350,12 @@ async fn compacting_never_makes_the_file_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_was_emptied_is_not_replaced_by_an_empty_store() {
+async fn truncated_file_is_not_replaced_by_an_empty_store() {
     let disk = Disk::new();
     let store = EmbeddedStore::open(&ctx(), disk.config().with_cache_bytes(0)).await.unwrap();
     store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
     disk.truncate(0);
-    // Reading past the end fails, and the file is opened anew: what is there then is no store.
+    // The read past the end fails, and the file is reopened, but it contains no store.
     let read = store.get(&ctx(), &ns(), "a").await.unwrap_err();
     assert_eq!(read.kind(), ErrorKind::Corrupt, "{read}");
     let write = store.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap_err();
@@ -361,7 +364,7 @@ async fn a_file_that_was_emptied_is_not_replaced_by_an_empty_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_store_says_so() {
+async fn calls_on_closed_store_fail_as_closed() {
     let disk = Disk::new();
     let store = disk.open().await;
     store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
@@ -376,9 +379,9 @@ async fn a_closed_store_says_so() {
     assert!(contents(&disk.open().await).await.contains_key("a"));
 }
 
-/// The call does not wait for the writer, but a write that comes later is queued behind it.
+/// The call does not wait for the writer, but later writes are queued after the close request.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_is_closed_by_a_context_that_has_ended() {
+async fn close_with_ended_context_still_closes() {
     let disk = Disk::new();
     let store = disk.open().await;
     store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();

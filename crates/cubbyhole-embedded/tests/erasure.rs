@@ -1,8 +1,8 @@
-//! What was erased, deleted or overwritten is not in the file: after random loads every byte of it is
-//! searched.
+//! Erased, deleted and overwritten bytes are not in the file: each test searches every byte of the
+//! file after a random load.
 //!
-//! - `CUBBYHOLE_ERASURE_RUNS`: how many loads, in place of [`RUNS`].
-//! - `CUBBYHOLE_ERASURE_SEED`: the seed that a failure printed; it is that of the first load.
+//! - `CUBBYHOLE_ERASURE_RUNS`: the number of loads; [`RUNS`] by default.
+//! - `CUBBYHOLE_ERASURE_SEED`: the seed of the first load, which a failed test printed.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -20,14 +20,14 @@ use cubbyhole_embedded::{Durability, EmbeddedStore};
 use support::{Disk, ctx, ns};
 
 const RUNS: u64 = 24;
-/// The longest call of the load: entries that expire do so within it.
+/// The TTL of expiring entries.
 const TTL: Duration = Duration::from_secs(10);
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Unique words: each name and each value is made of one, so that a search finds what is left of it.
+/// Unique words. Each name and value consists of one word, so a search finds its remains.
 struct Words(u64);
 
 impl Words {
@@ -37,7 +37,7 @@ impl Words {
     }
 }
 
-/// The words that occur in a file.
+/// Finds all words in an image.
 fn words(image: &[u8]) -> BTreeSet<String> {
     let is_word = |window: &&[u8]| {
         window[0] == b'<' && window[8] == b'>' && window[1..8].iter().all(u8::is_ascii_digit)
@@ -46,7 +46,7 @@ fn words(image: &[u8]) -> BTreeSet<String> {
     found.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// The words of the entries that the store holds.
+/// The words of all live entries.
 async fn live_words(store: &EmbeddedStore) -> BTreeSet<String> {
     let mut live = BTreeSet::new();
     let tenants = store.scan_tenants(&ctx(), None, 1000).await.unwrap();
@@ -63,7 +63,7 @@ async fn live_words(store: &EmbeddedStore) -> BTreeSet<String> {
     live
 }
 
-/// A store on a disk in memory, and a load that is drawn from a seed.
+/// A store on a simulated disk, and a random load from a seed.
 struct Load {
     random: fastrand::Rng,
     words: Words,
@@ -165,7 +165,7 @@ impl Load {
         }
     }
 
-    /// What seldom happens: a compaction, a clean close, a kill, a loss of power.
+    /// Rare events: a compaction, a clean close, a kill, or a power cut.
     async fn interrupt(&mut self) {
         match self.random.u8(0..24) {
             0..=1 => drop(self.store.compact(&ctx()).await.unwrap()),
@@ -173,21 +173,21 @@ impl Load {
                 self.store.close(&ctx()).await.unwrap();
                 self.reopen(Arc::clone(&self.disk)).await;
             }
-            // The system goes on and has what the process wrote.
+            // A kill keeps the page cache.
             4 => self.reopen(Disk::holding(self.disk.image())).await,
             5 => {
                 let disk = self.disk.after_power_cut(&mut self.random);
                 self.reopen(disk).await;
             }
-            // In the middle of what a compaction writes.
+            // A power cut during a compaction.
             6 => {
                 self.disk.cut_power_after(self.random.u64(1..400));
-                // It fails, unless it was faster.
+                // The call fails unless it completes before the power cut.
                 let _ = self.store.compact(&ctx()).await;
                 let disk = self.disk.after_power_cut(&mut self.random);
                 self.reopen(disk).await;
             }
-            // In the middle of what a close after an erasure writes.
+            // A power cut during a close after an erasure.
             7 => {
                 let ns = self.namespace();
                 self.store.erase(&ctx(), &ns.into(), 10).await.unwrap();
@@ -200,24 +200,24 @@ impl Load {
         }
     }
 
-    /// Searches the file.
+    /// Searches the file for words that are not live.
     async fn check(&mut self, when: &str) -> Result<(), String> {
         let image = self.disk.image();
         let copy = Disk::holding(image.clone()).config().with_clock(self.clock.clone());
         let live = live_words(&EmbeddedStore::open(&ctx(), copy).await.unwrap()).await;
         let found = words(&image);
         let missing: Vec<_> = live.difference(&found).take(5).collect();
-        assert!(missing.is_empty(), "the search does not find {missing:?}");
+        assert!(missing.is_empty(), "the search misses live words: {missing:?}");
         let left: Vec<_> = found.difference(&live).cloned().collect();
         if left.is_empty() {
             return Ok(());
         }
-        let places = left.iter().take(5).map(|word| {
+        let positions = left.iter().take(5).map(|word| {
             let at = image.windows(9).position(|window| window == word.as_bytes());
             format!("{word} at {at:?}")
         });
-        let places: Vec<_> = places.collect();
-        Err(format!("{when}: {} words are left: {}", left.len(), places.join(", ")))
+        let positions: Vec<_> = positions.collect();
+        Err(format!("{when}: {} words remain: {}", left.len(), positions.join(", ")))
     }
 }
 
@@ -227,7 +227,7 @@ async fn run(seed: u64) -> Result<(), String> {
     for _ in 0..steps {
         load.step().await;
     }
-    // What has expired and was not swept is still an entry.
+    // Expired entries that were not swept are still in the file.
     load.clock.advance(TTL);
     load.store.evict_expired(&ctx()).await.unwrap();
     match load.random.u8(0..5) {
@@ -242,7 +242,7 @@ async fn run(seed: u64) -> Result<(), String> {
         }
         3 => {
             load.store.erase_all(&ctx(), &"acme".parse().unwrap()).await.unwrap();
-            // The process is killed before it closes the file, and the next one closes it.
+            // Kills the process before it closes the file. The next process closes it.
             load.reopen(Disk::holding(load.disk.image())).await;
             // A relaxed store may have lost the sweep.
             load.store.evict_expired(&ctx()).await.unwrap();
@@ -250,20 +250,20 @@ async fn run(seed: u64) -> Result<(), String> {
             load.check("after an erasure, a kill and a close").await?;
         }
         _ => {
-            // Of nothing: what was deleted before is to go too.
+            // Erases an empty prefix, which must also purge entries that were deleted before.
             load.store.erase(&ctx(), &"nobody".parse().unwrap(), 1).await.unwrap();
             let disk = Arc::clone(&load.disk);
             let other = Disk::new();
             load.reopen(other).await;
             load.disk = disk;
-            load.check("after an erasure and the drop of the store").await?;
+            load.check("after an erasure and a drop of the store").await?;
         }
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_byte_of_an_erased_entry_is_left_after_random_loads() {
+async fn random_loads_leave_no_erased_byte_in_the_file() {
     let seed = number("CUBBYHOLE_ERASURE_SEED", fastrand::u64(..));
     for number in 0..number("CUBBYHOLE_ERASURE_RUNS", RUNS) {
         let seed = seed.wrapping_add(number);
@@ -271,7 +271,7 @@ async fn no_byte_of_an_erased_entry_is_left_after_random_loads() {
     }
 }
 
-/// A store with entries, and others that were erased.
+/// A store with [`OTHERS`] entries, and further ones that were erased.
 async fn erased(disk: &Arc<Disk>) -> EmbeddedStore {
     let store = disk.open().await;
     let other = Namespace::parse("other").unwrap();
@@ -298,7 +298,7 @@ async fn others(store: &EmbeddedStore) -> u64 {
 }
 
 #[tokio::test]
-async fn close_reports_a_full_disk_and_the_next_close_removes_erased_bytes() {
+async fn close_on_full_disk_fails_and_next_close_purges() {
     let disk = Disk::new();
     let store = erased(&disk).await;
     disk.full.store(true, SeqCst);
@@ -313,25 +313,25 @@ async fn close_reports_a_full_disk_and_the_next_close_removes_erased_bytes() {
 }
 
 #[tokio::test]
-async fn compact_on_a_full_disk_returns_space_and_reports_what_is_left() {
+async fn compact_on_full_disk_truncates_and_reports_it() {
     let disk = Disk::new();
     let store = erased(&disk).await;
     let before = disk.len();
-    // The others do not fit a second time.
-    disk.room.store(before as u64, SeqCst);
+    // The disk has no space for a second copy of the entries.
+    disk.max_length.store(before as u64, SeqCst);
     let error = store.compact(&ctx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{error:?}");
-    assert!(error.message().contains("no room to rewrite the entries"), "{error}");
+    assert!(error.message().contains("too little space to rewrite the entries"), "{error}");
     assert!(disk.len() < before, "{} of {before}", disk.len());
     assert_eq!(others(&store).await, OTHERS);
-    disk.room.store(0, SeqCst);
+    disk.max_length.store(0, SeqCst);
     store.compact(&ctx()).await.unwrap();
     assert!(!contains_secret(&disk));
     assert_eq!(others(&store).await, OTHERS);
 }
 
 #[tokio::test]
-async fn a_failed_sync_in_a_compaction_loses_nothing() {
+async fn failed_sync_during_compact_loses_nothing() {
     for sync in 1.. {
         let disk = Disk::new();
         let store = erased(&disk).await;
@@ -343,7 +343,7 @@ async fn a_failed_sync_in_a_compaction_loses_nothing() {
             break;
         }
         match compacted {
-            // The checkpoint before it, which was repeated.
+            // The sync belonged to the checkpoint before the compaction, which was repeated.
             Ok(_) => assert!(!contains_secret(&disk), "sync {sync}"),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unavailable, "sync {sync}: {error:?}");
@@ -353,7 +353,7 @@ async fn a_failed_sync_in_a_compaction_loses_nothing() {
         store.verify(&ctx()).await.unwrap();
         store.close(&ctx()).await.unwrap();
         assert!(!contains_secret(&disk), "sync {sync}");
-        // Also of what the disk holds in truth.
+        // The synced contents must be complete too.
         let store = disk.after_power_loss().open().await;
         assert_eq!(others(&store).await, OTHERS, "sync {sync}");
         store.verify(&ctx()).await.unwrap();
@@ -361,7 +361,7 @@ async fn a_failed_sync_in_a_compaction_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_store_with_nothing_erased_closes_without_reading_it_all() {
+async fn close_without_erasure_does_not_purge() {
     let disk = Disk::new();
     let store = disk.open().await;
     for number in 0..2_000 {

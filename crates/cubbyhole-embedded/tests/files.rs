@@ -1,4 +1,4 @@
-//! Opening: what is there, what is not, what is not ours, and what is damaged.
+//! Opening missing, foreign, locked and damaged files.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -11,7 +11,7 @@ use cubbyhole_core::{Error, ErrorKind, Store, Verdict};
 use cubbyhole_embedded::{Config, EmbeddedStore, diagnose, is_store_file};
 use support::{bytes, contents, ctx, ns};
 
-async fn refusal(config: Config) -> Error {
+async fn open_error(config: Config) -> Error {
     EmbeddedStore::open(&ctx(), config).await.unwrap_err()
 }
 
@@ -24,13 +24,13 @@ fn names(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// What stands before the engine's part.
+/// The length of the log, after which the engine region starts.
 const LOG: usize = 1024 * 1024;
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_created_only_if_asked() {
+async fn missing_file_is_created_only_if_configured() {
     let folder = tempfile::tempdir().unwrap();
-    let error = refusal(config(&folder, "s.redb").with_create(false)).await;
+    let error = open_error(config(&folder, "s.redb").with_create(false)).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.message().contains("there is no store"), "{error}");
     assert!(names(folder.path()).is_empty());
@@ -40,7 +40,7 @@ async fn a_file_that_is_not_there_is_created_only_if_asked() {
 }
 
 #[tokio::test]
-async fn an_empty_file_becomes_a_store() {
+async fn empty_file_becomes_a_store() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("s.redb"), b"").unwrap();
     let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
@@ -48,11 +48,11 @@ async fn an_empty_file_becomes_a_store() {
 }
 
 #[tokio::test]
-async fn an_empty_file_that_may_not_be_made_a_store_is_left_alone() {
+async fn empty_file_without_create_is_corrupt_and_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     std::fs::write(&path, b"").unwrap();
-    let error = refusal(Config::new(&path).with_create(false)).await;
+    let error = open_error(Config::new(&path).with_create(false)).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     let diagnosis = diagnose(&ctx(), &Config::new(&path)).await.unwrap();
     assert_eq!(diagnosis.verdict(), Verdict::Problem, "{diagnosis:?}");
@@ -60,48 +60,48 @@ async fn an_empty_file_that_may_not_be_made_a_store_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_name_as_long_as_names_can_be_is_created() {
+async fn file_with_longest_name_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let name = format!("{}.redb", "n".repeat(250));
     EmbeddedStore::open(&ctx(), config(&folder, &name)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_is_open_is_waited_for_if_asked() {
+async fn lock_wait_waits_until_the_file_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
-    let patient = config(&folder, "s.redb").with_lock_wait(std::time::Duration::from_secs(30));
-    let waiting = tokio::spawn(async move { EmbeddedStore::open(&ctx(), patient).await });
-    let brief = config(&folder, "s.redb").with_lock_wait(std::time::Duration::from_millis(30));
-    assert_eq!(refusal(brief).await.kind(), ErrorKind::Unavailable);
+    let waiting_config =
+        config(&folder, "s.redb").with_lock_wait(std::time::Duration::from_secs(30));
+    let waiting = tokio::spawn(async move { EmbeddedStore::open(&ctx(), waiting_config).await });
+    let short_wait = config(&folder, "s.redb").with_lock_wait(std::time::Duration::from_millis(30));
+    assert_eq!(open_error(short_wait).await.kind(), ErrorKind::Unavailable);
     assert!(!waiting.is_finished());
     drop(store);
     waiting.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_missing_folder_and_a_folder_say_so() {
+async fn missing_folder_and_folder_path_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let missing = refusal(config(&folder, "no/s.redb")).await;
+    let missing = open_error(config(&folder, "no/s.redb")).await;
     assert_eq!(missing.kind(), ErrorKind::Unavailable);
     assert!(missing.message().contains("folder"), "{missing}");
-    let is_folder = refusal(Config::new(folder.path())).await;
+    let is_folder = open_error(Config::new(folder.path())).await;
     assert_eq!(is_folder.kind(), ErrorKind::InvalidArgument);
     std::fs::write(folder.path().join("file"), b"x").unwrap();
-    let below_file = refusal(config(&folder, "file/s.redb")).await;
+    let below_file = open_error(config(&folder, "file/s.redb")).await;
     assert_eq!(below_file.kind(), ErrorKind::InvalidArgument, "{below_file}");
 }
 
 #[tokio::test]
-async fn a_file_that_is_open_says_so_and_opens_once_it_is_closed() {
+async fn open_file_is_unavailable_until_it_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
-    let error = refusal(config(&folder, "s.redb")).await;
+    let error = open_error(config(&folder, "s.redb")).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     let message = error.message();
     assert!(message.contains("open in another process") && !message.contains('\n'), "{error}");
-    // What to do instead.
-    for way in ["stop that process", "wait for it", "do this within it", "PostgreSQL or Redis"] {
+    for way in ["stop that process", "wait until it closes", "PostgreSQL or Redis"] {
         assert!(message.contains(way), "{error}");
     }
     drop(store);
@@ -109,12 +109,12 @@ async fn a_file_that_is_open_says_so_and_opens_once_it_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_that_create_at_once_make_one_store() {
+async fn concurrent_creation_makes_one_store() {
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let open = |n: usize| {
         let folder = Arc::clone(&folder);
         tokio::spawn(async move {
-            // A handle that is open elsewhere refuses; it is tried until it is free.
+            // Retries while another task has the file open.
             let store = loop {
                 match EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await {
                     Ok(store) => break store,
@@ -129,15 +129,15 @@ async fn many_that_create_at_once_make_one_store() {
     }
     let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
     assert_eq!(contents(&store).await.len(), 8, "a second creator replaced the first one's file");
-    assert_eq!(names(folder.path()), ["s.redb"], "a draft was left behind");
+    assert_eq!(names(folder.path()), ["s.redb"], "a draft remains");
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+async fn foreign_file_is_refused_and_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let text = "just some notes\n".repeat(1000);
     std::fs::write(folder.path().join("notes.txt"), &text).unwrap();
-    let error = refusal(config(&folder, "notes.txt")).await;
+    let error = open_error(config(&folder, "notes.txt")).await;
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(std::fs::read_to_string(folder.path().join("notes.txt")).unwrap(), text);
 
@@ -147,13 +147,13 @@ async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
     transaction.open_table(other).unwrap().insert("k", 1).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let error = refusal(config(&folder, "other.redb")).await;
+    let error = open_error(config(&folder, "other.redb")).await;
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.message().contains("another program"), "{error}");
 }
 
 #[tokio::test]
-async fn a_store_is_known_by_its_beginning_alone() {
+async fn store_is_recognised_by_its_first_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     let store = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await.unwrap();
@@ -168,26 +168,25 @@ async fn a_store_is_known_by_its_beginning_alone() {
     };
     let (magic, first) = (0..4096, LOG..LOG + 4096);
     let (second, header) = (LOG + 4096..LOG + 8192, LOG + 8192..LOG + 12288);
-    // Each leaves what the file begins with, or one of the two copies of the first sums, or the
-    // header.
-    for (name, what) in [
+    // Each case keeps only one of the magic, the two first checksum blocks, and the header.
+    for (name, image) in [
         ("cut", whole[..whole.len() / 2].to_vec()),
-        ("stump", whole[..8192].to_vec()),
+        ("truncated", whole[..8192].to_vec()),
         ("magic", without(&[magic.clone(), second.clone(), header.clone()])),
         ("second", without(&[magic.clone(), first.clone(), header.clone()])),
         ("sums", without(&[magic, first.clone(), second.clone()])),
-        ("behind", without(&[first, second, header])),
+        ("magic only", without(&[first, second, header])),
     ] {
-        std::fs::write(&path, what).unwrap();
+        std::fs::write(&path, image).unwrap();
         assert!(is_store_file(&path).unwrap(), "{name}");
         if let Err(error) = EmbeddedStore::open(&ctx(), config(&folder, "s.redb")).await {
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
         }
     }
-    // As it was before there was a log.
+    // The format of early builds had no log.
     std::fs::write(&path, &whole[LOG..]).unwrap();
     assert!(is_store_file(&path).unwrap());
-    let error = refusal(config(&folder, "s.redb")).await;
+    let error = open_error(config(&folder, "s.redb")).await;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     redb::Database::create(folder.path().join("other.redb")).unwrap();
     assert!(is_store_file(&folder.path().join("other.redb")).unwrap());
@@ -201,7 +200,7 @@ async fn a_store_is_known_by_its_beginning_alone() {
 }
 
 #[tokio::test]
-async fn what_the_system_refuses_is_named() {
+async fn io_errors_on_open_map_to_error_kinds() {
     for (kind, expected) in [
         (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
         (io::ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied),
@@ -210,20 +209,20 @@ async fn what_the_system_refuses_is_named() {
         (io::ErrorKind::Other, ErrorKind::Unavailable),
     ] {
         let config = Config::new("s.redb").with_storage(move || Err(kind.into()));
-        let error = refusal(config).await;
+        let error = open_error(config).await;
         assert_eq!(error.kind(), expected, "{kind:?}: {error}");
     }
 }
 
-/// As NFS has it without its lock service.
+/// NFS without a lock service returns this error.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_file_system_without_locks_is_named() {
+async fn file_system_without_locks_is_reported() {
     for read_only in [false, true] {
         let config = Config::new("s.redb")
             .with_read_only(read_only)
             .with_storage(|| Err(io::Error::from_raw_os_error(37)));
-        let error = refusal(config).await;
+        let error = open_error(config).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.message().contains("cannot lock s.redb"), "{error}");
     }

@@ -1,5 +1,5 @@
-//! The log ahead of the engine: what it holds is there after a crash, whatever came before and
-//! between, and nothing of it stands in the way of what comes after.
+//! The write-ahead log: its records survive a crash, and later records are not disturbed by older
+//! ones.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -18,7 +18,7 @@ use support::{Disk, bytes, contents, ctx, ns};
 const LOG: usize = 1024 * 1024;
 const SECTOR: usize = 512;
 
-/// The disk of a machine on which the process was killed just now.
+/// The disk after the process was killed, which keeps the page cache.
 fn killed(disk: &Disk) -> Arc<Disk> {
     Disk::holding(disk.image())
 }
@@ -27,18 +27,18 @@ async fn put(store: &EmbeddedStore, key: &str, value: &str) {
     store.put(&ctx(), &ns(), key, bytes(value)).await.unwrap();
 }
 
-/// Where the log ends: behind its last sector that is not as it was laid out.
+/// The end of the last log sector that is not zero.
 fn end_of_log(image: &[u8]) -> usize {
     let mut sectors = image[..LOG].chunks(SECTOR);
     SECTOR * sectors.rposition(|sector| sector.iter().any(|byte| *byte != 0)).unwrap() + SECTOR
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_put_is_one_sync_and_little_more_than_itself() {
+async fn put_takes_one_sync_and_one_sector() {
     let disk = Disk::new();
     let store = disk.open().await;
     for _ in 0..20 {
-        // The first makes a checkpoint, and some make the file longer.
+        // The first put makes a checkpoint, and some extend the file.
         put(&store, "a", "u").await;
     }
     let (syncs, before) = (disk.syncs.load(Ordering::SeqCst), disk.image());
@@ -51,7 +51,7 @@ async fn a_put_is_one_sync_and_little_more_than_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_store_has_what_it_acknowledged_as_often_as_it_is_opened() {
+async fn killed_store_keeps_writes_over_repeated_opens() {
     let disk = Disk::new();
     let store = disk.open().await;
     let long = "long ".repeat(1_000);
@@ -66,26 +66,26 @@ async fn a_killed_store_has_what_it_acknowledged_as_often_as_it_is_opened() {
             store.put_with_options(&ctx(), &ns(), "ttl", bytes("v"), hour).await.unwrap();
         }
     }
-    let due = contents(&store).await;
+    let expected = contents(&store).await;
     let once = killed(&disk);
     let first = once.open().await;
-    assert_eq!(contents(&first).await, due);
+    assert_eq!(contents(&first).await, expected);
     first.verify(&ctx()).await.unwrap();
     let twice = killed(&once).open().await;
-    assert_eq!(contents(&twice).await, due);
+    assert_eq!(contents(&twice).await, expected);
     put(&twice, "more", "v").await;
     drop(twice);
-    // Before the first one was closed, and after.
+    // An image that is taken after `first` was closed has the same contents.
     drop(first);
-    assert_eq!(contents(&killed(&once).open().await).await, due);
+    assert_eq!(contents(&killed(&once).open().await).await, expected);
 }
 
-/// Several times as much as the log holds, in pieces of all sizes, one larger than it.
+/// Writes several times the size of the log, with values of all sizes up to more than the log.
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_the_log_holds_is_there_too() {
+async fn writes_beyond_the_log_size_survive_power_loss() {
     let disk = Disk::new();
     let store = disk.open().await;
-    let mut due = contents(&store).await;
+    let mut expected = contents(&store).await;
     for (n, length) in [10, 900, 901, 70_000, 400_000, 1_040_000, 1_100_000, 3_000_000, 10]
         .into_iter()
         .cycle()
@@ -94,9 +94,9 @@ async fn more_than_the_log_holds_is_there_too() {
     {
         let (key, value) = (format!("{}", n % 7), Bytes::from(vec![n as u8; length]));
         store.put(&ctx(), &ns(), &key, value.clone()).await.unwrap();
-        due.insert(key, value);
+        expected.insert(key, value);
         let rescued = disk.after_power_loss().open().await;
-        assert!(contents(&rescued).await == due, "after {length} bytes");
+        assert!(contents(&rescued).await == expected, "after {length} bytes");
     }
     let removals = (0..500).fold(Batch::new(), |batch, n| batch.delete(format!("{n}")));
     for _ in 0..6 {
@@ -110,7 +110,7 @@ async fn more_than_the_log_holds_is_there_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_erasure_and_a_sweep_are_there_too() {
+async fn erasure_and_sweep_are_replayed() {
     let disk = Disk::new();
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000).unwrap());
     let config = disk.config().with_clock(clock.clone());
@@ -126,7 +126,7 @@ async fn an_erasure_and_a_sweep_are_there_too() {
     assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 20);
     let erased = store.erase(&ctx(), &NamespacePrefix::from(gone), 10).await.unwrap();
     assert_eq!(erased.removed, 1);
-    // Were they back, another clock would show them.
+    // With an earlier clock, revived entries would be visible.
     let early = ManualClock::new(Timestamp::EPOCH);
     let rescued = killed(&disk).config().with_clock(early);
     let rescued = EmbeddedStore::open(&ctx(), rescued).await.unwrap();
@@ -137,7 +137,7 @@ async fn an_erasure_and_a_sweep_are_there_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_clock_of_a_killed_store_does_not_step_back() {
+async fn clock_mark_of_killed_store_is_replayed() {
     let disk = Disk::new();
     let clock = ManualClock::new(Timestamp::from_millis(1_000_000).unwrap());
     let config = disk.config().with_clock(clock.clone());
@@ -148,7 +148,7 @@ async fn the_clock_of_a_killed_store_does_not_step_back() {
     put(&store, "b", "written when the other had expired").await;
     clock.set(Timestamp::from_millis(1_000_000).unwrap());
     for durability in [Durability::Immediate, Durability::Relaxed] {
-        // Opened without a write, and once more.
+        // Opens twice without a write in between.
         let disk = killed(&disk);
         for _ in 0..2 {
             let config = disk.config().with_clock(clock.clone()).with_durability(durability);
@@ -159,7 +159,7 @@ async fn the_clock_of_a_killed_store_does_not_step_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn closing_and_compacting_leave_nothing_to_be_made_again() {
+async fn close_and_compact_leave_no_log_to_replay() {
     let disk = Disk::new();
     let store = disk.open().await;
     for n in 0..50 {
@@ -169,45 +169,45 @@ async fn closing_and_compacting_leave_nothing_to_be_made_again() {
     let mut compacted = disk.image();
     put(&store, "after", "v").await;
     put(&store, "after", "w").await;
-    let due = contents(&store).await;
-    assert_eq!(contents(&killed(&disk).open().await).await, due);
+    let expected = contents(&store).await;
+    assert_eq!(contents(&killed(&disk).open().await).await, expected);
     store.close(&ctx()).await.unwrap();
     let mut closed = disk.image();
-    // Without any log.
+    // The contents must be complete without the log.
     closed[SECTOR..LOG].fill(0);
-    assert_eq!(contents(&Disk::holding(closed).open().await).await, due);
+    assert_eq!(contents(&Disk::holding(closed).open().await).await, expected);
     compacted[SECTOR..LOG].fill(0);
     assert_eq!(contents(&Disk::holding(compacted).open().await).await.len(), 50);
 }
 
-/// The two kinds of durability take turns over one file.
+/// Opens one file alternately with both kinds of durability.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relaxed_store_takes_over_what_the_log_holds_and_leaves_none() {
+async fn relaxed_store_replays_and_empties_the_log() {
     let mut disk = Disk::new();
     let store = disk.open().await;
-    let mut due = contents(&store).await;
+    let mut expected = contents(&store).await;
     for round in 0..4 {
         let kinds = [Durability::Relaxed, Durability::Immediate];
         for (durability, name) in kinds.into_iter().zip(["relaxed", "immediate"]) {
             let config = disk.config().with_durability(durability);
             let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
             for n in 0..3 {
-                // The same keys, so that a record made again too late would be seen.
+                // Uses the same keys, so a stale replay would be visible.
                 put(&store, &n.to_string(), &format!("{name} {round}")).await;
-                due.insert(n.to_string(), bytes(&format!("{name} {round}")));
+                expected.insert(n.to_string(), bytes(&format!("{name} {round}")));
             }
             if durability == Durability::Relaxed {
                 store.close(&ctx()).await.unwrap();
             }
             disk = killed(&disk);
-            assert_eq!(contents(&disk.open().await).await, due, "{name} {round}");
+            assert_eq!(contents(&disk.open().await).await, expected, "{name} {round}");
         }
     }
 }
 
-/// A read that fails has the file opened anew in the middle of a log: it goes on from there.
+/// A failed read reopens the file while the log has records, and the store continues.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handle_that_fails_in_between_loses_nothing() {
+async fn reopening_within_a_log_loses_nothing() {
     let disk = Disk::new();
     let config = disk.config().with_cache_bytes(0);
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
@@ -219,7 +219,7 @@ async fn a_handle_that_fails_in_between_loses_nothing() {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
             disk.broken_reads.store(false, Ordering::SeqCst);
             assert_eq!(contents(&store).await.len(), n + 1);
-            // It made a checkpoint, so that on a disk that goes on failing there is less to do.
+            // Reopening makes a checkpoint, so the contents are complete without the log.
             let mut image = disk.image();
             image[SECTOR..LOG].fill(0);
             assert_eq!(contents(&Disk::holding(image).open().await).await.len(), n + 1);
@@ -229,16 +229,17 @@ async fn a_handle_that_fails_in_between_loses_nothing() {
     }
 }
 
-/// A bit that flips in the log of a killed store: damage, or what was not synced last.
+/// A flipped bit in the log of a killed store is reported as damage, unless it hits the last
+/// record, which may then count as not synced.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_log_is_an_error_and_no_loss() {
+async fn damaged_log_is_corrupt_without_loss() {
     let disk = Disk::new();
     let store = disk.open().await;
     put(&store, "first", "makes a checkpoint").await;
     for n in 0..8 {
         put(&store, &n.to_string(), &"v".repeat(n * 300)).await;
     }
-    let due = contents(&store).await;
+    let expected = contents(&store).await;
     let last = end_of_log(&disk.image());
     put(&store, "last", "v").await;
     let whole = disk.image();
@@ -252,40 +253,40 @@ async fn a_damaged_log_is_an_error_and_no_loss() {
             Ok(store) => {
                 let mut found = contents(&store).await;
                 let has_last = found.remove("last").is_some();
-                assert_eq!(found, due, "byte {at}");
+                assert_eq!(found, expected, "byte {at}");
                 assert!(has_last || at >= last, "byte {at}");
             }
             Err(error) => {
                 refused += 1;
                 assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error:?}");
                 assert!((SECTOR..last).contains(&at), "byte {at}: {error}");
-                assert!(disk.image()[..LOG] == image[..LOG], "byte {at}: the log was touched");
+                assert!(disk.image()[..LOG] == image[..LOG], "byte {at}: the log was changed");
             }
         }
     }
-    // What stands between a record and the end of its sector is nobody's.
+    // Bits after the end of a record in its sector have no meaning.
     assert!(refused > (last - SECTOR) / 61 / 2, "{refused}");
 }
 
-/// A sync that fails may lose what the engine wrote before. It is not told, for the sync was the
-/// log's, and must not commit those pages any more, not even as its handle is given up.
+/// A failed sync of the log may lose earlier writes of the engine, which does not see the error.
+/// The engine must not commit these pages, not even when its handle is closed.
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_failed_sync_of_the_log_the_engine_commits_nothing_that_may_be_lost() {
+async fn engine_commits_nothing_after_failed_log_sync() {
     for seed in 0..40 {
         let mut random = fastrand::Rng::with_seed(seed);
         let disk = Disk::new();
-        // With hardly a cache, so that the engine writes pages that it has yet to commit durably.
+        // With a tiny cache, the engine writes pages before their durable commit.
         let config = disk.config().with_cache_bytes(64 * 1024);
         let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
-        let mut due = contents(&store).await;
+        let mut expected = contents(&store).await;
         for n in 0..random.usize(20..60) {
             let (key, value) = (format!("k{n}"), Bytes::from(vec![7; random.usize(0..20_000)]));
             store.put(&ctx(), &ns(), &key, value.clone()).await.unwrap();
-            due.insert(key, value);
+            expected.insert(key, value);
         }
         *disk.random.lock().unwrap() = fastrand::Rng::with_seed(seed);
         disk.failing_sync.store(1, Ordering::SeqCst);
-        // Soon after that the power goes too.
+        // The power is cut shortly afterwards.
         disk.cut_power_after(random.u64(1..150));
         let large = Bytes::from(vec![7; random.usize(0..100_000)]);
         let error = store.put(&ctx(), &ns(), "last", large.clone()).await.unwrap_err();
@@ -295,6 +296,6 @@ async fn after_a_failed_sync_of_the_log_the_engine_commits_nothing_that_may_be_l
         let mut found = contents(&rescued).await;
         let last = found.remove("last");
         assert!(last.is_none_or(|last| last == large && error.may_have_been_applied()));
-        assert!(found == due, "seed {seed}");
+        assert!(found == expected, "seed {seed}");
     }
 }

@@ -1,4 +1,4 @@
-//! Opening a file read-only: it shows everything, takes no write, and keeps every byte.
+//! Read-only stores: they show all writes, refuse writes and do not change the file.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -17,7 +17,7 @@ use cubbyhole_core::{
 use cubbyhole_embedded::{Config, Durability, EmbeddedStore, diagnose};
 use support::{Disk, bytes, ctx, ns};
 
-/// Puts, deletes, batches and expiries in several tenants, as drawn.
+/// Makes random puts, deletes and batches, some with a TTL, for several tenants.
 async fn write_at_random(store: &EmbeddedStore, calls: usize, random: &mut fastrand::Rng) {
     let names = ["acme", "acme:agent-7", "acme:agent-7:x", "ab", "a", "other:x"];
     for _ in 0..calls {
@@ -39,7 +39,7 @@ async fn write_at_random(store: &EmbeddedStore, calls: usize, random: &mut fastr
     }
 }
 
-/// What a file is, as far as a reader could change it.
+/// The properties of a file that a reader could change.
 #[derive(Debug, PartialEq)]
 struct State {
     bytes: Vec<u8>,
@@ -62,7 +62,8 @@ async fn open_read_only(config: &Config) -> EmbeddedStore {
     EmbeddedStore::open(&ctx(), config.clone().with_read_only(true)).await.unwrap()
 }
 
-/// Reads everything, tries every write, verifies and closes; `expected` is what it must answer.
+/// Opens the file read-only. Compares all answers with `expected`, and checks that every write is
+/// refused.
 async fn use_read_only(config: &Config, expected: &[String]) {
     let store = open_read_only(config).await;
     assert_eq!(answers(&store).await.unwrap(), expected);
@@ -93,19 +94,19 @@ impl Folder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_or_crashed_file_is_read_whole_and_keeps_every_byte() {
+async fn read_only_shows_all_writes_and_keeps_the_file_unchanged() {
     for seed in 0..6 {
         let mut random = fastrand::Rng::with_seed(seed);
         let folder = Folder::new();
         let durability = if seed == 5 { Durability::Relaxed } else { Durability::Immediate };
         let config = folder.config("s.redb").with_durability(durability);
         let store = EmbeddedStore::open(&ctx(), config.clone()).await.unwrap();
-        // Now and then more than the log holds.
+        // Some loads exceed the log.
         write_at_random(&store, [3, 90, 700][seed as usize % 3], &mut random).await;
         folder.clock.advance(Duration::from_secs(10));
         store.put(&ctx(), &ns(), "last", bytes("v")).await.unwrap();
         let expected = answers(&store).await.unwrap();
-        // A killed process leaves the file as other processes see it.
+        // The copy is the state that a killed process leaves.
         std::fs::copy(folder.path("s.redb"), folder.path("crashed.redb")).unwrap();
         store.close(&ctx()).await.unwrap();
         for name in ["s.redb", "crashed.redb"] {
@@ -123,10 +124,10 @@ async fn a_closed_or_crashed_file_is_read_whole_and_keeps_every_byte() {
     }
 }
 
-/// What compaction moved when the power went is judged by the engine, which takes the whole file: in
-/// memory too.
+/// After an interrupted compaction only redb can judge the moved blocks. It verifies the whole
+/// file, also over the overlay.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_whose_compaction_was_interrupted_is_read_and_keeps_every_byte() {
+async fn read_only_opens_file_with_interrupted_compaction() {
     let disk = Disk::new();
     let store = disk.open().await;
     for n in 0..60 {
@@ -144,9 +145,9 @@ async fn a_file_whose_compaction_was_interrupted_is_read_and_keeps_every_byte() 
     store.compact(&ctx()).await.unwrap();
     let operations = whole.operations() - opened;
     drop(store);
-    let mut judged = 0;
+    let mut judged_by_engine = 0;
     for seed in 0..400 {
-        if judged == 3 {
+        if judged_by_engine == 3 {
             return;
         }
         let mut random = fastrand::Rng::with_seed(seed);
@@ -160,16 +161,16 @@ async fn a_file_whose_compaction_was_interrupted_is_read_and_keeps_every_byte() 
         let image = disk.image();
         let opened = Arc::new(AtomicU64::new(0));
         let store = open_read_only(&disk.config_counting(&opened)).await;
-        // Once as it is, and once more for the engine to judge.
-        judged += u64::from(opened.load(SeqCst) == 2);
+        // In the second opening the engine judges the file.
+        judged_by_engine += u64::from(opened.load(SeqCst) == 2);
         assert_eq!(answers(&store).await.unwrap(), expected, "seed {seed}");
         store.verify(&ctx()).await.unwrap();
         store.close(&ctx()).await.unwrap();
         assert!(disk.image() == image && disk.syncs.load(SeqCst) == 0, "seed {seed}: changed");
         let store = EmbeddedStore::open(&ctx(), disk.config()).await.unwrap();
-        assert_eq!(answers(&store).await.unwrap(), expected, "seed {seed}: opened to be written");
+        assert_eq!(answers(&store).await.unwrap(), expected, "seed {seed}: opened for writing");
     }
-    panic!("{judged} compactions were interrupted where the engine has to judge");
+    panic!("only {judged_by_engine} interrupted compactions were judged by the engine");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +183,7 @@ async fn readers_share_a_file_and_exclude_a_writer() {
     let refused = EmbeddedStore::open(&ctx(), reading.clone()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     assert!(refused.message().contains("open in another process"), "{refused}");
-    // What it tried leaves the writer as it was.
+    // The attempt does not disturb the writer.
     writer.put(&ctx(), &ns(), "b", bytes("v")).await.unwrap();
     drop(writer);
 
@@ -207,7 +208,7 @@ async fn readers_share_a_file_and_exclude_a_writer() {
 }
 
 #[tokio::test]
-async fn what_is_no_store_is_refused_as_it_is_for_a_writer() {
+async fn read_only_refuses_invalid_files_like_a_writer() {
     let folder = Folder::new();
     let whole = {
         let store = EmbeddedStore::open(&ctx(), folder.config("whole")).await.unwrap();
@@ -219,7 +220,7 @@ async fn what_is_no_store_is_refused_as_it_is_for_a_writer() {
     flipped[1024 * 1024..].iter_mut().for_each(|byte| *byte ^= 1);
     for (name, content) in [
         ("empty", Vec::new()),
-        ("stump", whole[..8192].to_vec()),
+        ("truncated", whole[..8192].to_vec()),
         ("cut", whole[..whole.len() / 2].to_vec()),
         ("flipped", flipped),
         ("text", b"just some notes\n".repeat(1000)),
@@ -249,10 +250,10 @@ async fn what_is_no_store_is_refused_as_it_is_for_a_writer() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
 }
 
-/// A reader of a pipe would wait for a writer.
+/// Opening a pipe for reading would block until there is a writer.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_pipe_is_refused_at_once() {
+async fn named_pipe_is_refused_without_blocking() {
     let folder = Folder::new();
     let made = std::process::Command::new("mkfifo").arg(folder.path("pipe")).status().unwrap();
     assert!(made.success());
@@ -267,7 +268,7 @@ async fn a_pipe_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_file_and_what_to_do() {
+async fn refused_write_names_file_and_remedy() {
     let folder = Folder::new();
     drop(EmbeddedStore::open(&ctx(), folder.config("s.redb")).await.unwrap());
     let store = open_read_only(&folder.config("s.redb")).await;
@@ -285,10 +286,10 @@ async fn a_refusal_names_the_file_and_what_to_do() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "a closed store: {error}");
 }
 
-/// A path can hold a line end, and a message is one line.
+/// A path can contain a line end, but a message is one line.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_refusal_escapes_the_path() {
+async fn refused_write_escapes_the_path() {
     let folder = Folder::new();
     drop(EmbeddedStore::open(&ctx(), folder.config("a\nb.redb")).await.unwrap());
     let store = open_read_only(&folder.config("a\nb.redb")).await;
@@ -299,7 +300,7 @@ async fn a_refusal_escapes_the_path() {
 }
 
 #[tokio::test]
-async fn a_sweeper_over_a_read_only_store_ends_with_the_refusal() {
+async fn sweeper_on_read_only_store_ends_with_permission_denied() {
     let folder = Folder::new();
     drop(EmbeddedStore::open(&ctx(), folder.config("s.redb")).await.unwrap());
     let store = open_read_only(&folder.config("s.redb")).await;
@@ -308,9 +309,9 @@ async fn a_sweeper_over_a_read_only_store_ends_with_the_refusal() {
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
 
-/// The instant of the last write is in the log alone when the process is killed.
+/// When the process is killed, only the log contains the instant of the last write.
 #[tokio::test]
-async fn a_clock_that_steps_back_revives_nothing_for_a_reader() {
+async fn clock_step_back_revives_nothing_for_a_reader() {
     let folder = Folder::new();
     let store = EmbeddedStore::open(&ctx(), folder.config("s.redb")).await.unwrap();
     let ttl = PutOptions::new().with_ttl(Duration::from_secs(5));
@@ -325,14 +326,14 @@ async fn a_clock_that_steps_back_revives_nothing_for_a_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_goes_on_after_the_disk_failed() {
+async fn reader_recovers_after_disk_failure() {
     let disk = Disk::new();
     let store = disk.open().await;
     for n in 0..100 {
         store.put(&ctx(), &ns(), &n.to_string(), Bytes::from(vec![n; 9000])).await.unwrap();
     }
     let expected = answers(&store).await.unwrap();
-    // Not closed: the log is ahead of the engine.
+    // The store is not closed, so the log contains changes.
     let disk = disk.after_power_loss();
     let image = disk.image();
     let config = disk.config().with_cache_bytes(0);
@@ -351,7 +352,7 @@ async fn a_reader_goes_on_after_the_disk_failed() {
 }
 
 #[tokio::test]
-async fn doctor_changes_nothing_and_says_what_is_read_only() {
+async fn diagnose_keeps_the_file_and_reports_read_only() {
     let folder = Folder::new();
     let store = EmbeddedStore::open(&ctx(), folder.config("s.redb")).await.unwrap();
     store.put(&ctx(), &ns(), "a", bytes("v")).await.unwrap();
@@ -369,6 +370,6 @@ async fn doctor_changes_nothing_and_says_what_is_read_only() {
         let entries =
             diagnosis.checks.iter().find(|check| check.name == "entries").expect("entries");
         assert!(entries.finding.starts_with("1,"), "{entries:?}");
-        assert!(state(&folder.path("crashed.redb")) == before, "it was changed");
+        assert!(state(&folder.path("crashed.redb")) == before, "the file was changed");
     }
 }

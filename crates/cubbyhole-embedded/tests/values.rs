@@ -1,4 +1,4 @@
-//! Values of every length, long reads, and what the file holds afterwards.
+//! Values of every length, long reads, and the rows that remain in the file.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -16,9 +16,9 @@ fn value(length: usize) -> Bytes {
     (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect::<Vec<u8>>().into()
 }
 
-/// How many entries the file holds, expired ones among them. Nothing else is in it: no value and no
-/// row of an index that belongs to none.
-async fn left_in(path: &Path) -> u64 {
+/// Returns the number of entries in the file, expired ones included. Verifies that there are no
+/// other rows.
+async fn entries_in(path: &Path) -> u64 {
     let config = Config::new(path).with_create(false);
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
     store.verify(&ctx()).await.unwrap();
@@ -26,15 +26,15 @@ async fn left_in(path: &Path) -> u64 {
     usage.entries + usage.expired
 }
 
-/// Ends with a short one after a long one: nothing of the long one may be left.
+/// The last length is a short one after a long one, to check that the long value is removed.
 const LENGTHS: [usize; 10] = [0, 1, 899, 900, 901, 4096, 70_000, 899, 300_000, 10];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_of_every_length_come_back_through_every_read() {
+async fn values_of_every_length_round_trip_through_every_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     let store = EmbeddedStore::open(&ctx(), Config::new(&path)).await.unwrap();
-    // One key that changes its length again and again, beside keys that keep theirs.
+    // One key changes its length repeatedly, the others keep theirs.
     for length in LENGTHS {
         store.put(&ctx(), &ns(), "changing", value(length)).await.unwrap();
         store.put(&ctx(), &ns(), &length.to_string(), value(length)).await.unwrap();
@@ -55,11 +55,11 @@ async fn values_of_every_length_come_back_through_every_read() {
     let prefix = NamespacePrefix::from(ns());
     assert!(store.erase(&ctx(), &prefix, 1000).await.unwrap().done);
     drop(store);
-    assert_eq!(left_in(&path).await, 0, "something was left behind");
+    assert_eq!(entries_in(&path).await, 0, "rows remain in the file");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_leaves_nothing_of_what_expired() {
+async fn sweep_removes_all_rows_of_expired_entries() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s.redb");
     let clock = ManualClock::default();
@@ -72,10 +72,10 @@ async fn a_sweep_leaves_nothing_of_what_expired() {
     }
     store.put(&ctx(), &ns(), "901", value(901)).await.unwrap();
     clock.advance(Duration::from_secs(1));
-    // Nine different keys, one of which was written again without a TTL.
+    // There are nine keys, and one of them was rewritten without a TTL.
     assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 8);
     drop(store);
-    assert_eq!(left_in(&path).await, 1);
+    assert_eq!(entries_in(&path).await, 1);
 }
 
 async fn fill(store: &EmbeddedStore, entries: usize) {
@@ -98,7 +98,6 @@ async fn long_reads() {
     assert_eq!((usage.namespaces, usage.entries), (1, 5_000));
 }
 
-/// Reads past what a runtime's thread may do, in each kind of runtime.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_reads_work_in_a_multi_threaded_runtime() {
     long_reads().await;
@@ -110,21 +109,21 @@ async fn long_reads_work_in_a_single_threaded_runtime() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn a_long_read_leaves_the_runtime_free() {
+async fn long_read_does_not_block_the_runtime() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::new(folder.path().join("s.redb"));
     let store = EmbeddedStore::open(&ctx(), config).await.unwrap();
     fill(&store, 20_000).await;
-    // With one thread, the other branch ends first only if the read is somewhere else: a read on
-    // this thread ends at its first poll, and yielding at its second.
+    // On a single-threaded runtime, the other branch ends first only if the read runs on another
+    // thread. A read on this thread ends at its first poll, yielding at its second.
     let (ctx, ns) = (ctx(), ns());
     let list = store.list(&ctx, &ns, None);
     tokio::pin!(list);
-    let ran_beside = tokio::select! {
+    let yielded_first = tokio::select! {
         biased;
         () = tokio::task::yield_now() => true,
         _ = &mut list => false,
     };
-    assert!(ran_beside, "the read kept the runtime's only thread");
+    assert!(yielded_first, "the read blocked the runtime's only thread");
     assert_eq!(list.await.unwrap().len(), 20_000);
 }

@@ -1,42 +1,41 @@
-//! Whether the container file still fits the repository. Nothing here builds the image: that asks for
-//! a container engine.
+//! Whether the `Containerfile` fits the repository. This check does not build the image, because
+//! that needs a container engine.
 
 use super::manifests::entries;
-use super::{Finding, Tree};
+use super::tree::{Finding, Tree};
 
 const CONTAINER: &str = "Containerfile";
 const IGNORE: &str = ".dockerignore";
 
-/// Where the tool's crate is, and what its executable is called.
+/// The crate of the tool, and the name of its executable.
 const TOOL: &str = "cubbyhole-cli";
 const EXECUTABLE: &str = "cubbyhole";
 
-/// What the build needs is copied, is there and is not ignored; the package, its executable and the
-/// oldest compiler are those of the manifests.
-pub(super) fn the_container_file_names_what_is_there(tree: &Tree) -> Vec<Finding> {
+/// Checks that the files of the build exist, are copied and are not ignored, and that the package,
+/// its executable and the oldest compiler are those of the manifests.
+pub(super) fn check_containerfile(tree: &Tree) -> Vec<Finding> {
     let Some(text) = tree.get(CONTAINER) else {
         return vec![Finding::in_file(CONTAINER, "the file is missing")];
     };
     let copied = copied(text);
     let mut wrong = Vec::new();
     for path in &copied {
-        let folder = format!("{path}/");
-        if tree.get(path).is_none() && !tree.iter().any(|(there, _)| there.starts_with(&folder)) {
-            wrong.push(format!("`{path}` is copied and does not exist"));
+        if !tree.has(path) {
+            wrong.push(format!("`{path}` is copied but does not exist"));
         }
-        let let_through = format!("!{path}");
-        if !tree.get(IGNORE).unwrap_or_default().lines().any(|line| line == let_through) {
-            wrong.push(format!("`{path}` is copied, and {IGNORE} lacks `{let_through}`"));
+        let included = format!("!{path}");
+        if !tree.get(IGNORE).unwrap_or_default().lines().any(|line| line == included) {
+            wrong.push(format!("`{path}` is copied, but {IGNORE} has no line `{included}`"));
         }
     }
     let manifest = tree.get("Cargo.toml").unwrap_or_default();
     for needed in members(manifest).into_iter().chain(["Cargo.toml", "Cargo.lock"]) {
         if !copied.contains(&needed) {
-            wrong.push(format!("`{needed}` is needed for the build and not copied"));
+            wrong.push(format!("`{needed}` is needed for the build but not copied"));
         }
     }
     if !text.contains(&format!("--locked -p {TOOL} ")) {
-        wrong.push(format!("does not build `{TOOL}` by the lock file"));
+        wrong.push(format!("the build of `{TOOL}` needs `--locked`"));
     }
     let tool = tree.get(&format!("crates/{TOOL}/Cargo.toml")).unwrap_or_default();
     let is_executable = entries(tool)
@@ -47,20 +46,20 @@ pub(super) fn the_container_file_names_what_is_there(tree: &Tree) -> Vec<Finding
     for named in [format!("target/release/{EXECUTABLE} "), format!("ENTRYPOINT [\"{EXECUTABLE}\"]")]
     {
         if !text.contains(&named) {
-            wrong.push(format!("lacks `{named}`"));
+            wrong.push(format!("`{named}` is missing"));
         }
     }
     let oldest = value(manifest, "rust-version").unwrap_or_default();
     if !text.contains(&format!("# {oldest} or later")) {
-        wrong.push(format!("does not say that the compiler is {oldest} or later"));
+        wrong.push(format!("the comment `# {oldest} or later` about the compiler is missing"));
     }
     if compiler(text).is_none_or(|compiler| is_older(compiler, oldest)) {
-        wrong.push(format!("the compiler's image is not one of Rust {oldest} or later"));
+        wrong.push(format!("the image of the compiler must have Rust {oldest} or later"));
     }
     wrong.into_iter().map(|message| Finding::in_file(CONTAINER, message)).collect()
 }
 
-/// What is copied from the repository, and not from another stage.
+/// Returns the paths that are copied from the repository rather than from another stage.
 fn copied(text: &str) -> Vec<&str> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("COPY "));
     let lines = lines.filter(|line| !line.starts_with("--from="));
@@ -73,7 +72,7 @@ fn copied(text: &str) -> Vec<&str> {
     paths
 }
 
-/// The folders of the members: `crates` for `crates/*`.
+/// Returns the folders of the workspace members: `crates` for `crates/*`.
 fn members(manifest: &str) -> Vec<&str> {
     let line = manifest.lines().find_map(|line| line.strip_prefix("members = [")).unwrap_or("");
     let names = line.split('"').skip(1).step_by(2);
@@ -85,13 +84,13 @@ fn value<'a>(manifest: &'a str, key: &str) -> Option<&'a str> {
     line.split('"').nth(1)
 }
 
-/// The version in `FROM rust:1.95-slim`.
+/// Returns the version in `FROM rust:1.95-slim`.
 fn compiler(text: &str) -> Option<&str> {
     let image = text.lines().find_map(|line| line.strip_prefix("FROM rust:"))?;
     image.split(['-', ' ']).next()
 }
 
-/// A part that is not named means the newest: `1` is no older than `1.90`.
+/// Compares versions. A missing part means the newest, so `1` is not older than `1.90`.
 fn is_older(version: &str, than: &str) -> bool {
     let parts = |text: &str| -> Vec<u32> { text.split('.').flat_map(str::parse).collect() };
     let (version, than) = (parts(version), parts(than));
@@ -116,12 +115,12 @@ mod tests {
             ("crates/cubbyhole-cli/Cargo.toml", "[[bin]]\nname = \"cubbyhole\"\n"),
             ("xtask/Cargo.toml", ""),
         ]);
-        let findings = the_container_file_names_what_is_there(&tree);
+        let findings = check_containerfile(&tree);
         findings.into_iter().map(|finding| finding.message).collect()
     }
 
     #[test]
-    fn a_container_file_that_lags_behind_is_caught() {
+    fn containerfile_that_does_not_fit_the_repository_is_found() {
         const IGNORED: &str = "*\n!Cargo.toml\n!Cargo.lock\n!crates\n!xtask\n";
         assert_eq!(findings(GOOD, IGNORED), Vec::<String>::new());
         for (from, to, count) in [
@@ -139,6 +138,6 @@ mod tests {
             assert_eq!(found.len(), count, "{from} -> {to}: {found:?}");
         }
         assert_eq!(findings(GOOD, &IGNORED.replace("!xtask\n", "")).len(), 1);
-        assert_eq!(the_container_file_names_what_is_there(&Tree::of(&[])).len(), 1);
+        assert_eq!(check_containerfile(&Tree::of(&[])).len(), 1);
     }
 }

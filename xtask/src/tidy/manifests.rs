@@ -1,22 +1,22 @@
-//! The manifests and the lock files, read line by line: ours are plain enough for that.
+//! `Cargo.toml` files, read line by line: they are simple enough to need no TOML parser.
 
 use std::path::Path;
 
-use super::{Finding, Tree};
+use super::tree::{Finding, Tree};
 
 const WORKSPACE_MANIFEST: &str = "Cargo.toml";
 
-/// Workspaces of their own: their dependencies are their own too.
+/// Separate workspaces, which have their own dependencies.
 const OTHER_MANIFESTS: [&str; 2] = ["bench/Cargo.toml", "fuzz/Cargo.toml"];
 
 /// `key = value` in a TOML file.
 pub(super) struct Entry<'a> {
     pub(super) section: &'a str,
     key: &'a str,
-    /// With the lines that an array goes on for.
+    /// Includes the lines of an array.
     value: String,
     line: usize,
-    /// The line above.
+    /// The line before the entry.
     above: &'a str,
 }
 
@@ -37,15 +37,15 @@ impl Entry<'_> {
         matches!(kind, "dependencies" | "dev-dependencies" | "build-dependencies")
     }
 
-    /// A development dependency with a path and no version: publishing drops it, so it may point
-    /// to a crate that depends on this one.
-    fn closes_a_cycle_of_tests(&self) -> bool {
+    /// Returns whether this is a development dependency with a path and no version. Publishing drops
+    /// it, so it may point to a crate that depends on this one.
+    fn is_dropped_when_published(&self) -> bool {
         self.section == "dev-dependencies"
             && self.value.contains("path =")
             && !self.value.contains("version =")
     }
 
-    fn is_taken_from_the_workspace(&self) -> bool {
+    fn is_inherited(&self) -> bool {
         self.key.ends_with(".workspace") && self.value == "true"
             || self.value.contains("workspace = true")
     }
@@ -74,7 +74,7 @@ pub(super) fn entries(manifest: &str) -> impl Iterator<Item = Entry<'_>> {
     entries.into_iter()
 }
 
-/// Whether an array or a table goes on in the next line.
+/// Returns whether an array or a table continues on the next line.
 fn is_unfinished(value: &str) -> bool {
     let open = value.matches(['[', '{']).count();
     open > value.matches([']', '}']).count()
@@ -84,14 +84,15 @@ fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     tree.iter().filter(|(path, _)| Path::new(path).file_name().is_some_and(|n| n == "Cargo.toml"))
 }
 
-/// Where a dependency enters, a comment above it says why. The crates of this repository need none.
-pub(super) fn dependencies_have_reasons(tree: &Tree) -> Vec<Finding> {
+/// Checks that a comment above each dependency of the workspace gives its reason. Crates of this
+/// repository need none.
+pub(super) fn check_dependency_reasons(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for path in [WORKSPACE_MANIFEST].into_iter().chain(OTHER_MANIFESTS) {
         let entries = entries(tree.get(path).unwrap_or_default());
         for entry in entries.filter(Entry::is_dependency) {
             if !entry.above.starts_with('#') && !entry.value.contains("path =") {
-                let message = format!("`{}` lacks the reason in a comment above it", entry.key);
+                let message = format!("`{}` needs a comment above it with its reason", entry.key);
                 findings.push(Finding::at(path, entry.line, message));
             }
         }
@@ -99,23 +100,22 @@ pub(super) fn dependencies_have_reasons(tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-pub(super) fn versions_stand_in_one_place(tree: &Tree) -> Vec<Finding> {
+/// Checks that every crate inherits its dependencies from the workspace.
+pub(super) fn check_version_places(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, manifest) in manifests(tree).filter(|(path, _)| !OTHER_MANIFESTS.contains(path)) {
         let own = entries(manifest).filter(Entry::is_dependency_of_a_crate);
-        let allowed = |entry: &Entry<'_>| {
-            entry.is_taken_from_the_workspace() || entry.closes_a_cycle_of_tests()
-        };
+        let allowed = |entry: &Entry<'_>| entry.is_inherited() || entry.is_dropped_when_published();
         for entry in own.filter(|entry| !allowed(entry)) {
-            let message = format!("`{}` is not taken from the workspace", entry.key);
+            let message = format!("`{}` must have `workspace = true`", entry.key);
             findings.push(Finding::at(path, entry.line, message));
         }
-        // `[dependencies.name]` would pass the check above unseen.
+        // The check above does not see `[dependencies.name]`.
         let tables = manifest.lines().enumerate().filter(|(_, line)| {
             line.starts_with('[') && line.contains("dependencies.") && !line.contains("target.")
         });
         findings.extend(tables.map(|(index, _)| {
-            Finding::at(path, index + 1, "write a dependency as one line of its section")
+            Finding::at(path, index + 1, "write the dependency as one line of its section")
         }));
     }
     findings
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dependency_without_a_reason_is_caught() {
+    fn dependency_without_a_reason_is_found() {
         let manifest = "[workspace.dependencies]\n\
              ours = { path = \"crates/ours\" }\n\
              # Because.\n\
@@ -134,22 +134,22 @@ mod tests {
              b = { version = \"1\", features = [\n  \"x\",\n] }\n\
              [profile.release]\n\
              lto = \"thin\"\n";
-        let findings = dependencies_have_reasons(&Tree::of(&[(WORKSPACE_MANIFEST, manifest)]));
+        let findings = check_dependency_reasons(&Tree::of(&[(WORKSPACE_MANIFEST, manifest)]));
         assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [Some(5)]);
 
         for path in OTHER_MANIFESTS {
             let good = "[dependencies]\n\n# For speed.\na = \"1\"\n";
-            assert_eq!(dependencies_have_reasons(&Tree::of(&[(path, good)])), []);
+            assert_eq!(check_dependency_reasons(&Tree::of(&[(path, good)])), []);
             let bad = "[dependencies]\n\na = \"1\"\n";
-            assert_eq!(dependencies_have_reasons(&Tree::of(&[(path, bad)])).len(), 1);
+            assert_eq!(check_dependency_reasons(&Tree::of(&[(path, bad)])).len(), 1);
         }
     }
 
     #[test]
-    fn a_version_outside_the_workspace_is_caught() {
+    fn version_outside_the_workspace_is_found() {
         let check = |manifest: &str| {
             let tree = Tree::of(&[("crates/a/Cargo.toml", manifest)]);
-            versions_stand_in_one_place(&tree).len()
+            check_version_places(&tree).len()
         };
         assert_eq!(
             check(
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(check("[dependencies.a]\nversion = \"1\"\n"), 1);
         for path in OTHER_MANIFESTS {
             let own = Tree::of(&[(path, "[dependencies]\na = \"1\"\n")]);
-            assert_eq!(versions_stand_in_one_place(&own), []);
+            assert_eq!(check_version_places(&own), []);
         }
     }
 }

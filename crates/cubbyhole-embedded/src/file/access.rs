@@ -1,4 +1,4 @@
-//! The bytes of the file, opened to be written or only to be read; and whether this user may.
+//! Access to the file at the level of the operating system, and the errors of missing permissions.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -9,19 +9,18 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use crate::config::Config;
-use crate::early_sync::EarlySync;
 use crate::error::{OpenFailure, from_open, from_open_io};
-use crate::overlay::Overlay;
+use crate::storage::{EarlySync, Overlay};
 use crate::url_path::shown;
 
-/// Opens the bytes of the file. If they are only to be read, what is written to them stays in memory.
+/// Opens the file as storage. If it is opened read-only, writes stay in memory.
 pub(super) fn open(config: &Config) -> Result<Box<dyn StorageBackend>, OpenFailure> {
     let (path, read_only) = (config.path(), config.is_read_only());
     let file: Box<dyn StorageBackend> = match config.storage() {
         Some(open) => open().map_err(|error| from_open_io(error, path))?,
         None => {
             let file = OpenOptions::new().read(true).write(!read_only).open(path);
-            let file = file.map_err(|error| refusal(error, path, read_only))?;
+            let file = file.map_err(|error| open_error(error, path, read_only))?;
             let file = FileBackend::new(file).map_err(|error| from_open(error, path))?;
             if read_only { Box::new(file) } else { Box::new(EarlySync::new(Box::new(file))) }
         }
@@ -29,10 +28,10 @@ pub(super) fn open(config: &Config) -> Result<Box<dyn StorageBackend>, OpenFailu
     Ok(if read_only { Box::new(Overlay::new(file)) } else { file })
 }
 
-/// Why the file cannot be written, where it can be read.
+/// Why a file that exists cannot be opened for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteDenied {
-    /// Its permissions deny it to this user.
+    /// Its permissions forbid it to this user.
     Permissions,
     /// Its file system is mounted read-only.
     FileSystem,
@@ -47,8 +46,8 @@ impl WriteDenied {
         }
     }
 
-    /// Looks whether the file can be opened for writing. Opening it changes nothing in it.
-    pub(crate) fn look(path: &Path) -> Option<Self> {
+    /// Tries to open the file for writing, which does not change it.
+    pub(crate) fn check(path: &Path) -> Option<Self> {
         OpenOptions::new().write(true).open(path).err().as_ref().and_then(Self::of)
     }
 
@@ -60,8 +59,8 @@ impl WriteDenied {
     }
 }
 
-/// What it means that the file could not be opened.
-fn refusal(error: io::Error, path: &Path, read_only: bool) -> Error {
+/// Translates an error of opening the file.
+fn open_error(error: io::Error, path: &Path, read_only: bool) -> Error {
     let shown = shown(path);
     let Some(denied) = WriteDenied::of(&error) else {
         return from_open_io(error, path);

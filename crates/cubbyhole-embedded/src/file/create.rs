@@ -1,4 +1,4 @@
-//! How a file comes to be: whole or not at all.
+//! Creates the file atomically.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -6,24 +6,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole_core::{Error, Result};
+use redb::Database;
 use redb::backends::FileBackend;
 
-use super::initialise;
 use super::unusable::not_a_store;
-use crate::checked::{Checked, Unsettled};
 use crate::config::Config;
-use crate::error::{from_open, from_open_io};
-use crate::log::{Behind, Halves, Log};
+use crate::engine::format::{ENTRIES, EXPIRY, FORMAT, META, META_FORMAT, VALUES};
+use crate::error::{Failure, from_open, from_open_io};
+use crate::storage::{ChecksummedStorage, EngineRegion, SharedFile, UncertainGroups};
 use crate::url_path::shown;
+use crate::wal::Log;
 
-/// Creates the file if it is not there and may be created.
+/// Creates the file if it does not exist and the configuration allows it.
 pub(super) fn prepare(config: &Config) -> Result<()> {
     let path = config.path();
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {
             Err(from_open_io(io::ErrorKind::IsADirectory.into(), path))
         }
-        // A pipe would keep a reader waiting.
+        // Opening a named pipe could block.
         Ok(metadata) if !metadata.is_file() => Err(not_a_store(path)),
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && config.create() => create(config)
@@ -46,60 +47,74 @@ impl From<io::Error> for CreateError {
     }
 }
 
-/// Builds the file under another name and gives it its own once it is whole and on disk, so that
-/// a crash leaves a store or nothing, and never a file that does not open.
+/// Builds the store under a temporary name and gives it the name `path` when it is complete and on
+/// disk. So a crash leaves either a store or no file at `path`.
 fn create(config: &Config) -> Result<(), CreateError> {
     let path = config.path();
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
     };
-    // Not made of the file's own name, which may be as long as names can be.
+    // Not derived from the file's name, which may have the maximum length already.
     let draft = folder.join(format!(".cubbyhole-{}.draft", cubbyhole_core::Version::draw()));
     let result = (|| {
-        let file = for_its_owner(OpenOptions::new().read(true).write(true))
-            .create_new(true)
-            .open(&draft)?;
+        let file =
+            owner_only(OpenOptions::new().read(true).write(true)).create_new(true).open(&draft)?;
         let storage = FileBackend::new(file)
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
-        let halves = Halves::new(Box::new(storage));
-        let engine = Checked::new(Box::new(Behind(Arc::clone(&halves))), Unsettled::default());
+        let shared_file = SharedFile::new(Box::new(storage));
+        let engine = ChecksummedStorage::new(
+            Box::new(EngineRegion(Arc::clone(&shared_file))),
+            UncertainGroups::default(),
+        );
         let database = redb::Builder::new()
             .create_with_backend(engine)
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
-        Log::lay_out(halves.storage())?;
+        Log::lay_out(shared_file.storage())?;
         initialise(&database).map_err(|error| CreateError::Store(error.into_error()))?;
         database
             .close()
             .map_err(|error| CreateError::Store(from_open(error, path).into_error()))?;
         match publish(&draft, path) {
-            // Another process was faster: its store is the one.
+            // Another process created the store first: use that one.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             published => published?,
         }
         sync_folder(folder)?;
         Ok(())
     })();
-    // What is left of the draft is only a second name of the file, or a file that failed; if it
-    // cannot be removed either, the first error tells more.
+    // The draft is now a second name of the store, or incomplete. An error of removing it is less
+    // useful than the result.
     let _ = fs::remove_file(&draft);
     result
 }
 
-/// The file holds the values of all tenants: only its owner may read it, who may give others the right.
-fn for_its_owner(options: &mut OpenOptions) -> &mut OpenOptions {
+/// Creates the tables, so reads can rely on them.
+pub(super) fn initialise(database: &Database) -> Result<(), Failure> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    transaction.open_table(META)?.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+    transaction.open_table(ENTRIES)?;
+    transaction.open_table(VALUES)?;
+    transaction.open_table(EXPIRY)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Restricts access to the owner, because the file contains the values of all tenants.
+fn owner_only(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options
 }
 
-/// Makes the file's name durable, where the system can.
+/// Makes the file's name durable, on systems that can sync a folder.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
     match File::open(folder)?.sync_all() {
-        // A file system that has no such thing.
+        // The file system does not support it.
         Err(error)
             if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
         {
@@ -109,12 +124,12 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives `draft` the name `path` unless that is taken.
+/// Gives `draft` the name `path` unless that name exists.
 fn publish(draft: &Path, path: &Path) -> io::Result<()> {
     match fs::hard_link(draft, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            // A file system without hard links, which says so in one of several ways. Renaming would replace a file that another
-            // process put there in the meantime, so that is looked for right before.
+            // File systems without hard links report this with various errors. A rename would
+            // replace a store that another process has just created, so check for one first.
             if path.exists() {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }

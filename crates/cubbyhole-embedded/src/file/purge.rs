@@ -1,43 +1,44 @@
-//! Removes deleted and overwritten entries from the file: after a purge no byte of them is in it.
+//! Purges the file: removes all bytes of deleted and overwritten entries.
 //!
 //! Removing an entry from a table leaves its bytes in up to four places:
 //!
-//! | place | how they are removed |
+//! | place | how the purge removes them |
 //! |---|---|
-//! | pages that the engine freed | overwritten with zeros, once they are known: `checked/unused.rs` |
-//! | the end of a leaf page that was changed in place | the tables are rewritten |
-//! | the keys in branch pages, which route to a leaf and outlive the entry that they were taken from | the tables are rewritten |
-//! | records of the log before its last checkpoint | overwritten with zeros |
+//! | pages that redb freed | overwrites them with zeros (see `UsedBlocks`) |
+//! | the end of a leaf page that was changed in place | rewrites the table |
+//! | keys in branch pages, which outlive their entries | rewrites the table |
+//! | log records before the last checkpoint | overwrites them with zeros |
 //!
-//! The file is sound at any instant: each table is rewritten in one commit, and only blocks that no commit
-//! refers to are overwritten. The mark of an erasure is removed last: the next clean close repeats a
-//! purge that a crash ended.
+//! A crash at any point leaves a valid file. Each table is rewritten in one commit, and only blocks
+//! that no commit refers to are overwritten. The erasure mark is cleared last, so the next clean
+//! close repeats an interrupted purge.
+
+use std::path::Path;
 
 use cubbyhole_core::{Error, ErrorKind};
 use redb::{Database, Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 
-use super::{Handle, StoreFile};
+use super::handle::Handle;
+use crate::engine::format::{ENTRIES, EXPIRY, META, META_SALT, VALUES};
 use crate::error::Failure;
-use crate::format::{ENTRIES, EXPIRY, META, META_SALT, VALUES};
-use crate::log::Salt;
 use crate::url_path::shown;
-use crate::writer::lock;
+use crate::wal::Salt;
 
-/// The name that a table has while it is written.
+/// The temporary name of a table that is being rewritten.
 const REWRITTEN: &str = "cubbyhole_rewritten";
 
 impl Handle {
-    /// Purges the file if something was erased since the last purge.
+    /// Purges the file if entries were erased since the last purge.
     pub(super) fn purge_if_erased(&mut self) -> Result<(), Failure> {
-        if lock(&self.log).is_marked_erased()? { self.purge() } else { Ok(()) }
+        if self.lock_log().is_marked_erased()? { self.purge() } else { Ok(()) }
     }
 
-    /// Rewrites and compacts the tables, and overwrites everything else in the file with zeros. Takes
-    /// free space of the largest table's size, in the file or on the disk. After an error the handle
-    /// is to be closed.
+    /// Rewrites and compacts the tables, and overwrites the rest of the file with zeros. Needs as
+    /// much free space as the largest table, in the file or on the disk. After an error the caller
+    /// must close the handle.
     pub(super) fn purge(&mut self) -> Result<(), Failure> {
         rewrite(&self.database, |transaction| {
-            // This commit has the changes of all records: they are void from here on.
+            // This commit contains all logged changes. The new salt invalidates their records.
             let salt = Salt::draw().to_bytes();
             transaction.open_table(META)?.insert(META_SALT, salt.as_slice())?;
             rewrite_table(transaction, ENTRIES)
@@ -48,7 +49,7 @@ impl Handle {
         self.overwrite_unused()
     }
 
-    /// Moves pages to the beginning of the file and cuts it off behind them.
+    /// Moves pages to the start of the file and truncates it.
     pub(super) fn compact(&mut self) -> Result<(), Failure> {
         self.database.compact().map_err(|error| Failure::Engine(error.into()))?;
         Ok(())
@@ -56,12 +57,12 @@ impl Handle {
 
     fn overwrite_unused(&mut self) -> Result<(), Failure> {
         self.engine.record_use();
-        // It empties the engine's cache and then reads every page of every table.
+        // The check empties redb's cache and then reads every page of every table.
         if let Err(error) = self.database.check_integrity() {
             self.engine.forget_use();
             return Err(Failure::Engine(error.into()));
         }
-        let log = lock(&self.log);
+        let log = self.lock_log();
         let overwritten = self.engine.zero_unused();
         let overwritten =
             overwritten.and_then(|()| log.wipe()).and_then(|()| log.clear_erased_mark());
@@ -72,7 +73,7 @@ impl Handle {
     }
 }
 
-/// Makes changes in a durable commit.
+/// Runs `work` in a durable transaction.
 fn rewrite(
     database: &Database,
     work: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
@@ -84,7 +85,7 @@ fn rewrite(
     Ok(())
 }
 
-/// Builds the table again from its entries, in pages that hold nothing else.
+/// Copies the table's entries into new pages, which contain nothing else.
 fn rewrite_table<K: Key + 'static, V: Value + 'static>(
     transaction: &WriteTransaction,
     definition: TableDefinition<'static, K, V>,
@@ -103,33 +104,31 @@ fn rewrite_table<K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
-impl StoreFile {
-    /// The error of a close that could not purge the file.
-    pub(crate) fn not_purged(&self, error: Error) -> Error {
-        let advice = match error.kind() {
-            ErrorKind::ResourceExhausted => "free some space and compact it",
-            ErrorKind::Corrupt => "export what can be read, and import it into a new store",
-            _ => "compact it, or open and close it again",
-        };
-        Error::new(
-            error.kind(),
-            format!(
-                "{} is closed, but could not be rewritten, and bytes of erased entries may still be \
-                 in it; {advice}",
-                shown(self.path()),
-            ),
-        )
-        .with_source(error)
-    }
+/// Returns the error of a close that could not purge the file.
+pub(crate) fn not_purged(path: &Path, error: Error) -> Error {
+    let advice = match error.kind() {
+        ErrorKind::ResourceExhausted => "free some space and compact the store",
+        ErrorKind::Corrupt => "export the readable entries and import them into a new store",
+        _ => "compact the store, or open and close it again",
+    };
+    Error::new(
+        error.kind(),
+        format!(
+            "{} is closed but could not be purged: it may still contain bytes of erased entries; \
+             {advice}",
+            shown(path),
+        ),
+    )
+    .with_source(error)
 }
 
-/// A purge that met a full disk, after which the file was compacted alone.
+/// Returns the error of a `compact` that could not purge the file because the disk is full.
 pub(super) fn compacted_only(error: Error, before: Option<u64>, after: Option<u64>) -> Error {
     let size = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string());
     Error::resource_exhausted(format!(
-        "compacted from {} to {} bytes, but the disk has no room to rewrite the entries, so that \
-         bytes of deleted ones may still be in the file; free as much space as the file takes, and \
-         compact it again",
+        "compacted from {} to {} bytes, but the disk has too little space to rewrite the entries, \
+         so the file may still contain bytes of deleted ones; free as much space as the file \
+         takes, and compact it again",
         size(before),
         size(after),
     ))

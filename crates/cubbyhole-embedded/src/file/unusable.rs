@@ -1,4 +1,4 @@
-//! Why a file is not opened: it is no store, of another format, or damaged.
+//! The errors for files that are not stores, have another format, or are damaged.
 
 use std::path::Path;
 
@@ -8,14 +8,15 @@ use crate::url_path::shown;
 
 pub(super) fn earlier(path: &Path) -> Error {
     Error::unsupported(format!(
-        "{} was written by an earlier build; export it with that one, and import it into a new store",
+        "{} was written by an earlier build; export it with that build, and import it into a new \
+         store",
         shown(path)
     ))
 }
 
 pub(super) fn foreign(path: &Path) -> Error {
     Error::invalid_argument(format!(
-        "{} is a redb file of another program and not a Cubbyhole store",
+        "{} is a redb file of another program, not a Cubbyhole store",
         shown(path)
     ))
 }
@@ -30,7 +31,8 @@ pub(super) fn damaged(path: &Path) -> Error {
 
 pub(super) fn truncated(path: &Path) -> Error {
     Error::corrupt(format!(
-        "{} is empty, or nearly so, and holds no store; if it held one, restore it from a backup or an export",
+        "{} is empty or nearly empty and contains no store; if it contained one, restore it from a \
+         backup or an export",
         shown(path)
     ))
 }

@@ -1,4 +1,4 @@
-//! Opens the file, waiting while another process has it open.
+//! Opens a store, waiting while its file is open elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,10 +10,10 @@ use super::EmbeddedStore;
 use crate::config::Config;
 use crate::error::OpenFailure;
 use crate::file::StoreFile;
-use crate::reader::{Reader, panicked};
+use crate::reader::{Reader, task_error};
 use crate::writer::Writer;
 
-/// How long opening waits before it looks again whether the file is free.
+/// The time between two attempts to open the file.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 impl EmbeddedStore {
@@ -22,7 +22,7 @@ impl EmbeddedStore {
         loop {
             let config = config.clone();
             let opening = tokio::task::spawn_blocking(move || Self::open_blocking(config));
-            match ctx.race(opening).await?.map_err(panicked)? {
+            match ctx.race(opening).await?.map_err(task_error)? {
                 Ok(store) => return Ok(store),
                 Err(OpenFailure::Locked(_)) if !wait.is_zero() => {
                     let pause = wait.min(LOCK_PAUSE);
@@ -41,14 +41,14 @@ impl EmbeddedStore {
         let (file, mark) = StoreFile::open(config)?;
         let file = Arc::new(file);
         let clock = Arc::new(HighWaterClock::new(clock, mark));
-        let witnessed = Arc::new(AtomicBool::new(false));
+        let saw_expired = Arc::new(AtomicBool::new(false));
         let writer = Writer::start(
             Arc::clone(&file),
             Arc::clone(&clock),
-            Arc::clone(&witnessed),
+            Arc::clone(&saw_expired),
             durability,
         )?;
-        let reader = Arc::new(Reader::new(file, clock, witnessed));
+        let reader = Arc::new(Reader::new(file, clock, saw_expired));
         Ok(Self { reader, writer: Arc::new(writer), max_value_bytes })
     }
 }

@@ -1,5 +1,5 @@
-//! A disk in memory whose faults the tests command.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of it")]
+//! A simulated disk in memory with faults that tests control, and common helpers.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses some of the helpers")]
 
 pub(crate) mod script;
 
@@ -16,47 +16,50 @@ use cubbyhole_core::{Bytes, ExecutionContext, Namespace};
 use cubbyhole_embedded::{Config, EmbeddedStore, StorageBackend};
 use tokio::task::coop::unconstrained;
 
-/// A machine's disk: writes reach it when they are synced, and until then some of them may have.
+/// A disk with the page cache above it. Synced writes are on the disk, other writes may be.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
-    /// What the running system sees.
-    seen: Mutex<Vec<u8>>,
-    /// What is on the disk for certain, and what is on its way there.
-    below: Mutex<Below>,
+    /// The contents that reads return.
+    page_cache: Mutex<Vec<u8>>,
+    /// The contents that are on the disk, and the changes that may be.
+    platter: Mutex<Platter>,
     pub(crate) full: AtomicBool,
-    /// How long the file can become; any length while it is 0.
-    pub(crate) room: AtomicU64,
+    /// The maximum length of the file; 0 for no limit.
+    pub(crate) max_length: AtomicU64,
     pub(crate) broken_reads: AtomicBool,
     pub(crate) broken_syncs: AtomicBool,
-    /// Answers syncs and does nothing.
-    pub(crate) lies: AtomicBool,
+    /// Whether syncs succeed without writing anything.
+    pub(crate) ignores_syncs: AtomicBool,
+    /// The number of successful syncs.
     pub(crate) syncs: AtomicU64,
     pub(crate) failed_syncs: AtomicU64,
-    /// The sync that fails, counted from 1 on; none while it is 0.
+    /// Fails the sync with this number, counted from now and from 1; 0 for none.
     pub(crate) failing_sync: AtomicU64,
-    /// Operations of any kind, and after how many the power goes.
+    /// The number of operations of any kind.
     operations: AtomicU64,
-    power_goes_at: AtomicU64,
-    /// One operation in so many fails, drawn from here; none while it is 0.
+    /// The number of operations after which the power is cut; 0 for never.
+    power_cut_at: AtomicU64,
+    /// Fails one operation in this many at random; 0 for none.
     pub(crate) fails_one_in: AtomicU64,
     pub(crate) random: Mutex<fastrand::Rng>,
     gate: Gate,
 }
 
+/// The state of the disk below the page cache.
 #[derive(Debug, Default, Clone)]
-struct Below {
+struct Platter {
     synced: Vec<u8>,
     pending: Vec<Change>,
 }
 
-/// What was asked of the disk since the last sync.
+/// A change since the last sync.
 #[derive(Debug, Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
 }
 
-/// What a disk writes at once.
+/// The unit that the disk writes atomically.
 const SECTOR: usize = 512;
 
 impl Change {
@@ -67,7 +70,7 @@ impl Change {
         }
     }
 
-    /// Some of its sectors.
+    /// Applies a random subset of the change's sectors.
     fn apply_torn(&self, image: &mut Vec<u8>, random: &mut fastrand::Rng) {
         let Self::Write(at, data) = self else { return self.apply(image) };
         let mut from = *at;
@@ -89,16 +92,16 @@ fn write_at(image: &mut Vec<u8>, at: usize, data: &[u8]) {
     image[at..at + data.len()].copy_from_slice(data);
 }
 
-impl Below {
+impl Platter {
     fn sync(&mut self) {
         for change in std::mem::take(&mut self.pending) {
             change.apply(&mut self.synced);
         }
     }
 
-    /// Of what is on its way each part arrives, arrives torn, or is lost, whatever came after it.
+    /// Applies, tears or loses each pending change independently.
     fn lose_some(&mut self, random: &mut fastrand::Rng) {
-        // Often all or nothing, which is where most damage would be.
+        // In half of the cases all changes are lost or all are applied.
         let mode = random.u8(0..4);
         for change in std::mem::take(&mut self.pending) {
             match if mode < 2 { mode } else { random.u8(0..3) } {
@@ -110,7 +113,7 @@ impl Below {
     }
 }
 
-/// Holds syncs back while it is shut.
+/// Blocks syncs while it is shut.
 #[derive(Debug, Default)]
 struct Gate {
     state: Mutex<GateState>,
@@ -128,51 +131,54 @@ impl Disk {
         Arc::default()
     }
 
-    /// A disk that holds these bytes.
+    /// A disk with this content, fully synced.
     pub(crate) fn holding(image: Vec<u8>) -> Arc<Self> {
-        let below = Below { synced: image.clone(), pending: Vec::new() };
-        Arc::new(Self { seen: Mutex::new(image), below: Mutex::new(below), ..Self::default() })
+        let platter = Platter { synced: image.clone(), pending: Vec::new() };
+        Arc::new(Self {
+            page_cache: Mutex::new(image),
+            platter: Mutex::new(platter),
+            ..Self::default()
+        })
     }
 
-    /// A disk that holds what this one would hold after a power loss that took all with it that
-    /// was not synced.
+    /// The disk after a power loss in which all unsynced changes are lost.
     pub(crate) fn after_power_loss(&self) -> Arc<Self> {
-        Self::holding(self.below.lock().unwrap().synced.clone())
+        Self::holding(self.platter.lock().unwrap().synced.clone())
     }
 
-    /// The same where some of it had arrived, whole or torn, in any order.
+    /// The disk after a power loss in which some unsynced changes are applied or torn.
     pub(crate) fn after_power_cut(&self, random: &mut fastrand::Rng) -> Arc<Self> {
-        let mut below = self.below.lock().unwrap().clone();
-        below.lose_some(random);
-        Self::holding(below.synced)
+        let mut platter = self.platter.lock().unwrap().clone();
+        platter.lose_some(random);
+        Self::holding(platter.synced)
     }
 
-    /// Everything, as it is seen now.
+    /// The current contents, as reads return them.
     pub(crate) fn image(&self) -> Vec<u8> {
-        self.seen.lock().unwrap().clone()
+        self.page_cache.lock().unwrap().clone()
     }
 
-    /// After so many operations from now on the power goes: nothing more reaches the disk, and
-    /// every operation fails.
+    /// Cuts the power after this many further operations. Then every operation fails and nothing
+    /// reaches the disk.
     pub(crate) fn cut_power_after(&self, operations: u64) {
         let at = self.operations.load(Ordering::SeqCst) + operations;
-        self.power_goes_at.store(at.max(1), Ordering::SeqCst);
+        self.power_cut_at.store(at.max(1), Ordering::SeqCst);
     }
 
-    /// How many operations of any kind there were.
+    /// The number of operations so far.
     pub(crate) fn operations(&self) -> u64 {
         self.operations.load(Ordering::SeqCst)
     }
 
-    /// It will not go any more.
+    /// Cancels a planned power cut.
     pub(crate) fn keep_power(&self) {
-        self.power_goes_at.store(0, Ordering::SeqCst);
+        self.power_cut_at.store(0, Ordering::SeqCst);
     }
 
-    /// Whether the power is still there.
+    /// Whether the power has not been cut yet.
     pub(crate) fn has_power(&self) -> bool {
-        let goes_at = self.power_goes_at.load(Ordering::SeqCst);
-        goes_at == 0 || self.operations.load(Ordering::SeqCst) < goes_at
+        let cut_at = self.power_cut_at.load(Ordering::SeqCst);
+        cut_at == 0 || self.operations.load(Ordering::SeqCst) < cut_at
     }
 
     fn is_failing_sync(&self) -> bool {
@@ -180,12 +186,12 @@ impl Disk {
         self.failing_sync.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) == Ok(1)
     }
 
-    /// Counts an operation. Whether it fails by chance.
-    fn begin(&self) -> io::Result<bool> {
+    /// Counts an operation. Returns whether it must fail at random.
+    fn count_operation(&self) -> io::Result<bool> {
         let number = self.operations.fetch_add(1, Ordering::SeqCst);
-        let goes_at = self.power_goes_at.load(Ordering::SeqCst);
-        if goes_at != 0 && number >= goes_at {
-            return Err(io::Error::other("no power"));
+        let cut_at = self.power_cut_at.load(Ordering::SeqCst);
+        if cut_at != 0 && number >= cut_at {
+            return Err(io::Error::other("the power is off"));
         }
         let one_in = self.fails_one_in.load(Ordering::SeqCst);
         Ok(one_in != 0 && self.random.lock().unwrap().u64(0..one_in) == 0)
@@ -197,7 +203,7 @@ impl Disk {
             .with_storage(move || Ok(Box::new(Handle(Arc::clone(&disk))) as _))
     }
 
-    /// The same, and counts how often the bytes are opened.
+    /// Like [`config`](Self::config), and counts in `opened` how often the storage is opened.
     pub(crate) fn config_counting(self: &Arc<Self>, opened: &Arc<AtomicU64>) -> Config {
         let (disk, opened) = (Arc::clone(self), Arc::clone(opened));
         self.config().with_storage(move || {
@@ -210,34 +216,34 @@ impl Disk {
         EmbeddedStore::open(&ctx(), self.config()).await.unwrap()
     }
 
-    /// From now on a sync waits until what this returns is dropped. (Declare it after the store: a
-    /// test that fails then lets the writer go before it drops the store.)
+    /// Blocks all syncs until the returned guard is dropped. Declare the guard after the store, so
+    /// a failing test releases the writer before it drops the store.
     pub(crate) fn shut_gate(self: &Arc<Self>) -> ShutGate {
         self.gate.state.lock().unwrap().shut = true;
         ShutGate(Arc::clone(self))
     }
 
-    /// Waits until a sync waits at the gate.
-    pub(crate) async fn somebody_waits(&self) {
+    /// Waits until a sync is blocked at the gate.
+    pub(crate) async fn wait_for_blocked_sync(&self) {
         let wait = async {
             while self.gate.state.lock().unwrap().waiting == 0 {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("nobody syncs");
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("no sync was made");
     }
 
-    /// Everything becomes that, whoever has it open.
+    /// Replaces the contents, even while a store has them open.
     pub(crate) fn replace(&self, image: Vec<u8>) {
-        *self.seen.lock().unwrap() = image;
+        *self.page_cache.lock().unwrap() = image;
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.seen.lock().unwrap().len()
+        self.page_cache.lock().unwrap().len()
     }
 
     pub(crate) fn truncate(&self, length: usize) {
-        self.seen.lock().unwrap().truncate(length);
+        self.page_cache.lock().unwrap().truncate(length);
     }
 
     fn wait_at_gate(&self) {
@@ -250,7 +256,7 @@ impl Disk {
     }
 }
 
-/// Opens the gate when it is dropped.
+/// Opens the gate when dropped.
 pub(crate) struct ShutGate(Arc<Disk>);
 
 impl Drop for ShutGate {
@@ -265,59 +271,59 @@ struct Handle(Arc<Disk>);
 
 impl StorageBackend for Handle {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.seen.lock().unwrap().len() as u64)
+        Ok(self.0.page_cache.lock().unwrap().len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if self.0.begin()? || self.0.broken_reads.load(Ordering::SeqCst) {
+        if self.0.count_operation()? || self.0.broken_reads.load(Ordering::SeqCst) {
             return Err(io::Error::other("unreadable sector"));
         }
-        let seen = self.0.seen.lock().unwrap();
+        let page_cache = self.0.page_cache.lock().unwrap();
         let start = usize::try_from(offset).unwrap();
-        let bytes = seen.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = page_cache.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let fails = self.0.begin()?;
-        let mut seen = self.0.seen.lock().unwrap();
+        let fails = self.0.count_operation()?;
+        let mut page_cache = self.0.page_cache.lock().unwrap();
         let len = usize::try_from(len).unwrap();
-        let room = self.0.room.load(Ordering::SeqCst);
-        let exceeds = room != 0 && len as u64 > room;
-        if len > seen.len() && (fails || exceeds || self.0.full.load(Ordering::SeqCst)) {
+        let max_length = self.0.max_length.load(Ordering::SeqCst);
+        let exceeds = max_length != 0 && len as u64 > max_length;
+        if len > page_cache.len() && (fails || exceeds || self.0.full.load(Ordering::SeqCst)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        seen.resize(len, 0);
-        self.0.below.lock().unwrap().pending.push(Change::Length(len));
+        page_cache.resize(len, 0);
+        self.0.platter.lock().unwrap().pending.push(Change::Length(len));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.wait_at_gate();
-        let fails = self.0.begin()?;
+        let fails = self.0.count_operation()?;
         let fails = fails || self.0.is_failing_sync();
-        let mut below = self.0.below.lock().unwrap();
+        let mut platter = self.0.platter.lock().unwrap();
         if fails || self.0.broken_syncs.load(Ordering::SeqCst) {
             self.0.failed_syncs.fetch_add(1, Ordering::SeqCst);
-            // What did not arrive will not: the system counts it as written, and the next sync
-            // that succeeds says nothing of it.
-            below.lose_some(&mut self.0.random.lock().unwrap());
-            return Err(io::Error::other("the disk does not answer"));
+            // The lost changes are never written later: the system counts them as written, and the
+            // next successful sync does not report them.
+            platter.lose_some(&mut self.0.random.lock().unwrap());
+            return Err(io::Error::other("the disk does not respond"));
         }
-        if !self.0.lies.load(Ordering::SeqCst) {
-            below.sync();
+        if !self.0.ignores_syncs.load(Ordering::SeqCst) {
+            platter.sync();
         }
         self.0.syncs.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let fails = self.0.begin()?;
-        let mut seen = self.0.seen.lock().unwrap();
+        let fails = self.0.count_operation()?;
+        let mut page_cache = self.0.page_cache.lock().unwrap();
         let mut written = data;
         if fails {
-            // A short write: some sectors, as systems and disks have it.
+            // A short write of some sectors.
             let sectors = self.0.random.lock().unwrap().usize(0..=data.len() / SECTOR);
             written = &data[..sectors * SECTOR];
         }
@@ -325,8 +331,8 @@ impl StorageBackend for Handle {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let start = usize::try_from(offset).unwrap();
-        write_at(&mut seen, start, written);
-        self.0.below.lock().unwrap().pending.push(Change::Write(start, written.to_vec()));
+        write_at(&mut page_cache, start, written);
+        self.0.platter.lock().unwrap().pending.push(Change::Write(start, written.to_vec()));
         if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
@@ -343,9 +349,9 @@ pub(crate) fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-/// Begins a call: it is in the writer's queue when this returns. A test that begins many calls in a
-/// row uses up its task's budget, so the calls do not count against it.
-pub(crate) fn begin<T>(
+/// Starts a call and polls it once, so it is in the writer's queue on return. The calls are
+/// unconstrained, because a test that starts many calls would use up its task's budget.
+pub(crate) fn start<T>(
     call: impl Future<Output = T> + Send + 'static,
 ) -> Pin<Box<dyn Future<Output = T> + Send>> {
     let mut call = Box::pin(unconstrained(call));
@@ -353,7 +359,7 @@ pub(crate) fn begin<T>(
     call
 }
 
-/// Everything in the test's namespace.
+/// All entries of the namespace [`ns`].
 pub(crate) async fn contents(store: &EmbeddedStore) -> BTreeMap<String, Bytes> {
     use cubbyhole_core::{EntryStore, ScanOptions};
     let page = store.scan(&ctx(), &ns(), ScanOptions::new().with_limit(1000)).await.unwrap();

@@ -1,8 +1,8 @@
-//! A load that is drawn from a seed, and what must be there after a crash in the middle of it.
+//! A random load from a seed, and the entries that must exist after a crash during it.
 //!
-//! Each task has keys of its own and makes one call after the other, so that what was acknowledged
-//! says what is stored, but for the one call that was under way: that has taken effect whole or not
-//! at all. The tasks meet in the writer's groups.
+//! Each task has its own keys and makes one call at a time. So the acknowledged calls determine the
+//! stored entries, except for the call in flight, which has taken effect completely or not at all.
+//! The tasks share the writer's groups.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,20 +15,20 @@ use cubbyhole_embedded::EmbeddedStore;
 
 use super::ctx;
 
-/// Keys that expire do so after this, and the check waits for longer.
+/// The TTL of expiring keys. The check waits until it has passed.
 pub(crate) const SHORT: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(86_400);
 const KEYS: u64 = 12;
 
-/// What is known of an entry. Its expiry is not compared: only whether it ends before the check.
+/// The expected state of an entry. Instead of its expiry, only whether it expires before the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slot {
     value: Bytes,
     version: Version,
-    ends: bool,
+    expires: bool,
 }
 
-/// A task's entries: those of its namespace, and those beneath it, which may expire.
+/// The entries of a task, in its namespace for kept entries and its namespace for expiring ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     kept: BTreeMap<String, Slot>,
@@ -44,25 +44,25 @@ enum Call {
     Delete(String),
     DeleteIf(String, Condition),
     Take(String),
-    /// Neither ends nor begins to: the version stays.
+    /// Sets a long TTL. The version does not change.
     Touch(String),
-    /// So many of the first keys.
+    /// Erases this many keys in order.
     Erase(usize),
     PutExpiring(String, Slot),
-    /// Takes away the end, if it has not come yet.
+    /// Removes the expiry of an entry that has not expired.
     Persist(String),
     DeleteExpiring(String),
 }
 
-/// What a call was answered: whether it had its effect.
+/// The result of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
-    /// A conflict, or nothing was there.
+    /// The condition failed or there was no entry.
     Refused,
 }
 
-/// A task: whose turn it is to draw is nobody's business but its own.
+/// The calls of one task. The random numbers do not depend on other tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct Script {
     task: u64,
@@ -70,21 +70,20 @@ pub(crate) struct Script {
     step: u64,
     model: Model,
     next: Option<Call>,
-    /// How many of the twenty sorts of calls are made; the last ones are about expiry.
-    sorts: u8,
+    /// The number of kinds of calls to draw from, of 20. The last ones concern expiry.
+    kinds: u8,
 }
 
 impl Script {
-    /// The task of that number. Whoever draws from the same seed and the same entries draws the
-    /// same calls.
+    /// Creates the script of a task. The same seed and entries give the same calls.
     pub(crate) fn new(seed: u64, task: u64, model: Model) -> Self {
         let random = fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ task);
-        Self { task, random, step: 0, model, next: None, sorts: 20 }
+        Self { task, random, step: 0, model, next: None, kinds: 20 }
     }
 
-    /// The same without entries that expire: what there is can be told at any time then.
+    /// Draws no calls with expiring entries, so the expected entries do not depend on time.
     pub(crate) fn without_expiry(mut self) -> Self {
-        self.sorts = 16;
+        self.kinds = 16;
         self
     }
 
@@ -104,7 +103,7 @@ impl Script {
         Namespace::parse(&format!("other:task-{task}:expiring")).unwrap()
     }
 
-    /// The next call, the same until it is settled.
+    /// The next call. It stays the same until it is settled.
     fn next(&mut self) -> Call {
         if self.next.is_none() {
             self.next = Some(self.draw());
@@ -117,7 +116,7 @@ impl Script {
         let expiring = format!("x{:02}", self.random.u64(0..KEYS));
         let condition = self.condition(&kept);
         let slot = self.slot(0);
-        match self.random.u8(0..self.sorts) {
+        match self.random.u8(0..self.kinds) {
             0..=4 => Call::Put(kept, slot),
             5..=7 => Call::PutIf(kept, slot, condition),
             8..=10 => {
@@ -137,13 +136,13 @@ impl Script {
             13 => Call::Take(kept),
             14 => Call::Touch(kept),
             15 => Call::Erase(self.random.usize(1..=KEYS as usize)),
-            16..=17 => Call::PutExpiring(expiring, Slot { ends: self.random.bool(), ..slot }),
+            16..=17 => Call::PutExpiring(expiring, Slot { expires: self.random.bool(), ..slot }),
             18 => Call::Persist(expiring),
             _ => Call::DeleteExpiring(expiring),
         }
     }
 
-    /// A condition that holds, or one that does not.
+    /// A condition that holds or fails.
     fn condition(&mut self, key: &str) -> Condition {
         let current = self.model.kept.get(key).map(|slot| slot.version);
         match (self.random.u8(0..4), current) {
@@ -161,10 +160,10 @@ impl Script {
         };
         let name = format!("{}-{}-{number} ", self.task, self.step);
         let value = name.bytes().cycle().take(length).collect();
-        Slot { value, version: self.version(number), ends: false }
+        Slot { value, version: self.version(number), expires: false }
     }
 
-    /// The version of a write: one of this call's alone.
+    /// A version that no other write has.
     fn version(&mut self, number: u64) -> Version {
         let high = (self.task << 32 | self.step) ^ self.random.u64(..) << 48;
         Version::from_bytes((u128::from(high) << 64 | u128::from(number)).to_be_bytes())
@@ -179,14 +178,12 @@ impl Script {
         }
     }
 
-    /// The next call has had that answer.
-    ///
-    /// # Errors
-    /// If it cannot have had it.
+    /// Applies the answer of the next call to the model. Returns an error if the answer is not
+    /// possible.
     pub(crate) fn settle(&mut self, answer: Answer) -> std::result::Result<(), String> {
         let call = self.next();
-        let due = self.model.due(&call);
-        if due.is_some_and(|due| due != answer) {
+        let expected = self.model.expected_answer(&call);
+        if expected.is_some_and(|expected| expected != answer) {
             return Err(format!("task {} step {}: {call:?}: {answer:?}", self.task, self.step));
         }
         self.model.apply(&call, answer);
@@ -194,28 +191,28 @@ impl Script {
         Ok(())
     }
 
-    /// The next call certainly had no effect.
+    /// Continues with the call after the next one.
     pub(crate) fn skip(&mut self) {
         self.next = None;
         self.step += 1;
     }
 
-    /// What there may be: everything acknowledged, and the call under way or not.
+    /// The possible entries: all acknowledged calls, with and without the call in flight.
     pub(crate) fn candidates(&mut self) -> Vec<Model> {
         let call = self.next();
         let mut candidates = vec![self.model.clone()];
         for answer in [Answer::Done, Answer::Refused] {
-            if self.model.due(&call).is_none_or(|due| due == answer) {
+            if self.model.expected_answer(&call).is_none_or(|expected| expected == answer) {
                 let mut model = self.model.clone();
                 model.apply(&call, answer);
                 candidates.push(model);
             }
         }
-        candidates.iter_mut().for_each(Model::drop_ended);
+        candidates.iter_mut().for_each(Model::drop_expired);
         candidates
     }
 
-    /// The call under way has turned out to have left that.
+    /// Accepts the entries that the call in flight has left.
     pub(crate) fn resolve(&mut self, model: Model) {
         self.model = model;
         self.skip();
@@ -280,20 +277,20 @@ impl Call {
 impl Slot {
     fn options(&self) -> PutOptions {
         let options = PutOptions::new().with_version(self.version);
-        if self.ends { options.with_ttl(SHORT) } else { options }
+        if self.expires { options.with_ttl(SHORT) } else { options }
     }
 }
 
 impl Model {
-    /// What a task has in a store, once everything that ends has ended.
+    /// Reads the entries of a task. Entries with a short TTL must have expired.
     pub(crate) async fn read(store: &EmbeddedStore, task: u64) -> Result<Self> {
         let kept = read_namespace(store, &Script::namespace(task)).await?;
         let expiring = read_namespace(store, &Script::expiring(task)).await?;
         Ok(Self { kept, expiring })
     }
 
-    /// The answer that is due, where time does not decide it.
-    fn due(&self, call: &Call) -> Option<Answer> {
+    /// The expected answer, or `None` if it depends on time.
+    fn expected_answer(&self, call: &Call) -> Option<Answer> {
         let holds = |key: &str, condition: Condition| match condition {
             Condition::IfAbsent => !self.kept.contains_key(key),
             Condition::IfVersion(version) => {
@@ -307,7 +304,7 @@ impl Model {
             Call::Delete(key) | Call::Take(key) | Call::Touch(key) => self.kept.contains_key(key),
             Call::DeleteIf(key, condition) => holds(key, *condition) && self.kept.contains_key(key),
             Call::Persist(key) => match self.expiring.get(key) {
-                Some(slot) if slot.ends => return None,
+                Some(slot) if slot.expires => return None,
                 slot => slot.is_some(),
             },
             _ => true,
@@ -317,7 +314,7 @@ impl Model {
 
     fn apply(&mut self, call: &Call, answer: Answer) {
         if answer == Answer::Refused {
-            // It was there, and has ended.
+            // The entry existed and has expired.
             if let Call::Persist(key) = call {
                 self.expiring.remove(key);
             }
@@ -348,7 +345,7 @@ impl Model {
             }
             Call::Persist(key) => {
                 if let Some(slot) = self.expiring.get_mut(key) {
-                    slot.ends = false;
+                    slot.expires = false;
                 }
             }
             Call::DeleteExpiring(key) => {
@@ -357,11 +354,11 @@ impl Model {
         }
     }
 
-    fn drop_ended(&mut self) {
-        self.expiring.retain(|_, slot| !slot.ends);
+    fn drop_expired(&mut self) {
+        self.expiring.retain(|_, slot| !slot.expires);
     }
 
-    /// In a few words, for a failed test.
+    /// A short description for test failures.
     pub(crate) fn brief(&self) -> String {
         let brief = |slots: &BTreeMap<String, Slot>| {
             let slot = |(key, slot): (&String, &Slot)| {
@@ -380,16 +377,16 @@ async fn read_namespace(store: &EmbeddedStore, ns: &Namespace) -> Result<BTreeMa
     let mut slots = BTreeMap::new();
     for item in page.items {
         let value = item.value.ok_or_else(|| Error::internal("a page without values"))??;
-        // A page is one thing and a look at a key another.
+        // A scan and a get must agree.
         assert_eq!(store.get(&ctx(), ns, &item.key).await?.as_ref(), Some(&value));
-        slots.insert(item.key, Slot { value, version: item.meta.version, ends: false });
+        slots.insert(item.key, Slot { value, version: item.meta.version, expires: false });
     }
     Ok(slots)
 }
 
-/// Waits until everything has ended that ends.
-pub(crate) async fn let_short_ttls_end(store: &EmbeddedStore) -> Result<()> {
-    // One that is put now ends after all that were put before.
+/// Waits until all entries with a short TTL have expired.
+pub(crate) async fn wait_for_short_ttls(store: &EmbeddedStore) -> Result<()> {
+    // An entry that is put now expires after all earlier ones.
     let (ns, options) = (Namespace::parse("clock").unwrap(), PutOptions::new().with_ttl(SHORT));
     store.put_with_options(&ctx(), &ns, "last", Bytes::new(), options).await?;
     while store.get(&ctx(), &ns, "last").await?.is_some() {
@@ -398,25 +395,23 @@ pub(crate) async fn let_short_ttls_end(store: &EmbeddedStore) -> Result<()> {
     Ok(())
 }
 
-/// Looks at a store after a crash: what it must hold, its indexes, its counts.
-///
-/// # Errors
-/// What is wrong. Otherwise the entries of each task.
+/// Checks the entries, indexes and counts of a store after a crash. Returns the entries of each
+/// task, or a description of the first problem.
 pub(crate) async fn check(
     store: &EmbeddedStore,
     scripts: Vec<Vec<Model>>,
 ) -> std::result::Result<Vec<Model>, String> {
     let failed = |error: Error| format!("after the crash: {error:?}");
     let mut found = Vec::new();
-    let_short_ttls_end(store).await.map_err(failed)?;
+    wait_for_short_ttls(store).await.map_err(failed)?;
     for (task, candidates) in scripts.into_iter().enumerate() {
         let model = Model::read(store, task as u64).await.map_err(failed)?;
         if !candidates.contains(&model) {
-            let mut text = format!("task {task} finds\n  {}\nand one of", model.brief());
+            let mut text = format!("task {task} found\n  {}\nexpected one of", model.brief());
             for candidate in candidates {
                 text += &format!("\n  {}", candidate.brief());
             }
-            return Err(text + "\nis due");
+            return Err(text);
         }
         found.push(model);
     }
@@ -428,7 +423,7 @@ pub(crate) async fn check(
     store.verify(&ctx()).await.map_err(failed)?;
     let swept = store.evict_expired(&ctx()).await.map_err(failed)?;
     if swept as u64 != expired {
-        return Err(format!("{expired} had expired and {swept} were swept"));
+        return Err(format!("{expired} entries had expired, but {swept} were swept"));
     }
     store.verify(&ctx()).await.map_err(failed)?;
     Ok(found)

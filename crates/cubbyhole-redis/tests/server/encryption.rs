@@ -181,7 +181,7 @@ async fn untrusted_certificate_is_refused_before_any_command() {
 async fn tls_mismatch_between_url_and_server_is_a_clear_error() {
     let ours = Authority::new("ours");
     let proxy = TlsProxy::start(shared_server(), ours.acceptor("localhost")).await;
-    check_refused(proxy.open("redis", "localhost", "").await, "does not answer as one");
+    check_refused(proxy.open("redis", "localhost", "").await, "does not reply like a Redis server");
     assert_eq!(proxy.handshakes(), 0);
 
     let port = shared_server().port();
@@ -260,10 +260,10 @@ async fn unusable_client_certificate_file_is_named() {
     for (certificate, key, named, says) in [
         (missing, &*one.key, missing, "`tls_cert`"),
         (&one.certificate, missing, missing, "`tls_key`"),
-        (&one.key, &one.key, &one.key, "holds no certificate"),
-        (&one.certificate, &one.certificate, &one.certificate, "holds no private key"),
-        (&one.certificate, &empty, &empty, "holds no private key"),
-        (&one.certificate, &other.key, &other.key, "is not the key of the certificate"),
+        (&one.key, &one.key, &one.key, "has no certificate"),
+        (&one.certificate, &one.certificate, &one.certificate, "has no readable private key"),
+        (&one.certificate, &empty, &empty, "has no readable private key"),
+        (&one.certificate, &other.key, &other.key, "does not belong to the certificate"),
     ] {
         let error = open(certificate, key).await;
         let (text, message) = (shown(&error), error.message());
