@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cubbyhole_conformance::history::Live;
 use cubbyhole_core::{ErrorKind, Namespace, Result};
+use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
 use cubbyhole_testkit::helpers::{ns, pause, until};
 use cubbyhole_testkit::load::histories::{TIMEOUT, finish, plan, start};
@@ -42,17 +43,23 @@ fn in_slots_of(
     }
 }
 
-/// Starts histories with one group of keys for each master. Returns a namespace of each master,
-/// which is in the slot of its group, and the histories.
-async fn start_on_each_master(cluster: &RedisCluster, timeout: Duration) -> (Vec<Namespace>, Live) {
+/// Starts histories with one group of keys for each master. Returns the store, the histories, and a
+/// namespace of each master, which is in the slot of its group.
+///
+/// The caller keeps the store, whose connections [`check_connections`] counts after the histories.
+async fn start_on_each_master(
+    cluster: &RedisCluster,
+    timeout: Duration,
+) -> (RedisStore, Live, Vec<Namespace>) {
     let owners = owners(cluster);
     let masters = block_in_place(|| cluster.masters()).unwrap();
     let home = |master: &usize| namespace_on(&owners, "home:", *master);
     let homes: Vec<Namespace> = masters.iter().map(home).collect();
     let plan = plan(timeout).with_groups(homes.len()).with_names(in_slots_of(homes.clone()));
-    let histories = start(open(config(cluster.url())).await, plan);
+    let store = open(config(cluster.url())).await;
+    let histories = start(store.clone(), plan);
     histories.until_sound(ENOUGH).await.unwrap();
-    (homes, histories)
+    (store, histories, homes)
 }
 
 /// Waits until no node has more client connections than a store may have.
@@ -91,7 +98,7 @@ async fn histories_are_linearizable_while_slots_move() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_are_linearizable_during_planned_failovers() {
     let cluster = exclusive_without_failover().await;
-    let (homes, histories) = start_on_each_master(&cluster, TIMEOUT).await;
+    let (_store, histories, homes) = start_on_each_master(&cluster, TIMEOUT).await;
     assert_eq!(histories.counts().failures(), 0, "calls failed before the first fault");
     for _ in 0..2 {
         for home in &homes {
@@ -109,7 +116,7 @@ async fn histories_are_linearizable_during_planned_failovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_are_linearizable_while_each_master_hangs() {
     let cluster = exclusive_without_failover().await;
-    let (homes, histories) = start_on_each_master(&cluster, SHORT).await;
+    let (_store, histories, homes) = start_on_each_master(&cluster, SHORT).await;
     for home in &homes {
         let hung = owner(&cluster, home.as_str());
         block_in_place(|| cluster.nodes()[hung].pause()).unwrap();
@@ -129,7 +136,7 @@ async fn histories_are_linearizable_while_each_master_hangs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_are_linearizable_while_all_connections_close() {
     let cluster = exclusive_without_failover().await;
-    let (_, histories) = start_on_each_master(&cluster, TIMEOUT).await;
+    let (_store, histories, _) = start_on_each_master(&cluster, TIMEOUT).await;
     assert_eq!(histories.counts().failures(), 0, "calls failed before the first fault");
     for _ in 0..10 {
         for node in cluster.nodes() {

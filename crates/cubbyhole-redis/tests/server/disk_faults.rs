@@ -21,7 +21,7 @@ const DATA: &str = "/data/";
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_are_linearizable_on_a_full_disk() {
     let server = block_in_place(|| RedisServer::start_with_disk(&[])).unwrap();
-    let histories = start_healthy(server.url()).await;
+    let (_store, histories) = start_healthy(server.url()).await;
     for _ in 0..3 {
         server.disk().unwrap().fill(DATA).unwrap();
         until_refused_and_read(&histories).await;
@@ -35,11 +35,11 @@ async fn histories_are_linearizable_on_a_full_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_are_linearizable_after_a_failed_disk_sync() {
+async fn histories_are_linearizable_when_aof_syncs_fail() {
     let start_server = || RedisServer::start_with_disk(&["appendfsync always"]);
     let mut server = block_in_place(start_server).unwrap();
     let store = open_with_connections(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(store, plan(TIMEOUT));
+    let histories = start(store.clone(), plan(TIMEOUT));
     let mut rounds = 0;
     while goes_on(rounds, &histories) {
         rounds += 1;

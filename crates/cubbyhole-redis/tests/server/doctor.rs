@@ -60,7 +60,7 @@ async fn clock_skew_is_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unswept_expired_entries_are_reported() {
+async fn many_expired_entries_are_a_warning() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     let (store, config) = (open(server.url(), "p:").await, config(server.url(), "p:"));
     let entries = async || check(&diagnosis_of(&config).await, "entries").clone();

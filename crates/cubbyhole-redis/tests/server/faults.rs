@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use cubbyhole_conformance::history::{Live, Plan};
 use cubbyhole_core::ErrorKind;
+use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::until;
 use cubbyhole_testkit::load::histories::{
@@ -41,12 +42,14 @@ pub(crate) fn plan(timeout: Duration) -> Plan {
 
 /// Opens a store with [`CONNECTIONS`] connections and starts histories on it. Returns when enough
 /// calls have succeeded, and asserts that none has failed.
-pub(crate) async fn start_healthy(url: &str) -> Live {
+///
+/// The caller keeps the store, whose connections [`check_connections`] counts after the histories.
+pub(crate) async fn start_healthy(url: &str) -> (RedisStore, Live) {
     let store = open_with_connections(url, "p:", CONNECTIONS).await;
-    let histories = start(store, plan(TIMEOUT));
+    let histories = start(store.clone(), plan(TIMEOUT));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "calls failed before the first fault");
-    histories
+    (store, histories)
 }
 
 /// Asserts that the store has at least one connection, and waits until it has at most `most`.
@@ -71,7 +74,7 @@ async fn end_and_restart(
     goes_on: impl Fn(u32, &Live) -> bool,
 ) {
     let mut server = durable_server();
-    let histories = start_healthy(server.url()).await;
+    let (_store, histories) = start_healthy(server.url()).await;
     disturb(&histories, goes_on, (20, ENOUGH), |step| {
         block_in_place(|| match step {
             Step::Fault => end(&mut server),
@@ -96,10 +99,10 @@ async fn histories_are_linearizable_across_server_kills() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_are_linearizable_while_the_server_hangs() {
+async fn histories_are_linearizable_on_a_server_that_hangs() {
     let server = durable_server();
     let store = open_with_connections(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(store, plan(SHORT));
+    let histories = start(store.clone(), plan(SHORT));
     histories.until_sound(ENOUGH).await.unwrap();
     // Each client fails more than once, so some calls were made while the server hung.
     disturb(&histories, goes_on, (20, ENOUGH), |step| {
@@ -149,10 +152,10 @@ async fn cut_connections(proxy: &RedisProxy, histories: &Live, one_in: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_are_linearizable_while_connections_are_reset() {
+async fn histories_are_linearizable_under_connection_resets() {
     let server = durable_server();
     let proxy = RedisProxy::start(&server).await;
-    let histories = start_healthy(&proxy.url()).await;
+    let (_store, histories) = start_healthy(&proxy.url()).await;
     for _ in 0..3 {
         cut_connections(&proxy, &histories, 20).await;
         histories.until_sound(ENOUGH).await.unwrap();
@@ -164,14 +167,14 @@ async fn histories_are_linearizable_while_connections_are_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_are_linearizable_with_cancellations_and_resets() {
+async fn histories_are_linearizable_under_cancels_and_resets() {
     let server = durable_server();
     let proxy = RedisProxy::start(&server).await;
     let store = open_with_connections(&proxy.url(), "p:", CONNECTIONS).await;
     // A call is in flight for about as long as the shortest context lasts.
     proxy.delay(Duration::from_millis(1));
     let plan = plan(TIMEOUT).cutting_short(4, Duration::from_millis(6));
-    let histories = start(store, plan);
+    let histories = start(store.clone(), plan);
     histories.until_more(ENOUGH).await.unwrap();
     histories.until_failures(10).await.unwrap();
     cut_connections(&proxy, &histories, 40).await;
@@ -186,7 +189,7 @@ async fn histories_are_linearizable_with_cancellations_and_resets() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_are_linearizable_while_the_server_kills_clients() {
     let server = durable_server();
-    let histories = start_healthy(server.url()).await;
+    let (_store, histories) = start_healthy(server.url()).await;
     for _ in 0..40 {
         if let Some(id) = fastrand::choice(client_ids(&server)) {
             cli(&server, &["CLIENT", "KILL", "ID", &id]);
@@ -203,7 +206,7 @@ async fn histories_are_linearizable_on_one_slow_shared_connection() {
     let server = block_in_place(|| RedisServer::start_with(&["enable-debug-command yes"])).unwrap();
     let proxy = RedisProxy::start(&server).await;
     let store = open_with_connections(&proxy.url(), "p:", 1).await;
-    let histories = start(store, plan(SHORT).with_groups(6));
+    let histories = start(store.clone(), plan(SHORT).with_groups(6));
     histories.until_sound(ENOUGH).await.unwrap();
     let mut failures = Vec::new();
     for millis in [1, 10, 0] {
@@ -227,7 +230,7 @@ async fn histories_are_linearizable_on_one_slow_shared_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn histories_are_linearizable_while_the_server_lacks_memory() {
     let server = durable_server();
-    let histories = start_healthy(server.url()).await;
+    let (_store, histories) = start_healthy(server.url()).await;
     for _ in 0..4 {
         cli(&server, &["CONFIG", "SET", "maxmemory", "1"]);
         until_refused_and_read(&histories).await;

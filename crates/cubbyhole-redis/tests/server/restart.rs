@@ -16,7 +16,7 @@ use crate::helpers::{
 const CONNECTIONS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn server_restart_under_load_loses_no_acknowledged_write() {
+async fn restart_under_load_loses_no_acknowledged_write() {
     let mut server = durable_server();
     let store = open_with_connections(server.url(), "p:", CONNECTIONS).await;
     let shared: Arc<dyn EntryStore<Bytes>> = Arc::new(store.clone());

@@ -77,7 +77,7 @@ fn check_counts(seen: &[(&'static str, usize, usize)], pass: &str) {
 }
 
 #[tokio::test]
-async fn latency_adds_no_round_trips() {
+async fn network_latency_adds_no_round_trip() {
     let proxied = ProxiedStore::open(shared_server()).await;
     proxied.proxy.delay(Duration::from_millis(2));
     check_counts(&proxied.every_call().await, "slow");

@@ -24,7 +24,7 @@ fn calls_outside_a_runtime_are_refused() {
 
 /// Drops a store and a started call after their runtime, on a thread without a runtime.
 #[test]
-fn drop_after_the_runtime_ends_does_not_panic() {
+fn store_outliving_its_runtime_drops_without_panic() {
     let runtime = one_thread();
     let server = RedisServer::start().unwrap();
     let store = runtime.block_on(open(server.url(), "p:"));
