@@ -1,33 +1,34 @@
--- The table, its row security, and the functions that the store calls.
+-- Creates the table, its row security, and the functions that the store calls.
 --
--- @schema@ and the roles @app@, @sweeper@, @enumerator@, @operator@ and @auditor@ stand for quoted
--- names. Each function is one call of the store: it sets the tenant for its transaction, so that
--- row security shows that tenant's rows alone, and does the work in the same round trip.
+-- The migration replaces @schema@ and the roles @app@, @sweeper@, @enumerator@, @operator@ and
+-- @auditor@ with quoted names. Each function implements one call of the store: it sets the tenant
+-- for its transaction, so row security shows only that tenant's rows, and does the work in the same
+-- round trip.
 --
--- In all of them:
---   * the clock is read before the statement that reads (a snapshot is never judged by an instant
---     after it: an entry that was prolonged in between would seem to have expired), and after the
---     row is locked where it is written;
---   * instants are milliseconds since 1970, TTLs milliseconds;
---   * a plan that was made and kept while the table was small must not read all of it when it has
---     grown: sequential scans are off; where a range is read in order, so are bitmap scans and
---     sorts (and JIT, which their nominal cost would set off); keys of an array are looked up one
---     by one, each in a subquery with a limit, which leaves the planner no other way.
+-- Rules for all functions:
+--   * A read takes the time before its statement takes a snapshot. With a later time, an entry
+--     whose TTL was extended in between would look expired. A write takes the time after it has
+--     locked the row.
+--   * Timestamps are milliseconds since 1970. TTLs are in milliseconds.
+--   * The server may cache a plan while the table is small and keep it when the table has grown.
+--     Such a plan must not read the whole table, so sequential scans are off. Functions that read a
+--     range in order also turn off bitmap scans, sorts and JIT (the nominal cost of disabled plans
+--     would trigger JIT). Keys in an array are looked up one by one, each in a subquery with LIMIT,
+--     which leaves the planner no alternative.
 --
--- What policies call has its body bound when it is made (RETURN): the text of a function is looked up
--- in the caller's search_path each time.
+-- Functions in policies have a body that is bound when they are created (RETURN). The server
+-- resolves the names in a text body in the caller's search_path at every call.
 
--- The tenant of a namespace: its first component as it stands there, escapes included; NULL where
--- there is none.
+-- Returns the tenant of a namespace: its first component, with escapes; NULL if there is none.
 CREATE FUNCTION @schema@.tenant_of(namespace text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN strpos(namespace, '\') = 0 THEN nullif(split_part(namespace, ':', 1), '')
     ELSE substring(namespace FROM '^(?:[^:\\]|\\[:\\])+') END;
 
--- What a row must be. One function and not a constraint for each rule: the server reads a constraint
--- from its text at every statement that writes, which was a quarter of a put. Its operators are those of
--- pg_catalog whatever the caller's search_path says, and its strings are read alike under all settings.
--- It never answers NULL, which a constraint takes for true.
+-- Checks that a row is valid. One function implements all rules, because the server parses the text
+-- of each constraint at every statement that writes. Operators are qualified with pg_catalog, so
+-- the caller's search_path has no effect, and string literals (E'') do not depend on settings. The
+-- function never returns NULL, which a constraint accepts as true.
 CREATE FUNCTION @schema@.is_entry(
     namespace text, key text, tenant text, created_at bigint, updated_at bigint, expires_at bigint
 ) RETURNS boolean
@@ -57,14 +58,14 @@ END $$;
 CREATE TABLE @schema@.entries (
     namespace  text   COLLATE "C" NOT NULL,
     key        text   COLLATE "C" NOT NULL,
-    -- It is in no index with the other two: three names of 1024 bytes do not fit.
+    -- Not part of an index with namespace and key: three names of 1,024 bytes exceed an index row.
     tenant     text   COLLATE "C" NOT NULL,
     version    uuid   NOT NULL,
     created_at bigint NOT NULL,
     updated_at bigint NOT NULL,
     expires_at bigint,
     value      bytea  NOT NULL,
-    -- With the expiry in the index, listings need not read the table where it is vacuumed.
+    -- The index includes the expiry, so listings can use index-only scans on vacuumed pages.
     PRIMARY KEY (namespace, key) INCLUDE (expires_at),
     CONSTRAINT entry_is_valid CHECK (
         @schema@.is_entry(namespace, key, tenant, created_at, updated_at, expires_at)
@@ -76,22 +77,22 @@ CREATE INDEX entries_expiry ON @schema@.entries (expires_at) WHERE expires_at IS
 ALTER TABLE @schema@.entries ENABLE ROW LEVEL SECURITY;
 ALTER TABLE @schema@.entries FORCE ROW LEVEL SECURITY;
 
--- The clock that all expiry is judged by.
+-- Returns the current time, which decides which entries have expired. Tests replace this function.
 CREATE FUNCTION @schema@.clock() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL SAFE
 RETURN floor(date_part('epoch', clock_timestamp()) * 1000)::bigint;
 
--- The end of the year 9999.
+-- Returns the end of the year 9999, the last valid timestamp.
 CREATE FUNCTION @schema@.end_of_time() RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 253402300799999;
 
--- When an entry expires that is written at `now`.
+-- Returns when an entry expires that is written at `now`.
 CREATE FUNCTION @schema@.expiry(now bigint, ttl bigint, instant bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN ttl IS NULL THEN instant ELSE least(now + ttl, @schema@.end_of_time()) END;
 
--- Past every key that there can be: none is longer than 1024 bytes.
+-- Returns a string that is greater than every key. Keys have at most 1,024 bytes.
 CREATE FUNCTION @schema@.past_every_key() RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN repeat(U&'\+10FFFF', 257);
@@ -147,7 +148,7 @@ BEGIN
             AND (e.expires_at IS NULL OR e.expires_at > now);
 END $$;
 
--- One statement and so one snapshot: a batch is seen whole or not at all.
+-- One statement reads one snapshot, so a batch is visible completely or not at all.
 CREATE FUNCTION @schema@.get_many(p_tenant text, p_namespace text, p_keys text[])
 RETURNS TABLE (
     key text, version uuid, created_at bigint, updated_at bigint, expires_at bigint, value bytea
@@ -194,8 +195,8 @@ BEGIN
             );
 END $$;
 
--- Puts if the entry is absent, where `p_expected` is NULL, or else at that version. `current` is
--- the version that stands there where it was not written.
+-- Writes if the entry has the version `p_expected`, or is absent if `p_expected` is NULL. Otherwise
+-- returns the current version in `current`.
 CREATE FUNCTION @schema@.put_if(
     p_tenant text, p_namespace text, p_key text, p_value bytea, p_version uuid,
     p_ttl bigint, p_instant bigint, p_expected uuid, OUT written boolean, OUT current uuid
@@ -240,8 +241,8 @@ BEGIN
     END IF;
 END $$;
 
--- Locks the row and returns its version, or NULL if there is none or it has expired. For calls
--- that have set the tenant.
+-- Locks the row and returns its version, or NULL if the entry is absent or has expired. The caller
+-- must have set the tenant.
 CREATE FUNCTION @schema@.lock_entry(p_namespace text, p_key text) RETURNS uuid
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off
 AS $$
@@ -269,7 +270,8 @@ BEGIN
     RETURN coalesce(was_live, false);
 END $$;
 
--- Deletes at a version; where `p_expected` is NULL, only makes sure that the entry is absent.
+-- Deletes the entry if it has the version `p_expected`. If `p_expected` is NULL, only checks that
+-- the entry is absent.
 CREATE FUNCTION @schema@.delete_if(
     p_tenant text, p_namespace text, p_key text, p_expected uuid,
     OUT held boolean, OUT current uuid
@@ -324,15 +326,16 @@ BEGIN
     RETURN true;
 END $$;
 
--- A batch. The operations stand in key order; `p_places` are their places in the caller's. A put
--- has a version, a delete has none. Conditions: 0 none, 1 absent, 2 at the version expected.
+-- Applies a batch. The operations are in key order, and `p_places` are their positions in the
+-- caller's batch. A put has a version, a delete has none. Conditions: 0 none, 1 absent, 2 the
+-- expected version.
 --
--- Every key is locked first, in key order; then the conditions are judged, then puts and deletes
--- are applied: a batch that meets another on any key comes wholly before or wholly after it. An
--- absent key cannot be locked. A put claims it by its insert; where the batch has deletes, which
--- may find nothing, all its absent keys are claimed by rows that have expired and are gone again
--- at the end. Where something came in between that breaks this, the batch fails as a
--- serialization failure and is run again by the caller.
+-- The function first locks every key in key order, then checks the conditions, then applies puts
+-- and deletes. Two batches with a common key are therefore serialised. An absent key cannot be
+-- locked. A put claims it with its insert. A delete inserts nothing, so in a batch with deletes the
+-- function claims all absent keys with expired rows, which it removes at the end. If a concurrent
+-- change breaks this protocol, the function raises a serialization failure and the store retries
+-- the batch.
 CREATE FUNCTION @schema@.write_batch(
     p_tenant text, p_namespace text, p_keys text[], p_places integer[], p_conditions integer[],
     p_expected uuid[], p_versions uuid[], p_ttls bigint[], p_instants bigint[], p_values bytea[],
@@ -458,7 +461,7 @@ BEGIN
     END IF;
 END $$;
 
--- The keys in [p_from, p_to), or all from `p_from` on.
+-- Returns the keys in [p_from, p_to), or all keys from `p_from` if `p_to` is NULL.
 CREATE FUNCTION @schema@.list(p_tenant text, p_namespace text, p_from text, p_to text)
 RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE
@@ -476,9 +479,9 @@ BEGIN
         ORDER BY e.key;
 END $$;
 
--- A page of entries in [p_from, p_to), at most `p_limit`. An entry that would make it hold more
--- than `p_bytes` is the last and has no value: it tells that there is more. `value` is NULL too
--- where only keys are asked for.
+-- Returns a page of at most `p_limit` entries in [p_from, p_to). If an entry would exceed
+-- `p_bytes`, the page ends with that entry, without its value, to show that there are more. `value`
+-- is also NULL if `p_values` is false.
 CREATE FUNCTION @schema@.scan(
     p_tenant text, p_namespace text, p_from text, p_to text,
     p_limit integer, p_bytes bigint, p_values boolean
@@ -512,9 +515,9 @@ BEGIN
             p.bytes - octet_length(p.key) - CASE WHEN p_values THEN p.size ELSE 0 END;
 END $$;
 
--- The namespaces under a prefix past `p_after` that hold a live entry, at most `p_limit`: from
--- each one a step in the index to the next, whatever lies between. (No name holds NUL, so that
--- the least name past `a` is `a` and U+0001.)
+-- Returns at most `p_limit` namespaces under a prefix, after `p_after`, that contain a live entry.
+-- Each step looks up the next namespace in the index, regardless of the number of entries between.
+-- (No name contains NUL, so the first possible name after `a` is `a` and U+0001.)
 CREATE FUNCTION @schema@.namespaces(
     p_tenant text, p_prefix text, p_after text, p_limit bigint
 ) RETURNS SETOF text
@@ -594,7 +597,7 @@ BEGIN
         ) n;
 END $$;
 
--- One step of an erasure: at most `p_limit` rows. `removed` counts those that were live.
+-- Removes at most `p_limit` rows under a prefix. `removed` counts the live ones among them.
 CREATE FUNCTION @schema@.erase(
     p_tenant text, p_prefix text, p_limit bigint, OUT removed bigint, OUT done boolean
 )
@@ -627,11 +630,11 @@ BEGIN
             WHERE e.namespace >= low AND e.namespace < high);
 END $$;
 
--- One step of the sweep, over all tenants. It runs as a role to which row security shows what has
--- expired and nothing else, and tells how many rows it removed and nothing else. Rows that others
--- hold are left to the next step. The second look at the expiry stands in `coalesce`: as a plain
--- condition the planner may go through all that has expired by its index, and compare each with
--- every row that was locked, which took twenty times as long.
+-- Removes expired entries of all tenants, at most `p_limit` and 1,000, and returns how many. The
+-- function runs as a role to which row security shows only expired rows. It skips rows that other
+-- transactions lock. The second check of the expiry is wrapped in `coalesce`: with a plain
+-- condition the planner may scan the index of all expired rows and compare each with every locked
+-- row.
 CREATE FUNCTION @schema@.evict(p_limit integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -650,12 +653,12 @@ BEGIN
     RETURN removed;
 END $$;
 
--- The tenants past `p_after` that hold a live entry, in order, at most `p_limit`. It runs as a
--- role that sees the names in all rows; whom the operator granted @operator@ may call it.
+-- Returns at most `p_limit` tenants after `p_after`, in order, that contain a live entry. The
+-- function runs as a role that sees the names in all rows. Only members of @operator@ may call it.
 --
--- Names of a tenant `t` are `t` and those that begin with `t:`, and names such as `t-b` stand
--- between the two. So the tenant of the next name is the next tenant, unless a shorter one, a
--- beginning of it, has only names of the second sort, which stand further on.
+-- The namespaces of a tenant `t` are `t` itself and the names that start with `t:`. Names such as
+-- `t-b` sort between the two. The tenant of the next name is therefore the next tenant, unless a
+-- proper prefix of it is a tenant that has only names of the second form, which sort later.
 CREATE FUNCTION @schema@.tenants(p_after text, p_limit integer) RETURNS SETOF text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -705,7 +708,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- The value as JSON; NULL where it is none, or none that `jsonb` can hold.
+-- Returns the value as JSON, or NULL if it is not JSON or `jsonb` cannot represent it.
 CREATE FUNCTION @schema@.as_jsonb(p_value bytea) RETURNS jsonb
 LANGUAGE plpgsql IMMUTABLE STRICT
 AS $$
@@ -715,7 +718,7 @@ EXCEPTION WHEN others THEN
     RETURN NULL;
 END $$;
 
--- For people with psql, under the same row security:
+-- Shows entries to users of psql, under the same row security:
 --     SET cubbyhole.tenant = 'acme'; SELECT * FROM cubbyhole.documents;
 CREATE VIEW @schema@.documents WITH (security_invoker = true) AS
     SELECT e.namespace, e.key, @schema@.as_jsonb(e.value) AS value,
@@ -726,14 +729,14 @@ CREATE VIEW @schema@.documents WITH (security_invoker = true) AS
     FROM @schema@.entries e
     WHERE e.expires_at IS NULL OR e.expires_at > @schema@.clock();
 
--- The tenant is read off the namespace and not off its column, so that the index alone can answer
--- a listing; the two cannot differ.
+-- The policy derives the tenant from the namespace instead of the column `tenant`, so index-only
+-- scans can answer listings. The check of the table keeps both equal.
 CREATE POLICY tenant ON @schema@.entries FOR ALL TO @app@
     USING (@schema@.tenant_of(namespace) = current_setting('cubbyhole.tenant', true))
     WITH CHECK (@schema@.tenant_of(namespace) = current_setting('cubbyhole.tenant', true));
 CREATE POLICY audit ON @schema@.entries FOR SELECT TO @auditor@
     USING (@schema@.tenant_of(namespace) = current_setting('cubbyhole.tenant', true));
--- In `coalesce` for the reason that `evict` has.
+-- `coalesce` prevents the same plan as in `evict`.
 CREATE POLICY sweep ON @schema@.entries FOR ALL TO @sweeper@
     USING (coalesce(expires_at <= @schema@.clock(), false)) WITH CHECK (false);
 CREATE POLICY enumerate ON @schema@.entries FOR SELECT TO @enumerator@ USING (true);
@@ -749,12 +752,12 @@ GRANT EXECUTE ON FUNCTION @schema@.as_jsonb(bytea) TO @auditor@;
 GRANT SELECT, INSERT, UPDATE, DELETE ON @schema@.entries TO @app@;
 GRANT SELECT ON @schema@.documents, @schema@.migrations TO @app@, @auditor@;
 GRANT SELECT ON @schema@.entries TO @auditor@;
--- Locking a row takes the right to update a column; the policy lets no update through.
+-- Locking a row requires the privilege to update a column. The policy permits no update.
 GRANT SELECT (ctid, expires_at), UPDATE (expires_at), DELETE
     ON @schema@.entries TO @sweeper@;
 GRANT SELECT (namespace, key, expires_at) ON @schema@.entries TO @enumerator@;
 
--- The new owner of a function must be able to create in its schema while it becomes that.
+-- ALTER FUNCTION ... OWNER TO requires that the new owner may create objects in the schema.
 GRANT CREATE ON SCHEMA @schema@ TO @sweeper@, @enumerator@;
 ALTER FUNCTION @schema@.evict(integer) OWNER TO @sweeper@;
 ALTER FUNCTION @schema@.tenants(text, integer) OWNER TO @enumerator@;

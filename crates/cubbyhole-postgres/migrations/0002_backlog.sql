@@ -1,9 +1,9 @@
--- How much the sweep is behind.
+-- Adds a function that counts the backlog of the sweep.
 
--- Over all tenants, how many entries have expired and are not swept, counted up to `p_limit`, and for how
--- many milliseconds the oldest of them has been so. It runs as the role that `evict` runs as, to which
--- row security shows what has expired and nothing else, and it tells no names. The counting is
--- bounded, for there may be millions.
+-- Returns how many entries of all tenants have expired and are not swept, counting up to `p_limit`
+-- and 100,000, and for how many milliseconds the oldest of them has been expired. The function runs
+-- as the same role as `evict`, to which row security shows only expired rows, and returns no names.
+-- The count is bounded because there may be millions.
 CREATE FUNCTION @schema@.backlog(p_limit integer, OUT expired bigint, OUT late bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -22,7 +22,7 @@ END $$;
 REVOKE ALL ON FUNCTION @schema@.backlog(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION @schema@.backlog(integer) TO @app@;
 
--- The new owner of a function must be able to create in its schema while it becomes that.
+-- ALTER FUNCTION ... OWNER TO requires that the new owner may create objects in the schema.
 GRANT CREATE ON SCHEMA @schema@ TO @sweeper@;
 ALTER FUNCTION @schema@.backlog(integer) OWNER TO @sweeper@;
 REVOKE CREATE ON SCHEMA @schema@ FROM @sweeper@;

@@ -1,20 +1,37 @@
-//! What a call is about, as the arguments of its function.
+//! Converts the contract's types into arguments of the SQL functions.
 
 use std::time::Duration;
 
-use cubbyhole_core::{Batch, Bytes, Condition, Expiry, Namespace, Operation, Version};
+use cubbyhole_core::{
+    Batch, Bytes, Condition, Expiry, Namespace, NamespacePrefix, Operation, Version,
+};
 use uuid::Uuid;
 
-use crate::functions::{Name, Param, Tenant, Value, param};
+use crate::functions::{NamespaceParam, Param, TenantParam, ValueParam, param};
 
-/// The arguments that say where an entry is.
+/// Tenant, namespace and key. Callers append further arguments.
 pub(crate) fn location(ns: &Namespace, key: &str) -> Vec<Param> {
+    // Most functions take at most eight arguments.
     let mut params = Vec::with_capacity(8);
-    params.extend([param(Tenant(ns.tenant())), param(Name(ns.clone())), param(key.to_owned())]);
+    params.extend(namespace(ns));
+    params.push(param(key.to_owned()));
     params
 }
 
-/// A TTL or an instant, in milliseconds.
+/// Tenant and namespace.
+pub(crate) fn namespace(ns: &Namespace) -> [Param; 2] {
+    [param(TenantParam(ns.tenant())), param(NamespaceParam(ns.clone()))]
+}
+
+/// Tenant and namespace of a prefix. Callers append further arguments.
+pub(crate) fn prefix(prefix: &NamespacePrefix) -> Vec<Param> {
+    let mut params = Vec::with_capacity(4);
+    params.push(param(TenantParam(prefix.tenant())));
+    params.push(param(NamespaceParam(prefix.as_namespace().clone())));
+    params
+}
+
+/// A TTL and an instant, in milliseconds. At most one of them is set.
 pub(crate) fn expiry(expiry: Expiry) -> (Option<i64>, Option<i64>) {
     match expiry {
         Expiry::Never => (None, None),
@@ -23,28 +40,33 @@ pub(crate) fn expiry(expiry: Expiry) -> (Option<i64>, Option<i64>) {
     }
 }
 
-/// A fraction rounds up. What is too much for the server's clock, it says itself.
+/// Rounds up to whole milliseconds. The server rejects a TTL that ends past the year 9999.
 pub(crate) fn ttl_millis(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-/// What must stand there: `None` for no condition, `Some(None)` for nothing.
-pub(crate) fn expected(condition: Condition) -> Option<Option<Uuid>> {
+pub(crate) fn version_uuid(version: Version) -> Uuid {
+    Uuid::from_bytes(version.to_bytes())
+}
+
+/// The version that the entry must have: `None` without a condition, `Some(None)` if the entry must
+/// be absent.
+pub(crate) fn expected_version(condition: Condition) -> Option<Option<Uuid>> {
     match condition {
         Condition::Always => None,
         Condition::IfAbsent => Some(None),
-        Condition::IfVersion(version) => Some(Some(Uuid::from_bytes(version.to_bytes()))),
+        Condition::IfVersion(version) => Some(Some(version_uuid(version))),
     }
 }
 
-/// One more than asked for: it tells whether there is more.
-pub(crate) fn at_most(limit: usize) -> i64 {
+/// The limit of a page plus one: the extra row shows that there are more.
+pub(crate) fn limit_plus_one(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
 }
 
-/// The least text past all that begin with `prefix`, in the order of code points, which is that of
-/// UTF-8; `None` if there is none.
-pub(crate) fn past_prefix(prefix: &str) -> Option<String> {
+/// The exclusive upper bound of all strings that start with `prefix`, in code point order, which
+/// equals the byte order of UTF-8. `None` if there is no such bound.
+pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
     let mut chars: Vec<char> = prefix.chars().collect();
     while let Some(last) = chars.pop() {
         if let Some(next) = (last..=char::MAX).nth(1) {
@@ -55,33 +77,34 @@ pub(crate) fn past_prefix(prefix: &str) -> Option<String> {
     None
 }
 
-/// The operations column by column, in key order, in which rows are locked.
+/// The operations of a batch as columns, in key order, because rows are locked in that order.
 #[derive(Default)]
-struct Columns {
+struct BatchColumns {
     keys: Vec<String>,
-    places: Vec<i32>,
+    /// Indices of the operations in the caller's batch.
+    indices: Vec<i32>,
     conditions: Vec<i32>,
     expected: Vec<Option<Uuid>>,
     versions: Vec<Option<Uuid>>,
     ttls: Vec<Option<i64>>,
     instants: Vec<Option<i64>>,
-    values: Vec<Option<Value>>,
+    values: Vec<Option<ValueParam>>,
 }
 
-/// The arguments of a checked batch, and the version of each of its operations.
+/// The arguments of a checked batch, and the new version of each operation in the caller's order.
 pub(crate) fn batch(ns: &Namespace, batch: Batch<Bytes>) -> (Vec<Param>, Vec<Option<Version>>) {
     let mut versions = vec![None; batch.len()];
     let mut operations: Vec<(usize, Operation<Bytes>)> =
         batch.into_operations().into_iter().enumerate().collect();
     operations.sort_unstable_by(|(_, one), (_, other)| one.key().cmp(other.key()));
-    let mut columns = Columns::default();
-    for (place, operation) in operations {
-        // A batch has at most a thousand operations.
-        columns.places.push(i32::try_from(place).unwrap_or(i32::MAX));
+    let mut columns = BatchColumns::default();
+    for (index, operation) in operations {
+        // The conversion cannot fail: a batch has at most 1,000 operations.
+        columns.indices.push(i32::try_from(index).unwrap_or(i32::MAX));
         let (condition, expected) = match operation.condition() {
             Condition::Always => (0, None),
             Condition::IfAbsent => (1, None),
-            Condition::IfVersion(version) => (2, Some(Uuid::from_bytes(version.to_bytes()))),
+            Condition::IfVersion(version) => (2, Some(version_uuid(version))),
         };
         columns.conditions.push(condition);
         columns.expected.push(expected);
@@ -89,12 +112,12 @@ pub(crate) fn batch(ns: &Namespace, batch: Batch<Bytes>) -> (Vec<Param>, Vec<Opt
             Operation::Put { key, value, options, .. } => {
                 let version = options.version_or_draw();
                 let (ttl, instant) = expiry(options.expiry());
-                versions[place] = Some(version);
+                versions[index] = Some(version);
                 columns.keys.push(key);
-                columns.versions.push(Some(Uuid::from_bytes(version.to_bytes())));
+                columns.versions.push(Some(version_uuid(version)));
                 columns.ttls.push(ttl);
                 columns.instants.push(instant);
-                columns.values.push(Some(Value(value)));
+                columns.values.push(Some(ValueParam(value)));
             }
             Operation::Delete { key, .. } => {
                 columns.keys.push(key);
@@ -105,18 +128,18 @@ pub(crate) fn batch(ns: &Namespace, batch: Batch<Bytes>) -> (Vec<Param>, Vec<Opt
             }
         }
     }
-    let params = vec![
-        param(Tenant(ns.tenant())),
-        param(Name(ns.clone())),
+    let mut params = Vec::with_capacity(10);
+    params.extend(namespace(ns));
+    params.extend([
         param(columns.keys),
-        param(columns.places),
+        param(columns.indices),
         param(columns.conditions),
         param(columns.expected),
         param(columns.versions),
         param(columns.ttls),
         param(columns.instants),
         param(columns.values),
-    ];
+    ]);
     (params, versions)
 }
 
@@ -125,17 +148,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn past_a_prefix_is_past_all_that_begin_with_it() {
-        assert_eq!(past_prefix("").as_deref(), None);
-        assert_eq!(past_prefix("a").as_deref(), Some("b"));
-        assert_eq!(past_prefix("a\u{10ffff}").as_deref(), Some("b"));
-        assert_eq!(past_prefix("\u{10ffff}\u{10ffff}"), None);
-        // Between these two stand the surrogates, which are no characters.
-        assert_eq!(past_prefix("\u{d7ff}").as_deref(), Some("\u{e000}"));
+    fn prefix_end_is_greater_than_all_strings_with_the_prefix() {
+        assert_eq!(prefix_end("").as_deref(), None);
+        assert_eq!(prefix_end("a").as_deref(), Some("b"));
+        assert_eq!(prefix_end("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(prefix_end("\u{10ffff}\u{10ffff}"), None);
+        // The code points between these two are surrogates, which are not characters.
+        assert_eq!(prefix_end("\u{d7ff}").as_deref(), Some("\u{e000}"));
         for prefix in ["a", "ab\u{7f}", "ü", "\u{d7ff}", "x\u{ffff}"] {
-            let past = past_prefix(prefix).unwrap();
-            assert!(past.as_str() > prefix && !past.starts_with(prefix));
-            assert!(format!("{prefix}\u{10ffff}") < past);
+            let end = prefix_end(prefix).unwrap();
+            assert!(end.as_str() > prefix && !end.starts_with(prefix));
+            assert!(format!("{prefix}\u{10ffff}") < end);
         }
     }
 }

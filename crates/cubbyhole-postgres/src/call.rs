@@ -1,10 +1,10 @@
-//! One call of a function: one round trip, raced against the caller's context.
+//! Calls SQL functions: one round trip per call, raced against the caller's context.
 //!
-//! What is sent is a future that owns all it needs. A caller that goes away, by its context's end
-//! or by dropping the call, leaves that future to a task, which asks the server to stop the
-//! statement and waits for both ends (see [`Control::cancel`](crate::connection::Control::cancel))
-//! before the connection is used again. Without the second end the request to stop could hit the
-//! connection's next statement.
+//! A call is a future that owns its connection. If the context ends or the caller drops the call, a
+//! background task takes over the future, sends a cancel request, and waits until both the
+//! statement and the cancel request have ended (see [`ConnectionControl::cancel`]). Only then does
+//! the connection return to the pool: a pending cancel request could otherwise hit the next
+//! statement on the connection.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cubbyhole_core::{Error, ExecutionContext, Result, Timestamp};
+use cubbyhole_core::{Error, ExecutionContext, Result};
 use futures_util::future::{BoxFuture, join, join3};
 use tokio::runtime::Handle;
 use tokio_postgres::error::SqlState;
@@ -21,46 +21,48 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement as Prepared};
 
 use crate::config::Pooler;
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionControl};
 use crate::error::{self, Effect};
-use crate::functions::{COUNT, Function, Functions, Param};
-use crate::pool::{Control, Lease, Pool};
-use crate::rows;
+use crate::functions::{CallStatements, FUNCTION_COUNT, Function, Param};
+use crate::pool::{Lease, Pool};
 
-/// How often a call that lost a race against others is tried again.
-const MOST_ATTEMPTS: u32 = 20;
-/// How long a connection whose caller has gone may take to come to its end before it is closed.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a statement may go on after a request to stop it before the next one.
-const CANCEL_PAUSE: Duration = Duration::from_millis(500);
+/// How many times a call is attempted that conflicts with other transactions.
+const MAX_ATTEMPTS: u32 = 20;
+/// How long cancelling a statement may take before the connection is closed.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The interval between cancel requests for one statement.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The limit of a connection whose next call is to set its own in any case; no call has it.
-const UNKNOWN_LIMIT: Option<Duration> = Some(Duration::MAX);
+/// Marks the `statement_timeout` of a connection as unknown. It equals no call's timeout, so the
+/// next call sets its own.
+const UNKNOWN_TIMEOUT: Option<Duration> = Some(Duration::MAX);
 
-/// Makes calls over the pool.
+/// Runs calls on connections of the pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) pool: Pool,
-    functions: Arc<Functions>,
+    statements: Arc<CallStatements>,
 }
 
 /// A function with its arguments.
 struct Call {
-    functions: Arc<Functions>,
+    statements: Arc<CallStatements>,
     function: Function,
     params: Vec<Param>,
     pooler: Pooler,
-    cached: bool,
-    limit: Option<Duration>,
+    /// Whether statements stay prepared on their connections.
+    is_cached: bool,
+    /// The `statement_timeout` of this call, if it has one.
+    timeout: Option<Duration>,
 }
 
 impl Caller {
     pub(crate) fn new(pool: Pool) -> Self {
-        let functions = Arc::new(Functions::new(pool.config().schema()));
-        Self { pool, functions }
+        let statements = Arc::new(CallStatements::new(pool.config().schema()));
+        Self { pool, statements }
     }
 
-    /// Begins a call, and refuses it once the store is closed.
+    /// Checks the context, the runtime and that the store is open.
     pub(crate) async fn begin(&self, ctx: &ExecutionContext) -> Result<()> {
         ctx.begin_in_runtime().await?;
         self.pool.check_open()
@@ -76,43 +78,36 @@ impl Caller {
     ) -> Result<Vec<Row>> {
         let config = self.pool.config();
         let call = Call {
-            functions: Arc::clone(&self.functions),
+            statements: Arc::clone(&self.statements),
             function,
             params,
             pooler: config.pooler,
-            cached: config.statement_cache,
-            limit: ctx.remaining().and_then(time_limit),
+            is_cached: config.statement_cache,
+            timeout: ctx.remaining().and_then(statement_timeout),
         };
         self.run(ctx, effect, |lease, stopped| call.run(lease, stopped)).await
     }
 
-    /// The database's time.
-    pub(crate) async fn current_time(&self, ctx: &ExecutionContext) -> Result<Timestamp> {
-        self.begin(ctx).await?;
-        let rows = self.call(ctx, Effect::Read, Function::Clock, Vec::new()).await?;
-        rows::instant(rows::scalar(&rows)?)
-    }
-
-    /// Runs `work` on a connection until it is done or the context ends. `work` gives back the
-    /// lease, and starts nothing new once it is told that it is stopped.
+    /// Runs `work` on a connection until it completes or the context ends. `work` returns the
+    /// lease, and must start no further statement once its flag is set.
     pub(crate) async fn run<T, F>(
         &self,
         ctx: &ExecutionContext,
         effect: Effect,
-        work: impl FnOnce(Lease, Stopped) -> F,
+        work: impl FnOnce(Lease, StopFlag) -> F,
     ) -> Result<T>
     where
         T: Send + 'static,
-        F: Future<Output = (Lease, Result<T, Failure>)> + Send + 'static,
+        F: Future<Output = (Lease, Result<T, CallFailure>)> + Send + 'static,
     {
         let lease = self.pool.acquire(ctx).await?;
-        // Nothing was sent yet: a context that ends here had no effect.
+        // Nothing is sent yet: if the context has ended, the call certainly had no effect.
         ctx.check()?;
         let control = Arc::clone(&lease.connection.control);
-        let stopped = Stopped::default();
+        let stopped = StopFlag::default();
         let work = Box::pin(work(lease, stopped.clone()));
         let runtime = self.pool.runtime().clone();
-        let mut running = Running { work: Some(work), control, stopped, runtime };
+        let mut running = RunningCall { work: Some(work), control, stopped, runtime };
         tokio::select! {
             biased;
             answer = &mut running => answer.map_err(|failure| {
@@ -126,48 +121,47 @@ impl Caller {
     }
 }
 
-/// Whether the caller has gone.
+/// Set once the caller has abandoned the call.
 #[derive(Clone, Default)]
-pub(crate) struct Stopped(Arc<AtomicBool>);
+pub(crate) struct StopFlag(Arc<AtomicBool>);
 
-impl Stopped {
+impl StopFlag {
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
 /// Why a call failed.
-pub(crate) enum Failure {
+pub(crate) enum CallFailure {
     Server(tokio_postgres::Error),
-    /// It lost against others again and again, each time without effect.
-    KeptLosing,
-    Refused(Error),
+    /// Every attempt conflicted with other transactions and had no effect.
+    TooManyConflicts,
+    /// The store rejected the call itself.
+    Rejected(Error),
 }
 
-impl Failure {
+impl CallFailure {
     fn into_error(self, effect: Effect, schema: &str) -> Error {
         match self {
             Self::Server(error) => error::from_call(error, effect, schema),
-            Self::KeptLosing => {
-                Error::unavailable("the call kept colliding with others; try again")
-            }
-            Self::Refused(error) => error,
+            Self::TooManyConflicts => Error::unavailable(error::TOO_MANY_CONFLICTS),
+            Self::Rejected(error) => error,
         }
     }
 }
 
-type Work<T> = BoxFuture<'static, (Lease, Result<T, Failure>)>;
+type Work<T> = BoxFuture<'static, (Lease, Result<T, CallFailure>)>;
 
-/// Work under way. Dropped before its end, it is stopped at the server in a task of its own.
-struct Running<T: Send + 'static> {
+/// A call in flight. Dropping it before its end cancels the statement in a background task.
+struct RunningCall<T: Send + 'static> {
     work: Option<Work<T>>,
-    control: Control,
-    stopped: Stopped,
+    control: Arc<ConnectionControl>,
+    stopped: StopFlag,
     runtime: Handle,
 }
 
-impl<T: Send + 'static> Future for Running<T> {
-    type Output = Result<T, Failure>;
+impl<T: Send + 'static> Future for RunningCall<T> {
+    type Output = Result<T, CallFailure>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(work) = &mut self.work else { return Poll::Pending };
@@ -179,128 +173,135 @@ impl<T: Send + 'static> Future for Running<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Running<T> {
+impl<T: Send + 'static> Drop for RunningCall<T> {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         self.stopped.0.store(true, Ordering::Release);
         let control = Arc::clone(&self.control);
-        self.runtime.spawn(stop(work, control));
+        self.runtime.spawn(cancel_and_finish(work, control));
     }
 }
 
-/// Stops a statement whose caller has gone, and gives the connection back if it is sure to be
-/// quiet: every request to stop it has ended before the end of the statement is waited for. One
-/// that came too early for the statement is repeated.
-async fn stop<T>(work: Work<T>, control: Control) {
+/// Cancels the statement of an abandoned call and waits for its end, then returns the connection to
+/// the pool.
+///
+/// Each cancel request ends before the wait for the statement begins. The request is repeated,
+/// because one that arrives before the statement has no effect.
+async fn cancel_and_finish<T>(work: Work<T>, control: Arc<ConnectionControl>) {
     let mut work = pin!(work);
-    let stopping = async {
+    let cancelling = async {
         loop {
             if control.cancel().await.is_err() {
                 return None;
             }
-            if let Ok((lease, _)) = tokio::time::timeout(CANCEL_PAUSE, work.as_mut()).await {
+            if let Ok((lease, _)) = tokio::time::timeout(CANCEL_INTERVAL, work.as_mut()).await {
                 return Some(lease);
             }
         }
     };
-    match tokio::time::timeout(CANCEL_PATIENCE, stopping).await {
+    match tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await {
         Ok(Some(lease)) => drop(lease),
-        // Closed first: the lease, within the work, is given back after that.
+        // Close before `work` is dropped: dropping it returns the lease to the pool.
         Ok(None) | Err(_) => control.close(),
     }
 }
 
 impl Call {
-    /// Sends the call and reads its answer; again if it lost a race against another, which leaves
-    /// no effect. Statements that a migration made stale are forgotten once.
-    async fn run(self, mut lease: Lease, stopped: Stopped) -> (Lease, Result<Vec<Row>, Failure>) {
+    /// Sends the call and reads its rows. Retries after a conflict with another transaction, and
+    /// once after a migration invalidated prepared statements.
+    async fn run(
+        self,
+        mut lease: Lease,
+        stopped: StopFlag,
+    ) -> (Lease, Result<Vec<Row>, CallFailure>) {
         let never_ends = ExecutionContext::new();
-        for attempt in 0..MOST_ATTEMPTS {
-            let (answer, has_new_limit) = self.exchange(&mut lease.connection).await;
+        for attempt in 0..MAX_ATTEMPTS {
+            let (answer, sets_timeout) = self.exchange(&mut lease.connection).await;
             if stopped.is_set() {
-                // It may have ended as late as its limit, which the next call must be able to tell.
-                lease.connection.time_limit = UNKNOWN_LIMIT;
+                // The server may notice the timeout of this statement only during the next call,
+                // and cancel that call. With an unknown timeout, the next call sets its own, and
+                // is retried if it is cancelled.
+                lease.connection.statement_timeout = UNKNOWN_TIMEOUT;
             }
             let error = match answer {
                 Ok(rows) => return (lease, Ok(rows)),
                 Err(error) => error,
             };
-            if error::spoils_connection(&error) {
-                lease.connection.control.spoil();
+            if error::retires_connection(&error) {
+                lease.connection.control.retire();
             }
             if stopped.is_set() {
-                return (lease, Err(Failure::Server(error)));
+                return (lease, Err(CallFailure::Server(error)));
             }
-            if has_new_limit && error::was_stopped(&error) {
-                // Not this call's time was up: its caller is still there.
-            } else if error::statements_are_stale(&error) && attempt == 0 {
+            if sets_timeout && error::is_query_canceled(&error) {
+                // The timeout of the previous call expired, not that of this call. Send it again.
+            } else if error::has_stale_statement(&error) && attempt == 0 {
                 lease.connection.prepared = Default::default();
-            } else if error::lost_a_race(&error) {
+            } else if error::is_transaction_conflict(&error) {
                 tracing::debug!(
                     function = ?self.function,
                     attempt,
                     sql_state = error.code().map(SqlState::code),
-                    "made again: it lost a race against another call"
+                    "retrying after a conflict with another transaction"
                 );
-                let most = 1_u64 << attempt.min(6);
-                let pause = Duration::from_micros(fastrand::u64(0..=most * 1000));
-                // It cannot fail: its context never ends.
+                let max_millis = 1_u64 << attempt.min(6);
+                let pause = Duration::from_micros(fastrand::u64(0..=max_millis * 1000));
+                // The sleep cannot fail, because its context never ends.
                 let _ = never_ends.sleep(pause).await;
                 if stopped.is_set() {
-                    return (lease, Err(Failure::KeptLosing));
+                    return (lease, Err(CallFailure::TooManyConflicts));
                 }
             } else {
-                return (lease, Err(Failure::Server(error)));
+                return (lease, Err(CallFailure::Server(error)));
             }
         }
-        (lease, Err(Failure::KeptLosing))
+        (lease, Err(CallFailure::TooManyConflicts))
     }
 
-    /// One round trip: what is awaited together is written together. Also whether a new time limit
-    /// went ahead of the statement, and the server stopped that or did not come to it in time. It is
-    /// a statement too, and has the limit of the call before, which it may exceed on a busy server
-    /// if that was a millisecond or two; or, where it comes to that too late, the statement that
-    /// follows is stopped.
+    /// Makes one round trip: statements that are awaited together are written together.
+    ///
+    /// Also returns whether the previous call's timeout may have cancelled this call. The `SET`
+    /// that precedes the call is a statement too and runs under the previous timeout. If that is a
+    /// millisecond or two, a busy server may exceed it and cancel the `SET`, or the call after it.
     async fn exchange(
         &self,
         connection: &mut Connection,
     ) -> (Result<Vec<Row>, tokio_postgres::Error>, bool) {
-        let Connection { client, control, prepared, time_limit } = connection;
-        let answer = match (self.pooler, self.limit) {
-            (Pooler::Transaction, Some(limit)) => {
-                let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis());
+        let Connection { client, control, prepared, statement_timeout } = connection;
+        let answer = match (self.pooler, self.timeout) {
+            (Pooler::Transaction, Some(timeout)) => {
+                let begin = format!("BEGIN; SET LOCAL statement_timeout = {}", timeout.as_millis());
                 let (begun, answer, ended) = join3(
                     client.batch_execute(&begin),
                     self.send(client, prepared),
                     client.batch_execute("COMMIT"),
                 )
                 .await;
-                // What stops the end before the server has begun it leaves the transaction open:
-                // without effect, and in the way of the connection's next call.
+                // A cancelled COMMIT leaves the transaction open. It had no effect, but it would
+                // block the next call on this connection.
                 if ended.is_err() && client.batch_execute("ROLLBACK").await.is_err() {
-                    control.spoil();
+                    control.retire();
                 }
                 match (begun, answer) {
-                    // What was stopped ahead of the call is why the call was not looked at.
-                    (Err(begun), Err(refused)) if error::follows_another(&refused) => {
+                    // The call was rejected because BEGIN or SET was cancelled.
+                    (Err(begun), Err(rejected)) if error::is_in_failed_transaction(&rejected) => {
                         return (Err(begun), true);
                     }
-                    // Where there was no transaction to commit, the call was one by itself, and is
-                    // committed.
+                    // Without BEGIN, the call ran as a transaction on its own and is committed.
                     (Err(_), answer) => answer,
-                    // The call's own error tells more than those that follow from it.
+                    // The error of the call is more specific than the errors that follow from it.
                     (Ok(()), answer) => answer.and_then(|rows| ended.map(|()| rows)),
                 }
             }
-            (Pooler::None, limit) if limit != *time_limit => {
-                let set = match limit {
-                    Some(limit) => format!("SET statement_timeout = {}", limit.as_millis()),
+            (Pooler::None, timeout) if timeout != *statement_timeout => {
+                let set = match timeout {
+                    Some(timeout) => format!("SET statement_timeout = {}", timeout.as_millis()),
                     None => "RESET statement_timeout".to_owned(),
                 };
                 let (set, answer) =
                     join(client.batch_execute(&set), self.send(client, prepared)).await;
                 if set.is_ok() {
-                    *time_limit = limit;
+                    *statement_timeout = timeout;
                 }
                 return (answer, true);
             }
@@ -309,40 +310,43 @@ impl Call {
         (answer, false)
     }
 
-    /// Sends the statement; the first time on a connection it is prepared alongside, for the next.
+    /// Sends the statement. The first call on a connection sends it unprepared, and prepares it in
+    /// the same round trip for the next call.
     async fn send(
         &self,
         client: &Client,
-        prepared: &mut [Option<Prepared>; COUNT],
+        prepared: &mut [Option<Prepared>; FUNCTION_COUNT],
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let statement = self.functions.get(self.function);
+        let statement = self.statements.get(self.function);
         let params = self.params.iter().map(|param| &**param as &(dyn ToSql + Sync));
-        let kept = &mut prepared[self.function as usize];
-        if let Some(kept) = kept {
+        let cached = &mut prepared[self.function as usize];
+        if let Some(cached) = cached {
             let params: Vec<_> = params.collect();
-            return client.query(kept, &params).await;
+            return client.query(cached, &params).await;
         }
         let params: Vec<_> = params.zip(statement.types.iter().cloned()).collect();
-        let once = client.query_typed(&statement.text, &params);
-        if !self.cached {
-            return once.await;
+        let unprepared = client.query_typed(&statement.text, &params);
+        if !self.is_cached {
+            return unprepared.await;
         }
         let prepare = client.prepare_typed(&statement.text, &statement.types);
-        let (answer, prepared) = join(once, prepare).await;
-        *kept = prepared.ok();
+        let (answer, prepared) = join(unprepared, prepare).await;
+        *cached = prepared.ok();
         answer
     }
 }
 
-/// The server's time limit for a call that has this long left: no shorter, and up to an eighth
-/// longer, so that calls with like deadlines have like limits and seldom need to set a new one.
-/// The caller's own clock is exact; this one stops what no request to stop it reaches. `None` for
-/// longer than the server can count.
-fn time_limit(remaining: Duration) -> Option<Duration> {
+/// The `statement_timeout` for a call whose deadline is `remaining` away: at least as long, and at
+/// most an eighth longer. The rounding gives similar deadlines equal timeouts, which saves `SET`
+/// statements.
+///
+/// The caller's own timer enforces the exact deadline. The timeout of the server ends statements
+/// that no cancel request reaches. `None` if the deadline exceeds the range of the setting.
+fn statement_timeout(remaining: Duration) -> Option<Duration> {
     let millis = u64::try_from(remaining.as_nanos().div_ceil(1_000_000)).ok()?.max(1);
     let step = (1_u64 << millis.ilog2()).div_ceil(8);
-    let limit = millis.div_ceil(step) * step;
-    i32::try_from(limit).ok().map(|_| Duration::from_millis(limit))
+    let timeout = millis.div_ceil(step) * step;
+    i32::try_from(timeout).ok().map(|_| Duration::from_millis(timeout))
 }
 
 #[cfg(test)]
@@ -350,20 +354,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_limit_is_not_shorter_and_not_much_longer() {
+    fn statement_timeout_exceeds_the_deadline_by_at_most_an_eighth() {
         for millis in (1..5000).chain([29_990, 30_000, 86_400_000]) {
-            let limit = time_limit(Duration::from_millis(millis)).unwrap();
-            let most = Duration::from_millis(millis + millis.div_ceil(8));
-            assert!(limit >= Duration::from_millis(millis) && limit <= most, "{millis}: {limit:?}");
+            let timeout = statement_timeout(Duration::from_millis(millis)).unwrap();
+            let max = Duration::from_millis(millis + millis.div_ceil(8));
+            assert!(
+                timeout >= Duration::from_millis(millis) && timeout <= max,
+                "{millis}: {timeout:?}"
+            );
         }
-        assert_eq!(time_limit(Duration::from_nanos(1)), Some(Duration::from_millis(1)));
-        assert_eq!(time_limit(Duration::from_secs(3_000_000)), None);
-        assert_eq!(time_limit(Duration::MAX), None);
+        assert_eq!(statement_timeout(Duration::from_nanos(1)), Some(Duration::from_millis(1)));
+        assert_eq!(statement_timeout(Duration::from_secs(3_000_000)), None);
+        assert_eq!(statement_timeout(Duration::MAX), None);
     }
 
     #[test]
-    fn like_deadlines_have_like_limits() {
-        let of = |millis| time_limit(Duration::from_millis(millis));
+    fn similar_deadlines_have_the_same_statement_timeout() {
+        let of = |millis| statement_timeout(Duration::from_millis(millis));
         assert_eq!(of(29_990), of(29_200));
     }
 }

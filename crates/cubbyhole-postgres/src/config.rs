@@ -1,4 +1,4 @@
-//! How the database is reached and how the store behaves.
+//! [`Config`]: the connection URL and the settings of a store.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,37 +9,58 @@ use tokio_postgres::config::SslMode;
 
 use crate::conninfo::{self, Encryption, Environment, Host, Resolved, SessionParameters, TlsMode};
 
-/// How many connections a pool may have unless set: 10.
+/// The default maximum number of connections in the pool: 10.
 pub const DEFAULT_POOL_SIZE: usize = 10;
-/// How long a call waits for a connection unless set: 10 seconds.
+/// The default time that a call waits for a connection: 10 seconds.
 pub const DEFAULT_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long connecting to one address may take unless set: 10 seconds.
+/// The default timeout for connecting to one address: 10 seconds.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection stays open without being used unless set: 10 minutes.
+/// The default time after which an idle connection is closed: 10 minutes.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
-/// The schema unless set: `cubbyhole`.
+/// The default schema: `cubbyhole`.
 pub const DEFAULT_SCHEMA: &str = "cubbyhole";
 
-/// The largest limit on values: a `bytea` holds 1 GiB, its message a little less.
-const MOST_VALUE_BYTES: usize = 512 * 1024 * 1024;
-/// Long enough for a name, and short enough for the names of roles made of it.
+/// The largest allowed limit on values. PostgreSQL limits a `bytea` and a message to 1 GiB.
+const MAX_VALUE_BYTES: usize = 512 * 1024 * 1024;
+/// Leaves room for the suffixes of role names: PostgreSQL limits identifiers to 63 bytes.
 const MAX_SCHEMA_BYTES: usize = 48;
 
-/// What stands between the store and the server.
+/// The connection pooler between the store and the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pooler {
-    /// Nothing, or a pooler that gives each client a server connection of its own (PgBouncer's
-    /// session mode).
+    /// No pooler, or one that gives each client its own server connection (PgBouncer's session
+    /// mode).
     #[default]
     None,
-    /// A pooler that gives out a server connection for each transaction (PgBouncer's transaction
-    /// mode). Deadlines are then set within a transaction around the call, in the same round
-    /// trip. Prepared statements need PgBouncer 1.21 with `max_prepared_statements` set, or to be
-    /// turned off: [`Config::with_statement_cache`].
+    /// A pooler that assigns a server connection to each transaction (PgBouncer's transaction
+    /// mode).
+    ///
+    /// The store then sets `statement_timeout` within a transaction around each call, in the same
+    /// round trip. Prepared statements require PgBouncer 1.21 or later with
+    /// `max_prepared_statements`. For other poolers, disable them with
+    /// [`Config::with_statement_cache`].
     Transaction,
 }
 
-/// How the database is reached and how the store behaves.
+/// The connection URL and the settings of a store.
+///
+/// Every setting has a default. A setting that has a URL option can also be set in the URL.
+///
+/// | method | URL option | default |
+/// |---|---|---|
+/// | [`with_schema`](Self::with_schema) | `schema` | `cubbyhole` |
+/// | [`with_pool_size`](Self::with_pool_size) | `pool_size` | 10 connections |
+/// | [`with_acquire_timeout`](Self::with_acquire_timeout) | `acquire_timeout`, in seconds | 10 s |
+/// | [`with_connect_timeout`](Self::with_connect_timeout) | `connect_timeout`, in seconds; 0 disables it | 10 s per address |
+/// | [`with_idle_timeout`](Self::with_idle_timeout) | `idle_timeout`, in seconds; 0 disables it | 600 s |
+/// | [`with_statement_cache`](Self::with_statement_cache) | `statement_cache=on\|off` | `on` |
+/// | [`with_pooler`](Self::with_pooler) | `pooler=none\|transaction` | `none` |
+/// | [`with_application_name`](Self::with_application_name) | `application_name` | `cubbyhole` |
+/// | [`with_migrations`](Self::with_migrations) | `migrate=on\|off` | `off` |
+/// | [`with_unbound_role`](Self::with_unbound_role) | `allow_unbound_role=on\|off` | `off` |
+/// | [`with_max_value_bytes`](Self::with_max_value_bytes) | | 16 MiB |
+///
+/// `Debug` output hides passwords:
 ///
 /// ```
 /// use std::time::Duration;
@@ -69,38 +90,44 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a URL, `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…` with names
-    /// percent-encoded, and completes it as libpq does: `psql` connects to the same database.
+    /// Parses a URL and completes it as libpq does, so `psql` with the same URL connects to the
+    /// same database.
     ///
-    /// Parameters that the URL does not set come from the section of a service file (`service=NAME` or
-    /// `PGSERVICE`), then from the environment (`PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`,
-    /// `PGPASSWORD`, `PGSSLMODE` and libpq's others), then for the password from the password file
-    /// (`~/.pgpass`). Without a host the default is the platform's Unix socket, the user is the one
-    /// of the operating system, and the database has the user's name. Files of `~/.postgresql` are
-    /// the default certificates. Several hosts are tried in order. `prefer` applies without
-    /// `sslmode`; only `verify-full` makes sure that the server is the one that was asked for.
-    /// `docs/backends/postgres.md` lists the parameters, and those that are refused.
+    /// The URL is `postgres://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…`. Percent-encode
+    /// special characters in names. Several hosts, separated by commas, are tried in order. The
+    /// options are those in the table of [`Config`] and libpq's parameters;
+    /// `docs/backends/postgres.md` lists the supported ones.
     ///
-    /// Environment and files are read now, except for certificates and keys, which are read when the
-    /// store is opened. [`from_url_alone`](Self::from_url_alone) reads neither.
+    /// Parameters that the URL does not set come from these sources, in this order:
     ///
-    /// The store's own options, each the method of that name here: `schema`, `pool_size`,
-    /// `acquire_timeout` and `idle_timeout` (seconds; an idle timeout of 0 is none),
-    /// `statement_cache` (`on`, `off`), `pooler` (`none`, `transaction`), `migrate` (`on`, `off`),
-    /// `allow_unbound_role` (`on`, `off`).
+    /// 1. the section of a service file that `service=NAME` or `PGSERVICE` names;
+    /// 2. the environment: `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD`, `PGSSLMODE`
+    ///    and libpq's other variables;
+    /// 3. for the password, the password file (`~/.pgpass`);
+    /// 4. the defaults: the platform's Unix socket, the user of the operating system, the database
+    ///    of the same name, `sslmode=prefer`, and the certificates in `~/.postgresql`.
+    ///
+    /// Only `sslmode=verify-full` verifies that the server is the one that the URL names.
+    ///
+    /// This function reads the environment and the files immediately, except certificates and keys,
+    /// which are read when the store is opened. [`from_url_alone`](Self::from_url_alone) reads
+    /// neither.
     ///
     /// # Errors
-    /// `InvalidArgument` that names the option, the variable or the line of a file; `Unsupported`
-    /// for a parameter of libpq's that this build cannot honour. No message quotes the URL.
+    /// - `InvalidArgument` for a malformed URL, option, variable or line of a file. The message
+    ///   names it.
+    /// - `Unsupported` for a parameter of libpq that this crate does not support.
+    ///
+    /// No message contains a part of the URL that may be a secret.
     pub fn from_url(url: &str) -> Result<Self> {
         Self::in_environment(url, &Environment::of_process())
     }
 
-    /// Reads a URL like [`from_url`](Self::from_url), and neither the environment nor any file of
-    /// libpq's: parameters that the URL does not set have their defaults.
+    /// Parses a URL like [`from_url`](Self::from_url), without the environment and libpq's files.
+    /// The defaults apply to parameters that the URL does not set.
     ///
     /// # Errors
-    /// As those of [`from_url`](Self::from_url).
+    /// The same errors as [`from_url`](Self::from_url).
     pub fn from_url_alone(url: &str) -> Result<Self> {
         Self::in_environment(url, &Environment::none())
     }
@@ -108,11 +135,12 @@ impl Config {
     pub(crate) fn in_environment(url: &str, environment: &Environment) -> Result<Self> {
         if url.contains(char::is_control) {
             return Err(Error::invalid_argument(
-                "the PostgreSQL URL holds a control character, such as a line end: remove it, or \
-                 write it percent-encoded (%0A, %0D) if it is meant",
+                "the PostgreSQL URL contains a control character, such as a line break: remove it, or \
+                 percent-encode it (%0A, %0D) if it is intended",
             ));
         }
-        let Resolved { parameters, own } = conninfo::resolve(url, &OWN_OPTIONS, environment)?;
+        let Resolved { parameters, store_options } =
+            conninfo::resolve(url, &STORE_OPTIONS, environment)?;
         let session = SessionParameters::new(&parameters, environment)?;
         let tls = TlsMode::new(&parameters, environment)?;
         let connect_timeout = session.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
@@ -131,7 +159,7 @@ impl Config {
             allow_unbound_role: false,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
         };
-        for (name, value) in own {
+        for (name, value) in store_options {
             config.set(name, &value)?;
         }
         Ok(config)
@@ -145,11 +173,11 @@ impl Config {
                     .parse()
                     .ok()
                     .filter(|size| *size > 0)
-                    .ok_or_else(|| invalid(name, "write a number from 1 on"))?;
+                    .ok_or_else(|| invalid(name, "write a number of at least 1"))?;
             }
             "acquire_timeout" => {
                 self.acquire_timeout = seconds(name, value)?
-                    .ok_or_else(|| invalid(name, "write a number of seconds from 1 on"))?;
+                    .ok_or_else(|| invalid(name, "write a number of seconds, at least 1"))?;
             }
             "idle_timeout" => self.idle_timeout = seconds(name, value)?,
             "statement_cache" => self.statement_cache = on_off(name, value)?,
@@ -162,17 +190,19 @@ impl Config {
                     _ => return Err(invalid(name, "write `none` or `transaction`")),
                 };
             }
-            _ => return Err(invalid(name, "there is no such option")),
+            _ => return Err(invalid(name, "unknown option")),
         }
         Ok(())
     }
 
-    /// The schema that holds everything, and the beginning of the names of its roles
-    /// (`<schema>_app` and others): lower-case letters, digits and `_`, at most 48 bytes.
-    /// [`DEFAULT_SCHEMA`] unless set.
+    /// Sets the schema, which is also the prefix of its roles (`<schema>_app` and others). The
+    /// default is [`DEFAULT_SCHEMA`].
+    ///
+    /// A name consists of lower-case letters, digits and `_`, has at most 48 bytes, and does not
+    /// start with a digit or `pg_`.
     ///
     /// # Errors
-    /// `InvalidArgument` for another name.
+    /// `InvalidArgument` for any other name.
     pub fn with_schema(mut self, schema: impl Into<String>) -> Result<Self> {
         let schema = schema.into();
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -183,91 +213,97 @@ impl Config {
         if !good {
             return Err(invalid(
                 "schema",
-                "write lower-case letters, digits and `_`, no digit or `pg_` first, at most 48",
+                "write at most 48 lower-case letters, digits and `_`, not starting with a digit or \
+                 `pg_`",
             ));
         }
         self.schema = schema;
         Ok(self)
     }
 
-    /// How many connections the pool may have, at least 1; [`DEFAULT_POOL_SIZE`] unless set. Calls
-    /// beyond that wait.
+    /// Sets the maximum number of connections in the pool. The minimum is 1 and the default is
+    /// [`DEFAULT_POOL_SIZE`]. Each call in flight uses one connection; further calls wait.
     #[must_use]
     pub fn with_pool_size(mut self, size: usize) -> Self {
         self.pool_size = size.max(1);
         self
     }
 
-    /// How long a call waits for a connection before it is `ResourceExhausted`;
-    /// [`DEFAULT_ACQUIRE_TIMEOUT`] unless set.
+    /// Sets how long a call waits for a connection before it fails with `ResourceExhausted`. The
+    /// default is [`DEFAULT_ACQUIRE_TIMEOUT`].
     #[must_use]
     pub fn with_acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
         self
     }
 
-    /// How long connecting to one address of a host may take; [`DEFAULT_CONNECT_TIMEOUT`] unless set.
+    /// Sets the timeout for connecting to one address of a host. The default is
+    /// [`DEFAULT_CONNECT_TIMEOUT`].
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long a connection stays open without being used, `None` for as long as the server keeps
-    /// it; [`DEFAULT_IDLE_TIMEOUT`] unless set.
+    /// Sets the time after which an idle connection is closed. `None` keeps idle connections open.
+    /// The default is [`DEFAULT_IDLE_TIMEOUT`].
     #[must_use]
     pub fn with_idle_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// Whether statements are kept prepared on their connections, as they are unless set. Without,
-    /// the server parses each anew; a pooler that knows no prepared statements needs that.
+    /// Sets whether statements stay prepared on their connections. The default is `true`.
+    ///
+    /// With `false`, the server parses each statement again. Poolers in transaction mode that do
+    /// not support prepared statements require this.
     #[must_use]
     pub fn with_statement_cache(mut self, cache: bool) -> Self {
         self.statement_cache = cache;
         self
     }
 
-    /// What stands between the store and the server; nothing unless set.
+    /// Sets the pooler between the store and the server. The default is [`Pooler::None`].
     #[must_use]
     pub fn with_pooler(mut self, pooler: Pooler) -> Self {
         self.pooler = pooler;
         self
     }
 
-    /// The name that the server shows for the connections; `cubbyhole` unless set.
+    /// Sets the name that the server shows for the connections. The default is `cubbyhole`.
     #[must_use]
     pub fn with_application_name(mut self, name: impl Into<String>) -> Self {
         self.session.server.application_name(name.into());
         self
     }
 
-    /// Whether opening runs [`migrate`](crate::migrate) first, with the same role, which must then
-    /// be one that may. It does not unless set.
+    /// Sets whether opening the store runs [`migrate`](crate::migrate()) first, with the role of
+    /// the URL. The role needs the privileges that `migrate` needs. The default is `false`.
     #[must_use]
     pub fn with_migrations(mut self, migrate: bool) -> Self {
         self.migrate = migrate;
         self
     }
 
-    /// Whether a role is accepted that row security does not bind: a superuser, one with
-    /// `BYPASSRLS`, a member of the roles that see across tenants. It is refused unless set.
-    /// Tenants are then kept apart by the store's own statements alone.
+    /// Sets whether opening accepts a role that bypasses row security: a superuser, a role with
+    /// `BYPASSRLS`, or a member of `<schema>_sweeper` or `<schema>_enumerator`. The default is
+    /// `false`.
+    ///
+    /// With such a role, only the `WHERE` clauses of the store's statements isolate tenants.
     #[must_use]
     pub fn with_unbound_role(mut self, allow: bool) -> Self {
         self.allow_unbound_role = allow;
         self
     }
 
-    /// The largest value in bytes, 16 MiB unless set, at most 512 MiB.
+    /// Sets the size limit of a value in bytes. The default is 16 MiB and the maximum is 512 MiB.
     #[must_use]
     pub fn with_max_value_bytes(mut self, bytes: usize) -> Self {
-        self.max_value_bytes = bytes.min(MOST_VALUE_BYTES);
+        self.max_value_bytes = bytes.min(MAX_VALUE_BYTES);
         self
     }
 
-    /// The schema's name.
+    /// Returns the name of the schema.
     #[must_use]
     pub fn schema(&self) -> &str {
         &self.schema
@@ -282,8 +318,8 @@ impl Config {
     }
 }
 
-/// The store's own options.
-const OWN_OPTIONS: [&str; 8] = [
+/// URL options of the store, in addition to libpq's parameters.
+const STORE_OPTIONS: [&str; 8] = [
     "schema",
     "pool_size",
     "acquire_timeout",
@@ -294,7 +330,7 @@ const OWN_OPTIONS: [&str; 8] = [
     "allow_unbound_role",
 ];
 
-/// `None` for zero.
+/// Parses seconds. Zero is `None`.
 fn seconds(name: &str, value: &str) -> Result<Option<Duration>> {
     match value.parse::<u32>() {
         Ok(0) => Ok(None),
@@ -336,7 +372,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_sets_what_it_names() {
+    fn url_options_set_the_config() {
         let config = Config::from_url_alone(
             "postgresql://app:s3cret@db:6432/state?sslmode=verify-ca&sslrootcert=%2Fca.pem\
              &schema=agents&pool_size=3&acquire_timeout=2&idle_timeout=0&statement_cache=off\
@@ -357,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_url_has_the_defaults() {
+    fn url_without_options_has_the_defaults() {
         let config = Config::from_url_alone("postgres://localhost").unwrap();
         assert_eq!((config.schema(), config.pool_size), (DEFAULT_SCHEMA, DEFAULT_POOL_SIZE));
         assert_eq!(config.session.server.get_application_name(), Some("cubbyhole"));
@@ -366,8 +402,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_no_password_is_shown() {
-        for (options, named) in [
+    fn invalid_option_is_named_and_the_password_is_hidden() {
+        for (options, expected) in [
             ("sslmode=allow", "sslmode"),
             ("schema=A", "schema"),
             ("schema=pg_x", "schema"),
@@ -386,7 +422,7 @@ mod tests {
             let url = format!("postgres://app:s3cret@db/state?{options}");
             let error = Config::from_url_alone(&url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{options}");
-            assert!(error.message().contains(named), "{options}: {error}");
+            assert!(error.message().contains(expected), "{options}: {error}");
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
         }
         let config = Config::from_url_alone("postgres://app:s3cret@db/state").unwrap();

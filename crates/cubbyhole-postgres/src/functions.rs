@@ -1,4 +1,4 @@
-//! The functions in the database that the store calls: one for each call, in one round trip.
+//! The SQL functions that the store calls, and the parameter types of each.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use cubbyhole_core::{Namespace, TenantId};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-/// A function of the schema; `migrations/*.sql` say what each does.
+/// A function in the schema. `migrations/*.sql` define them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     Get,
@@ -29,9 +29,11 @@ pub(crate) enum Function {
     Clock,
 }
 
-/// How many there are.
-pub(crate) const COUNT: usize = ALL.len();
+/// The number of functions.
+pub(crate) const FUNCTION_COUNT: usize = ALL.len();
 
+/// Each function with its SQL name and a letter for the type of each parameter (see [`type_of`]),
+/// in the order of the enum.
 const ALL: [(Function, &str, &str); 18] = [
     (Function::Get, "get", "ttt"),
     (Function::GetEntry, "get_entry", "tttl"),
@@ -53,25 +55,26 @@ const ALL: [(Function, &str, &str); 18] = [
     (Function::Clock, "clock", ""),
 ];
 
-/// How each function is called in one schema.
+/// The statements that call the functions of one schema.
 #[derive(Debug)]
-pub(crate) struct Functions {
-    statements: Vec<Statement>,
+pub(crate) struct CallStatements {
+    statements: Vec<CallStatement>,
 }
 
-/// The text of a call, with the types of its parameters, so that no round trip asks for them.
+/// A statement that calls a function. Known parameter types save the round trip that would ask the
+/// server for them.
 #[derive(Debug)]
-pub(crate) struct Statement {
+pub(crate) struct CallStatement {
     pub(crate) text: String,
     pub(crate) types: Vec<Type>,
 }
 
-impl Functions {
+impl CallStatements {
     pub(crate) fn new(schema: &str) -> Self {
         let statement = |(function, name, letters): &(Function, &str, &str)| {
-            let places: Vec<String> = (1..=letters.len()).map(|n| format!("${n}")).collect();
-            let call = format!("\"{schema}\".\"{name}\"({})", places.join(", "));
-            // A row of its own is needed only where there are several columns.
+            let placeholders: Vec<String> = (1..=letters.len()).map(|n| format!("${n}")).collect();
+            let call = format!("\"{schema}\".\"{name}\"({})", placeholders.join(", "));
+            // A function that returns one value needs no FROM clause.
             let text = match function {
                 Function::Get
                 | Function::Put
@@ -80,12 +83,12 @@ impl Functions {
                 | Function::Clock => format!("SELECT {call}"),
                 _ => format!("SELECT * FROM {call}"),
             };
-            Statement { text, types: letters.chars().map(type_of).collect() }
+            CallStatement { text, types: letters.chars().map(type_of).collect() }
         };
         Self { statements: ALL.iter().map(statement).collect() }
     }
 
-    pub(crate) fn get(&self, function: Function) -> &Statement {
+    pub(crate) fn get(&self, function: Function) -> &CallStatement {
         &self.statements[function as usize]
     }
 }
@@ -109,15 +112,15 @@ fn type_of(letter: char) -> Type {
 /// One parameter of a call.
 pub(crate) type Param = Box<dyn ToSql + Send + Sync>;
 
-/// A parameter that owns what it sends and shows nothing of it: the driver writes parameters to
-/// its debug log.
+/// Makes a parameter whose `Debug` output hides the value, because the driver logs parameters at
+/// debug level.
 pub(crate) fn param<T: ToSql + Send + Sync + 'static>(value: T) -> Param {
-    Box::new(Hidden(value))
+    Box::new(Redacted(value))
 }
 
-struct Hidden<T>(T);
+struct Redacted<T>(T);
 
-impl<T> fmt::Debug for Hidden<T> {
+impl<T> fmt::Debug for Redacted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
     }
@@ -125,7 +128,7 @@ impl<T> fmt::Debug for Hidden<T> {
 
 type ToSqlResult = Result<IsNull, Box<dyn std::error::Error + Sync + Send>>;
 
-impl<T: ToSql> ToSql for Hidden<T> {
+impl<T: ToSql> ToSql for Redacted<T> {
     fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> ToSqlResult {
         self.0.to_sql(ty, out)
     }
@@ -137,7 +140,8 @@ impl<T: ToSql> ToSql for Hidden<T> {
     to_sql_checked!();
 }
 
-macro_rules! sent_as {
+/// Defines a parameter type that owns a contract type and sends a borrowed view of it.
+macro_rules! param_types {
     ($($(#[$doc:meta])* $name:ident($inner:ty) as $wire:ty: $view:expr;)*) => {
         $($(#[$doc])*
         #[derive(Debug)]
@@ -158,13 +162,13 @@ macro_rules! sent_as {
     };
 }
 
-sent_as! {
-    /// The rendered tenant.
-    Tenant(TenantId) as &str: TenantId::as_rendered;
-    /// The rendered namespace.
-    Name(Namespace) as &str: Namespace::as_str;
-    /// A value, not copied until it is sent.
-    Value(Bytes) as &[u8]: |bytes| &bytes[..];
+param_types! {
+    /// A tenant, in its rendered form.
+    TenantParam(TenantId) as &str: TenantId::as_rendered;
+    /// A namespace, in its rendered form.
+    NamespaceParam(Namespace) as &str: Namespace::as_str;
+    /// A value. It is copied only when it is sent.
+    ValueParam(Bytes) as &[u8]: |bytes| &bytes[..];
 }
 
 #[cfg(test)]
@@ -172,14 +176,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_function_stands_at_its_place() {
-        for (place, (function, ..)) in ALL.iter().enumerate() {
-            assert_eq!(*function as usize, place);
+    fn table_lists_functions_in_enum_order() {
+        for (index, (function, ..)) in ALL.iter().enumerate() {
+            assert_eq!(*function as usize, index);
         }
     }
 
     #[test]
-    fn a_parameter_shows_nothing() {
+    fn debug_output_of_a_parameter_hides_its_value() {
         assert_eq!(format!("{:?}", param("s3cret")), "(hidden)");
     }
 }

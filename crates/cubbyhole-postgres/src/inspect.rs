@@ -1,45 +1,45 @@
-//! What the store stands on: the server, the schema and the role that it is used with.
+//! Reads the facts about server, schema and role that opening, migrating and diagnosing check.
 
-use cubbyhole_core::{Compaction, Error, Result};
+use cubbyhole_core::{Error, Result};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use crate::call::{Failure, Stopped};
 use crate::config::Pooler;
 use crate::connection::{Connection, Connector};
 use crate::error::{self, Effect};
-use crate::migrate::LATEST;
-use crate::pool::Lease;
 use crate::pooling::{self, Pooling};
 use crate::rows::{self, column};
+use crate::schema::LATEST_VERSION;
 
-/// The oldest server that has what the schema needs: views with the caller's rights.
-const OLDEST_SERVER: i32 = 150_000;
+/// The oldest supported server: the schema needs `security_invoker` views.
+const MIN_SERVER_VERSION: i32 = 150_000;
 
-/// What was found out about server, schema and role.
+/// Facts about the server, the schema and the role of one session.
 #[derive(Debug)]
 pub(crate) struct Inspection {
-    pub(crate) server: i32,
-    /// The process of the server that answered.
+    /// `server_version_num`: 150004 is version 15.4.
+    pub(crate) server_version: i32,
+    /// The process id of the server process that answered.
     pub(crate) backend: i32,
     pub(crate) encoding: String,
     pub(crate) role: String,
-    pub(crate) superuser: bool,
-    pub(crate) bypasses: bool,
-    /// Roles of the schema's that see across tenants and whose rights this role has.
-    pub(crate) across: Vec<String>,
+    pub(crate) is_superuser: bool,
+    pub(crate) bypasses_row_security: bool,
+    /// Roles of the schema that see rows of all tenants and whose privileges this role has.
+    pub(crate) cross_tenant_roles: Vec<String>,
     pub(crate) is_app: bool,
     pub(crate) is_operator: bool,
-    /// Whether row security is on, and forced on the owner; `None` without a table.
+    /// Whether row security is enabled, and forced on the owner. `None` if there is no table.
     pub(crate) row_security: Option<(bool, bool)>,
-    /// The version of the schema; `None` if there is none, or it may not be read.
+    /// The version of the schema. `None` if the schema is missing or the role may not read it.
     pub(crate) version: Option<i32>,
 }
 
-/// One round trip over the catalogs, which everyone may read, and one for the schema's version.
+/// Inspects in two round trips: one for the catalogs, which every role may read, and one for the
+/// version of the schema.
 pub(crate) async fn inspect(client: &Client, schema: &str) -> Result<Inspection> {
     const CATALOGS: &str = "
-        SELECT current_setting('server_version_num')::int4 AS server,
+        SELECT current_setting('server_version_num')::int4 AS server_version,
             current_setting('server_encoding') AS encoding, pg_backend_pid() AS backend,
             r.rolname::text AS role, r.rolsuper AS superuser, r.rolbypassrls AS bypasses,
             EXISTS (SELECT FROM pg_roles g
@@ -48,7 +48,7 @@ pub(crate) async fn inspect(client: &Client, schema: &str) -> Result<Inspection>
                 WHERE g.rolname = $1 || '_operator' AND pg_has_role(g.oid, 'USAGE')) AS is_operator,
             ARRAY(SELECT g.rolname::text FROM pg_roles g
                 WHERE g.rolname IN ($1 || '_sweeper', $1 || '_enumerator')
-                    AND pg_has_role(g.oid, 'USAGE')) AS across,
+                    AND pg_has_role(g.oid, 'USAGE')) AS cross_tenant_roles,
             e.relrowsecurity AS row_security, e.relforcerowsecurity AS forced,
             coalesce(has_schema_privilege(n.oid, 'USAGE')
                 AND has_table_privilege(m.oid, 'SELECT'), false) AS readable
@@ -61,13 +61,13 @@ pub(crate) async fn inspect(client: &Client, schema: &str) -> Result<Inspection>
     let found = client.query_typed(CATALOGS, &[(&schema, Type::TEXT)]).await.map_err(failed)?;
     let row = rows::first(&found)?;
     let mut inspection = Inspection {
-        server: column(row, "server")?,
+        server_version: column(row, "server_version")?,
         backend: column(row, "backend")?,
         encoding: column(row, "encoding")?,
         role: column(row, "role")?,
-        superuser: column(row, "superuser")?,
-        bypasses: column(row, "bypasses")?,
-        across: column(row, "across")?,
+        is_superuser: column(row, "superuser")?,
+        bypasses_row_security: column(row, "bypasses")?,
+        cross_tenant_roles: column(row, "cross_tenant_roles")?,
         is_app: column(row, "is_app")?,
         is_operator: column(row, "is_operator")?,
         row_security: column::<Option<bool>>(row, "row_security")?
@@ -83,67 +83,67 @@ pub(crate) async fn inspect(client: &Client, schema: &str) -> Result<Inspection>
 }
 
 impl Inspection {
-    /// What is wrong with the server, if anything.
+    /// Checks the version of the server and the encoding of the database.
     pub(crate) fn check_server(&self) -> Result<()> {
-        if self.server < OLDEST_SERVER {
+        if self.server_version < MIN_SERVER_VERSION {
             return Err(Error::unsupported(format!(
-                "the server is PostgreSQL {}; version 15 or later is needed",
-                self.server / 10_000
+                "the server is PostgreSQL {}; version 15 or later is required",
+                self.server_version / 10_000
             )));
         }
         if self.encoding != "UTF8" {
             return Err(Error::unsupported(format!(
-                "the database's encoding is {}; make one with `ENCODING 'UTF8'`",
+                "the encoding of the database is {}; create a database with `ENCODING 'UTF8'`",
                 self.encoding
             )));
         }
         Ok(())
     }
 
-    /// Why row security does not bind the role, if it does not.
-    pub(crate) fn unbound(&self) -> Option<String> {
-        if self.superuser {
+    /// The reason why the role bypasses row security, or `None` if row security applies to it.
+    pub(crate) fn bypass_reason(&self) -> Option<String> {
+        if self.is_superuser {
             Some("it is a superuser".to_owned())
-        } else if self.bypasses {
+        } else if self.bypasses_row_security {
             Some("it has BYPASSRLS".to_owned())
         } else {
-            self.across.first().map(|across| format!("it has the rights of `{across}`"))
+            self.cross_tenant_roles.first().map(|role| format!("it has the privileges of `{role}`"))
         }
     }
 
     fn check_role(&self, schema: &str) -> Result<()> {
-        let Some(why) = self.unbound() else { return Ok(()) };
+        let Some(reason) = self.bypass_reason() else { return Ok(()) };
         Err(Error::permission_denied(format!(
-            "row security does not bind the role `{}`: {why}; {} (or accept it with \
+            "the role `{}` bypasses row security: {reason}; {} (or accept the role with \
              `allow_unbound_role=on` in the URL)",
             self.role,
-            proper_role(schema)
+            app_role_advice(schema)
         )))
     }
 
-    /// Why the role cannot use the schema, if it cannot.
+    /// Checks that the role has the privileges of `<schema>_app`.
     pub(crate) fn check_membership(&self, schema: &str) -> Result<()> {
         if self.is_app {
             return Ok(());
         }
         let role = &self.role;
         Err(Error::permission_denied(format!(
-            "the role `{role}` has not the rights of `{schema}_app`; run `GRANT {schema}_app TO \
-             {role}` (and, if it was granted before, `ALTER ROLE {role} INHERIT`)"
+            "the role `{role}` lacks the privileges of `{schema}_app`; run `GRANT {schema}_app TO \
+             {role}` (if it is already granted, run `ALTER ROLE {role} INHERIT`)"
         )))
     }
 
-    /// Whether the schema is the one that this build knows.
+    /// Checks that the schema has the version that this build supports.
     pub(crate) fn check_version(&self, schema: &str) -> Result<()> {
         match self.version {
-            Some(LATEST) => Ok(()),
-            Some(newer) if newer > LATEST => Err(Error::unsupported(format!(
-                "the schema `{schema}` is of version {newer}, newer than this build, which knows \
-                 version {LATEST}; use a newer build"
+            Some(LATEST_VERSION) => Ok(()),
+            Some(newer) if newer > LATEST_VERSION => Err(Error::unsupported(format!(
+                "the schema `{schema}` has version {newer}, which is newer than version \
+                 {LATEST_VERSION} of this build; use a newer build"
             ))),
             Some(older) => Err(Error::unavailable(format!(
-                "the schema `{schema}` is of version {older}, this build needs version {LATEST}; \
-                 run `cubbyhole migrate` with a role that may"
+                "the schema `{schema}` has version {older} and this build needs version \
+                 {LATEST_VERSION}; run `cubbyhole migrate` as an administrator"
             ))
             .permanent()),
             None if self.row_security.is_some() => Err(Error::permission_denied(format!(
@@ -151,14 +151,14 @@ impl Inspection {
                 self.role, self.role
             ))),
             None => Err(Error::unavailable(format!(
-                "there is no schema `{schema}` in this database; run `cubbyhole migrate` with a \
-                 role that may, or open with `migrate=on`"
+                "the database has no schema `{schema}`; run `cubbyhole migrate` as an \
+                 administrator, or open with `migrate=on`"
             ))
             .permanent()),
         }
     }
 
-    /// Whether the table is protected as the migrations left it.
+    /// Checks that row security is enabled and forced on the table.
     pub(crate) fn check_row_security(&self, schema: &str) -> Result<()> {
         if self.row_security == Some((true, true)) {
             return Ok(());
@@ -170,16 +170,16 @@ impl Inspection {
     }
 }
 
-/// How to make a role for the application.
-pub(crate) fn proper_role(schema: &str) -> String {
+/// Advice on creating a role for the application.
+pub(crate) fn app_role_advice(schema: &str) -> String {
     format!(
-        "make one that it binds: `CREATE ROLE my_service LOGIN PASSWORD '…'; GRANT {schema}_app TO \
-         my_service`"
+        "use a role without these privileges: `CREATE ROLE my_service LOGIN PASSWORD '…'; GRANT \
+         {schema}_app TO my_service`"
     )
 }
 
-/// Refuses a server, a schema, a role or a pooler that the store is not safe with.
-pub(crate) async fn admit(connector: &Connector, connection: &Connection) -> Result<()> {
+/// Rejects a server, schema, role or pooler that the store cannot use safely.
+pub(crate) async fn check_usable(connector: &Connector, connection: &Connection) -> Result<()> {
     let config = connector.config();
     let schema = config.schema();
     let found = inspect(&connection.client, schema).await?;
@@ -194,53 +194,9 @@ pub(crate) async fn admit(connector: &Connector, connection: &Connection) -> Res
     }
     if config.pooler == Pooler::None
         && connection.announced_backend().await != Some(found.backend)
-        && pooling::of(connector, connection).await? == Pooling::Transaction
+        && pooling::detect(connector, connection).await? == Pooling::Transaction
     {
-        return Err(pooling::refusal());
+        return Err(pooling::transaction_mode_error());
     }
     Ok(())
-}
-
-/// Vacuums the table, if the role owns it.
-pub(crate) async fn compact(
-    mut lease: Lease,
-    schema: String,
-    stopped: Stopped,
-) -> (Lease, Result<Compaction, Failure>) {
-    let client = &lease.connection.client;
-    // Without the limit of an earlier call; the next call sets its own.
-    if let Err(error) = client.batch_execute("RESET statement_timeout").await {
-        return (lease, Err(Failure::Server(error)));
-    }
-    let compacted = vacuum(client, &schema, &stopped).await;
-    lease.connection.time_limit = None;
-    (lease, compacted)
-}
-
-async fn vacuum(client: &Client, schema: &str, stopped: &Stopped) -> Result<Compaction, Failure> {
-    let table = format!("\"{schema}\".\"entries\"");
-    let size = || async {
-        let select = format!(
-            "SELECT pg_total_relation_size('{table}'::regclass), \
-             pg_has_role((SELECT relowner FROM pg_class WHERE oid = '{table}'::regclass), 'USAGE')"
-        );
-        let rows = client.query_typed(&select, &[]).await.map_err(Failure::Server)?;
-        let row = rows::first(&rows).map_err(Failure::Refused)?;
-        let bytes: i64 = row.try_get(0).map_err(Failure::Server)?;
-        let owns: bool = row.try_get(1).map_err(Failure::Server)?;
-        Ok((u64::try_from(bytes).ok(), owns))
-    };
-    let (bytes_before, owns) = size().await?;
-    if !owns {
-        return Err(Failure::Refused(Error::permission_denied(format!(
-            "only the table's owner may vacuum it, and autovacuum does so by itself; to do it now, \
-             run `VACUUM {schema}.entries` as the owner"
-        ))));
-    }
-    if stopped.is_set() {
-        return Err(Failure::Refused(Error::cancelled()));
-    }
-    client.batch_execute(&format!("VACUUM {table}")).await.map_err(Failure::Server)?;
-    let (bytes_after, _) = size().await?;
-    Ok(Compaction { bytes_before, bytes_after })
 }

@@ -1,4 +1,4 @@
-//! The schema: making it, and bringing it up to date.
+//! Creates the schema and upgrades it to the latest version.
 
 use cubbyhole_core::{Error, ErrorKind, ExecutionContext, Result, ResultExt};
 use tokio_postgres::Client;
@@ -7,41 +7,24 @@ use tokio_postgres::types::Type;
 use crate::config::Config;
 use crate::connection::Connector;
 use crate::error::{self, Effect};
+use crate::schema::{self, FUNCTION_OWNERS, LATEST_VERSION, MIGRATIONS};
 use crate::{inspect, rows};
 
-/// The migrations in order; the place of one, counted from 1, is the version it leads to. One that
-/// was released is never changed.
-const MIGRATIONS: [Migration; 2] = [
-    Migration { name: "entries", sql: include_str!("../migrations/0001_entries.sql") },
-    Migration { name: "backlog", sql: include_str!("../migrations/0002_backlog.sql") },
-];
-
-/// The version of the schema that this build reads and writes.
-pub(crate) const LATEST: i32 = MIGRATIONS.len() as i32;
-
-struct Migration {
-    name: &'static str,
-    sql: &'static str,
-}
-
-/// The roles of a schema, by the ends of their names. None of them can log in.
-const ROLES: [&str; 5] = ["app", "sweeper", "enumerator", "operator", "auditor"];
-
-/// The roles that own functions; nobody is a member of them.
-const OWNERS: [&str; 2] = ["sweeper", "enumerator"];
-
-/// Keeps two that migrate the same schema apart; the first half of the key of an advisory lock.
+/// First half of the key of the advisory lock that serialises migrations of one schema.
 const LOCK: i32 = 0x0063_7562;
 
-/// Makes the schema, or brings it up to date, in one transaction. Several that do so at once wait
-/// for each other and all succeed. Returns what was done, a line each: nothing if it was up to
-/// date.
+/// Creates the schema or upgrades it to the version of this build, in one transaction.
 ///
-/// The role in the URL must be one that may create schemas in the database and roles: a superuser,
-/// or the database's owner with `CREATEROLE`. The application's role needs none of it: it is
-/// granted `<schema>_app`. Made beforehand, the roles `<schema>_app`, `_sweeper`, `_enumerator`,
-/// `_operator` and `_auditor` are used as they are; the migrating role must then be a member of
-/// the second and third.
+/// Returns one line for each step, and no line if the schema was up to date. Concurrent migrations
+/// of the same schema wait for each other and all succeed.
+///
+/// # Privileges
+/// The role in the URL must be a superuser, or the owner of the database with `CREATEROLE`. The
+/// application's role needs neither: grant it `<schema>_app`.
+///
+/// The migration creates the roles `<schema>_app`, `<schema>_sweeper`, `<schema>_enumerator`,
+/// `<schema>_operator` and `<schema>_auditor`. It uses existing roles of these names unchanged. If
+/// they exist, the migrating role must be a member of `<schema>_sweeper` and `<schema>_enumerator`.
 ///
 /// ```no_run
 /// use cubbyhole_core::ExecutionContext;
@@ -57,8 +40,14 @@ const LOCK: i32 = 0x0063_7562;
 /// ```
 ///
 /// # Errors
-/// `PermissionDenied` if the role may not; `Unsupported` if the schema is newer than this build,
-/// or the server is older than 15; what the server meets. Nothing is done then.
+/// - `PermissionDenied` if the role lacks a privilege.
+/// - `Unsupported` if the schema is newer than this build, the server is older than version 15, or
+///   the encoding of the database is not UTF8.
+/// - `Unavailable` if the server is unreachable.
+/// - `Cancelled` or `DeadlineExceeded` if the context ends. The outcome is then unknown, because
+///   the server may have committed.
+///
+/// After any other error the database is unchanged, unless the connection broke during the commit.
 pub async fn migrate(ctx: &ExecutionContext, config: &Config) -> Result<Vec<String>> {
     ctx.begin_in_runtime().await.in_operation("migrate")?;
     let migrate = async {
@@ -67,7 +56,7 @@ pub async fn migrate(ctx: &ExecutionContext, config: &Config) -> Result<Vec<Stri
     };
     match ctx.race(migrate).await {
         Ok(done) => done.map_err(|error| with_advice(error, config.schema())),
-        // The transaction ends with its connection; it may just have been committed.
+        // Closing the connection rolls back, unless the commit has already reached the server.
         Err(ended) => Err(ended.with_unknown_outcome()),
     }
     .in_operation("migrate")
@@ -77,17 +66,18 @@ fn with_advice(error: Error, schema: &str) -> Error {
     if error.kind() != ErrorKind::PermissionDenied || error.operation().is_some() {
         return error;
     }
-    let said = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     Error::permission_denied(format!(
-        "the role may not make the schema `{schema}` and its roles: {said}. Use a superuser, or \
-         the database's owner with CREATEROLE"
+        "the role may not create the schema `{schema}` and its roles: {cause}. Use a superuser, or \
+         the owner of the database with CREATEROLE"
     ))
 }
 
 async fn run(client: &Client, schema: &str) -> Result<Vec<String>> {
     let failed = |error| error::from_call(error, Effect::Write, schema);
     inspect::inspect(client, schema).await?.check_server()?;
-    // What others did while this waits for the lock must be seen.
+    // With READ COMMITTED, this transaction sees a migration that commits while it waits for the
+    // lock.
     let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL client_min_messages = warning; \
                  SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0";
     client.batch_execute(begin).await.map_err(failed)?;
@@ -98,32 +88,33 @@ async fn run(client: &Client, schema: &str) -> Result<Vec<String>> {
         .map_err(failed)?;
     let found = inspect::inspect(client, schema).await?;
     let version = match found.version {
-        Some(version) if version > LATEST => return Err(newer(&found, schema)),
+        Some(version) if version > LATEST_VERSION => {
+            found.check_version(schema)?;
+            return Err(Error::internal("a newer schema passed the version check"));
+        }
         Some(version) => version,
         None => 0,
     };
-    if version == LATEST {
+    if version == LATEST_VERSION {
         client.batch_execute("ROLLBACK").await.map_err(failed)?;
         return Ok(Vec::new());
     }
-    client.batch_execute(&preparation(schema)).await.map_err(failed)?;
-    let borrowed = borrow_owners(client, schema, &found).await?;
+    client.batch_execute(&schema::preparation(schema)).await.map_err(failed)?;
+    let granted = join_function_owners(client, schema, &found).await?;
+    let applied = usize::try_from(version).unwrap_or(0);
     let mut done = Vec::new();
-    for (place, migration) in
-        MIGRATIONS.iter().enumerate().skip(usize::try_from(version).unwrap_or(0))
-    {
-        client.batch_execute(&fill_in(migration.sql, schema)).await.map_err(failed)?;
-        let number = place + 1;
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(applied) {
+        client.batch_execute(&migration.sql(schema)).await.map_err(failed)?;
+        let (number, name) = (index + 1, migration.name);
         let record = format!(
-            "INSERT INTO \"{schema}\".migrations (version, name) VALUES ({number}, '{}')",
-            migration.name
+            "INSERT INTO \"{schema}\".migrations (version, name) VALUES ({number}, '{name}')"
         );
         client.batch_execute(&record).await.map_err(failed)?;
-        done.push(format!("schema `{schema}`: migration {number} ({})", migration.name));
+        done.push(format!("schema `{schema}`: migration {number} ({name})"));
     }
-    for role in borrowed {
-        let give_back = format!("REVOKE \"{role}\" FROM CURRENT_USER");
-        client.batch_execute(&give_back).await.map_err(failed)?;
+    for role in granted {
+        let revoke = format!("REVOKE \"{role}\" FROM CURRENT_USER");
+        client.batch_execute(&revoke).await.map_err(failed)?;
     }
     client.batch_execute("COMMIT").await.map_err(failed)?;
     if version == 0 {
@@ -134,48 +125,22 @@ async fn run(client: &Client, schema: &str) -> Result<Vec<String>> {
     Ok(done)
 }
 
-fn newer(found: &inspect::Inspection, schema: &str) -> Error {
-    match found.check_version(schema) {
-        Err(error) => error,
-        Ok(()) => Error::internal("the schema's version changed while it was locked"),
-    }
-}
-
-/// Roles, the schema, and the table that tells its version.
-fn preparation(schema: &str) -> String {
-    let mut sql = String::new();
-    for role in ROLES {
-        // Roles are the whole server's: one who migrates another database may just have made it.
-        sql += &format!(
-            "DO $$ BEGIN IF to_regrole('{schema}_{role}') IS NULL THEN \
-             CREATE ROLE \"{schema}_{role}\" NOLOGIN; END IF; \
-             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;\n"
-        );
-    }
-    sql + &format!(
-        "CREATE SCHEMA IF NOT EXISTS \"{schema}\";\n\
-         CREATE TABLE IF NOT EXISTS \"{schema}\".migrations (\
-         version integer PRIMARY KEY, name text NOT NULL, \
-         applied_at timestamptz NOT NULL DEFAULT now());\n"
-    )
-}
-
-/// Makes the migrating role a member of the roles that it gives functions to, which it must be
-/// for that unless it is a superuser. Returns those that it was made a member of.
-async fn borrow_owners(
+/// Makes the migrating role a member of the roles that own functions, which `ALTER FUNCTION … OWNER
+/// TO` requires unless the role is a superuser. Returns the memberships to revoke afterwards.
+async fn join_function_owners(
     client: &Client,
     schema: &str,
     found: &inspect::Inspection,
 ) -> Result<Vec<String>> {
-    let mut borrowed = Vec::new();
-    if found.superuser {
-        return Ok(borrowed);
+    let mut granted = Vec::new();
+    if found.is_superuser {
+        return Ok(granted);
     }
     let failed = |error| error::from_call(error, Effect::Write, schema);
-    for owner in OWNERS {
+    for owner in FUNCTION_OWNERS {
         let role = format!("{schema}_{owner}");
-        // Since version 16 being a member does not mean that one may give to the role.
-        let is_member = match found.server {
+        // Since PostgreSQL 16, membership alone does not allow SET ROLE, which OWNER TO requires.
+        let is_member = match found.server_version {
             160_000.. => "SELECT pg_has_role($1, 'SET')",
             _ => "SELECT pg_has_role($1, 'MEMBER')",
         };
@@ -183,30 +148,8 @@ async fn borrow_owners(
         if !rows::scalar::<bool>(&answer)? {
             let grant = format!("GRANT \"{role}\" TO CURRENT_USER");
             client.batch_execute(&grant).await.map_err(failed)?;
-            borrowed.push(role);
+            granted.push(role);
         }
     }
-    Ok(borrowed)
-}
-
-/// The names in place of their marks. They are of letters, digits and `_`.
-fn fill_in(sql: &str, schema: &str) -> String {
-    let mut filled = sql.replace("@schema@", &format!("\"{schema}\""));
-    for role in ROLES {
-        filled = filled.replace(&format!("@{role}@"), &format!("\"{schema}_{role}\""));
-    }
-    filled
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_mark_is_filled_in() {
-        for migration in &MIGRATIONS {
-            let filled = fill_in(migration.sql, "s");
-            assert!(!filled.contains('@'), "{}", migration.name);
-        }
-    }
+    Ok(granted)
 }

@@ -1,6 +1,5 @@
 //! The pool of connections.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_core::runtime::{cooperate, require_timers};
@@ -16,19 +15,19 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::config::Config;
 use crate::connection::{Connection, Connector};
 
-/// Connections that are opened on demand, used by one call at a time, and given back.
+/// Connections, opened on demand and each used by one call at a time.
 #[derive(Clone)]
 pub(crate) struct Pool {
     connections: deadpool::managed::Pool<Connector>,
-    /// What is under way: calls, and connections whose statement is being stopped.
-    under_way: TaskTracker,
+    /// Calls in flight, including abandoned calls whose statement is being cancelled.
+    in_flight: TaskTracker,
     runtime: Handle,
 }
 
-/// A connection for the length of a call. It goes back to the pool when it is dropped.
+/// A connection for the duration of one call. Dropping the lease returns the connection.
 pub(crate) struct Lease {
     pub(crate) connection: Object<Connector>,
-    _under_way: TaskTrackerToken,
+    _in_flight: TaskTrackerToken,
 }
 
 impl Manager for Connector {
@@ -40,7 +39,8 @@ impl Manager for Connector {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<Error> {
-        // Without a round trip: a connection that broke in silence fails its next call.
+        // A check with a round trip would cost every call. The next call reports a connection that
+        // broke unnoticed.
         if connection.is_usable() {
             return Ok(());
         }
@@ -49,24 +49,26 @@ impl Manager for Connector {
 }
 
 impl Pool {
-    /// Within a tokio runtime, on which connections live.
+    /// Must run within the tokio runtime that will drive the connections.
     pub(crate) fn new(config: Config) -> Result<Self> {
         require_timers()?;
         let runtime = Handle::current();
         let idle_timeout = config.idle_timeout;
-        // Connecting has a limit of its own, and an error of its own.
+        // `create` has no timeout here, because connecting has its own.
         let timeouts = Timeouts { wait: Some(config.acquire_timeout), ..Timeouts::new() };
-        // The connection that was used last is given out first, so that the others fall idle.
+        // LIFO reuses few connections under light load, so the others reach the idle timeout.
         let pool = PoolConfig { max_size: config.pool_size, timeouts, queue_mode: QueueMode::Lifo };
         let connections = deadpool::managed::Pool::builder(Connector::new(config)?)
             .config(pool)
             .runtime(deadpool::Runtime::Tokio1)
             .build()
-            .map_err(|error| Error::internal("the pool cannot be made").with_source(error))?;
+            .map_err(|error| {
+                Error::internal("cannot create the connection pool").with_source(error)
+            })?;
         if let Some(timeout) = idle_timeout {
-            runtime.spawn(close_idle(connections.weak(), timeout));
+            runtime.spawn(close_idle_connections(connections.weak(), timeout));
         }
-        Ok(Self { connections, under_way: TaskTracker::new(), runtime })
+        Ok(Self { connections, in_flight: TaskTracker::new(), runtime })
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -87,41 +89,43 @@ impl Pool {
 
     pub(crate) async fn acquire(&self, ctx: &ExecutionContext) -> Result<Lease> {
         ctx.check()?;
-        let token = self.under_way.token();
+        let token = self.in_flight.token();
         let connection = match ctx.race(self.connections.get()).await? {
             Ok(connection) => connection,
             Err(PoolError::Backend(error)) => return Err(error),
             Err(PoolError::Closed) => return Err(Error::closed()),
             Err(PoolError::Timeout(TimeoutType::Wait)) => {
                 return Err(Error::resource_exhausted(format!(
-                    "all {} connections of the pool were in use for {:?}; make `pool_size` larger",
+                    "all {} connections of the pool were in use for {:?}; increase `pool_size`",
                     self.connections.status().max_size,
                     self.config().acquire_timeout
                 )));
             }
-            Err(error) => return Err(Error::internal("the pool failed").with_source(error)),
+            Err(error) => {
+                return Err(Error::internal("the connection pool failed").with_source(error));
+            }
         };
-        Ok(Lease { connection, _under_way: token })
+        Ok(Lease { connection, _in_flight: token })
     }
 
-    /// Refuses new calls and waits for those under way.
+    /// Rejects new calls and waits for the calls in flight.
     pub(crate) async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
         cooperate().await;
         self.connections.close();
-        self.under_way.close();
+        self.in_flight.close();
         require_timers()?;
-        ctx.race(self.under_way.wait()).await
+        ctx.race(self.in_flight.wait()).await
     }
 
-    /// How many connections are open, and how many of them are in use.
-    pub(crate) fn occupation(&self) -> (usize, usize) {
+    /// The number of open connections, and how many of them are in use.
+    pub(crate) fn connections(&self) -> (usize, usize) {
         let status = self.connections.status();
         (status.size, status.size - status.available)
     }
 }
 
-/// Closes connections that were not used for a while, until the pool is gone.
-async fn close_idle(pool: deadpool::managed::WeakPool<Connector>, timeout: Duration) {
+/// Closes connections that were idle for `timeout`, until the pool is closed or dropped.
+async fn close_idle_connections(pool: deadpool::managed::WeakPool<Connector>, timeout: Duration) {
     let ctx = ExecutionContext::new();
     let pause = (timeout / 4).max(Duration::from_millis(10));
     while ctx.sleep(pause).await.is_ok() {
@@ -135,6 +139,3 @@ impl std::fmt::Debug for Pool {
         f.debug_struct("Pool").field("status", &self.connections.status()).finish_non_exhaustive()
     }
 }
-
-/// Kept apart from the connection, so that a call can be stopped while it holds the connection.
-pub(crate) type Control = Arc<crate::connection::Control>;

@@ -1,11 +1,13 @@
-//! How a pooler between the store and the server assigns server connections.
+//! Detects the mode of a connection pooler between the store and the server.
 //!
-//! A pooler answers clients itself, so the process id that it announces is not the one that
-//! `pg_backend_pid()` returns: that says that there is a pooler. Its mode shows in which backends
-//! serve a few clients whose statements are transactions of their own. In session mode each client
-//! keeps a backend that no other has. In transaction mode a free backend serves whichever client
-//! comes: two clients share one, or one client changes it. A pooler that hands out the backend that
-//! was used last shows the first, one that hands out the one used longest ago the second.
+//! A pooler answers clients itself, so the process id that it announces differs from
+//! `pg_backend_pid()`. That difference reveals the pooler, but not its mode. To find the mode, this
+//! module runs statements on a few connections and compares the server processes that serve them:
+//!
+//! - In session mode, each client keeps a server process that no other client uses.
+//! - In transaction mode, any free server process serves the next statement. A pooler that assigns
+//!   the most recently used process serves two clients from one process. A pooler that assigns the
+//!   least recently used one serves a client from changing processes.
 
 use std::time::Duration;
 
@@ -23,32 +25,37 @@ pub(crate) enum Pooling {
     Transaction,
 }
 
-/// What to do behind a pooler in transaction mode.
-pub(crate) const ADVICE: &str = "add `pooler=transaction` to the URL, and `statement_cache=off` \
-    unless it is PgBouncer 1.21 or later with `max_prepared_statements`";
+/// Advice for a store behind a pooler in transaction mode.
+pub(crate) const TRANSACTION_MODE_ADVICE: &str = "add `pooler=transaction` to the URL, and also \
+    `statement_cache=off` unless it is PgBouncer 1.21 or later with `max_prepared_statements`";
 
-/// Clients beside the first. With one, a pooler of two processes could serve each client by another,
-/// and one of two server connections could answer the two clients in turns.
-const MORE_CLIENTS: usize = 2;
-/// How often each client is asked. Once would do while no other client is served.
+/// Clients in addition to the first. One is not enough: a pooler of two processes could serve each
+/// client from its own process, and a pooler of two server connections could alternate between
+/// them.
+const ADDITIONAL_CLIENTS: usize = 2;
+/// How many times each client is asked. Without load from other clients, one round is enough.
 const ROUNDS: usize = 4;
-/// How long another client may wait: in session mode the pooler may have no connection for it.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for an additional client. In session mode the pooler may have no free
+/// connection.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How the pooler that `first` leads to assigns server connections. `Session` is also the answer
-/// where nothing shows: no other client was served in time, or the pooler is spread over more
-/// processes than there are clients here.
-pub(crate) async fn of(connector: &Connector, first: &Connection) -> Result<Pooling> {
+/// Detects how the pooler behind `first` assigns server connections.
+///
+/// Returns `Session` also without evidence: if no additional client is served in time, or if the
+/// pooler runs as more processes than there are clients here.
+pub(crate) async fn detect(connector: &Connector, first: &Connection) -> Result<Pooling> {
     let schema = connector.config().schema();
     let mut backends = vec![backend(&first.client, schema).await?];
     let mut others: Vec<Connection> = Vec::new();
-    for _ in 0..MORE_CLIENTS {
+    for _ in 0..ADDITIONAL_CLIENTS {
         let join = async {
             let other = connector.connect().await?;
             let backend = backend(&other.client, schema).await?;
             Ok::<_, Error>((other, backend))
         };
-        let Ok(Ok((other, joined))) = tokio::time::timeout(PATIENCE, join).await else { break };
+        let Ok(Ok((other, joined))) = tokio::time::timeout(CLIENT_TIMEOUT, join).await else {
+            break;
+        };
         if backends.contains(&joined) {
             return Ok(Pooling::Transaction);
         }
@@ -56,8 +63,8 @@ pub(crate) async fn of(connector: &Connector, first: &Connection) -> Result<Pool
         others.push(other);
         for _ in 0..ROUNDS {
             let clients = std::iter::once(first).chain(&others);
-            for (client, at_first) in clients.zip(&backends) {
-                if backend(&client.client, schema).await? != *at_first {
+            for (client, initial) in clients.zip(&backends) {
+                if backend(&client.client, schema).await? != *initial {
                     return Ok(Pooling::Transaction);
                 }
             }
@@ -66,7 +73,8 @@ pub(crate) async fn of(connector: &Connector, first: &Connection) -> Result<Pool
     Ok(Pooling::Session)
 }
 
-/// The server's process for a statement. Its start tells apart processes of several machines.
+/// The server process that runs a statement. Its start time distinguishes equal process ids of
+/// different machines.
 async fn backend(client: &Client, schema: &str) -> Result<(i32, String)> {
     let select = "SELECT pg_backend_pid() AS pid, coalesce((SELECT backend_start::text \
                   FROM pg_stat_activity WHERE pid = pg_backend_pid()), '') AS start";
@@ -76,11 +84,11 @@ async fn backend(client: &Client, schema: &str) -> Result<(i32, String)> {
     Ok((column(row, "pid")?, column(row, "start")?))
 }
 
-/// Why a store is not opened behind a pooler in transaction mode.
-pub(crate) fn refusal() -> Error {
+/// The error for opening a store behind a pooler in transaction mode without `pooler=transaction`.
+pub(crate) fn transaction_mode_error() -> Error {
     Error::invalid_argument(format!(
         "a pooler between the store and the server assigns a server connection to each transaction \
-         (PgBouncer's transaction mode), so the time limits of this store's calls would remain set \
-         for other clients; {ADVICE}"
+         (PgBouncer's transaction mode), so this store's `statement_timeout` would leak into other \
+         clients' sessions; {TRANSACTION_MODE_ADVICE}"
     ))
 }

@@ -1,4 +1,4 @@
-//! What the functions answer, as the contract's types.
+//! Converts rows that the SQL functions return into the contract's types.
 
 use std::collections::HashMap;
 
@@ -12,26 +12,25 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
-/// A column; that it is of another type is a defect, or a schema that was changed by hand.
+/// Reads a column by name. A missing column or another type means that the schema was changed
+/// manually, or is a bug.
 pub(crate) fn column<'r, T: FromSql<'r>>(row: &'r Row, name: &str) -> Result<T> {
-    row.try_get(name).map_err(not_ours)
+    row.try_get(name).map_err(unexpected_row)
 }
 
-/// The first column of the first row.
+/// Reads the first column of the first row.
 pub(crate) fn scalar<'r, T: FromSql<'r>>(rows: &'r [Row]) -> Result<T> {
-    first(rows)?.try_get(0).map_err(not_ours)
+    first(rows)?.try_get(0).map_err(unexpected_row)
 }
 
-/// The only row of a function that answers one.
+/// The row of a function that always returns one.
 pub(crate) fn first(rows: &[Row]) -> Result<&Row> {
-    rows.first().ok_or_else(|| Error::internal("the database answered no row"))
+    rows.first().ok_or_else(|| Error::internal("the database returned no row"))
 }
 
-fn not_ours(error: tokio_postgres::Error) -> Error {
-    Error::internal(
-        "the database answered what this build does not understand; run `cubbyhole doctor`",
-    )
-    .with_source(error)
+fn unexpected_row(error: tokio_postgres::Error) -> Error {
+    Error::internal("the database returned unexpected columns; run `cubbyhole doctor`")
+        .with_source(error)
 }
 
 pub(crate) fn version(row: &Row, name: &str) -> Result<Option<Version>> {
@@ -43,7 +42,7 @@ pub(crate) fn instant(millis: i64) -> Result<Timestamp> {
     u64::try_from(millis)
         .ok()
         .and_then(|millis| Timestamp::from_millis(millis).ok())
-        .ok_or_else(|| Error::corrupt("an instant in the table is outside 1970 to 9999"))
+        .ok_or_else(|| Error::corrupt("a timestamp in the table is outside the years 1970 to 9999"))
 }
 
 fn meta(row: &Row) -> Result<EntryMeta> {
@@ -57,22 +56,22 @@ fn meta(row: &Row) -> Result<EntryMeta> {
     })
 }
 
-fn value(row: &Row) -> Result<Option<Bytes>> {
+fn required_value(row: &Row) -> Result<Bytes> {
     let value: Option<&[u8]> = column(row, "value")?;
-    Ok(value.map(Bytes::copy_from_slice))
+    let value = value.ok_or_else(|| Error::corrupt("an entry in the table has no value"))?;
+    Ok(Bytes::copy_from_slice(value))
 }
 
 fn entry(row: &Row) -> Result<Entry<Bytes>> {
-    let value = value(row)?.ok_or_else(|| Error::corrupt("an entry in the table has no value"))?;
-    Ok(Entry { value, meta: meta(row)? })
+    Ok(Entry { value: required_value(row)?, meta: meta(row)? })
 }
 
-/// The entry of an answer of no row or one.
+/// The entry of a function that returns at most one row.
 pub(crate) fn optional_entry(rows: &[Row]) -> Result<Option<Entry<Bytes>>> {
     rows.first().map(entry).transpose()
 }
 
-/// The entries in the order in which `keys` ask for them.
+/// The entries in the order of `keys`.
 pub(crate) fn entries_by_key(
     rows: &[Row],
     keys: &[&str],
@@ -90,17 +89,17 @@ pub(crate) fn entries_by_key(
 }
 
 pub(crate) fn keys(rows: &[Row]) -> Result<Vec<String>> {
-    rows.iter().map(|row| row.try_get(0).map_err(not_ours)).collect()
+    rows.iter().map(|row| row.try_get(0).map_err(unexpected_row)).collect()
 }
 
-/// A page from rows of which there is one more than fits, if there is more.
+/// Builds a page. An extra row shows that there is a next page.
 pub(crate) fn page(rows: &[Row], options: &ScanOptions) -> Result<Page<ScanItem<Bytes>, String>> {
     let mut page: Page<ScanItem<Bytes>, String> = Page { items: Vec::new(), next: None };
     let mut page_bytes = 0;
     for row in rows {
         let key: &str = column(row, "key")?;
         let value_bytes = u64::try_from(column::<i32>(row, "value_bytes")?)
-            .map_err(|_| Error::corrupt("a value in the table has no length"))?;
+            .map_err(|_| Error::corrupt("a value in the table has a negative length"))?;
         let size = key.len() as u64 + if options.values() { value_bytes } else { 0 };
         let full = page.items.len() == options.limit()
             || (!page.items.is_empty() && page_bytes + size > MAX_PAGE_BYTES as u64);
@@ -111,9 +110,7 @@ pub(crate) fn page(rows: &[Row], options: &ScanOptions) -> Result<Page<ScanItem<
         page_bytes += size;
         let value = match options.values() {
             false => None,
-            true => Some(value(row).and_then(|value| {
-                value.ok_or_else(|| Error::corrupt("an entry in the table has no value"))
-            })),
+            true => Some(required_value(row)),
         };
         let item = ScanItem {
             key: key.to_owned(),
@@ -128,9 +125,10 @@ pub(crate) fn page(rows: &[Row], options: &ScanOptions) -> Result<Page<ScanItem<
 
 pub(crate) fn namespaces(rows: &[Row]) -> Result<Vec<Namespace>> {
     let parse = |row: &Row| {
-        let rendered: &str = row.try_get(0).map_err(not_ours)?;
-        Namespace::parse(rendered)
-            .map_err(|error| Error::corrupt("a namespace in the table is none").with_source(error))
+        let rendered: &str = row.try_get(0).map_err(unexpected_row)?;
+        Namespace::parse(rendered).map_err(|error| {
+            Error::corrupt("a namespace in the table is malformed").with_source(error)
+        })
     };
     rows.iter().map(parse).collect()
 }
@@ -139,8 +137,8 @@ pub(crate) fn tenants(rows: &[Row]) -> Result<Vec<TenantId>> {
     Ok(namespaces(rows)?.iter().map(Namespace::tenant).collect())
 }
 
-/// A page from items of which there is one more than `limit`, if there is more.
-pub(crate) fn cut<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
+/// Builds a page of at most `limit` items. An extra item shows that there is a next page.
+pub(crate) fn page_of<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
     let more = items.len() > limit;
     items.truncate(limit);
     let next = if more { items.last().cloned() } else { None };
@@ -164,10 +162,11 @@ pub(crate) fn erased(rows: &[Row]) -> Result<Erased> {
 
 fn count(row: &Row, name: &str) -> Result<u64> {
     u64::try_from(column::<i64>(row, name)?)
-        .map_err(|_| Error::internal("the database counted less than nothing"))
+        .map_err(|_| Error::internal("the database returned a negative count"))
 }
 
-/// Whether the batch was applied, or which operation's condition did not hold.
+/// `Conflict` with the index of the first operation whose condition failed, if the batch was not
+/// applied.
 pub(crate) fn batch_outcome(rows: &[Row]) -> Result<()> {
     let row = first(rows)?;
     let Some(failed) = column::<Option<i32>>(row, "failed")? else { return Ok(()) };

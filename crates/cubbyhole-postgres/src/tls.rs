@@ -1,4 +1,4 @@
-//! Encrypted connections: what is checked of the server's certificate, and the client's own.
+//! TLS: verification of the server's certificate, and the client certificate.
 
 mod client;
 
@@ -18,10 +18,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::conninfo::{Encryption, TlsMode};
 
-/// The name of the protocol. Servers since version 17 require it with `sslnegotiation=direct`.
+/// The ALPN protocol name. Servers since version 17 require it with `sslnegotiation=direct`.
 const ALPN: &[u8] = b"postgresql";
 
-/// What makes connections encrypted, as `mode` asks. Where no connection can be, no file is read.
+/// Builds the TLS connector for `mode`. Reads no file unless `is_used`, that is, unless a
+/// connection may be encrypted.
 pub(crate) fn connector(mode: &TlsMode, is_used: bool) -> Result<MakeRustlsConnect> {
     client_config(mode, is_used).map(MakeRustlsConnect::new)
 }
@@ -30,19 +31,19 @@ fn client_config(mode: &TlsMode, is_used: bool) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&mode.versions)
-        .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))?;
+        .map_err(|error| Error::internal("cannot set up TLS").with_source(error))?;
     let is_used = is_used && mode.encryption != Encryption::Disable;
     let verifies = is_used
         && match mode.encryption {
             Encryption::VerifyFull | Encryption::VerifyCa => true,
-            // As with libpq, certificates that are named are checked also where that was not asked.
+            // As in libpq, a root certificate turns `require` into `verify-ca`.
             Encryption::Require => mode.root_cert.is_some(),
             Encryption::Disable | Encryption::Prefer => false,
         };
-    let authority = if verifies { Some(verifier(mode, &provider)?) } else { None };
+    let authority = if verifies { Some(authority_verifier(mode, &provider)?) } else { None };
     let verifier: Arc<dyn ServerCertVerifier> = match authority {
         Some(authority) if mode.encryption == Encryption::VerifyFull => authority,
-        authority => Arc::new(Lenient { authority, provider: Arc::clone(&provider) }),
+        authority => Arc::new(RelaxedVerifier { authority, provider: Arc::clone(&provider) }),
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let mut config = match mode.client.as_ref().filter(|_| is_used) {
@@ -52,7 +53,7 @@ fn client_config(mode: &TlsMode, is_used: bool) -> Result<ClientConfig> {
             let (chain, key) = (client::chain(files)?, client::key(key_file)?);
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 Error::invalid_argument(format!(
-                    "the client certificate {} and its private key (`sslkey`) do not work together",
+                    "the client certificate {} does not match its private key (`sslkey`)",
                     files.certificate.display()
                 ))
                 .with_source(error)
@@ -64,21 +65,24 @@ fn client_config(mode: &TlsMode, is_used: bool) -> Result<ClientConfig> {
     Ok(config)
 }
 
-/// Checks certificates against the trusted and the revoked ones.
-fn verifier(mode: &TlsMode, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
+/// Verifies certificates against the trusted authorities and the revocation list.
+fn authority_verifier(
+    mode: &TlsMode,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>> {
     let roots = Arc::new(roots(mode.root_cert.as_deref())?);
     let mut builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
     if let Some(file) = &mode.revoked {
         let unreadable = |error: pem::Error| {
             let file = file.display();
-            Error::invalid_argument(format!("`sslcrl` {file} cannot be read as PEM"))
+            Error::invalid_argument(format!("cannot read `sslcrl` {file} as PEM"))
                 .with_source(error)
         };
         let revoked = CertificateRevocationListDer::pem_file_iter(file).map_err(unreadable)?;
         builder = builder.with_crls(revoked.collect::<Result<Vec<_>, _>>().map_err(unreadable)?);
     }
     builder.build().map_err(|error| {
-        Error::invalid_argument("the trusted or revoked certificates cannot be used")
+        Error::invalid_argument("cannot use the trusted certificates or the revocation list")
             .with_source(error)
     })
 }
@@ -90,8 +94,8 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore> {
         let (added, _) = roots.add_parsable_certificates(found.certs);
         if added == 0 {
             return Err(Error::unavailable(
-                "the platform has no trusted certificates; install them (`ca-certificates`), or \
-                 name a file with `sslrootcert`",
+                "the platform has no trusted certificates; install `ca-certificates`, or name a file \
+                 with `sslrootcert`",
             )
             .permanent());
         }
@@ -99,33 +103,32 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore> {
     };
     let unreadable = |error: pem::Error| {
         Error::invalid_argument(format!(
-            "`sslrootcert` {} cannot be read as PEM certificates",
+            "cannot read `sslrootcert` {} as PEM certificates",
             file.display()
         ))
         .with_source(error)
     };
     for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
         roots.add(certificate.map_err(unreadable)?).map_err(|error| {
-            Error::invalid_argument("a certificate of `sslrootcert` cannot be used")
-                .with_source(error)
+            Error::invalid_argument("cannot use a certificate in `sslrootcert`").with_source(error)
         })?;
     }
     if roots.is_empty() {
-        let message = format!("`sslrootcert` {} holds no certificate", file.display());
+        let message = format!("`sslrootcert` {} contains no certificate", file.display());
         return Err(Error::invalid_argument(message));
     }
     Ok(roots)
 }
 
-/// Checks that an authority signed the certificate, where there is one to check against, and not
-/// whose name is on it: `verify-ca`, or `require`, which encrypts and no more.
+/// Verifies less than `verify-full`. With an authority (`verify-ca`) it verifies the signature and
+/// not the name. Without one (`require`) it accepts every certificate.
 #[derive(Debug)]
-struct Lenient {
+struct RelaxedVerifier {
     authority: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Lenient {
+impl ServerCertVerifier for RelaxedVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -138,7 +141,7 @@ impl ServerCertVerifier for Lenient {
         let Some(authority) = &self.authority else {
             return Ok(ServerCertVerified::assertion());
         };
-        // The name is checked last: an error about it means that all else is in order.
+        // The name is verified last, so this error means that everything else is valid.
         match authority.verify_server_cert(
             end_entity,
             intermediates,
@@ -184,7 +187,7 @@ mod tests {
     use crate::Config;
 
     #[test]
-    fn servers_are_told_the_protocol() {
+    fn client_offers_the_postgresql_alpn_protocol() {
         let config = Config::from_url_alone("postgres://h").unwrap();
         let config = client_config(&config.tls, true).unwrap();
         assert_eq!(config.alpn_protocols, [b"postgresql"]);

@@ -1,20 +1,19 @@
-//! The conformance suite over PostgreSQL, on a clock that stands still until it is moved: of
-//! bytes, of documents through `Typed`, and in the way that a transaction pooler needs.
+//! The conformance suite on PostgreSQL with a manual clock: with bytes, with documents through
+//! `Typed`, and with the statements for a transaction pooler.
 
 mod support;
 
 use std::marker::PhantomData;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
-use cubbyhole_conformance::{Document, Harness, Suite};
-use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
+use cubbyhole_conformance::{Document, Suite};
+use cubbyhole_core::{Bytes, ExecutionContext};
 use cubbyhole_postgres::{Config, PostgresStore};
 use tokio::sync::OnceCell;
 
-/// A schema with its own clock; the harness makes one store of it.
+/// A schema with a manual clock.
 struct Postgres<V> {
     options: &'static str,
     schema: OnceCell<support::Schema>,
@@ -22,7 +21,7 @@ struct Postgres<V> {
 }
 
 impl<V> Postgres<V> {
-    /// `options` stand in the URL beside the schema's name.
+    /// `options` are appended to the URL.
     fn new(options: &'static str) -> Self {
         Self { options, schema: OnceCell::new(), value: PhantomData }
     }
@@ -37,43 +36,19 @@ impl<V> Postgres<V> {
         self.schema.get_or_init(make).await
     }
 
-    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    #[expect(clippy::expect_used, reason = "a case cannot start without a store")]
     async fn open(&self) -> PostgresStore {
         let url = self.schema().await.url(self.options);
         let config = Config::from_url(&url).expect("a URL");
         PostgresStore::open(&ExecutionContext::new(), config).await.expect("a store")
     }
+
+    async fn advance_clock(&self, duration: Duration) {
+        self.schema().await.advance(duration).await;
+    }
 }
 
-macro_rules! harness {
-    ($($value:ty: $open:expr;)*) => {
-        $(#[async_trait]
-        impl Harness for Postgres<$value> {
-            type Value = $value;
-
-            async fn store(&self) -> Arc<dyn EntryStore<$value>> {
-                let open: fn(PostgresStore) -> Arc<dyn EntryStore<$value>> = $open;
-                open(self.open().await)
-            }
-
-            async fn closed_store(&self) -> Option<Arc<dyn EntryStore<$value>>> {
-                let store = self.open().await;
-                store.close(&ExecutionContext::new()).await.ok()?;
-                let wrap: fn(PostgresStore) -> Arc<dyn EntryStore<$value>> = $open;
-                Some(wrap(store))
-            }
-
-            async fn advance(&self, duration: Duration) {
-                self.schema().await.advance(duration).await;
-            }
-        })*
-    };
-}
-
-harness! {
-    Bytes: |store| Arc::new(store);
-    Document: |store| Arc::new(store.typed::<Document>());
-}
+cubbyhole_testkit::backend_harness!(Postgres, PostgresStore);
 
 fn main() -> std::io::Result<ExitCode> {
     let pooled = "&pooler=transaction&statement_cache=off";

@@ -1,7 +1,7 @@
-//! The process id that the server announced for a connection.
+//! Reads the process id that the server announced for a connection.
 //!
-//! The driver keeps it for requests to cancel and does not expose it. So a request is written to a
-//! stream in memory and read there; nothing goes over the network.
+//! The driver keeps the id for cancel requests and does not expose it. This module lets the driver
+//! write a cancel request to an in-memory stream and parses it. Nothing is sent over the network.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -12,22 +12,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::CancelToken;
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-/// The request to cancel in place of a version of the protocol.
+/// Identifies a cancel request. It takes the place of the protocol version.
 const CANCEL_CODE: [u8; 4] = 80_877_102_u32.to_be_bytes();
 
 pub(super) async fn announced_backend(cancel: &CancelToken) -> Option<i32> {
     let mut written = Vec::new();
-    cancel.cancel_query_raw(Memory { written: &mut written }, Unencrypted).await.ok()?;
+    cancel.cancel_query_raw(CaptureStream { written: &mut written }, Unencrypted).await.ok()?;
     let at = written.windows(4).position(|window| window == CANCEL_CODE)? + 4;
     Some(i32::from_be_bytes(written.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Keeps all written bytes. A request for encryption is accepted, without effect.
-struct Memory<'a> {
+/// Captures all written bytes. It accepts a request for encryption and does not encrypt.
+struct CaptureStream<'a> {
     written: &'a mut Vec<u8>,
 }
 
-impl AsyncRead for Memory<'_> {
+impl AsyncRead for CaptureStream<'_> {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -40,7 +40,7 @@ impl AsyncRead for Memory<'_> {
     }
 }
 
-impl AsyncWrite for Memory<'_> {
+impl AsyncWrite for CaptureStream<'_> {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -59,7 +59,7 @@ impl AsyncWrite for Memory<'_> {
     }
 }
 
-impl TlsStream for Memory<'_> {
+impl TlsStream for CaptureStream<'_> {
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }
@@ -67,12 +67,12 @@ impl TlsStream for Memory<'_> {
 
 struct Unencrypted;
 
-impl<'a> TlsConnect<Memory<'a>> for Unencrypted {
-    type Stream = Memory<'a>;
+impl<'a> TlsConnect<CaptureStream<'a>> for Unencrypted {
+    type Stream = CaptureStream<'a>;
     type Error = io::Error;
-    type Future = Ready<io::Result<Memory<'a>>>;
+    type Future = Ready<io::Result<CaptureStream<'a>>>;
 
-    fn connect(self, stream: Memory<'a>) -> Self::Future {
+    fn connect(self, stream: CaptureStream<'a>) -> Self::Future {
         ready(Ok(stream))
     }
 }

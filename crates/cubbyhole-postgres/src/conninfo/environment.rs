@@ -1,20 +1,20 @@
-//! The process's environment for libpq: variables, the home folder, the platform's folders, the user.
+//! The environment that libpq reads: variables, the home folder, system folders and the user's
+//! name.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use cubbyhole_core::{Error, Result};
 
-/// Where PostgreSQL's packages keep their sockets. Where it is missing, the server was built from
-/// source, whose default is the second.
+/// The socket folder of PostgreSQL packages, and the default of a server built from source.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// Where packages keep `pg_service.conf`: Debian's, and those of postgresql.org for Red Hat.
+/// The folders of `pg_service.conf` in Debian packages and in postgresql.org's Red Hat packages.
 const SERVICE_FOLDERS: [&str; 2] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql"];
 
 type Variables = Box<dyn Fn(&str) -> Option<OsString>>;
 
-/// The environment of the process, or one of a test's own.
+/// The environment of the process, or of a test.
 pub(crate) struct Environment {
     pub(crate) variables: Variables,
     pub(crate) home: Option<PathBuf>,
@@ -33,10 +33,11 @@ impl Environment {
         }
     }
 
-    /// No variables and no files: only the URL and the defaults remain.
+    /// An environment without variables and files, so only the URL and the defaults apply.
     pub(crate) fn none() -> Self {
-        let [packaged, built] = SOCKET_FOLDERS;
-        let socket_folder = if Path::new(packaged).is_dir() { packaged } else { built };
+        let [packaged, built_from_source] = SOCKET_FOLDERS;
+        let is_packaged = Path::new(packaged).is_dir();
+        let socket_folder = if is_packaged { packaged } else { built_from_source };
         Self {
             variables: Box::new(|_| None),
             home: None,
@@ -46,7 +47,7 @@ impl Environment {
         }
     }
 
-    /// A variable; empty is as if it were not set.
+    /// Reads a variable. An empty variable counts as unset.
     pub(crate) fn variable(&self, name: &str) -> Result<Option<String>> {
         let Some(value) = (self.variables)(name).filter(|value| !value.is_empty()) else {
             return Ok(None);
@@ -56,7 +57,7 @@ impl Environment {
         })
     }
 
-    /// A file in `~/.postgresql`, if it exists.
+    /// The path of a file in `~/.postgresql`, if the file exists.
     pub(crate) fn file_of_user(&self, name: &str) -> Option<PathBuf> {
         let file = self.home.as_ref()?.join(".postgresql").join(name);
         file.exists().then_some(file)

@@ -1,4 +1,4 @@
-//! The hosts to try, each with its port and its password.
+//! The hosts to try, each with its port and password.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use cubbyhole_core::{Error, Result};
 
-use super::passfile::{self, Wanted};
-use super::{Environment, Origin, Parameters};
+use super::environment::Environment;
+use super::parameters::{Origin, Parameters};
+use super::passfile::{self, PassfileQuery};
 
-/// PostgreSQL's own port.
+/// PostgreSQL's default port.
 const DEFAULT_PORT: u16 = 5432;
 
 /// A host to connect to.
@@ -18,19 +19,19 @@ pub(crate) struct Host {
     pub(crate) address: HostAddress,
     pub(crate) port: u16,
     pub(crate) password: Option<Vec<u8>>,
-    /// The source of the password, for the message when the server refuses it.
+    /// Describes the source of the password, for the error message if the server rejects it.
     pub(crate) password_note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HostAddress {
-    /// The name that certificates are checked against, and the address if that is given (`hostaddr`).
+    /// The name that certificates are checked against, and the address from `hostaddr`, if set.
     Tcp { name: String, address: Option<IpAddr> },
     /// The folder of a Unix socket.
     Unix(PathBuf),
 }
 
-/// The hosts in order, with their passwords for `user` and `database`.
+/// Returns the hosts in order, with their passwords for `user` and `database`.
 pub(crate) fn hosts(
     parameters: &Parameters,
     environment: &Environment,
@@ -41,27 +42,30 @@ pub(crate) fn hosts(
     let addresses = list(parameters, "hostaddr")?;
     let ports = list(parameters, "port")?;
     let count = names.len().max(addresses.len()).max(1);
-    let fits = |given: usize| given == 0 || given == count;
-    if !fits(names.len()) || !fits(addresses.len()) || !(fits(ports.len()) || ports.len() == 1) {
+    let matches_count = |given: usize| given == 0 || given == count;
+    if !matches_count(names.len())
+        || !matches_count(addresses.len())
+        || !(matches_count(ports.len()) || ports.len() == 1)
+    {
         return Err(Error::invalid_argument(format!(
-            "the PostgreSQL connection has {} hosts, {} addresses (`hostaddr`) and {} ports: give \
-             one for each host, or one port for all",
+            "the PostgreSQL URL has {} hosts, {} addresses (`hostaddr`) and {} ports: set one of each \
+             per host, or one port for all hosts",
             names.len(),
             addresses.len(),
             ports.len()
         )));
     }
     let mut hosts = Vec::with_capacity(count);
-    for place in 0..count {
-        let address = addresses.get(place).filter(|(text, _)| !text.is_empty());
+    for index in 0..count {
+        let address = addresses.get(index).filter(|(text, _)| !text.is_empty());
         let address = address.map(|(text, origin)| {
             text.parse::<IpAddr>()
-                .map_err(|_| origin.invalid("hostaddr", "write IP addresses, without names"))
+                .map_err(|_| origin.invalid("hostaddr", "write IP addresses, not names"))
         });
-        let name = names.get(place).map_or("", |(name, _)| name);
+        let name = names.get(index).map_or("", |(name, _)| name);
         if name.starts_with('@') {
             return Err(Error::unsupported(
-                "sockets in the abstract namespace (a host that begins with `@`) are not supported",
+                "sockets in the abstract namespace (a host that starts with `@`) are not supported",
             ));
         }
         let address = match (address.transpose()?, name) {
@@ -72,7 +76,7 @@ pub(crate) fn hosts(
             }
             (address, name) => HostAddress::Tcp { name: name.to_owned(), address },
         };
-        let port = match ports.get(place).or(ports.first().filter(|_| ports.len() == 1)) {
+        let port = match ports.get(index).or(ports.first().filter(|_| ports.len() == 1)) {
             Some((text, origin)) if !text.is_empty() => text
                 .parse()
                 .ok()
@@ -91,7 +95,7 @@ fn list<'a>(parameters: &'a Parameters, name: &str) -> Result<Vec<(&'a str, &'a 
     Ok(text.split(',').map(|part| (part.trim(), origin)).collect())
 }
 
-/// The password that is set, or for each host the one that the password file has.
+/// Sets the password of every host, or the password that the password file has for each host.
 fn set_passwords(
     hosts: &mut [Host],
     parameters: &Parameters,
@@ -104,7 +108,7 @@ fn set_passwords(
             host.password = Some(password.to_vec());
             if *origin != Origin::Url {
                 host.password_note =
-                    Some(format!("the password is from {}", origin.of("password")));
+                    Some(format!("the password is from {}", origin.describe("password")));
             }
         }
         return Ok(());
@@ -119,10 +123,10 @@ fn set_passwords(
     let text = match passfile::read(&file) {
         None => return Ok(()),
         Some(Ok(text)) => text,
-        Some(Err(ignored)) => {
-            tracing::warn!("{ignored}");
+        Some(Err(warning)) => {
+            tracing::warn!("{warning}");
             for host in hosts {
-                host.password_note = Some(ignored.clone());
+                host.password_note = Some(warning.clone());
             }
             return Ok(());
         }
@@ -134,8 +138,8 @@ fn set_passwords(
             HostAddress::Unix(folder) => folder.to_str().unwrap_or_default(),
         };
         let port = host.port.to_string();
-        let wanted = Wanted { host: name, port: &port, database, user };
-        host.password = passfile::find(&text, &wanted);
+        let query = PassfileQuery { host: name, port: &port, database, user };
+        host.password = passfile::find(&text, &query);
         let file = file.display();
         host.password_note = Some(match host.password {
             Some(_) => format!("the password is from the file {file}"),
@@ -146,7 +150,7 @@ fn set_passwords(
 }
 
 impl fmt::Debug for Host {
-    /// Without the password.
+    /// Omits the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}:{}", self.address, self.port)
     }

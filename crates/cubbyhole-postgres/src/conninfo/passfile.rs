@@ -1,24 +1,27 @@
-//! The password file: lines of `HOST:PORT:DATABASE:USER:PASSWORD`.
+//! The password file, with lines of the form `HOST:PORT:DATABASE:USER:PASSWORD`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// The four fields that a line must match.
-pub(crate) struct Wanted<'a> {
-    /// `localhost` for the default folder of sockets.
+/// The fields that a line must match.
+pub(crate) struct PassfileQuery<'a> {
+    /// `localhost` for the default socket folder.
     pub(crate) host: &'a str,
     pub(crate) port: &'a str,
     pub(crate) database: &'a str,
     pub(crate) user: &'a str,
 }
 
-/// The text of a password file, or why it is ignored: others may read it. `None` if there is none.
+/// Reads a password file. `None` if the file does not exist; an error is a warning that the file is
+/// ignored, for example because other users can read it.
 pub(crate) fn read(file: &Path) -> Option<Result<Vec<u8>, String>> {
     let metadata = fs::metadata(file).ok()?;
     let file_name = file.display();
     if !metadata.is_file() {
-        return Some(Err(format!("the password file {file_name} is ignored: it is no plain file")));
+        return Some(Err(format!(
+            "the password file {file_name} is ignored: it is not a regular file"
+        )));
     }
     if metadata.permissions().mode() & 0o077 != 0 {
         return Some(Err(format!(
@@ -31,9 +34,9 @@ pub(crate) fn read(file: &Path) -> Option<Result<Vec<u8>, String>> {
     }))
 }
 
-/// The password of the first line that matches; `None` if it is empty, as for libpq.
-pub(crate) fn find(text: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
-    let Wanted { host, port, database, user } = wanted;
+/// Returns the password of the first line that matches. As in libpq, an empty password is `None`.
+pub(crate) fn find(text: &[u8], query: &PassfileQuery<'_>) -> Option<Vec<u8>> {
+    let PassfileQuery { host, port, database, user } = query;
     let found = text.split(|byte| *byte == b'\n').find_map(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.starts_with(b"#") {
@@ -41,24 +44,25 @@ pub(crate) fn find(text: &[u8], wanted: &Wanted<'_>) -> Option<Vec<u8>> {
         }
         let rest = [host, port, database, user]
             .into_iter()
-            .try_fold(line, |rest, wanted| after_match(rest, wanted.as_bytes()))?;
-        Some(unescaped(rest))
+            .try_fold(line, |rest, expected| after_match(rest, expected.as_bytes()))?;
+        Some(unescape(rest))
     });
     found.filter(|password| !password.is_empty())
 }
 
-/// What follows the first field of `line`, if that is `*` or `wanted` with `\:` and `\\`.
-fn after_match<'a>(line: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+/// Returns the rest of `line` after its first field, if that is `*` or equals `expected`. The field
+/// may contain the escapes `\:` and `\\`.
+fn after_match<'a>(line: &'a [u8], expected: &[u8]) -> Option<&'a [u8]> {
     if let Some(rest) = line.strip_prefix(b"*:") {
         return Some(rest);
     }
-    let mut wanted = wanted.iter();
+    let mut expected = expected.iter();
     let mut line = line;
     loop {
         match line {
-            [b':', rest @ ..] => return wanted.next().is_none().then_some(rest),
+            [b':', rest @ ..] => return expected.next().is_none().then_some(rest),
             [b'\\', byte, rest @ ..] | [byte, rest @ ..] => {
-                if wanted.next() != Some(byte) {
+                if expected.next() != Some(byte) {
                     return None;
                 }
                 line = rest;
@@ -68,8 +72,8 @@ fn after_match<'a>(line: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// The password: up to the next `:` that is not escaped.
-fn unescaped(field: &[u8]) -> Vec<u8> {
+/// Unescapes the password, which ends at the next unescaped `:`.
+fn unescape(field: &[u8]) -> Vec<u8> {
     let mut password = Vec::new();
     let mut bytes = field.iter();
     while let Some(byte) = bytes.next() {

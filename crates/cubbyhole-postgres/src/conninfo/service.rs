@@ -1,23 +1,24 @@
-//! Service files: `pg_service.conf`, a section for each named connection.
+//! Service files (`pg_service.conf`), which have a section for each named connection.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use cubbyhole_core::{Error, Result};
 
+use super::environment::Environment;
 use super::keywords::Keyword;
-use super::{Environment, Origin, Parameters};
+use super::parameters::{Origin, Parameters};
 
-/// The file of the user, in the home folder.
+/// The user's file, in the home folder.
 const USER_FILE: &str = ".pg_service.conf";
-/// The file of the system, in one of its folders.
+/// The system's file, in a system folder.
 const SYSTEM_FILE: &str = "pg_service.conf";
 
-/// Adds what the service file says of the service that the URL or the environment names.
+/// Adds the parameters of the service that the URL or the environment names.
 pub(crate) fn complete(parameters: &mut Parameters, environment: &Environment) -> Result<()> {
     let service = match parameters.text("service")? {
         Some((service, _)) => service.to_owned(),
-        None if parameters.0.contains_key("service") => return Ok(()),
+        None if parameters.contains("service") => return Ok(()),
         None => match environment.variable("PGSERVICE")? {
             Some(service) => service,
             None => return Ok(()),
@@ -49,11 +50,11 @@ pub(crate) fn complete(parameters: &mut Parameters, environment: &Environment) -
             Error::invalid_argument(format!("cannot read the service file {}", file.display()))
                 .with_source(error)
         })?;
-        if read(&text, &service, file, parameters)? {
+        if apply_section(&text, &service, file, parameters)? {
             return Ok(());
         }
     }
-    let looked = match &files[..] {
+    let advice = match &files[..] {
         [] => "there is no service file; create ~/.pg_service.conf or name one with PGSERVICEFILE"
             .to_owned(),
         files => {
@@ -61,11 +62,17 @@ pub(crate) fn complete(parameters: &mut Parameters, environment: &Environment) -
             format!("add a section [{service}] to {}", files.join(" or "))
         }
     };
-    Err(Error::invalid_argument(format!("no service `{service}` is defined: {looked}")))
+    Err(Error::invalid_argument(format!("no service `{service}` is defined: {advice}")))
 }
 
-/// Adds the parameters of the service's section that are not set yet; whether there is a section.
-fn read(text: &str, service: &str, file: &Path, parameters: &mut Parameters) -> Result<bool> {
+/// Adds the parameters of the service's section that are not set yet. Returns whether the file has
+/// the section.
+fn apply_section(
+    text: &str,
+    service: &str,
+    file: &Path,
+    parameters: &mut Parameters,
+) -> Result<bool> {
     let mut found = false;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -82,22 +89,22 @@ fn read(text: &str, service: &str, file: &Path, parameters: &mut Parameters) -> 
         if !found {
             continue;
         }
-        let wrong = |what: String| {
-            let place = format!("line {} of the service file {}", index + 1, file.display());
-            Error::invalid_argument(format!("{place}: {what}"))
+        let invalid = |reason: String| {
+            let line = format!("line {} of the service file {}", index + 1, file.display());
+            Error::invalid_argument(format!("{line}: {reason}"))
         };
         if line.starts_with("ldap") {
-            return Err(wrong("looking a service up by LDAP is not supported".to_owned()));
+            return Err(invalid("LDAP lookup of services is not supported".to_owned()));
         }
         let (name, value) = line
             .split_once('=')
-            .ok_or_else(|| wrong("it has no `=`: write `host=db.internal`".to_owned()))?;
+            .ok_or_else(|| invalid("it has no `=`: write `host=db.internal`".to_owned()))?;
         if name == "service" || name == "servicefile" {
-            return Err(wrong(format!("a service cannot name another (`{name}`)")));
+            return Err(invalid(format!("a service cannot name another service (`{name}`)")));
         }
         let keyword = Keyword::find(name)
-            .ok_or_else(|| wrong("it sets what is not one of libpq's parameters".to_owned()))?;
-        if !parameters.0.contains_key(keyword.name) {
+            .ok_or_else(|| invalid("its name is not one of libpq's parameters".to_owned()))?;
+        if !parameters.contains(keyword.name) {
             let origin = Origin::Service { name: service.to_owned(), file: file.to_owned() };
             parameters.set(keyword.name, value.as_bytes().to_vec(), origin)?;
         }

@@ -1,4 +1,4 @@
-//! libpq's parameters of a session: user, database, timeouts, the socket, which server is wanted.
+//! libpq's session parameters: user, database, timeouts, socket options, required server state.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use cubbyhole_core::{Error, Result};
 use socket2::TcpKeepalive;
 use tokio_postgres::config::{ChannelBinding, SslNegotiation};
 
-use super::{Environment, Parameters};
+use super::environment::Environment;
+use super::parameters::Parameters;
 
 const APPLICATION_NAME: &str = "cubbyhole";
-/// How long a connection is silent before it is probed, unless the URL says: a peer that is gone is
-/// noticed.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-/// How long what was sent may go without the peer's having it, unless the URL says.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The default idle time before TCP keepalive probes, which detect a dead peer.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(60);
+/// The default time that sent data may stay unacknowledged by the peer.
+const DEFAULT_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a session is opened with, whichever host it leads to.
+/// The session parameters that are equal for all hosts.
 #[derive(Clone)]
 pub(crate) struct SessionParameters {
-    /// Without hosts, password and `sslmode`.
+    /// The driver's configuration, without hosts, password and `sslmode`.
     pub(crate) server: tokio_postgres::Config,
     pub(crate) user: String,
     pub(crate) database: String,
-    /// `None` unless set.
+    /// `None` if not set.
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) attrs: SessionAttrs,
     pub(crate) shuffles_hosts: bool,
     pub(crate) socket: SocketOptions,
 }
 
-/// Which server is wanted: libpq's `target_session_attrs`.
+/// The required state of the server: libpq's `target_session_attrs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionAttrs {
     Any,
@@ -43,10 +43,10 @@ pub(crate) enum SessionAttrs {
 #[derive(Debug, Clone)]
 pub(crate) struct SocketOptions {
     pub(crate) keepalive: Option<TcpKeepalive>,
-    /// Zero for the system's own.
+    /// Zero selects the default of the operating system.
     #[cfg_attr(
         not(any(target_os = "linux", target_os = "android")),
-        expect(dead_code, reason = "these systems cannot set it")
+        expect(dead_code, reason = "only Linux and Android have this socket option")
     )]
     pub(crate) user_timeout: Duration,
 }
@@ -57,7 +57,7 @@ impl SessionParameters {
             Some((user, _)) => user.to_owned(),
             None => environment.user.clone().ok_or_else(|| {
                 Error::invalid_argument(
-                    "the PostgreSQL URL names no user, and this process's user has no name: write \
+                    "the PostgreSQL URL names no user, and the user of this process has no name: write \
                      `postgres://USER@HOST/DATABASE` or set PGUSER",
                 )
             })?,
@@ -94,7 +94,7 @@ impl SessionParameters {
             "random" => Some(true),
             _ => None,
         })?;
-        let advice = "write a whole number of seconds, 0 for as long as it takes";
+        let advice = "write a whole number of seconds, or 0 to wait indefinitely";
         let connect_timeout = parameters.parsed("connect_timeout", advice, |value| {
             Some(match value.trim().parse::<i32>().ok()? {
                 ..=0 => Duration::MAX,
@@ -130,7 +130,7 @@ fn attrs(parameters: &Parameters) -> Result<SessionAttrs> {
 }
 
 fn socket(parameters: &Parameters) -> Result<SocketOptions> {
-    // As with libpq, 0 and less leave it to the system.
+    // As in libpq, zero and negative values select the default of the operating system.
     let number = |name, advice| {
         let read = |value: &str| Some(value.trim().parse::<i32>().ok()?.max(0).unsigned_abs());
         parameters.parsed(name, advice, read)
@@ -141,7 +141,7 @@ fn socket(parameters: &Parameters) -> Result<SocketOptions> {
     };
     let keepalives = number("keepalives", "write `1` or `0`")?.is_none_or(|value| value != 0);
     let mut keepalive = TcpKeepalive::new();
-    let idle = seconds("keepalives_idle")?.unwrap_or(KEEPALIVE);
+    let idle = seconds("keepalives_idle")?.unwrap_or(DEFAULT_KEEPALIVE);
     if !idle.is_zero() {
         keepalive = keepalive.with_time(idle);
     }
@@ -156,6 +156,6 @@ fn socket(parameters: &Parameters) -> Result<SocketOptions> {
     let user_timeout = millis.map(|millis| Duration::from_millis(millis.into()));
     Ok(SocketOptions {
         keepalive: keepalives.then_some(keepalive),
-        user_timeout: user_timeout.unwrap_or(USER_TIMEOUT),
+        user_timeout: user_timeout.unwrap_or(DEFAULT_USER_TIMEOUT),
     })
 }

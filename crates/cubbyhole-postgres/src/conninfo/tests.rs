@@ -1,4 +1,4 @@
-//! Each rule of libpq, on an environment and files of the test's own.
+//! Tests of libpq's rules, with a private environment and private files.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,10 +13,10 @@ use super::{Encryption, Environment, HostAddress, SessionAttrs};
 use crate::config::Config;
 use crate::connection::Connector;
 
-/// In no message and no Debug.
+/// Must not occur in any message or `Debug` output.
 const SECRET: &str = "s3cret";
 
-/// A user with a home folder, and an environment.
+/// A user with a home folder and environment variables.
 struct User {
     home: TempDir,
     variables: Vec<(&'static str, String)>,
@@ -32,7 +32,7 @@ impl User {
         Self { variables: variables.collect(), ..Self::new() }
     }
 
-    /// A file in the home folder that no other user can read.
+    /// Writes a file in the home folder that no other user can read.
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let file = self.home.path().join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -62,7 +62,7 @@ impl User {
         config
     }
 
-    fn refused(&self, url: &str) -> Error {
+    fn rejected(&self, url: &str) -> Error {
         self.config(url).err().unwrap_or_else(|| panic!("{url} was accepted"))
     }
 }
@@ -71,7 +71,7 @@ fn set_mode(file: &Path, mode: u32) {
     fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The hosts as text, with their ports.
+/// The hosts as `NAME:PORT`.
 fn hosts(config: &Config) -> Vec<String> {
     let show = |host: &super::Host| match &host.address {
         HostAddress::Tcp { name, address: None } => format!("{name}:{}", host.port),
@@ -103,7 +103,7 @@ fn url_without_host_user_and_database_has_the_defaults_of_libpq() {
 }
 
 #[test]
-fn hosts_are_read_as_libpq_reads_them() {
+fn hosts_are_parsed_as_by_libpq() {
     for (url, expected) in [
         ("postgres://db.internal", vec!["db.internal:5432"]),
         ("postgresql://a:1,b,c:3/x", vec!["a:1", "b:5432", "c:3"]),
@@ -111,7 +111,8 @@ fn hosts_are_read_as_libpq_reads_them() {
         ("postgres://%2Frun%2Fpg:7/x", vec!["/run/pg:7"]),
         ("postgres:///x?host=/run/pg&port=7", vec!["/run/pg:7"]),
         ("postgres://u@/x?host=%2Frun%2Fpg", vec!["/run/pg:5432"]),
-        // A parameter overrides the address, one port is for all hosts, and an empty host the default.
+        // A parameter overrides the address, one port applies to all hosts, and an empty host
+        // selects the default.
         ("postgres://a:1/x?host=b,,c&port=7", vec!["b:7", "/sockets:7", "c:7"]),
         ("postgres:///x?hostaddr=10.0.0.1", vec!["10.0.0.1(10.0.0.1):5432"]),
         ("postgres://a,b/x?hostaddr=10.0.0.1,", vec!["a(10.0.0.1):5432", "b:5432"]),
@@ -127,12 +128,12 @@ fn hosts_are_read_as_libpq_reads_them() {
         ("postgres://a:65536/x", "port"),
         ("postgres://[::1/x", "IPv6"),
         ("postgres:///x?host=a%00b", "NUL"),
-        // libpq ends the host at the `/`: a password would go to another server.
+        // libpq ends the host at the `/`, which would send the password to another server.
         ("postgres://db.internal/my@db", "%40"),
         ("postgres:///me@corp", "%40"),
         ("postgres://u:a/b@h/x", "%2F"),
     ] {
-        let error = User::new().refused(url);
+        let error = User::new().rejected(url);
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
         assert!(error.message().contains(named), "{url}: {error}");
     }
@@ -161,12 +162,12 @@ fn url_overrides_service_overrides_environment_overrides_password_file() {
     let config = user.config("postgres:///").unwrap();
     assert_eq!((&*config.session.user, &*config.session.database), ("variable", "variable"));
     assert_eq!(passwords(&config), [Some("from variable")]);
-    // An empty value of the URL means the default, and hides what the others say.
+    // An empty value in the URL selects the default and hides the other sources.
     let config = user.config("postgres:///?host=&user=&dbname=&password=&service=prod").unwrap();
     assert_eq!((&*config.session.user, &*config.session.database), ("os-user", "os-user"));
     assert_eq!(hosts(&config), ["/sockets:4"]);
     assert_eq!(passwords(&config), [Some("from file")]);
-    // An empty variable is as if it were not set.
+    // An empty variable counts as unset.
     user.variables = vec![("PGHOST", String::new()), ("PGPASSWORD", String::new())];
     let config = user.config("postgres:///").unwrap();
     assert_eq!(hosts(&config), ["/sockets:5432"]);
@@ -175,7 +176,7 @@ fn url_overrides_service_overrides_environment_overrides_password_file() {
 
 #[test]
 fn from_url_alone_reads_neither_environment_nor_files() {
-    // The variables of this process could hold anything; that they are not asked is in the type.
+    // The test cannot control the variables of this process, so it checks the empty environment.
     let none = Environment::none();
     assert!(none.home.is_none() && none.service_folders.is_empty());
     assert_eq!(none.variable("PATH").unwrap(), None);
@@ -184,7 +185,7 @@ fn from_url_alone_reads_neither_environment_nor_files() {
 }
 
 #[test]
-fn variables_set_what_libpq_takes_from_them() {
+fn environment_variables_set_their_parameters() {
     let user = User::with(&[
         ("PGHOSTADDR", "10.0.0.1"),
         ("PGOPTIONS", "-c work_mem=1MB"),
@@ -242,7 +243,7 @@ fn timeouts_have_the_units_of_libpq() {
 }
 
 #[test]
-fn wrong_value_names_its_source_and_is_not_shown() {
+fn invalid_value_is_hidden_and_its_source_is_named() {
     let service = User::new();
     service.write(".pg_service.conf", "[prod]\nsslmode=s3cret\n");
     for (user, url, named) in [
@@ -260,14 +261,14 @@ fn wrong_value_names_its_source_and_is_not_shown() {
         (User::new(), "postgres:h", "postgres://"),
         (User::new(), "host=h", "postgres://"),
     ] {
-        let error = user.refused(url);
+        let error = user.rejected(url);
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
         assert!(error.message().contains(named), "{url}: {error}");
     }
 }
 
 #[test]
-fn unsupported_parameter_is_refused_wherever_it_is_set() {
+fn unsupported_parameter_is_rejected_from_every_source() {
     for (name, variable, value) in [
         ("sslcrldir", Some("PGSSLCRLDIR"), "/revoked"),
         ("requirepeer", Some("PGREQUIREPEER"), "postgres"),
@@ -287,16 +288,16 @@ fn unsupported_parameter_is_refused_wherever_it_is_set() {
         ];
         cases.extend(variable.map(|v| (User::with(&[(v, value)]), "postgres://h".to_owned())));
         for (user, url) in cases {
-            let error = user.refused(&url);
+            let error = user.rejected(&url);
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{name}: {error}");
             let shown = error.message();
             assert!(shown.contains(name) || variable.is_some_and(|v| shown.contains(v)), "{error}");
         }
         assert!(User::new().config(&format!("postgres://h/?{name}=")).is_ok(), "{name}");
     }
-    let harmless =
+    let accepted =
         "postgres://h/?gssencmode=prefer&client_encoding=UTF8&sslcompression=0&krbsrvname=x";
-    assert!(User::new().config(harmless).is_ok());
+    assert!(User::new().config(accepted).is_ok());
 }
 
 #[test]
@@ -312,7 +313,7 @@ fn password_file_matches_by_libpqs_rules() {
         ("db:6432:state:app:pw", Some("pw")),
         ("db:6432:state:app:pw\r\n", Some("pw")),
         ("*:*:*:*:pw", Some("pw")),
-        // The first line that matches counts.
+        // The first matching line applies.
         (
             "# db:6432:state:app:no\n\ndb:*:*:other:no\ndb:*:*:app:first\n*:*:*:*:second",
             Some("first"),
@@ -332,14 +333,14 @@ fn password_file_matches_by_libpqs_rules() {
     }
     let odd = "postgres://a%3Ab%5Cc@%5B::1%5D/x".replace("%5B::1%5D", "[::1]");
     assert_eq!(found("\\:\\:1:*:x:a\\:b\\\\c:pw", &odd).as_deref(), Some("pw"));
-    // The default folder of sockets is `localhost`, another is itself.
+    // The default socket folder matches `localhost`; any other folder matches its path.
     assert_eq!(found("localhost:5432:x:app:pw", "postgres://app@/x").as_deref(), Some("pw"));
     let other = "postgres://app@/x?host=/run/pg";
     assert_eq!(found("localhost:*:*:*:no\n/run/pg:*:*:*:pw", other).as_deref(), Some("pw"));
 }
 
 #[test]
-fn password_file_has_a_password_for_each_host_and_may_be_elsewhere() {
+fn password_file_elsewhere_has_a_password_for_each_host() {
     let mut user = User::new();
     let file = user.write("elsewhere", "a:*:*:*:for a\nb:*:*:*:for b\n");
     let url = "postgres://app@a,b,c/x";
@@ -354,7 +355,7 @@ fn password_file_has_a_password_for_each_host_and_may_be_elsewhere() {
 }
 
 #[test]
-fn password_file_that_others_can_read_is_ignored() {
+fn password_file_readable_by_others_is_ignored() {
     let user = User::new();
     let file = user.write(".pgpass", "*:*:*:*:pw");
     for mode in [0o640, 0o604, 0o644] {
@@ -372,7 +373,7 @@ fn password_file_that_others_can_read_is_ignored() {
 }
 
 #[test]
-fn service_is_looked_up_in_the_files_of_libpq() {
+fn service_is_looked_up_in_user_file_then_system_file() {
     let mut user = User::new();
     let host = |user: &User, url: &str| hosts(&user.config(url).unwrap()).remove(0);
     user.write("system/pg_service.conf", "[a]\nhost=system\n[b]\nhost=system\n[d]\nhost=system\n");
@@ -381,7 +382,7 @@ fn service_is_looked_up_in_the_files_of_libpq() {
         "# comment\n\n  [a]  \n  host=own  \nhost=late\nport=7\n[b]x\n[c]\n",
     );
     assert_eq!(host(&user, "postgres://?service=a"), "own:7");
-    // A section of the user's hides the system's, also when it is empty.
+    // A section in the user's file hides the system's section, even an empty one.
     assert_eq!(host(&user, "postgres://?service=b"), "/sockets:5432");
     assert_eq!(host(&user, "postgres://?service=c"), "/sockets:5432");
     assert_eq!(host(&user, "postgres://?service=d"), "system:5432");
@@ -395,16 +396,16 @@ fn service_is_looked_up_in_the_files_of_libpq() {
     let folder = folder.parent().unwrap().to_str().unwrap().to_owned();
     user.variables.push(("PGSYSCONFDIR", folder));
     assert_eq!(host(&user, "postgres://?service=d"), "other:5432");
-    let error = user.refused("postgres://?service=e");
+    let error = user.rejected("postgres://?service=e");
     assert!(error.message().contains("no service `e` is defined: add a section [e] to"), "{error}");
-    let error = user.refused("postgres://?service=a&servicefile=/no/such");
+    let error = user.rejected("postgres://?service=a&servicefile=/no/such");
     assert!(error.message().contains("/no/such does not exist"), "{error}");
-    let error = User::new().refused("postgres://?service=a");
+    let error = User::new().rejected("postgres://?service=a");
     assert!(error.message().contains("PGSERVICEFILE"), "{error}");
 }
 
 #[test]
-fn service_file_with_an_error_names_the_line() {
+fn service_file_error_names_the_line() {
     for (text, line, named) in [
         ("[a]\nhost=h\nhost\n", 3, "no `=`"),
         ("[a]\nschema=x\n", 2, "libpq's parameters"),
@@ -414,26 +415,26 @@ fn service_file_with_an_error_names_the_line() {
     ] {
         let user = User::new();
         user.write(".pg_service.conf", text);
-        let error = user.refused("postgres://?service=a");
+        let error = user.rejected("postgres://?service=a");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
         for said in [&format!("line {line} of the service file "), named] {
             assert!(error.message().contains(said), "{text}: {error}");
         }
-        // Of other sections nothing is read.
+        // Other sections are not read.
         user.write(".pg_service.conf", &format!("[b]\nhost=h\n{text}"));
         assert!(user.config("postgres://?service=b").is_ok(), "{text}");
     }
 }
 
 #[test]
-fn files_of_the_user_are_the_default_certificates() {
+fn files_in_dot_postgresql_are_the_default_certificates() {
     let user = User::new();
     let config = user.config("postgres://h").unwrap();
     assert!(config.tls.root_cert.is_none() && config.tls.client.is_none());
     let root = user.write(".postgresql/root.crt", "");
     let revoked = user.write(".postgresql/root.crl", "");
     let certificate = user.write(".postgresql/postgresql.crt", "");
-    // The key is missed only where a connection may be encrypted.
+    // A missing key is an error only if a connection may be encrypted.
     let connector = |url| Connector::new(user.config(url).unwrap());
     let error = connector("postgres://h").err().unwrap();
     assert!(error.message().contains("has no private key"), "{error}");
@@ -458,25 +459,25 @@ fn sslrootcert_system_means_verify_full() {
     user.write(".postgresql/root.crt", "");
     let config = user.config("postgres://h/?sslrootcert=system").unwrap();
     assert_eq!((config.tls.encryption, config.tls.root_cert), (Encryption::VerifyFull, None));
-    let error = user.refused("postgres://h/?sslrootcert=system&sslmode=verify-ca");
+    let error = user.rejected("postgres://h/?sslrootcert=system&sslmode=verify-ca");
     assert!(error.message().contains("verify-full"), "{error}");
 }
 
 #[test]
-fn tls_at_once_needs_a_mode_that_requires_tls() {
+fn direct_tls_needs_an_sslmode_that_requires_tls() {
     for mode in ["require", "verify-ca", "verify-full"] {
         let url = format!("postgres://h/?sslnegotiation=direct&sslmode={mode}");
         assert!(User::new().config(&url).is_ok(), "{mode}");
     }
     for url in ["postgres://h/?sslmode=prefer", "postgres://h/?sslmode=disable", "postgres://h"] {
-        let error = User::with(&[("PGSSLNEGOTIATION", "direct")]).refused(url);
+        let error = User::with(&[("PGSSLNEGOTIATION", "direct")]).rejected(url);
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
         assert!(error.message().contains("PGSSLNEGOTIATION"), "{error}");
     }
 }
 
 #[test]
-fn tls_versions_are_limited_as_asked() {
+fn tls_version_parameters_limit_the_versions() {
     for (options, expected) in [
         ("", vec![&TLS12, &TLS13]),
         ("ssl_min_protocol_version=TLSv1", vec![&TLS12, &TLS13]),
@@ -491,7 +492,7 @@ fn tls_versions_are_limited_as_asked() {
         "ssl_min_protocol_version=SSLv3",
         "ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
     ] {
-        let error = User::new().refused(&format!("postgres://h/?{options}"));
+        let error = User::new().rejected(&format!("postgres://h/?{options}"));
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{options}");
     }
 }

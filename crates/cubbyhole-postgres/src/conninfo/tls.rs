@@ -1,4 +1,4 @@
-//! libpq's parameters of TLS, with the files of `~/.postgresql` as defaults.
+//! libpq's TLS parameters, with the files in `~/.postgresql` as defaults.
 
 use std::path::PathBuf;
 
@@ -6,32 +6,32 @@ use cubbyhole_core::{Error, Result};
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 
-use super::{Environment, Parameters};
+use super::environment::Environment;
+use super::parameters::Parameters;
 
-/// Whether connections are encrypted, what is checked of the server's certificate, and the
-/// certificate that the server may ask for.
+/// Encryption, verification of the server's certificate, and the client certificate.
 #[derive(Debug, Clone)]
 pub(crate) struct TlsMode {
     pub(crate) encryption: Encryption,
-    /// The certificates to trust in place of the platform's.
+    /// The file of trusted certificates. `None` selects the platform's certificates.
     pub(crate) root_cert: Option<PathBuf>,
-    /// Certificates that were revoked.
+    /// The file of revoked certificates.
     pub(crate) revoked: Option<PathBuf>,
     pub(crate) client: Option<ClientFiles>,
-    /// Whether the server's name is sent ahead of the encryption.
+    /// Whether to send the server's name unencrypted (SNI).
     pub(crate) sends_name: bool,
     pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
 }
 
-/// A certificate of the client's and its private key.
+/// The files of the client certificate and its private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
     pub(crate) certificate: PathBuf,
-    /// `None` is an error where the certificate is used.
+    /// Using the certificate without a key is an error.
     pub(crate) key: Option<PathBuf>,
 }
 
-/// The modes of libpq's `sslmode`, but for `allow`.
+/// libpq's `sslmode`. `allow` is not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encryption {
     Disable,
@@ -53,11 +53,12 @@ impl TlsMode {
         let encryption = match encryption {
             None if from_platform => Encryption::VerifyFull,
             None => Encryption::Prefer,
-            // Anybody gets a certificate from a public authority: without the name it says nothing.
+            // Anyone can get a certificate from a public authority, so only the name identifies the
+            // server.
             Some(weaker) if from_platform && weaker != Encryption::VerifyFull => {
                 return Err(Error::invalid_argument(
-                    "`sslrootcert=system` needs `sslmode=verify-full`: a certificate of a public \
-                     authority proves no more than its name",
+                    "`sslrootcert=system` requires `sslmode=verify-full`: anyone can get a certificate \
+                     from a public authority, so the name must be verified",
                 ));
             }
             Some(encryption) => encryption,
@@ -65,7 +66,7 @@ impl TlsMode {
         if let Some(("direct", origin)) = parameters.text("sslnegotiation")?
             && matches!(encryption, Encryption::Disable | Encryption::Prefer)
         {
-            let advice = "`direct` needs `sslmode=require`, `verify-ca` or `verify-full`";
+            let advice = "`direct` requires `sslmode=require`, `verify-ca` or `verify-full`";
             return Err(origin.invalid("sslnegotiation", advice));
         }
         let on_off = |name| parameters.parsed(name, "write `1` or `0`", zero_or_one);
@@ -80,7 +81,7 @@ impl TlsMode {
     }
 }
 
-/// The file that is named, or the user's of that name if it exists.
+/// The file that the parameter `name` sets, or the user's default file if it exists.
 fn file(
     parameters: &Parameters,
     environment: &Environment,
@@ -94,7 +95,7 @@ fn file(
 }
 
 fn client(parameters: &Parameters, environment: &Environment) -> Result<Option<ClientFiles>> {
-    let advice = "write `allow` or `disable`; whether the server asks for one is its choice";
+    let advice = "write `allow` or `disable`; `require` is not supported";
     let mode = parameters.parsed("sslcertmode", advice, |mode| match mode {
         "allow" => Some(true),
         "disable" => Some(false),
@@ -111,16 +112,16 @@ fn client(parameters: &Parameters, environment: &Environment) -> Result<Option<C
 fn versions(parameters: &Parameters) -> Result<Vec<&'static SupportedProtocolVersion>> {
     const OLD: [&str; 2] = ["TLSv1", "TLSv1.1"];
     let advice = "write `TLSv1.2` or `TLSv1.3`";
-    let least = parameters.parsed("ssl_min_protocol_version", advice, |version| match version {
-        // This build uses none that is so old.
+    let min = parameters.parsed("ssl_min_protocol_version", advice, |version| match version {
+        // The minimum here is TLS 1.2, so these versions have no effect.
         _ if OLD.contains(&version) => Some(2),
         _ => minor_version(version),
     })?;
-    let most = parameters.parsed("ssl_max_protocol_version", advice, minor_version)?;
-    let (least, most) = (least.unwrap_or(2), most.unwrap_or(3));
+    let max = parameters.parsed("ssl_max_protocol_version", advice, minor_version)?;
+    let (min, max) = (min.unwrap_or(2), max.unwrap_or(3));
     let versions = [(2, &TLS12), (3, &TLS13)].into_iter();
     let versions: Vec<_> = versions
-        .filter(|(minor, _)| (least..=most).contains(minor))
+        .filter(|(minor, _)| (min..=max).contains(minor))
         .map(|(_, version)| version)
         .collect();
     if versions.is_empty() {

@@ -1,12 +1,12 @@
-//! The URL as libpq reads it: `postgres://USER:PASSWORD@HOST:PORT,…/DATABASE?OPTION=VALUE&…`.
+//! Parses a URL as libpq does: `postgres://USER:PASSWORD@HOST:PORT,…/DATABASE?OPTION=VALUE&…`.
 
 use cubbyhole_core::{Error, Result};
 use percent_encoding::percent_decode_str;
 
-/// What a URL says, decoded and in order: a later parameter overrides an earlier one.
+/// The decoded parameters of a URL in order. A later parameter overrides an earlier one.
 pub(crate) struct Uri {
     pub(crate) parameters: Vec<(String, Vec<u8>)>,
-    /// Whether no name of an option can be a part of a password.
+    /// Whether messages may show option names. Otherwise a name could be part of a password.
     pub(crate) names_may_be_shown: bool,
 }
 
@@ -19,16 +19,16 @@ pub(crate) fn parse(url: &str) -> Result<Uri> {
         )
     })?;
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // After an unencoded `@` in a password, the rest of it would be a host or an option, which are
-    // shown.
+    // The rest of a password after an unencoded `@` would be parsed as a host or an option, which
+    // messages show.
     if address.matches('@').count() > 1 || query.contains('@') {
         return Err(Error::invalid_argument(
-            "the PostgreSQL URL has a `@` besides the one before the host: write `%40`, and in a \
-             password also `%3F` for `?`",
+            "the PostgreSQL URL has more than one `@`: write `%40` for all but the one before the host, \
+             and in a password also `%3F` for `?`",
         ));
     }
     let (userinfo, address) = match address.split_once('@') {
-        // libpq would read a host before the `/`.
+        // libpq would parse the text before the `/` as a host.
         Some((userinfo, _)) if userinfo.contains('/') => {
             return Err(Error::invalid_argument(
                 "the PostgreSQL URL has a `/` before the `@`: write `%2F` in a user or password, or \
@@ -51,7 +51,8 @@ pub(crate) fn parse(url: &str) -> Result<Uri> {
         add("password", password);
     }
     let (names, ports) = split_hosts(hosts)?;
-    // One host without a port has neither; of several each has its place in both lists.
+    // A single empty host sets no parameter. With several hosts, empty entries keep the lists
+    // aligned.
     if names.iter().any(|name| !name.is_empty()) || names.len() > 1 {
         add("host", &names.join(","));
     }
@@ -74,18 +75,18 @@ fn decode(text: &str) -> Vec<u8> {
     percent_decode_str(text).collect()
 }
 
-/// The names and the ports of `a:1,[::1]:2,c`, in two lists of the same length.
+/// Splits `a:1,[::1]:2,c` into names and ports, in two lists of equal length.
 fn split_hosts(hosts: &str) -> Result<(Vec<&str>, Vec<&str>)> {
     let mut names = Vec::new();
     let mut ports = Vec::new();
     for host in hosts.split(',') {
         let (name, port) = match host.strip_prefix('[') {
             Some(bracketed) => {
-                let (name, after) = bracketed.split_once(']').ok_or_else(unclosed)?;
+                let (name, after) = bracketed.split_once(']').ok_or_else(malformed_ipv6)?;
                 match after.strip_prefix(':') {
                     Some(port) => (name, port),
                     None if after.is_empty() => (name, ""),
-                    None => return Err(unclosed()),
+                    None => return Err(malformed_ipv6()),
                 }
             }
             None => host.split_once(':').unwrap_or((host, "")),
@@ -96,6 +97,6 @@ fn split_hosts(hosts: &str) -> Result<(Vec<&str>, Vec<&str>)> {
     Ok((names, ports))
 }
 
-fn unclosed() -> Error {
+fn malformed_ipv6() -> Error {
     Error::invalid_argument("the PostgreSQL URL has a malformed IPv6 address: write `[::1]:5432`")
 }

@@ -1,21 +1,22 @@
-//! The table: how large it is, what has expired and is not swept, what is dead and not vacuumed.
+//! Checks the table: its size, the backlog of expired entries, and dead rows.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Diagnosis, Result, Verdict};
 
-use super::{problem, query};
+use super::report::{problem, query};
 use crate::connection::Connection;
 use crate::rows::{self, column};
 
-/// Up to how many expired entries are counted.
-const MOST_COUNTED: i64 = 100_000;
-/// Whatever runs the sweep, a timer or cron, has come by within that.
-const SWEPT_WITHIN_SECS: u64 = 24 * 60 * 60;
-/// How many dead rows are not worth a word, however few others there are.
-const FEW_DEAD: i64 = 10_000;
+/// The maximum number of expired entries that are counted.
+const MAX_COUNTED: i64 = 100_000;
+/// The age of the oldest expired entry that triggers a warning: a daily sweep has then missed it.
+const MAX_SWEEP_DELAY_SECS: u64 = 24 * 60 * 60;
+/// Up to this number of dead rows there is no warning, regardless of the number of live rows.
+const DEAD_ROWS_TOLERANCE: i64 = 10_000;
 
-/// What has expired over all tenants, which a function in the schema tells to the application's role.
+/// Checks the backlog of the sweep over all tenants. The application's role sees no rows of other
+/// tenants, so a `SECURITY DEFINER` function counts them.
 pub(super) async fn check_entries(
     diagnosis: &mut Diagnosis,
     connection: &Connection,
@@ -24,13 +25,13 @@ pub(super) async fn check_entries(
     let select = format!(
         "SELECT b.expired, coalesce(b.late, 0) AS late, \
          pg_total_relation_size('\"{schema}\".entries'::regclass) AS bytes \
-         FROM \"{schema}\".backlog({MOST_COUNTED}) b"
+         FROM \"{schema}\".backlog({MAX_COUNTED}) b"
     );
     let rows = match query(connection, &select, None).await {
-        // The server goes, and all that is left to look at with it.
+        // The connection is lost, so no further check can run.
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) => {
-            let advice = "make the function `backlog` as `migrations/0002_backlog.sql` does";
+            let advice = "create the function `backlog` as in `migrations/0002_backlog.sql`";
             problem(diagnosis, "entries", &error, advice);
             return Ok(());
         }
@@ -41,15 +42,17 @@ pub(super) async fn check_entries(
     let size = column::<i64>(row, "bytes")? as f64 / 1_048_576.0;
     let late = Duration::from_millis(u64::try_from(late).unwrap_or(0)).as_secs();
     let finding = match expired {
-        0 => format!("{size:.1} MiB, none of them expired"),
+        0 => format!("{size:.1} MiB, no expired entries"),
         _ => {
-            let least = if expired < MOST_COUNTED { "" } else { "or more " };
-            let since = words(late);
-            format!("{size:.1} MiB; {expired} {least}expired and not swept, the first {since} ago")
+            let or_more = if expired < MAX_COUNTED { "" } else { "or more " };
+            let age = format_duration(late);
+            format!(
+                "{size:.1} MiB; {expired} {or_more}expired entries not swept, the oldest for {age}"
+            )
         }
     };
-    if late > SWEPT_WITHIN_SECS || expired >= MOST_COUNTED {
-        let advice = "run `cubbyhole evict`, and then regularly";
+    if late > MAX_SWEEP_DELAY_SECS || expired >= MAX_COUNTED {
+        let advice = "run `cubbyhole evict` now and on a schedule";
         diagnosis.found(Verdict::Warning, "entries", finding, advice);
     } else {
         diagnosis.ok("entries", finding);
@@ -57,7 +60,8 @@ pub(super) async fn check_entries(
     Ok(())
 }
 
-/// Whether what is overwritten and deleted makes room again. The numbers are the server's estimates.
+/// Checks that autovacuum reclaims the space of overwritten and deleted rows. The row counts are
+/// the server's estimates.
 pub(super) async fn check_vacuum(
     diagnosis: &mut Diagnosis,
     connection: &Connection,
@@ -84,31 +88,32 @@ pub(super) async fn check_vacuum(
             Verdict::Warning,
             "vacuum",
             format!(
-                "autovacuum is off {}: the table grows with every overwriting",
+                "autovacuum is off {}: the table grows with every overwrite",
                 off.join(" and ")
             ),
-            "turn it on, or run VACUUM regularly",
+            "turn it on, or run VACUUM on a schedule",
         );
-    } else if dead > FEW_DEAD && dead > live {
+    } else if dead > DEAD_ROWS_TOLERANCE && dead > live {
         diagnosis.found(
             Verdict::Warning,
             "vacuum",
             format!(
-                "about {dead} dead rows beside {live}: reads go past them, and the table grows"
+                "about {dead} dead rows and {live} live rows: reads skip dead rows, and the table grows"
             ),
             format!(
-                "see what holds vacuuming back (a transaction that was left open, a replication \
-                 slot, a prepared transaction), then run `VACUUM {schema}.entries`"
+                "find out what blocks vacuum (an open transaction, a replication slot, a prepared \
+                 transaction), then run `VACUUM {schema}.entries`"
             ),
         );
     } else {
-        diagnosis.ok("vacuum", format!("autovacuum is on; about {dead} dead rows beside {live}"));
+        diagnosis
+            .ok("vacuum", format!("autovacuum is on; about {dead} dead rows and {live} live rows"));
     }
     Ok(())
 }
 
-/// A length of time in its largest unit.
-fn words(secs: u64) -> String {
+/// Formats seconds in the largest unit that gives at least 2.
+fn format_duration(secs: u64) -> String {
     match secs {
         0..=119 => format!("{secs} s"),
         120..=7199 => format!("{} min", secs / 60),
@@ -119,11 +124,11 @@ fn words(secs: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::words;
+    use super::format_duration;
 
     #[test]
-    fn times_are_told_in_their_largest_unit() {
-        let told = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(words);
-        assert_eq!(told, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
+    fn durations_are_formatted_in_their_largest_unit() {
+        let formatted = [0, 119, 120, 7199, 7200, 172_799, 172_800].map(format_duration);
+        assert_eq!(formatted, ["0 s", "119 s", "2 min", "119 min", "2 h", "47 h", "2 days"]);
     }
 }

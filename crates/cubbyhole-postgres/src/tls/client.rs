@@ -1,4 +1,4 @@
-//! The client's own certificate and its private key.
+//! Loads the client certificate and its private key.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,20 +14,20 @@ pub(super) fn chain(files: &ClientFiles) -> Result<Vec<CertificateDer<'static>>>
     let file = files.certificate.display();
     let unreadable = |error: pem::Error| {
         Error::invalid_argument(format!(
-            "the client certificate {file} (`sslcert`) cannot be read as PEM"
+            "cannot read the client certificate {file} (`sslcert`) as PEM"
         ))
         .with_source(error)
     };
     let found = CertificateDer::pem_file_iter(&files.certificate).map_err(unreadable)?;
     let chain = found.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     if chain.is_empty() {
-        let message = format!("the file {file} (`sslcert`) contains no certificate in PEM");
+        let message = format!("the file {file} (`sslcert`) contains no PEM certificate");
         return Err(Error::invalid_argument(message));
     }
     Ok(chain)
 }
 
-/// The file of the key, which a certificate that is used must have.
+/// The file of the private key. A certificate in use requires one.
 pub(super) fn key_file(files: &ClientFiles) -> Result<&Path> {
     files.key.as_deref().ok_or_else(|| {
         Error::invalid_argument(format!(
@@ -37,11 +37,11 @@ pub(super) fn key_file(files: &ClientFiles) -> Result<&Path> {
     })
 }
 
-/// The key in PKCS#8, PKCS#1 or SEC1, from a file that others cannot read.
+/// Reads a private key in PKCS#8, PKCS#1 or SEC1. Rejects a file that other users can read.
 pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     let file = path.display();
     let unreadable = |error: std::io::Error| {
-        Error::invalid_argument(format!("the private key {file} (`sslkey`) cannot be read"))
+        Error::invalid_argument(format!("cannot read the private key {file} (`sslkey`)"))
             .with_source(error)
     };
     let metadata = fs::metadata(path).map_err(unreadable)?;
@@ -49,7 +49,7 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
         let message = format!("the private key {file} (`sslkey`) is not a regular file");
         return Err(Error::invalid_argument(message));
     }
-    // libpq's rule: a key of root's may be readable to a group that the service is in.
+    // As in libpq, the group may read a key that root owns.
     let (forbidden, allowed) = if metadata.uid() == 0 { (0o037, "0640") } else { (0o077, "0600") };
     if metadata.mode() & forbidden != 0 {
         return Err(Error::invalid_argument(format!(
@@ -62,14 +62,14 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
         .any(|mark| text.windows(mark.len()).any(|window| window == *mark));
     if is_encrypted {
         return Err(Error::unsupported(format!(
-            "the private key {file} (`sslkey`) is encrypted, which is not supported; decrypt it: \
+            "the private key {file} (`sslkey`) is encrypted, which is not supported; decrypt it with \
              `openssl pkey -in {file} -out NEW`"
         )));
     }
-    // The error of the parser is left out: it may quote the file.
+    // Drop the parser's error: it may quote the file.
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
         Error::invalid_argument(format!(
-            "the file {file} (`sslkey`) contains no private key in PEM (PKCS#8, PKCS#1 or SEC1)"
+            "the file {file} (`sslkey`) contains no PEM private key (PKCS#8, PKCS#1 or SEC1)"
         ))
     })
 }

@@ -1,4 +1,4 @@
-//! The application's side of a schema.
+//! Stores and connections of the application and the administrator.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use tokio_postgres::Client;
 use crate::support::{Schema, connect};
 
 impl Schema {
-    /// The application's configuration.
+    /// The configuration of the application.
     pub(crate) fn config(&self) -> Config {
         Config::from_url(&self.url("")).unwrap()
     }
 
-    /// A store as the application opens it.
+    /// Opens a store as the application.
     pub(crate) async fn open(&self) -> PostgresStore {
         PostgresStore::open(&ExecutionContext::new(), self.config()).await.unwrap()
     }
 
-    /// A connection of the administrator's.
+    /// Connects as the administrator.
     pub(crate) async fn admin(&self) -> Client {
         connect(self.admin_url()).await
     }
 
-    /// A connection of the application's, for SQL by hand.
+    /// Connects as the application, for SQL statements.
     pub(crate) async fn login(&self) -> Client {
         let url = self.url("");
         let (address, _) = url.split_once('?').unwrap();
@@ -32,12 +32,12 @@ impl Schema {
     }
 }
 
-/// How long a condition may take to come true on a busy machine.
+/// Generous, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Schema {
-    /// Waits until the application's role has nothing running and no transaction open, but for
-    /// `others` connections of the test's own.
+    /// Waits until the application's role has no running statement and no open transaction, except
+    /// on `others` connections of the test.
     pub(crate) async fn no_statement_is_left(&self, others: i64) {
         let admin = self.admin().await;
         let count = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND state <> 'idle'";
@@ -51,6 +51,8 @@ impl Schema {
                 ExecutionContext::new().sleep(Duration::from_millis(10)).await.unwrap();
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.expect("a statement is left at the server");
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("a statement is still running on the server");
     }
 }

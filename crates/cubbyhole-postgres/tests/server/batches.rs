@@ -1,4 +1,4 @@
-//! Batches and conditional writes that meet on the same keys.
+//! Concurrent batches and conditional writes on the same keys.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use cubbyhole_postgres::PostgresStore;
 use cubbyhole_testkit::helpers::{self, bytes, ctx, ns};
 use futures_util::future::join;
 
-use crate::by_hand::rows;
+use crate::sql::rows;
 use crate::support::Schema;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_over_the_same_keys_in_any_order_all_succeed_and_do_not_mix() {
+async fn concurrent_batches_on_the_same_keys_are_atomic() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     let name = ns("a");
@@ -32,7 +32,7 @@ async fn batches_over_the_same_keys_in_any_order_all_succeed_and_do_not_mix() {
                     batch = batch.put(key.to_string(), bytes(&value));
                 }
                 store.write(&ctx, &name, batch).await.unwrap();
-                // A batch that begins with nothing there is another case.
+                // Also write to absent keys.
                 if round % 5 == writer {
                     let all = (0..8).fold(Batch::new(), |batch, key| batch.delete(key.to_string()));
                     store.write(&ctx, &name, all).await.unwrap();
@@ -60,10 +60,10 @@ async fn batches_over_the_same_keys_in_any_order_all_succeed_and_do_not_mix() {
 }
 
 #[tokio::test]
-async fn a_batch_that_a_deadlock_undid_is_run_again_and_succeeds() {
+async fn batch_is_retried_after_a_deadlock() {
     let (schema, ctx) = (Schema::new().await, ctx());
-    // The application's statement is the one that the server ends. The server looks once, this long
-    // after the wait began: by then the holder must wait too.
+    // The server checks for a deadlock once, after `deadlock_timeout`, and cancels the statement
+    // that checks. The timeouts make this the statement of the application.
     let name = &schema.name;
     schema.execute(&format!("ALTER ROLE {name}_login SET deadlock_timeout = '2s'")).await;
     let store = schema.open().await;
@@ -79,7 +79,7 @@ async fn a_batch_that_a_deadlock_undid_is_run_again_and_succeeds() {
         async move { store.write(&ctx, &ns("a"), batch).await }
     });
     schema.until_waiting(&admin, 1).await;
-    // The row is to be had only because the batch was undone.
+    // The lock is available only because the batch was rolled back.
     holder.batch_execute(&hold("j")).await.unwrap();
     assert!(!waiting.is_finished());
     holder.batch_execute("COMMIT").await.unwrap();
@@ -90,7 +90,7 @@ async fn a_batch_that_a_deadlock_undid_is_run_again_and_succeeds() {
     }
 }
 
-/// Adds one to a counter until it was its turn.
+/// Increments a counter with compare-and-set, retrying on conflicts.
 async fn increment(store: &PostgresStore, key: &str) {
     let (ctx, name) = (ctx(), ns("a"));
     loop {
@@ -111,7 +111,7 @@ async fn increment(store: &PostgresStore, key: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn conditional_writes_hold_at_whatever_isolation_level_the_role_has() {
+async fn conditional_writes_hold_at_every_isolation_level() {
     for level in ["read committed", "repeatable read", "serializable"] {
         let (schema, ctx) = (Schema::new().await, ctx());
         let name = &schema.name;
@@ -143,7 +143,7 @@ async fn conditional_writes_hold_at_whatever_isolation_level_the_role_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_that_meet_leave_what_one_after_the_other_leaves() {
+async fn overlapping_batches_are_serialised() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     let name = ns("a");
@@ -164,7 +164,7 @@ async fn batches_that_meet_leave_what_one_after_the_other_leaves() {
 }
 
 #[tokio::test]
-async fn a_key_that_must_be_absent_is_absent_when_the_batch_is_applied() {
+async fn if_absent_condition_holds_when_the_batch_is_applied() {
     let ctx = ctx();
     let absent = Condition::IfAbsent;
     for batch in [
@@ -174,7 +174,7 @@ async fn a_key_that_must_be_absent_is_absent_when_the_batch_is_applied() {
         let schema = Schema::new().await;
         let store = schema.open().await;
         let (other, admin) = (schema.admin().await, schema.admin().await);
-        // Another batch is about to write both keys.
+        // Another transaction has written both keys and not yet committed.
         let both = [schema.row("a", "1", None), schema.row("a", "3", None)].concat();
         other.batch_execute(&format!("BEGIN; {both}")).await.unwrap();
         let what = format!("{:?}", batch.operations()[1]);
@@ -185,7 +185,7 @@ async fn a_key_that_must_be_absent_is_absent_when_the_batch_is_applied() {
         schema.until_waiting(&admin, 1).await;
         other.batch_execute("COMMIT").await.unwrap();
         let answer = waiting.await.unwrap();
-        // Before the other it would have been overwritten, after it the condition fails.
+        // The batch runs after the other transaction, so its condition fails.
         let value = store.get(&ctx, &ns("a"), "3").await.unwrap();
         assert_eq!(value, Some(bytes("by hand")), "{what}: {answer:?}");
         let error = answer.unwrap_err();
@@ -195,16 +195,16 @@ async fn a_key_that_must_be_absent_is_absent_when_the_batch_is_applied() {
     }
 }
 
-/// A key that is absent cannot be locked, and must still not be written behind a batch's back.
+/// An absent key cannot be locked, but a concurrent batch must not write it undetected.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_batches_that_each_want_the_others_key_gone_one_finds_it() {
+async fn batches_deleting_each_others_keys_are_serialised() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     let name = ns("a");
     let absent = Condition::IfAbsent;
     for round in 0..150 {
         store.write(&ctx, &name, Batch::new().delete("1").delete("2")).await.unwrap();
-        // A move there and a move back: one of the keys is left, whichever comes last.
+        // Two opposite moves leave exactly one of the keys.
         let there = Batch::new().delete("1").put("2", bytes("v"));
         let back = Batch::new().delete("2").put("1", bytes("v"));
         let (first, second) =
@@ -220,7 +220,7 @@ async fn of_two_batches_that_each_want_the_others_key_gone_one_finds_it() {
         assert!(first.is_ok() != second.is_ok(), "{round}: {first:?} {second:?}");
         assert_eq!(store.list(&ctx, &name, None).await.unwrap().len(), 1, "{round}");
     }
-    // Nothing is left of what claimed the absent keys.
+    // The rows that claimed absent keys are gone.
     let left = format!("SELECT FROM {}.entries WHERE expires_at = 0", schema.name);
     assert_eq!(rows(&schema.admin().await, &left).await, 0);
 }

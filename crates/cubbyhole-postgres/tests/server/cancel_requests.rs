@@ -1,4 +1,4 @@
-//! Requests to cancel that are slow, lost or late, and calls that wait for others' locks.
+//! Cancel requests that are slow, lost or late, and calls that wait for locks.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, until};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::by_hand::{one, rows};
 use crate::proxy::Proxy;
+use crate::sql::{one, rows};
 use crate::support::Schema;
 
 async fn open(url: &str) -> PostgresStore {
     PostgresStore::open(&ctx(), Config::from_url(url).unwrap()).await.unwrap()
 }
 
-/// Holds a row of the tenant `acme` until it is rolled back.
+/// Locks a row of the tenant `acme` until the transaction is rolled back.
 async fn hold(schema: &Schema, holder: &Client, key: &str) {
     let lock = format!(
         "BEGIN; SELECT FROM {}.entries WHERE namespace = 'acme' AND key = '{key}' FOR UPDATE",
@@ -32,7 +32,7 @@ fn put(store: &PostgresStore, context: ExecutionContext, key: &'static str, valu
     tokio::spawn(async move { store.put(&context, &ns("acme"), key, value).await })
 }
 
-/// The server's processes that wait for a lock in a statement of the application's.
+/// The ids of server processes in which a statement of the application waits for a lock.
 async fn waiting(schema: &Schema, admin: &Client) -> Vec<i32> {
     let sql = format!(
         "SELECT pid FROM pg_stat_activity
@@ -54,10 +54,10 @@ async fn is_active(admin: &Client, pid: i32) -> bool {
     one(admin, &sql).await
 }
 
-/// The server answers to the statement before the request to cancel has arrived. Were the
-/// connection used again at that answer, its next statement would be cancelled.
+/// The statement ends before its cancel request arrives. If the connection were reused then, the
+/// request would cancel the next statement.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_is_not_used_again_before_its_request_to_cancel_has_ended() {
+async fn connection_is_not_reused_before_its_cancel_request_ends() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=1"))).await;
@@ -78,22 +78,22 @@ async fn a_connection_is_not_used_again_before_its_request_to_cancel_has_ended()
         let error = cancelled.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert!(error.may_have_been_applied());
-        until("the request to cancel", async || proxy.cancels() > cancels).await;
+        until("the cancel request", async || proxy.cancels() > cancels).await;
         first.batch_execute("ROLLBACK").await.unwrap();
-        until("the statement's end", async || !is_active(&admin, process).await).await;
+        until("the end of the statement", async || !is_active(&admin, process).await).await;
 
         let next = put(&store, ExecutionContext::new(), "second", round);
-        // Bounded, for what is looked for must not come.
+        // The event must not occur, so the wait has a limit.
         let bound = ExecutionContext::new().with_timeout(Duration::from_millis(300));
         while bound.sleep(Duration::from_millis(5)).await.is_ok() {
             let used = waiting(&schema, &admin).await.contains(&process);
-            assert!(!used, "the connection was used again");
+            assert!(!used, "the connection was reused");
         }
         proxy.hold_cancels(false);
         until_waiting(&schema, &admin).await;
         second.batch_execute("ROLLBACK").await.unwrap();
         next.await.unwrap().unwrap();
-        // The statement had ended before the request came, so the put stands.
+        // The statement had ended before the request arrived, so the put took effect.
         for key in ["first", "second"] {
             let value = store.get(&ctx(), &ns("acme"), key).await.unwrap();
             assert_eq!(value, Some(bytes(round)));
@@ -101,10 +101,10 @@ async fn a_connection_is_not_used_again_before_its_request_to_cancel_has_ended()
     }
 }
 
-/// More connections than one, and calls that wait for them: each that is given up is closed before
-/// a waiting call could have it.
+/// With several connections and waiting calls: the connection of an abandoned call is closed before
+/// a waiting call can get it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_request_to_cancel_that_does_not_arrive_costs_the_connection_and_no_later_call() {
+async fn lost_cancel_request_costs_only_its_connection() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=16&acquire_timeout=60"))).await;
@@ -120,26 +120,26 @@ async fn a_request_to_cancel_that_does_not_arrive_costs_the_connection_and_no_la
     for call in cancelled {
         assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
     }
-    until("the requests to cancel", async || proxy.cancels() == 16).await;
+    until("the cancel requests", async || proxy.cancels() == 16).await;
 
-    // The places of the pool become free for new connections.
+    // New connections replace the closed ones in the pool.
     let next: Vec<_> = (0..64).map(|_| put(&store, ExecutionContext::new(), "k", "new")).collect();
     for call in next {
         call.await.unwrap().unwrap();
     }
-    until("the connections back", async || store.connections().1 == 0).await;
+    until("the return of the connections", async || store.connections().1 == 0).await;
     assert!(proxy.connections() > 32, "the connections were not replaced");
     for process in &processes {
         assert!(is_active(&admin, *process).await);
     }
 
-    // They arrive late, at their own statements, and hit no other.
+    // The late requests cancel their own statements and no others.
     proxy.hold_cancels(false);
     for _ in 0..100 {
         store.put(&ctx(), &ns("acme"), "k", bytes("newer")).await.unwrap();
     }
     for process in processes {
-        until("the statement's end", async || !is_active(&admin, process).await).await;
+        until("the end of the statement", async || !is_active(&admin, process).await).await;
     }
     holder.batch_execute("ROLLBACK").await.unwrap();
     let value = store.get(&ctx(), &ns("acme"), "held").await.unwrap();
@@ -147,7 +147,7 @@ async fn a_request_to_cancel_that_does_not_arrive_costs_the_connection_and_no_la
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_whose_request_to_cancel_was_refused_is_replaced() {
+async fn connection_is_replaced_after_a_rejected_cancel_request() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=1"))).await;
@@ -162,7 +162,7 @@ async fn a_connection_whose_request_to_cancel_was_refused_is_replaced() {
         context.cancel();
         assert_eq!(cancelled.await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
         holder.batch_execute("ROLLBACK").await.unwrap();
-        // The statement goes on, for nothing stopped it.
+        // The statement completes, because no cancel request reached the server.
         let name = &schema.name;
         let written = format!("SELECT FROM {name}.entries WHERE value = '{round}'");
         until("the put", async || rows(&admin, &written).await == 1).await;
@@ -174,9 +174,10 @@ async fn a_connection_whose_request_to_cancel_was_refused_is_replaced() {
     }
 }
 
-/// The statement's end, the request to cancel and the next call in every order, on one connection.
+/// The end of the statement, the cancel request and the next call, in random order on one
+/// connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_call_that_follows_a_cancelled_one_is_never_hit() {
+async fn cancel_request_never_hits_the_next_call() {
     let schema = Schema::new().await;
     let store = open(&schema.url("&pool_size=1")).await;
     let holder = schema.admin().await;
@@ -208,7 +209,7 @@ async fn a_call_that_follows_a_cancelled_one_is_never_hit() {
         for _ in 0..3 {
             store.put(&never_ends, &ns("acme"), "next", bytes("value")).await.unwrap();
         }
-        // Done in time, cancelled or dropped: whichever it is, it has ended.
+        // The call has ended in any case: completed, cancelled or dropped.
         let ended = tokio::time::timeout(PATIENCE, cancelled).await.unwrap();
         if let Ok(Err(error)) = ended {
             assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
@@ -218,55 +219,55 @@ async fn a_call_that_follows_a_cancelled_one_is_never_hit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_statement_is_gone_from_the_server() {
+async fn cancelled_statement_ends_on_the_server() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=2"))).await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
     hold(&schema, &holder, "held").await;
-    for way in ["token", "deadline", "drop"] {
+    for ending in ["token", "deadline", "drop"] {
         let cancels = proxy.cancels();
         let context = ExecutionContext::new();
-        let ends = if way == "deadline" {
+        let ends = if ending == "deadline" {
             context.clone().with_timeout(Duration::from_secs(5))
         } else {
             context.clone()
         };
         let call = put(&store, ends, "held", "new");
         let process = until_waiting(&schema, &admin).await;
-        match way {
+        match ending {
             "token" => context.cancel(),
             "deadline" => {}
             _ => call.abort(),
         }
         let answer = tokio::time::timeout(PATIENCE, call).await.unwrap();
-        match (way, answer) {
+        match (ending, answer) {
             ("token", Ok(Err(error))) => assert_eq!(error.kind(), ErrorKind::Cancelled),
             ("deadline", Ok(Err(error))) => assert_eq!(error.kind(), ErrorKind::DeadlineExceeded),
             ("drop", Err(error)) => assert!(error.is_cancelled()),
-            (way, answer) => panic!("{way}: {answer:?}"),
+            (ending, answer) => panic!("{ending}: {answer:?}"),
         }
-        // The row is still held.
-        until("the statement's end", async || !is_active(&admin, process).await).await;
-        // At a deadline the server's own limit may be quicker.
-        assert!(way == "deadline" || proxy.cancels() == cancels + 1, "{way}");
-        until("the connection back", async || store.connections().1 == 0).await;
+        // The row is still locked.
+        until("the end of the statement", async || !is_active(&admin, process).await).await;
+        // At a deadline, `statement_timeout` may end the statement first.
+        assert!(ending == "deadline" || proxy.cancels() == cancels + 1, "{ending}");
+        until("the return of the connection", async || store.connections().1 == 0).await;
     }
     holder.batch_execute("ROLLBACK").await.unwrap();
     let value = store.get(&ctx(), &ns("acme"), "held").await.unwrap();
     assert_eq!(value, Some(bytes("old")));
 }
 
-/// A call that lost against others pauses before it is tried again. Where its caller goes away in
-/// that pause, a request to cancel finds nothing to stop: nothing may be sent any more.
+/// A call pauses before a retry. If its caller goes away during the pause, the cancel request has
+/// no statement to cancel, and the call must not send another one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_not_tried_again_once_its_caller_has_gone() {
+async fn call_is_not_retried_after_its_caller_is_gone() {
     let schema = Schema::new().await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let store = open(&schema.url("&pool_size=1")).await;
     let name = &schema.name;
-    // It loses eight times; the ninth would wait for as long as the test wants.
+    // Eight attempts fail; a ninth would block until the test ends.
     let losing = format!(
         "CREATE SEQUENCE {name}.attempts; GRANT USAGE ON SEQUENCE {name}.attempts TO PUBLIC;
          CREATE OR REPLACE FUNCTION {name}.put(
@@ -291,7 +292,7 @@ async fn a_call_is_not_tried_again_once_its_caller_has_gone() {
         until("the eighth attempt", async || one::<i64>(&admin, &attempts).await >= 8).await;
         context.cancel();
         assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
-        until("the connection back", async || store.connections().1 == 0).await;
-        assert!(waiting(&schema, &admin).await.is_empty(), "it was tried again");
+        until("the return of the connection", async || store.connections().1 == 0).await;
+        assert!(waiting(&schema, &admin).await.is_empty(), "the call was retried");
     }
 }

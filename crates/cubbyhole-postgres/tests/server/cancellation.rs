@@ -1,5 +1,4 @@
-//! A thousand calls whose callers go away, and a server that is silent: what is left at the server,
-//! in the pool and in the table.
+//! Abandoned calls and a silent server: the state of the server, the pool and the table afterwards.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,15 +12,15 @@ use cubbyhole_testkit::PostgresServer;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
 use tokio::task::block_in_place;
 
-use crate::by_hand::one;
 use crate::proxy::Proxy;
+use crate::sql::one;
 use crate::support::Schema;
 
 const CALLS: usize = 1_000;
 const TASKS: usize = 64;
 const POOL: usize = 8;
-/// Far more than a call needs whose context ends, on any machine.
-const PROMPT: Duration = Duration::from_secs(10);
+/// Far more time than a call needs to return after its context ends.
+const RETURN_LIMIT: Duration = Duration::from_secs(10);
 
 fn text(bytes: &Bytes) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -32,17 +31,17 @@ async fn open(url: &str) -> PostgresStore {
     PostgresStore::open(&ExecutionContext::new(), config).await.unwrap()
 }
 
-/// What one task did to its own key, as far as it was told.
+/// The possible values of the key of one task.
 #[derive(Default)]
-struct Told {
-    /// The value that was there when the last call of certain outcome ended.
+struct KeyOutcomes {
+    /// The value after the last call with a known outcome.
     certain: Option<String>,
-    /// Values of calls of unknown outcome. Each stays possible: it may be applied as late as after
-    /// a later call was answered.
+    /// Values of calls with an unknown outcome. Each stays possible, because the server may apply
+    /// it after a later call has returned.
     possible: Vec<String>,
 }
 
-impl Told {
+impl KeyOutcomes {
     fn applied(&mut self, value: Option<String>) {
         self.certain = value;
     }
@@ -56,8 +55,8 @@ impl Told {
     }
 }
 
-/// A way in which a caller goes away, at a random instant.
-fn ending() -> ExecutionContext {
+/// A context that ends at a random time, by timeout or cancellation.
+fn ending_context() -> ExecutionContext {
     let ctx = ExecutionContext::new();
     let after = Duration::from_micros(fastrand::u64(0..6_000));
     match fastrand::bool() {
@@ -73,12 +72,12 @@ fn ending() -> ExecutionContext {
     }
 }
 
-/// One task's calls: conditional and plain puts of its own key, batches of its own two keys, reads.
-async fn calls_of(store: PostgresStore, ns: Namespace, task: usize) -> (Told, Told) {
-    let (mut single, mut pair) = (Told::default(), Told::default());
+/// The calls of one task: puts and takes of its key, batches of its two other keys, and reads.
+async fn calls_of(store: PostgresStore, ns: Namespace, task: usize) -> (KeyOutcomes, KeyOutcomes) {
+    let (mut single, mut pair) = (KeyOutcomes::default(), KeyOutcomes::default());
     let key = format!("single-{task}");
     for round in 0..CALLS / TASKS + 1 {
-        let ctx = ending();
+        let ctx = ending_context();
         let value = format!("{task}:{round}:{}", "x".repeat(fastrand::usize(0..3_000)));
         let bytes = Bytes::from(value.clone());
         match fastrand::u8(0..8) {
@@ -86,7 +85,7 @@ async fn calls_of(store: PostgresStore, ns: Namespace, task: usize) -> (Told, To
                 Ok(()) => single.applied(Some(value)),
                 Err(error) => single.failed(&error, value),
             },
-            // A put that its caller drops.
+            // The caller drops this put.
             2 => {
                 let wait = Duration::from_micros(fastrand::u64(0..6_000));
                 let never = ExecutionContext::new();
@@ -117,15 +116,15 @@ async fn calls_of(store: PostgresStore, ns: Namespace, task: usize) -> (Told, To
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_cancelled_calls_leave_everything_whole() {
+async fn thousand_cancelled_calls_leave_store_and_pool_intact() {
     let schema = Schema::new().await;
     let store = open(&schema.url(&format!("&pool_size={POOL}"))).await;
     let ns = Namespace::parse("acme:cancelled").unwrap();
     let tasks: Vec<_> =
         (0..TASKS).map(|task| tokio::spawn(calls_of(store.clone(), ns.clone(), task))).collect();
-    let mut told = Vec::new();
+    let mut outcomes = Vec::new();
     for task in tasks {
-        told.push(task.await.unwrap());
+        outcomes.push(task.await.unwrap());
     }
 
     schema.no_statement_is_left(0).await;
@@ -142,19 +141,19 @@ async fn a_thousand_cancelled_calls_leave_everything_whole() {
             options = options.with_after(next);
         }
     };
-    for (task, (single, pair)) in told.iter().enumerate() {
+    for (task, (single, pair)) in outcomes.iter().enumerate() {
         let key = format!("single-{task}");
-        let there = found.get(&key).cloned();
+        let stored = found.get(&key).cloned();
         let possible = single.possible.iter().map(|v| Some(v.clone()).filter(|v| !v.is_empty()));
         let mut allowed = possible.chain([single.certain.clone()]);
-        assert!(allowed.any(|value| value == there), "{key} is neither old nor new");
+        assert!(allowed.any(|value| value == stored), "{key} has an impossible value");
         let (a, b) = (format!("pair-{task}-a"), format!("pair-{task}-b"));
         assert_eq!(found.get(&a), found.get(&b), "half a batch of task {task}");
-        let there = found.get(&a).cloned();
+        let stored = found.get(&a).cloned();
         let possible = pair.possible.iter().cloned().map(Some);
-        assert!(possible.chain([pair.certain.clone()]).any(|value| value == there), "{a}");
+        assert!(possible.chain([pair.certain.clone()]).any(|value| value == stored), "{a}");
     }
-    // The pool is whole: as many calls at once as it has connections, and more.
+    // The pool still serves more concurrent calls than it has connections.
     let calls = (0..TASKS).map(|_| store.get(&ctx, &ns, "single-0"));
     for answer in futures_util::future::join_all(calls).await {
         answer.unwrap();
@@ -163,9 +162,9 @@ async fn a_thousand_cancelled_calls_leave_everything_whole() {
     assert!(open <= POOL && in_use == 0, "{open} connections, {in_use} in use");
 }
 
-/// A server that takes everything and answers nothing.
+/// The server reads all messages and answers none.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_returns_promptly_when_the_server_is_silent() {
+async fn call_returns_at_its_deadline_if_the_server_is_silent() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=1&sslmode=disable"))).await;
@@ -175,20 +174,20 @@ async fn a_call_returns_promptly_when_the_server_is_silent() {
     let soon = ctx.child().with_timeout(Duration::from_millis(100));
     let options = PutOptions::new();
     let put = store.put_entry(&soon, &ns, "k", Bytes::new(), options, Condition::IfAbsent);
-    let error = tokio::time::timeout(PROMPT, put).await.unwrap().unwrap_err();
+    let error = tokio::time::timeout(RETURN_LIMIT, put).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error}");
     assert!(error.may_have_been_applied());
-    // The connection's place in the pool is given up after a while, for a new one.
+    // A new connection replaces the one of the abandoned call.
     proxy.be_silent(false);
     let get = store.get(&ctx, &ns, "k");
-    let got = tokio::time::timeout(PROMPT * 3, get).await.unwrap().unwrap();
+    let got = tokio::time::timeout(RETURN_LIMIT * 3, get).await.unwrap().unwrap();
     assert_eq!(got.as_deref(), Some(&b"old"[..]));
 }
 
-/// The new limit of a call is set by a statement that has the one of the call before. Where that is
-/// over before the server comes to it, the call still has its own time.
+/// The `SET` that sets the timeout of a call runs under the timeout of the previous call. If the
+/// server cancels the `SET`, the call is sent again and gets its full time.
 #[tokio::test]
-async fn a_call_has_its_own_time_also_where_its_limit_could_not_be_set_at_once() {
+async fn call_is_retried_if_its_set_timeout_is_cancelled() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=1"))).await;
@@ -198,48 +197,48 @@ async fn a_call_has_its_own_time_also_where_its_limit_could_not_be_set_at_once()
     let lock = format!("BEGIN; SELECT FROM {}.entries FOR UPDATE", schema.name);
     holder.batch_execute(&lock).await.unwrap();
 
-    // A busy machine may not answer in time; the next try has a warm connection.
-    until("a call with a short limit", async || {
+    // A busy machine may miss the deadline; the next attempt has a warm connection.
+    until("a call with a short deadline", async || {
         let short = ExecutionContext::new().with_timeout(Duration::from_millis(200));
         store.get(&short, &acme, "k").await.is_ok()
     })
     .await;
-    // As long as a server takes that has a great deal to do.
+    // Simulates a `SET` on a busy server.
     proxy.swap_once("SET statement_timeout = 30720", "SELECT pg_sleep(50)");
     let writer = store.clone();
     let put = tokio::spawn(async move {
         let long = ExecutionContext::new().with_timeout(Duration::from_secs(30));
         writer.put(&long, &ns("acme"), "k", bytes("new")).await
     });
-    // When the statement began that waits for the lock.
+    // The start time of the statement that waits for the lock.
     let waits = format!(
         "SELECT coalesce(max(query_start::text), '') FROM pg_stat_activity
          WHERE usename = '{}_login' AND wait_event_type = 'Lock'",
         schema.name
     );
     let waits = async || one::<String>(&admin, &waits).await;
-    until("the first try", async || !waits().await.is_empty()).await;
-    assert!(!proxy.has_swap(), "the limit was set in another way");
+    until("the first attempt", async || !waits().await.is_empty()).await;
+    assert!(!proxy.has_swap(), "the store sent another statement to set the timeout");
     let first = waits().await;
     let is_second = |at: String| !at.is_empty() && at != first;
-    until("the second", async || put.is_finished() || is_second(waits().await)).await;
+    until("the second attempt", async || put.is_finished() || is_second(waits().await)).await;
     holder.batch_execute("ROLLBACK").await.unwrap();
     put.await.unwrap().unwrap();
     assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
 }
 
-/// Where the limit of the call before ends so late during that statement that the server comes to
-/// its end, it stops the statement that follows.
+/// If the previous timeout expires at the very end of the `SET`, the server may notice it late and
+/// cancel the statement that follows.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_has_its_own_time_also_where_the_limit_before_ended_late() {
+async fn call_is_retried_if_the_previous_timeout_fires_late() {
     let server = block_in_place(PostgresServer::start).unwrap();
     let schema = Schema::on(server.url()).await;
     let proxy = Proxy::before(server.url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=1"))).await;
     let (acme, admin) = (ns("acme"), schema.admin().await);
     store.put(&ctx(), &acme, "k", bytes("old")).await.unwrap();
-    // The server looks for the end of its time between steps, and the last of these is a long one;
-    // the sequence tells that it was made.
+    // The server checks for timeouts between steps, and the last step is long. The sequence counts
+    // the completed steps.
     let late = "CREATE SEQUENCE made;
          GRANT USAGE ON SEQUENCE made TO public;
          CREATE PROCEDURE late(
@@ -251,27 +250,27 @@ async fn a_call_has_its_own_time_also_where_the_limit_before_ended_late() {
     let (mut attempts, mut made, mut limit) = (0, 0, Duration::from_millis(250));
     while made < 3 {
         attempts += 1;
-        assert!(attempts < 30, "the server always noticed in time");
+        assert!(attempts < 30, "the server always noticed the timeout during the SET");
         let short = ExecutionContext::new().with_timeout(limit);
-        // A machine that is too busy for this is tried again.
+        // On a busy machine this may fail; the loop repeats it.
         drop(store.get(&short, &acme, "k").await);
         proxy.swap_once("SET statement_timeout = 30720", "CALL public.late()");
         let long = ExecutionContext::new().with_timeout(Duration::from_secs(30));
         store.put(&long, &acme, "k", bytes("new")).await.unwrap();
-        assert!(!proxy.has_swap(), "the limit was set in another way");
+        assert!(!proxy.has_swap(), "the store sent another statement to set the timeout");
         let before = std::mem::replace(&mut made, one::<i64>(&admin, was_made).await);
         if made == before && limit < Duration::from_secs(8) {
-            // It ended before the last step began: on a busy machine that takes longer.
+            // The timeout expired before the last step. A busy machine needs more time.
             limit *= 2;
         }
     }
     assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
 }
 
-/// Behind a pooler a call is a transaction. Where what ends it is stopped before the server has
-/// begun it, as by a request to cancel, the transaction is still there, and failed.
+/// Behind a pooler, a call is a transaction. If the server cancels its `COMMIT`, a failed
+/// transaction stays open on the connection.
 #[tokio::test]
-async fn a_transaction_that_could_not_be_ended_is_not_in_the_way_of_the_next_call() {
+async fn failed_commit_does_not_block_the_next_call() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=1&pooler=transaction"))).await;
@@ -281,19 +280,19 @@ async fn a_transaction_that_could_not_be_ended_is_not_in_the_way_of_the_next_cal
     let process = process.replace('@', &schema.name);
     let before: i32 = one(&admin, &process).await;
 
-    // The server stops at a statement that is none as it does at one that it is asked to stop.
+    // A syntax error has the same effect as a cancelled `COMMIT`.
     proxy.swap_once("COMMIT", "COMMIX");
     let error = store.put(&ctx(), &acme, "k", bytes("lost")).await.unwrap_err();
     assert!(!proxy.has_swap() && !error.may_have_been_applied(), "{error}");
     assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("old")));
     store.put(&ctx(), &acme, "k", bytes("new")).await.unwrap();
     assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
-    assert_eq!(one::<i32>(&admin, &process).await, before, "it cost a connection");
+    assert_eq!(one::<i32>(&admin, &process).await, before, "the connection was replaced");
 }
 
-/// Where an administrator stops what goes ahead of a call, the call is made once more.
+/// An administrator cancels the statements that precede the call.
 #[tokio::test]
-async fn a_transaction_that_could_not_be_begun_is_begun_again() {
+async fn call_is_retried_if_its_begin_is_cancelled() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let store = open(&proxy.url(&schema.url("&pool_size=1&pooler=transaction"))).await;
@@ -309,6 +308,6 @@ async fn a_transaction_that_could_not_be_begun_is_begun_again() {
     let stop = stop.replace('@', &schema.name);
     until("the sleep", async || one::<i64>(&admin, &stop).await == 1).await;
     put.await.unwrap().unwrap();
-    assert!(!proxy.has_swap(), "the limit was set in another way");
+    assert!(!proxy.has_swap(), "the store sent another statement to set the timeout");
     assert_eq!(store.get(&ctx(), &acme, "k").await.unwrap(), Some(bytes("new")));
 }

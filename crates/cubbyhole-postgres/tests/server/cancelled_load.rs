@@ -1,4 +1,4 @@
-//! Calls that are cancelled at random instants while other sessions hold the rows that they need.
+//! Calls that are cancelled at random times while other sessions lock their rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use cubbyhole_testkit::helpers::{ctx, until};
 use cubbyhole_testkit::load::cancelled::CancelledCalls;
 use tokio::task::JoinSet;
 
-use crate::by_hand::one;
+use crate::sql::one;
 use crate::support::Schema;
 
 const CALLS: usize = 1024;
 const POOL: usize = 8;
 
-/// Repeatedly holds a part of the rows, in the order in which batches lock them.
+/// Repeatedly locks a part of the rows, in the order in which batches lock them.
 async fn disturb(
     holder: tokio_postgres::Client,
     table: String,
@@ -35,7 +35,7 @@ async fn disturb(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_a_cancelled_call_was_told_is_true_also_where_it_waited_for_a_lock() {
+async fn cancelled_calls_report_their_outcome_despite_lock_waits() {
     let schema = Schema::new().await;
     let admin = schema.admin().await;
     let url = schema.url(&format!("&pool_size={POOL}"));
@@ -52,13 +52,17 @@ async fn what_a_cancelled_call_was_told_is_true_also_where_it_waited_for_a_lock(
     stop.cancel();
     holders.join_all().await;
 
-    until("connections that are given back", async || store.connections().1 == 0).await;
+    until("the return of all connections", async || store.connections().1 == 0).await;
     let left = format!(
         "SELECT count(*) FROM pg_stat_activity
          WHERE usename = '{}_login' AND (state <> 'idle' OR xact_start IS NOT NULL)",
         schema.name
     );
-    assert_eq!(one::<i64>(&admin, &left).await, 0, "something is left at the server");
+    assert_eq!(
+        one::<i64>(&admin, &left).await,
+        0,
+        "a statement or transaction is left on the server"
+    );
     calls.check(&effects).await;
     let (open, in_use) = store.connections();
     assert!(open <= POOL && in_use == 0, "{open} connections, {in_use} in use");

@@ -1,4 +1,4 @@
-//! Certificates of the client's own, on a server that asks for them, and revoked ones.
+//! Client certificates, on a server that requires them, and revoked server certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,23 +18,23 @@ use tokio::task::block_in_place;
 use crate::encryption::server_with_tls;
 use crate::support::Schema;
 
-struct Secured {
+struct TlsServer {
     _server: PostgresServer,
     schema: Schema,
     authority: Authority,
     files: tempfile::TempDir,
 }
 
-impl Secured {
-    /// A server that lets the application's role in by `rule` of `pg_hba.conf` alone.
+impl TlsServer {
+    /// A server whose `pg_hba.conf` accepts the application's role only with TLS and `rule`.
     async fn new(rule: &str) -> Self {
         let rules =
             |login: &str| format!("hostssl all {login} all {rule}\nhost all {login} all reject\n");
         Self::with_rules(rules).await
     }
 
-    /// With rules of `pg_hba.conf` for the application's role. They refuse a connection with TLS
-    /// and without a client certificate.
+    /// A server with rules in `pg_hba.conf` for the application's role. They must reject TLS
+    /// connections without a client certificate.
     async fn with_rules(own_rules: impl Fn(&str) -> String) -> Self {
         let authority = Authority::new("the one");
         let (server, schema) = server_with_tls(&authority).await;
@@ -44,11 +44,11 @@ impl Secured {
         fs::write(&hba, format!("{}{rules}", own_rules(&login))).unwrap();
         schema.execute("SELECT pg_reload_conf()").await;
         let files = tempfile::TempDir::new().unwrap();
-        let secured = Self { _server: server, schema, authority, files };
-        // The server has read the new rules once it refuses.
-        let strangers = secured.url("");
-        until("the new rules", async || open(&strangers).await.is_err()).await;
-        secured
+        let tls = Self { _server: server, schema, authority, files };
+        // The server has loaded the new rules when it rejects the connection.
+        let without_certificate = tls.url("");
+        until("the new rules", async || open(&without_certificate).await.is_err()).await;
+        tls
     }
 
     fn url(&self, options: &str) -> String {
@@ -57,7 +57,7 @@ impl Secured {
         url.replace("127.0.0.1", "localhost")
     }
 
-    /// A certificate for the role `name`, and its key.
+    /// Issues a certificate for the role `name`, with its key.
     fn certify(&self, name: &str) -> (String, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -65,7 +65,7 @@ impl Secured {
         (params.signed_by(&key, self.authority.issuer()).unwrap().pem(), key)
     }
 
-    /// Writes both and returns the options that name them.
+    /// Writes both files and returns the URL options for them.
     fn options(&self, name: &str, certificate: &str, key: &str) -> String {
         let certificate = self.write(&format!("{name}.crt"), certificate);
         let key = self.write(&format!("{name}.key"), key);
@@ -89,117 +89,117 @@ async fn open(url: &str) -> Result<()> {
     store.get(&ctx(), &ns("acme"), "k").await.map(drop)
 }
 
-/// A client certificate in place of the password.
+/// A client certificate replaces the password.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificate_authenticates_the_role_that_it_names() {
-    let secured = Secured::new("cert").await;
-    let login = format!("{}_login", secured.schema.name);
-    let (certificate, key) = secured.certify(&login);
-    let right = secured.options("right", &certificate, &key.serialize_pem());
-    let without_password = secured.url(&right).replace(&format!(":{PASSWORD}"), "");
+    let tls = TlsServer::new("cert").await;
+    let login = format!("{}_login", tls.schema.name);
+    let (certificate, key) = tls.certify(&login);
+    let right = tls.options("right", &certificate, &key.serialize_pem());
+    let without_password = tls.url(&right).replace(&format!(":{PASSWORD}"), "");
     open(&without_password).await.unwrap();
 
-    let (certificate, key) = secured.certify("another_role");
-    let other = secured.options("other", &certificate, &key.serialize_pem());
-    let error = open(&secured.url(&other)).await.unwrap_err();
+    let (certificate, key) = tls.certify("another_role");
+    let other = tls.options("other", &certificate, &key.serialize_pem());
+    let error = open(&tls.url(&other)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
-    let unsent = secured.url(&format!("{right}&sslcertmode=disable"));
+    let unsent = tls.url(&format!("{right}&sslcertmode=disable"));
     let error = open(&unsent).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
 }
 
-/// A certificate beside the password, and keys in each form of PEM.
+/// A client certificate in addition to the password, with keys in each PEM format.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_of_each_form_are_read_and_unsafe_ones_refused() {
-    let secured = Secured::new("scram-sha-256 clientcert=verify-full").await;
-    let login = format!("{}_login", secured.schema.name);
-    let (certificate, key) = secured.certify(&login);
-    let pkcs8 = secured.options("pkcs8", &certificate, &key.serialize_pem());
-    open(&secured.url(&pkcs8)).await.unwrap();
+async fn private_keys_are_read_in_each_format_and_rejected_if_unsafe() {
+    let tls = TlsServer::new("scram-sha-256 clientcert=verify-full").await;
+    let login = format!("{}_login", tls.schema.name);
+    let (certificate, key) = tls.certify(&login);
+    let pkcs8 = tls.options("pkcs8", &certificate, &key.serialize_pem());
+    open(&tls.url(&pkcs8)).await.unwrap();
     // The same key in SEC1.
-    let sec1 = secured.files.path().join("sec1.pem");
-    let pkcs8_file = secured.files.path().join("pkcs8.key");
+    let sec1 = tls.files.path().join("sec1.pem");
+    let pkcs8_file = tls.files.path().join("pkcs8.key");
     openssl(&["ec", "-in", text(&pkcs8_file), "-out", text(&sec1)]);
     let sec1 = fs::read_to_string(sec1).unwrap();
     assert!(sec1.contains("BEGIN EC PRIVATE KEY"));
-    open(&secured.url(&secured.options("sec1", &certificate, &sec1))).await.unwrap();
+    open(&tls.url(&tls.options("sec1", &certificate, &sec1))).await.unwrap();
 
-    let file = secured.files.path().join("pkcs8.key");
+    let file = tls.files.path().join("pkcs8.key");
     set_mode(&file, 0o644);
-    let error = open(&secured.url(&pkcs8)).await.unwrap_err();
+    let error = open(&tls.url(&pkcs8)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
     assert!(error.message().contains("chmod"), "{error}");
     set_mode(&file, 0o600);
-    let encrypted = secured.files.path().join("encrypted.pem");
+    let encrypted = tls.files.path().join("encrypted.pem");
     let pass = format!("pass:{PASSWORD}");
     let (from, to) = (text(&file), text(&encrypted));
     openssl(&["pkey", "-aes256", "-in", from, "-out", to, "-passout", &pass]);
     let encrypted = fs::read_to_string(encrypted).unwrap();
-    let options = secured.options("encrypted", &certificate, &encrypted);
-    let error = open(&secured.url(&options)).await.unwrap_err();
+    let options = tls.options("encrypted", &certificate, &encrypted);
+    let error = open(&tls.url(&options)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     assert!(error.message().contains("is encrypted"), "{error}");
-    let (_, another) = secured.certify(&login);
-    for (name, certificate, key, said) in [
-        ("mixed", &certificate, another.serialize_pem(), "do not work together"),
-        ("empty", &String::new(), key.serialize_pem(), "no certificate"),
-        ("no-key", &certificate, certificate.clone(), "no private key"),
+    let (_, another) = tls.certify(&login);
+    for (name, certificate, key, expected) in [
+        ("mixed", &certificate, another.serialize_pem(), "does not match its private key"),
+        ("empty", &String::new(), key.serialize_pem(), "no PEM certificate"),
+        ("no-key", &certificate, certificate.clone(), "no PEM private key"),
     ] {
-        let options = secured.options(name, certificate, &key);
-        let error = open(&secured.url(&options)).await.unwrap_err();
+        let options = tls.options(name, certificate, &key);
+        let error = open(&tls.url(&options)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
-        assert!(error.message().contains(said), "{error}");
+        assert!(error.message().contains(expected), "{error}");
         assert!(!format!("{error:?}").contains("PRIVATE KEY"), "{error:?}");
     }
-    let missing = secured.url("&sslcert=/no/such.crt&sslkey=/no/such.key");
+    let missing = tls.url("&sslcert=/no/such.crt&sslkey=/no/such.key");
     let error = open(&missing).await.unwrap_err();
     assert!(error.message().contains("/no/such.crt"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificate_of_an_unknown_authority_is_refused_for_good() {
-    let mut secured = Secured::new("scram-sha-256 clientcert=verify-ca").await;
-    let login = format!("{}_login", secured.schema.name);
+async fn certificate_of_an_unknown_authority_is_rejected() {
+    let mut tls = TlsServer::new("scram-sha-256 clientcert=verify-ca").await;
+    let login = format!("{}_login", tls.schema.name);
     let unknown = Authority::new("another one");
-    let known = std::mem::replace(&mut secured.authority, unknown);
-    let (certificate, key) = secured.certify(&login);
-    secured.authority = known;
-    let options = secured.options("unknown", &certificate, &key.serialize_pem());
-    // With TLS 1.2 the server refuses it within the handshake.
-    let url = secured.url(&format!("{options}&ssl_max_protocol_version=TLSv1.2"));
+    let known = std::mem::replace(&mut tls.authority, unknown);
+    let (certificate, key) = tls.certify(&login);
+    tls.authority = known;
+    let options = tls.options("unknown", &certificate, &key.serialize_pem());
+    // With TLS 1.2, the server rejects the certificate during the handshake.
+    let url = tls.url(&format!("{options}&ssl_max_protocol_version=TLSv1.2"));
     let error = open(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
     assert!(!error.is_retryable() && error.message().contains("sslcert"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prefer_connects_without_tls_where_it_cannot_with_it() {
+async fn sslmode_prefer_falls_back_to_no_tls() {
     let rules = |login: &str| {
         format!("hostnossl all {login} all scram-sha-256\nhost all {login} all reject\n")
     };
-    let secured = Secured::with_rules(rules).await;
-    open(&secured.schema.url("&sslmode=prefer")).await.unwrap();
-    let required = secured.schema.url("&sslmode=require");
+    let tls = TlsServer::with_rules(rules).await;
+    open(&tls.schema.url("&sslmode=prefer")).await.unwrap();
+    let required = tls.schema.url("&sslmode=require");
     let error = open(&required).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
 
-    // A handshake that fails: no version of TLS is common to both.
-    secured.schema.execute("ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.3'").await;
-    secured.schema.execute("SELECT pg_reload_conf()").await;
+    // The handshake fails, because client and server have no TLS version in common.
+    tls.schema.execute("ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1.3'").await;
+    tls.schema.execute("SELECT pg_reload_conf()").await;
     let old = format!("{required}&ssl_max_protocol_version=TLSv1.2");
     until("the new version", async || {
-        open(&old).await.unwrap_err().message().contains("refuses the TLS connection")
+        open(&old).await.unwrap_err().message().contains("rejects the TLS connection")
     })
     .await;
     open(&old.replace("sslmode=require", "sslmode=prefer")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revoked_server_certificate_is_refused() {
-    let secured = Secured::new("scram-sha-256 clientcert=verify-ca").await;
-    let login = format!("{}_login", secured.schema.name);
-    let (certificate, key) = secured.certify(&login);
-    let options = secured.options("client", &certificate, &key.serialize_pem());
+async fn revoked_server_certificate_is_rejected() {
+    let tls = TlsServer::new("scram-sha-256 clientcert=verify-ca").await;
+    let login = format!("{}_login", tls.schema.name);
+    let (certificate, key) = tls.certify(&login);
+    let options = tls.options("client", &certificate, &key.serialize_pem());
     let list = |revoked: Vec<RevokedCertParams>| {
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
@@ -209,19 +209,18 @@ async fn revoked_server_certificate_is_refused() {
             revoked_certs: revoked,
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        list.signed_by(secured.authority.issuer()).unwrap().pem().unwrap()
+        list.signed_by(tls.authority.issuer()).unwrap().pem().unwrap()
     };
-    let file = secured.write("none.crl", &list(Vec::new()));
-    open(&secured.url(&format!("{options}&sslcrl={}", file.display()))).await.unwrap();
+    let file = tls.write("none.crl", &list(Vec::new()));
+    open(&tls.url(&format!("{options}&sslcrl={}", file.display()))).await.unwrap();
     let revoked = RevokedCertParams {
         serial_number: SERIAL.into(),
         revocation_time: date_time_ymd(2021, 1, 1),
         reason_code: Some(RevocationReason::KeyCompromise),
         invalidity_date: None,
     };
-    let file = secured.write("server.crl", &list(vec![revoked]));
-    let error =
-        open(&secured.url(&format!("{options}&sslcrl={}", file.display()))).await.unwrap_err();
+    let file = tls.write("server.crl", &list(vec![revoked]));
+    let error = open(&tls.url(&format!("{options}&sslcrl={}", file.display()))).await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");
     assert!(error.message().contains("certificate is not accepted"), "{error}");
 }

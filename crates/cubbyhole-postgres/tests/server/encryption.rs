@@ -1,5 +1,5 @@
-//! Encrypted connections: a proxy that ends the encryption before the server, with certificates of
-//! the test's own, and a server that encrypts by itself.
+//! TLS connections, through a proxy that terminates TLS with test certificates, and to a server
+//! with TLS.
 
 use std::fs;
 use std::sync::Arc;
@@ -15,45 +15,48 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
-use crate::by_hand::one;
 use crate::proxy::{address_of, with_address};
+use crate::sql::one;
 use crate::support::Schema;
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 4, 210, 22, 46];
 
-/// Stands before the server, which itself does not see the encryption.
-struct Front {
+/// A proxy in front of the server that terminates TLS.
+struct TlsProxy {
     listener: Listener,
-    seen: Arc<Seen>,
+    counts: Arc<Counts>,
 }
 
+/// The numbers of connections.
 #[derive(Default)]
-struct Seen {
-    asked: AtomicUsize,
+struct Counts {
+    /// Connections that requested TLS.
+    requested: AtomicUsize,
     encrypted: AtomicUsize,
     plain: AtomicUsize,
     encrypted_cancels: AtomicUsize,
 }
 
-impl Front {
-    /// Offers encryption if there is an acceptor.
+impl TlsProxy {
+    /// Starts a proxy, which offers TLS if there is an acceptor.
     async fn before(schema: &Schema, acceptor: Option<TlsAcceptor>) -> Self {
         let server = address_of(schema.admin_url());
-        let seen = Arc::<Seen>::default();
-        let shared = Arc::clone(&seen);
+        let counts = Arc::<Counts>::default();
+        let shared = Arc::clone(&counts);
         let listener = Listener::start(move |client| {
-            let (server, acceptor, seen) = (server.clone(), acceptor.clone(), Arc::clone(&shared));
+            let (server, acceptor, counts) =
+                (server.clone(), acceptor.clone(), Arc::clone(&shared));
             async move {
                 let server = TcpStream::connect(&server).await.unwrap();
-                drop(serve(client, server, acceptor, seen).await);
+                drop(serve(client, server, acceptor, counts).await);
             }
         })
         .await;
-        Self { listener, seen }
+        Self { listener, counts }
     }
 
-    /// Connects to it by a name of its address.
+    /// Opens a store through the proxy, with `host` as its name.
     async fn open(&self, schema: &Schema, host: &str, options: &str) -> Result<PostgresStore> {
         let address = format!("{host}:{}", self.listener.port());
         let url = with_address(&schema.url(options), &address);
@@ -63,10 +66,10 @@ impl Front {
         Ok(store)
     }
 
-    /// How many connections asked for encryption, had it, and had it not.
-    fn seen(&self) -> (usize, usize, usize) {
-        let Seen { asked, encrypted, plain, .. } = &*self.seen;
-        (asked.load(SeqCst), encrypted.load(SeqCst), plain.load(SeqCst))
+    /// The numbers of connections that requested TLS, used TLS, and did not use TLS.
+    fn counts(&self) -> (usize, usize, usize) {
+        let Counts { requested, encrypted, plain, .. } = &*self.counts;
+        (requested.load(SeqCst), encrypted.load(SeqCst), plain.load(SeqCst))
     }
 }
 
@@ -74,30 +77,30 @@ async fn serve(
     mut client: TcpStream,
     server: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    seen: Arc<Seen>,
+    counts: Arc<Counts>,
 ) -> std::io::Result<()> {
     let mut first = [0; 8];
     client.read_exact(&mut first).await?;
     if first != SSL_REQUEST {
-        seen.plain.fetch_add(1, SeqCst);
+        counts.plain.fetch_add(1, SeqCst);
         return forward(client, server, first).await;
     }
-    seen.asked.fetch_add(1, SeqCst);
+    counts.requested.fetch_add(1, SeqCst);
     match acceptor {
         Some(acceptor) => {
             client.write_all(b"S").await?;
             let mut client = acceptor.accept(client).await?;
             client.read_exact(&mut first).await?;
-            seen.encrypted.fetch_add(1, SeqCst);
+            counts.encrypted.fetch_add(1, SeqCst);
             if first == CANCEL_REQUEST {
-                seen.encrypted_cancels.fetch_add(1, SeqCst);
+                counts.encrypted_cancels.fetch_add(1, SeqCst);
             }
             forward(client, server, first).await
         }
         None => {
             client.write_all(b"N").await?;
             client.read_exact(&mut first).await?;
-            seen.plain.fetch_add(1, SeqCst);
+            counts.plain.fetch_add(1, SeqCst);
             forward(client, server, first).await
         }
     }
@@ -112,89 +115,95 @@ async fn forward(
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-fn refused_for_good(opened: Result<PostgresStore>, why: &str) {
+fn assert_permanently_unavailable(opened: Result<PostgresStore>, reason: &str) {
     let error = opened.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(!error.is_retryable(), "{error:?}");
-    assert!(error.message().contains(why), "{error:?}");
+    assert!(error.message().contains(reason), "{error:?}");
     assert!(!format!("{error:?}").contains(PASSWORD), "{error:?}");
 }
 
 #[tokio::test]
-async fn require_encrypts_and_accepts_any_certificate_prefer_too() {
+async fn require_and_prefer_encrypt_and_accept_any_certificate() {
     let schema = Schema::new().await;
     let authority = Authority::new("the one");
-    let front = Front::before(&schema, Some(authority.acceptor("db.example"))).await;
+    let front = TlsProxy::before(&schema, Some(authority.acceptor("db.example"))).await;
     for options in ["&sslmode=require", "&sslmode=prefer", ""] {
-        let (_, encrypted, _) = front.seen();
+        let (_, encrypted, _) = front.counts();
         front.open(&schema, "127.0.0.1", options).await.unwrap();
-        assert_eq!(front.seen(), (encrypted + 1, encrypted + 1, 0), "{options:?}");
+        assert_eq!(front.counts(), (encrypted + 1, encrypted + 1, 0), "{options:?}");
     }
 }
 
 #[tokio::test]
-async fn disable_never_asks() {
+async fn sslmode_disable_never_requests_tls() {
     let schema = Schema::new().await;
     let authority = Authority::new("the one");
-    let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
+    let front = TlsProxy::before(&schema, Some(authority.acceptor("localhost"))).await;
     front.open(&schema, "127.0.0.1", "&sslmode=disable").await.unwrap();
-    assert_eq!(front.seen(), (0, 0, 1));
+    assert_eq!(front.counts(), (0, 0, 1));
 }
 
 #[tokio::test]
-async fn without_encryption_at_the_server_prefer_goes_on_and_the_others_refuse() {
+async fn only_prefer_connects_to_a_server_without_tls() {
     let schema = Schema::new().await;
     let authority = Authority::new("the one");
-    let front = Front::before(&schema, None).await;
+    let front = TlsProxy::before(&schema, None).await;
     front.open(&schema, "127.0.0.1", "&sslmode=prefer").await.unwrap();
-    assert_eq!(front.seen(), (1, 0, 1));
+    assert_eq!(front.counts(), (1, 0, 1));
     let roots = format!("&sslrootcert={}", authority.file().display());
     for mode in ["require", "verify-ca", "verify-full"] {
         let options = format!("&sslmode={mode}{roots}");
-        refused_for_good(front.open(&schema, "127.0.0.1", &options).await, "offers no TLS");
+        assert_permanently_unavailable(
+            front.open(&schema, "127.0.0.1", &options).await,
+            "offers no TLS",
+        );
     }
-    assert_eq!(front.seen().2, 1);
+    assert_eq!(front.counts().2, 1);
 }
 
 #[tokio::test]
-async fn verify_ca_checks_who_signed_and_verify_full_the_name_too() {
+async fn verify_ca_checks_the_authority_and_verify_full_also_the_name() {
     let schema = Schema::new().await;
     let (ours, others) = (Authority::new("ours"), Authority::new("others"));
     let trusted = format!("&sslrootcert={}", ours.file().display());
     let certificate = "certificate is not accepted";
 
-    let right = Front::before(&schema, Some(ours.acceptor("localhost"))).await;
+    let right = TlsProxy::before(&schema, Some(ours.acceptor("localhost"))).await;
     for mode in ["require", "verify-ca", "verify-full"] {
         right.open(&schema, "localhost", &format!("&sslmode={mode}{trusted}")).await.unwrap();
     }
-    // The name in the URL counts, not what it leads to.
+    // The certificate must match the name in the URL, not the address that it resolves to.
     let full = format!("&sslmode=verify-full{trusted}");
-    refused_for_good(right.open(&schema, "127.0.0.1", &full).await, certificate);
-    let numeric = Front::before(&schema, Some(ours.acceptor("127.0.0.1"))).await;
+    assert_permanently_unavailable(right.open(&schema, "127.0.0.1", &full).await, certificate);
+    let numeric = TlsProxy::before(&schema, Some(ours.acceptor("127.0.0.1"))).await;
     numeric.open(&schema, "127.0.0.1", &full).await.unwrap();
 
-    let misnamed = Front::before(&schema, Some(ours.acceptor("db.example"))).await;
+    let misnamed = TlsProxy::before(&schema, Some(ours.acceptor("db.example"))).await;
     for mode in ["require", "verify-ca"] {
         misnamed.open(&schema, "localhost", &format!("&sslmode={mode}{trusted}")).await.unwrap();
     }
-    refused_for_good(misnamed.open(&schema, "localhost", &full).await, certificate);
+    assert_permanently_unavailable(misnamed.open(&schema, "localhost", &full).await, certificate);
 
-    let foreign = Front::before(&schema, Some(others.acceptor("localhost"))).await;
+    let foreign = TlsProxy::before(&schema, Some(others.acceptor("localhost"))).await;
     for mode in ["require", "verify-ca", "verify-full"] {
         let options = format!("&sslmode={mode}{trusted}");
-        refused_for_good(foreign.open(&schema, "localhost", &options).await, certificate);
+        assert_permanently_unavailable(
+            foreign.open(&schema, "localhost", &options).await,
+            certificate,
+        );
     }
-    // Nor is it among those that the platform trusts.
+    // The platform does not trust the authority either.
     for mode in ["verify-ca", "verify-full"] {
         let opened = foreign.open(&schema, "localhost", &format!("&sslmode={mode}")).await;
         assert!(!opened.unwrap_err().is_retryable());
     }
-    assert_eq!(foreign.seen().1, 0, "something was sent to a server that is not trusted");
+    assert_eq!(foreign.counts().1, 0, "data was sent to an untrusted server");
 }
 
 /// The rules for self-signed certificates in docs/backends/postgres.md.
 #[tokio::test]
-async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority() {
+async fn self_signed_certificate_must_name_the_host_and_not_be_a_ca() {
     let schema = Schema::new().await;
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("server.crt");
@@ -210,21 +219,24 @@ async fn a_certificate_that_signs_itself_must_name_the_host_and_be_no_authority(
         params.is_ca = is_ca;
         let own = Certified::self_signed(&params);
         fs::write(&file, own.certificate.pem()).unwrap();
-        let front = Front::before(&schema, Some(own.acceptor())).await;
+        let front = TlsProxy::before(&schema, Some(own.acceptor())).await;
         let opened = front.open(&schema, "localhost", &options).await;
         if is_accepted {
             opened.unwrap();
         } else {
-            refused_for_good(opened, "docs/backends/postgres.md says which ones are");
+            assert_permanently_unavailable(
+                opened,
+                "see docs/backends/postgres.md for the requirements",
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn a_request_to_cancel_is_encrypted_too() {
+async fn cancel_request_is_encrypted() {
     let schema = Schema::new().await;
     let authority = Authority::new("the one");
-    let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
+    let front = TlsProxy::before(&schema, Some(authority.acceptor("localhost"))).await;
     let options =
         format!("&pool_size=1&sslmode=verify-full&sslrootcert={}", authority.file().display());
     let store = front.open(&schema, "localhost", &options).await.unwrap();
@@ -238,15 +250,15 @@ async fn a_request_to_cancel_is_encrypted_too() {
     context.cancel();
     assert_eq!(put.await.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
     schema.until_waiting(&admin, 0).await;
-    until("the connection back", async || store.connections().1 == 0).await;
-    // The same connection goes on: its request to cancel had an end.
+    until("the return of the connection", async || store.connections().1 == 0).await;
+    // The same connection serves further calls, so its cancel request has ended.
     assert_eq!(store.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(&options)));
-    assert_eq!(front.seen(), (2, 2, 0));
-    assert_eq!(front.seen.encrypted_cancels.load(SeqCst), 1);
+    assert_eq!(front.counts(), (2, 2, 0));
+    assert_eq!(front.counts.encrypted_cancels.load(SeqCst), 1);
     holder.batch_execute("ROLLBACK").await.unwrap();
 }
 
-/// A server that encrypts by itself, with a certificate for `localhost` of the authority.
+/// A server with TLS, and with a certificate of the authority for `localhost`.
 pub(crate) async fn server_with_tls(authority: &Authority) -> (PostgresServer, Schema) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
@@ -282,9 +294,9 @@ pub(crate) async fn server_with_tls(authority: &Authority) -> (PostgresServer, S
     (server, schema)
 }
 
-/// A server that encrypts by itself also proves, with the password, that nobody stands between.
+/// Channel binding: the authentication proves that no proxy terminates TLS.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
+async fn channel_binding_detects_a_tls_terminating_proxy() {
     let authority = Authority::new("the one");
     let (server, schema) = server_with_tls(&authority).await;
     let admin = schema.admin().await;
@@ -303,10 +315,10 @@ async fn a_server_that_encrypts_by_itself_is_bound_to_its_certificate() {
     assert_eq!(one::<i64>(&admin, &encrypted).await, 1);
     store.put(&ctx(), &ns("acme"), "k", bytes("v")).await.unwrap();
 
-    // One who ends the encryption in between cannot be bound to the server's certificate.
-    let front = Front::before(&schema, Some(authority.acceptor("localhost"))).await;
-    let between = with_address(&strict, &format!("localhost:{}", front.listener.port()));
-    let config = Config::from_url(&between).unwrap();
+    // A proxy that terminates TLS cannot present the server's channel binding.
+    let front = TlsProxy::before(&schema, Some(authority.acceptor("localhost"))).await;
+    let through_proxy = with_address(&strict, &format!("localhost:{}", front.listener.port()));
+    let config = Config::from_url(&through_proxy).unwrap();
     let error = PostgresStore::open(&ctx(), config).await.unwrap_err();
     assert!(!error.is_retryable(), "{error:?}");
     assert!(!format!("{error:?}").contains(PASSWORD), "{error:?}");

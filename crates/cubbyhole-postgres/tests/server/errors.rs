@@ -1,4 +1,4 @@
-//! What the server's refusals come to, each provoked for real.
+//! Mapping of server errors, each provoked on a real server.
 
 use std::error::Error as _;
 
@@ -10,14 +10,14 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::by_hand::one;
+use crate::sql::one;
 use crate::support::Schema;
 
-/// A value and a key that no message may hold.
+/// No message may contain this value or this key.
 const MARK: &str = "M4rked-value";
 const KEY: &str = "m4rked-key";
 
-/// The error's kind, once it is sure that it gives nothing away.
+/// Returns the kind of the error after checking that no text of the error contains a secret.
 fn kind(error: &Error) -> ErrorKind {
     let mut shown = format!("{error} {error:?}");
     let mut source = error.source();
@@ -39,15 +39,15 @@ async fn get(store: &PostgresStore) -> Result<Option<cubbyhole_core::Bytes>> {
     store.get(&ctx(), &ns("a"), KEY).await
 }
 
-/// An entry whose row someone holds.
-struct Held {
+/// An entry whose row another transaction has locked.
+struct LockedEntry {
     schema: Schema,
     store: PostgresStore,
     holder: Client,
     admin: Client,
 }
 
-impl Held {
+impl LockedEntry {
     async fn new() -> Self {
         let schema = Schema::new().await;
         let store = schema.open().await;
@@ -58,7 +58,7 @@ impl Held {
         Self { schema, store, holder, admin }
     }
 
-    /// Runs a function of the server's on the session that waits.
+    /// Calls a server function with the process id of the waiting session.
     async fn signal(&self, function: &str) {
         self.schema.until_waiting(&self.admin, 1).await;
         let sql = format!(
@@ -74,8 +74,8 @@ impl Held {
         tokio::spawn(async move { put(&store).await })
     }
 
-    /// Lets the row go; the entry is as it was, and the store works.
-    async fn is_unharmed(&self) {
+    /// Releases the row, and checks that the entry is unchanged and that the store works.
+    async fn assert_unharmed(&self) {
         self.holder.batch_execute("ROLLBACK").await.unwrap();
         assert_eq!(get(&self.store).await.unwrap(), Some(bytes("old")));
         put(&self.store).await.unwrap();
@@ -84,30 +84,30 @@ impl Held {
 }
 
 #[tokio::test]
-async fn a_statement_that_an_administrator_cancels_had_no_effect() {
-    let held = Held::new().await;
+async fn statement_cancelled_by_administrator_had_no_effect() {
+    let held = LockedEntry::new().await;
     let putting = held.putting();
     held.signal("pg_cancel_backend").await;
     let error = putting.await.unwrap().unwrap_err();
     assert_eq!(kind(&error), ErrorKind::DeadlineExceeded, "{error:?}");
     assert!(!error.may_have_been_applied() && !error.is_retryable());
-    held.is_unharmed().await;
+    held.assert_unharmed().await;
 }
 
 #[tokio::test]
-async fn a_write_whose_session_is_terminated_has_an_unknown_outcome() {
-    let held = Held::new().await;
+async fn write_on_terminated_session_has_unknown_outcome() {
+    let held = LockedEntry::new().await;
     let putting = held.putting();
     held.signal("pg_terminate_backend").await;
     let error = putting.await.unwrap().unwrap_err();
     assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
     assert!(error.may_have_been_applied() && !error.is_retryable());
-    held.is_unharmed().await;
+    held.assert_unharmed().await;
 }
 
 #[tokio::test]
-async fn a_read_whose_session_is_terminated_can_be_repeated() {
-    let held = Held::new().await;
+async fn read_on_terminated_session_is_retryable() {
+    let held = LockedEntry::new().await;
     let lock = format!("LOCK TABLE {}.entries", held.schema.name);
     held.holder.batch_execute(&lock).await.unwrap();
     let store = held.store.clone();
@@ -116,43 +116,43 @@ async fn a_read_whose_session_is_terminated_can_be_repeated() {
     let error = getting.await.unwrap().unwrap_err();
     assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
     assert!(error.is_retryable() && !error.may_have_been_applied());
-    held.is_unharmed().await;
+    held.assert_unharmed().await;
 }
 
 #[tokio::test]
-async fn a_lock_that_is_not_to_be_had_in_the_roles_time_can_be_waited_for_again() {
-    let held = Held::new().await;
+async fn lock_timeout_of_the_role_is_retryable() {
+    let held = LockedEntry::new().await;
     let set = format!("ALTER ROLE {}_login SET lock_timeout = '20ms'", held.schema.name);
     held.schema.execute(&set).await;
-    let impatient = held.schema.open().await;
-    let error = put(&impatient).await.unwrap_err();
+    let limited = held.schema.open().await;
+    let error = put(&limited).await.unwrap_err();
     assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
     assert!(error.is_retryable() && !error.may_have_been_applied());
-    held.is_unharmed().await;
+    held.assert_unharmed().await;
 }
 
 #[tokio::test]
-async fn a_statement_past_the_roles_own_time_limit_had_no_effect() {
-    let held = Held::new().await;
+async fn statement_timeout_of_the_role_had_no_effect() {
+    let held = LockedEntry::new().await;
     let set = format!("ALTER ROLE {}_login SET statement_timeout = '2s'", held.schema.name);
     held.schema.execute(&set).await;
-    let impatient = held.schema.open().await;
-    let forever = cubbyhole_core::ExecutionContext::new();
-    let error = impatient.put(&forever, &ns("a"), KEY, bytes(MARK)).await.unwrap_err();
+    let limited = held.schema.open().await;
+    let never_ends = cubbyhole_core::ExecutionContext::new();
+    let error = limited.put(&never_ends, &ns("a"), KEY, bytes(MARK)).await.unwrap_err();
     assert_eq!(kind(&error), ErrorKind::DeadlineExceeded, "{error:?}");
     assert!(!error.may_have_been_applied());
-    held.is_unharmed().await;
+    held.assert_unharmed().await;
 }
 
 #[tokio::test]
-async fn a_schema_that_was_dropped_is_not_asked_for_again() {
+async fn dropped_schema_is_permanently_unavailable() {
     let schema = Schema::new().await;
     let store = schema.open().await;
     put(&store).await.unwrap();
     get(&store).await.unwrap();
     schema.execute(&format!("DROP SCHEMA {} CASCADE", schema.name)).await;
-    let never_prepared = store.list(&ctx(), &ns("a"), None).await.unwrap_err();
-    for error in [put(&store).await.unwrap_err(), get(&store).await.unwrap_err(), never_prepared] {
+    let unprepared = store.list(&ctx(), &ns("a"), None).await.unwrap_err();
+    for error in [put(&store).await.unwrap_err(), get(&store).await.unwrap_err(), unprepared] {
         assert_eq!(kind(&error), ErrorKind::Unavailable, "{error:?}");
         assert!(!error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
         assert!(error.message().contains("cubbyhole migrate"), "{error}");
@@ -160,7 +160,7 @@ async fn a_schema_that_was_dropped_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_is_unavailable_for_them_alone() {
+async fn read_only_server_is_unavailable_for_writes_only() {
     let schema = Schema::new().await;
     put(&schema.open().await).await.unwrap();
     let name = &schema.name;
@@ -187,13 +187,13 @@ async fn a_server_that_takes_no_writes_is_unavailable_for_them_alone() {
     for cause in ["standby", "default_transaction_read_only"] {
         assert!(error.message().contains(cause), "{error}");
     }
-    // New connections find the server as it is now: nothing has to be restarted.
+    // New connections use the new setting, so the store recovers without a restart.
     schema.execute(&format!("ALTER ROLE {name}_login RESET default_transaction_read_only")).await;
     put(&store).await.unwrap();
 }
 
 #[tokio::test]
-async fn rights_that_were_taken_away_are_named() {
+async fn revoked_privileges_are_named() {
     let schema = Schema::new().await;
     let store = schema.open().await;
     put(&store).await.unwrap();
@@ -210,26 +210,26 @@ async fn rights_that_were_taken_away_are_named() {
 
 #[tokio::test]
 async fn connection_limit_of_a_role_is_retryable() {
-    let held = Held::new().await;
+    let held = LockedEntry::new().await;
     let name = &held.schema.name;
     held.schema.execute(&format!("ALTER ROLE {name}_login CONNECTION LIMIT 1")).await;
     let putting = held.putting();
     held.schema.until_waiting(&held.admin, 1).await;
     let error = get(&held.store).await.unwrap_err();
-    is_out_of_slots(&error);
+    assert_out_of_slots(&error);
     held.holder.batch_execute("ROLLBACK").await.unwrap();
     putting.await.unwrap().unwrap();
     assert_eq!(get(&held.store).await.unwrap(), Some(bytes(MARK)));
 }
 
-fn is_out_of_slots(error: &Error) {
+fn assert_out_of_slots(error: &Error) {
     assert_eq!(kind(error), ErrorKind::Unavailable, "{error:?}");
     assert!(error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
     assert!(error.message().contains("connection slot"), "{error}");
 }
 
-/// A connection of the administrator's, once the server has cleared up after those before.
-async fn slot(schema: &Schema) -> Client {
+/// Connects as the administrator, after the server has released earlier connections.
+async fn admin_connection(schema: &Schema) -> Client {
     let found = std::cell::Cell::new(None);
     until("a slot for a superuser", async || {
         let Ok((client, connection)) =
@@ -245,35 +245,35 @@ async fn slot(schema: &Schema) -> Client {
     found.take().unwrap()
 }
 
-/// The slots that are left when an application's role is refused are reserved for superusers; once
-/// these are taken too, a superuser is refused with another text of the server's.
+/// When an application's role is rejected, the remaining slots are reserved for superusers. When
+/// these are in use too, the server rejects superusers with a different message.
 #[tokio::test(flavor = "multi_thread")]
-async fn max_connections_reached_is_retryable_and_succeeds_once_one_is_closed() {
+async fn max_connections_reached_is_retryable() {
     let settings = [("max_connections", "5"), ("superuser_reserved_connections", "2")];
     let server = tokio::task::block_in_place(|| PostgresServer::start_with(&settings)).unwrap();
-    // The schema has an administrator's connection open: one is left for the application.
+    // The schema has one administrator's connection open, so one slot is left for the application.
     let schema = Schema::on(server.url()).await;
     let (one, two) = (schema.admin().await, schema.admin().await);
     let error = PostgresStore::open(&ctx(), schema.config()).await.unwrap_err();
-    is_out_of_slots(&error);
+    assert_out_of_slots(&error);
     let diagnosis = diagnose(&ctx(), &schema.config()).await.unwrap();
     let [check] = &diagnosis.checks[..] else { panic!("{diagnosis:#?}") };
     assert!(check.advice.as_ref().unwrap().contains("max_connections"), "{check:?}");
-    let (three, four) = (slot(&schema).await, slot(&schema).await);
+    let (three, four) = (admin_connection(&schema).await, admin_connection(&schema).await);
     let as_superuser = schema.admin_config().with_unbound_role(true);
-    is_out_of_slots(&PostgresStore::open(&ctx(), as_superuser.clone()).await.unwrap_err());
+    assert_out_of_slots(&PostgresStore::open(&ctx(), as_superuser.clone()).await.unwrap_err());
     drop((one, two, three, four));
     until("a free slot", async || PostgresStore::open(&ctx(), schema.config()).await.is_ok()).await;
 }
 
 #[tokio::test]
-async fn a_migration_while_statements_are_prepared_is_survived() {
+async fn prepared_statements_survive_a_migration() {
     let (schema, ctx, own) = (Schema::new().await, ctx(), ns("a"));
     let store = schema.open().await;
     let name = &schema.name;
     store.put(&ctx, &own, "k", bytes("v")).await.unwrap();
     for change in [
-        // As it was, in place; anew; and with another type of result.
+        // Replaced in place, recreated, and recreated with another result type.
         "EXECUTE pg_get_functiondef('@.list'::regproc)".to_owned(),
         "DECLARE made text := pg_get_functiondef('@.list'::regproc); BEGIN
             DROP FUNCTION @.list; EXECUTE made; END"
@@ -283,7 +283,7 @@ async fn a_migration_while_statements_are_prepared_is_survived() {
                 LANGUAGE sql AS $f$ SELECT 'k'::varchar $f$; END"
             .to_owned(),
     ] {
-        // Several connections have the statement prepared.
+        // Prepare the statement on several connections.
         for _ in 0..2 {
             let lists = join_all((0..6).map(|_| store.list(&ctx, &own, None))).await;
             assert!(lists.into_iter().all(|keys| keys.unwrap() == ["k"]));
@@ -300,7 +300,7 @@ async fn a_migration_while_statements_are_prepared_is_survived() {
 }
 
 #[tokio::test]
-async fn a_value_in_the_servers_detail_is_not_shown() {
+async fn server_error_detail_is_not_shown() {
     let schema = Schema::new().await;
     let store = schema.open().await;
     let name = &schema.name;
@@ -316,7 +316,7 @@ async fn a_value_in_the_servers_detail_is_not_shown() {
     schema.execute(&trigger).await;
     let error = put(&store).await.unwrap_err();
     assert_eq!(kind(&error), ErrorKind::Internal, "{error:?}");
-    // What the server says in its first line, whoever looks for the cause needs.
+    // The primary message is shown, because it names the cause.
     assert!(format!("{error:?}").contains("not today"), "{error:?}");
     let constraint = format!(
         "DROP TRIGGER tell ON {name}.entries;

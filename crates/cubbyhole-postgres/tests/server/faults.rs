@@ -1,15 +1,15 @@
-//! Faults of a server under concurrent histories, which have to have an order all the same:
+//! Faults of a server under concurrent histories, which must stay linearizable:
 //!
-//! - it is stopped and started again, in order and with `kill -9`;
-//! - it hangs for longer than the deadline of a call, and goes on;
-//! - connections are reset at random, while their statements run; calls are given up at random
-//!   meanwhile;
-//! - backends are terminated by an administrator, at random;
-//! - the pool has one connection for many callers, and another holds the table.
+//! - the server is stopped or killed, and restarted;
+//! - the server hangs for longer than the deadline of a call;
+//! - connections are reset during statements, also while callers cancel calls;
+//! - an administrator terminates server processes;
+//! - many callers share one connection while another session locks the table.
 //!
-//! In each, calls fail because of it, with an error of the kind that it is, within their deadlines,
-//! and say rightly whether they may have had an effect; without it they do not fail; the store goes
-//! on by itself, with no more connections than it was allowed and no statement left behind.
+//! During a fault, calls fail with the expected kind of error, within their deadlines, and the
+//! error says correctly whether the call may have had an effect. Without a fault no call fails. The
+//! store recovers automatically, within its connection limit and without leaving statements on the
+//! server.
 
 use std::time::Duration;
 
@@ -18,36 +18,37 @@ use cubbyhole_core::ErrorKind;
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
 use cubbyhole_testkit::helpers::{ctx, until};
-use cubbyhole_testkit::load::histories::{self, Step, TIMEOUT, disturb, goes_on, plan};
+use cubbyhole_testkit::load::histories::{self, TIMEOUT, goes_on, plan};
 use tokio::task::block_in_place;
 
-use crate::by_hand::one;
 use crate::proxy::Proxy;
+use crate::sql::one;
 use crate::support::Schema;
 
 const CONNECTIONS: usize = 4;
-/// Where a server hangs: more than a call needs on a busy machine.
-const SHORT: Duration = Duration::from_secs(1);
-/// How many calls must be answered, of each kind, before, between and after the faults.
-pub(crate) const ENOUGH: u64 = 100;
+/// The deadline of calls in tests with a hanging server. A busy machine still meets it otherwise.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The number of calls of each kind that must complete before, between and after faults.
+pub(crate) const CALLS: u64 = 100;
 
-/// A server that loses nothing that it acknowledged.
+/// Starts a server that keeps every acknowledged write.
 fn durable_server() -> PostgresServer {
     let settings = [("fsync", "on"), ("synchronous_commit", "on")];
     block_in_place(|| PostgresServer::start_with(&settings)).unwrap()
 }
 
-/// A store with few connections, and the histories on it.
+/// Opens a store with few connections and starts histories on it.
 pub(crate) async fn start(url: &str, plan: Plan) -> (PostgresStore, Live) {
     let store = PostgresStore::open(&ctx(), Config::from_url(url).unwrap()).await.unwrap();
     (store.clone(), histories::start(store, plan))
 }
 
-pub(crate) fn few(schema: &Schema) -> String {
+pub(crate) fn url_of(schema: &Schema) -> String {
     schema.url(&format!("&pool_size={CONNECTIONS}"))
 }
 
-/// Ends the histories: they have an order, and calls failed as one of these kinds, and as the first.
+/// Ends the histories. They must be linearizable, calls must have failed only with these kinds, and
+/// at least one with the first kind.
 pub(crate) async fn finish(
     schema: &Schema,
     (store, histories): (PostgresStore, Live),
@@ -55,121 +56,105 @@ pub(crate) async fn finish(
     timeout: Duration,
 ) -> Report {
     let report = histories::finish(histories, kinds, timeout).await;
-    until("connections that are given back", async || store.connections().1 == 0).await;
+    until("the return of all connections", async || store.connections().1 == 0).await;
     assert!(store.connections().0 <= CONNECTIONS);
     schema.no_statement_is_left(0).await;
     let admin = schema.admin().await;
     let role =
         format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{}_login'", schema.name);
-    let most = i64::try_from(CONNECTIONS).unwrap();
-    until("the end of the connections before", async || one::<i64>(&admin, &role).await <= most)
-        .await;
+    let max = i64::try_from(CONNECTIONS).unwrap();
+    until("the end of earlier connections", async || one::<i64>(&admin, &role).await <= max).await;
     report
 }
 
-async fn end_and_start_again(
-    end: impl Fn(&mut PostgresServer) -> Result<(), String>,
+async fn stop_and_restart(
+    stop: impl Fn(&mut PostgresServer) -> Result<(), String>,
     goes_on: impl Fn(u32, &Live) -> bool,
 ) {
     let mut server = durable_server();
     let schema = Schema::on(server.url()).await;
-    let (store, histories) = start(&few(&schema), plan(TIMEOUT)).await;
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
-    disturb(&histories, goes_on, (20, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => end(&mut server),
-            Step::Recover => server.start_again(),
-        })
-        .unwrap();
-    })
-    .await;
+    let (store, histories) = start(&url_of(&schema), plan(TIMEOUT)).await;
+    histories.until_sound(CALLS).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
+    histories::restart(&histories, &mut server, stop, goes_on, CALLS).await;
     finish(&schema, (store, histories), &[ErrorKind::Unavailable], TIMEOUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_on_a_server_that_is_stopped_and_started_again() {
-    // What is under way is mostly answered before.
-    end_and_start_again(PostgresServer::stop, |rounds, _| rounds < 3).await;
+async fn histories_are_linearizable_across_server_restarts() {
+    // An orderly stop completes most calls in flight, so an unknown outcome is not required.
+    stop_and_restart(PostgresServer::stop, |rounds, _| rounds < 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_on_a_server_that_is_killed_and_started_again() {
-    end_and_start_again(PostgresServer::kill, goes_on).await;
+async fn histories_are_linearizable_across_server_kills() {
+    stop_and_restart(PostgresServer::kill, goes_on).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_on_a_server_that_hangs_for_longer_than_a_deadline() {
+async fn histories_are_linearizable_on_a_server_that_hangs() {
     let server = durable_server();
     let schema = Schema::on(server.url()).await;
-    let (store, histories) = start(&few(&schema), plan(SHORT)).await;
-    histories.until_more(ENOUGH).await.unwrap();
-    // Each client fails more than once, so some calls were made while the server hung.
-    disturb(&histories, goes_on, (12, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => server.pause(),
-            Step::Recover => server.resume(),
-        })
-        .unwrap();
-    })
-    .await;
+    let (store, histories) = start(&url_of(&schema), plan(SHORT_TIMEOUT)).await;
+    histories.until_more(CALLS).await.unwrap();
+    histories::hang(&histories, &server, 12, CALLS).await;
     let kinds = [ErrorKind::DeadlineExceeded];
-    let report = finish(&schema, (store, histories), &kinds, SHORT).await;
-    assert!(report.unknown > 0, "no write was under way");
+    let report = finish(&schema, (store, histories), &kinds, SHORT_TIMEOUT).await;
+    assert!(report.unknown > 0, "no fault hit a write in flight");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_where_connections_are_reset_under_their_statements() {
+async fn histories_are_linearizable_under_connection_resets() {
     let server = durable_server();
     let schema = Schema::on(server.url()).await;
     let proxy = Proxy::before(server.url()).await;
-    // Calls are under way for long enough to be met in the middle.
+    // The delay keeps calls in flight long enough for a reset to hit them.
     proxy.delay(Duration::from_millis(1));
-    let (store, histories) = start(&proxy.url(&few(&schema)), plan(TIMEOUT)).await;
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
+    let (store, histories) = start(&proxy.url(&url_of(&schema)), plan(TIMEOUT)).await;
+    histories.until_sound(CALLS).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
     for _ in 0..20 {
         let before = histories.counts().failures();
-        // One that met no call under way is made again.
+        // Repeat a reset that hit no call in flight.
         while histories.counts().failures() == before {
             proxy.reset_all();
             histories.until_more(fastrand::u64(1..10)).await.unwrap();
         }
     }
-    histories.until_sound(ENOUGH).await.unwrap();
+    histories.until_sound(CALLS).await.unwrap();
     let kinds = [ErrorKind::Unavailable];
     let report = finish(&schema, (store, histories), &kinds, TIMEOUT).await;
-    assert!(report.unknown > 0, "no write was under way");
+    assert!(report.unknown > 0, "no fault hit a write in flight");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_where_calls_are_given_up_and_connections_are_reset() {
+async fn histories_are_linearizable_under_cancels_and_resets() {
     let server = durable_server();
     let schema = Schema::on(server.url()).await;
     let proxy = Proxy::before(server.url()).await;
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(TIMEOUT).cutting_short(4, Duration::from_millis(8));
-    let (store, histories) = start(&proxy.url(&few(&schema)), plan).await;
-    histories.until_more(ENOUGH).await.unwrap();
+    let plan = plan(TIMEOUT).with_cancellations(4, Duration::from_millis(8));
+    let (store, histories) = start(&proxy.url(&url_of(&schema)), plan).await;
+    histories.until_more(CALLS).await.unwrap();
     histories.until_failures(20).await.unwrap();
     for _ in 0..10 {
         proxy.reset_all();
         histories.until_more(fastrand::u64(1..20)).await.unwrap();
     }
-    histories.until_more(ENOUGH).await.unwrap();
+    histories.until_more(CALLS).await.unwrap();
     let kinds = [ErrorKind::DeadlineExceeded, ErrorKind::Unavailable];
     let report = finish(&schema, (store, histories), &kinds, TIMEOUT).await;
-    assert!(report.failures_of(ErrorKind::Unavailable) > 0, "no call met a connection's end");
-    assert!(report.unknown > 0, "no write was under way");
+    assert!(report.failures_of(ErrorKind::Unavailable) > 0, "no reset hit a call");
+    assert!(report.unknown > 0, "no fault hit a write in flight");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_where_backends_are_terminated() {
+async fn histories_are_linearizable_when_backends_are_terminated() {
     let server = durable_server();
     let schema = Schema::on(server.url()).await;
-    let (store, histories) = start(&few(&schema), plan(TIMEOUT)).await;
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
+    let (store, histories) = start(&url_of(&schema), plan(TIMEOUT)).await;
+    histories.until_sound(CALLS).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
     let admin = schema.admin().await;
     let terminate = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity
@@ -180,24 +165,24 @@ async fn histories_have_an_order_where_backends_are_terminated() {
         one::<i64>(&admin, &terminate).await;
         histories.until_more(5).await.unwrap();
     }
-    histories.until_sound(ENOUGH).await.unwrap();
+    histories.until_sound(CALLS).await.unwrap();
     finish(&schema, (store, histories), &[ErrorKind::Unavailable], TIMEOUT).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_with_one_connection_while_another_holds_the_table() {
+async fn histories_are_linearizable_with_one_connection_and_a_lock() {
     let server = durable_server();
     let schema = Schema::on(server.url()).await;
-    let (store, histories) = start(&schema.url("&pool_size=1"), plan(SHORT)).await;
-    histories.until_more(ENOUGH).await.unwrap();
+    let (store, histories) = start(&schema.url("&pool_size=1"), plan(SHORT_TIMEOUT)).await;
+    histories.until_more(CALLS).await.unwrap();
     let holder = schema.admin().await;
     let hold = format!("BEGIN; LOCK TABLE {}.entries IN ACCESS EXCLUSIVE MODE", schema.name);
     for _ in 0..3 {
         holder.batch_execute(&hold).await.unwrap();
         histories.until_failures(12).await.unwrap();
         holder.batch_execute("ROLLBACK").await.unwrap();
-        histories.until_sound(ENOUGH).await.unwrap();
+        histories.until_sound(CALLS).await.unwrap();
     }
     assert!(store.connections().0 <= 1, "{:?}", store.connections());
-    finish(&schema, (store, histories), &[ErrorKind::DeadlineExceeded], SHORT).await;
+    finish(&schema, (store, histories), &[ErrorKind::DeadlineExceeded], SHORT_TIMEOUT).await;
 }

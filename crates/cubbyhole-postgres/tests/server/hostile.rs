@@ -1,6 +1,5 @@
-//! Rows that the table's owner has written by hand: what its constraints let through is read as it
-//! stands there, by every call, and what no name or instant can be does not come in.
-//! `PROPTEST_CASES` sets how many cases are tried.
+//! Random rows that the owner of the table inserts directly. The constraint must accept exactly the
+//! valid rows, and every call must read them correctly. `PROPTEST_CASES` sets the number of cases.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,20 +17,20 @@ use tokio_postgres::Client;
 
 use crate::support::Schema;
 
-/// A server takes part in each case: a quarter of what others try.
-const SHARE: u32 = 4;
+/// Runs a quarter of the usual cases, because each case needs a server.
+const DIVISOR: u32 = 4;
 
-/// A failure is printed, shrunk, and leaves no file in the sources.
+/// Failures are printed and shrunk, without a regression file in the source tree.
 fn cases() -> ProptestConfig {
     let usual = ProptestConfig::default();
-    let cases = usual.cases.div_ceil(SHARE);
+    let cases = usual.cases.div_ceil(DIVISOR);
     ProptestConfig { failure_persistence: None, cases, ..usual }
 }
 
 #[derive(Debug, Clone)]
 struct Row {
     namespace: String,
-    /// `None` for the tenant that the namespace names.
+    /// `None` for the tenant of the namespace.
     tenant: Option<String>,
     key: String,
     version: u128,
@@ -43,7 +42,7 @@ fn name() -> impl Strategy<Value = String> {
     let c = prop_oneof![
         6 => prop::sample::select(vec![':', '\\', 'a', 'b']),
         1 => prop::sample::select(vec!['\n', '\r', '\u{1}', '\u{7f}', '%', '_', '\'', ';', '\u{2028}']),
-        1 => any::<char>().prop_filter("PostgreSQL holds no NUL", |c| *c != '\0'),
+        1 => any::<char>().prop_filter("PostgreSQL text cannot contain NUL", |c| *c != '\0'),
     ];
     let short = prop::collection::vec(c, 0..7).prop_map(String::from_iter);
     let long =
@@ -78,8 +77,8 @@ fn row() -> impl Strategy<Value = Row> {
 }
 
 impl Row {
-    /// Whether the contract has such an entry.
-    fn is_one(&self) -> bool {
+    /// Whether the contract allows this entry.
+    fn is_valid(&self) -> bool {
         let good = |at: i64| u64::try_from(at).is_ok_and(|at| Timestamp::from_millis(at).is_ok());
         let (created, updated, expires) = self.instants;
         let owned = |ns: Namespace| {
@@ -92,7 +91,7 @@ impl Row {
             && expires.is_none_or(good)
     }
 
-    /// Whether the table took it. A row of the same place is replaced.
+    /// Inserts or replaces the row. Returns whether the table accepted it.
     async fn insert(&self, schema: &Schema, admin: &Client) -> bool {
         let own = Namespace::parse(&self.namespace).map(|ns| ns.tenant().as_rendered().to_owned());
         let tenant = self.tenant.clone().unwrap_or_else(|| own.unwrap_or_else(|_| "a".to_owned()));
@@ -121,7 +120,7 @@ impl Row {
             Ok(rows) => rows == 1,
             Err(error) => {
                 let code = error.code().map(|code| code.code().to_owned());
-                // A constraint, or an index row that is too large for its page.
+                // A violated constraint, or an index row that is too large.
                 let known = code.as_deref().is_some_and(|code| ["23514", "54000"].contains(&code));
                 assert!(known, "{self:?}: {error:?}");
                 false
@@ -130,7 +129,7 @@ impl Row {
     }
 
     fn is_live(&self) -> bool {
-        // What expires does so in the past or long after this test.
+        // Rows expire in the past or long after this test.
         let now = 1_700_000_000_000_i64..4_000_000_000_000;
         self.instants.2.is_none_or(|at| at >= now.end)
     }
@@ -140,10 +139,10 @@ impl Row {
     }
 }
 
-/// Rows by their place, as the table holds them.
+/// The expected rows by namespace and key.
 type Table = BTreeMap<(String, String), Row>;
 
-async fn every_call_shows(store: &PostgresStore, table: &Table) {
+async fn assert_reads(store: &PostgresStore, table: &Table) {
     for ((rendered, key), row) in table {
         let name = ns(rendered);
         let expected = row.is_live().then(|| row.value.clone());
@@ -174,8 +173,8 @@ async fn every_call_shows(store: &PostgresStore, table: &Table) {
     }
 }
 
-/// What cannot be read as the type is an error of its own, and keeps nothing else from being read.
-async fn typed_reads_go_on(store: &std::sync::Arc<PostgresStore>, table: &Table) {
+/// Checks that a value of another type is an error of that item and does not affect other items.
+async fn assert_typed_reads(store: &std::sync::Arc<PostgresStore>, table: &Table) {
     let typed = std::sync::Arc::clone(store).typed::<Vec<u8>>();
     for (rendered, key) in table.keys() {
         let page = typed.scan(&ctx(), &ns(rendered), ScanOptions::new()).await.unwrap();
@@ -189,7 +188,7 @@ async fn typed_reads_go_on(store: &std::sync::Arc<PostgresStore>, table: &Table)
     }
 }
 
-async fn every_call_changes(store: &PostgresStore, table: &Table) {
+async fn assert_writes(store: &PostgresStore, table: &Table) {
     for (number, ((rendered, key), row)) in table.iter().enumerate() {
         let name = ns(rendered);
         let live = row.is_live();
@@ -206,13 +205,13 @@ async fn every_call_changes(store: &PostgresStore, table: &Table) {
             }
         }
         let options = PutOptions::new();
-        store.put_with_options(&ctx(), &name, key, bytes("anew"), options).await.unwrap();
-        assert_eq!(store.get(&ctx(), &name, key).await.unwrap().unwrap(), bytes("anew"));
+        store.put_with_options(&ctx(), &name, key, bytes("new"), options).await.unwrap();
+        assert_eq!(store.get(&ctx(), &name, key).await.unwrap().unwrap(), bytes("new"));
     }
 }
 
 #[test]
-fn what_the_constraints_let_through_is_read_by_every_call() {
+fn rows_accepted_by_the_constraint_are_readable() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (schema, store, admin) = runtime.block_on(async {
         let schema = Schema::new().await;
@@ -220,35 +219,41 @@ fn what_the_constraints_let_through_is_read_by_every_call() {
         let (store, admin) = (schema.open().await, schema.admin().await);
         (schema, std::sync::Arc::new(store), admin)
     });
-    let (taken, refused) = (Cell::new(0_u32), Cell::new(0_u32));
+    let (accepted, rejected) = (Cell::new(0_u32), Cell::new(0_u32));
     let rows = prop::collection::vec(row(), 1..5);
     let outcome = TestRunner::new(cases()).run(&rows, |rows| {
         runtime.block_on(async {
             schema.execute(&format!("DELETE FROM {}.entries", schema.name)).await;
             let mut table = Table::new();
             for row in rows.into_iter().filter(|row| !row.expires_near()) {
-                let is_taken = row.insert(&schema, &admin).await;
-                assert!(!is_taken || row.is_one(), "the table takes what is no entry: {row:?}");
+                let is_accepted = row.insert(&schema, &admin).await;
+                assert!(
+                    !is_accepted || row.is_valid(),
+                    "the table accepts an invalid row: {row:?}"
+                );
                 let long = row.namespace.len() + row.key.len() > MAX_KEY_BYTES;
-                assert!(is_taken || !row.is_one() || long, "the table refuses an entry: {row:?}");
-                let count = if is_taken { &taken } else { &refused };
+                assert!(
+                    is_accepted || !row.is_valid() || long,
+                    "the table rejects a valid row: {row:?}"
+                );
+                let count = if is_accepted { &accepted } else { &rejected };
                 count.set(count.get() + 1);
-                if is_taken {
+                if is_accepted {
                     table.insert((row.namespace.clone(), row.key.clone()), row);
                 }
             }
-            every_call_shows(&store, &table).await;
-            typed_reads_go_on(&store, &table).await;
-            every_call_changes(&store, &table).await;
+            assert_reads(&store, &table).await;
+            assert_typed_reads(&store, &table).await;
+            assert_writes(&store, &table).await;
             store.evict_expired(&ctx()).await.unwrap();
             for (rendered, key) in table.keys() {
-                assert_eq!(store.get(&ctx(), &ns(rendered), key).await.unwrap().unwrap(), "anew");
+                assert_eq!(store.get(&ctx(), &ns(rendered), key).await.unwrap().unwrap(), "new");
             }
             for (rendered, key) in table.keys() {
                 let under = NamespacePrefix::from(ns(rendered).tenant());
                 store.erase(&ctx(), &under, 1000).await.unwrap();
                 assert_eq!(store.list(&ctx(), &ns(rendered), None).await.unwrap().len(), 0);
-                store.put(&ctx(), &ns(rendered), key, bytes("anew")).await.unwrap();
+                store.put(&ctx(), &ns(rendered), key, bytes("new")).await.unwrap();
             }
         });
         Ok(())
@@ -256,8 +261,9 @@ fn what_the_constraints_let_through_is_read_by_every_call() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert!(taken.get() > 0 && refused.get() > 0, "{taken:?} taken, {refused:?} refused");
-    // Its own cleaning up needs no runtime, the connections that it ends do.
+    let (accepted, rejected) = (accepted.get(), rejected.get());
+    assert!(accepted > 0 && rejected > 0, "{accepted} accepted, {rejected} rejected");
+    // Dropping connections requires a runtime.
     let _entered = runtime.enter();
     drop((store, admin, schema));
 }

@@ -1,4 +1,4 @@
-//! URLs with several hosts: which of them are tried, and which error is reported.
+//! URLs with several hosts: which hosts are tried and which error is reported.
 
 use cubbyhole_core::{ErrorKind, Result};
 use cubbyhole_postgres::{Config, PostgresStore};
@@ -7,7 +7,7 @@ use cubbyhole_testkit::helpers::ctx;
 use crate::proxy::{Proxy, address_of, with_address};
 use crate::support::Schema;
 
-/// A port that nothing listens on.
+/// No process listens on this port.
 const DOWN: &str = "127.0.0.1:1";
 
 async fn open(url: &str) -> Result<PostgresStore> {
@@ -15,7 +15,7 @@ async fn open(url: &str) -> Result<PostgresStore> {
 }
 
 #[tokio::test]
-async fn a_host_that_is_down_is_passed_over_and_a_refusal_ends_the_search() {
+async fn host_that_is_down_is_skipped_and_rejection_ends_search() {
     let schema = Schema::new().await;
     let url = schema.url("");
     let second = Proxy::before(schema.admin_url()).await;
@@ -25,15 +25,15 @@ async fn a_host_that_is_down_is_passed_over_and_a_refusal_ends_the_search() {
     assert!(connections > 0);
 
     let both = with_address(&url, &format!("{},{behind}", address_of(&url)));
-    let stranger = both.replace(&format!("{}_login", schema.name), "nobody_here");
-    assert_ne!(stranger, both);
-    let error = open(&stranger).await.unwrap_err();
+    let unknown_user = both.replace(&format!("{}_login", schema.name), "nobody_here");
+    assert_ne!(unknown_user, both);
+    let error = open(&unknown_user).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
     assert_eq!(second.by_connection().len(), connections);
 }
 
 #[tokio::test]
-async fn a_host_that_is_down_is_reported_before_one_that_is_not_as_wanted() {
+async fn unreachable_host_is_reported_before_mismatching_host() {
     let schema = Schema::new().await;
     let name = &schema.name;
     let read_only = format!("ALTER ROLE {name}_login SET default_transaction_read_only = on");

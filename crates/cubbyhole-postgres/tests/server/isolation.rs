@@ -1,4 +1,4 @@
-//! Tenants are kept apart by the database itself, whatever SQL the application's role sends.
+//! The database isolates tenants against any SQL that the application's role sends.
 
 mod search_path;
 
@@ -7,13 +7,13 @@ use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 
-use crate::by_hand::{one, refusal, rows};
+use crate::sql::{one, rejection, rows};
 use crate::support::Schema;
 
-/// Tenants `a` and `b` with an entry each, and `b` with another; and two ways in by hand.
+/// Tenants `a` with one entry and `b` with two, and connections for SQL statements.
 struct Tenants {
     schema: Schema,
-    /// As the application, without a tenant.
+    /// A connection of the application without a tenant.
     login: Client,
     admin: Client,
 }
@@ -30,14 +30,14 @@ impl Tenants {
         Self { schema, login, admin }
     }
 
-    /// With tenant `a` set for the session.
+    /// Sets the tenant `a` for the session.
     async fn as_a() -> Self {
         let tenants = Self::new().await;
         tenants.login.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
         tenants
     }
 
-    /// With the schema's name in place of `@`.
+    /// Replaces `@` with the name of the schema.
     fn sql(&self, sql: &str) -> String {
         sql.replace('@', &self.schema.name)
     }
@@ -50,15 +50,15 @@ impl Tenants {
         one(&self.login, &self.sql(sql)).await
     }
 
-    /// The SQLSTATE, and all that the server says.
-    async fn refusal(&self, sql: &str) -> (String, String) {
-        refusal(&self.login, &self.sql(sql)).await
+    /// Runs a statement that the server must reject. Returns the SQLSTATE and the message.
+    async fn rejection(&self, sql: &str) -> (String, String) {
+        rejection(&self.login, &self.sql(sql)).await
     }
 
-    /// It is row security or the table's own constraints that refuse it.
-    async fn is_kept_out(&self, sql: &str) {
-        let (code, said) = self.refusal(sql).await;
-        assert!(["42501", "23514"].contains(&code.as_str()), "{sql}: {code} {said}");
+    /// Checks that row security or the constraint of the table rejects the statement.
+    async fn assert_rejected(&self, sql: &str) {
+        let (code, message) = self.rejection(sql).await;
+        assert!(["42501", "23514"].contains(&code.as_str()), "{sql}: {code} {message}");
     }
 
     async fn all(&self) -> String {
@@ -70,7 +70,7 @@ impl Tenants {
     }
 }
 
-/// An INSERT of a row by hand.
+/// An `INSERT` statement for a row.
 fn insert(tenant: &str, name: &str, key: &str) -> String {
     format!(
         "INSERT INTO @.entries (namespace, key, tenant, version, created_at, updated_at, value)
@@ -79,7 +79,7 @@ fn insert(tenant: &str, name: &str, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn without_a_tenant_nothing_is_visible_and_nothing_can_be_written() {
+async fn session_without_tenant_sees_and_writes_nothing() {
     let t = Tenants::new().await;
     let before = t.all().await;
     for tenant in ["RESET cubbyhole.tenant", "SET cubbyhole.tenant = ''"] {
@@ -90,17 +90,17 @@ async fn without_a_tenant_nothing_is_visible_and_nothing_can_be_written() {
         assert_eq!(t.rows("UPDATE @.entries SET value = ''").await, 0, "{tenant}");
         assert_eq!(t.rows("DELETE FROM @.entries").await, 0, "{tenant}");
         for owner in ["a", "b", "c"] {
-            let (code, _) = t.refusal(&insert(owner, &format!("{owner}:x"), "k")).await;
+            let (code, _) = t.rejection(&insert(owner, &format!("{owner}:x"), "k")).await;
             assert_eq!(code, "42501", "{tenant} {owner}");
         }
-        // An empty tenant is no tenant.
-        t.is_kept_out(&insert("", ":x", "k")).await;
+        // An empty tenant is invalid.
+        t.assert_rejected(&insert("", ":x", "k")).await;
     }
     assert_eq!(t.all().await, before);
 }
 
 #[tokio::test]
-async fn the_rows_of_another_tenant_can_be_neither_read_nor_counted_nor_locked() {
+async fn rows_of_other_tenants_cannot_be_read_or_locked() {
     let t = Tenants::as_a().await;
     assert_eq!(t.one::<i64>("SELECT count(*) FROM @.entries").await, 1);
     assert_eq!(t.one::<i64>("SELECT count(*) FROM @.documents").await, 1);
@@ -111,13 +111,13 @@ async fn the_rows_of_another_tenant_can_be_neither_read_nor_counted_nor_locked()
             assert_eq!(t.rows(&sql).await, 0, "{sql}");
         }
     }
-    // Not by the ways that go around a plain SELECT either.
+    // Alternatives to a plain SELECT do not show them either.
     let copy = t.sql("COPY @.entries TO STDOUT");
     let copied: Vec<Bytes> = t.login.copy_out(&copy).await.unwrap().try_collect().await.unwrap();
     assert_eq!(copied.len(), 1, "COPY shows another tenant's rows");
-    let (code, _) = t.refusal("SET row_security = off; SELECT FROM @.entries").await;
+    let (code, _) = t.rejection("SET row_security = off; SELECT FROM @.entries").await;
     assert_eq!(code, "42501");
-    // A condition of the caller's is not asked about rows that it may not see.
+    // Conditions of the caller are not evaluated for hidden rows.
     let prying = "CREATE FUNCTION pg_temp.pry(tenant text, value bytea) RETURNS boolean
         LANGUAGE plpgsql COST 0.0001 AS $$ BEGIN
             IF tenant <> 'a' THEN RAISE EXCEPTION 'seen: %', value; END IF;
@@ -135,19 +135,19 @@ async fn the_rows_of_another_tenant_can_be_neither_read_nor_counted_nor_locked()
 }
 
 #[tokio::test]
-async fn statistics_of_the_columns_show_nothing_of_another_tenant() {
+async fn column_statistics_are_hidden() {
     let t = Tenants::as_a().await;
     t.schema.execute(&t.sql("ANALYZE @.entries")).await;
     let select = t.sql("SELECT count(*) FROM pg_stats WHERE schemaname = '@'");
-    // There is something to see for those who may.
+    // The administrator sees statistics.
     assert!(one::<i64>(&t.admin, &select).await > 0);
     assert_eq!(one::<i64>(&t.login, &select).await, 0);
-    let (code, _) = t.refusal("SELECT stavalues1 FROM pg_catalog.pg_statistic").await;
+    let (code, _) = t.rejection("SELECT stavalues1 FROM pg_catalog.pg_statistic").await;
     assert_eq!(code, "42501");
 }
 
 #[tokio::test]
-async fn the_rows_of_another_tenant_can_be_neither_written_nor_moved() {
+async fn rows_of_other_tenants_cannot_be_written_or_moved() {
     let t = Tenants::as_a().await;
     let before = t.of_b().await;
     assert_eq!(t.rows("UPDATE @.entries SET value = 'mine'").await, 1);
@@ -160,7 +160,7 @@ async fn the_rows_of_another_tenant_can_be_neither_written_nor_moved() {
     ] {
         assert_eq!(t.rows(sql).await, 0, "{sql}");
     }
-    // Its own rows cannot be pushed over either.
+    // A tenant cannot move its own rows to another tenant either.
     for set in [
         "tenant = 'b'",
         "tenant = 'b', namespace = 'b:x'",
@@ -169,11 +169,12 @@ async fn the_rows_of_another_tenant_can_be_neither_written_nor_moved() {
         "namespace = 'b:new'",
         "tenant = ''",
     ] {
-        t.is_kept_out(&format!("UPDATE @.entries SET {set}")).await;
+        t.assert_rejected(&format!("UPDATE @.entries SET {set}")).await;
     }
     for conflict in ["DO NOTHING", "(namespace, key) DO UPDATE SET value = 'mine'"] {
         for tenant in ["a", "b"] {
-            t.is_kept_out(&format!("{} ON CONFLICT {conflict}", insert(tenant, "b:x", "k"))).await;
+            t.assert_rejected(&format!("{} ON CONFLICT {conflict}", insert(tenant, "b:x", "k")))
+                .await;
         }
     }
     assert_eq!(t.rows("DELETE FROM @.entries").await, 1);
@@ -181,10 +182,10 @@ async fn the_rows_of_another_tenant_can_be_neither_written_nor_moved() {
 }
 
 #[tokio::test]
-async fn no_tenant_can_squat_in_the_names_of_another() {
+async fn tenant_cannot_write_namespaces_of_other_tenants() {
     let t = Tenants::as_a().await;
     let before = t.all().await;
-    // The tenant that is set, and a namespace: what the store would never write.
+    // The current tenant, and a namespace that the store would never write for it.
     for (tenant, name) in [
         ("a", "b"),
         ("a", "b:x"),
@@ -225,14 +226,14 @@ async fn no_tenant_can_squat_in_the_names_of_another() {
             .execute("SELECT set_config('cubbyhole.tenant', $1, false)", &[&tenant])
             .await
             .unwrap();
-        t.is_kept_out(&insert(tenant, name, "squatter")).await;
-        // It cannot claim to be another either.
+        t.assert_rejected(&insert(tenant, name, "squatter")).await;
+        // The row cannot claim another tenant either.
         if tenant == "a" {
-            t.is_kept_out(&insert("b", name, "squatter")).await;
+            t.assert_rejected(&insert("b", name, "squatter")).await;
         }
     }
     assert_eq!(t.all().await, before);
-    // What is well formed is taken, or the above would prove nothing.
+    // Well-formed rows are accepted.
     for (tenant, name) in [
         ("a", "a"),
         ("a", "a:"),
@@ -251,7 +252,7 @@ async fn no_tenant_can_squat_in_the_names_of_another() {
 }
 
 #[tokio::test]
-async fn no_error_tells_whether_a_row_of_another_tenant_exists() {
+async fn errors_do_not_reveal_rows_of_other_tenants() {
     let t = Tenants::as_a().await;
     let put = "SELECT @.put('a', '?', 'k', '', gen_random_uuid(), NULL, NULL)";
     let put_if = "SELECT @.put_if('a', '?', 'k', '', gen_random_uuid(), NULL, NULL, NULL)";
@@ -266,15 +267,15 @@ async fn no_error_tells_whether_a_row_of_another_tenant_exists() {
         put_if.to_owned(),
         batch.to_owned(),
     ] {
-        let there = t.refusal(&sql.replace('?', "b:x")).await;
-        let not_there = t.refusal(&sql.replace('?', "b:y")).await;
+        let there = t.rejection(&sql.replace('?', "b:x")).await;
+        let not_there = t.rejection(&sql.replace('?', "b:y")).await;
         assert_eq!(there, not_there, "{sql}");
         assert!(!there.1.contains("by hand"), "{there:?}");
     }
 }
 
 #[tokio::test]
-async fn what_only_an_owner_may_do_is_refused() {
+async fn owner_only_statements_are_denied() {
     let t = Tenants::as_a().await;
     let before = t.all().await;
     for sql in [
@@ -315,21 +316,21 @@ async fn what_only_an_owner_may_do_is_refused() {
         "SELECT @.tenants(NULL, 10)",
         "SELECT stavalues1 FROM pg_catalog.pg_statistic",
     ] {
-        let (code, said) = t.refusal(sql).await;
-        assert_eq!(code, "42501", "{sql}: {said}");
+        let (code, message) = t.rejection(sql).await;
+        assert_eq!(code, "42501", "{sql}: {message}");
     }
-    // Row security does not know COPY.
-    assert_eq!(t.refusal("COPY @.entries FROM STDIN").await.0, "0A000");
+    // PostgreSQL does not support COPY FROM with row security.
+    assert_eq!(t.rejection("COPY @.entries FROM STDIN").await.0, "0A000");
     assert_eq!(t.all().await, before);
 }
 
 #[tokio::test]
-async fn the_functions_give_nothing_of_another_tenant() {
+async fn functions_reveal_nothing_of_other_tenants() {
     let t = Tenants::as_a().await;
     let before = t.all().await;
     let version: String =
         one(&t.admin, &t.sql("SELECT version::text FROM @.entries WHERE namespace = 'b:x'")).await;
-    // The tenant that the call names is `a`, the namespace is of `b`.
+    // The tenant argument is `a`, and the namespace belongs to `b`.
     for nothing in [
         "SELECT 1 WHERE @.get('a', 'b:x', 'k') IS NOT NULL",
         "SELECT * FROM @.get_entry('a', 'b:x', 'k', NULL)",
@@ -353,7 +354,7 @@ async fn the_functions_give_nothing_of_another_tenant() {
         assert_eq!(t.rows(&sql).await, 0, "{sql}");
         assert_eq!(t.all().await, before, "{sql}");
     }
-    for refused in [
+    for rejected in [
         "SELECT @.put('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL)",
         "SELECT @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL)",
         "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}',
@@ -364,13 +365,13 @@ async fn the_functions_give_nothing_of_another_tenant() {
             '{null}', '{null}', '{null}')",
         "SELECT @.put('a', 'b:new', 'k', '', gen_random_uuid(), NULL, NULL)",
     ] {
-        t.is_kept_out(&refused.replace('?', &version)).await;
+        t.assert_rejected(&rejected.replace('?', &version)).await;
     }
     assert_eq!(t.all().await, before);
 }
 
 #[tokio::test]
-async fn the_sweep_reveals_a_count_and_nothing_else() {
+async fn sweep_reveals_only_a_count() {
     let t = Tenants::as_a().await;
     for (name, key) in [("b:x", "gone"), ("b:x", "gone too"), ("c", "gone")] {
         t.schema.execute(&t.schema.row(name, key, Some(1))).await;
@@ -380,7 +381,7 @@ async fn the_sweep_reveals_a_count_and_nothing_else() {
     let before: String = one(&t.admin, &t.sql(live)).await;
     assert_eq!(t.rows("SELECT FROM @.entries WHERE expires_at IS NOT NULL").await, 0);
     assert_eq!(t.rows("DELETE FROM @.entries WHERE expires_at IS NOT NULL").await, 0);
-    // In the same transaction too nothing more can be seen than before.
+    // The sweep does not show more rows to the rest of its transaction.
     t.login.batch_execute("BEGIN").await.unwrap();
     assert_eq!(t.one::<i64>("SELECT @.evict(2)").await, 2);
     assert_eq!(t.one::<i64>("SELECT count(*) FROM @.entries").await, 1);
@@ -391,19 +392,19 @@ async fn the_sweep_reveals_a_count_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_list_of_tenants_takes_the_right_that_the_operator_grants() {
+async fn listing_tenants_requires_the_operator_grant() {
     let t = Tenants::as_a().await;
-    assert_eq!(t.refusal("SELECT @.tenants(NULL, 10)").await.0, "42501");
+    assert_eq!(t.rejection("SELECT @.tenants(NULL, 10)").await.0, "42501");
     t.schema.grant_operator().await;
     let found: Vec<String> = t.one("SELECT array_agg(n) FROM @.tenants(NULL, 10) n").await;
     assert_eq!(found, ["a", "b"]);
-    // It is a list of names: the rows stay hidden.
+    // The list contains names only; rows stay hidden.
     assert_eq!(t.rows("SELECT FROM @.entries WHERE tenant = 'b'").await, 0);
-    assert_eq!(t.refusal("SET ROLE @_enumerator").await.0, "42501");
+    assert_eq!(t.rejection("SET ROLE @_enumerator").await.0, "42501");
 }
 
 #[tokio::test]
-async fn the_tenant_of_a_call_ends_with_its_transaction() {
+async fn tenant_setting_ends_with_the_transaction() {
     let t = Tenants::new().await;
     let unset = "SELECT coalesce(current_setting('cubbyhole.tenant', true), '')";
     for call in [
@@ -417,8 +418,8 @@ async fn the_tenant_of_a_call_ends_with_its_transaction() {
         assert_eq!(t.one::<String>(unset).await, "", "{call}");
         assert_eq!(t.rows("SELECT FROM @.entries").await, 0, "{call}");
     }
-    // After a call that failed, and where the session has a tenant of its own.
-    t.refusal("SELECT @.put('b', 'a:x', 'k', '', gen_random_uuid(), NULL, NULL)").await;
+    // After a failed call, and with a tenant set for the session.
+    t.rejection("SELECT @.put('b', 'a:x', 'k', '', gen_random_uuid(), NULL, NULL)").await;
     assert_eq!(t.one::<String>(unset).await, "");
     t.login.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
     assert_eq!(t.rows("SELECT 1 WHERE @.get('b', 'b:x', 'k') IS NOT NULL").await, 1);
@@ -426,7 +427,7 @@ async fn the_tenant_of_a_call_ends_with_its_transaction() {
 }
 
 #[tokio::test]
-async fn row_security_binds_the_owner_of_the_table_too() {
+async fn row_security_applies_to_the_table_owner() {
     let t = Tenants::new().await;
     t.schema.execute(&t.sql("ALTER TABLE @.entries OWNER TO @_login")).await;
     assert_eq!(t.rows("SELECT FROM @.entries").await, 0);

@@ -1,18 +1,18 @@
-//! What is PostgreSQL's own, on real servers: isolation by the database, migrations, round trips,
-//! cancellation, restarts.
+//! Tests of PostgreSQL-specific behaviour on real servers: isolation, migrations, round trips,
+//! cancellation and restarts.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a failed unwrap is a failed test, in what tests share too"
+    reason = "a failed unwrap fails the test, also in shared helpers"
 )]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod application;
-mod by_hand;
+mod sql;
 
 mod batches;
 mod cancel_requests;

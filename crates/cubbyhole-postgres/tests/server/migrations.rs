@@ -1,4 +1,4 @@
-//! Making the schema, and bringing it up to date.
+//! Creating and upgrading the schema.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use cubbyhole_testkit::helpers::{self, PASSWORD, bytes, ctx, ns, until};
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 
-use crate::by_hand::{one, refusal, rows};
+use crate::sql::{one, rejection, rows};
 use crate::support::{Schema, admin_url, connect};
 
-/// A name on the server that the tests share, with nothing under it yet.
-fn unmade() -> Schema {
-    Schema::unmade(admin_url())
+/// The name of a schema on the shared server that does not exist yet.
+fn not_created() -> Schema {
+    Schema::not_created(admin_url())
 }
 
-/// How many schemas and roles there are under the name, the role that migrates left out.
-async fn traces(schema: &Schema, admin: &Client) -> i64 {
+/// The number of schemas and roles with the name, without the migrating role.
+async fn object_count(schema: &Schema, admin: &Client) -> i64 {
     let sql = format!(
         "SELECT (SELECT count(*) FROM pg_namespace WHERE nspname = '{0}')
             + (SELECT count(*) FROM pg_roles
@@ -29,14 +29,14 @@ async fn traces(schema: &Schema, admin: &Client) -> i64 {
     one(admin, &sql).await
 }
 
-/// The application's role, where `migrate` alone was run.
+/// Creates the application's role after `migrate`.
 async fn make_login(schema: &Schema) {
     let group = format!("IN ROLE {}_app", schema.name);
     schema.make_role("login", &group).await;
 }
 
-/// Everything works with the role that has the application's rights and no other.
-async fn works(schema: &Schema) {
+/// Checks that a store works with a role that has only the privileges of the application.
+async fn assert_works(schema: &Schema) {
     let (store, ctx, admin) = (schema.open().await, ctx(), schema.admin().await);
     store.put(&ctx, &ns("a:x"), "k", bytes("v")).await.unwrap();
     assert_eq!(store.get(&ctx, &ns("a:x"), "k").await.unwrap(), Some(bytes("v")));
@@ -54,8 +54,8 @@ async fn works(schema: &Schema) {
 }
 
 #[tokio::test]
-async fn an_empty_database_gets_everything_and_a_second_run_does_nothing() {
-    let (schema, ctx) = (unmade(), ctx());
+async fn migration_creates_schema_and_second_run_changes_nothing() {
+    let (schema, ctx) = (not_created(), ctx());
     let done = migrate(&ctx, &schema.admin_config()).await.unwrap();
     assert!(done.iter().any(|line| line.contains(&schema.name)), "{done:?}");
     assert!(
@@ -77,28 +77,28 @@ async fn an_empty_database_gets_everything_and_a_second_run_does_nothing() {
     let before: String = one(&admin, &catalog).await;
     assert_eq!(migrate(&ctx, &schema.admin_config()).await.unwrap(), Vec::<String>::new());
     assert_eq!(one::<String>(&admin, &catalog).await, before);
-    works(&schema).await;
+    assert_works(&schema).await;
 }
 
-/// Exactly one of those that migrated at once did it.
-fn one_did_it(all: Vec<Result<Vec<String>>>) {
+/// Checks that exactly one of the concurrent migrations applied steps.
+fn assert_one_applied(all: Vec<Result<Vec<String>>>) {
     let lines: Vec<Vec<String>> = all.into_iter().map(|done| done.unwrap()).collect();
     assert_eq!(lines.iter().filter(|lines| !lines.is_empty()).count(), 1, "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_that_migrate_at_once_all_succeed_and_one_does_it() {
-    let (schema, ctx) = (unmade(), ctx());
+async fn concurrent_migrations_all_succeed_and_one_applies() {
+    let (schema, ctx) = (not_created(), ctx());
     let config = schema.admin_config();
-    one_did_it(join_all((0..10).map(|_| migrate(&ctx, &config))).await);
+    assert_one_applied(join_all((0..10).map(|_| migrate(&ctx, &config))).await);
     make_login(&schema).await;
-    works(&schema).await;
+    assert_works(&schema).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_that_migrate_at_once_all_succeed_whatever_their_isolation_level() {
+async fn concurrent_migrations_succeed_at_any_isolation_level() {
     for level in ["repeatable read", "serializable"] {
-        let (schema, ctx) = (unmade(), ctx());
+        let (schema, ctx) = (not_created(), ctx());
         schema.make_role("maker", "SUPERUSER").await;
         let sql = format!(
             "ALTER ROLE {}_maker SET default_transaction_isolation = '{level}'",
@@ -106,13 +106,13 @@ async fn of_many_that_migrate_at_once_all_succeed_whatever_their_isolation_level
         );
         schema.execute(&sql).await;
         let config = schema.config_of("maker");
-        one_did_it(join_all((0..10).map(|_| migrate(&ctx, &config))).await);
+        assert_one_applied(join_all((0..10).map(|_| migrate(&ctx, &config))).await);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_that_open_with_migrations_at_once_all_succeed() {
-    let (schema, ctx) = (unmade(), ctx());
+async fn concurrent_opens_with_migrations_all_succeed() {
+    let (schema, ctx) = (not_created(), ctx());
     let config = schema.admin_config().with_migrations(true).with_unbound_role(true);
     let config = config.with_pool_size(2);
     let open = || PostgresStore::open(&ctx, config.clone());
@@ -124,7 +124,7 @@ async fn of_many_that_open_with_migrations_at_once_all_succeed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn schemas_side_by_side_do_not_see_each_other() {
+async fn schemas_in_one_database_are_isolated() {
     let ctx = ctx();
     let (one_schema, other) = tokio::join!(Schema::new(), Schema::new());
     let (one_store, other_store) = (one_schema.open().await, other.open().await);
@@ -134,29 +134,29 @@ async fn schemas_side_by_side_do_not_see_each_other() {
     assert_eq!(one_store.get(&ctx, &ns("a"), "k").await.unwrap(), Some(bytes("one")));
     one_schema.execute(&one_schema.row("b", "gone", Some(1))).await;
     assert_eq!(other_store.evict_expired(&ctx).await.unwrap(), 0);
-    // The role of one is nobody to the other.
+    // The role of one schema has no privileges in the other.
     let login = one_schema.login().await;
     let sql = format!("SELECT FROM {}.entries", other.name);
-    assert_eq!(refusal(&login, &sql).await.0, "42501");
+    assert_eq!(rejection(&login, &sql).await.0, "42501");
     let config = one_schema.config().with_schema(&other.name).unwrap();
     let error = PostgresStore::open(&ctx, config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
 }
 
 #[tokio::test]
-async fn a_schema_of_the_first_version_is_brought_up_to_date() {
+async fn schema_of_version_1_is_upgraded() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let (name, store) = (&schema.name, schema.open().await);
     store.put(&ctx, &ns("a:y"), "k", bytes("kept")).await.unwrap();
     drop(store);
-    // What the first migration leaves.
+    // Restore the state after the first migration.
     schema
         .execute(&format!(
             "DROP FUNCTION {name}.backlog; DELETE FROM {name}.migrations WHERE version > 1"
         ))
         .await;
     let error = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
-    assert!(error.message().contains("of version 1"), "{error:?}");
+    assert!(error.message().contains("has version 1"), "{error:?}");
     let diagnosis = diagnose(&ctx, &schema.config()).await.unwrap();
     let problems = diagnosis.checks.iter().filter(|check| check.verdict == Verdict::Problem);
     let problems: Vec<_> = problems.map(|check| check.name.as_str()).collect();
@@ -166,13 +166,13 @@ async fn a_schema_of_the_first_version_is_brought_up_to_date() {
     let store = schema.open().await;
     assert_eq!(store.get(&ctx, &ns("a:y"), "k").await.unwrap(), Some(bytes("kept")));
     let diagnosis = diagnose(&ctx, &schema.config()).await.unwrap();
-    let is_told = |check: &Check| check.name == "entries" && check.verdict == Verdict::Ok;
-    assert!(diagnosis.checks.iter().any(is_told), "{diagnosis:#?}");
+    let is_ok = |check: &Check| check.name == "entries" && check.verdict == Verdict::Ok;
+    assert!(diagnosis.checks.iter().any(is_ok), "{diagnosis:#?}");
 }
 
 #[tokio::test]
-async fn a_schema_that_is_newer_than_the_build_is_refused_and_left_alone() {
-    let (schema, ctx, admin) = (Schema::new().await, ctx(), Schema::admin(&unmade()).await);
+async fn newer_schema_is_unsupported_and_unchanged() {
+    let (schema, ctx, admin) = (Schema::new().await, ctx(), Schema::admin(&not_created()).await);
     schema.execute(&format!("INSERT INTO {}.migrations VALUES (99, 'later')", schema.name)).await;
     let opened = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
     let migrated = migrate(&ctx, &schema.admin_config()).await.unwrap_err();
@@ -186,7 +186,7 @@ async fn a_schema_that_is_newer_than_the_build_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_schema_that_is_older_or_missing_says_what_to_run() {
+async fn older_or_missing_schema_advises_migrate() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let missing = schema.config().with_schema("no_such_schema").unwrap();
     let missing = PostgresStore::open(&ctx, missing).await.unwrap_err();
@@ -194,16 +194,16 @@ async fn a_schema_that_is_older_or_missing_says_what_to_run() {
     let older = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
     for error in [missing, older] {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-        assert!(!error.is_retryable(), "it is repeated in vain: {error:?}");
+        assert!(!error.is_retryable(), "a retry is pointless: {error:?}");
         assert!(error.message().contains("cubbyhole migrate"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_migrate_is_told_so_and_leaves_nothing() {
+async fn migration_without_privileges_is_denied_and_leaves_nothing() {
     let ctx = ctx();
     for (attributes, may_create) in [("", false), ("CREATEROLE", false), ("", true)] {
-        let (schema, case) = (unmade(), format!("{attributes:?} {may_create}"));
+        let (schema, case) = (not_created(), format!("{attributes:?} {may_create}"));
         let admin = schema.admin().await;
         schema.make_role("maker", attributes).await;
         if may_create {
@@ -213,23 +213,23 @@ async fn a_role_that_may_not_migrate_is_told_so_and_leaves_nothing() {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{case}: {error:?}");
         assert!(error.message().contains("CREATEROLE"), "{case}: {error}");
         assert!(!error.is_retryable() && !error.may_have_been_applied(), "{case}: {error:?}");
-        assert_eq!(traces(&schema, &admin).await, 0, "{case}");
+        assert_eq!(object_count(&schema, &admin).await, 0, "{case}");
     }
 }
 
-/// Lets the role that migrates make a schema in the database.
+/// Grants the migrating role the privilege to create schemas in the database.
 async fn grant_create(schema: &Schema) {
     let sql = format!(
         "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO {}_maker',
             current_database()); END $$",
         schema.name
     );
-    // Two that grant at once change one row of the catalog.
+    // Concurrent grants conflict on one catalog row, so retry.
     until("the grant", async || schema.admin().await.batch_execute(&sql).await.is_ok()).await;
 }
 
-/// Which of the roles that own a function the role that migrates has the rights of.
-async fn powers(schema: &Schema, admin: &Client) -> i64 {
+/// The number of function-owning roles whose privileges the migrating role has.
+async fn owner_memberships(schema: &Schema, admin: &Client) -> i64 {
     let sql = format!(
         "SELECT count(*) FROM pg_roles WHERE rolname IN ('{0}_sweeper', '{0}_enumerator')
             AND pg_has_role('{0}_maker', oid, 'USAGE')",
@@ -239,25 +239,25 @@ async fn powers(schema: &Schema, admin: &Client) -> i64 {
 }
 
 #[tokio::test]
-async fn an_owner_that_may_create_roles_migrates_and_keeps_no_rights_across_tenants() {
-    let (schema, ctx) = (unmade(), ctx());
+async fn database_owner_migrates_and_keeps_no_cross_tenant_rights() {
+    let (schema, ctx) = (not_created(), ctx());
     let admin = schema.admin().await;
     schema.make_role("maker", "CREATEROLE").await;
     grant_create(&schema).await;
     assert!(!migrate(&ctx, &schema.config_of("maker")).await.unwrap().is_empty());
-    assert_eq!(powers(&schema, &admin).await, 0);
+    assert_eq!(owner_memberships(&schema, &admin).await, 0);
     assert_eq!(migrate(&ctx, &schema.config_of("maker")).await.unwrap(), Vec::<String>::new());
     make_login(&schema).await;
-    works(&schema).await;
-    // It owns the table, and sees no row of it.
+    assert_works(&schema).await;
+    // The role owns the table but sees no rows.
     let maker = schema.connect_as("maker").await;
     maker.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
     assert_eq!(rows(&maker, &format!("SELECT FROM {}.entries", schema.name)).await, 0);
 }
 
 #[tokio::test]
-async fn roles_that_were_made_beforehand_are_used() {
-    let (schema, ctx) = (unmade(), ctx());
+async fn migration_uses_existing_roles() {
+    let (schema, ctx) = (not_created(), ctx());
     let (admin, name) = (schema.admin().await, &schema.name);
     let mut sql = String::new();
     for role in ["app", "sweeper", "enumerator", "operator", "auditor"] {
@@ -275,12 +275,12 @@ async fn roles_that_were_made_beforehand_are_used() {
     migrate(&ctx, &schema.config_of("maker")).await.unwrap();
     assert_eq!(one::<String>(&admin, &select).await, before);
     make_login(&schema).await;
-    works(&schema).await;
+    assert_works(&schema).await;
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_utf8_is_refused() {
-    let (schema, ctx) = (unmade(), ctx());
+async fn database_without_utf8_is_unsupported() {
+    let (schema, ctx) = (not_created(), ctx());
     let admin = schema.admin().await;
     let name = &schema.name;
     let create = format!(
@@ -292,7 +292,7 @@ async fn a_database_that_is_not_utf8_is_refused() {
     let config = Config::from_url(&format!("{server}/{name}?schema={name}")).unwrap();
     let migrated = migrate(&ctx, &config).await;
     let opened = PostgresStore::open(&ctx, config.with_unbound_role(true)).await;
-    let left = traces(&schema, &admin).await;
+    let left = object_count(&schema, &admin).await;
     admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
     for error in [migrated.unwrap_err(), opened.map(drop).unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
@@ -302,13 +302,13 @@ async fn a_database_that_is_not_utf8_is_refused() {
 }
 
 #[tokio::test]
-async fn a_migration_that_is_cancelled_leaves_nothing() {
-    let (schema, admin) = (unmade(), connect(admin_url()).await);
+async fn cancelled_migration_leaves_nothing() {
+    let (schema, admin) = (not_created(), connect(admin_url()).await);
     let refused = ExecutionContext::new();
     refused.cancel();
     let error = migrate(&refused, &schema.admin_config()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
-    // The advisory lock that keeps those who migrate apart.
+    // The advisory lock that serialises migrations.
     let lock = format!("(6518114, hashtext('{}'))", schema.name);
     one::<String>(&admin, &format!("SELECT pg_advisory_lock{lock}::text")).await;
     let (ctx, config) = (ctx(), schema.admin_config());
@@ -322,13 +322,13 @@ async fn a_migration_that_is_cancelled_leaves_nothing() {
             AND objid::bigint = hashtext('{}')::bigint & 4294967295",
         schema.name
     );
-    until("a migration that waits", async || one::<i64>(&admin, &waiting).await == 1).await;
+    until("a waiting migration", async || one::<i64>(&admin, &waiting).await == 1).await;
     ctx.cancel();
     let error = running.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     one::<bool>(&admin, &format!("SELECT pg_advisory_unlock{lock}")).await;
-    // Its session has ended once the lock can be had.
-    until("the end of its session", async || {
+    // The session has ended when the lock is free.
+    until("the end of the session", async || {
         let taken = format!(
             "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'
                 AND classid = 6518114
@@ -338,12 +338,12 @@ async fn a_migration_that_is_cancelled_leaves_nothing() {
         one(&admin, &taken).await
     })
     .await;
-    assert_eq!(traces(&schema, &admin).await, 0);
+    assert_eq!(object_count(&schema, &admin).await, 0);
     assert!(!migrate(&helpers::ctx(), &schema.admin_config()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn entries_outlive_a_second_migration() {
+async fn entries_survive_a_second_migration() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     let options = PutOptions::new().with_ttl(Duration::from_secs(3600));

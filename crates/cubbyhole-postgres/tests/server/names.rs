@@ -1,4 +1,4 @@
-//! Tenants are kept apart by the store, whatever their names hold.
+//! The store isolates tenants with any characters in their names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,8 @@ use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
 use crate::support::Schema;
 
-/// Names that mean something to a pattern, to the stored form, or to a careless comparison.
+/// Names with special characters of patterns and of the stored form, and names that compare
+/// similar.
 const NAMES: [&str; 17] = [
     "a",
     "ab",
@@ -33,7 +34,7 @@ const NAMES: [&str; 17] = [
     "[a]*?",
 ];
 
-/// Everything of one tenant that the store shows.
+/// The entries of one tenant, by namespace and key.
 type Contents = BTreeMap<(String, String), Bytes>;
 
 async fn contents(store: &PostgresStore, ctx: &ExecutionContext, tenant: &str) -> Contents {
@@ -42,28 +43,31 @@ async fn contents(store: &PostgresStore, ctx: &ExecutionContext, tenant: &str) -
     for name in store.list_namespaces(ctx, &prefix).await.unwrap() {
         let page = store.scan(ctx, &name, ScanOptions::new()).await.unwrap();
         for item in page.items {
-            let place = (name.as_str().to_owned(), item.key);
-            found.insert(place, item.value.unwrap().unwrap());
+            let location = (name.as_str().to_owned(), item.key);
+            found.insert(location, item.value.unwrap().unwrap());
         }
     }
     found
 }
 
-/// Three namespaces of a tenant's.
+/// Three namespaces of a tenant.
 fn namespaces(tenant: &str) -> [Namespace; 3] {
     let of = |segments: &[&str]| Namespace::from_parts(tenant, segments).unwrap();
     [of(&[]), of(&["b"]), of(&["b", ""])]
 }
 
-/// A store in which each of the names has two keys in each of its three namespaces.
-async fn crowd(schema: &Schema, ctx: &ExecutionContext) -> (PostgresStore, Vec<Contents>) {
+/// A store in which each tenant has two keys in each of its three namespaces.
+async fn populated_store(
+    schema: &Schema,
+    ctx: &ExecutionContext,
+) -> (PostgresStore, Vec<Contents>) {
     let store = schema.open().await;
     let mut all = Vec::new();
-    for (place, tenant) in NAMES.iter().enumerate() {
+    for (index, tenant) in NAMES.iter().enumerate() {
         let mut own = Contents::new();
         for name in namespaces(tenant) {
             for key in ["k", "k%"] {
-                let value = bytes(&format!("{place} {} {key}", name.as_str()));
+                let value = bytes(&format!("{index} {} {key}", name.as_str()));
                 store.put(ctx, &name, key, value.clone()).await.unwrap();
                 own.insert((name.as_str().to_owned(), key.to_owned()), value);
             }
@@ -74,9 +78,9 @@ async fn crowd(schema: &Schema, ctx: &ExecutionContext) -> (PostgresStore, Vec<C
 }
 
 #[tokio::test]
-async fn no_reading_call_under_one_name_shows_another() {
+async fn reads_show_no_other_tenant() {
     let (schema, ctx) = (Schema::new().await, ctx());
-    let (store, all) = crowd(&schema, &ctx).await;
+    let (store, all) = populated_store(&schema, &ctx).await;
     for (tenant, own) in NAMES.iter().zip(&all) {
         assert_eq!(contents(&store, &ctx, tenant).await, *own, "{tenant:?}");
         for (place, name) in namespaces(tenant).iter().enumerate() {
@@ -101,9 +105,9 @@ async fn no_reading_call_under_one_name_shows_another() {
 }
 
 #[tokio::test]
-async fn no_writing_call_under_one_name_touches_another() {
+async fn writes_touch_no_other_tenant() {
     let (schema, ctx) = (Schema::new().await, ctx());
-    let (store, mut all) = crowd(&schema, &ctx).await;
+    let (store, mut all) = populated_store(&schema, &ctx).await;
     for (place, tenant) in NAMES.iter().enumerate() {
         let [whole, scope, deep] = namespaces(tenant);
         let version = store
@@ -124,20 +128,20 @@ async fn no_writing_call_under_one_name_touches_another() {
         own.insert((scope.as_str().to_owned(), "k%".to_owned()), bytes("new"));
         let kept = store.get(&ctx, &deep, "k%").await.unwrap().unwrap();
         own.insert((deep.as_str().to_owned(), "k%".to_owned()), kept);
-        for (other, wanted) in NAMES.iter().zip(&all) {
-            assert_eq!(contents(&store, &ctx, other).await, *wanted, "{tenant:?}: {other:?}");
+        for (other, expected) in NAMES.iter().zip(&all) {
+            assert_eq!(contents(&store, &ctx, other).await, *expected, "{tenant:?}: {other:?}");
         }
         let erased = store.erase(&ctx, &NamespacePrefix::from(&whole), 100).await.unwrap();
         assert_eq!((erased.removed, erased.done), (2, true), "{tenant:?}");
         all[place].clear();
-        for (other, wanted) in NAMES.iter().zip(&all) {
-            assert_eq!(contents(&store, &ctx, other).await, *wanted, "{tenant:?}: {other:?}");
+        for (other, expected) in NAMES.iter().zip(&all) {
+            assert_eq!(contents(&store, &ctx, other).await, *expected, "{tenant:?}: {other:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_prefix_is_literal_text() {
+async fn key_prefix_is_literal_text() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     let name = ns("a");
@@ -145,7 +149,7 @@ async fn a_prefix_is_literal_text() {
     for key in keys {
         store.put(&ctx, &name, key, bytes(key)).await.unwrap();
     }
-    for (prefix, wanted) in [
+    for (prefix, expected) in [
         ("user_", vec!["user_", "user_1"]),
         ("user%", vec!["user%"]),
         ("user\\", vec!["user\\_1"]),
@@ -153,10 +157,10 @@ async fn a_prefix_is_literal_text() {
         ("user_1", vec!["user_1"]),
         ("u_er", vec![]),
     ] {
-        assert_eq!(store.list(&ctx, &name, Some(prefix)).await.unwrap(), wanted, "{prefix}");
+        assert_eq!(store.list(&ctx, &name, Some(prefix)).await.unwrap(), expected, "{prefix}");
         let options = ScanOptions::new().with_prefix(prefix);
         let page = store.scan(&ctx, &name, options).await.unwrap();
         let found: Vec<String> = page.items.into_iter().map(|item| item.key).collect();
-        assert_eq!(found, wanted, "{prefix}");
+        assert_eq!(found, expected, "{prefix}");
     }
 }

@@ -1,12 +1,12 @@
-//! No call reads more of the table than it needs to, whatever the table held when its plans were
-//! made.
+//! Query plans: no call reads more rows than it needs, regardless of the size of the table when its
+//! plan was cached.
 
 use tokio_postgres::Client;
 
-use crate::by_hand::one;
+use crate::sql::one;
 use crate::support::Schema;
 
-/// Each call, with the most rows and index entries that it may read, of 100,000.
+/// Each call with the maximum number of rows and index entries that it may read, of 100,000.
 const CALLS: [(&str, i64); 21] = [
     ("@.get('a', 'a:n0500', 'k050')", 10),
     ("@.get_entry('a', 'a:n0500', 'k050', NULL)", 10),
@@ -36,14 +36,14 @@ const CALLS: [(&str, i64); 21] = [
     ("@.evict(10)", 200),
 ];
 
-/// What this session has read of the table: rows by scans and by indexes, and index entries.
+/// The number of rows and index entries that the current transaction has read.
 const READ: &str = "SELECT pg_stat_get_xact_tuples_returned(t.oid)
         + pg_stat_get_xact_tuples_fetched(t.oid)
         + (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid))::int8
             FROM pg_index i WHERE i.indrelid = t.oid)
     FROM pg_class t WHERE t.oid = '@.entries'::regclass";
 
-/// A thousand namespaces of a hundred entries, a few of them expired.
+/// Adds 1,000 namespaces of 100 entries. A few entries are expired.
 async fn load(schema: &Schema) {
     let sql = "INSERT INTO @.entries
             (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
@@ -54,13 +54,13 @@ async fn load(schema: &Schema) {
     schema.execute(&sql.replace('@', &schema.name)).await;
 }
 
-/// Keeps the statistics as they are.
+/// Keeps the statistics unchanged.
 async fn without_autovacuum(schema: &Schema) {
     let sql = format!("ALTER TABLE {}.entries SET (autovacuum_enabled = off)", schema.name);
     schema.execute(&sql).await;
 }
 
-/// Calls everything often enough for plans to be kept.
+/// Makes each call often enough for the server to cache its plan.
 async fn warm(schema: &Schema, login: &Client) {
     for _ in 0..10 {
         for (call, _) in CALLS {
@@ -70,23 +70,23 @@ async fn warm(schema: &Schema, login: &Client) {
     }
 }
 
-async fn read_little(schema: &Schema, login: &Client) {
+async fn assert_few_reads(schema: &Schema, login: &Client) {
     let read = READ.replace('@', &schema.name);
     let mut excess = Vec::new();
-    for (call, most) in CALLS {
+    for (call, max) in CALLS {
         login.batch_execute("BEGIN").await.unwrap();
         let before: i64 = one(login, &read).await;
         let sql = format!("SELECT count(*) FROM {}", call.replace('@', &schema.name));
         one::<i64>(login, &sql).await;
         let rows = one::<i64>(login, &read).await - before;
         login.batch_execute("ROLLBACK").await.unwrap();
-        if rows > most {
-            excess.push(format!("{call} read {rows}, more than {most}"));
+        if rows > max {
+            excess.push(format!("{call} read {rows}, more than {max}"));
         }
     }
     assert!(excess.is_empty(), "{excess:#?}");
-    // The measure measures: a call that must read everything is seen to.
-    // Workers would count what they read on their own.
+    // Verify the measurement with a statement that reads all rows. Parallel workers would count
+    // separately.
     let begin = "BEGIN; SET LOCAL cubbyhole.tenant = 'a';
         SET LOCAL max_parallel_workers_per_gather = 0";
     login.batch_execute(begin).await.unwrap();
@@ -97,18 +97,18 @@ async fn read_little(schema: &Schema, login: &Client) {
 }
 
 #[tokio::test]
-async fn plans_that_were_kept_while_the_table_was_empty_read_little_of_it_when_it_is_full() {
+async fn plans_cached_on_an_empty_table_read_few_rows() {
     let schema = Schema::new().await;
     without_autovacuum(&schema).await;
     let login = schema.login().await;
     schema.execute(&format!("ANALYZE {}.entries", schema.name)).await;
     warm(&schema, &login).await;
     load(&schema).await;
-    read_little(&schema, &login).await;
+    assert_few_reads(&schema, &login).await;
 }
 
-/// Warms with a handful of rows, of which `prepare` tells the planner.
-async fn kept_while_small(prepare: &str) {
+/// Caches plans on a table of a few rows, after `prepare`.
+async fn cached_while_small(prepare: &str) {
     let schema = Schema::new().await;
     without_autovacuum(&schema).await;
     let login = schema.login().await;
@@ -119,34 +119,34 @@ async fn kept_while_small(prepare: &str) {
     schema.execute(&format!("{prepare} {}.entries", schema.name)).await;
     warm(&schema, &login).await;
     load(&schema).await;
-    read_little(&schema, &login).await;
+    assert_few_reads(&schema, &login).await;
 }
 
 #[tokio::test]
-async fn plans_that_were_kept_while_the_table_was_small_read_little_of_it_when_it_is_full() {
-    kept_while_small("VACUUM ANALYZE").await;
+async fn plans_cached_on_a_small_table_read_few_rows() {
+    cached_while_small("VACUUM ANALYZE").await;
 }
 
-/// As where a long transaction keeps `VACUUM` from marking pages as visible to all.
+/// The state in which a long transaction prevents `VACUUM` from marking pages as all-visible.
 #[tokio::test]
-async fn plans_that_were_kept_before_the_first_vacuum_read_little_of_the_table_when_it_is_full() {
-    kept_while_small("ANALYZE").await;
+async fn plans_cached_before_the_first_vacuum_read_few_rows() {
+    cached_while_small("ANALYZE").await;
 }
 
 #[tokio::test]
-async fn plans_that_are_made_while_the_table_is_full_read_little_of_it() {
+async fn plans_made_on_a_full_table_read_few_rows() {
     let schema = Schema::new().await;
     without_autovacuum(&schema).await;
     load(&schema).await;
     schema.execute(&format!("VACUUM ANALYZE {}.entries", schema.name)).await;
     let login = schema.login().await;
-    read_little(&schema, &login).await;
+    assert_few_reads(&schema, &login).await;
     warm(&schema, &login).await;
-    read_little(&schema, &login).await;
+    assert_few_reads(&schema, &login).await;
 }
 
 #[tokio::test]
-async fn the_list_of_tenants_reads_as_many_rows_as_there_are_tenants() {
+async fn listing_tenants_reads_rows_in_proportion_to_tenants() {
     let schema = Schema::new().await;
     without_autovacuum(&schema).await;
     schema.grant_operator().await;
@@ -165,11 +165,11 @@ async fn the_list_of_tenants_reads_as_many_rows_as_there_are_tenants() {
     let before: i64 = one(&login, &read).await;
     assert_eq!(one::<i64>(&login, &sql).await, 21);
     let rows = one::<i64>(&login, &read).await - before;
-    assert!(rows <= 400, "it read {rows}");
+    assert!(rows <= 400, "read {rows} rows");
 }
 
 #[tokio::test]
-async fn a_step_of_a_sweep_reads_what_it_removes_however_much_has_expired() {
+async fn sweep_step_reads_only_the_rows_it_removes() {
     let schema = Schema::new().await;
     without_autovacuum(&schema).await;
     let insert = |expires_at: &str, first: u32| {
@@ -183,7 +183,7 @@ async fn a_step_of_a_sweep_reads_what_it_removes_however_much_has_expired() {
         let schema = &schema;
         async move { schema.execute(&sql).await }
     };
-    // What has expired since the statistics were made is what they do not tell of.
+    // The statistics do not cover the entries that have expired since `ANALYZE`.
     insert("4102444800000 + k", 0).await;
     schema.execute(&format!("VACUUM ANALYZE {}.entries", schema.name)).await;
     insert("k", 50_000).await;
@@ -194,5 +194,5 @@ async fn a_step_of_a_sweep_reads_what_it_removes_however_much_has_expired() {
     let sql = format!("SELECT {}.evict(1000)", schema.name);
     assert_eq!(one::<i64>(&login, &sql).await, 1000);
     let rows = one::<i64>(&login, &read).await - before;
-    assert!(rows <= 5_000, "it read {rows}");
+    assert!(rows <= 5_000, "read {rows} rows");
 }

@@ -1,4 +1,4 @@
-//! The pool of connections: its bounds, what waits for it, and what becomes of its connections.
+//! The connection pool: its limits, waiting calls, and the lifecycle of connections.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, ctx, ns, until};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::Client;
 
-use crate::by_hand::one;
 use crate::proxy::Proxy;
+use crate::sql::one;
 use crate::support::Schema;
 
 async fn open(schema: &Schema, options: &str) -> PostgresStore {
@@ -18,20 +18,20 @@ async fn open(schema: &Schema, options: &str) -> PostgresStore {
     PostgresStore::open(&ctx(), config).await.unwrap()
 }
 
-/// Holds the one entry of the tenant `acme` until it is rolled back.
+/// Locks the entry of the tenant `acme` until the transaction is rolled back.
 async fn hold(schema: &Schema, holder: &Client) {
     let name = &schema.name;
     let lock = format!("BEGIN; SELECT FROM {name}.entries WHERE namespace = 'acme' FOR UPDATE");
     holder.batch_execute(&lock).await.unwrap();
 }
 
-/// A put that waits while the entry is held.
+/// Starts a put that waits while the entry is locked.
 fn put(store: &PostgresStore) -> JoinHandle<Result<()>> {
     let store = store.clone();
     tokio::spawn(async move { store.put(&ctx(), &ns("acme"), "held", bytes("new")).await })
 }
 
-/// Makes the pool open as many connections as that, which are idle then.
+/// Makes the pool open this number of connections, which are idle afterwards.
 pub(crate) async fn fill(schema: &Schema, store: &PostgresStore, connections: i64) {
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
@@ -44,28 +44,29 @@ pub(crate) async fn fill(schema: &Schema, store: &PostgresStore, connections: i6
     }
 }
 
-/// How many connections of the application's the server has.
-async fn at_the_server(schema: &Schema, admin: &Client) -> i64 {
+/// The number of the application's connections on the server.
+async fn server_connections(schema: &Schema, admin: &Client) -> i64 {
     let name = &schema.name;
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{name}_login'");
     one(admin, &sql).await
 }
 
-async fn until_none_is_left(schema: &Schema, admin: &Client) {
-    until("an end of the connections", async || at_the_server(schema, admin).await == 0).await;
+async fn until_no_connections(schema: &Schema, admin: &Client) {
+    until("the end of the connections", async || server_connections(schema, admin).await == 0)
+        .await;
 }
 
 async fn get(store: &PostgresStore) -> Result<Option<cubbyhole_core::Bytes>> {
     store.get(&ctx(), &ns("acme"), "held").await
 }
 
-fn had_no_effect(error: &Error, kind: ErrorKind) {
+fn assert_no_effect(error: &Error, kind: ErrorKind) {
     assert_eq!(error.kind(), kind, "{error:?}");
     assert!(!error.may_have_been_applied(), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_call_that_gets_no_connection_in_time_says_which_option_to_change() {
+async fn acquire_timeout_advises_pool_size() {
     let schema = Schema::new().await;
     let store = open(&schema, "&pool_size=1&acquire_timeout=1").await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
@@ -76,7 +77,7 @@ async fn a_call_that_gets_no_connection_in_time_says_which_option_to_change() {
     assert_eq!(store.connections(), (1, 1));
 
     let error = put(&store).await.unwrap().unwrap_err();
-    had_no_effect(&error, ErrorKind::ResourceExhausted);
+    assert_no_effect(&error, ErrorKind::ResourceExhausted);
     assert!(error.message().contains("pool_size"), "{error}");
     holder.batch_execute("ROLLBACK").await.unwrap();
     first.await.unwrap().unwrap();
@@ -85,7 +86,7 @@ async fn a_call_that_gets_no_connection_in_time_says_which_option_to_change() {
 }
 
 #[tokio::test]
-async fn a_context_that_ends_while_it_waits_for_a_connection_had_no_effect() {
+async fn context_ended_while_waiting_for_connection_had_no_effect() {
     let schema = Schema::new().await;
     let store = open(&schema, "&pool_size=1").await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
@@ -96,15 +97,15 @@ async fn a_context_that_ends_while_it_waits_for_a_connection_had_no_effect() {
 
     let late = ExecutionContext::new().with_timeout(Duration::from_millis(50));
     let error = store.put(&late, &ns("acme"), "late", bytes("new")).await.unwrap_err();
-    had_no_effect(&error, ErrorKind::DeadlineExceeded);
+    assert_no_effect(&error, ErrorKind::DeadlineExceeded);
     let cancelled = ExecutionContext::new();
     let name = ns("acme");
     let (answer, ()) = tokio::join!(
         store.put(&cancelled, &name, "cancelled", bytes("new")),
-        // It is polled second, once the put waits.
+        // Polled second, when the put already waits.
         async { cancelled.cancel() },
     );
-    had_no_effect(&answer.unwrap_err(), ErrorKind::Cancelled);
+    assert_no_effect(&answer.unwrap_err(), ErrorKind::Cancelled);
 
     holder.batch_execute("ROLLBACK").await.unwrap();
     first.await.unwrap().unwrap();
@@ -112,12 +113,12 @@ async fn a_context_that_ends_while_it_waits_for_a_connection_had_no_effect() {
 }
 
 #[tokio::test]
-async fn connections_that_are_not_used_are_closed() {
+async fn idle_connections_are_closed() {
     let schema = Schema::new().await;
     let admin = schema.admin().await;
     let store = open(&schema, "&pool_size=5&idle_timeout=1").await;
     fill(&schema, &store, 5).await;
-    until_none_is_left(&schema, &admin).await;
+    until_no_connections(&schema, &admin).await;
     until("an empty pool", async || store.connections() == (0, 0)).await;
     assert_eq!(get(&store).await.unwrap(), Some(bytes("new")));
     assert_eq!(store.connections().0, 1);
@@ -125,14 +126,14 @@ async fn connections_that_are_not_used_are_closed() {
 
     let kept = open(&schema, "&pool_size=5&idle_timeout=0").await;
     fill(&schema, &kept, 5).await;
-    // As long as others take to be closed, and longer.
+    // Wait until another store has closed its idle connection.
     let others = open(&schema, "&pool_size=1&idle_timeout=1").await;
     until("an empty pool", async || others.connections() == (0, 0)).await;
     assert_eq!(kept.connections(), (5, 0));
 }
 
 #[tokio::test]
-async fn a_connection_in_use_outlives_the_idle_timeout() {
+async fn connection_in_use_survives_the_idle_timeout() {
     let schema = Schema::new().await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let store = open(&schema, "&pool_size=2&idle_timeout=1").await;
@@ -140,16 +141,17 @@ async fn a_connection_in_use_outlives_the_idle_timeout() {
     hold(&schema, &holder).await;
     let busy = put(&store);
     schema.until_waiting(&admin, 1).await;
-    // The other one falls idle meanwhile.
+    // The other connection becomes idle.
     until("one connection", async || store.connections() == (1, 1)).await;
-    // The server ends its side a moment later.
-    until("one connection at the server", async || at_the_server(&schema, &admin).await == 1).await;
+    // The server closes its side slightly later.
+    until("one connection on the server", async || server_connections(&schema, &admin).await == 1)
+        .await;
     holder.batch_execute("ROLLBACK").await.unwrap();
     busy.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn the_server_shows_the_name_of_the_application() {
+async fn server_shows_the_application_name() {
     let schema = Schema::new().await;
     let admin = schema.admin().await;
     let sql = format!(
@@ -160,7 +162,7 @@ async fn the_server_shows_the_name_of_the_application() {
         let store = open(&schema, options).await;
         assert_eq!(one::<String>(&admin, &sql).await, name);
         drop(store);
-        until_none_is_left(&schema, &admin).await;
+        until_no_connections(&schema, &admin).await;
     }
     let config = schema.config().with_application_name("by method");
     let _store = PostgresStore::open(&ctx(), config).await.unwrap();
@@ -168,7 +170,7 @@ async fn the_server_shows_the_name_of_the_application() {
 }
 
 #[tokio::test]
-async fn connections_that_an_administrator_ends_are_replaced() {
+async fn terminated_connections_are_replaced() {
     let schema = Schema::new().await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let store = open(&schema, "&pool_size=3").await;
@@ -178,7 +180,7 @@ async fn connections_that_an_administrator_ends_are_replaced() {
         schema.name
     );
     assert_eq!(one::<i64>(&admin, &end_all).await, 3);
-    until_none_is_left(&schema, &admin).await;
+    until_no_connections(&schema, &admin).await;
     let mut failures = 0;
     for _ in 0..20 {
         if let Err(error) = get(&store).await {
@@ -190,7 +192,7 @@ async fn connections_that_an_administrator_ends_are_replaced() {
     assert!(failures <= 3, "{failures} calls failed");
     fill(&schema, &store, 3).await;
 
-    // In the midst of a call.
+    // During a call.
     hold(&schema, &holder).await;
     let busy = put(&store);
     schema.until_waiting(&admin, 1).await;
@@ -199,14 +201,14 @@ async fn connections_that_an_administrator_ends_are_replaced() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.may_have_been_applied() && !error.is_retryable(), "{error:?}");
     holder.batch_execute("ROLLBACK").await.unwrap();
-    until_none_is_left(&schema, &admin).await;
-    until("a call that works", async || get(&store).await.is_ok()).await;
+    until_no_connections(&schema, &admin).await;
+    until("a successful call", async || get(&store).await.is_ok()).await;
     fill(&schema, &store, 3).await;
     assert_eq!(store.connections(), (3, 0));
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_is_lost_may_have_been_applied_and_a_read_is_repeatable() {
+async fn lost_answer_makes_write_unknown_and_read_retryable() {
     let schema = Schema::new().await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let proxy = Proxy::before(schema.admin_url()).await;
@@ -224,7 +226,7 @@ async fn a_write_whose_answer_is_lost_may_have_been_applied_and_a_read_is_repeat
     let context = ctx();
     let read = store.get(&context, &name, "held");
     let (read, ()) = tokio::join!(read, async {
-        // It has a connection of its own, which is under way to the server.
+        // The read opens its own connection.
         until("the read's connection", async || proxy.connections() == 2).await;
         proxy.reset_all();
     });
@@ -239,7 +241,7 @@ async fn a_write_whose_answer_is_lost_may_have_been_applied_and_a_read_is_repeat
 }
 
 #[tokio::test]
-async fn connecting_to_a_server_that_does_not_answer_ends_in_time() {
+async fn connecting_to_a_silent_server_times_out() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     proxy.be_silent(true);
@@ -248,46 +250,46 @@ async fn connecting_to_a_server_that_does_not_answer_ends_in_time() {
     let never_ends = ExecutionContext::new();
     let open = PostgresStore::open(&never_ends, config.clone());
     let error = tokio::time::timeout(PATIENCE, open).await.unwrap().unwrap_err();
-    had_no_effect(&error, ErrorKind::Unavailable);
+    assert_no_effect(&error, ErrorKind::Unavailable);
     assert!(error.is_retryable() && error.message().contains("1s"), "{error:?}");
 
     let patient = config.with_connect_timeout(PATIENCE * 10);
     let late = ExecutionContext::new().with_timeout(Duration::from_millis(100));
     let open = PostgresStore::open(&late, patient.clone());
     let error = tokio::time::timeout(PATIENCE, open).await.unwrap().unwrap_err();
-    had_no_effect(&error, ErrorKind::DeadlineExceeded);
+    assert_no_effect(&error, ErrorKind::DeadlineExceeded);
     proxy.be_silent(false);
     PostgresStore::open(&ctx(), patient).await.unwrap();
 }
 
 #[tokio::test]
-async fn closing_waits_for_calls_under_way_and_refuses_others() {
+async fn close_waits_for_calls_in_flight_and_rejects_others() {
     let schema = Schema::new().await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let store = open(&schema, "&pool_size=1").await;
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
     hold(&schema, &holder).await;
-    let under_way = put(&store);
+    let in_flight = put(&store);
     schema.until_waiting(&admin, 1).await;
     let waits_for_a_connection = put(&store);
     tokio::task::yield_now().await;
 
-    // A close whose context ends has refused calls, and can be waited for again.
+    // A close whose context ends still rejects new calls, and can be repeated.
     let late = ExecutionContext::new().with_timeout(Duration::from_millis(200));
     let error = store.close(&late).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
-    assert!(!under_way.is_finished());
+    assert!(!in_flight.is_finished());
     for answer in [waits_for_a_connection.await.unwrap(), get(&store).await.map(drop)] {
-        had_no_effect(&answer.unwrap_err(), ErrorKind::InvalidArgument);
+        assert_no_effect(&answer.unwrap_err(), ErrorKind::InvalidArgument);
     }
     let closing = {
         let store = store.clone();
         tokio::spawn(async move { store.close(&ctx()).await })
     };
     holder.batch_execute("ROLLBACK").await.unwrap();
-    under_way.await.unwrap().unwrap();
+    in_flight.await.unwrap().unwrap();
     closing.await.unwrap().unwrap();
-    until_none_is_left(&schema, &admin).await;
+    until_no_connections(&schema, &admin).await;
     store.close(&ctx()).await.unwrap();
     assert_eq!(get(&store).await.unwrap_err().kind(), ErrorKind::InvalidArgument);
 
@@ -296,7 +298,7 @@ async fn closing_waits_for_calls_under_way_and_refuses_others() {
 }
 
 #[tokio::test]
-async fn closing_waits_for_a_statement_whose_caller_has_gone() {
+async fn close_waits_for_statements_of_dropped_calls() {
     let schema = Schema::new().await;
     let (admin, holder) = (schema.admin().await, schema.admin().await);
     let store = open(&schema, "&pool_size=2").await;
@@ -313,22 +315,22 @@ async fn closing_waits_for_a_statement_whose_caller_has_gone() {
         schema.name
     );
     assert_eq!(one::<i64>(&admin, &active).await, 0);
-    until_none_is_left(&schema, &admin).await;
+    until_no_connections(&schema, &admin).await;
     holder.batch_execute("ROLLBACK").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_store_that_is_dropped_leaves_no_connection() {
+async fn dropped_store_closes_its_connections() {
     let schema = Schema::new().await;
     let admin = schema.admin().await;
     let store = open(&schema, "&pool_size=4").await;
     fill(&schema, &store, 4).await;
-    assert_eq!(at_the_server(&schema, &admin).await, 4);
+    assert_eq!(server_connections(&schema, &admin).await, 4);
     let other = store.clone();
     drop(store);
     assert!(get(&other).await.unwrap().is_some());
     drop(other);
-    until_none_is_left(&schema, &admin).await;
+    until_no_connections(&schema, &admin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,22 +348,22 @@ async fn put_without_a_connection_slot_is_unavailable() {
         let put = put(&store);
         puts.spawn(async move { put.await.unwrap() });
     }
-    // Those that got no connection end while the others wait.
-    let mut refused = 0;
-    while refused < 10 {
+    // Calls without a connection fail while the others wait.
+    let mut rejected = 0;
+    while rejected < 10 {
         let error = puts.join_next().await.unwrap().unwrap().unwrap_err();
-        had_no_effect(&error, ErrorKind::Unavailable);
+        assert_no_effect(&error, ErrorKind::Unavailable);
         assert!(error.message().contains("max_connections"), "{error}");
         assert!(!format!("{error:?}").contains(PASSWORD));
-        refused += 1;
+        rejected += 1;
     }
-    assert!(at_the_server(&schema, &admin).await > 0);
+    assert!(server_connections(&schema, &admin).await > 0);
     holder.batch_execute("ROLLBACK").await.unwrap();
     let mut done = 0;
     for put in puts.join_all().await {
         match put {
             Ok(()) => done += 1,
-            Err(error) => had_no_effect(&error, ErrorKind::Unavailable),
+            Err(error) => assert_no_effect(&error, ErrorKind::Unavailable),
         }
     }
     assert!(done > 0);

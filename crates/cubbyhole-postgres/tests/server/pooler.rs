@@ -1,4 +1,4 @@
-//! A store behind a real PgBouncer.
+//! Stores behind a real PgBouncer.
 
 use cubbyhole_core::{ErrorKind, ExecutionContext, Store, Verdict};
 use cubbyhole_postgres::{Config, PostgresStore, diagnose};
@@ -7,8 +7,8 @@ use cubbyhole_testkit::helpers::{PASSWORD, bytes, ctx, ns};
 use tokio::task::block_in_place;
 use tokio_postgres::Client;
 
-use crate::by_hand::one;
 use crate::proxy::{Proxy, address_of, with_address};
+use crate::sql::one;
 use crate::support::{Schema, connect};
 
 struct Pooled {
@@ -31,13 +31,13 @@ impl Pooled {
         Config::from_url(&url).unwrap()
     }
 
-    /// Another application behind the same pooler.
+    /// Connects another application through the same pooler.
     async fn client(&self) -> Client {
         let url = with_address(&self.schema.url(""), &self.pooler.address());
         connect(url.split_once('?').unwrap().0).await
     }
 
-    /// What `doctor` says of the pooler.
+    /// Returns the verdict and the text of the check `pooler`.
     async fn found(&self, options: &str) -> (Verdict, String) {
         let diagnosis = diagnose(&ctx(), &self.config(options)).await.unwrap();
         let check = diagnosis.checks.iter().find(|check| check.name == "pooler").unwrap();
@@ -45,8 +45,8 @@ impl Pooled {
     }
 }
 
-/// Opens, and looks: both recognise the mode, in which connections are shared.
-async fn is_recognised(pooled: &Pooled) {
+/// Checks that both `open` and `diagnose` detect transaction pooling.
+async fn assert_detected(pooled: &Pooled) {
     let error = PostgresStore::open(&ctx(), pooled.config("")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
     assert!(error.message().contains("add `pooler=transaction`"), "{error}");
@@ -56,9 +56,9 @@ async fn is_recognised(pooled: &Pooled) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transaction_pooling_without_the_option_is_refused_and_leaves_no_setting() {
+async fn transaction_pooling_needs_the_option_and_leaks_no_setting() {
     let pooled = Pooled::new(&["pool_mode = transaction"]).await;
-    is_recognised(&pooled).await;
+    assert_detected(&pooled).await;
 
     let options = "&pooler=transaction&statement_cache=off";
     let store = PostgresStore::open(&ctx(), pooled.config(options)).await.unwrap();
@@ -66,7 +66,7 @@ async fn transaction_pooling_without_the_option_is_refused_and_leaves_no_setting
     assert_eq!(store.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes("v")));
     let (verdict, text) = pooled.found(options).await;
     assert_eq!((verdict, text.contains("is set")), (Verdict::Ok, true), "{text}");
-    // Whichever server connection another application gets: it has no limit of this store's.
+    // No server connection keeps the timeout of this store.
     for _ in 0..4 {
         let client = pooled.client().await;
         assert_eq!(one::<String>(&client, "SHOW statement_timeout").await, "0");
@@ -74,11 +74,11 @@ async fn transaction_pooling_without_the_option_is_refused_and_leaves_no_setting
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn transaction_pooling_is_recognised_among_idle_server_connections() {
+async fn transaction_pooling_is_detected_with_idle_connections() {
     for order in ["0", "1"] {
         let order = format!("server_round_robin = {order}");
         let pooled = Pooled::new(&["pool_mode = transaction", &order]).await;
-        // How many server connections lie idle: transactions that overlapped opened them.
+        // Overlapping transactions make the pooler open several server connections.
         for idle in 1..=4 {
             let mut clients = Vec::new();
             for _ in 0..idle {
@@ -89,7 +89,7 @@ async fn transaction_pooling_is_recognised_among_idle_server_connections() {
             for client in &clients {
                 client.batch_execute("COMMIT").await.unwrap();
             }
-            is_recognised(&pooled).await;
+            assert_detected(&pooled).await;
         }
     }
 }
@@ -102,7 +102,7 @@ async fn session_pooling_is_accepted() {
     let (verdict, text) = pooled.found("").await;
     assert_eq!((verdict, text.contains("session")), (Verdict::Ok, true), "{text}");
     drop(store);
-    // A pooler that has no second server connection keeps the opening waiting for a moment only.
+    // Without a second server connection, opening waits only until the detection times out.
     let one = Pooled::new(&["pool_mode = session", "default_pool_size = 1"]).await;
     let options = "&pool_size=1";
     let store = PostgresStore::open(&ctx(), one.config(options)).await.unwrap();
@@ -110,18 +110,18 @@ async fn session_pooling_is_accepted() {
     assert_eq!(get.unwrap(), None);
 }
 
-/// A proxy that passes everything on is no pooler: it costs opening no round trip.
+/// A transparent proxy is not a pooler, so opening a store takes no further round trip.
 #[tokio::test]
-async fn opening_without_a_pooler_takes_no_more_round_trips() {
+async fn pooler_detection_adds_no_round_trip_without_a_pooler() {
     let schema = Schema::new().await;
     let proxy = Proxy::before(schema.admin_url()).await;
     let config = Config::from_url(&proxy.url(&schema.url(""))).unwrap();
     let store = PostgresStore::open(&ctx(), config.clone()).await.unwrap();
     assert_eq!((proxy.connections(), store.connections().0), (1, 1));
-    let as_before = proxy.round_trips();
+    let round_trips = proxy.round_trips();
     let unchecked = config.with_pooler(cubbyhole_postgres::Pooler::Transaction);
     PostgresStore::open(&ctx(), unchecked).await.unwrap();
-    assert_eq!(proxy.round_trips() - as_before, as_before);
+    assert_eq!(proxy.round_trips() - round_trips, round_trips);
     let diagnosis = diagnose(&ctx(), &schema.config()).await.unwrap();
     let check = diagnosis.checks.iter().find(|check| check.name == "pooler").unwrap();
     assert!(check.finding.starts_with("none"), "{check:?}");

@@ -1,4 +1,4 @@
-//! The proxy of the test kit in front of PostgreSQL: it holds cancel requests and replaces statements.
+//! The proxy of the test kit for PostgreSQL. It can hold cancel requests and replace statements.
 
 use std::ops::Deref;
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use cubbyhole_testkit::helpers::until;
 use cubbyhole_testkit::proxy::{self, Gate, Protocol};
 use tokio_postgres::config::Host;
 
-use crate::by_hand::one;
+use crate::sql::one;
 use crate::support::{admin_url, connect};
 
 /// The start of a cancel request, in place of the protocol version.
@@ -87,7 +87,7 @@ impl Deref for Proxy {
     }
 }
 
-/// `host:port` of a URL.
+/// Returns `host:port` of a URL.
 pub(crate) fn address_of(url: &str) -> String {
     let (plain, _) = url.split_once('?').unwrap_or((url, ""));
     let config: tokio_postgres::Config = plain.parse().unwrap();
@@ -95,7 +95,7 @@ pub(crate) fn address_of(url: &str) -> String {
     format!("{host}:{}", config.get_ports().first().unwrap_or(&5432))
 }
 
-/// The same URL with another `host:port`.
+/// Returns the URL with another `host:port`.
 pub(crate) fn with_address(url: &str, address: &str) -> String {
     let (user, rest) = url.rsplit_once('@').unwrap();
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -103,7 +103,7 @@ pub(crate) fn with_address(url: &str, address: &str) -> String {
 }
 
 #[tokio::test]
-async fn round_trips_are_counted_and_what_is_sent_together_is_one() {
+async fn messages_sent_together_count_as_one_round_trip() {
     let proxy = Proxy::before(admin_url()).await;
     let client = connect(&proxy.url(admin_url())).await;
     let other = connect(&proxy.url(admin_url())).await;
@@ -124,7 +124,7 @@ async fn round_trips_are_counted_and_what_is_sent_together_is_one() {
 }
 
 #[tokio::test]
-async fn a_request_to_cancel_is_seen_held_and_passed_on() {
+async fn cancel_request_is_counted_held_and_forwarded() {
     let proxy = Proxy::before(admin_url()).await;
     let client = connect(&proxy.url(admin_url())).await;
     let token = client.cancel_token();
@@ -144,14 +144,14 @@ async fn a_request_to_cancel_is_seen_held_and_passed_on() {
 }
 
 #[tokio::test]
-async fn a_silent_proxy_passes_nothing_and_a_reset_breaks_connections() {
+async fn silent_proxy_forwards_nothing_and_reset_breaks_connections() {
     let proxy = Proxy::before(admin_url()).await;
     let client = connect(&proxy.url(admin_url())).await;
     proxy.be_silent(true);
     let ask = client.batch_execute("SELECT 1");
     tokio::pin!(ask);
     let early = tokio::time::timeout(Duration::from_millis(200), &mut ask).await;
-    assert!(early.is_err(), "it was answered");
+    assert!(early.is_err(), "the silent proxy forwarded an answer");
     proxy.be_silent(false);
     ask.await.unwrap();
 

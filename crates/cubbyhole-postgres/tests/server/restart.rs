@@ -1,4 +1,4 @@
-//! A server that is stopped, killed or paused under load, and the store that goes on by itself.
+//! A server that is stopped, killed or paused under load, and the automatic recovery of the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use cubbyhole_core::{Bytes, EntryStore, ErrorKind, ExecutionContext, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
 use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, check_outage, ctx, ns, until};
-use cubbyhole_testkit::load::writers::{self, LateWrites, Writers};
+use cubbyhole_testkit::load::writers::{LateWrites, run_across_restarts};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::support::Schema;
 
-/// A server that loses nothing that it acknowledged.
+/// Starts a server that keeps every acknowledged write.
 fn durable_server() -> PostgresServer {
     let settings = [("fsync", "on"), ("synchronous_commit", "on")];
     block_in_place(|| PostgresServer::start_with(&settings)).unwrap()
@@ -24,35 +24,28 @@ async fn open(schema: &Schema, options: &str) -> PostgresStore {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_server_stopped_or_killed_under_load_loses_nothing_and_the_store_goes_on() {
+async fn restart_under_load_loses_no_acknowledged_write() {
     let mut server = durable_server();
     let schema = Schema::on(server.url()).await;
     let store = open(&schema, "&pool_size=4").await;
     let shared: Arc<dyn EntryStore<Bytes>> = Arc::new(store.clone());
-    for way in ["stop", "kill", "stop", "kill"] {
-        let load = Writers::start(&shared, LateWrites::Possible);
-        load.until_more(100).await;
-        block_in_place(|| if way == "stop" { server.stop() } else { server.kill() }).unwrap();
-        load.until_every_writer_failed().await;
-        block_in_place(|| server.start_again()).unwrap();
-        load.until_more(100).await;
-        load.finish().await.check(&store).await;
+    run_across_restarts(&shared, &mut server, LateWrites::Possible, async |_, way| {
         let (open, in_use) = store.connections();
         assert!(open <= 4 && in_use == 0, "{open} connections, {in_use} in use, after {way}");
-        writers::delete_entries(&store).await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_were_idle_over_a_restart_cost_no_more_than_themselves() {
+async fn restart_fails_at_most_one_call_per_idle_connection() {
     let mut server = durable_server();
     let schema = Schema::on(server.url()).await;
     let store = open(&schema, "&pool_size=4").await;
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
-    for way in ["stop", "kill"] {
+    for ending in ["stop", "kill"] {
         crate::pool::fill(&schema, &store, 4).await;
         assert_eq!(store.connections(), (4, 0));
-        block_in_place(|| if way == "stop" { server.stop() } else { server.kill() }).unwrap();
+        block_in_place(|| if ending == "stop" { server.stop() } else { server.kill() }).unwrap();
         block_in_place(|| server.start_again()).unwrap();
         let mut failures = 0;
         for _ in 0..20 {
@@ -61,7 +54,7 @@ async fn connections_that_were_idle_over_a_restart_cost_no_more_than_themselves(
                 failures += 1;
             }
         }
-        assert!(failures <= 4, "{failures} calls failed after {way}");
+        assert!(failures <= 4, "{failures} calls failed after {ending}");
         for _ in 0..20 {
             store.put(&ctx(), &ns("acme"), "held", bytes("new")).await.unwrap();
         }
@@ -69,7 +62,7 @@ async fn connections_that_were_idle_over_a_restart_cost_no_more_than_themselves(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_server_opening_and_every_call_are_unavailable_and_show_no_password() {
+async fn calls_without_a_server_are_unavailable() {
     let mut server = durable_server();
     let schema = Schema::on(server.url()).await;
     let store = open(&schema, "").await;
@@ -89,7 +82,7 @@ async fn without_a_server_opening_and_every_call_are_unavailable_and_show_no_pas
         assert!(error.is_retryable());
         check_outage(&store.put(&ctx(), &ns("acme"), "k", bytes("w")).await.unwrap_err());
     }
-    // No connection can be had any more, so that nothing was sent.
+    // No connection is left, so the call sends nothing.
     let error = store.put(&ctx(), &ns("acme"), "k", bytes("w")).await.unwrap_err();
     assert!(error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
 
@@ -98,7 +91,7 @@ async fn without_a_server_opening_and_every_call_are_unavailable_and_show_no_pas
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_to_a_paused_server_end_with_their_contexts_and_it_goes_on() {
+async fn calls_to_a_paused_server_end_at_their_deadline() {
     let server = durable_server();
     let schema = Schema::on(server.url()).await;
     let store = open(&schema, "&pool_size=4").await;
@@ -114,15 +107,16 @@ async fn calls_to_a_paused_server_end_with_their_contexts_and_it_goes_on() {
         });
     }
     let all = tokio::time::timeout(PATIENCE, calls.join_all()).await;
-    // A failed test has to be able to clean up.
+    // A failing test must be able to clean up.
     server.resume().unwrap();
     for answer in all.unwrap() {
         let error = answer.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error:?}");
     }
-    // What was sent before the pause ended may be applied, but no call waits for it.
+    // The server may still apply statements that were sent during the pause, but no call waits for
+    // them.
     store.put(&ctx(), &ns("acme"), "other", bytes("new")).await.unwrap();
-    until("the pool", async || store.connections().1 == 0).await;
+    until("the return of the connections", async || store.connections().1 == 0).await;
     let mut calls = JoinSet::new();
     for _ in 0..32 {
         let store = store.clone();

@@ -1,35 +1,35 @@
-//! Which roles may open a store, and what each may do.
+//! The roles that may open a store, and their privileges.
 
 use cubbyhole_core::{EntryStore, ErrorKind, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::helpers::{PASSWORD, bytes, ctx, ns};
 
-use crate::by_hand::{one, refusal, rows};
+use crate::sql::{one, rejection, rows};
 use crate::support::Schema;
 
 #[tokio::test]
-async fn a_role_that_row_security_does_not_bind_is_refused_unless_it_is_accepted() {
+async fn role_bypassing_row_security_is_rejected_unless_allowed() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let name = &schema.name;
     schema.make_role("bypass", &format!("BYPASSRLS IN ROLE {name}_app")).await;
     schema.make_role("sweeping", &format!("IN ROLE {name}_app, {name}_sweeper")).await;
     schema.make_role("listing", &format!("IN ROLE {name}_app, {name}_enumerator")).await;
-    for (config, why) in [
+    for (config, reason) in [
         (schema.admin_config(), "superuser".to_owned()),
         (schema.config_of("bypass"), "BYPASSRLS".to_owned()),
         (schema.config_of("sweeping"), format!("{name}_sweeper")),
         (schema.config_of("listing"), format!("{name}_enumerator")),
     ] {
         let error = PostgresStore::open(&ctx, config.clone()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{why}: {error:?}");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{reason}: {error:?}");
         assert!(!error.is_retryable());
-        for said in [why.as_str(), &format!("GRANT {name}_app TO"), "allow_unbound_role"] {
-            assert!(error.message().contains(said), "{said}: {error}");
+        for expected in [reason.as_str(), &format!("GRANT {name}_app TO"), "allow_unbound_role"] {
+            assert!(error.message().contains(expected), "{expected}: {error}");
         }
         assert!(!format!("{error:?}").contains(PASSWORD));
         let store = PostgresStore::open(&ctx, config.with_unbound_role(true)).await.unwrap();
         store.put(&ctx, &ns("a"), "k", bytes("v")).await.unwrap();
-        assert_eq!(store.get(&ctx, &ns("a"), "k").await.unwrap(), Some(bytes("v")), "{why}");
+        assert_eq!(store.get(&ctx, &ns("a"), "k").await.unwrap(), Some(bytes("v")), "{reason}");
     }
     let url = format!("{}&allow_unbound_role=on", schema.url_of("bypass"));
     let config = Config::from_url(&url).unwrap();
@@ -37,7 +37,7 @@ async fn a_role_that_row_security_does_not_bind_is_refused_unless_it_is_accepted
 }
 
 #[tokio::test]
-async fn a_role_without_the_rights_of_the_application_is_told_the_grant_that_it_lacks() {
+async fn role_without_app_privileges_is_advised_the_grant() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let name = &schema.name;
     schema.make_role("nobody", "").await;
@@ -50,14 +50,14 @@ async fn a_role_without_the_rights_of_the_application_is_told_the_grant_that_it_
         let grant = format!("GRANT {name}_app TO {name}_{role}");
         assert!(error.message().contains(&grant), "{role}: {error}");
     }
-    // The advice is good.
+    // The advised statement works.
     schema.execute(&format!("GRANT {name}_app TO {name}_nobody")).await;
     let store = PostgresStore::open(&ctx, schema.config_of("nobody")).await.unwrap();
     assert_eq!(store.get(&ctx, &ns("a"), "k").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_table_without_row_security_is_refused() {
+async fn table_without_row_security_is_rejected() {
     let (schema, ctx) = (Schema::new().await, ctx());
     for off in
         ["DISABLE ROW LEVEL SECURITY", "ENABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"]
@@ -67,13 +67,13 @@ async fn a_table_without_row_security_is_refused() {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{off}: {error:?}");
         assert!(error.message().contains("FORCE ROW LEVEL SECURITY"), "{error}");
     }
-    let again = "FORCE ROW LEVEL SECURITY";
-    schema.execute(&format!("ALTER TABLE {}.entries {again}", schema.name)).await;
+    let force = "FORCE ROW LEVEL SECURITY";
+    schema.execute(&format!("ALTER TABLE {}.entries {force}", schema.name)).await;
     assert!(PostgresStore::open(&ctx, schema.config()).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_wrong_password_or_user_is_denied_and_not_repeated() {
+async fn wrong_password_or_user_is_denied() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let wrong = schema.url("").replace(PASSWORD, "Wr0ng-0ne");
     let unknown = schema.url_of("unknown");
@@ -92,7 +92,7 @@ async fn a_wrong_password_or_user_is_denied_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_not_asked_for_again() {
+async fn missing_database_is_permanently_unavailable() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let url = schema.url("");
     let (address, options) = url.split_once('?').unwrap();
@@ -105,7 +105,7 @@ async fn a_database_that_is_not_there_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn tenants_are_listed_once_the_operator_has_granted_it() {
+async fn listing_tenants_requires_the_operator_role() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     store.put(&ctx, &ns("a:x"), "k", bytes("v")).await.unwrap();
@@ -117,7 +117,7 @@ async fn tenants_are_listed_once_the_operator_has_granted_it() {
     schema.grant_operator().await;
     let found = store.scan_tenants(&ctx, None, 10).await.unwrap().items;
     assert_eq!(found.iter().map(|tenant| tenant.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-    // It is a right to names alone: row security still binds the role.
+    // The role may list names only; row security still applies to it.
     assert!(PostgresStore::open(&ctx, schema.config()).await.is_ok());
     let name = &schema.name;
     schema.execute(&format!("REVOKE {name}_operator FROM {name}_login")).await;
@@ -126,7 +126,7 @@ async fn tenants_are_listed_once_the_operator_has_granted_it() {
 }
 
 #[tokio::test]
-async fn an_auditor_reads_the_tenant_that_it_sets_and_writes_nothing() {
+async fn auditor_reads_its_tenant_and_writes_nothing() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     store.put(&ctx, &ns("a:x"), "k", bytes(r#"{"n": 1}"#)).await.unwrap();
@@ -156,8 +156,8 @@ async fn an_auditor_reads_the_tenant_that_it_sets_and_writes_nothing() {
         "SELECT @.tenants(NULL, 10)",
         "SET ROLE @_app",
     ] {
-        let (code, said) = refusal(&watcher, &sql.replace('@', name)).await;
-        assert_eq!(code, "42501", "{sql}: {said}");
+        let (code, message) = rejection(&watcher, &sql.replace('@', name)).await;
+        assert_eq!(code, "42501", "{sql}: {message}");
     }
     assert_eq!(schema.digest(&admin, None).await, before);
 }

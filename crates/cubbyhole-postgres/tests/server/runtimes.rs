@@ -1,4 +1,4 @@
-//! Outside the runtime that a store was opened in: calls are refused, and nothing panics.
+//! Calls and drops outside the runtime in which the store was opened.
 
 use cubbyhole_postgres::{Config, PostgresStore, diagnose, migrate};
 use cubbyhole_testkit::helpers::ctx;
@@ -9,7 +9,7 @@ use cubbyhole_testkit::runtimes::{
 use crate::support::Schema;
 
 #[test]
-fn calls_outside_a_runtime_are_refused() {
+fn calls_outside_a_runtime_are_rejected() {
     let runtime = one_thread();
     let schema = runtime.block_on(Schema::new());
     let config = || Config::from_url(&schema.url("")).unwrap();
@@ -22,9 +22,9 @@ fn calls_outside_a_runtime_are_refused() {
     check_refuses_outside(&runtime, &store);
 }
 
-/// A store, and a call that was begun, are dropped after their runtime, on a thread without one.
+/// Drops a store and a started call after their runtime, on a thread without a runtime.
 #[test]
-fn what_outlives_its_runtime_is_dropped_without_a_panic() {
+fn store_outliving_its_runtime_drops_without_panic() {
     let runtime = one_thread();
     let schema = runtime.block_on(Schema::new());
     let config = Config::from_url(&schema.url("")).unwrap();

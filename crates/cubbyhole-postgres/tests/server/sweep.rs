@@ -1,4 +1,4 @@
-//! Expiry and sweeps where several meet on the same rows.
+//! Expiry and sweeps with concurrent access to the same rows.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use futures_util::future::{join, join_all};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::by_hand::one;
+use crate::sql::one;
 use crate::support::Schema;
 
 const TEN: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ fn ten() -> PutOptions {
     PutOptions::new().with_ttl(TEN)
 }
 
-/// A schema whose clock stands still, and a store of the application's.
+/// A schema with a stopped clock, and a store.
 async fn stopped() -> (Schema, PostgresStore) {
     let schema = Schema::new().await;
     schema.stop_clock().await;
@@ -28,7 +28,7 @@ async fn stopped() -> (Schema, PostgresStore) {
     (schema, store)
 }
 
-/// Adds rows that have expired long ago.
+/// Adds rows that expired long ago.
 async fn expired_rows(schema: &Schema, tenant: &str, count: u32) {
     let sql = format!(
         "INSERT INTO {}.entries
@@ -45,7 +45,7 @@ async fn count(schema: &Schema) -> i64 {
 }
 
 #[tokio::test]
-async fn a_sweep_removes_what_has_expired_of_every_tenant_and_nothing_else() {
+async fn sweep_removes_only_expired_entries_of_all_tenants() {
     let ((schema, store), ctx) = (stopped().await, ctx());
     let admin = schema.admin().await;
     for tenant in ["a", "b", "c:d"] {
@@ -68,7 +68,7 @@ async fn a_sweep_removes_what_has_expired_of_every_tenant_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_step_of_a_sweep_removes_at_most_a_thousand() {
+async fn sweep_step_removes_at_most_1000_entries() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     expired_rows(&schema, "a", 2_500).await;
@@ -82,7 +82,7 @@ async fn a_step_of_a_sweep_removes_at_most_a_thousand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sweepers_wait_neither_for_each_other_nor_for_a_row_that_is_held() {
+async fn concurrent_sweeps_skip_locked_rows() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     expired_rows(&schema, "a", 2_000).await;
@@ -93,7 +93,7 @@ async fn sweepers_wait_neither_for_each_other_nor_for_a_row_that_is_held() {
     holder.batch_execute(&hold).await.unwrap();
     let swept = join_all((0..4).map(|_| store.evict_expired(&ctx))).await;
     let swept: Vec<usize> = swept.into_iter().map(Result::unwrap).collect();
-    // They ended while the rows were held, and no row was counted twice.
+    // The sweeps did not wait for locked rows, and counted no row twice.
     assert_eq!(swept.iter().sum::<usize>(), 3_480, "{swept:?}");
     assert_eq!(count(&schema).await, 20);
     holder.batch_execute("ROLLBACK").await.unwrap();
@@ -101,14 +101,14 @@ async fn sweepers_wait_neither_for_each_other_nor_for_a_row_that_is_held() {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_being_prolonged_survives_the_sweep() {
+async fn entry_being_extended_survives_the_sweep() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     expired_rows(&schema, "a", 2).await;
     let holder = schema.admin().await;
-    let prolong =
+    let extend =
         format!("BEGIN; UPDATE {}.entries SET expires_at = NULL WHERE key = '000001'", schema.name);
-    holder.batch_execute(&prolong).await.unwrap();
+    holder.batch_execute(&extend).await.unwrap();
     assert_eq!(store.evict_expired(&ctx).await.unwrap(), 1);
     holder.batch_execute("COMMIT").await.unwrap();
     assert_eq!(store.evict_expired(&ctx).await.unwrap(), 0);
@@ -116,7 +116,7 @@ async fn an_entry_that_is_being_prolonged_survives_the_sweep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_entry_that_is_written_anew_while_sweeps_race_survives() {
+async fn entry_overwritten_during_sweeps_survives() {
     let ((schema, store), ctx) = (stopped().await, ctx());
     let name = ns("a");
     let keys: Vec<String> = (0..20).map(|key| key.to_string()).collect();
@@ -134,8 +134,8 @@ async fn an_entry_that_is_written_anew_while_sweeps_race_survives() {
     }
 }
 
-/// An entry that lives for ten seconds, and someone who holds its row.
-struct Held {
+/// An entry that expires after ten seconds, and a transaction that has locked its row.
+struct LockedEntry {
     schema: Schema,
     store: PostgresStore,
     version: Version,
@@ -143,7 +143,7 @@ struct Held {
     admin: Client,
 }
 
-impl Held {
+impl LockedEntry {
     async fn new() -> Self {
         let (schema, store) = stopped().await;
         let version = store
@@ -156,8 +156,8 @@ impl Held {
         Self { schema, store, version, holder, admin }
     }
 
-    /// Lets a call wait for the row until the entry has expired.
-    async fn outwait<T, F>(&self, call: impl FnOnce(PostgresStore) -> F) -> T
+    /// Runs a call that waits for the row until the entry has expired.
+    async fn expire_during<T, F>(&self, call: impl FnOnce(PostgresStore) -> F) -> T
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -169,86 +169,90 @@ impl Held {
         waiting.await.unwrap()
     }
 
-    async fn is_gone(&self) {
-        assert_eq!(self.store.get(&ctx(), &ns("a"), "k").await.unwrap(), None, "it was revived");
+    async fn assert_gone(&self) {
+        assert_eq!(
+            self.store.get(&ctx(), &ns("a"), "k").await.unwrap(),
+            None,
+            "the expired entry was revived"
+        );
     }
 }
 
-/// A condition failed because there is no entry.
-fn absent<T: std::fmt::Debug>(answer: Result<T>) {
+/// Checks that the condition failed because the entry is absent.
+fn assert_absent<T: std::fmt::Debug>(answer: Result<T>) {
     let error = answer.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
     assert_eq!(error.current_version(), None);
 }
 
 #[tokio::test]
-async fn an_entry_that_expires_while_a_touch_waits_for_its_row_stays_expired() {
-    let held = Held::new().await;
+async fn touch_does_not_revive_entry_expired_during_lock_wait() {
+    let held = LockedEntry::new().await;
     let touch = |store: PostgresStore| async move {
         store.touch(&ctx(), &ns("a"), "k", Expiry::Never).await
     };
-    assert!(!held.outwait(touch).await.unwrap());
-    held.is_gone().await;
+    assert!(!held.expire_during(touch).await.unwrap());
+    held.assert_gone().await;
 }
 
 #[tokio::test]
-async fn an_entry_that_expires_while_a_sliding_read_waits_for_its_row_stays_expired() {
-    let held = Held::new().await;
+async fn extending_get_does_not_revive_entry_expired_during_lock_wait() {
+    let held = LockedEntry::new().await;
     let read = |store: PostgresStore| async move {
         let options = GetOptions::new().with_extended_ttl(10 * TEN);
         store.get_entry(&ctx(), &ns("a"), "k", options).await
     };
-    assert!(held.outwait(read).await.unwrap().is_none());
-    held.is_gone().await;
+    assert!(held.expire_during(read).await.unwrap().is_none());
+    held.assert_gone().await;
 }
 
 #[tokio::test]
-async fn an_entry_that_expires_while_a_conditional_put_waits_for_its_row_counts_as_absent() {
-    let held = Held::new().await;
+async fn put_if_version_fails_if_entry_expires_during_lock_wait() {
+    let held = LockedEntry::new().await;
     let at = Condition::IfVersion(held.version);
     let put = move |store: PostgresStore| async move {
         store.put_entry(&ctx(), &ns("a"), "k", bytes("new"), PutOptions::new(), at).await
     };
-    absent(held.outwait(put).await);
-    held.is_gone().await;
+    assert_absent(held.expire_during(put).await);
+    held.assert_gone().await;
 }
 
 #[tokio::test]
-async fn an_entry_that_expires_while_a_batch_waits_for_its_row_counts_as_absent() {
-    let held = Held::new().await;
+async fn batch_if_version_fails_if_entry_expires_during_lock_wait() {
+    let held = LockedEntry::new().await;
     let at = Condition::IfVersion(held.version);
     let write = move |store: PostgresStore| async move {
         let batch = Batch::new().put("j", bytes("new"));
         let batch = batch.put_with("k", bytes("new"), PutOptions::new(), at);
         store.write(&ctx(), &ns("a"), batch).await
     };
-    let answer = held.outwait(write).await;
+    let answer = held.expire_during(write).await;
     assert_eq!(answer.as_ref().unwrap_err().batch_index(), Some(1));
-    absent(answer);
-    held.is_gone().await;
+    assert_absent(answer);
+    held.assert_gone().await;
     assert_eq!(held.store.get(&ctx(), &ns("a"), "j").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn an_entry_that_expires_while_its_row_is_waited_for_is_neither_deleted_nor_taken() {
-    let held = Held::new().await;
+async fn entry_expired_during_lock_wait_is_not_deleted_or_taken() {
+    let held = LockedEntry::new().await;
     let delete = |store: PostgresStore| async move {
         store.delete_entry(&ctx(), &ns("a"), "k", Condition::Always).await
     };
-    assert!(!held.outwait(delete).await.unwrap());
-    let held = Held::new().await;
+    assert!(!held.expire_during(delete).await.unwrap());
+    let held = LockedEntry::new().await;
     let at = Condition::IfVersion(held.version);
     let delete = move |store: PostgresStore| async move {
         store.delete_entry(&ctx(), &ns("a"), "k", at).await
     };
-    absent(held.outwait(delete).await);
-    let held = Held::new().await;
+    assert_absent(held.expire_during(delete).await);
+    let held = LockedEntry::new().await;
     let take = |store: PostgresStore| async move { store.take(&ctx(), &ns("a"), "k").await };
-    assert!(held.outwait(take).await.unwrap().is_none());
+    assert!(held.expire_during(take).await.unwrap().is_none());
 }
 
-/// What a put over an entry that has expired must leave: a new entry.
-async fn was_made_anew(held: &Held) {
+/// Checks that a put over an expired entry created a new entry.
+async fn assert_created(held: &LockedEntry) {
     let options = GetOptions::new();
     let entry = held.store.get_entry(&ctx(), &ns("a"), "k", options).await.unwrap().unwrap();
     let now: i64 =
@@ -259,35 +263,35 @@ async fn was_made_anew(held: &Held) {
 }
 
 #[tokio::test]
-async fn a_put_over_an_entry_that_expired_while_it_waited_makes_it_anew() {
-    let held = Held::new().await;
+async fn put_over_entry_expired_during_lock_wait_creates_new_entry() {
+    let held = LockedEntry::new().await;
     let put =
         |store: PostgresStore| async move { store.put(&ctx(), &ns("a"), "k", bytes("new")).await };
-    held.outwait(put).await.unwrap();
-    was_made_anew(&held).await;
-    let held = Held::new().await;
+    held.expire_during(put).await.unwrap();
+    assert_created(&held).await;
+    let held = LockedEntry::new().await;
     let put = |store: PostgresStore| async move {
         let absent = Condition::IfAbsent;
         store.put_entry(&ctx(), &ns("a"), "k", bytes("new"), PutOptions::new(), absent).await
     };
-    held.outwait(put).await.unwrap();
-    was_made_anew(&held).await;
+    held.expire_during(put).await.unwrap();
+    assert_created(&held).await;
     for condition in [Condition::Always, Condition::IfAbsent] {
-        let held = Held::new().await;
+        let held = LockedEntry::new().await;
         let write = move |store: PostgresStore| async move {
             let batch = Batch::new().put_with("k", bytes("new"), PutOptions::new(), condition);
             store.write(&ctx(), &ns("a"), batch).await
         };
-        held.outwait(write).await.unwrap();
-        was_made_anew(&held).await;
+        held.expire_during(write).await.unwrap();
+        assert_created(&held).await;
     }
 }
 
 #[tokio::test]
-async fn a_batch_over_an_entry_that_came_and_expired_while_it_waited_makes_it_anew() {
+async fn batch_over_entry_expired_during_lock_wait_creates_new_entry() {
     for condition in [Condition::Always, Condition::IfAbsent] {
-        let held = Held::new().await;
-        // The row goes, and comes back with a life that ends while the batch waits.
+        let held = LockedEntry::new().await;
+        // Replace the row with one that expires while the batch waits.
         let now: i64 =
             one(&held.admin, &format!("SELECT now FROM {}.test_clock", held.schema.name)).await;
         let name = &held.schema.name;
@@ -305,6 +309,6 @@ async fn a_batch_over_an_entry_that_came_and_expired_while_it_waited_makes_it_an
         held.schema.advance(TEN).await;
         held.holder.batch_execute("COMMIT").await.unwrap();
         waiting.await.unwrap().unwrap();
-        was_made_anew(&held).await;
+        assert_created(&held).await;
     }
 }

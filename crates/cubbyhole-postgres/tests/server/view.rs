@@ -1,15 +1,15 @@
-//! The view for people with psql.
+//! The view `documents` for users of psql.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Bytes, PutOptions, Store};
 use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
-use crate::by_hand::{one, rows};
+use crate::sql::{one, rows};
 use crate::support::Schema;
 
 #[tokio::test]
-async fn a_value_shows_as_jsonb_where_it_is_json_that_jsonb_can_hold_and_as_null_elsewhere() {
+async fn view_shows_json_values_and_null_for_others() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     let deep = "[".repeat(100_000);
@@ -38,8 +38,8 @@ async fn a_value_shows_as_jsonb_where_it_is_json_that_jsonb_can_hold_and_as_null
         (Bytes::from_static(b"\"\0\""), None),
         (Bytes::from_static(b"\0"), None),
     ];
-    for (place, (value, _)) in cases.iter().enumerate() {
-        let key = format!("{place:02}");
+    for (index, (value, _)) in cases.iter().enumerate() {
+        let key = format!("{index:02}");
         store.put(&ctx, &ns("a:x"), &key, value.clone()).await.unwrap();
     }
     let login = schema.login().await;
@@ -48,28 +48,28 @@ async fn a_value_shows_as_jsonb_where_it_is_json_that_jsonb_can_hold_and_as_null
         format!("SELECT key, value::text, value_bytes FROM {}.documents ORDER BY key", schema.name);
     let found = login.query(&select, &[]).await.unwrap();
     assert_eq!(found.len(), cases.len());
-    for (place, (row, (value, wanted))) in found.iter().zip(&cases).enumerate() {
+    for (index, (row, (value, expected))) in found.iter().zip(&cases).enumerate() {
         let shown: Option<&str> = row.get(1);
-        // What is as deep as this may be shown by a server with a larger stack.
+        // A server with a larger stack may parse this depth.
         if value[..].starts_with(b"[[") && value.len() == 200_000 && shown.is_some() {
             continue;
         }
-        assert_eq!(shown, *wanted, "case {place}");
-        assert_eq!(row.get::<_, i32>(2), i32::try_from(value.len()).unwrap(), "case {place}");
+        assert_eq!(shown, *expected, "case {index}");
+        assert_eq!(row.get::<_, i32>(2), i32::try_from(value.len()).unwrap(), "case {index}");
     }
     let condition = format!("SELECT FROM {}.documents WHERE value ? 'a'", schema.name);
     assert_eq!(rows(&login, &condition).await, 1);
 }
 
 #[tokio::test]
-async fn what_has_expired_is_not_shown() {
+async fn view_hides_expired_entries() {
     let (schema, ctx) = (Schema::new().await, ctx());
     schema.stop_clock().await;
     let store = schema.open().await;
     let minute = Duration::from_secs(60);
     let options = PutOptions::new().with_ttl(minute);
-    store.put_with_options(&ctx, &ns("a"), "mortal", bytes("1"), options).await.unwrap();
-    store.put(&ctx, &ns("a"), "stays", bytes("2")).await.unwrap();
+    store.put_with_options(&ctx, &ns("a"), "expiring", bytes("1"), options).await.unwrap();
+    store.put(&ctx, &ns("a"), "permanent", bytes("2")).await.unwrap();
     let login = schema.login().await;
     login.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
     let select = format!(
@@ -78,13 +78,13 @@ async fn what_has_expired_is_not_shown() {
         schema.name
     );
     schema.advance(minute - Duration::from_millis(1)).await;
-    assert_eq!(one::<String>(&login, &select).await, "mortal 60, stays never");
+    assert_eq!(one::<String>(&login, &select).await, "expiring 60, permanent never");
     schema.advance(Duration::from_millis(1)).await;
-    assert_eq!(one::<String>(&login, &select).await, "stays never");
+    assert_eq!(one::<String>(&login, &select).await, "permanent never");
 }
 
 #[tokio::test]
-async fn it_shows_one_tenant_and_nothing_where_none_is_set() {
+async fn view_shows_only_the_current_tenant() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;
     for tenant in ["a", "b"] {

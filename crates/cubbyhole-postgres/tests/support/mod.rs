@@ -1,6 +1,6 @@
-//! A schema of its own for each test, on a real server.
+//! Creates a schema for each test on a real server.
 
-#![expect(clippy::expect_used, reason = "without a server and a schema a test cannot begin")]
+#![expect(clippy::expect_used, reason = "a test cannot start without a server and a schema")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,23 +16,23 @@ pub(crate) fn admin_url() -> &'static str {
     shared::postgres_url().expect("a private PostgreSQL")
 }
 
-/// A schema, migrated, with a role that logs in and has the application's rights and no other.
+/// A migrated schema, with a login role that has only the privileges of the application.
 pub(crate) struct Schema {
     pub(crate) name: String,
     admin_url: String,
-    /// Made once: the proof of a password takes long in a build that is not optimised.
+    /// Opened once, because password authentication is slow in unoptimised builds.
     own_admin: OnceCell<Client>,
 }
 
 impl Schema {
-    /// On the server that the tests share.
+    /// Creates a schema on the shared server.
     pub(crate) async fn new() -> Self {
         Self::on(admin_url()).await
     }
 
-    /// On another server.
+    /// Creates a schema on another server.
     pub(crate) async fn on(admin_url: &str) -> Self {
-        let schema = Self::unmade(admin_url);
+        let schema = Self::not_created(admin_url);
         migrate(&ExecutionContext::new(), &schema.admin_config()).await.expect("migrations");
         let name = &schema.name;
         let sql =
@@ -41,27 +41,27 @@ impl Schema {
         schema
     }
 
-    /// A name, and nothing under it yet.
-    pub(crate) fn unmade(admin_url: &str) -> Self {
+    /// A new name. The schema does not exist yet.
+    pub(crate) fn not_created(admin_url: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}_{number}", std::process::id());
         Self { name, admin_url: admin_url.to_owned(), own_admin: OnceCell::new() }
     }
 
-    /// The server's URL with the administrator's role.
+    /// The URL of the server with the administrator's role.
     pub(crate) fn admin_url(&self) -> &str {
         &self.admin_url
     }
 
-    /// The administrator's way to it.
+    /// The configuration of the administrator.
     pub(crate) fn admin_config(&self) -> Config {
         Config::from_url(&self.admin_url)
             .and_then(|config| config.with_schema(&self.name))
             .expect("a URL")
     }
 
-    /// The application's URL, with `options` beside the schema's name.
+    /// The URL of the application, with `options` appended.
     pub(crate) fn url(&self, options: &str) -> String {
         let (_, address) = self.admin_url.rsplit_once('@').expect("a URL with a user");
         let address = address.split('?').next().unwrap_or(address);
@@ -69,15 +69,14 @@ impl Schema {
         format!("postgres://{name}_login:{PASSWORD}@{address}?schema={name}{options}")
     }
 
-    /// Lets the role list tenants.
+    /// Grants the application's role the privilege to list tenants.
     pub(crate) async fn grant_operator(&self) {
         let name = &self.name;
         let sql = format!("GRANT {name}_operator TO {name}_login");
         self.execute(&sql).await;
     }
 
-    /// Puts a clock that stands still in place of the server's; [`advance`](Self::advance) moves
-    /// it.
+    /// Replaces the clock with one that only [`advance`](Self::advance) moves.
     pub(crate) async fn stop_clock(&self) {
         let name = &self.name;
         let sql = format!(
@@ -90,7 +89,7 @@ impl Schema {
         self.execute(&sql).await;
     }
 
-    /// Moves the clock that stands still.
+    /// Moves the stopped clock forward.
     pub(crate) async fn advance(&self, by: std::time::Duration) {
         let sql = format!("UPDATE {}.test_clock SET now = now + {}", self.name, by.as_millis());
         self.execute(&sql).await;
@@ -99,21 +98,21 @@ impl Schema {
     /// Runs SQL as the administrator.
     pub(crate) async fn execute(&self, sql: &str) {
         let admin = self.own_admin.get_or_init(|| connect(self.admin_url())).await;
-        admin.batch_execute(sql).await.expect("SQL of the administrator's");
+        admin.batch_execute(sql).await.expect("the administrator's SQL succeeds");
     }
 }
 
-/// Leaves nothing on a server that may be the developer's own.
+/// Removes all objects, because the server may belong to the developer.
 impl Drop for Schema {
     fn drop(&mut self) {
         let (url, name) = (self.admin_url.clone(), self.name.clone());
-        // A drop cannot wait for a future, and may be on a thread that runs others.
+        // `drop` cannot await, and may run on a thread of a runtime.
         let cleanup = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let admin = connect(&url).await;
-                // A test that failed may have left a transaction open, on this very thread. Roles
-                // that were made last go first: others may have made them.
+                // A failed test may have left a transaction open. Drop newer roles first, because
+                // older roles may own them.
                 let sql = format!(
                     "SET client_min_messages = warning; SET lock_timeout = '20s';
                      SELECT pg_terminate_backend(l.pid) FROM pg_locks l
@@ -129,7 +128,7 @@ impl Drop for Schema {
                         END LOOP;
                      END $$"
                 );
-                // The server may have been stopped by the test.
+                // The test may have stopped the server.
                 drop(admin.batch_execute(&sql).await);
             });
         });
@@ -137,7 +136,7 @@ impl Drop for Schema {
     }
 }
 
-/// A plain connection.
+/// Opens a plain connection.
 pub(crate) async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
     tokio::spawn(async move { drop(connection.await) });

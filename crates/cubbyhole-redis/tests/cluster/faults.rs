@@ -55,7 +55,7 @@ async fn start_on_each_master(
     let masters = block_in_place(|| cluster.masters()).unwrap();
     let home = |master: &usize| namespace_on(&owners, "home:", *master);
     let homes: Vec<Namespace> = masters.iter().map(home).collect();
-    let plan = plan(timeout).with_groups(homes.len()).with_names(in_slots_of(homes.clone()));
+    let plan = plan(timeout).with_groups(homes.len()).with_namespaces(in_slots_of(homes.clone()));
     let store = open(config(cluster.url())).await;
     let histories = start(store.clone(), plan);
     histories.until_sound(ENOUGH).await.unwrap();
@@ -79,7 +79,7 @@ async fn histories_are_linearizable_while_slots_move() {
     let home = ns("moving");
     let moving = slot(home.as_str());
     let in_slot = in_slots_of(vec![home.clone(), home]);
-    let histories = start(store, plan(TIMEOUT).with_groups(2).with_names(in_slot));
+    let histories = start(store, plan(TIMEOUT).with_groups(2).with_namespaces(in_slot));
     histories.until_sound(ENOUGH).await.unwrap();
     for _ in 0..8 {
         begin_move(cluster, moving);

@@ -22,7 +22,7 @@ use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::until;
 use cubbyhole_testkit::load::histories::{
-    Step, TIMEOUT, disturb, finish, goes_on, plan as random_plan, start,
+    TIMEOUT, finish, goes_on, hang, plan as random_plan, restart, start,
 };
 use tokio::task::block_in_place;
 
@@ -75,14 +75,7 @@ async fn end_and_restart(
 ) {
     let mut server = durable_server();
     let (_store, histories) = start_healthy(server.url()).await;
-    disturb(&histories, goes_on, (20, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => end(&mut server),
-            Step::Recover => server.start_again(),
-        })
-        .unwrap();
-    })
-    .await;
+    restart(&histories, &mut server, end, goes_on, ENOUGH).await;
     finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
     check_connections(&server, CONNECTIONS).await;
 }
@@ -104,15 +97,7 @@ async fn histories_are_linearizable_on_a_server_that_hangs() {
     let store = open_with_connections(server.url(), "p:", CONNECTIONS).await;
     let histories = start(store.clone(), plan(SHORT));
     histories.until_sound(ENOUGH).await.unwrap();
-    // Each client fails more than once, so some calls were made while the server hung.
-    disturb(&histories, goes_on, (20, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => server.pause(),
-            Step::Recover => server.resume(),
-        })
-        .unwrap();
-    })
-    .await;
+    hang(&histories, &server, 20, ENOUGH).await;
     // The connections stay open, and the server still answers the calls that have ended.
     let report = finish(histories, &[ErrorKind::DeadlineExceeded], SHORT).await;
     assert!(report.unknown > 0, "no write was in flight");
@@ -173,7 +158,7 @@ async fn histories_are_linearizable_under_cancels_and_resets() {
     let store = open_with_connections(&proxy.url(), "p:", CONNECTIONS).await;
     // A call is in flight for about as long as the shortest context lasts.
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(TIMEOUT).cutting_short(4, Duration::from_millis(6));
+    let plan = plan(TIMEOUT).with_cancellations(4, Duration::from_millis(6));
     let histories = start(store.clone(), plan);
     histories.until_more(ENOUGH).await.unwrap();
     histories.until_failures(10).await.unwrap();

@@ -6,7 +6,7 @@ use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, check_outage, ctx, ns, shown};
-use cubbyhole_testkit::load::writers::{self, LateWrites, Writers};
+use cubbyhole_testkit::load::writers::{LateWrites, run_across_restarts};
 use tokio::task::block_in_place;
 
 use crate::helpers::{
@@ -20,18 +20,11 @@ async fn restart_under_load_loses_no_acknowledged_write() {
     let mut server = durable_server();
     let store = open_with_connections(server.url(), "p:", CONNECTIONS).await;
     let shared: Arc<dyn EntryStore<Bytes>> = Arc::new(store.clone());
-    for way in ["stop", "kill", "stop", "kill"] {
-        let load = Writers::start(&shared, LateWrites::Impossible);
-        load.until_more(100).await;
-        block_in_place(|| if way == "stop" { server.stop() } else { server.kill() }).unwrap();
-        load.until_every_writer_failed().await;
-        block_in_place(|| server.start_again()).unwrap();
-        load.until_more(100).await;
-        load.finish().await.check(&store).await;
-        let clients = client_ids(&server);
+    run_across_restarts(&shared, &mut server, LateWrites::Impossible, async |server, way| {
+        let clients = client_ids(server);
         assert!(clients.len() <= CONNECTIONS, "after {way}: {clients:?}");
-        writers::delete_entries(&store).await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

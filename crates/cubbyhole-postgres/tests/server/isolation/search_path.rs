@@ -1,9 +1,9 @@
-//! What the schema's own code means by a name is not the caller's to say: no function, operator or
-//! table in a `search_path` of theirs takes the place of it.
+//! Objects in the caller's `search_path` must not shadow the functions, operators and tables that
+//! the schema uses.
 
 use super::*;
 
-/// What stands in the way of the names that the schema's own functions use, in the schema `?`.
+/// Creates objects in the schema `?` that shadow the names that the schema's functions use.
 const SHADOWS: &str = "
     CREATE TABLE ?.entries (namespace text, key text, expires_at bigint);
     INSERT INTO ?.entries VALUES ('b:x', 'k', 0), ('b', 'j', 0);
@@ -36,7 +36,7 @@ const SHADOWS: &str = "
     CREATE FUNCTION ?.set_config(text, text, boolean) RETURNS text LANGUAGE sql
         AS $$ SELECT 'b'::text $$;";
 
-/// A schema that belongs to the application's role, for what it likes: more than it should have.
+/// Creates a schema that the application's role owns, a privilege that it normally lacks.
 async fn own_schema(t: &Tenants) -> String {
     let name = format!("{}_own", t.schema.name);
     let sql = format!(
@@ -48,7 +48,7 @@ async fn own_schema(t: &Tenants) -> String {
 }
 
 #[tokio::test]
-async fn row_security_does_not_look_names_up_in_the_callers_search_path() {
+async fn row_security_ignores_the_callers_search_path() {
     let t = Tenants::as_a().await;
     let before = t.of_b().await;
     let own = own_schema(&t).await;
@@ -60,15 +60,15 @@ async fn row_security_does_not_look_names_up_in_the_callers_search_path() {
         let seen = "SELECT count(*) FROM @.documents";
         assert_eq!(t.one::<i64>(seen).await, 1, "{path}");
         assert_eq!(t.rows("UPDATE @.entries SET value = 'mine'").await, 1, "{path}");
-        t.is_kept_out(&insert("b", "b:new", "squatter")).await;
-        t.is_kept_out(&insert("a", "b:new", "squatter")).await;
+        t.assert_rejected(&insert("b", "b:new", "squatter")).await;
+        t.assert_rejected(&insert("a", "b:new", "squatter")).await;
         assert_eq!(t.rows("DELETE FROM @.entries WHERE key = 'j'").await, 0, "{path}");
     }
     assert_eq!(t.of_b().await, before);
 }
 
-/// What else a constraint is made of, saying yes to everything.
-const YES: &str = "
+/// Shadows the other functions and operators of the constraint, so the constraint accepts every row.
+const ACCEPT_ALL: &str = "
     CREATE FUNCTION ?.substring(text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'a' $$;
     CREATE FUNCTION ?.octet_length(text) RETURNS integer LANGUAGE sql AS 'SELECT 0';
     CREATE FUNCTION ?.yes(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
@@ -82,42 +82,42 @@ const YES: &str = "
     CREATE OPERATOR ?.>= (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = ?.yes)";
 
 #[tokio::test]
-async fn what_a_row_must_be_holds_under_all_settings() {
+async fn row_constraint_holds_under_all_settings() {
     let t = Tenants::as_a().await;
     let own = own_schema(&t).await;
-    t.login.batch_execute(&format!("{SHADOWS}{YES}").replace('?', &own)).await.unwrap();
+    t.login.batch_execute(&format!("{SHADOWS}{ACCEPT_ALL}").replace('?', &own)).await.unwrap();
     let path = format!("SET search_path = {own}, pg_catalog");
     let before = t.all().await;
     let long = "x".repeat(1025);
     for setting in [path.as_str(), "SET standard_conforming_strings = off", "RESET ALL"] {
         t.login.batch_execute(&format!("{setting}; SET cubbyhole.tenant = 'a'")).await.unwrap();
-        // Each is of the tenant that the session has, so that row security lets it through.
+        // The rows belong to the current tenant, so row security permits them.
         for (name, key) in
             [("a:\\x", "k"), ("a:x\\", "k"), (&*format!("a:{long}"), "k"), ("a:x", &*long)]
         {
-            let (code, said) = t.refusal(&insert("a", name, key)).await;
-            assert_eq!(code, "23514", "{setting} {name}: {said}");
+            let (code, message) = t.rejection(&insert("a", name, key)).await;
+            assert_eq!(code, "23514", "{setting} {name}: {message}");
         }
         for tenant in ["", "b", "a:x"] {
-            t.is_kept_out(&insert(tenant, "a:x", "new")).await;
+            t.assert_rejected(&insert(tenant, "a:x", "new")).await;
         }
         for instant in ["-1", "253402300800000"] {
             let changed = format!("UPDATE @.entries SET updated_at = {instant}");
-            assert_eq!(t.refusal(&changed).await.0, "23514", "{setting} {instant}");
+            assert_eq!(t.rejection(&changed).await.0, "23514", "{setting} {instant}");
         }
     }
     assert_eq!(t.all().await, before);
-    // And what is right is taken.
+    // Valid rows are accepted.
     for name in ["a", "a:", "a:x\\:y\\\\:z", "a:\n%"] {
         assert_eq!(t.rows(&insert("a", name, "right")).await, 1, "{name}");
     }
 }
 
 #[tokio::test]
-async fn the_sweep_cannot_be_made_to_remove_what_is_live() {
+async fn sweep_cannot_be_tricked_into_removing_live_entries() {
     let t = Tenants::as_a().await;
     let own = own_schema(&t).await;
-    t.schema.execute(&t.schema.row("b:x", "mortal", Some(9_999_999_999_999))).await;
+    t.schema.execute(&t.schema.row("b:x", "expiring", Some(9_999_999_999_999))).await;
     let before = t.all().await;
     for place in [own.as_str(), "pg_temp"] {
         let equal = "
@@ -132,7 +132,7 @@ async fn the_sweep_cannot_be_made_to_remove_what_is_live() {
             assert_eq!(t.all().await, before, "{path}");
         }
     }
-    // Settings of the session's do not help either.
+    // Session settings have no effect either.
     for setting in ["cubbyhole.tenant = 'b'", "row_security = off", "TimeZone = '-167'"] {
         t.login.batch_execute(&format!("RESET search_path; SET {setting}")).await.unwrap();
         let swept = t.login.query_one(&t.sql("SELECT @.evict(1000)"), &[]).await;
@@ -140,5 +140,5 @@ async fn the_sweep_cannot_be_made_to_remove_what_is_live() {
         assert_eq!((swept, t.all().await), (0, before.clone()), "{setting}");
     }
     t.login.batch_execute("RESET row_security").await.unwrap();
-    assert_eq!(t.refusal("SELECT @.evict(-1)").await.0, "2201W");
+    assert_eq!(t.rejection("SELECT @.evict(-1)").await.0, "2201W");
 }
