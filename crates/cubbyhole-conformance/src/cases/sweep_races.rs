@@ -77,14 +77,20 @@ fn key(writer: usize, number: usize) -> String {
     format!("{writer}-{number:02}")
 }
 
+/// Writes the entries of all writers with a short TTL.
+async fn fill<V: Sample>(w: &World<V>, ns: &Namespace) -> Outcome {
+    for writer in 0..WRITERS {
+        for number in 0..KEYS {
+            w.put_for(ns, &key(writer, number), 1, w.short()).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs a round: entries whose TTLs end while writers refresh them and sweepers remove them.
 async fn race<V: Sample>(w: &World<V>, round: usize) -> Outcome {
     let ns = w.ns(&[&format!("round-{round}")])?;
-    for writer in 0..WRITERS {
-        for number in 0..KEYS {
-            w.put_for(&ns, &key(writer, number), 1, w.short()).await?;
-        }
-    }
+    fill(w, &ns).await?;
     let (is_over, writing) =
         (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(WRITERS)));
     let results = w
