@@ -310,10 +310,10 @@ async fn busy_server_is_retried_then_unavailable() {
     until("a busy server", async || server.cli(&["PING"]).is_err()).await;
     let unlimited = ExecutionContext::new();
     let error = store.put(&unlimited, &ns("acme"), "new", bytes(VALUE)).await.unwrap_err();
-    check(&error, ErrorKind::Unavailable, "busy with a script");
+    check(&error, ErrorKind::Unavailable, "busy running a script");
     assert!(error.is_retryable());
     let error = store.get(&unlimited, &ns("acme"), "k").await.unwrap_err();
-    check(&error, ErrorKind::Unavailable, "busy with a script");
+    check(&error, ErrorKind::Unavailable, "busy running a script");
     // Calls with a longer retry timeout succeed once the script has ended.
     let (context, acme) = (ctx(), ns("acme"));
     let waits = patient.put(&context, &acme, "new", bytes(VALUE));
