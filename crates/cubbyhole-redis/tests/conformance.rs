@@ -1,5 +1,5 @@
-//! The conformance suite over a Redis server and over a Redis Cluster, whose clocks stand still
-//! until they are moved: of bytes, and of documents through `Typed`.
+//! The conformance suite on a Redis server and on a Redis Cluster, with bytes and with documents
+//! through `Typed`. The servers' clocks are stopped, and advance only when a case says so.
 
 use std::marker::PhantomData;
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use cubbyhole_redis::{Config, RedisStore};
 use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::sync::OnceCell;
 
-/// Servers of its own; each store has a prefix of its own on them.
-struct Redis<V> {
+/// Private servers. Each store has its own prefix.
+struct ClockedServers<V> {
     kind: Kind,
     servers: OnceCell<Servers>,
     stores: AtomicU32,
@@ -47,7 +47,7 @@ impl Servers {
         }
     }
 
-    #[expect(clippy::expect_used, reason = "without its clock the case means nothing")]
+    #[expect(clippy::expect_used, reason = "no case can run without the clock")]
     fn advance(&self, duration: Duration) {
         let advanced = match self {
             Self::Single(server) => server.advance(duration),
@@ -57,19 +57,19 @@ impl Servers {
     }
 }
 
-impl<V> Redis<V> {
+impl<V> ClockedServers<V> {
     fn new(kind: Kind) -> Self {
         let servers = OnceCell::new();
         Self { kind, servers, stores: AtomicU32::new(0), value: PhantomData }
     }
 
-    #[expect(clippy::expect_used, reason = "without servers the case cannot begin")]
+    #[expect(clippy::expect_used, reason = "no case can run without servers")]
     async fn servers(&self) -> &Servers {
         let start = || async { Servers::start(self.kind).expect("servers") };
         self.servers.get_or_init(start).await
     }
 
-    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    #[expect(clippy::expect_used, reason = "no case can run without a store")]
     async fn open(&self) -> RedisStore {
         let number = self.stores.fetch_add(1, Ordering::Relaxed);
         let config = Config::from_url(self.servers().await.url()).expect("a URL");
@@ -82,14 +82,14 @@ impl<V> Redis<V> {
     }
 }
 
-cubbyhole_testkit::backend_harness!(Redis, RedisStore);
+cubbyhole_testkit::backend_harness!(ClockedServers, RedisStore);
 
 fn main() -> std::io::Result<ExitCode> {
     let mut trials = Vec::new();
     for (name, kind) in [("single", Kind::Single), ("cluster", Kind::Cluster)] {
-        let bytes = Suite::new(move || Redis::<Bytes>::new(kind))?;
+        let bytes = Suite::new(move || ClockedServers::<Bytes>::new(kind))?;
         trials.extend(bytes.with_prefix(&format!("{name}::bytes")).trials());
-        let typed = Suite::new(move || Redis::<Document>::new(kind))?;
+        let typed = Suite::new(move || ClockedServers::<Document>::new(kind))?;
         trials.extend(typed.with_prefix(&format!("{name}::typed")).trials());
     }
     Ok(run(&Arguments::from_args(), trials).exit_code())

@@ -1,12 +1,14 @@
-//! The conformance suite on servers as they are, with the system's clock and replicas: those that
-//! `CUBBYHOLE_TEST_REDIS_URL` and `CUBBYHOLE_TEST_REDIS_CLUSTER_URL` name, or private ones.
+//! The conformance suite on servers with the system's clock and with replicas.
 //!
-//! Expiry is waited for here, and what is exact to the millisecond is ignored: `conformance.rs` has
-//! all of it, on a clock that stands still.
+//! `CUBBYHOLE_TEST_REDIS_URL` and `CUBBYHOLE_TEST_REDIS_CLUSTER_URL` name the servers. By default
+//! the tests start private ones.
+//!
+//! The suite waits for expiry here, and skips cases that need exact milliseconds. `conformance.rs`
+//! runs all cases, on servers with a stopped clock.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
@@ -15,10 +17,8 @@ use cubbyhole_core::{
     Bytes, EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Result, Store, async_trait,
 };
 use cubbyhole_redis::{Config, RedisStore};
-use cubbyhole_testkit::{RedisCluster, RedisServer};
+use cubbyhole_testkit::shared;
 
-static SINGLE: OnceLock<RedisServer> = OnceLock::new();
-static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
 static STORES: AtomicU32 = AtomicU32::new(0);
 
 #[derive(Debug, Clone, Copy)]
@@ -28,38 +28,31 @@ enum Kind {
 }
 
 impl Kind {
-    #[expect(clippy::expect_used, reason = "without servers the cases cannot begin")]
-    fn url(self) -> String {
-        let variable = match self {
-            Self::Single => "CUBBYHOLE_TEST_REDIS_URL",
-            Self::Cluster => "CUBBYHOLE_TEST_REDIS_CLUSTER_URL",
-        };
-        std::env::var(variable).unwrap_or_else(|_| match self {
-            Self::Single => {
-                SINGLE.get_or_init(|| RedisServer::start().expect("a server")).url().to_owned()
-            }
-            Self::Cluster => CLUSTER
-                .get_or_init(|| RedisCluster::start_patient().expect("a cluster"))
-                .url()
-                .to_owned(),
-        })
+    #[expect(clippy::expect_used, reason = "no case can run without a server")]
+    fn url(self) -> &'static str {
+        match self {
+            Self::Single => shared::redis_url(),
+            Self::Cluster => shared::redis_cluster_url(),
+        }
+        .expect("a server")
     }
 
-    /// Each store has a prefix of its own.
+    /// Opens the store with that number. Each store has its own prefix.
     async fn open(self, number: u32) -> Result<RedisStore> {
-        let config = Config::from_url(&self.url())?;
+        let config = Config::from_url(self.url())?;
         let config = config.with_prefix(format!("suite{}-{number}:", std::process::id()))?;
         RedisStore::open(&ExecutionContext::new(), config).await
     }
 }
 
-struct Real(Kind);
+/// The servers of one kind.
+struct RealServers(Kind);
 
 #[async_trait]
-impl Harness for Real {
+impl Harness for RealServers {
     type Value = Bytes;
 
-    #[expect(clippy::expect_used, reason = "without a store the case cannot begin")]
+    #[expect(clippy::expect_used, reason = "no case can run without a store")]
     async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
         let number = STORES.fetch_add(1, Ordering::Relaxed);
         Arc::new(self.0.open(number).await.expect("a store"))
@@ -67,7 +60,7 @@ impl Harness for Real {
 
     async fn advance(&self, duration: Duration) {
         let slept = ExecutionContext::new().sleep(duration).await;
-        assert!(slept.is_ok(), "a context that never ends has ended");
+        assert!(slept.is_ok(), "a context without a deadline has ended");
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -75,7 +68,8 @@ impl Harness for Real {
     }
 }
 
-/// Leaves nothing on servers that may be the developer's own, but fences that expire.
+/// Removes all entries, because the servers may belong to the developer. Only fences remain, and
+/// they expire.
 fn clean(kind: Kind) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else {
@@ -104,8 +98,8 @@ fn clean(kind: Kind) -> Result<()> {
 
 fn main() -> std::io::Result<ExitCode> {
     let arguments = Arguments::from_args();
-    let mut trials = Suite::new(|| Real(Kind::Single))?.with_prefix("single").trials();
-    trials.extend(Suite::new(|| Real(Kind::Cluster))?.with_prefix("cluster").trials());
+    let mut trials = Suite::new(|| RealServers(Kind::Single))?.with_prefix("single").trials();
+    trials.extend(Suite::new(|| RealServers(Kind::Cluster))?.with_prefix("cluster").trials());
     let conclusion = run(&arguments, trials);
     for kind in [Kind::Single, Kind::Cluster] {
         if !arguments.list {

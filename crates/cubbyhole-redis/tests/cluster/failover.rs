@@ -1,4 +1,4 @@
-//! Masters that are gone, and replicas that take over.
+//! Failovers: masters that die, and replicas that are promoted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -17,16 +17,18 @@ use cubbyhole_testkit::helpers::{
 use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::clusters::{cli, config, harmed, open, owner, owners, steady};
-use crate::shared::{SLACK, names, persist, slot};
+use crate::clusters::{
+    cli, config, exclusive_cluster, exclusive_without_failover, namespace_on, open, owner, owners,
+};
+use crate::helpers::{SLACK, retry, slot};
 
 const WRITERS: usize = 8;
-/// The longest that a call without a deadline takes by itself: the retry timeout, the last attempt
-/// and the last reading of the map.
+/// The longest duration of a call without a deadline: the retry timeout, the last attempt, and the
+/// last refresh of the slot map.
 const LONGEST: Duration = Duration::from_secs(2 + 1 + 2);
 
-/// What the writers were told, so far.
-struct Load {
+/// Writers that continue during a failover, and the outcomes of their writes.
+struct FailoverLoad {
     store: RedisStore,
     timeout: Option<Duration>,
     /// The namespace of each writer.
@@ -41,7 +43,7 @@ struct Load {
     failures: [AtomicUsize; WRITERS],
 }
 
-impl Load {
+impl FailoverLoad {
     fn start(
         store: &RedisStore,
         homes: Vec<Namespace>,
@@ -72,7 +74,7 @@ impl Load {
         self.timeout.map_or(context.clone(), |timeout| context.with_timeout(timeout))
     }
 
-    /// Waits until every writer has done more.
+    /// Waits until every writer has made `more` successful writes.
     async fn until_more(&self, writers: &mut JoinSet<()>, more: usize) {
         let count = |writer: &AtomicUsize| writer.load(SeqCst);
         let before: Vec<usize> = self.successes.iter().map(count).collect();
@@ -81,10 +83,14 @@ impl Load {
             if let Some(ended) = writers.try_join_next() {
                 ended.unwrap();
             }
-            assert!(ctx.sleep(Duration::from_millis(5)).await.is_ok(), "a writer does not go on");
+            assert!(
+                ctx.sleep(Duration::from_millis(5)).await.is_ok(),
+                "a writer makes no progress"
+            );
         }
     }
 
+    /// Asserts that an error is an outage within its time, and counts it.
     async fn failed(&self, writer: usize, error: &Error, took: Duration) {
         match self.timeout {
             Some(timeout) if error.kind() == ErrorKind::DeadlineExceeded => {
@@ -99,11 +105,11 @@ impl Load {
         pause(10).await;
     }
 
-    /// Puts keys and names that are new each time, and an entry of its own at the version that it
-    /// was left at.
+    /// Puts new keys and namespaces, and updates the writer's own entry conditionally, until it is
+    /// stopped.
     async fn write(&self, writer: usize) {
         let home = self.homes[writer].clone();
-        let mut own = Own { acknowledged: None, unknown: Vec::new(), seen: None };
+        let mut own = OwnEntry { acknowledged: None, unknown: Vec::new(), seen: None };
         for number in 0_u32.. {
             if self.stop.is_cancelled() {
                 return;
@@ -133,7 +139,7 @@ impl Load {
         }
     }
 
-    async fn write_own(&self, writer: usize, own: &mut Own) {
+    async fn write_own(&self, writer: usize, own: &mut OwnEntry) {
         let next = Version::draw();
         let options = PutOptions::new().with_version(next);
         let condition = own.seen.map_or(Condition::IfAbsent, Condition::IfVersion);
@@ -143,15 +149,15 @@ impl Load {
         match timed(put).await {
             (Ok(version), _) => {
                 assert_eq!(version, next);
-                *own = Own { acknowledged: Some(next), unknown: Vec::new(), seen: Some(next) };
+                *own = OwnEntry { acknowledged: Some(next), unknown: Vec::new(), seen: Some(next) };
             }
             (Err(error), _) if error.kind() == ErrorKind::Conflict => {
-                // One of its own writes of unknown outcome came through, or was there and is lost.
+                // An earlier write of unknown outcome was applied, or was visible and is now lost.
                 let current = error.current_version();
                 assert!(
                     current == own.acknowledged
                         || current.is_some_and(|current| own.unknown.contains(&current)),
-                    "{current:?} is none of {:?} {:?}",
+                    "{current:?} is neither acknowledged {:?} nor unknown {:?}",
                     own.acknowledged,
                     own.unknown
                 );
@@ -166,8 +172,8 @@ impl Load {
         }
     }
 
-    /// Nothing that was acknowledged is missing, nothing that was refused is there, and all that
-    /// is there is listed.
+    /// Asserts that every acknowledged write is present and listed, that no refused write is
+    /// present, and that unlisted namespaces are empty.
     async fn check(&self) {
         let mut found = BTreeMap::<Namespace, BTreeSet<String>>::new();
         let acknowledged = self.acknowledged.lock().unwrap().clone();
@@ -179,7 +185,7 @@ impl Load {
         for tenant in tenants.items {
             let prefix = NamespacePrefix::from(tenant);
             for name in self.store.list_namespaces(&ctx(), &prefix).await.unwrap() {
-                let keys = all_entries(&self.store, &name).await;
+                let keys = checked_keys(&self.store, &name).await;
                 found.insert(name, keys);
             }
         }
@@ -188,17 +194,17 @@ impl Load {
         };
         let missing: Vec<_> = acknowledged.iter().filter(|entry| !has(entry)).collect();
         for (name, key) in &missing {
-            let there = self.store.get(&ctx(), name, key).await;
+            let value = self.store.get(&ctx(), name, key).await;
             assert!(
-                there.is_err(),
-                "acknowledged, and not listed or not there: {name} {key} {there:?}"
+                value.is_err(),
+                "acknowledged, but not listed or not present: {name} {key} {value:?}"
             );
         }
-        assert!(missing.is_empty(), "acknowledged, and not found: {missing:?}");
+        assert!(missing.is_empty(), "acknowledged, but missing: {missing:?}");
         let applied: Vec<_> = refused.iter().filter(|entry| has(entry)).collect();
-        assert!(applied.is_empty(), "told to have had no effect, and there: {applied:?}");
+        assert!(applied.is_empty(), "reported to have no effect, but present: {applied:?}");
         for name in unknown.iter().filter(|entry| !has(entry)).map(|(name, _)| name) {
-            // What is not there is not half there.
+            // A namespace with entries is listed.
             let keys = self.store.list(&ctx(), name, None).await.unwrap();
             assert!(found.contains_key(name) || keys.is_empty(), "{name} is not listed");
         }
@@ -208,30 +214,30 @@ impl Load {
             let entry = entry.unwrap();
             assert!(
                 allowed.contains(&entry.meta.version),
-                "{home}: {entry:?} is not of {allowed:?}"
+                "{home}: the version of {entry:?} is not one of {allowed:?}"
             );
             assert_eq!(entry.value, bytes(&entry.meta.version.to_string()), "{home}");
         }
     }
 }
 
-/// What a writer knows of its own entry.
-struct Own {
+/// The versions of a writer's own entry that the writer knows.
+struct OwnEntry {
     acknowledged: Option<Version>,
-    /// Attempted since.
+    /// Later writes of unknown outcome.
     unknown: Vec<Version>,
-    /// What the next write builds on.
+    /// The version that the next write expects.
     seen: Option<Version>,
 }
 
-impl Own {
+impl OwnEntry {
     fn allowed(&self) -> Vec<Version> {
         self.acknowledged.into_iter().chain(self.unknown.iter().copied()).collect()
     }
 }
 
-/// The keys of a namespace, each with the value that a writer gave it.
-async fn all_entries(store: &RedisStore, name: &Namespace) -> BTreeSet<String> {
+/// Returns the keys of a namespace. Asserts that each has the value that a writer gave it.
+async fn checked_keys(store: &RedisStore, name: &Namespace) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let mut options = ScanOptions::new().with_limit(1000);
     loop {
@@ -249,7 +255,7 @@ async fn all_entries(store: &RedisStore, name: &Namespace) -> BTreeSet<String> {
     }
 }
 
-/// What each node that answers knows of all.
+/// Returns how each node that answers sees the cluster.
 fn views(cluster: &RedisCluster) -> String {
     let ask = |node: &RedisServer, what| block_in_place(|| node.cli(&["CLUSTER", what]));
     let view = |node: &RedisServer| {
@@ -259,52 +265,50 @@ fn views(cluster: &RedisCluster) -> String {
     cluster.nodes().iter().filter_map(view).collect()
 }
 
-/// Reads what a writer keeps, as soon as it can be read.
+/// Reads a writer's own entry as soon as the cluster serves it.
 async fn read_own(cluster: &RedisCluster, store: &RedisStore, home: &Namespace, victim: &str) {
     for _ in 0..3 {
         let context = ctx();
-        let reading = persist(|| store.get(&context, home, "own"));
+        let reading = retry(|| store.get(&context, home, "own"));
         if let Ok(found) = tokio::time::timeout(PATIENCE / 4, reading).await {
             assert!(found.is_some(), "{home}");
             return;
         }
-        // At times a replica takes over with an epoch that is not above its dead master's (Redis's
-        // own race, seen once in some twenty runs): the others refuse its slots, and the cluster is
-        // down until somebody raises the epoch.
+        // Redis has a race, seen once in about twenty runs: a replica is promoted with an epoch
+        // that is not above that of its dead master. The other nodes then reject its slots, and the
+        // cluster is down until the epoch is raised manually.
         cli(&cluster.nodes()[owner(cluster, victim)], &["CLUSTER", "BUMPEPOCH"]);
     }
     panic!("{home} cannot be read\n{}", views(cluster));
 }
 
-/// Kills a master under load, and looks what is left when its replica has taken over.
+/// Kills a master under load, and checks the entries after its replica has been promoted.
 async fn kill_under_load(cluster: &mut RedisCluster, victim: &str, timeout: Option<Duration>) {
     let store = open(config(cluster.url()).with_wait_for_replicas(1)).await;
     let (owners, killed) = (owners(cluster), owner(cluster, victim));
     let masters = block_in_place(|| cluster.masters()).unwrap();
     let home = |writer: usize| {
-        let master = masters[writer % masters.len()];
-        names(&format!("t{writer}:"), 1, |name| owners[usize::from(slot(name))] == master).remove(0)
+        namespace_on(&owners, &format!("t{writer}:"), masters[writer % masters.len()])
     };
     let homes: Vec<Namespace> = (0..WRITERS).map(home).collect();
     let is_hit = |home: &Namespace| owners[usize::from(slot(home.as_str()))] == killed;
     let hit: Vec<usize> = (0..WRITERS).filter(|writer| is_hit(&homes[*writer])).collect();
 
-    let (load, mut writers) = Load::start(&store, homes, timeout);
+    let (load, mut writers) = FailoverLoad::start(&store, homes, timeout);
     load.until_more(&mut writers, 20).await;
     block_in_place(|| cluster.node_mut(killed).kill()).unwrap();
     let failed = |writer: &usize| load.failures[*writer].load(SeqCst) > 0;
     until("failures", async || hit.iter().all(failed) || writers.is_empty()).await;
-    // The other nodes may learn of it later; the store is to find it all the same.
+    // Other nodes may learn of the successor later. The store must find it anyway.
     until("a successor", async || {
         block_in_place(|| cluster.owner_of(slot(victim))).is_ok_and(|owner| owner != killed)
     })
     .await;
-    // Reads go on though the old master does not tell where they are to go.
+    // Reads succeed although the dead master sends no redirection.
     for home in &load.homes {
         read_own(cluster, &store, home, victim).await;
     }
-    // A write is taken again only when a replica has it too: there is none until the old master is
-    // back as one.
+    // Writes wait for a replica. There is none until the old master returns as one.
     block_in_place(|| cluster.node_mut(killed).start_again()).unwrap();
     load.until_more(&mut writers, 20).await;
     load.stop.cancel();
@@ -318,8 +322,8 @@ async fn kill_under_load(cluster: &mut RedisCluster, victim: &str, timeout: Opti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_master_killed_under_load_loses_nothing_and_the_store_goes_on() {
-    let mut cluster = harmed().await;
+async fn killed_master_under_load_loses_no_acknowledged_write() {
+    let mut cluster = exclusive_cluster().await;
     // The master that has the index of tenants, and another.
     kill_under_load(&mut cluster, r"\*", None).await;
     block_in_place(|| cluster.wait_until_whole()).unwrap();
@@ -328,56 +332,54 @@ async fn a_master_killed_under_load_loses_nothing_and_the_store_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_replica_that_takes_over_in_order_loses_no_increment() {
-    let cluster = steady().await;
+async fn planned_failover_loses_no_increment() {
+    let cluster = exclusive_without_failover().await;
     let store = open(config(cluster.url())).await;
     let owners = owners(&cluster);
     let masters = block_in_place(|| cluster.masters()).unwrap();
-    let name = |master: usize| {
-        names("count:", 1, |name| owners[usize::from(slot(name))] == master).remove(0)
-    };
-    let counters: Vec<Namespace> = masters.iter().map(|master| name(*master)).collect();
+    let counter = |master: &usize| namespace_on(&owners, "count:", *master);
+    let counters: Vec<Namespace> = masters.iter().map(counter).collect();
     let stop = CancellationToken::new();
-    let told: Arc<Vec<[AtomicUsize; 2]>> =
+    // The acknowledged increments of each counter, and those of unknown outcome.
+    let outcomes: Arc<Vec<[AtomicUsize; 2]>> =
         Arc::new(counters.iter().map(|_| Default::default()).collect());
     let mut callers = JoinSet::new();
     for number in 0..6 {
-        let (store, stop, told) = (store.clone(), stop.clone(), Arc::clone(&told));
+        let (store, stop, outcomes) = (store.clone(), stop.clone(), Arc::clone(&outcomes));
         let counter = number % counters.len();
         let name = counters[counter].clone();
         callers.spawn(async move {
             while !stop.is_cancelled() {
-                let more = |entry: Option<Entry<Bytes>>| {
+                let increment = |entry: Option<Entry<Bytes>>| {
                     let count = entry.map_or(0, |entry| number_in(&entry.value));
                     Ok(Update::Put(bytes(&(count + 1).to_string())))
                 };
-                match timed(store.update(&ExecutionContext::new(), &name, "n", more)).await {
-                    (Ok(_), _) => drop(told[counter][0].fetch_add(1, SeqCst)),
+                match timed(store.update(&ExecutionContext::new(), &name, "n", increment)).await {
+                    (Ok(_), _) => drop(outcomes[counter][0].fetch_add(1, SeqCst)),
                     (Err(error), took) => {
                         check_outage(&error);
                         assert!(took < LONGEST + SLACK, "{took:?}: {error:?}");
                         let unknown = usize::from(error.may_have_been_applied());
-                        told[counter][1].fetch_add(unknown, SeqCst);
+                        outcomes[counter][1].fetch_add(unknown, SeqCst);
                     }
                 }
-                // The nodes are to have time for each other.
+                // Leaves the nodes time to communicate.
                 pause(2).await;
             }
         });
     }
     let victim = slot(counters[0].as_str());
     let until_more = async |callers: &mut JoinSet<()>| {
-        let count = |told: &[AtomicUsize; 2]| told[0].load(SeqCst);
-        let before: Vec<usize> = told.iter().map(count).collect();
-        until("increments", async || {
-            callers.len() < 6 || told.iter().zip(&before).all(|(now, old)| count(now) >= old + 30)
-        })
-        .await;
+        let count = |outcomes: &[AtomicUsize; 2]| outcomes[0].load(SeqCst);
+        let before: Vec<usize> = outcomes.iter().map(count).collect();
+        let has_more =
+            || outcomes.iter().zip(&before).all(|(now, before)| count(now) >= before + 30);
+        until("increments", async || callers.len() < 6 || has_more()).await;
         assert!(callers.len() == 6, "{:?}", callers.try_join_next());
     };
     for _ in 0..2 {
         until_more(&mut callers).await;
-        replace_in_order(&cluster, victim).await;
+        planned_failover(&cluster, victim).await;
         until_more(&mut callers).await;
         block_in_place(|| cluster.wait_until_whole()).unwrap();
     }
@@ -385,9 +387,9 @@ async fn a_replica_that_takes_over_in_order_loses_no_increment() {
     while let Some(caller) = callers.join_next().await {
         caller.unwrap();
     }
-    for (name, told) in counters.iter().zip(told.iter()) {
+    for (name, outcomes) in counters.iter().zip(outcomes.iter()) {
         let count = store.get(&ctx(), name, "n").await.unwrap().unwrap();
-        let [acknowledged, unknown] = [told[0].load(SeqCst), told[1].load(SeqCst)];
+        let [acknowledged, unknown] = outcomes.each_ref().map(|count| count.load(SeqCst));
         let count = number_in(&count);
         assert!(
             (acknowledged..=acknowledged + unknown).contains(&count),
@@ -399,9 +401,9 @@ async fn a_replica_that_takes_over_in_order_loses_no_increment() {
     cluster.give_back();
 }
 
-/// Has the replica of a slot's master take over. A replica that was in the middle of following its
-/// master anew gives up after five seconds, and is asked again.
-pub(crate) async fn replace_in_order(cluster: &RedisCluster, slot: u16) {
+/// Promotes the replica of a slot's master. A replica that is still synchronising gives up after
+/// five seconds, and is asked again.
+pub(crate) async fn planned_failover(cluster: &RedisCluster, slot: u16) {
     let old = block_in_place(|| cluster.owner_of(slot)).unwrap();
     let replica = block_in_place(|| cluster.replica_of(old)).unwrap();
     for _ in 0..5 {

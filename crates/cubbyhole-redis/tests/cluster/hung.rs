@@ -1,4 +1,4 @@
-//! Nodes that hang: connections stay open and nothing answers.
+//! Nodes that hang: connections stay open, and the node does not answer.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use cubbyhole_testkit::RedisCluster;
 use cubbyhole_testkit::helpers::{bytes, check_outage, ctx, timed, until, within};
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::clusters::{cli, config, harmed, open, owner, owners, steady};
-use crate::shared::{SLACK, names, persist, slot};
+use crate::clusters::{
+    cli, config, exclusive_cluster, exclusive_without_failover, namespace_on, open, owner, owners,
+};
+use crate::helpers::{SLACK, names, retry, slot};
 
-/// A namespace of a node, and one of each other master.
+/// Returns a namespace on a node, and one on each other master.
 fn homes(cluster: &RedisCluster, tenant: &str, node: usize) -> (Namespace, Vec<Namespace>) {
-    let owners = owners(cluster);
-    let of = |node: usize| {
-        names(&format!("{tenant}:"), 1, |name| owners[usize::from(slot(name))] == node).remove(0)
-    };
+    let (owners, stem) = (owners(cluster), format!("{tenant}:"));
+    let on = |node: usize| namespace_on(&owners, &stem, node);
     let masters = block_in_place(|| cluster.masters()).unwrap();
-    (of(node), masters.into_iter().filter(|master| *master != node).map(of).collect())
+    (on(node), masters.into_iter().filter(|master| *master != node).map(on).collect())
 }
 
-/// Runs a check while a node hangs. A check that fails leaves a node that goes on.
+/// Runs a check while a node hangs. The node resumes even if the check fails.
 async fn while_hung<T>(cluster: &RedisCluster, node: usize, check: impl AsyncFnOnce() -> T) -> T {
-    struct Resumed<'a>(&'a RedisCluster, usize);
-    impl Drop for Resumed<'_> {
+    struct ResumeOnDrop<'a>(&'a RedisCluster, usize);
+    impl Drop for ResumeOnDrop<'_> {
         fn drop(&mut self) {
             block_in_place(|| self.0.nodes()[self.1].resume()).unwrap();
         }
     }
     block_in_place(|| cluster.nodes()[node].pause()).unwrap();
-    let _resumed = Resumed(cluster, node);
+    let _guard = ResumeOnDrop(cluster, node);
     check().await
 }
 
@@ -41,8 +41,13 @@ fn check_deadline(error: &Error, took: Duration, deadline: Duration) {
     assert!(took < deadline + SLACK, "{took:?}: {error:?}");
 }
 
-/// Starts each kind of call at once; how many there were.
-async fn call_in_vain(store: &RedisStore, name: &Namespace, deadline: Duration) -> usize {
+/// Makes four kinds of call concurrently, and asserts that each reaches its deadline. Returns the
+/// number of calls.
+async fn check_calls_reach_deadline(
+    store: &RedisStore,
+    name: &Namespace,
+    deadline: Duration,
+) -> usize {
     let context = || ExecutionContext::new().with_timeout(deadline);
     let mut calls = JoinSet::new();
     for kind in 0..4 {
@@ -61,26 +66,26 @@ async fn call_in_vain(store: &RedisStore, name: &Namespace, deadline: Duration) 
     for (answer, took) in &answers {
         let (error, is_write) = answer.as_ref().unwrap_err();
         check_deadline(error, *took, deadline);
-        // They were sent: only reads have certainly done nothing.
+        // All calls were sent, so only the reads certainly had no effect.
         assert_eq!(error.may_have_been_applied(), *is_write, "{error:?}");
     }
     answers.len()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_to_a_master_that_hangs_end_at_their_deadline_and_others_are_not_held_up() {
-    let cluster = steady().await;
+async fn hung_master_delays_only_its_own_calls_until_their_deadline() {
+    let cluster = exclusive_without_failover().await;
     let store = open(config(cluster.url())).await;
     let hung = owner(&cluster, "pause");
     let (name, others) = homes(&cluster, "pause", hung);
     for name in others.iter().chain([&name]) {
         store.put(&ctx(), name, "k", bytes("old")).await.unwrap();
     }
-    // Not for as long as the others wait before they take it for dead.
+    // The node resumes before the other nodes mark it as failed.
     while_hung(&cluster, hung, async || {
         let deadline = Duration::from_millis(200);
-        let calls = call_in_vain(&store, &name, deadline);
-        let quick = async {
+        let calls = check_calls_reach_deadline(&store, &name, deadline);
+        let others_succeed = async {
             for _ in 0..20 {
                 for other in &others {
                     let context = within(5000);
@@ -90,9 +95,9 @@ async fn calls_to_a_master_that_hangs_end_at_their_deadline_and_others_are_not_h
                 }
             }
         };
-        let (calls, ()) = tokio::join!(calls, quick);
+        let (calls, ()) = tokio::join!(calls, others_succeed);
         assert_eq!(calls, 4);
-        // A caller that has no deadline ends when it is cancelled.
+        // A call without a deadline ends when it is cancelled.
         let context = ExecutionContext::new();
         let cancelled = async {
             context.sleep(Duration::from_millis(50)).await.unwrap();
@@ -106,14 +111,14 @@ async fn calls_to_a_master_that_hangs_end_at_their_deadline_and_others_are_not_h
     assert_eq!(store.get(&ctx(), &name, "k").await.unwrap(), Some(bytes("old")));
     store.put(&ctx(), &name, "k", bytes("new")).await.unwrap();
     assert_eq!(store.get(&ctx(), &name, "k").await.unwrap(), Some(bytes("new")));
-    // On the same connection, after everything that was sent before.
+    // The list uses the same connection, so the server has answered all earlier requests.
     assert_eq!(store.list(&ctx(), &name, None).await.unwrap(), ["k", "unknown"]);
     cluster.give_back();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_write_whose_connection_ends_before_the_answer_is_not_sent_again() {
-    let cluster = harmed().await;
+async fn write_is_not_resent_after_its_connection_closes() {
+    let cluster = exclusive_cluster().await;
     let wait = Duration::from_secs(30);
     let store = config(cluster.url()).with_wait_for_replicas(1).with_wait_timeout(wait);
     let store = open(store).await;
@@ -128,17 +133,19 @@ async fn a_write_whose_connection_ends_before_the_answer_is_not_sent_again() {
             store.put_entry(&context, &name, "new", bytes("1"), options, condition).await
         };
         let cutting = async {
-            until("the write", async || store.get(&ctx(), &name, "new").await.unwrap().is_some())
-                .await;
+            until("the write to be applied", async || {
+                store.get(&ctx(), &name, "new").await.unwrap().is_some()
+            })
+            .await;
             cli(&cluster.nodes()[master], &["CLIENT", "KILL", "TYPE", "normal"])
         };
         let ((answer, took), _) = tokio::join!(timed(writing), cutting);
-        // Sent again, it would be in its own way.
+        // A second attempt would fail with a conflict.
         let error = answer.unwrap_err();
         check_outage(&error);
         assert!(error.may_have_been_applied(), "{error:?}");
         assert!(took < SLACK, "{took:?}");
-        // A read is sent again, on a connection of its own.
+        // A read is sent on a new connection.
         assert_eq!(store.get(&within(5000), &name, "new").await.unwrap(), Some(bytes("1")));
     })
     .await;
@@ -146,14 +153,14 @@ async fn a_write_whose_connection_ends_before_the_answer_is_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_write_without_a_replica_to_confirm_it_is_of_unknown_outcome_and_reads_do_not_wait() {
-    let cluster = harmed().await;
+async fn unconfirmed_write_has_unknown_outcome_and_delays_no_read() {
+    let cluster = exclusive_cluster().await;
     let wait = Duration::from_millis(300);
     let store = config(cluster.url()).with_wait_for_replicas(1).with_wait_timeout(wait);
     let store = open(store).await;
     let master = owner(&cluster, "wait");
     let replica = block_in_place(|| cluster.replica_of(master)).unwrap();
-    // The index of the tenant is the master's too.
+    // The index of the tenant is on the same master.
     let (name, others) = homes(&cluster, "wait", master);
     for name in others.iter().chain([&name]) {
         store.put(&ctx(), name, "k", bytes("old")).await.unwrap();
@@ -165,8 +172,8 @@ async fn a_write_without_a_replica_to_confirm_it_is_of_unknown_outcome_and_reads
             let key = format!("{number}");
             writes.spawn(timed(async move { store.put(&ctx(), &name, &key, bytes("new")).await }));
         }
-        // Each is read while its writer waits.
-        let ((), took) = timed(until("the writes", async || {
+        // Readers see the writes while the writers wait for the replica.
+        let ((), took) = timed(until("the writes to be visible", async || {
             store.list(&ctx(), &name, None).await.unwrap().len() == 1 + 16
         }))
         .await;
@@ -177,21 +184,21 @@ async fn a_write_without_a_replica_to_confirm_it_is_of_unknown_outcome_and_reads
             assert_eq!(answer.unwrap(), Some(bytes("old")));
             quick += u32::from(took < wait);
         }
-        // A busy machine delays some. Behind a write all of them would wait.
-        assert!(quick > 10, "only {quick} of 20 reads did not wait");
+        // A busy machine may delay some reads. If reads queued behind writes, all would be late.
+        assert!(quick > 10, "only {quick} of 20 reads were quick");
         for (answer, took) in writes.join_all().await {
             let error = answer.unwrap_err();
             check_outage(&error);
             assert!(error.may_have_been_applied() && !error.is_retryable(), "{error:?}");
             assert!(took < wait * 3 + SLACK, "{took:?}");
         }
-        // What is not registered for certain is not written.
+        // A namespace whose registration is unconfirmed is not written.
         let new = names("wait:new", 1, |_| true).remove(0);
         let error = store.put(&ctx(), &new, "k", bytes("new")).await.unwrap_err();
         check_outage(&error);
         assert!(!error.may_have_been_applied(), "{error:?}");
         assert_eq!(store.get(&ctx(), &new, "k").await.unwrap(), None);
-        // With a deadline before the wait is over.
+        // On a busy machine, the deadline of this write may pass before its wait ends.
         let deadline = Duration::from_secs(1);
         let context = ExecutionContext::new().with_timeout(deadline);
         let (answer, took) = timed(store.put(&context, &name, "late", bytes("new"))).await;
@@ -207,16 +214,16 @@ async fn a_write_without_a_replica_to_confirm_it_is_of_unknown_outcome_and_reads
         }
     })
     .await;
-    // The replica catches up, and writes are confirmed again.
+    // The replica catches up and confirms writes again.
     let context = ctx();
-    persist(|| store.put(&context, &name, "k", bytes("new"))).await;
+    retry(|| store.put(&context, &name, "k", bytes("new"))).await;
     assert_eq!(store.list(&ctx(), &name, None).await.unwrap().len(), 1 + 16 + 1);
     cluster.give_back();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_master_that_hangs_until_it_is_replaced_is_left_though_it_never_answers() {
-    let cluster = harmed().await;
+async fn store_follows_the_successor_of_a_hung_master() {
+    let cluster = exclusive_cluster().await;
     let store = open(config(cluster.url())).await;
     let hung = owner(&cluster, "hung");
     let (name, _) = homes(&cluster, "hung", hung);
@@ -236,7 +243,7 @@ async fn a_master_that_hangs_until_it_is_replaced_is_left_though_it_never_answer
             }
             last = Some(took);
         }
-        panic!("its successor is not found, the last time for {last:?}");
+        panic!("the successor is not found, the last call took {last:?}");
     })
     .await;
     assert_eq!(store.get(&ctx(), &name, "k").await.unwrap(), Some(bytes("new")));

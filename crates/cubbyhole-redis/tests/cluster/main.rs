@@ -1,24 +1,22 @@
-//! The store on real clusters that change under it: masters die or hang, slots move, replicas take
-//! over, clients go away in the middle.
+//! Tests on real clusters that change: masters die or hang, slots move, replicas are promoted, and
+//! clients disappear in the middle of a call.
 
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a failed unwrap is a failed test, in what tests share too"
+    reason = "a panic fails the test, also in shared helpers"
 )]
 
 mod clusters;
-#[path = "../histories/mod.rs"]
-mod histories;
-mod shared;
+mod helpers;
 
 mod failover;
 mod faults;
-mod half_moved;
 mod hung;
+mod key_distribution;
 mod moving;
 mod orphans;
 mod redirections;
 mod registration;
-mod spread;
+mod removal_during_move;

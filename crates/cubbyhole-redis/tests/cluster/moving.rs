@@ -1,4 +1,4 @@
-//! Slots that move to and fro while everything in them is in use.
+//! Slots that move between masters while all their namespaces are in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,31 +12,37 @@ use cubbyhole_core::{
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
 use cubbyhole_testkit::helpers::{bytes, check_outage, ctx, ns, pause, timed, until};
-use tokio::task::{JoinSet, block_in_place};
+use tokio::task::JoinSet;
 
-use crate::clusters::{cli, config, end_move, open, owner, unharmed};
-use crate::shared::{SLACK, names, persist, slot};
+use crate::clusters::{
+    begin_move, cli, config, end_move, finish_move, index_names, move_keys, open, shared_cluster,
+};
+use crate::helpers::{SLACK, names, retry, slot};
 
-/// How long a call without a deadline waits for a move, at most.
+/// The longest wait of a call without a deadline for the end of a move.
 const RETRY: Duration = Duration::from_secs(2);
 const STABLE_KEYS: usize = 30;
 
-/// What is going on in the slot, and what is known of it.
+/// Callers in one slot, and the outcomes of their calls.
 struct Traffic {
     store: RedisStore,
     stop: CancellationToken,
-    /// All in one slot.
+    /// All in one slot: stable keys, a batch, claims, and jobs.
     names: Vec<Namespace>,
+    /// The rounds of each caller.
     rounds: [AtomicUsize; 8],
     unavailable: AtomicUsize,
+    /// The caller that made each claim.
     claims: Mutex<BTreeMap<usize, usize>>,
     produced: Mutex<BTreeSet<String>>,
     taken: Mutex<BTreeSet<String>>,
+    /// Jobs whose put or take has an unknown outcome.
     unknown: Mutex<BTreeSet<String>>,
 }
 
 impl Traffic {
-    /// The answer, or nothing in an outage that is one by name and of no more than its time.
+    /// Returns the answer of a call, or `None` if it is unavailable. Asserts that an unavailable
+    /// call ended in time.
     async fn call<T>(&self, call: impl Future<Output = Result<T>>) -> Option<Result<T>> {
         let (answer, took) = timed(call).await;
         match &answer {
@@ -73,7 +79,7 @@ impl Traffic {
         }
     }
 
-    /// An entry that is there throughout, and one that never is. It does not wait for the move.
+    /// Gets a key that always exists and one that never exists. A get never waits for the move.
     async fn get(&self, round: usize) {
         let key = format!("stable {}", round % STABLE_KEYS);
         let context = ExecutionContext::new();
@@ -93,7 +99,7 @@ impl Traffic {
         let read = self.store.get_many(&context, &self.names[1], &["left", "right"]);
         let Some(found) = self.answer(read).await else { return };
         let mut values = found.into_iter().map(|entry| entry.unwrap().unwrap().value);
-        assert_eq!(values.next(), values.next(), "half a batch");
+        assert_eq!(values.next(), values.next(), "a partial batch was read");
     }
 
     async fn read_a_page(&self, round: usize) {
@@ -121,7 +127,7 @@ impl Traffic {
         }
     }
 
-    /// What one has, no other gets.
+    /// Puts a key if it is absent. Asserts that no other caller has put it.
     async fn claim(&self, role: usize, round: usize) {
         let (context, name) = (ctx(), &self.names[2]);
         let (key, value) = (round.to_string(), bytes(&role.to_string()));
@@ -130,7 +136,7 @@ impl Traffic {
         match self.call(claim).await {
             Some(Ok(_)) => {
                 let other = self.claims.lock().unwrap().insert(round, role);
-                assert_eq!(other, None, "{round} was given away twice");
+                assert_eq!(other, None, "{round} was claimed twice");
             }
             Some(Err(error)) => assert!(error.current_version().is_some(), "{error:?}"),
             None => {}
@@ -139,7 +145,7 @@ impl Traffic {
 
     async fn produce(&self, round: usize) {
         let job = format!("job {round}");
-        // Before it can be taken.
+        // The consumer may take the job before the put returns.
         self.unknown.lock().unwrap().insert(job.clone());
         let (context, name) = (ctx(), &self.names[3]);
         match self.call(self.store.put(&context, name, &job, bytes(&job))).await {
@@ -161,11 +167,11 @@ impl Traffic {
         for item in page.items {
             match self.call(self.store.take(&context, name, &item.key)).await {
                 Some(taken) => {
-                    let taken = taken.unwrap().expect("there is no other who takes");
+                    let taken = taken.unwrap().expect("no other caller takes jobs");
                     assert_eq!(taken.value, bytes(&item.key));
                     assert!(self.taken.lock().unwrap().insert(item.key), "taken twice");
                 }
-                // It may be gone.
+                // The take may have been applied.
                 None => drop(self.unknown.lock().unwrap().insert(item.key)),
             }
         }
@@ -175,7 +181,7 @@ impl Traffic {
         self.rounds.iter().map(|count| count.load(SeqCst)).collect()
     }
 
-    /// Waits until everybody has done more.
+    /// Waits until every caller has made `more` rounds.
     async fn until_more(&self, callers: &mut JoinSet<()>, more: usize) {
         let before = self.all_rounds();
         let ctx = ctx();
@@ -184,10 +190,11 @@ impl Traffic {
                 ended.unwrap();
             }
             let waited = ctx.sleep(Duration::from_millis(2)).await;
-            assert!(waited.is_ok(), "somebody does not go on: {:?}", self.all_rounds());
+            assert!(waited.is_ok(), "a caller makes no progress: {:?}", self.all_rounds());
         }
     }
 
+    /// Asserts that the claims and jobs in the store agree with the outcomes of the calls.
     async fn check(&self) {
         let claimed = self.store.list(&ctx(), &self.names[2], None).await.unwrap();
         let claims = self.claims.lock().unwrap().clone();
@@ -201,21 +208,20 @@ impl Traffic {
         let produced = self.produced.lock().unwrap();
         let (taken, unknown) = (self.taken.lock().unwrap(), self.unknown.lock().unwrap());
         for job in produced.iter().filter(|job| !unknown.contains(*job)) {
-            assert!(left.contains(job) != taken.contains(job), "{job} is not in one place");
+            assert!(left.contains(job) != taken.contains(job), "{job} is lost or duplicated");
         }
         for job in left.iter().chain(taken.iter()) {
-            assert!(produced.contains(job) || unknown.contains(job), "{job} is from nowhere");
+            assert!(produced.contains(job) || unknown.contains(job), "{job} was never produced");
         }
     }
 }
 
-/// Moves a slot to another master, with work in between.
+/// Moves a slot to the next master, `step` keys at a time, and awaits `between` before each step.
 async fn move_slowly(cluster: &RedisCluster, slot: u16, step: usize, between: impl AsyncFn()) {
-    let target = (block_in_place(|| cluster.owner_of(slot)).unwrap() + 1) % 3;
-    block_in_place(|| cluster.begin_move(slot, target)).unwrap();
+    begin_move(cluster, slot);
     loop {
         between().await;
-        if block_in_place(|| cluster.move_keys(slot, step)).unwrap() == 0 {
+        if move_keys(cluster, slot, step) == 0 {
             break;
         }
     }
@@ -223,13 +229,13 @@ async fn move_slowly(cluster: &RedisCluster, slot: u16, step: usize, between: im
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_slot_in_use_moves_to_and_fro_and_nobody_sees_half_of_anything() {
-    let cluster = unharmed().await;
+async fn calls_stay_atomic_while_a_slot_in_use_moves() {
+    let cluster = shared_cluster().await;
     let store = open(config(cluster.url())).await;
     let moving = slot("busy:0");
     let names = names("busy:", 4, |name| slot(name) == moving);
-    let index = cli(&cluster.nodes()[0], &["CLUSTER", "KEYSLOT", &format!("{{{}}}", names[3])]);
-    assert_eq!(index, moving.to_string());
+    let keyslot = cli(&cluster.nodes()[0], &["CLUSTER", "KEYSLOT", &format!("{{{}}}", names[3])]);
+    assert_eq!(keyslot, moving.to_string());
     for number in 0..STABLE_KEYS {
         let key = format!("stable {number}");
         store.put(&ctx(), &names[0], &key, bytes(&key)).await.unwrap();
@@ -265,15 +271,13 @@ async fn a_slot_in_use_moves_to_and_fro_and_nobody_sees_half_of_anything() {
         .await;
     }
     traffic.until_more(&mut callers, 5).await;
-    // Nobody had to give up so far: no move took that long.
+    // This move stops half-way until calls are unavailable.
     let before = traffic.unavailable.load(SeqCst);
-    let target = (owner(cluster, traffic.names[0].as_str()) + 1) % 3;
-    block_in_place(|| cluster.begin_move(moving, target)).unwrap();
-    assert_eq!(block_in_place(|| cluster.move_keys(moving, 20)).unwrap(), 20);
-    let given_up = || traffic.unavailable.load(SeqCst);
-    until("calls that give up", async || given_up() >= before + 6 || callers.len() < 8).await;
-    while block_in_place(|| cluster.move_keys(moving, 100)).unwrap() > 0 {}
-    end_move(cluster, moving);
+    begin_move(cluster, moving);
+    assert_eq!(move_keys(cluster, moving, 20), 20);
+    let unavailable = || traffic.unavailable.load(SeqCst);
+    until("unavailable calls", async || unavailable() >= before + 6 || callers.len() < 8).await;
+    finish_move(cluster, moving);
     traffic.until_more(&mut callers, 10).await;
     traffic.stop.cancel();
     while let Some(caller) = callers.join_next().await {
@@ -282,43 +286,43 @@ async fn a_slot_in_use_moves_to_and_fro_and_nobody_sees_half_of_anything() {
     traffic.check().await;
 }
 
-/// Whether a name that is live is listed, by each of two ways.
+/// Asserts that a live namespace and its tenant are listed by every listing call.
 async fn check_listed(store: &RedisStore, name: &Namespace) {
     let (ctx, prefix) = (ctx(), NamespacePrefix::from(name.tenant()));
-    let all = persist(|| store.list_namespaces(&ctx, &prefix)).await;
+    let all = retry(|| store.list_namespaces(&ctx, &prefix)).await;
     assert!(all.contains(name), "{name} is live and not listed");
-    let page = persist(|| store.scan_namespaces(&ctx, &prefix, None, 1000)).await;
+    let page = retry(|| store.scan_namespaces(&ctx, &prefix, None, 1000)).await;
     assert!(page.items.contains(name), "{name} is live and not on the page");
-    let tenants = persist(|| store.scan_tenants(&ctx, None, 1000)).await;
+    let tenants = retry(|| store.scan_tenants(&ctx, None, 1000)).await;
     assert!(tenants.items.contains(&name.tenant()), "the tenant of {name} is not listed");
 }
 
-/// How many rounds each caller has made.
+/// The rounds of each caller.
 type Rounds = Arc<[AtomicUsize; 6]>;
 
-/// Creates, empties and sweeps names of a tenant, and looks whether what is live is listed.
+/// Creates, empties and sweeps namespaces of a tenant, and checks that live ones are listed.
 async fn churn(store: RedisStore, caller: usize, rounds: Rounds, stop: CancellationToken) {
     let tenant = format!("index{}", caller / 2);
     let mut round = 0;
     while !stop.is_cancelled() {
         let ctx = ctx();
-        // New at times, and at times what was there before.
+        // Names repeat, so a namespace may be new, empty, or swept.
         let name = ns(&format!("{tenant}:{caller}:{}", round % 5));
-        persist(|| store.put(&ctx, &name, "k", bytes("v"))).await;
+        retry(|| store.put(&ctx, &name, "k", bytes("v"))).await;
         check_listed(&store, &name).await;
         if round % 3 == caller % 3 {
-            persist(|| store.evict_expired(&ctx)).await;
+            retry(|| store.evict_expired(&ctx)).await;
             check_listed(&store, &name).await;
         }
-        persist(|| store.delete(&ctx, &name, "k")).await;
+        retry(|| store.delete(&ctx, &name, "k")).await;
         round += 1;
         rounds[caller].store(round, SeqCst);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_slots_of_the_indexes_move_while_names_come_and_go() {
-    let cluster = unharmed().await;
+async fn live_namespaces_stay_listed_while_index_slots_move() {
+    let cluster = shared_cluster().await;
     let config = config(cluster.url());
     let prefix = config.prefix().to_owned();
     let store = open(config).await;
@@ -332,9 +336,9 @@ async fn the_slots_of_the_indexes_move_while_names_come_and_go() {
         if round >= 4 && rounds.iter().all(|rounds| rounds.load(SeqCst) > 4) {
             break;
         }
-        assert!(round < 100, "{rounds:?} rounds tell little");
+        assert!(round < 100, "too few rounds: {rounds:?}");
         for tag in [r"\*", "index0", "index1"] {
-            // One key at a time: the index, its fence, those of other tests.
+            // One key at a time: the index, its fence, and those of other tests.
             move_slowly(cluster, slot(tag), 1, async || pause(15 + 5 * (round % 4)).await).await;
             if let Some(ended) = callers.try_join_next() {
                 panic!("{ended:?}");
@@ -345,13 +349,8 @@ async fn the_slots_of_the_indexes_move_while_names_come_and_go() {
     callers.join_all().await;
     store.put(&ctx(), &ns("index1:last"), "k", bytes("v")).await.unwrap();
     store.evict_expired(&ctx()).await.unwrap();
-    let index = |tag: &str| {
-        let key = format!("{prefix}{{{tag}}}n");
-        let members = cli(&cluster.nodes()[owner(cluster, tag)], &["ZRANGE", &key, "0", "-1"]);
-        let names = members.lines().filter(|member| *member != "\0");
-        names.map(|member| member.split('\0').next().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    assert_eq!(index(r"\*"), ["index1"]);
-    assert_eq!(index("index1"), ["index1:last"]);
+    let index = |tag: &str| index_names(cluster, &prefix, tag);
+    assert_eq!(index(r"\*"), BTreeSet::from(["index1".to_owned()]));
+    assert_eq!(index("index1"), BTreeSet::from(["index1:last".to_owned()]));
     assert!(index("index0").is_empty() && index("index2").is_empty());
 }

@@ -1,5 +1,5 @@
-//! What the nodes answer while a slot moves and after, and stores that know only a part of the
-//! cluster at first.
+//! Redirections while a slot moves and afterwards, and stores that first know only a part of the
+//! cluster.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,46 +15,41 @@ use cubbyhole_testkit::RedisCluster;
 use cubbyhole_testkit::helpers::{bytes, check_outage, ctx, ns, pause, timed, until, within};
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::clusters::{cli, config, end_move, move_on, open, owner, unharmed};
-use crate::shared::{SLACK, names, slot};
+use crate::clusters::{
+    begin_move, cli, config, finish_move, move_keys, open, owner, shared_cluster,
+};
+use crate::helpers::{SLACK, names, slot};
 
-const RETRY: Duration = Duration::from_millis(400);
+/// The retry timeout of a store whose calls are expected to fail.
+const SHORT_RETRY: Duration = Duration::from_millis(400);
 
-/// A slot on its way to another master, with the first `count` of its keys.
-struct Move<'a> {
-    cluster: &'a RedisCluster,
-    slot: u16,
+/// The retry timeout of a store whose calls wait for the end of a move.
+const LONG_RETRY: Duration = Duration::from_secs(30);
+
+/// Begins to move the slot of a namespace, and moves `count` of its keys. Returns the slot.
+fn move_partly(cluster: &RedisCluster, name: &Namespace, count: usize) -> u16 {
+    let slot = slot(name.as_str());
+    begin_move(cluster, slot);
+    assert_eq!(move_keys(cluster, slot, count), count);
+    slot
 }
 
-impl<'a> Move<'a> {
-    fn begin(cluster: &'a RedisCluster, name: &Namespace, count: usize) -> Self {
-        let slot = slot(name.as_str());
-        let target = (owner(cluster, name.as_str()) + 1) % 3;
-        block_in_place(|| cluster.begin_move(slot, target)).unwrap();
-        let moving = Self { cluster, slot };
-        assert_eq!(moving.move_keys(count), count);
-        moving
-    }
-
-    fn move_keys(&self, count: usize) -> usize {
-        if count == 0 {
-            return 0;
-        }
-        block_in_place(|| self.cluster.move_keys(self.slot, count)).unwrap()
-    }
-
-    fn end(self) {
-        while self.move_keys(100) > 0 {}
-        end_move(self.cluster, self.slot);
-    }
+/// Moves the slot of a namespace to the next master.
+fn move_namespace(cluster: &RedisCluster, name: &Namespace) {
+    begin_move(cluster, slot(name.as_str()));
+    finish_move(cluster, slot(name.as_str()));
 }
 
-fn move_to_the_next(cluster: &RedisCluster, name: &Namespace) {
-    move_on(cluster, slot(name.as_str()));
+/// Opens a store that waits for the end of moves, and puts `a` and `b` into the namespace.
+async fn open_patient(cluster: &RedisCluster, name: &Namespace) -> RedisStore {
+    let store = open(config(cluster.url()).with_retry_timeout(LONG_RETRY)).await;
+    store.put(&ctx(), name, "a", bytes("1")).await.unwrap();
+    store.put(&ctx(), name, "b", bytes("2")).await.unwrap();
+    store
 }
 
-/// Every kind of call on a namespace that holds nothing but `a` and `b`.
-async fn use_everything(store: &RedisStore, name: &Namespace) {
+/// Makes every kind of call on a namespace that contains only `a` and `b`.
+async fn make_every_call(store: &RedisStore, name: &Namespace) {
     let (ctx, prefix) = (ctx(), NamespacePrefix::from(name.clone()));
     assert_eq!(store.get(&ctx, name, "a").await.unwrap(), Some(bytes("1")));
     let entries = store.get_many(&ctx, name, &["a", "b", "c"]).await.unwrap();
@@ -80,74 +75,74 @@ async fn use_everything(store: &RedisStore, name: &Namespace) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_opened_before_a_slot_moved_follows_it_with_every_call() {
-    let cluster = unharmed().await;
+async fn every_call_follows_a_slot_moved_after_opening() {
+    let cluster = shared_cluster().await;
     let config = config(cluster.url());
     let old = open(config.clone()).await;
     let name = ns("moved:away");
     old.put(&ctx(), &name, "a", bytes("1")).await.unwrap();
     old.put(&ctx(), &name, "b", bytes("2")).await.unwrap();
-    use_everything(&old, &name).await;
+    make_every_call(&old, &name).await;
     for _ in 0..3 {
-        // The store's own slot, that of the tenant's index, and both in turn are behind its back.
-        move_to_the_next(cluster, &name);
-        use_everything(&old, &name).await;
-        move_to_the_next(cluster, &ns("moved"));
-        use_everything(&old, &name).await;
-        move_to_the_next(cluster, &name);
-        move_to_the_next(cluster, &ns("moved"));
-        use_everything(&old, &name).await;
+        // The slot of the namespace moves, then that of the tenant's index, then both.
+        move_namespace(cluster, &name);
+        make_every_call(&old, &name).await;
+        move_namespace(cluster, &ns("moved"));
+        make_every_call(&old, &name).await;
+        move_namespace(cluster, &name);
+        move_namespace(cluster, &ns("moved"));
+        make_every_call(&old, &name).await;
     }
-    use_everything(&open(config).await, &name).await;
+    make_every_call(&open(config).await, &name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_get_in_the_middle_of_a_move_finds_what_moved_what_did_not_and_nothing_else() {
-    let cluster = unharmed().await;
+async fn get_finds_moved_and_unmoved_keys_during_a_slot_move() {
+    let cluster = shared_cluster().await;
     let store = open(config(cluster.url())).await;
     let name = ns("ask:half");
     for number in 0..20 {
         store.put(&ctx(), &name, &number.to_string(), bytes(&number.to_string())).await.unwrap();
     }
     let from = owner(cluster, name.as_str());
-    let moving = Move::begin(cluster, &name, 10);
-    let there = |index: usize| {
+    let slot = move_partly(cluster, &name, 10);
+    let values_on = |index: usize| {
         let pattern = format!("*{{{name}}}v*");
         cli(&cluster.nodes()[index], &["KEYS", &pattern]).lines().count()
     };
-    // Or the test would show nothing: both have some.
-    assert!(there(from) > 0 && there((from + 1) % 3) > 0);
+    let target = (from + 1) % 3;
+    assert!(values_on(from) > 0 && values_on(target) > 0, "one master has all values");
     for number in 0..20 {
         let found = store.get(&within(5000), &name, &number.to_string()).await.unwrap();
         assert_eq!(found, Some(bytes(&number.to_string())));
     }
     assert_eq!(store.get(&within(5000), &name, "none").await.unwrap(), None);
-    moving.end();
+    finish_move(cluster, slot);
     assert_eq!(store.list(&ctx(), &name, None).await.unwrap().len(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_move_that_stops_half_way_is_unavailable_in_time_and_nothing_was_written() {
-    let cluster = unharmed().await;
-    let store = open(config(cluster.url()).with_retry_timeout(RETRY)).await;
+async fn stalled_slot_move_is_unavailable_and_writes_nothing() {
+    let cluster = shared_cluster().await;
+    let store = open(config(cluster.url()).with_retry_timeout(SHORT_RETRY)).await;
     let (name, prefix) = (ns("halt:half"), NamespacePrefix::from(ns("halt")));
     let batch = || Batch::new().put("a", bytes("new")).put("b", bytes("new"));
     store
         .write(&ctx(), &name, Batch::new().put("a", bytes("old")).put("b", bytes("old")))
         .await
         .unwrap();
-    // Of five keys: two values, and the namespace's books.
+    // The namespace has five keys: two values and the three keys of its index.
     for count in 1..5 {
-        let moving = Move::begin(cluster, &name, count);
-        let forever = ExecutionContext::new();
-        let (answer, took) = timed(store.write(&forever, &name, batch())).await;
+        let slot = move_partly(cluster, &name, count);
+        let unlimited = ExecutionContext::new();
+        let (answer, took) = timed(store.write(&unlimited, &name, batch())).await;
         let error = answer.unwrap_err();
         check_outage(&error);
         assert!(error.is_retryable(), "{error:?}");
         assert!(error.message().contains("being moved"), "{error:?}");
-        assert!(took > RETRY / 2 && took < RETRY + SLACK, "{took:?}");
-        // On a busy machine the deadline may come while an attempt is in flight. The outcome of
-        // that one is unknown; between two attempts it is known.
+        assert!(took > SHORT_RETRY / 2 && took < SHORT_RETRY + SLACK, "{took:?}");
+        // On a busy machine, the deadline may pass during an attempt, whose outcome is then
+        // unknown. Between two attempts, the outcome is known.
         until("a deadline between two attempts", async || {
             let (answer, took) = timed(store.write(&within(100), &name, batch())).await;
             let error = answer.unwrap_err();
@@ -156,11 +151,11 @@ async fn a_move_that_stops_half_way_is_unavailable_in_time_and_nothing_was_writt
             !error.may_have_been_applied()
         })
         .await;
-        // What cannot be known is not answered.
+        // Reads of several keys succeed or are unavailable, depending on the keys that moved.
         for answer in [
-            store.list(&forever, &name, None).await.map(drop),
-            store.get_many(&forever, &name, &["a", "b"]).await.map(drop),
-            store.list_namespaces(&forever, &prefix).await.map(drop),
+            store.list(&unlimited, &name, None).await.map(drop),
+            store.get_many(&unlimited, &name, &["a", "b"]).await.map(drop),
+            store.list_namespaces(&unlimited, &prefix).await.map(drop),
         ] {
             if let Err(error) = answer {
                 check_outage(&error);
@@ -168,10 +163,10 @@ async fn a_move_that_stops_half_way_is_unavailable_in_time_and_nothing_was_writt
             }
         }
         for key in ["a", "b"] {
-            let found = store.get(&forever, &name, key).await.unwrap();
+            let found = store.get(&unlimited, &name, key).await.unwrap();
             assert_eq!(found, Some(bytes("old")), "{count} {key}");
         }
-        moving.end();
+        finish_move(cluster, slot);
         assert_eq!(store.list(&ctx(), &name, None).await.unwrap(), ["a", "b"]);
         assert_eq!(
             store.list_namespaces(&ctx(), &prefix).await.unwrap(),
@@ -182,14 +177,11 @@ async fn a_move_that_stops_half_way_is_unavailable_in_time_and_nothing_was_writt
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_that_wait_for_the_end_of_a_move_are_answered_then() {
-    let cluster = unharmed().await;
-    let retry = Duration::from_secs(30);
-    let store = open(config(cluster.url()).with_retry_timeout(retry)).await;
+async fn waiting_calls_are_answered_when_a_slot_move_ends() {
+    let cluster = shared_cluster().await;
     let name = ns("wait:half");
-    store.put(&ctx(), &name, "a", bytes("1")).await.unwrap();
-    store.put(&ctx(), &name, "b", bytes("2")).await.unwrap();
-    let moving = Move::begin(cluster, &name, 2);
+    let store = open_patient(cluster, &name).await;
+    let slot = move_partly(cluster, &name, 2);
     let mut calls = JoinSet::new();
     for number in 0..16 {
         let (store, name) = (store.clone(), name.clone());
@@ -202,46 +194,43 @@ async fn calls_that_wait_for_the_end_of_a_move_are_answered_then() {
             }
         });
     }
-    // Longer than the pauses between their first attempts.
+    // The calls have made several attempts by then.
     pause(500).await;
-    assert!(calls.len() == 16 && calls.try_join_next().is_none(), "some did not wait");
-    moving.end();
+    assert!(calls.len() == 16 && calls.try_join_next().is_none(), "a call did not wait");
+    finish_move(cluster, slot);
     let all = tokio::time::timeout(SLACK, calls.join_all()).await;
-    all.expect("they wait for longer than the move takes");
+    all.expect("the calls still wait after the move");
     assert_eq!(store.list(&ctx(), &name, None).await.unwrap().len(), 2 + 8);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_call_goes_on_when_all_its_keys_have_moved_though_the_move_has_not_ended() {
-    let cluster = unharmed().await;
-    let retry = Duration::from_secs(30);
-    let store = open(config(cluster.url()).with_retry_timeout(retry)).await;
+async fn call_succeeds_once_its_keys_moved_before_the_move_ends() {
+    let cluster = shared_cluster().await;
     let name = ns("late:half");
-    store.put(&ctx(), &name, "a", bytes("1")).await.unwrap();
-    store.put(&ctx(), &name, "b", bytes("2")).await.unwrap();
-    // The values, which are the newest keys, and not what is known of them.
-    let moving = Move::begin(cluster, &name, 2);
+    let store = open_patient(cluster, &name).await;
+    // The newest keys move first: the two values, and not the metadata.
+    let slot = move_partly(cluster, &name, 2);
     let mut calls = JoinSet::new();
     for _ in 0..16 {
         let (store, name) = (store.clone(), name.clone());
         calls.spawn(async move { store.get_many(&ctx(), &name, &["a", "b"]).await.unwrap() });
     }
     pause(500).await;
-    assert!(calls.try_join_next().is_none(), "some did not wait");
-    assert_eq!(moving.move_keys(100), 3);
+    assert!(calls.try_join_next().is_none(), "a call did not wait");
+    assert_eq!(move_keys(cluster, slot, 100), 3);
     let all = tokio::time::timeout(SLACK, calls.join_all()).await;
     let answered = all.is_ok();
-    moving.end();
-    assert!(answered, "they were not sent to where all their keys are");
+    finish_move(cluster, slot);
+    assert!(answered, "the calls were not sent to the new master");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_node_is_enough_to_find_the_others_and_dead_ones_are_passed_over() {
-    let cluster = unharmed().await;
+async fn open_succeeds_if_one_seed_node_is_reachable() {
+    let cluster = shared_cluster().await;
     let whole = config(cluster.url());
     let prefix = whole.prefix().to_owned();
     let store = open(whole).await;
-    // Namespaces of all masters.
+    // Enough namespaces to be on all masters.
     let names = names("seed:", 24, |_| true);
     let owners: BTreeSet<_> = names.iter().map(|name| owner(cluster, name.as_str())).collect();
     assert_eq!(owners.len(), 3);
@@ -250,7 +239,7 @@ async fn one_node_is_enough_to_find_the_others_and_dead_ones_are_passed_over() {
     }
     let nodes: Vec<String> =
         cluster.nodes().iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-    // Nobody listens on port 1.
+    // No server listens on ports 1, 2 and 3.
     let dead_first = format!("127.0.0.1:1,{}", nodes[1]);
     let dead_between = format!("127.0.0.1:1,127.0.0.1:2,{},127.0.0.1:3", nodes[5]);
     for hosts in [&nodes[0], &nodes[2], &nodes[3], &nodes[4], &dead_first, &dead_between] {
@@ -271,12 +260,12 @@ async fn one_node_is_enough_to_find_the_others_and_dead_ones_are_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn scripts_forgotten_by_all_nodes_in_the_middle_of_load_are_not_missed() {
-    let cluster = unharmed().await;
+async fn flushed_scripts_are_loaded_again_under_load() {
+    let cluster = shared_cluster().await;
     let store = open(config(cluster.url())).await;
     let names = names("forget:", 6, |_| true);
     let stop = ExecutionContext::new();
-    // What each caller, and who opens stores, has done.
+    // The rounds of each caller, and the number of opened stores.
     let counts = Arc::new([const { AtomicUsize::new(0) }; 7]);
     let mut callers = JoinSet::new();
     for (caller, name) in names.into_iter().enumerate() {
@@ -304,7 +293,7 @@ async fn scripts_forgotten_by_all_nodes_in_the_middle_of_load_are_not_missed() {
     }
     let (config, opening, opened) = (config(cluster.url()), stop.clone(), Arc::clone(&counts));
     callers.spawn(async move {
-        // A store that is being opened is not disturbed either.
+        // Opening a store succeeds at the same time.
         while opening.check().is_ok() {
             open(config.clone()).await;
             opened[6].fetch_add(1, SeqCst);
@@ -315,7 +304,7 @@ async fn scripts_forgotten_by_all_nodes_in_the_middle_of_load_are_not_missed() {
         if flush >= 40 && enough() {
             break;
         }
-        assert!(flush < 4000, "{counts:?} rounds tell little");
+        assert!(flush < 4000, "too few rounds: {counts:?}");
         for index in block_in_place(|| cluster.masters()).unwrap() {
             assert_eq!(cli(&cluster.nodes()[index], &["SCRIPT", "FLUSH", "SYNC"]), "OK");
         }

@@ -1,4 +1,4 @@
-//! Clients that create, empty and sweep the same names at once and go away in the middle of it.
+//! Concurrent clients that create, empty and sweep the same namespaces, and drop calls half-way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,22 +14,23 @@ use cubbyhole_testkit::RedisCluster;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 use tokio::task::JoinSet;
 
-use crate::clusters::{cli, config, open, owner, unharmed};
+use crate::clusters::{cli, config, index_names, open, shared_cluster};
 
-/// Of which each has a keeper that knows what is live.
+/// The number of tenants. Each has one keeper.
 const TENANTS: usize = 3;
-/// Of a tenant, that everybody writes to.
+/// The number of a tenant's namespaces that all clients write to.
 const CONTESTED: usize = 4;
-const LASTS: Duration = Duration::from_secs(3);
-/// The longest after which a client goes away, in microseconds: about what three commands take.
-const LONGEST_LIFE: u64 = 1500;
+/// The duration of the load.
+const DURATION: Duration = Duration::from_secs(3);
+/// The longest time until a call is dropped, in microseconds. Three commands take about as long.
+const LONGEST_CALL: u64 = 1500;
 
 fn contested(tenant: usize, number: usize) -> Namespace {
     ns(&format!("t{tenant}:{number}"))
 }
 
-/// One call, any of those that register and tidy.
-async fn something(store: &RedisStore) {
+/// Makes a random call that registers or removes namespaces.
+async fn random_call(store: &RedisStore) {
     let name = contested(fastrand::usize(..TENANTS), fastrand::usize(..CONTESTED));
     let ctx = ctx();
     match fastrand::u8(..10) {
@@ -37,7 +38,7 @@ async fn something(store: &RedisStore) {
         4..7 => store.delete(&ctx, &name, "k").await.unwrap(),
         7 => {
             let batch = Batch::new().put("k", bytes("v")).put("l", bytes("v")).delete("l");
-            // One key twice is refused.
+            // The batch is refused, because it names a key twice.
             drop(store.write(&ctx, &name, batch).await);
         }
         8 => drop(store.erase(&ctx, &NamespacePrefix::from(name), 10).await.unwrap()),
@@ -45,21 +46,22 @@ async fn something(store: &RedisStore) {
     }
 }
 
-/// Does one thing after another, and goes away in the middle of most.
-async fn live_briefly(store: RedisStore, cut: Arc<AtomicUsize>, stop: CancellationToken) {
+/// Makes random calls, and drops most of them at a random instant.
+async fn drop_calls(store: RedisStore, dropped: Arc<AtomicUsize>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if fastrand::u8(..4) == 0 {
-            something(&store).await;
+            random_call(&store).await;
             continue;
         }
-        let life = Duration::from_micros(fastrand::u64(..LONGEST_LIFE));
-        let life = ExecutionContext::new().with_timeout(life);
-        // The future is dropped, wherever it is.
-        cut.fetch_add(usize::from(life.race(something(&store)).await.is_err()), SeqCst);
+        let limit = Duration::from_micros(fastrand::u64(..LONGEST_CALL));
+        let limit = ExecutionContext::new().with_timeout(limit);
+        let is_dropped = limit.race(random_call(&store)).await.is_err();
+        dropped.fetch_add(usize::from(is_dropped), SeqCst);
     }
 }
 
-/// Has names of its own among those that come and go, and knows when they are live.
+/// Creates and empties namespaces that no other client uses. Asserts that they are listed exactly
+/// while they are live.
 async fn keep(
     store: RedisStore,
     tenant: usize,
@@ -90,20 +92,7 @@ async fn keep(
     }
 }
 
-/// The names in an index, by the server's own word.
-fn index(cluster: &RedisCluster, prefix: &str, tag: &str) -> BTreeSet<String> {
-    let key = format!("{prefix}{{{tag}}}n");
-    let members = cli(&cluster.nodes()[owner(cluster, tag)], &["ZRANGE", &key, "0", "-1"]);
-    let mut names = BTreeSet::new();
-    for member in members.lines().filter(|member| *member != "\0") {
-        let (name, token) = member.split_once('\0').unwrap();
-        assert!(token.parse::<u64>().is_ok(), "{member:?}");
-        assert!(names.insert(name.to_owned()), "{name} is listed twice");
-    }
-    names
-}
-
-/// Every namespace that has keys, by the server's own word.
+/// Returns the namespaces with entries, from the raw keys of all masters.
 fn live(cluster: &RedisCluster, prefix: &str) -> BTreeSet<String> {
     let mut live = BTreeSet::new();
     for node in &cluster.nodes()[..3] {
@@ -115,29 +104,29 @@ fn live(cluster: &RedisCluster, prefix: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn clients_that_go_away_in_the_middle_leave_nothing_unlisted_and_nothing_listed_for_ever() {
-    let cluster = unharmed().await;
+async fn dropped_calls_leave_no_unlisted_or_stale_namespace() {
+    let cluster = shared_cluster().await;
     let config = config(cluster.url());
     let prefix = config.prefix().to_owned();
     let store = open(config.clone()).await;
-    // Connections of their own, which end with their last call.
+    // A second store has its own connections.
     let other = open(config.clone()).await;
     let stop = CancellationToken::new();
-    let (cut, checks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (dropped, checks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut tasks = JoinSet::new();
     for client in 0..8 {
         let store = if client % 2 == 0 { store.clone() } else { other.clone() };
-        tasks.spawn(live_briefly(store, Arc::clone(&cut), stop.clone()));
+        tasks.spawn(drop_calls(store, Arc::clone(&dropped), stop.clone()));
     }
     for tenant in 0..TENANTS {
         tasks.spawn(keep(store.clone(), tenant, Arc::clone(&checks), stop.clone()));
     }
-    let lasts = ExecutionContext::new().with_timeout(LASTS);
-    // A busy machine gets more time.
+    let duration = ExecutionContext::new().with_timeout(DURATION);
+    // A busy machine takes longer for the required calls.
     let limit = ExecutionContext::new().with_timeout(Duration::from_secs(60));
-    while lasts.check().is_ok() || cut.load(SeqCst) <= 100 || checks.load(SeqCst) <= 30 {
+    while duration.check().is_ok() || dropped.load(SeqCst) <= 100 || checks.load(SeqCst) <= 30 {
         let slept = limit.sleep(Duration::from_millis(20)).await;
-        slept.unwrap_or_else(|_| panic!("{cut:?} cut short, {checks:?} checks"));
+        slept.unwrap_or_else(|_| panic!("{dropped:?} dropped calls, {checks:?} checks"));
         if let Some(ended) = tasks.try_join_next() {
             ended.unwrap();
         }
@@ -145,7 +134,7 @@ async fn clients_that_go_away_in_the_middle_leave_nothing_unlisted_and_nothing_l
     stop.cancel();
     tasks.join_all().await;
 
-    // What was sent and not awaited is done before this, on the same connections.
+    // These reads use the same connections, so the servers have run all dropped requests.
     for store in [&store, &other] {
         for number in 0..TENANTS * CONTESTED {
             let name = contested(number % TENANTS, number / TENANTS);
@@ -155,13 +144,14 @@ async fn clients_that_go_away_in_the_middle_leave_nothing_unlisted_and_nothing_l
     }
     store.evict_expired(&ctx()).await.unwrap();
     let live = live(cluster, &prefix);
-    let listed: BTreeSet<String> =
-        (0..TENANTS).flat_map(|tenant| index(cluster, &prefix, &format!("t{tenant}"))).collect();
-    assert_eq!(listed, live, "listed, and live");
-    let tenants = index(cluster, &prefix, r"\*");
+    let listed: BTreeSet<String> = (0..TENANTS)
+        .flat_map(|tenant| index_names(cluster, &prefix, &format!("t{tenant}")))
+        .collect();
+    assert_eq!(listed, live, "listed and live namespaces differ");
+    let tenants = index_names(cluster, &prefix, r"\*");
     let wanted: BTreeSet<String> =
         live.iter().map(|name| name.split(':').next().unwrap().to_owned()).collect();
-    assert_eq!(tenants, wanted, "listed tenants, and live ones");
+    assert_eq!(tenants, wanted, "listed and live tenants differ");
 
     for tenant in 0..TENANTS {
         let prefix = NamespacePrefix::from(ns(&format!("t{tenant}")));
@@ -174,6 +164,6 @@ async fn clients_that_go_away_in_the_middle_leave_nothing_unlisted_and_nothing_l
             keys.lines().map(str::to_owned).collect::<Vec<_>>()
         })
         .collect();
-    // Nothing but fences, which end by themselves.
+    // Only fences remain, and they expire.
     assert!(left.iter().all(|key| key.ends_with("}f") || key.ends_with("}g")), "{left:?}");
 }

@@ -1,4 +1,4 @@
-//! The caller's deadline and cancellation, where the server or the way to it hangs.
+//! Deadlines and cancellation while the server or the network hangs.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
-use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, tenant, under, until};
+use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, tenant, under, until, within};
 use tokio::task::JoinSet;
 
-use crate::by_hand::{cli, config, new_prefix, open, shared};
-use crate::proxy::{Gate, Proxy, is_write};
+use crate::helpers::{client_ids, config, new_prefix, open, shared_server};
+use crate::proxy::{Gate, ProxiedStore, RedisProxy, is_write};
 
 const WRITES: usize = 7;
 const READS: usize = 8;
 
-/// Every call, of which the first [`WRITES`] write.
+/// Makes the call with that number. The first [`WRITES`] calls write.
 async fn call(store: &RedisStore, context: &ExecutionContext, number: usize) -> Result<()> {
     let (acme, options) = (ns("acme"), PutOptions::new());
     match number {
@@ -48,8 +48,9 @@ async fn call(store: &RedisStore, context: &ExecutionContext, number: usize) -> 
     }
 }
 
-/// Makes every call at once with a deadline, and checks what each is told.
-async fn all_end(store: &RedisStore, sent: bool) {
+/// Makes all calls concurrently, each with a deadline or a cancellation. Asserts that each call
+/// ends with its context. Its outcome is unknown only if it writes and was `sent`.
+async fn check_all_end(store: &RedisStore, sent: bool) {
     let mut calls = JoinSet::new();
     for number in 0..WRITES + READS {
         let store = store.clone();
@@ -80,75 +81,67 @@ async fn all_end(store: &RedisStore, sent: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_to_a_paused_server_end_with_their_contexts_and_it_goes_on() {
+async fn calls_to_a_paused_server_end_with_their_contexts() {
     let server = RedisServer::start().unwrap();
     let store = open(server.url(), "p:").await;
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
-    let id = |list: String| list.lines().next().unwrap().split(' ').next().unwrap().to_owned();
-    let before = id(cli(&server, &["CLIENT", "LIST"]));
+    let before = client_ids(&server);
     server.pause().unwrap();
-    all_end(&store, true).await;
+    check_all_end(&store, true).await;
     server.resume().unwrap();
     assert_eq!(store.get(&ctx(), &ns("acme"), "held").await.unwrap(), Some(bytes("old")));
-    // What was sent is done after all, each once and whole.
+    // The server still applies the writes that it received.
     assert_eq!(store.get(&ctx(), &ns("acme"), "a").await.unwrap(), Some(bytes("new")));
     assert_eq!(store.get(&ctx(), &ns("acme"), "f").await.unwrap(), Some(bytes("new")));
-    let clients = cli(&server, &["CLIENT", "LIST"]);
-    assert_eq!(clients.lines().count(), 2, "{clients}");
-    assert_eq!(id(clients), before, "the connection is another");
+    assert_eq!(client_ids(&server), before[..1], "the connection was replaced");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_through_a_silent_network_end_with_their_contexts_and_it_goes_on() {
-    let proxy = Proxy::before(shared()).await;
+async fn calls_through_a_silent_network_end_with_their_contexts() {
+    let proxy = RedisProxy::start(shared_server()).await;
     let store = open(&proxy.url(), &new_prefix()).await;
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
     proxy.be_silent(true);
-    all_end(&store, true).await;
+    check_all_end(&store, true).await;
     proxy.be_silent(false);
     assert_eq!(store.get(&ctx(), &ns("acme"), "held").await.unwrap(), Some(bytes("old")));
     assert_eq!(store.get(&ctx(), &ns("acme"), "a").await.unwrap(), Some(bytes("new")));
     assert_eq!(proxy.connections(), 1);
 }
 
-/// Waits until the store knows that its connection was reset: a read goes on to a new one.
-async fn until_noticed(proxy: &Proxy, store: &RedisStore) {
+/// Waits until the store has noticed a reset, and a read has opened a new connection.
+async fn until_reconnecting(proxy: &RedisProxy, store: &RedisStore) {
     let before = proxy.connections();
-    until("another connection", async || {
-        let early = ctx().with_timeout(Duration::from_millis(50));
-        assert!(store.get(&early, &ns("acme"), "held").await.is_err());
+    until("a new connection", async || {
+        assert!(store.get(&within(50), &ns("acme"), "held").await.is_err());
         proxy.connections() > before
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_connection_was_made_for_has_certainly_no_effect() {
-    let proxy = Proxy::before(shared()).await;
-    let prefix = new_prefix();
-    let store = open(&proxy.url(), &prefix).await;
-    // The network takes the connection and says nothing more.
+async fn call_without_a_connection_has_no_effect() {
+    let ProxiedStore { proxy, store, direct, .. } = ProxiedStore::open(shared_server()).await;
+    // The network accepts the connection, but never answers.
     proxy.be_silent(true);
     proxy.reset_all();
-    until_noticed(&proxy, &store).await;
-    all_end(&store, false).await;
+    until_reconnecting(&proxy, &store).await;
+    check_all_end(&store, false).await;
     proxy.be_silent(false);
     store.put(&ctx(), &ns("acme"), "held", bytes("old")).await.unwrap();
-    let direct = open(shared().url(), &prefix).await;
     assert_eq!(direct.list(&ctx(), &ns("acme"), None).await.unwrap(), ["held"]);
 
-    // Nor does a first put whose registration alone was sent.
+    // A first put has no effect if only its registration was sent.
     proxy.hold_first(|command| command.iter().any(|part| part.starts_with(b"globex")));
-    let early = ctx().with_timeout(Duration::from_millis(200));
-    let error = store.put(&early, &ns("globex"), "k", bytes("v")).await.unwrap_err();
+    let error = store.put(&within(200), &ns("globex"), "k", bytes("v")).await.unwrap_err();
     assert!(!error.may_have_been_applied(), "{error:?}");
     proxy.release();
     assert_eq!(store.list(&ctx(), &ns("globex"), None).await.unwrap(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connecting_ends_with_its_own_limit_where_the_caller_has_none() {
-    let proxy = Proxy::before(shared()).await;
+async fn connect_timeout_applies_without_a_deadline() {
+    let proxy = RedisProxy::start(shared_server()).await;
     let prefix = new_prefix();
     let short = config(&proxy.url(), &prefix).with_connect_timeout(Duration::from_millis(200));
     let store = RedisStore::open(&ctx(), short.clone()).await.unwrap();
@@ -156,23 +149,23 @@ async fn connecting_ends_with_its_own_limit_where_the_caller_has_none() {
     let opened = tokio::time::timeout(PATIENCE / 4, RedisStore::open(&ctx(), short)).await;
     assert_eq!(opened.unwrap().err().unwrap().kind(), ErrorKind::Unavailable);
     proxy.reset_all();
-    until_noticed(&proxy, &store).await;
-    let never = ExecutionContext::new();
+    until_reconnecting(&proxy, &store).await;
+    let unlimited = ExecutionContext::new();
     let acme = ns("acme");
-    let put = store.put(&never, &acme, "k", bytes("v"));
+    let put = store.put(&unlimited, &acme, "k", bytes("v"));
     let error = tokio::time::timeout(PATIENCE / 4, put).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.is_retryable() && !error.may_have_been_applied(), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_context_that_has_ended_sends_nothing() {
-    let proxy = Proxy::before(shared()).await;
+async fn ended_context_sends_no_command() {
+    let proxy = RedisProxy::start(shared_server()).await;
     let store = open(&proxy.url(), &new_prefix()).await;
     proxy.take_commands();
     let cancelled = ExecutionContext::new();
     cancelled.cancel();
-    let late = ExecutionContext::new().with_timeout(Duration::ZERO);
+    let late = within(0);
     for number in 0..WRITES + READS {
         for (context, kind) in
             [(&cancelled, ErrorKind::Cancelled), (&late, ErrorKind::DeadlineExceeded)]
@@ -190,22 +183,18 @@ async fn a_context_that_has_ended_sends_nothing() {
     assert_eq!(proxy.take_commands(), Vec::<Vec<Vec<u8>>>::new());
 }
 
-/// What is cut off in the middle of an answer, or before it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_is_repeated_over_a_reset_and_a_write_is_never_sent_twice() {
-    let proxy = Proxy::before(shared()).await;
-    let prefix = new_prefix();
-    let store = open(&proxy.url(), &prefix).await;
-    let direct = open(shared().url(), &prefix).await;
+async fn reads_are_retried_after_a_reset_and_writes_are_not() {
+    let ProxiedStore { proxy, store, direct, .. } = ProxiedStore::open(shared_server()).await;
     let (acme, long) = (ns("acme"), "x".repeat(30_000));
     direct.put(&ctx(), &acme, "i", bytes(&long)).await.unwrap();
     for gate in [Gate::CutBefore, Gate::CutWithin, Gate::CutAfter] {
         for number in WRITES..WRITES + READS {
             until("a connection", async || store.get(&ctx(), &acme, "i").await.is_ok()).await;
             let (before, mut cuts) = (proxy.connections(), [gate].into_iter());
-            proxy.judge(move |_| cuts.next().unwrap_or(Gate::Pass));
+            proxy.set_rule(move |_| cuts.next().unwrap_or(Gate::Pass));
             call(&store, &ctx(), number).await.unwrap();
-            assert_eq!(proxy.connections(), before + 1, "{gate:?} {number}: it was not cut");
+            assert_eq!(proxy.connections(), before + 1, "{gate:?} {number}: no reset");
         }
         assert_eq!(store.get(&ctx(), &acme, "i").await.unwrap(), Some(bytes(&long)));
 
@@ -213,15 +202,7 @@ async fn a_read_is_repeated_over_a_reset_and_a_write_is_never_sent_twice() {
             let key = format!("{gate:?} {number}");
             until("a connection", async || store.get(&ctx(), &acme, "i").await.is_ok()).await;
             proxy.take_commands();
-            // The connection's own commands are let pass.
-            let mut is_over = false;
-            proxy.judge(move |command| {
-                if is_over || !is_write(command) {
-                    return Gate::Pass;
-                }
-                is_over = true;
-                gate
-            });
+            proxy.stop_first(gate, is_write);
             let version = Version::draw();
             let options = PutOptions::new().with_version(version);
             let absent = Condition::IfAbsent;
@@ -229,7 +210,7 @@ async fn a_read_is_repeated_over_a_reset_and_a_write_is_never_sent_twice() {
             let error = put.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
             assert!(error.may_have_been_applied() && !error.is_retryable(), "{error:?}");
-            // What became of it can be told by its version.
+            // The version shows whether the write was applied.
             let found = store.get_entry(&ctx(), &acme, &key, GetOptions::new()).await.unwrap();
             let applied = gate != Gate::CutBefore;
             assert_eq!(found.map(|found| found.meta.version), applied.then_some(version));

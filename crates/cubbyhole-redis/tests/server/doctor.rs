@@ -1,4 +1,4 @@
-//! What `diagnose` finds.
+//! The checks of `diagnose`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{bytes, check, check_form, ctx, not_ok, ns, until};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{cli, config, new_prefix, open, shared};
+use crate::helpers::{cli, config, new_prefix, open, shared_server};
 
-async fn looked_over(config: &Config) -> Diagnosis {
+async fn diagnosis_of(config: &Config) -> Diagnosis {
     let diagnosis = diagnose(&ctx(), config).await.unwrap();
     check_form(&diagnosis);
     diagnosis
 }
 
 async fn persistence(server: &RedisServer) -> Check {
-    check(&looked_over(&config(server.url(), "p:")).await, "persistence").clone()
+    check(&diagnosis_of(&config(server.url(), "p:")).await, "persistence").clone()
 }
 
 async fn put(store: &RedisStore, namespace: &str, key: &str, ttl: Option<u64>) {
@@ -28,10 +28,10 @@ async fn put(store: &RedisStore, namespace: &str, key: &str, ttl: Option<u64>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sound_server_is_found_sound() {
-    let (server, prefix) = (block_in_place(shared), new_prefix());
+async fn healthy_server_passes_every_check() {
+    let (server, prefix) = (block_in_place(shared_server), new_prefix());
     put(&open(server.url(), &prefix).await, "acme", "k", None).await;
-    let diagnosis = looked_over(&config(server.url(), &prefix)).await;
+    let diagnosis = diagnosis_of(&config(server.url(), &prefix)).await;
     assert_eq!(not_ok(&diagnosis), [], "{diagnosis:#?}");
     for name in [
         "encryption",
@@ -52,18 +52,18 @@ async fn a_sound_server_is_found_sound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_another_than_this_machines_is_warned_of() {
+async fn clock_skew_is_a_warning() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     server.advance(Duration::from_secs(600)).unwrap();
-    let diagnosis = looked_over(&config(server.url(), "p:")).await;
+    let diagnosis = diagnosis_of(&config(server.url(), "p:")).await;
     assert_eq!(not_ok(&diagnosis), [("clock", Verdict::Warning)], "{diagnosis:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_has_expired_and_is_not_swept_is_told_and_warned_of_when_it_is_much() {
+async fn many_expired_entries_are_a_warning() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     let (store, config) = (open(server.url(), "p:").await, config(server.url(), "p:"));
-    let entries = async || check(&looked_over(&config).await, "entries").clone();
+    let entries = async || check(&diagnosis_of(&config).await, "entries").clone();
     assert_eq!(entries().await.finding, "0 in 0 sampled namespaces, none of them expired");
     for key in ["a", "b", "c"] {
         put(&store, "acme:x", key, None).await;
@@ -73,7 +73,7 @@ async fn what_has_expired_and_is_not_swept_is_told_and_warned_of_when_it_is_much
     server.advance(Duration::from_secs(10)).unwrap();
     let found = entries().await;
     assert_eq!(found.finding, "4 in 2 sampled namespaces, 1 of them expired and not swept");
-    assert_eq!(found.verdict, Verdict::Ok, "a quarter is not much");
+    assert_eq!(found.verdict, Verdict::Ok, "a quarter is below the limit");
     put(&store, "acme:x", "goes", Some(10)).await;
     server.advance(Duration::from_secs(10)).unwrap();
     let found = entries().await;
@@ -85,44 +85,44 @@ async fn what_has_expired_and_is_not_swept_is_told_and_warned_of_when_it_is_much
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn books_that_another_program_has_damaged_are_a_problem() {
-    // A separate server: among the keys of other tests these may not be drawn.
+async fn damaged_index_is_a_problem() {
+    // A private server: on the shared one, the sample may miss these keys.
     let server = block_in_place(RedisServer::start).unwrap();
     put(&open(server.url(), "p:").await, "acme", "k", None).await;
     block_in_place(|| cli(&server, &["ZADD", "p:{acme}x", "1", "a", "1", "b"]));
-    let diagnosis = looked_over(&config(server.url(), "p:")).await;
+    let diagnosis = diagnosis_of(&config(server.url(), "p:")).await;
     assert_eq!(not_ok(&diagnosis), [("entries", Verdict::Problem)], "{diagnosis:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_cannot_be_written_is_a_problem_until_it_can() {
+async fn failed_append_only_file_is_a_problem_until_it_recovers() {
     let server = block_in_place(|| RedisServer::start_with_disk(&[])).unwrap();
     let store = open(server.url(), "p:").await;
     put(&store, "acme", "k", None).await;
     assert_eq!(persistence(&server).await.verdict, Verdict::Ok);
     server.disk().unwrap().fill("/data/").unwrap();
     let refused = async || store.put(&ctx(), &ns("acme"), "k", bytes("v")).await.is_err();
-    until("a write is refused", refused).await;
+    until("a refused write", refused).await;
     let found = persistence(&server).await;
     assert_eq!(found.verdict, Verdict::Problem, "{found:?}");
     assert!(found.finding.contains("`aof_last_write_status`), and rejects writes"), "{found:?}");
     server.disk().unwrap().mend().unwrap();
-    until("the disk is sound", async || persistence(&server).await.verdict == Verdict::Ok).await;
+    until("the disk to recover", async || persistence(&server).await.verdict == Verdict::Ok).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_cannot_be_saved_is_a_problem_until_it_can() {
+async fn failed_snapshot_is_a_problem_until_it_recovers() {
     let lines = ["appendonly no", "save 3600 1"];
     let server = block_in_place(|| RedisServer::start_with(&lines)).unwrap();
     put(&open(server.url(), "p:").await, "acme", "k", None).await;
     assert!(persistence(&server).await.finding.contains("snapshots only"));
-    // A folder stands where the snapshot is to be.
+    // A folder with the name of the snapshot file makes saving fail.
     let folder = block_in_place(|| cli(&server, &["CONFIG", "GET", "dir"]));
     let obstacle = Path::new(folder.lines().last().unwrap()).join("dump.rdb");
     std::fs::create_dir(&obstacle).unwrap();
     block_in_place(|| cli(&server, &["BGSAVE"]));
     let is_problem = async || persistence(&server).await.verdict == Verdict::Problem;
-    until("the save has failed", is_problem).await;
+    until("the save to fail", is_problem).await;
     let found = persistence(&server).await;
     assert!(found.finding.contains("`rdb_last_bgsave_status`), and rejects writes"), "{found:?}");
     block_in_place(|| cli(&server, &["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]));
@@ -130,11 +130,11 @@ async fn a_snapshot_that_cannot_be_saved_is_a_problem_until_it_can() {
     assert!(found.finding.ends_with("(`rdb_last_bgsave_status`)"), "{found:?}");
     std::fs::remove_dir(&obstacle).unwrap();
     block_in_place(|| cli(&server, &["BGSAVE"]));
-    until("it has been saved", async || !is_problem().await).await;
+    until("the save to succeed", async || !is_problem().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_that_lose_or_drop_entries_are_told_apart() {
+async fn unsafe_persistence_and_eviction_settings_are_reported() {
     let server = block_in_place(RedisServer::start).unwrap();
     let set = |name: &str, value: &str| {
         block_in_place(|| cli(&server, &["CONFIG", "SET", name, value]));
@@ -160,19 +160,19 @@ async fn settings_that_lose_or_drop_entries_are_told_apart() {
         ("noeviction", "1gb", Verdict::Ok),
         ("allkeys-lru", "0", Verdict::Warning),
         ("allkeys-lru", "1gb", Verdict::Problem),
-        // Less than it has.
+        // Below the used memory.
         ("noeviction", "1", Verdict::Warning),
     ] {
         set("maxmemory-policy", policy);
         set("maxmemory", limit);
-        let diagnosis = looked_over(&config(server.url(), "p:")).await;
+        let diagnosis = diagnosis_of(&config(server.url(), "p:")).await;
         let found = check(&diagnosis, "memory");
         assert_eq!(found.verdict, verdict, "{policy} {limit}: {found:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_and_replicas_that_are_missing_are_problems() {
+async fn replica_role_and_missing_replicas_are_problems() {
     let (master, server) = block_in_place(|| {
         (
             RedisServer::start().unwrap(),
@@ -180,11 +180,11 @@ async fn a_replica_and_replicas_that_are_missing_are_problems() {
         )
     });
     let waiting = config(master.url(), "p:").with_wait_for_replicas(1);
-    let replicas = async || check(&looked_over(&waiting).await, "replicas").clone();
+    let replicas = async || check(&diagnosis_of(&waiting).await, "replicas").clone();
     assert_eq!(replicas().await.verdict, Verdict::Problem);
     let port = master.port().to_string();
     block_in_place(|| cli(&server, &["REPLICAOF", "127.0.0.1", &port]));
-    until("the replica is there", async || replicas().await.verdict == Verdict::Ok).await;
-    let diagnosis = looked_over(&config(server.url(), "p:")).await;
+    until("the replica to connect", async || replicas().await.verdict == Verdict::Ok).await;
+    let diagnosis = diagnosis_of(&config(server.url(), "p:")).await;
     assert!(not_ok(&diagnosis).contains(&("role", Verdict::Problem)), "{diagnosis:#?}");
 }

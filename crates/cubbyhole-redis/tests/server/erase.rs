@@ -1,6 +1,5 @@
-//! Erasing in bounded steps, and what is left afterwards.
+//! Erasing in bounded steps, and the keys that remain afterwards.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cubbyhole_core::{Batch, Condition, EntryStore, PutOptions, Store};
@@ -8,21 +7,12 @@ use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 
-use crate::by_hand::{calls_of, cli, keys, listed, number, open};
+use crate::helpers::{calls_of, cli_number, dump_keys, index_names, open};
 
-/// Tenants that are not to be touched, though their names are like it.
+/// Namespaces of other tenants with names similar to the erased one.
 const OTHERS: [&str; 4] = ["acm", "acme-b:x", "acme2:a", r"acme\:a"];
 
-/// Everything under these names, as it stands on the server.
-fn digest(server: &RedisServer, prefix: &str) -> BTreeMap<String, String> {
-    let dump = |key: String| {
-        let dumped = cli(server, &["DUMP", &key]);
-        (key, dumped)
-    };
-    keys(server, prefix).into_iter().map(dump).collect()
-}
-
-/// Whether a key is of the tenant that is erased.
+/// Returns whether a key belongs to the erased tenant.
 fn is_own(key: &str) -> bool {
     key.starts_with("p:{acme}") || key.starts_with("p:{acme:")
 }
@@ -31,7 +21,7 @@ async fn fill(store: &RedisStore) {
     let ttl = PutOptions::new().with_ttl(Duration::from_secs(3600));
     for number in 0..300 {
         let name = ns(&format!("acme:n{number:03}:x"));
-        // Together 5,000: 199 × 10 + 100 × 20 + 1010.
+        // 5,000 entries in total: 199 × 10 + 100 × 20 + 1,010.
         let count = if number == 0 { 1010 } else { 10 + 10 * usize::from(number >= 200) };
         for first in (0..count).step_by(1000) {
             let put = |batch: Batch<_>, at: usize| match at % 3 {
@@ -45,7 +35,7 @@ async fn fill(store: &RedisStore) {
 }
 
 #[tokio::test]
-async fn erasing_in_steps_removes_all_of_a_tenant_and_nothing_of_another() {
+async fn erase_in_steps_removes_a_tenant_and_nothing_else() {
     let server = RedisServer::start().unwrap();
     let store = open(server.url(), "p:").await;
     fill(&store).await;
@@ -54,7 +44,7 @@ async fn erasing_in_steps_removes_all_of_a_tenant_and_nothing_of_another() {
         store.put(&ctx(), &ns(name), "k", bytes("v")).await.unwrap();
     }
     others.put(&ctx(), &ns("acme:n000:x"), "k0", bytes("v")).await.unwrap();
-    let mut before = digest(&server, "");
+    let mut before = dump_keys(&server, "");
     before.retain(|key, _| !is_own(key));
     let root = before.remove(r"p:{\*}n").unwrap();
 
@@ -67,37 +57,37 @@ async fn erasing_in_steps_removes_all_of_a_tenant_and_nothing_of_another() {
         if step.done {
             break;
         }
-        assert!(steps < 300, "it does not come to an end");
+        assert!(steps < 300, "the erasure does not end");
         let left = store.usage(&ctx(), &under("acme")).await.unwrap();
-        assert_eq!(left.entries, 5000 - sum, "it removes what it counts");
+        assert_eq!(left.entries, 5000 - sum, "the step counted more or fewer than it removed");
     }
     assert_eq!(sum, 5000);
     assert!(steps >= 5000 / 137, "{steps} steps");
 
-    let mut after = digest(&server, "");
+    let mut after = dump_keys(&server, "");
     let own: Vec<String> = after.keys().filter(|key| is_own(key)).cloned().collect();
     assert_eq!(own.len(), 300 + 1, "the fences of the namespaces and the tenant");
     for key in own {
-        assert!(key.ends_with("}f") || key.ends_with("}g"), "{key} is left");
-        let ttl = number(&server, &["PTTL", &key]);
-        assert!((1..=600_000).contains(&ttl), "{key} lives for {ttl} ms");
+        assert!(key.ends_with("}f") || key.ends_with("}g"), "{key} remains");
+        let ttl = cli_number(&server, &["PTTL", &key]);
+        assert!((1..=600_000).contains(&ttl), "{key} expires in {ttl} ms");
         after.remove(&key);
     }
     assert_ne!(after.remove(r"p:{\*}n").unwrap(), root);
     let touched: Vec<_> = before.keys().chain(after.keys()).collect();
     let touched: Vec<_> =
         touched.into_iter().filter(|key| before.get(*key) != after.get(*key)).collect();
-    assert!(touched.is_empty(), "something of others was touched: {touched:?}");
-    assert_eq!(listed(&server, r"p:{\*}n"), ["acm", "acme-b", "acme2", r"acme\:a"]);
+    assert!(touched.is_empty(), "keys of other tenants have changed: {touched:?}");
+    assert_eq!(index_names(&server, r"p:{\*}n"), ["acm", "acme-b", "acme2", r"acme\:a"]);
     let tenants = store.scan_tenants(&ctx(), None, 10).await.unwrap();
     let expected = [tenant("acm"), tenant("acme-b"), tenant("acme2"), tenant("acme:a")];
     assert_eq!(tenants.items, expected);
 
-    // Values by UNLINK; DEL is for the books of what is registered.
+    // Values are removed with UNLINK, registrations with DEL.
     assert!(calls_of(&server, "unlink") >= 300);
     assert_eq!(calls_of(&server, "del"), 300 + 1);
 
-    // Erased once more it is empty, and written to it is there again.
+    // A second erasure removes nothing, and a put registers the tenant again.
     let step = store.erase(&ctx(), &under("acme"), 1).await.unwrap();
     assert!(step.done && step.removed == 0);
     store.put(&ctx(), &ns("acme:n000:x"), "k", bytes("new")).await.unwrap();
@@ -107,7 +97,7 @@ async fn erasing_in_steps_removes_all_of_a_tenant_and_nothing_of_another() {
 }
 
 #[tokio::test]
-async fn erasing_a_part_leaves_the_rest_of_the_tenant() {
+async fn erase_of_a_prefix_keeps_the_rest_of_the_tenant() {
     let server = RedisServer::start().unwrap();
     let store = open(server.url(), "p:").await;
     for name in ["acme", "acme:a", "acme:a:b", "acme:a-b", "acme:ab", r"acme:a\:b"] {
@@ -125,6 +115,9 @@ async fn erasing_a_part_leaves_the_rest_of_the_tenant() {
     assert_eq!(sum, 4);
     let left = ["acme", "acme:a-b", r"acme:a\:b", "acme:ab"].map(ns);
     assert_eq!(store.list_namespaces(&ctx(), &under("acme")).await.unwrap(), left);
-    assert_eq!(listed(&server, "p:{acme}n"), ["", "acme", "acme:a-b", r"acme:a\:b", "acme:ab"]);
+    assert_eq!(
+        index_names(&server, "p:{acme}n"),
+        ["", "acme", "acme:a-b", r"acme:a\:b", "acme:ab"]
+    );
     assert_eq!(store.usage(&ctx(), &under("acme")).await.unwrap().entries, 8);
 }

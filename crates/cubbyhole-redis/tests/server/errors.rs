@@ -1,5 +1,4 @@
-//! What the server refuses, as the contract's errors: of the right kind, without effect, and
-//! without a password or a value in what they show.
+//! Errors of the server. Each has the right kind and no effect, and shows no password and no value.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -12,14 +11,14 @@ use cubbyhole_core::{
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
-use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, ctx, ns, shown, until};
+use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, ctx, ns, pause, shown, until};
 
-use crate::by_hand::{cli, config, keys, new_prefix, open};
+use crate::helpers::{cli, config, keys, new_prefix, open, used_memory};
 
-/// A value that must not be found in any message.
+/// A value that no message may contain.
 const VALUE: &str = "the-V4lue-itself";
 
-/// Checks an error, and that nothing that is no one's business is in it.
+/// Asserts the kind and text of an error that had no effect and shows no secret.
 fn check(error: &Error, kind: ErrorKind, says: &str) {
     let text = shown(error);
     assert_eq!(error.kind(), kind, "{text}");
@@ -30,11 +29,11 @@ fn check(error: &Error, kind: ErrorKind, says: &str) {
 
 async fn refusal_to_open(url: &str) -> Error {
     let opened = RedisStore::open(&ctx(), config(url, &new_prefix())).await;
-    opened.err().unwrap_or_else(|| panic!("it was opened: {url}"))
+    opened.err().unwrap_or_else(|| panic!("opening succeeded: {url}"))
 }
 
-/// With a short time for what is tried again.
-async fn open_briefly(url: &str, prefix: &str) -> RedisStore {
+/// Opens a store with a short retry timeout.
+async fn open_with_short_retry(url: &str, prefix: &str) -> RedisStore {
     let config = config(url, prefix).with_retry_timeout(Duration::from_millis(100));
     RedisStore::open(&ctx(), config).await.unwrap()
 }
@@ -44,7 +43,7 @@ fn url_of(server: &RedisServer, credentials: &str) -> String {
 }
 
 #[tokio::test]
-async fn who_is_not_admitted_is_told_so_and_not_to_try_again() {
+async fn wrong_credentials_are_denied_and_not_retryable() {
     let server = RedisServer::start_with(&[
         &format!("requirepass {PASSWORD}"),
         &format!("user nothing on >{PASSWORD} ~* &* -@all"),
@@ -70,7 +69,7 @@ async fn who_is_not_admitted_is_told_so_and_not_to_try_again() {
 }
 
 #[tokio::test]
-async fn a_user_without_the_rights_is_refused_and_nothing_is_written() {
+async fn missing_permission_is_denied_and_writes_nothing() {
     let server = RedisServer::start().unwrap();
     let granted = open(server.url(), "p:").await;
     granted.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
@@ -89,7 +88,7 @@ async fn a_user_without_the_rights_is_refused_and_nothing_is_written() {
         };
         grant(&format!("on {password} ~* &* +@all"));
         let url = url_of(&server, &format!("{user}:{PASSWORD}"));
-        // Opened before the rights were taken.
+        // The store is opened before the permission is revoked.
         let store = open(&url, "p:").await;
         grant(taken);
         let (acme, before) = (ns("acme"), keys(&server, ""));
@@ -105,14 +104,14 @@ async fn a_user_without_the_rights_is_refused_and_nothing_is_written() {
         assert_eq!(keys(&server, ""), before, "{user}");
         assert_eq!(granted.list(&ctx(), &acme, None).await.unwrap(), ["k"], "{user}");
     }
-    // Who may not ask what server it is, may use it.
+    // `INFO` is not required.
     cli(&server, &["ACL", "SETUSER", "noinfo", "on", "nopass", "~p:*", "+@all", "-info"]);
     let store = open(&url_of(&server, "noinfo:x"), "p:").await;
     assert_eq!(store.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(VALUE)));
 }
 
 #[tokio::test]
-async fn a_right_that_only_some_urls_need_is_missed_when_they_do() {
+async fn missing_permission_for_a_url_option_is_denied() {
     let server = RedisServer::start_with(&[
         &format!("user noselect on >{PASSWORD} ~* &* +@all -select"),
         &format!("user nowait on >{PASSWORD} ~* &* +@all -wait"),
@@ -134,10 +133,10 @@ async fn a_right_that_only_some_urls_need_is_missed_when_they_do() {
     cli(&server, &["ACL", "SETUSER", "soon", "-wait"]);
     let error = waiting.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error:?}");
-    assert!(error.may_have_been_applied(), "it was: {error:?}");
+    assert!(error.may_have_been_applied(), "the write was applied: {error:?}");
     assert_eq!(waiting.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(VALUE)));
 
-    // A user without a password is that user and not the one that everybody is.
+    // A user without a password is not the default user.
     let free = url_of(&server, "free:");
     let error = refusal_to_open(&free).await;
     check(&error, ErrorKind::PermissionDenied, "the Redis user may not");
@@ -147,16 +146,16 @@ async fn a_right_that_only_some_urls_need_is_missed_when_they_do() {
 }
 
 #[tokio::test]
-async fn a_url_that_means_another_server_is_the_callers_mistake() {
+async fn url_for_the_wrong_kind_of_server_is_invalid_argument() {
     let server = RedisServer::start().unwrap();
     let error = refusal_to_open(&format!("{}/99", server.url())).await;
     check(&error, ErrorKind::InvalidArgument, "no such database");
     let as_cluster = server.url().replace("redis://", "redis+cluster://");
     let error = refusal_to_open(&as_cluster).await;
     check(&error, ErrorKind::InvalidArgument, "write `redis://`");
-    // Databases are apart.
-    let (zero, one) =
-        (open(server.url(), "p:").await, { open(&format!("{}/1", server.url()), "p:").await });
+    // Databases are separate.
+    let zero = open(server.url(), "p:").await;
+    let one = open(&format!("{}/1", server.url()), "p:").await;
     zero.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
     assert_eq!(one.get(&ctx(), &ns("acme"), "k").await.unwrap(), None);
 
@@ -168,17 +167,17 @@ async fn a_url_that_means_another_server_is_the_callers_mistake() {
 }
 
 #[tokio::test]
-async fn without_memory_writes_are_refused_whole_and_deletes_go_on() {
+async fn writes_fail_without_memory_and_deletes_succeed() {
     let server = RedisServer::start().unwrap();
-    let store = open_briefly(server.url(), "p:").await;
+    let store = open_with_short_retry(server.url(), "p:").await;
     let acme = ns("acme");
     for key in ["deleted", "taken", "kept", "erased"] {
         store.put(&ctx(), &acme, key, bytes(VALUE)).await.unwrap();
     }
     let ttl = PutOptions::new().with_ttl(Duration::from_millis(1));
     store.put_with_options(&ctx(), &acme, "dead", bytes(VALUE), ttl).await.unwrap();
-    // Otherwise the server would remove it while the keys are compared.
-    until("its end", async || !keys(&server, "").contains("p:{acme}vdead")).await;
+    // Otherwise the server could remove the value between the two comparisons of keys.
+    until("the value to expire", async || !keys(&server, "").contains("p:{acme}vdead")).await;
     store.put(&ctx(), &ns("gone"), "k", bytes(VALUE)).await.unwrap();
     let batch = |number: usize| {
         let put = |batch: Batch<_>, at| batch.put(format!("{number} {at}"), bytes(VALUE));
@@ -205,16 +204,14 @@ async fn without_memory_writes_are_refused_whole_and_deletes_go_on() {
     assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1);
     assert_eq!(store.list(&ctx(), &acme, None).await.unwrap(), ["erased", "kept"]);
 
-    // A limit that is met in the middle of a batch: it is done or it is not.
+    // A batch that reaches the limit is applied completely or not at all.
     cli(&server, &["CONFIG", "SET", "maxmemory", "0"]);
     let big = |number: usize| {
         let value = "x".repeat(200_000);
         let put = |batch: Batch<_>, at| batch.put(format!("{number} {at}"), bytes(&value));
         (0..10).fold(Batch::new(), put)
     };
-    let used = cli(&server, &["INFO", "memory"]);
-    let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-    let limit = used.parse::<u64>().unwrap() + 5_000_000;
+    let limit = used_memory(&server) + 5_000_000;
     cli(&server, &["CONFIG", "SET", "maxmemory", &limit.to_string()]);
     let mut refused = 0;
     for number in 1..=10 {
@@ -229,16 +226,16 @@ async fn without_memory_writes_are_refused_whole_and_deletes_go_on() {
             }
         }
     }
-    assert!((1..10).contains(&refused), "{refused} were refused");
+    assert!((1..10).contains(&refused), "{refused} of 10 batches were refused");
     cli(&server, &["CONFIG", "SET", "maxmemory", "0"]);
     store.write(&ctx(), &acme, batch(0)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_save_takes_no_writes_until_it_can() {
+async fn writes_are_refused_while_snapshots_fail() {
     let server =
         RedisServer::start_with(&["save 3600 1", "stop-writes-on-bgsave-error yes"]).unwrap();
-    let store = open_briefly(server.url(), "p:").await;
+    let store = open_with_short_retry(server.url(), "p:").await;
     store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
     let folder = cli(&server, &["CONFIG", "GET", "dir"]).lines().nth(1).unwrap().to_owned();
     let mode = fs::metadata(&folder).unwrap().permissions();
@@ -261,9 +258,9 @@ async fn a_server_that_cannot_save_takes_no_writes_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_replica_and_a_master_without_one_take_no_writes() {
+async fn writes_need_a_master_with_enough_replicas() {
     let master = RedisServer::start().unwrap();
-    let store = open_briefly(master.url(), "p:").await;
+    let store = open_with_short_retry(master.url(), "p:").await;
     store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
     cli(&master, &["CONFIG", "SET", "min-replicas-to-write", "1"]);
     for name in ["acme", "globex"] {
@@ -278,8 +275,8 @@ async fn a_replica_and_a_master_without_one_take_no_writes() {
     let line = format!("replicaof 127.0.0.1 {}", master.port());
     let replica = RedisServer::start_with(&[&line]).unwrap();
     let linked = async || cli(&replica, &["INFO", "replication"]).contains("master_link_status:up");
-    until("the replica", linked).await;
-    let reader = open_briefly(replica.url(), "p:").await;
+    until("the replica to connect", linked).await;
+    let reader = open_with_short_retry(replica.url(), "p:").await;
     assert_eq!(reader.get(&ctx(), &ns("acme"), "k").await.unwrap(), Some(bytes(VALUE)));
     for name in ["acme", "globex"] {
         let error = reader.put(&ctx(), &ns(name), "new", bytes(VALUE)).await.unwrap_err();
@@ -289,17 +286,17 @@ async fn a_replica_and_a_master_without_one_take_no_writes() {
     check(&error, ErrorKind::Unavailable, "is a replica");
     check(&error, ErrorKind::Unavailable, "the URL names a replica, or a failover");
 
-    // With a replica the master takes writes.
+    // The master has a replica now, and accepts writes.
     let enough = async || store.put(&ctx(), &ns("acme"), "new", bytes(VALUE)).await.is_ok();
     until("enough replicas", enough).await;
     let arrived = async || reader.get(&ctx(), &ns("acme"), "new").await.unwrap().is_some();
-    until("the write at the replica", arrived).await;
+    until("the write to reach the replica", arrived).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_server_is_asked_again_for_a_while_and_then_unavailable() {
+async fn busy_server_is_retried_then_unavailable() {
     let server = RedisServer::start_with(&["busy-reply-threshold 10"]).unwrap();
-    let store = open_briefly(server.url(), "p:").await;
+    let store = open_with_short_retry(server.url(), "p:").await;
     let patient = open(server.url(), "p:").await;
     store.put(&ctx(), &ns("acme"), "k", bytes(VALUE)).await.unwrap();
     let port = server.port();
@@ -311,18 +308,18 @@ async fn a_busy_server_is_asked_again_for_a_while_and_then_unavailable() {
         answer
     });
     until("a busy server", async || server.cli(&["PING"]).is_err()).await;
-    let never = ExecutionContext::new();
-    let error = store.put(&never, &ns("acme"), "new", bytes(VALUE)).await.unwrap_err();
+    let unlimited = ExecutionContext::new();
+    let error = store.put(&unlimited, &ns("acme"), "new", bytes(VALUE)).await.unwrap_err();
     check(&error, ErrorKind::Unavailable, "busy running a script");
     assert!(error.is_retryable());
-    let error = store.get(&never, &ns("acme"), "k").await.unwrap_err();
+    let error = store.get(&unlimited, &ns("acme"), "k").await.unwrap_err();
     check(&error, ErrorKind::Unavailable, "busy running a script");
-    // A call with more time outlasts it.
+    // Calls with a longer retry timeout succeed once the script has ended.
     let (context, acme) = (ctx(), ns("acme"));
     let waits = patient.put(&context, &acme, "new", bytes(VALUE));
     let opens = RedisStore::open(&context, config(server.url(), "p:"));
     let (put, opened, ()) = tokio::join!(waits, opens, async {
-        ctx().sleep(Duration::from_millis(100)).await.unwrap();
+        pause(100).await;
         cli(&server, &["SCRIPT", "KILL"]);
     });
     put.unwrap();
@@ -332,7 +329,7 @@ async fn a_busy_server_is_asked_again_for_a_while_and_then_unavailable() {
 }
 
 #[tokio::test]
-async fn a_server_with_too_many_clients_says_so() {
+async fn client_limit_is_named_and_retryable() {
     let server = RedisServer::start_with(&["maxclients 2"]).unwrap();
     let connect = || {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
@@ -342,7 +339,7 @@ async fn a_server_with_too_many_clients_says_so() {
         reader.read_line(&mut answer).map(|_| (reader, answer))
     };
     let is_pong = |answer: &str| answer == "+PONG\r\n";
-    // The clients that the start needed may not be gone yet.
+    // Connections of the server's start may still be open.
     let mut held = Vec::new();
     let deadline = ctx();
     while held.len() < 2 {
@@ -353,12 +350,13 @@ async fn a_server_with_too_many_clients_says_so() {
     }
     for _ in 0..10 {
         let error = refusal_to_open(server.url()).await;
-        // The server does not wait for the client: its answer may be lost, and both causes are named.
+        // The server closes the connection, so its answer may be lost. The message names both
+        // causes.
         check(&error, ErrorKind::Unavailable, "`maxclients`");
         assert!(error.is_retryable(), "{error:?}");
     }
     drop(held);
-    until("a place", async || {
+    until("a free connection", async || {
         let opened = RedisStore::open(&ctx(), config(server.url(), "p:")).await;
         opened.is_ok()
     })
@@ -366,7 +364,7 @@ async fn a_server_with_too_many_clients_says_so() {
 }
 
 #[tokio::test]
-async fn another_protocol_behind_the_port_is_told_apart_from_an_outage_in_words() {
+async fn other_protocol_on_the_port_is_named() {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let answers = tokio::spawn(async move {

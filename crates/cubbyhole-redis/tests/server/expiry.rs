@@ -1,4 +1,4 @@
-//! Expiry to the millisecond, what stays in the indexes until it is swept, and the sweep.
+//! Expiry at the exact millisecond, expired keys in the indexes, and the sweep.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 use futures_util::future::join_all;
 use tokio::task::block_in_place;
 
-use crate::by_hand::{cli, clock, keys, number, open};
-use crate::proxy::{Gate, Proxy, script_keys};
+use crate::helpers::{cli, cli_number, keys, open, server_millis};
+use crate::proxy::{Gate, RedisProxy, script_keys};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// The calls that are made of an entry, each of its own.
+/// The calls that depend on an entry. Each has its own entry, whose key is the call's name.
 const CALLS: [&str; 9] = [
     "delete_entry",
     "extend",
@@ -39,8 +39,8 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Whether a call finds its entry.
-async fn is_there(store: &RedisStore, name: &str, call: &str, version: Version) -> bool {
+/// Returns whether a call finds its entry.
+async fn is_present(store: &RedisStore, name: &str, call: &str, version: Version) -> bool {
     let (context, acme, options) = (ctx(), ns(name), PutOptions::new());
     let put = |condition| store.put_entry(&context, &acme, call, bytes("new"), options, condition);
     match call {
@@ -79,7 +79,8 @@ async fn is_there(store: &RedisStore, name: &str, call: &str, version: Version) 
     }
 }
 
-/// Whether what lists finds all entries of a namespace or none.
+/// Returns whether the listing calls find the entries of a namespace. Asserts that each of them
+/// finds all or none.
 async fn are_listed(store: &RedisStore, name: &str, count: usize) -> bool {
     let (context, acme) = (ctx(), ns(name));
     let all = under(name);
@@ -97,20 +98,20 @@ async fn are_listed(store: &RedisStore, name: &str, count: usize) -> bool {
         count * pages.items.len(),
         count * tenants.items.iter().filter(|found| **found == acme.tenant()).count(),
     ];
-    assert!(seen == [0; 8] || seen == [count; 8], "not at one: {seen:?}");
+    assert!(seen == [0; 8] || seen == [count; 8], "the listings disagree: {seen:?}");
     seen[0] > 0
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_very_millisecond_every_call_says_absent_and_one_before_every_call_says_present() {
+async fn every_call_sees_expiry_at_the_exact_millisecond() {
     let server = clock_server();
     let store = open(server.url(), "p:").await;
     for (round, ttl) in [1_u64, 2, 3, 1000].into_iter().enumerate() {
-        for (when, there) in [("before", true), ("at", false)] {
+        for (when, present) in [("before", true), ("at", false)] {
             let name = format!("{when}{round}");
             let mut versions = Vec::new();
             for (at, call) in CALLS.iter().enumerate() {
-                let expires = Timestamp::from_millis(clock(&server) + ttl).unwrap();
+                let expires = Timestamp::from_millis(server_millis(&server) + ttl).unwrap();
                 let options = match at % 2 {
                     0 => PutOptions::new().with_ttl(millis(ttl)),
                     _ => PutOptions::new().with_expires_at(expires),
@@ -120,18 +121,18 @@ async fn at_the_very_millisecond_every_call_says_absent_and_one_before_every_cal
                 versions.push(put.unwrap());
             }
             server.advance(millis(ttl) - MILLISECOND).unwrap();
-            if there {
-                // The last microsecond.
+            if present {
+                // One microsecond before the expiry.
                 server.advance(MILLISECOND - Duration::from_micros(1)).unwrap();
             } else {
                 server.advance(MILLISECOND).unwrap();
             }
-            assert_eq!(are_listed(&store, &name, CALLS.len()).await, there, "{when} {ttl} ms");
+            assert_eq!(are_listed(&store, &name, CALLS.len()).await, present, "{when} {ttl} ms");
             for (call, version) in CALLS.iter().zip(versions) {
-                let found = is_there(&store, &name, call, version).await;
-                assert_eq!(found, there, "{call} {when} {ttl} ms");
+                let found = is_present(&store, &name, call, version).await;
+                assert_eq!(found, present, "{call} {when} {ttl} ms");
             }
-            if there {
+            if present {
                 server.advance(Duration::from_micros(1)).unwrap();
             }
             server.advance(MILLISECOND).unwrap();
@@ -140,7 +141,7 @@ async fn at_the_very_millisecond_every_call_says_absent_and_one_before_every_cal
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_expiry_holds_to_the_millisecond_too() {
+async fn changed_expiry_is_exact_to_the_millisecond() {
     let server = clock_server();
     let store = open(server.url(), "p:").await;
     let (acme, context) = (ns("acme"), ctx());
@@ -163,9 +164,9 @@ async fn a_changed_expiry_holds_to_the_millisecond_too() {
         server.advance(MILLISECOND).unwrap();
         assert!(!present().await, "{ttl} ms after an extension");
     }
-    // To an instant that has come, the entry is gone, and a put without a TTL stays.
+    // An entry that is touched with an expiry of now is absent. A put without a TTL never expires.
     store.put(&context, &acme, "k", bytes("v")).await.unwrap();
-    let now = Timestamp::from_millis(clock(&server)).unwrap();
+    let now = Timestamp::from_millis(server_millis(&server)).unwrap();
     assert!(store.touch(&context, &acme, "k", Expiry::At(now)).await.unwrap());
     assert!(!present().await);
     let short = PutOptions::new().with_ttl(MILLISECOND);
@@ -178,33 +179,34 @@ async fn a_changed_expiry_holds_to_the_millisecond_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_engine_removes_the_value_and_the_index_remembers_until_it_is_swept() {
+async fn index_keeps_an_expired_key_until_the_sweep() {
     let server = clock_server();
     let store = open(server.url(), "p:").await;
     let (acme, options) = (ns("acme"), PutOptions::new().with_ttl(millis(1000)));
     store.put_with_options(&ctx(), &acme, "k", bytes("value"), options).await.unwrap();
     let value = "p:{acme}vk";
-    let deadline = number(&server, &["PEXPIRETIME", value]);
-    assert_eq!(deadline, clock(&server) + 999, "the engine counts its last instant as alive");
+    let deadline = cli_number(&server, &["PEXPIRETIME", value]);
+    assert_eq!(deadline, server_millis(&server) + 999, "Redis keeps a key at its expiry instant");
     server.advance(millis(1000)).unwrap();
-    assert_eq!(number(&server, &["EXISTS", value]), 0);
+    assert_eq!(cli_number(&server, &["EXISTS", value]), 0);
     let mut usage = store.usage(&ctx(), &under("acme")).await.unwrap();
     assert_eq!(usage, Usage { namespaces: 0, entries: 0, bytes: Some(0), expired: 1 });
     assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 1);
     usage = store.usage(&ctx(), &under("acme")).await.unwrap();
     assert_eq!(usage, Usage { bytes: Some(0), ..Usage::default() });
     let left: Vec<String> = keys(&server, "p:").into_iter().collect();
-    assert_eq!(left, ["p:{acme}f", "p:{acme}g"], "only fences are left");
+    assert_eq!(left, ["p:{acme}f", "p:{acme}g"], "only fences remain");
     server.advance(Duration::from_secs(601)).unwrap();
     assert!(keys(&server, "p:").is_empty());
 }
 
-fn dead(server: &RedisServer, index: &str) -> u64 {
-    number(server, &["ZCOUNT", index, "0", &clock(server).to_string()])
+/// Returns the number of expired members in an index of expiries.
+fn expired_members(server: &RedisServer, index: &str) -> u64 {
+    cli_number(server, &["ZCOUNT", index, "0", &server_millis(server).to_string()])
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_members_never_pass_a_bound_where_nobody_sweeps() {
+async fn expired_index_members_are_bounded_without_a_sweep() {
     let server = clock_server();
     let store = open(server.url(), "p:").await;
     let (context, acme) = (ctx(), ns("acme"));
@@ -220,12 +222,12 @@ async fn dead_members_never_pass_a_bound_where_nobody_sweeps() {
             put.unwrap();
         }
         server.advance(millis(10)).unwrap();
-        most = most.max(dead(&server, "p:{acme}x"));
+        most = most.max(expired_members(&server, "p:{acme}x"));
     }
-    assert!((1000..=1200).contains(&most), "{most} dead members");
-    let beside =
-        [number(&server, &["ZCARD", "p:{acme}k"]), number(&server, &["HLEN", "p:{acme}m"])];
-    assert!(beside.iter().all(|count| *count <= 1200), "{beside:?}");
+    assert!((1000..=1200).contains(&most), "{most} expired members");
+    let others =
+        [cli_number(&server, &["ZCARD", "p:{acme}k"]), cli_number(&server, &["HLEN", "p:{acme}m"])];
+    assert!(others.iter().all(|count| *count <= 1200), "{others:?}");
 
     let many = ns("many");
     let mut most = 0;
@@ -235,16 +237,16 @@ async fn dead_members_never_pass_a_bound_where_nobody_sweeps() {
         };
         store.write(&context, &many, (0..500).fold(Batch::new(), put)).await.unwrap();
         server.advance(millis(10)).unwrap();
-        most = most.max(dead(&server, "p:{many}x"));
+        most = most.max(expired_members(&server, "p:{many}x"));
     }
-    assert!((1000..=1600).contains(&most), "{most} dead members");
-    // What is cleared away is the dead alone.
+    assert!((1000..=1600).contains(&most), "{most} expired members");
+    // Only expired members are removed.
     let last = PutOptions::new().with_ttl(millis(60_000));
     store.put_with_options(&context, &many, "live", bytes("v"), last).await.unwrap();
     assert_eq!(store.list(&context, &many, None).await.unwrap(), ["live"]);
 }
 
-/// Fifty thousand entries that have expired, and one that has not, in one namespace.
+/// Writes 50,000 entries that have expired and one live entry into one namespace.
 async fn fill(server: &RedisServer, store: &RedisStore) {
     let ttl = PutOptions::new().with_ttl(Duration::from_secs(60));
     for chunk in 0..50 {
@@ -258,24 +260,28 @@ async fn fill(server: &RedisServer, store: &RedisStore) {
     server.advance(Duration::from_secs(60)).unwrap();
 }
 
+/// Holds the sweep of the namespace at that step.
+fn hold_sweep_at(proxy: &RedisProxy, step: usize) {
+    let mut steps = 0;
+    proxy.set_rule(move |command| {
+        steps += usize::from(script_keys(command).contains(&"p:{acme}x".to_owned()));
+        if steps == step { Gate::Hold } else { Gate::Pass }
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_of_fifty_thousand_goes_in_steps_between_which_others_are_served() {
+async fn large_sweep_lets_other_calls_run_between_steps() {
     let server = clock_server();
-    let proxy = Proxy::before(&server).await;
+    let proxy = RedisProxy::start(&server).await;
     let store = open(&proxy.url(), "p:").await;
     let direct = open(server.url(), "p:").await;
     fill(&server, &direct).await;
-    // A listing of what lives passes over the dead, and does not end early.
+    // Listings skip expired entries, and do not end early.
     assert_eq!(direct.list(&ctx(), &ns("acme"), None).await.unwrap(), ["live"]);
     let page = direct.scan(&ctx(), &ns("acme"), ScanOptions::new().with_limit(1)).await.unwrap();
     assert_eq!((page.items.len(), page.next), (1, None));
 
-    // At its fiftieth step the sweep is held.
-    let mut steps = 0;
-    proxy.judge(move |command| {
-        steps += usize::from(script_keys(command).contains(&"p:{acme}x".to_owned()));
-        if steps == 50 { Gate::Hold } else { Gate::Pass }
-    });
+    hold_sweep_at(&proxy, 50);
     let is_over = AtomicUsize::new(0);
     let (context, acme) = (ctx(), ns("acme"));
     let sweep = async {
@@ -285,12 +291,12 @@ async fn a_sweep_of_fifty_thousand_goes_in_steps_between_which_others_are_served
     };
     let others = async {
         proxy.until_held().await;
-        let left = dead(&server, "p:{acme}x");
-        assert!(left > 0 && left < 50_000, "{left} are left within the sweep");
+        let left = expired_members(&server, "p:{acme}x");
+        assert!(left > 0 && left < 50_000, "{left} members remain during the sweep");
         assert_eq!(direct.get(&context, &acme, "live").await.unwrap(), Some(bytes("v")));
         assert_eq!(is_over.load(SeqCst), 0);
         proxy.release();
-        // And over the very connection of the sweep.
+        // Calls also run on the connection of the sweep.
         let mut answered = 0;
         while is_over.load(SeqCst) == 0 {
             assert_eq!(store.get(&context, &acme, "live").await.unwrap(), Some(bytes("v")));
@@ -301,24 +307,20 @@ async fn a_sweep_of_fifty_thousand_goes_in_steps_between_which_others_are_served
     let (swept, answered) = tokio::join!(sweep, others);
     assert_eq!(swept.unwrap(), 50_000);
     assert!(answered > 1, "no other call was answered before the sweep ended");
-    assert_eq!(dead(&server, "p:{acme}x"), 0);
-    assert_eq!(number(&server, &["ZCARD", "p:{acme}k"]), 1);
-    assert_eq!(number(&server, &["HLEN", "p:{acme}m"]), 1);
+    assert_eq!(expired_members(&server, "p:{acme}x"), 0);
+    assert_eq!(cli_number(&server, &["ZCARD", "p:{acme}k"]), 1);
+    assert_eq!(cli_number(&server, &["HLEN", "p:{acme}m"]), 1);
     assert_eq!(direct.list(&ctx(), &acme, None).await.unwrap(), ["live"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sweeps_at_the_same_time_count_each_entry_once_and_a_cancelled_one_ends_between_steps() {
+async fn sweeps_after_a_cancelled_one_count_each_entry_once() {
     let server = clock_server();
-    let proxy = Proxy::before(&server).await;
+    let proxy = RedisProxy::start(&server).await;
     let store = open(&proxy.url(), "p:").await;
     let direct = open(server.url(), "p:").await;
     fill(&server, &direct).await;
-    let mut steps = 0;
-    proxy.judge(move |command| {
-        steps += usize::from(script_keys(command).contains(&"p:{acme}x".to_owned()));
-        if steps == 3 { Gate::Hold } else { Gate::Pass }
-    });
+    hold_sweep_at(&proxy, 3);
     let early = ExecutionContext::new();
     let (swept, ()) = tokio::join!(store.evict_expired(&early), async {
         proxy.until_held().await;
@@ -327,18 +329,22 @@ async fn sweeps_at_the_same_time_count_each_entry_once_and_a_cancelled_one_ends_
     let error = swept.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert!(error.may_have_been_applied(), "two steps were done");
-    let left = usize::try_from(dead(&server, "p:{acme}x")).unwrap();
+    let left = usize::try_from(expired_members(&server, "p:{acme}x")).unwrap();
     assert!(left > 0 && left < 50_000, "{left}");
     proxy.release();
 
     let contexts = [ctx(), ctx(), ctx(), ctx()];
     let sweeps = contexts.iter().map(|context| store.evict_expired(context));
     let swept: Vec<usize> = join_all(sweeps).await.into_iter().map(Result::unwrap).collect();
-    // The step that was held goes on by itself.
+    // The server may also apply the step that was held.
     let sum: usize = swept.iter().sum();
     assert!(sum == left || sum + 500 == left, "{swept:?} of {left}");
     assert_eq!(direct.list(&ctx(), &ns("acme"), None).await.unwrap(), ["live"]);
     let tenants = direct.scan_tenants(&ctx(), None, 10).await.unwrap();
     assert_eq!(tenants.items, [tenant("acme")]);
-    assert_eq!(cli(&server, &["ZSCORE", "p:{acme}x", "\0"]), "-1", "it is still registered");
+    assert_eq!(
+        cli(&server, &["ZSCORE", "p:{acme}x", "\0"]),
+        "-1",
+        "the namespace is not registered"
+    );
 }

@@ -1,105 +1,114 @@
-//! Faults of a server under concurrent histories, which have to have an order all the same:
+//! Concurrent histories while the server fails. The histories must be linearizable:
 //!
-//! - it is stopped and started again, in order and with `kill -9`;
-//! - it hangs for longer than the deadline of a call, and goes on;
-//! - connections are reset at random: before the server has seen a command, once it was executed
-//!   and before the answer, in the middle of the answer; calls are given up at random meanwhile;
-//! - connections are ended by the server, at random (`CLIENT KILL`);
-//! - it is slow, and hangs, before many callers on one connection;
-//! - it has no memory left (`maxmemory`), and is given some.
+//! - the server stops and restarts, after a shutdown and after `kill -9`;
+//! - the server hangs for longer than the deadline of a call, and resumes;
+//! - connections are reset at random: before a command, between a command and its answer, or within
+//!   the answer. In one test, calls are also cancelled at random;
+//! - the server closes connections at random (`CLIENT KILL`);
+//! - the server is slow and hangs while many callers share one connection;
+//! - the server has no memory left (`maxmemory`).
 //!
-//! In each, calls fail because of it, with an error of the kind that it is, within their deadlines,
-//! and say rightly whether they may have had an effect; without it they do not fail; the store goes
-//! on by itself, with no more connections than it was allowed.
+//! During a fault, calls fail within their deadlines with the expected kind of error, and report
+//! correctly whether they may have been applied. After the fault, calls succeed again without a new
+//! store. The store never has more connections than configured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use cubbyhole_conformance::history::Live;
+use cubbyhole_conformance::history::{Live, Plan};
 use cubbyhole_core::ErrorKind;
+use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::until;
-use cubbyhole_testkit::load::histories::{TIMEOUT, goes_on, hang, restart};
+use cubbyhole_testkit::load::histories::{
+    TIMEOUT, finish, goes_on, hang, plan as random_plan, restart, start,
+};
 use tokio::task::block_in_place;
 
-use crate::by_hand::{cli, open_several};
-use crate::histories::{finish, plan, start};
-use crate::proxy::{Command, Gate, Proxy, is_write};
+use crate::helpers::{cli, client_ids, durable_server, open_with_connections};
+use crate::proxy::{Command, Gate, RedisProxy, is_write};
 
-pub(crate) const GROUPS: usize = 2;
 pub(crate) const CONNECTIONS: usize = 3;
-/// Where a server hangs.
+/// The deadline of calls to a server that hangs.
 const SHORT: Duration = Duration::from_millis(300);
-/// How many calls must be answered, of each kind, before, between and after the faults.
+/// The number of calls of each kind that must succeed before, between and after faults.
 pub(crate) const ENOUGH: u64 = 200;
 
-/// A server that loses nothing that it acknowledged.
-fn durable_server() -> RedisServer {
-    block_in_place(|| RedisServer::start_with(&["appendonly yes", "appendfsync always"])).unwrap()
+/// Returns a plan for two groups of keys.
+pub(crate) fn plan(timeout: Duration) -> Plan {
+    random_plan(timeout).with_groups(2)
 }
 
-/// The connections of the store, which are as many as it may have at most.
+/// Opens a store with [`CONNECTIONS`] connections and starts histories on it. Returns when enough
+/// calls have succeeded, and asserts that none has failed.
+///
+/// The caller keeps the store, whose connections [`check_connections`] counts after the histories.
+pub(crate) async fn start_healthy(url: &str) -> (RedisStore, Live) {
+    let store = open_with_connections(url, "p:", CONNECTIONS).await;
+    let histories = start(store.clone(), plan(TIMEOUT));
+    histories.until_sound(ENOUGH).await.unwrap();
+    assert_eq!(histories.counts().failures(), 0, "calls failed before the first fault");
+    (store, histories)
+}
+
+/// Asserts that the store has at least one connection, and waits until it has at most `most`.
 pub(crate) async fn check_connections(server: &RedisServer, most: usize) {
-    // The last is the one that asks.
-    let count = || cli(server, &["CLIENT", "LIST"]).lines().count() - 1;
-    until("the end of the connections before", async || count() <= most).await;
-    assert!(count() > 0, "the store has none");
+    let count = || client_ids(server).len();
+    until("old connections to close", async || count() <= most).await;
+    assert!(count() > 0, "the store has no connection");
 }
 
-/// Waits for writes that are refused, and for reads that are answered since then.
+/// Waits for writes that are refused, and then for reads that succeed.
 pub(crate) async fn until_refused_and_read(histories: &Live) {
     let before = histories.counts().failed_writes;
     let refused = || histories.counts().failed_writes >= before + 20;
-    histories.until("writes that are refused", refused).await.unwrap();
+    histories.until("refused writes", refused).await.unwrap();
     let before = histories.counts().reads;
     let read = || histories.counts().reads >= before + 2 * ENOUGH;
     histories.until("reads", read).await.unwrap();
 }
 
-async fn end_and_start_again(
+async fn end_and_restart(
     end: impl Fn(&mut RedisServer) -> Result<(), String>,
     goes_on: impl Fn(u32, &Live) -> bool,
 ) {
     let mut server = durable_server();
-    let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
+    let (_store, histories) = start_healthy(server.url()).await;
     restart(&histories, &mut server, end, goes_on, ENOUGH).await;
     finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
     check_connections(&server, CONNECTIONS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_on_a_server_that_is_stopped_and_started_again() {
-    // What is under way is mostly answered before.
-    end_and_start_again(RedisServer::stop, |rounds, _| rounds < 3).await;
+async fn histories_are_linearizable_across_server_restarts() {
+    // A shutdown answers most in-flight calls, so no unknown outcome is required.
+    end_and_restart(RedisServer::stop, |rounds, _| rounds < 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_on_a_server_that_is_killed_and_started_again() {
-    end_and_start_again(RedisServer::kill, goes_on).await;
+async fn histories_are_linearizable_across_server_kills() {
+    end_and_restart(RedisServer::kill, goes_on).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_on_a_server_that_hangs_for_longer_than_a_deadline() {
+async fn histories_are_linearizable_on_a_server_that_hangs() {
     let server = durable_server();
-    let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(store.clone(), plan(GROUPS, SHORT));
+    let store = open_with_connections(server.url(), "p:", CONNECTIONS).await;
+    let histories = start(store.clone(), plan(SHORT));
     histories.until_sound(ENOUGH).await.unwrap();
     hang(&histories, &server, 20, ENOUGH).await;
-    // The connections stand: what was given up is answered on them, and nobody is told.
+    // The connections stay open, and the server still answers the calls that have ended.
     let report = finish(histories, &[ErrorKind::DeadlineExceeded], SHORT).await;
-    assert!(report.unknown > 0, "no write was under way");
+    assert!(report.unknown > 0, "no write was in flight");
     check_connections(&server, CONNECTIONS).await;
 }
 
-/// How often connections were reset, before a write, after it, and within its answer.
+/// The number of resets before a write, after it, and within its answer.
 type Cuts = Arc<[AtomicUsize; 3]>;
 
-/// Resets the connection of one command in `one_in`, with each kind of cut in turn at random, until
-/// there were `most` of each with a write.
+/// Resets the connection of one command in `one_in`, with a random kind of cut, until each kind has
+/// hit `most` writes.
 fn cut_at_random(
     cuts: &Cuts,
     one_in: u32,
@@ -118,67 +127,57 @@ fn cut_at_random(
     }
 }
 
+/// Resets connections under running histories until each kind of cut has hit five writes.
+async fn cut_connections(proxy: &RedisProxy, histories: &Live, one_in: u32) {
+    let cuts = Cuts::default();
+    proxy.set_rule(cut_at_random(&cuts, one_in, 5));
+    let all = || cuts.iter().all(|count| count.load(SeqCst) >= 5);
+    histories.until("connection resets", all).await.unwrap();
+    proxy.release();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_where_connections_are_reset_around_commands() {
+async fn histories_are_linearizable_under_connection_resets() {
     let server = durable_server();
-    let proxy = Proxy::before(&server).await;
-    let store = open_several(&proxy.url(), "p:", CONNECTIONS).await;
-    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
+    let proxy = RedisProxy::start(&server).await;
+    let (_store, histories) = start_healthy(&proxy.url()).await;
     for _ in 0..3 {
-        let cuts = Cuts::default();
-        proxy.judge(cut_at_random(&cuts, 20, 5));
-        let all = || cuts.iter().all(|count| count.load(SeqCst) >= 5);
-        histories.until("connections that are reset", all).await.unwrap();
-        proxy.release();
+        cut_connections(&proxy, &histories, 20).await;
         histories.until_sound(ENOUGH).await.unwrap();
     }
     let report = finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
-    assert!(report.unknown >= 3 * 5, "{} writes without an answer", report.unknown);
+    assert!(report.unknown >= 3 * 5, "{} writes of unknown outcome", report.unknown);
     assert!(proxy.open_connections() <= CONNECTIONS, "{}", proxy.open_connections());
     check_connections(&server, CONNECTIONS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_where_calls_are_given_up_and_connections_are_reset() {
+async fn histories_are_linearizable_under_cancels_and_resets() {
     let server = durable_server();
-    let proxy = Proxy::before(&server).await;
-    let store = open_several(&proxy.url(), "p:", CONNECTIONS).await;
-    // Calls are under way for about as long as the shortest of them last.
+    let proxy = RedisProxy::start(&server).await;
+    let store = open_with_connections(&proxy.url(), "p:", CONNECTIONS).await;
+    // A call is in flight for about as long as the shortest context lasts.
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(GROUPS, TIMEOUT).with_cancellations(4, Duration::from_millis(6));
+    let plan = plan(TIMEOUT).with_cancellations(4, Duration::from_millis(6));
     let histories = start(store.clone(), plan);
     histories.until_more(ENOUGH).await.unwrap();
     histories.until_failures(10).await.unwrap();
-    let cuts = Cuts::default();
-    proxy.judge(cut_at_random(&cuts, 40, 5));
-    let all = || cuts.iter().all(|count| count.load(SeqCst) >= 5);
-    histories.until("connections that are reset", all).await.unwrap();
-    proxy.release();
+    cut_connections(&proxy, &histories, 40).await;
     histories.until_more(2 * ENOUGH).await.unwrap();
     let report =
         finish(histories, &[ErrorKind::DeadlineExceeded, ErrorKind::Unavailable], TIMEOUT).await;
-    assert!(report.failures_of(ErrorKind::Unavailable) > 0, "no call met a connection's end");
-    assert!(report.unknown >= 5, "{} writes without an answer", report.unknown);
+    assert!(report.failures_of(ErrorKind::Unavailable) > 0, "no call lost its connection");
+    assert!(report.unknown >= 5, "{} writes of unknown outcome", report.unknown);
     check_connections(&server, CONNECTIONS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_where_the_server_ends_connections() {
+async fn histories_are_linearizable_while_the_server_kills_clients() {
     let server = durable_server();
-    let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
+    let (_store, histories) = start_healthy(server.url()).await;
     for _ in 0..40 {
-        let list = cli(&server, &["CLIENT", "LIST"]);
-        // The last is the one that asks.
-        let count = list.lines().count() - 1;
-        let lines: Vec<&str> = list.lines().take(count).collect();
-        if let Some(line) = fastrand::choice(&lines) {
-            let id = line.split(' ').next().and_then(|id| id.strip_prefix("id=")).unwrap();
-            cli(&server, &["CLIENT", "KILL", "ID", id]);
+        if let Some(id) = fastrand::choice(client_ids(&server)) {
+            cli(&server, &["CLIENT", "KILL", "ID", &id]);
         }
         histories.until_more(5).await.unwrap();
     }
@@ -188,38 +187,35 @@ async fn histories_have_an_order_where_the_server_ends_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_with_many_callers_on_one_connection_to_a_slow_server() {
+async fn histories_are_linearizable_on_one_slow_shared_connection() {
     let server = block_in_place(|| RedisServer::start_with(&["enable-debug-command yes"])).unwrap();
-    let proxy = Proxy::before(&server).await;
-    let store = open_several(&proxy.url(), "p:", 1).await;
-    let histories = start(store.clone(), plan(6, SHORT));
+    let proxy = RedisProxy::start(&server).await;
+    let store = open_with_connections(&proxy.url(), "p:", 1).await;
+    let histories = start(store.clone(), plan(SHORT).with_groups(6));
     histories.until_sound(ENOUGH).await.unwrap();
-    let mut hung = Vec::new();
+    let mut failures = Vec::new();
     for millis in [1, 10, 0] {
         proxy.delay(Duration::from_millis(millis));
         histories.until_sound(ENOUGH).await.unwrap();
         let before = histories.counts().failures();
-        // For twice as long as any call has time.
+        // Twice the deadline of a call.
         cli(&server, &["DEBUG", "SLEEP", "0.6"]);
         histories.until_sound(ENOUGH).await.unwrap();
-        hung.push((before, histories.counts().failures()));
+        failures.push((before, histories.counts().failures()));
     }
-    for (before, after) in hung {
-        assert!(after > before, "no call met a server that hangs");
+    for (before, after) in failures {
+        assert!(after > before, "no call failed while the server hung");
     }
     let report = finish(histories, &[ErrorKind::DeadlineExceeded], SHORT).await;
-    assert!(report.unknown > 0, "no write was under way");
-    assert_eq!(proxy.connections(), 1, "the connection is as good as before");
+    assert!(report.unknown > 0, "no write was in flight");
+    assert_eq!(proxy.connections(), 1, "the connection was replaced");
     check_connections(&server, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn histories_have_an_order_on_a_server_without_memory_which_goes_on_to_be_read() {
+async fn histories_are_linearizable_while_the_server_lacks_memory() {
     let server = durable_server();
-    let store = open_several(server.url(), "p:", CONNECTIONS).await;
-    let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
-    histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
+    let (_store, histories) = start_healthy(server.url()).await;
     for _ in 0..4 {
         cli(&server, &["CONFIG", "SET", "maxmemory", "1"]);
         until_refused_and_read(&histories).await;
@@ -228,6 +224,6 @@ async fn histories_have_an_order_on_a_server_without_memory_which_goes_on_to_be_
     }
     assert_eq!(histories.counts().failed_reads, 0, "reads need no memory");
     let report = finish(histories, &[ErrorKind::ResourceExhausted], TIMEOUT).await;
-    assert_eq!(report.unknown, 0, "what is refused had no effect");
+    assert_eq!(report.unknown, 0, "a refused write has no effect");
     check_connections(&server, CONNECTIONS).await;
 }

@@ -1,6 +1,8 @@
-//! Keys of the store that another program has written any bytes into, or made of another type: each
-//! call gives an answer or says that what is stored is damaged, in time; other namespaces are as they
-//! were, and what is erased can be written anew. `PROPTEST_CASES` sets how many cases are tried.
+//! Keys of the store that another program has filled with any bytes or replaced by another type.
+//!
+//! Each call answers or fails as `Corrupt`, within its deadline. Other namespaces are unaffected.
+//! After the damaged keys are deleted, the namespace can be written again. `PROPTEST_CASES` sets
+//! the number of cases.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -16,22 +18,22 @@ use proptest::prelude::*;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
-use crate::by_hand::{new_prefix, open, shared};
+use crate::helpers::{new_prefix, open, shared_server};
 
-/// More than any of these calls takes, and less than a test that hangs.
-const IN_TIME: Duration = Duration::from_secs(20);
-/// A server takes part in each case: a quarter of what others try.
-const SHARE: u32 = 4;
+/// The deadline of calls. No call takes this long unless it hangs.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Divides the number of cases, because each case uses a server and takes long.
+const CASES_DIVISOR: u32 = 4;
 
-/// A failure is printed, shrunk, and leaves no file in the sources.
+/// A failure prints the shrunk input, and writes no file into the sources.
 fn cases() -> ProptestConfig {
-    let usual = ProptestConfig::default();
-    let cases = usual.cases.div_ceil(SHARE);
-    ProptestConfig { failure_persistence: None, cases, ..usual }
+    let defaults = ProptestConfig::default();
+    let cases = defaults.cases.div_ceil(CASES_DIVISOR);
+    ProptestConfig { failure_persistence: None, cases, ..defaults }
 }
 
 /// The keys of the tenant `acme` and of its namespace, and the index of tenants.
-const NAMES: [&str; 9] = [
+const KEYS: [&str; 9] = [
     "{acme}va",
     "{acme}vttl",
     "{acme}m",
@@ -42,18 +44,21 @@ const NAMES: [&str; 9] = [
     "{acme}g",
     r"{\*}n",
 ];
-/// Those that no other namespace has a part in.
-const OWN_NAMES: usize = 6;
+/// The number of keys that only this namespace uses. They come first.
+const NAMESPACE_KEYS: usize = 6;
 
-/// A command by hand, without the key, which stands in second place.
+/// A raw command on one key. The key is inserted as the first argument.
 #[derive(Debug, Clone)]
-struct Spoil {
-    name: usize,
-    anew: bool,
+struct Corruption {
+    /// The index of the key in [`KEYS`].
+    key: usize,
+    /// Whether the key is deleted first.
+    deletes: bool,
     command: Vec<Vec<u8>>,
 }
 
-/// A name in an index or a field of the meta data: one that is there, nearly one, or any bytes.
+/// Generates a member of an index or a field of the metadata: an existing one, a similar one, or
+/// any bytes.
 fn member() -> impl Strategy<Value = Vec<u8>> {
     let known = prop::sample::select(vec![
         &b"a"[..],
@@ -82,7 +87,7 @@ fn member() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![3 => known.prop_map(<[u8]>::to_vec), 1 => prop::collection::vec(any::<u8>(), 0..6)]
 }
 
-/// Meta data that is too short, too long, out of range, or any bytes of the right length.
+/// Generates metadata that is too short, too long, out of range, or any bytes of the right length.
 fn meta() -> impl Strategy<Value = Vec<u8>> {
     let length = prop_oneof![1 => 0..60_usize, 3 => 38..=38_usize];
     let byte = prop_oneof![Just(0_u8), Just(1), Just(0xff), any::<u8>()];
@@ -121,7 +126,7 @@ fn score() -> impl Strategy<Value = Vec<u8>> {
     .prop_map(|text| text.as_bytes().to_vec())
 }
 
-fn spoil() -> impl Strategy<Value = Spoil> {
+fn any_corruption() -> impl Strategy<Value = Corruption> {
     let word = |text: &str| text.as_bytes().to_vec();
     let command = prop_oneof![
         2 => number().prop_map(move |value| vec![word("SET"), value]),
@@ -134,39 +139,39 @@ fn spoil() -> impl Strategy<Value = Spoil> {
         1 => Just(vec![word("DEL")]),
         1 => Just(vec![word("PEXPIRE"), word("1")]),
     ];
-    (0..NAMES.len(), any::<bool>(), command).prop_map(|(name, anew, command)| Spoil {
-        name,
-        anew,
+    (0..KEYS.len(), any::<bool>(), command).prop_map(|(key, deletes, command)| Corruption {
+        key,
+        deletes,
         command,
     })
 }
 
-/// A connection of the test's own.
-async fn raw(server: &RedisServer) -> MultiplexedConnection {
+/// Opens a connection for raw commands.
+async fn connect(server: &RedisServer) -> MultiplexedConnection {
     let client = redis::Client::open(server.url()).unwrap();
-    // The client's own limits are shorter than a busy machine may take.
+    // The client's default timeouts are too short for a busy machine.
     let patient = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(IN_TIME))
-        .set_response_timeout(Some(IN_TIME));
+        .set_connection_timeout(Some(LIMIT))
+        .set_response_timeout(Some(LIMIT));
     client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }
 
-async fn by_hand(raw: &mut MultiplexedConnection, prefix: &str, spoil: &Spoil) {
-    let key = format!("{prefix}{}", NAMES[spoil.name]);
-    if spoil.anew {
+async fn apply(raw: &mut MultiplexedConnection, prefix: &str, corruption: &Corruption) {
+    let key = format!("{prefix}{}", KEYS[corruption.key]);
+    if corruption.deletes {
         let () = redis::cmd("DEL").arg(&key).query_async(raw).await.unwrap();
     }
-    let [verb, arguments @ ..] = &spoil.command[..] else { return };
+    let [verb, arguments @ ..] = &corruption.command[..] else { return };
     let mut command = redis::Cmd::new();
     command.arg(verb).arg(&key);
     for argument in arguments {
         command.arg(argument);
     }
-    // A command for another type is refused: then nothing is spoilt.
+    // The server refuses a command for another type, and the key stays as it was.
     drop(command.query_async::<redis::Value>(raw).await);
 }
 
-/// What a call may come to: an answer, or that what is stored is damaged.
+/// Returns the answer of a call. Asserts that a call that fails reports corrupt data.
 #[track_caller]
 fn answered<T: Debug>(what: &str, result: Result<T, Error>) -> Option<T> {
     match result {
@@ -179,13 +184,13 @@ fn answered<T: Debug>(what: &str, result: Result<T, Error>) -> Option<T> {
     }
 }
 
-fn in_time() -> ExecutionContext {
-    ctx().with_timeout(IN_TIME)
+fn limited() -> ExecutionContext {
+    ctx().with_timeout(LIMIT)
 }
 
-/// Reads in each way there is; what one way shows of a value, all do.
+/// Makes each call that reads.
 async fn read_everything(store: &RedisStore) {
-    let (ctx, acme) = (in_time(), ns("acme"));
+    let (ctx, acme) = (limited(), ns("acme"));
     for key in ["a", "b", "ttl", "new"] {
         answered("get", store.get(&ctx, &acme, key).await);
         answered("get_entry", store.get_entry(&ctx, &acme, key, GetOptions::new()).await);
@@ -194,7 +199,7 @@ async fn read_everything(store: &RedisStore) {
     if let Some(many) = answered("get_many", store.get_many(&ctx, &acme, &keys).await) {
         assert_eq!(many.len(), keys.len());
         for one in many {
-            answered("one of get_many", one);
+            answered("an entry of get_many", one);
         }
     }
     if let Some(keys) = answered("list", store.list(&ctx, &acme, None).await) {
@@ -205,7 +210,7 @@ async fn read_everything(store: &RedisStore) {
         [ScanOptions::new(), ScanOptions::new().keys_only(), ScanOptions::new().with_limit(1)]
     {
         let mut options = options;
-        // Pages come to an end: there are not as many keys as this.
+        // There are fewer than 32 keys, so the pages must end.
         for _ in 0..32 {
             let Some(page) = answered("scan", store.scan(&ctx, &acme, options.clone()).await)
             else {
@@ -214,36 +219,40 @@ async fn read_everything(store: &RedisStore) {
             let keys: Vec<&String> = page.items.iter().map(|item| &item.key).collect();
             assert!(keys.is_sorted_by(|one, next| one < next), "{keys:?}");
             for value in page.items.into_iter().filter_map(|item| item.value) {
-                answered("one of scan", value);
+                answered("an entry of scan", value);
             }
             let Some(next) = page.next else { break };
-            assert!(options.after().is_none_or(|after| after < next.as_str()), "it goes backwards");
+            assert!(
+                options.after().is_none_or(|after| after < next.as_str()),
+                "the cursor goes backwards"
+            );
             options = options.with_after(next);
         }
     }
     answered("usage", store.usage(&ctx, &under("acme")).await);
     answered("namespaces", store.scan_namespaces(&ctx, &under("acme"), None, 10).await);
-    answered("namespaces beneath", store.scan_namespaces(&ctx, &under("acme:x"), None, 1).await);
+    answered("namespaces below", store.scan_namespaces(&ctx, &under("acme:x"), None, 1).await);
     answered("tenants", store.scan_tenants(&ctx, None, 10).await);
 }
 
+/// Makes each call that writes.
 async fn write_everything(store: &RedisStore) {
-    let (ctx, acme) = (in_time(), ns("acme"));
-    let ttl = PutOptions::new().with_ttl(IN_TIME * 10);
-    let slide = GetOptions::new().with_extended_ttl(IN_TIME * 20);
-    answered("slide", store.get_entry(&ctx, &acme, "ttl", slide).await);
-    answered("touch", store.touch(&ctx, &acme, "a", Expiry::After(IN_TIME)).await);
+    let (ctx, acme) = (limited(), ns("acme"));
+    let ttl = PutOptions::new().with_ttl(LIMIT * 10);
+    let slide = GetOptions::new().with_extended_ttl(LIMIT * 20);
+    answered("extend", store.get_entry(&ctx, &acme, "ttl", slide).await);
+    answered("touch", store.touch(&ctx, &acme, "a", Expiry::After(LIMIT)).await);
     answered("persist", store.touch(&ctx, &acme, "ttl", Expiry::Never).await);
     answered("put", store.put(&ctx, &acme, "a", bytes("written")).await);
     answered(
-        "put to expire",
+        "put with a TTL",
         store.put_with_options(&ctx, &acme, "b", bytes("written"), ttl).await,
     );
-    answered("put anew", store.put(&ctx, &acme, "new", bytes("written")).await);
+    answered("put a new key", store.put(&ctx, &acme, "new", bytes("written")).await);
     let always = Condition::Always;
     let batch = Batch::new().put_with("ttl", bytes("written"), ttl, always).delete("new");
     answered("write", store.write(&ctx, &acme, batch).await);
-    // A condition may hold or not, and either is an answer.
+    // The condition may hold or not.
     for condition in [Condition::IfAbsent, Condition::IfVersion(Version::draw())] {
         let batch = Batch::new().put_with("a", bytes("written"), PutOptions::new(), condition);
         match store.write(&ctx, &acme, batch).await {
@@ -257,9 +266,10 @@ async fn write_everything(store: &RedisStore) {
     answered("sweep", store.evict_expired(&ctx).await);
 }
 
-/// Both namespaces that nobody touched: another of the tenant's, and another tenant's.
-async fn others_are_as_they_were(store: &RedisStore, tenants_too: bool) {
-    let ctx = in_time();
+/// Asserts that two other namespaces are unaffected: one of the same tenant and one of another. If
+/// the indexes of tenants and namespaces are intact, they also list the namespaces.
+async fn check_other_namespaces(store: &RedisStore, indexes_are_intact: bool) {
+    let ctx = limited();
     for name in ["acme:other", "globex"] {
         let other = ns(name);
         assert_eq!(store.get(&ctx, &other, "k").await.unwrap().unwrap(), bytes("theirs"), "{name}");
@@ -267,48 +277,49 @@ async fn others_are_as_they_were(store: &RedisStore, tenants_too: bool) {
         let page = store.scan(&ctx, &other, ScanOptions::new()).await.unwrap();
         assert_eq!(page.items[0].value.as_ref().unwrap().as_ref().unwrap(), &bytes("theirs"));
     }
-    if tenants_too {
+    if indexes_are_intact {
         let names = store.scan_namespaces(&ctx, &under("globex"), None, 10).await.unwrap();
         assert_eq!(names.items, [ns("globex")]);
         assert_eq!(store.usage(&ctx, &under("acme:other")).await.unwrap().entries, 1);
     }
 }
 
-async fn spoilt_in_every_call(spoils: &[Spoil]) {
-    let (server, prefix) = (shared(), new_prefix());
+/// Corrupts keys, makes every call, and deletes the keys.
+async fn check_every_call(corruptions: &[Corruption]) {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
     let acme = ns("acme");
     for key in ["a", "b"] {
         store.put(&ctx(), &acme, key, bytes("old")).await.unwrap();
     }
-    let ttl = PutOptions::new().with_ttl(IN_TIME * 10);
+    let ttl = PutOptions::new().with_ttl(LIMIT * 10);
     store.put_with_options(&ctx(), &acme, "ttl", bytes("old"), ttl).await.unwrap();
     for name in ["acme:other", "globex"] {
         store.put(&ctx(), &ns(name), "k", bytes("theirs")).await.unwrap();
     }
-    let mut raw = raw(server).await;
-    let own = spoils.iter().all(|spoil| spoil.name < OWN_NAMES);
-    for spoil in spoils {
-        by_hand(&mut raw, &prefix, spoil).await;
+    let mut raw = connect(server).await;
+    let intact = corruptions.iter().all(|corruption| corruption.key < NAMESPACE_KEYS);
+    for corruption in corruptions {
+        apply(&mut raw, &prefix, corruption).await;
     }
     read_everything(&store).await;
-    others_are_as_they_were(&store, own).await;
+    check_other_namespaces(&store, intact).await;
     write_everything(&store).await;
-    for spoil in spoils {
-        by_hand(&mut raw, &prefix, spoil).await;
+    for corruption in corruptions {
+        apply(&mut raw, &prefix, corruption).await;
     }
     read_everything(&store).await;
-    others_are_as_they_were(&store, own).await;
-    answered("erase", store.erase(&in_time(), &under("acme"), 1000).await);
-    let globex = store.get(&in_time(), &ns("globex"), "k").await.unwrap();
+    check_other_namespaces(&store, intact).await;
+    answered("erase", store.erase(&limited(), &under("acme"), 1000).await);
+    let globex = store.get(&limited(), &ns("globex"), "k").await.unwrap();
     assert_eq!(globex.unwrap(), bytes("theirs"));
-    // What an operator does in the end: the damaged keys removed, the place is as good as new.
-    for name in NAMES {
+    // An operator can repair the namespace by deleting the damaged keys.
+    for name in KEYS {
         let key = format!("{prefix}{name}");
         let () = redis::cmd("DEL").arg(key).query_async(&mut raw).await.unwrap();
     }
-    store.put(&in_time(), &acme, "a", bytes("new")).await.unwrap();
-    assert_eq!(store.list(&in_time(), &acme, None).await.unwrap(), ["a"]);
+    store.put(&limited(), &acme, "a", bytes("new")).await.unwrap();
+    assert_eq!(store.list(&limited(), &acme, None).await.unwrap(), ["a"]);
 }
 
 fn block_on(future: impl Future<Output = ()>) {
@@ -319,92 +330,101 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn whatever_stands_in_the_keys_is_answered_or_corrupt(
-        spoils in prop::collection::vec(spoil(), 1..4),
+    fn foreign_data_in_keys_is_answered_or_corrupt(
+        corruptions in prop::collection::vec(any_corruption(), 1..4),
     ) {
-        block_on(spoilt_in_every_call(&spoils));
+        block_on(check_every_call(&corruptions));
     }
 
     #[test]
-    fn any_bytes_in_a_value_are_that_value_and_a_codec_error_when_they_are_not_of_the_type(
+    fn foreign_value_bytes_are_returned_or_a_codec_error(
         value in prop::collection::vec(any::<u8>(), 0..40),
     ) {
-        block_on(async {
-            let (server, prefix) = (shared(), new_prefix());
-            let store = open(server.url(), &prefix).await;
-            for key in ["a", "b"] {
-                store.put(&ctx(), &ns("acme"), key, bytes("7")).await.unwrap();
-            }
-            let mut raw = raw(server).await;
-            let mut set = redis::cmd("SET");
-            set.arg(format!("{prefix}{{acme}}va")).arg(&value);
-            let () = set.query_async(&mut raw).await.unwrap();
-            let read = store.get(&ctx(), &ns("acme"), "a").await.unwrap();
-            assert_eq!(read.unwrap(), value);
-            let typed = store.typed::<Vec<String>>();
-            let page = typed.scan(&ctx(), &ns("acme"), ScanOptions::new()).await.unwrap();
-            let kinds = page.items.iter().map(|item| item.value.as_ref().unwrap().as_ref().map_err(Error::kind));
-            let expected = serde_json::from_slice::<Vec<String>>(&value).map_err(|_| ErrorKind::Codec);
-            assert_eq!(kinds.collect::<Vec<_>>(), [expected.as_ref().map_err(|kind| *kind), Err(ErrorKind::Codec)]);
-        });
+        block_on(check_foreign_value(&value));
     }
 }
 
-fn spoilt(name: &str, anew: bool, command: &[&[u8]]) -> Spoil {
-    let name = NAMES.iter().position(|known| *known == name).unwrap();
-    Spoil { name, anew, command: command.iter().map(|word| word.to_vec()).collect() }
+/// Writes raw bytes into a value. Asserts that untyped reads return them, and that typed reads
+/// decode them or fail with a codec error.
+async fn check_foreign_value(value: &[u8]) {
+    let (server, prefix) = (shared_server(), new_prefix());
+    let store = open(server.url(), &prefix).await;
+    for key in ["a", "b"] {
+        store.put(&ctx(), &ns("acme"), key, bytes("7")).await.unwrap();
+    }
+    let mut raw = connect(server).await;
+    let mut set = redis::cmd("SET");
+    set.arg(format!("{prefix}{{acme}}va")).arg(value);
+    let () = set.query_async(&mut raw).await.unwrap();
+    let read = store.get(&ctx(), &ns("acme"), "a").await.unwrap();
+    assert_eq!(read.unwrap(), value);
+    let typed = store.typed::<Vec<String>>();
+    let page = typed.scan(&ctx(), &ns("acme"), ScanOptions::new()).await.unwrap();
+    let values = page.items.iter().map(|item| item.value.as_ref().unwrap().as_ref());
+    let found: Vec<_> = values.map(|value| value.map_err(Error::kind)).collect();
+    let expected = serde_json::from_slice::<Vec<String>>(value).map_err(|_| ErrorKind::Codec);
+    assert_eq!(found, [expected.as_ref().map_err(|kind| *kind), Err(ErrorKind::Codec)]);
 }
 
-/// Meta data of an entry that never expires and whose value is so long.
+fn corruption(key: &str, deletes: bool, command: &[&[u8]]) -> Corruption {
+    let key = KEYS.iter().position(|known| *known == key).unwrap();
+    Corruption { key, deletes, command: command.iter().map(|word| word.to_vec()).collect() }
+}
+
+/// Returns the metadata of an entry that never expires, with a value of that length.
 fn meta_of(length: u32) -> Vec<u8> {
     [&[0; 34][..], &length.to_be_bytes()].concat()
 }
 
-/// Each was found by the property above, or is what it stands for.
+/// Inputs that [`foreign_data_in_keys_is_answered_or_corrupt`] found, and similar ones.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_found_once_is_answered_or_corrupt() {
+async fn past_counterexamples_are_answered_or_corrupt() {
     let long = meta_of(16 * 1024 * 1024 - 10);
-    for spoils in [
-        // More than one script reads, twice, and no string.
+    for corruptions in [
+        // More bytes than one script reads, and a key that is not a string.
         vec![
-            spoilt("{acme}va", false, &[b"HSET", b"a", b""]),
-            spoilt("{acme}m", false, &[b"HSET", b"a", &long]),
+            corruption("{acme}va", false, &[b"HSET", b"a", b""]),
+            corruption("{acme}m", false, &[b"HSET", b"a", &long]),
         ],
-        vec![spoilt("{acme}m", false, &[b"HSET", b"a", b"short"])],
-        vec![spoilt("{acme}m", false, &[b"HSET", b"a", b""])],
-        // Members in another order than that of their names.
-        vec![spoilt("{acme}k", false, &[b"ZADD", b"-1", b"zz"])],
-        vec![spoilt("{acme}k", false, &[b"ZADD", b"1", b"a"])],
-        vec![spoilt("{acme}n", false, &[b"ZADD", b"-1", b"zz\x001"])],
-        vec![spoilt("{acme}g", false, &[b"ZADD", b"1", b"acme\x001"])],
-        // More that has expired than there is.
+        vec![corruption("{acme}m", false, &[b"HSET", b"a", b"short"])],
+        vec![corruption("{acme}m", false, &[b"HSET", b"a", b""])],
+        // Members with a score other than 0, which are not sorted by name.
+        vec![corruption("{acme}k", false, &[b"ZADD", b"-1", b"zz"])],
+        vec![corruption("{acme}k", false, &[b"ZADD", b"1", b"a"])],
+        vec![corruption("{acme}n", false, &[b"ZADD", b"-1", b"zz\x001"])],
+        vec![corruption("{acme}g", false, &[b"ZADD", b"1", b"acme\x001"])],
+        // More expired members than keys.
         vec![
-            spoilt("{acme}x", false, &[b"ZADD", b"1", b"one"]),
-            spoilt("{acme}x", false, &[b"ZADD", b"1", b"two"]),
-            spoilt("{acme}k", true, &[b"ZADD", b"0", b"a"]),
+            corruption("{acme}x", false, &[b"ZADD", b"1", b"one"]),
+            corruption("{acme}x", false, &[b"ZADD", b"1", b"two"]),
+            corruption("{acme}k", true, &[b"ZADD", b"0", b"a"]),
         ],
-        // Fences and tokens that are no numbers.
-        vec![spoilt("{acme}f", true, &[b"SET", b"x"])],
-        vec![spoilt("{acme}f", true, &[b"SET", b"nan"])],
-        vec![spoilt("{acme}f", true, &[b"SET", b"-1e300"])],
-        vec![spoilt("{acme}n", true, &[b"ZADD", b"0", b"acme\0x"])],
-        vec![spoilt("{acme}n", true, &[b"ZADD", b"0", b"acme\0inf"])],
-        vec![spoilt("{acme}n", true, &[b"ZADD", b"0", b"acme\x001e300"])],
+        // Fences and tokens that are not numbers.
+        vec![corruption("{acme}f", true, &[b"SET", b"x"])],
+        vec![corruption("{acme}f", true, &[b"SET", b"nan"])],
+        vec![corruption("{acme}f", true, &[b"SET", b"-1e300"])],
+        vec![corruption("{acme}n", true, &[b"ZADD", b"0", b"acme\0x"])],
+        vec![corruption("{acme}n", true, &[b"ZADD", b"0", b"acme\0inf"])],
+        vec![corruption("{acme}n", true, &[b"ZADD", b"0", b"acme\x001e300"])],
     ] {
-        spoilt_in_every_call(&spoils).await;
+        check_every_call(&corruptions).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_and_fences_that_are_no_numbers_are_replaced() {
-    let (server, prefix) = (shared(), new_prefix());
+async fn non_numeric_tokens_and_fences_are_replaced() {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
-    let mut raw = raw(server).await;
+    let mut raw = connect(server).await;
     for token in ["x", "", "nan", "inf", "-1", "1e300"] {
         let fresh = ns(&format!("acme:token {token}"));
         let member = format!("{fresh}\0{token}");
-        by_hand(&mut raw, &prefix, &spoilt("{acme}n", false, &[b"ZADD", b"0", member.as_bytes()]))
-            .await;
+        apply(
+            &mut raw,
+            &prefix,
+            &corruption("{acme}n", false, &[b"ZADD", b"0", member.as_bytes()]),
+        )
+        .await;
         store.put(&ctx(), &fresh, "k", bytes("v")).await.unwrap();
         let listed = store.scan_namespaces(&ctx(), &under(fresh.as_str()), None, 10).await.unwrap();
         assert_eq!(listed.items, [fresh]);
@@ -412,7 +432,7 @@ async fn tokens_and_fences_that_are_no_numbers_are_replaced() {
     let acme = ns("acme");
     for fence in ["x", "nan", "-1", "1e300"] {
         store.put(&ctx(), &acme, "k", bytes("v")).await.unwrap();
-        by_hand(&mut raw, &prefix, &spoilt("{acme}f", true, &[b"SET", fence.as_bytes()])).await;
+        apply(&mut raw, &prefix, &corruption("{acme}f", true, &[b"SET", fence.as_bytes()])).await;
         store.erase(&ctx(), &under("acme"), 1000).await.unwrap();
     }
     store.put(&ctx(), &acme, "k", bytes("v")).await.unwrap();
@@ -420,16 +440,16 @@ async fn tokens_and_fences_that_are_no_numbers_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_erased() {
-    let (server, prefix) = (shared(), new_prefix());
+async fn erase_removes_unreadable_entries() {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
-    let mut raw = raw(server).await;
+    let mut raw = connect(server).await;
     let acme = ns("acme");
     for meta in [&b""[..], b"short", &[0xff; 38], &[0; 60]] {
         for key in ["a", "b"] {
             store.put(&ctx(), &acme, key, bytes("v")).await.unwrap();
         }
-        by_hand(&mut raw, &prefix, &spoilt("{acme}m", false, &[b"HSET", b"a", meta])).await;
+        apply(&mut raw, &prefix, &corruption("{acme}m", false, &[b"HSET", b"a", meta])).await;
         let erased = store.erase(&ctx(), &under("acme"), 1000).await.unwrap();
         assert_eq!((erased.removed, erased.done), (2, true), "{meta:?}");
         assert_eq!(store.get(&ctx(), &acme, "a").await.unwrap(), None);

@@ -1,5 +1,5 @@
-//! The raw keys, looked at by hand: what is two is two, odd names are literal text, and stores with
-//! different prefixes see nothing of each other.
+//! Isolation, checked in the raw keys. Different names are different keys, special characters are
+//! literal, and stores with different prefixes do not see each other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,10 +11,12 @@ use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 
-use crate::by_hand::{calls_of, cli, keys, listed, new_prefix, number, open, shared};
+use crate::helpers::{
+    calls_of, cli, cli_number, index_names, keys, new_prefix, open, shared_server,
+};
 
-/// Texts that mean something to some pattern, quoting or range.
-const ODD: [&str; 27] = [
+/// Texts with a meaning in patterns, quoting, hash tags or ranges.
+const SPECIAL: [&str; 27] = [
     "*",
     "?",
     "[",
@@ -44,18 +46,19 @@ const ODD: [&str; 27] = [
     "\u{10ffff}",
 ];
 
-fn of(parts: &[&str]) -> Namespace {
+/// Builds a namespace from a tenant and scope segments.
+fn namespace(parts: &[&str]) -> Namespace {
     let name = Namespace::new(tenant(parts[0]));
     parts[1..].iter().fold(name, |name, part| name.with_scope(part).unwrap())
 }
 
 #[tokio::test]
-async fn what_reads_alike_in_one_line_is_two_keys() {
-    let (server, prefix) = (shared(), new_prefix());
+async fn names_that_read_alike_are_separate_keys() {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
-    store.put(&ctx(), &of(&["acme", "x"]), "y", bytes("in x")).await.unwrap();
-    store.put(&ctx(), &of(&["acme"]), "x:y", bytes("in acme")).await.unwrap();
-    store.put(&ctx(), &of(&["acme:x"]), "y", bytes("in acme:x")).await.unwrap();
+    store.put(&ctx(), &namespace(&["acme", "x"]), "y", bytes("in x")).await.unwrap();
+    store.put(&ctx(), &namespace(&["acme"]), "x:y", bytes("in acme")).await.unwrap();
+    store.put(&ctx(), &namespace(&["acme:x"]), "y", bytes("in acme:x")).await.unwrap();
     for (key, value) in [
         ("{acme:x}vy", "in x"),
         ("{acme}vx:y", "in acme"),
@@ -68,36 +71,39 @@ async fn what_reads_alike_in_one_line_is_two_keys() {
     let values: BTreeSet<String> =
         keys(server, &prefix).into_iter().filter(|key| key.contains("}v")).collect();
     assert_eq!(values.len(), 3, "{values:?}");
-    assert_eq!(store.get(&ctx(), &of(&["acme"]), "y").await.unwrap(), None);
-    // The end of a tag, in a name and in a key.
+    assert_eq!(store.get(&ctx(), &namespace(&["acme"]), "y").await.unwrap(), None);
+    // The end of a hash tag, in names and in keys.
     let pairs =
         [("a", "k}vz"), ("a}vk", "z"), (r"a\)vk", "z"), ("a)vk", "z"), ("a}", ""), ("a", "}v")];
     for (name, key) in pairs {
-        store.put(&ctx(), &of(&[name]), key, bytes(&format!("{key} in {name}"))).await.unwrap();
+        store
+            .put(&ctx(), &namespace(&[name]), key, bytes(&format!("{key} in {name}")))
+            .await
+            .unwrap();
     }
     for (name, key) in pairs {
-        let value = store.get(&ctx(), &of(&[name]), key).await.unwrap();
+        let value = store.get(&ctx(), &namespace(&[name]), key).await.unwrap();
         assert_eq!(value, Some(bytes(&format!("{key} in {name}"))), "{name} {key}");
     }
-    assert_eq!(store.list(&ctx(), &of(&["acme"]), None).await.unwrap(), ["x:y"]);
-    assert_eq!(listed(server, &format!("{prefix}{{acme}}n")), ["", "acme", "acme:x"]);
-    assert_eq!(listed(server, &format!("{prefix}{{acme\\:x}}n")), ["", r"acme\:x"]);
-    let tenants = listed(server, &format!("{prefix}{{\\*}}n"));
+    assert_eq!(store.list(&ctx(), &namespace(&["acme"]), None).await.unwrap(), ["x:y"]);
+    assert_eq!(index_names(server, &format!("{prefix}{{acme}}n")), ["", "acme", "acme:x"]);
+    assert_eq!(index_names(server, &format!("{prefix}{{acme\\:x}}n")), ["", r"acme\:x"]);
+    let tenants = index_names(server, &format!("{prefix}{{\\*}}n"));
     assert_eq!(tenants, ["a", "a)vk", r"a\\)vk", "acme", r"acme\:x", "a}", "a}vk"]);
 }
 
 #[tokio::test]
-async fn odd_keys_list_exactly_their_own() {
-    let (server, prefix) = (shared(), new_prefix());
+async fn special_characters_in_keys_are_literal() {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
     let acme = ns("acme");
-    let mut sorted = ODD;
+    let mut sorted = SPECIAL;
     sorted.sort_unstable();
-    for key in ODD {
+    for key in SPECIAL {
         store.put(&ctx(), &acme, key, bytes(&format!("<{key}>"))).await.unwrap();
     }
     store.put(&ctx(), &acme, "", bytes("<>")).await.unwrap();
-    for key in ODD {
+    for key in SPECIAL {
         assert_eq!(store.get(&ctx(), &acme, key).await.unwrap(), Some(bytes(&format!("<{key}>"))));
         let raw = cli(server, &["GET", &format!("{prefix}{{acme}}v{key}")]);
         assert_eq!(raw, format!("<{key}>"));
@@ -113,25 +119,31 @@ async fn odd_keys_list_exactly_their_own() {
         let found: Vec<String> = page.items.into_iter().map(|item| item.key).collect();
         assert_eq!(found, past, "after {key:?}");
     }
-    for (at, key) in ODD.iter().enumerate() {
+    for (at, key) in SPECIAL.iter().enumerate() {
         assert!(store.take(&ctx(), &acme, key).await.unwrap().is_some(), "{key:?}");
         let left = store.list(&ctx(), &acme, None).await.unwrap();
-        assert_eq!(left.len(), ODD.len() - at, "{key:?} took others with it");
+        assert_eq!(left.len(), SPECIAL.len() - at, "{key:?} removed other keys");
     }
 }
 
 #[tokio::test]
-async fn odd_tenants_and_segments_are_listed_swept_and_erased_alone() {
-    let (server, prefix) = (shared(), new_prefix());
+async fn special_characters_in_namespaces_are_literal() {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
     let mut all = Vec::new();
-    for odd in ODD {
-        all.extend([of(&[odd]), of(&[odd, "x"]), of(&["acme", odd]), of(&["acme", "x", odd])]);
+    for special in SPECIAL {
+        all.extend([
+            namespace(&[special]),
+            namespace(&[special, "x"]),
+            namespace(&["acme", special]),
+            namespace(&["acme", "x", special]),
+        ]);
     }
     for name in &all {
         store.put(&ctx(), name, "k", bytes(&name.to_string())).await.unwrap();
     }
-    let mut tenants: Vec<_> = ODD.iter().map(|odd| tenant(odd)).chain([tenant("acme")]).collect();
+    let mut tenants: Vec<_> =
+        SPECIAL.iter().map(|special| tenant(special)).chain([tenant("acme")]).collect();
     tenants.sort_by(|a, b| a.as_rendered().cmp(b.as_rendered()));
     assert_eq!(store.scan_tenants(&ctx(), None, 100).await.unwrap().items, tenants);
     for name in &all {
@@ -145,16 +157,16 @@ async fn odd_tenants_and_segments_are_listed_swept_and_erased_alone() {
     }
     assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 0);
     let mut left = all.clone();
-    for odd in ODD {
-        let gone = of(&["acme", odd]);
+    for special in SPECIAL {
+        let gone = namespace(&["acme", special]);
         let erased = store.erase(&ctx(), &gone.clone().into(), 1000).await.unwrap();
         let before = left.len();
         left.retain(|other| !is_under(other, &gone));
         assert_eq!((erased.done, erased.removed), (true, (before - left.len()) as u64), "{gone}");
     }
-    for odd in ODD {
-        let erased = store.erase(&ctx(), &tenant(odd).into(), 1000).await.unwrap();
-        assert_eq!((erased.done, erased.removed), (true, 2), "{odd:?}");
+    for special in SPECIAL {
+        let erased = store.erase(&ctx(), &tenant(special).into(), 1000).await.unwrap();
+        assert_eq!((erased.done, erased.removed), (true, 2), "{special:?}");
     }
     left.retain(|name| name.tenant() == tenant("acme"));
     left.sort();
@@ -168,8 +180,8 @@ fn is_under(name: &Namespace, prefix: &Namespace) -> bool {
     name == prefix || name.starts_with(&format!("{prefix}:"))
 }
 
-/// Everything that a store does that goes over many keys, of which nothing is another store's.
-async fn sees_only(store: &RedisStore, what: &str) {
+/// Asserts that the calls that span many keys find only the store's own entries.
+async fn check_sees_only(store: &RedisStore, what: &str) {
     let (acme, context) = (ns("acme"), ctx());
     assert_eq!(store.list(&context, &acme, None).await.unwrap(), [what, "k"]);
     assert_eq!(store.get(&context, &acme, "k").await.unwrap(), Some(bytes(what)));
@@ -183,9 +195,9 @@ async fn sees_only(store: &RedisStore, what: &str) {
 }
 
 #[tokio::test]
-async fn stores_of_different_prefixes_on_one_server_see_nothing_of_each_other() {
+async fn stores_with_different_prefixes_are_isolated() {
     let server = RedisServer::start_with_clock().unwrap();
-    // One the beginning of another, the empty one, and one that reads like a tag's end.
+    // The empty prefix, prefixes of other prefixes, and prefixes with special characters.
     let prefixes = ["", "p", "p:", "p:p", "*", r"\*", "a b\n"];
     let mut stores = Vec::new();
     for (at, prefix) in prefixes.iter().enumerate() {
@@ -200,7 +212,7 @@ async fn stores_of_different_prefixes_on_one_server_see_nothing_of_each_other() 
     }
     server.advance(Duration::from_secs(1)).unwrap();
     for (store, what) in &stores {
-        sees_only(store, what).await;
+        check_sees_only(store, what).await;
     }
     while let Some((store, what)) = stores.pop() {
         let erased = store.erase(&ctx(), &under("acme"), 1000).await.unwrap();
@@ -216,7 +228,7 @@ async fn stores_of_different_prefixes_on_one_server_see_nothing_of_each_other() 
 }
 
 #[tokio::test]
-async fn no_call_of_the_contract_goes_over_all_keys_of_the_server() {
+async fn no_call_iterates_over_all_server_keys() {
     let server = RedisServer::start().unwrap();
     let store = open(server.url(), "p:").await;
     let (acme, context, options) = (ns("acme"), ctx(), PutOptions::new());
@@ -240,12 +252,12 @@ async fn no_call_of_the_contract_goes_over_all_keys_of_the_server() {
     store.usage(&context, &under("acme")).await.unwrap();
     store.evict_expired(&context).await.unwrap();
     while !store.erase(&context, &under("acme"), 3).await.unwrap().done {}
-    assert!(calls_of(&server, "evalsha") > 20, "the server counts");
+    assert!(calls_of(&server, "evalsha") > 20, "the server does not count commands");
     let all = ["keys", "scan", "sscan", "hscan", "zscan", "hgetall", "hkeys", "hvals"];
     for command in all.into_iter().chain(["smembers", "flushdb", "flushall", "sort", "dbsize"]) {
         assert_eq!(calls_of(&server, command), 0, "{command}");
     }
     let everything: NamespacePrefix = tenant("acme").into();
     assert_eq!(store.usage(&context, &everything).await.unwrap().entries, 0);
-    assert!(number(&server, &["DBSIZE"]) > 0, "the fences");
+    assert!(cli_number(&server, &["DBSIZE"]) > 0, "the fences are missing");
 }

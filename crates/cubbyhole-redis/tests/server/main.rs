@@ -1,15 +1,13 @@
-//! What is Redis's own, on private single servers: round trips, cancellation, restarts, refusals,
-//! the raw keys, expiry to the millisecond, and registration under attack.
+//! Tests on private single Redis servers: round trips, cancellation, restarts, server errors, raw
+//! keys, exact expiry, and registration under faults.
 
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a failed unwrap is a failed test, in what tests share too"
+    reason = "a panic fails the test, also in shared helpers"
 )]
 
-mod by_hand;
-#[path = "../histories/mod.rs"]
-mod histories;
+mod helpers;
 mod proxy;
 
 mod cancellation;
@@ -23,7 +21,7 @@ mod expiry;
 mod faults;
 mod hostile;
 mod isolation;
-mod large;
+mod large_reads;
 mod orphans;
 mod registration;
 mod removal;

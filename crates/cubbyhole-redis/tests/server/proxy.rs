@@ -1,47 +1,47 @@
-//! The proxy of the test kit in front of Redis: it splits what the client sends into commands, and
-//! judges each.
+//! A proxy in front of Redis that records the commands of the client, and holds or resets them by a
+//! rule.
 
 use std::ops::Deref;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use cubbyhole_core::Store;
+use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
-use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, until, within};
 pub(crate) use cubbyhole_testkit::proxy::Gate;
-use cubbyhole_testkit::proxy::{self, Protocol};
+use cubbyhole_testkit::proxy::{Protocol, Proxy};
 
-use crate::by_hand::{new_prefix, open, shared};
+use crate::helpers::{new_prefix, open, shared_server};
 
-/// A command's name and arguments.
+/// The name and the arguments of a command.
 pub(crate) type Command = [Vec<u8>];
 
 type Rule = Box<dyn FnMut(&Command) -> Gate + Send>;
 
-pub(crate) struct Proxy(proxy::Proxy<Commands>);
+pub(crate) struct RedisProxy(Proxy<RedisProtocol>);
 
 #[derive(Default)]
-pub(crate) struct Commands {
+pub(crate) struct RedisProtocol {
     rule: Mutex<Option<Rule>>,
     sent: Mutex<Vec<Vec<Vec<u8>>>>,
 }
 
-impl Protocol for Commands {
+impl Protocol for RedisProtocol {
     fn request_length(&self, bytes: &[u8]) -> Option<usize> {
-        end_of_command(bytes)
+        command_length(bytes)
     }
 
     fn judge(&self, request: &mut Vec<u8>) -> Gate {
-        let command = parts(request);
+        let command = parse_command(request);
         let gate = self.rule.lock().unwrap().as_mut().map_or(Gate::Pass, |rule| rule(&command));
         self.sent.lock().unwrap().push(command);
         gate
     }
 }
 
-impl Proxy {
-    pub(crate) async fn before(server: &RedisServer) -> Self {
-        Self(proxy::Proxy::start(address_of(server), Commands::default()).await)
+impl RedisProxy {
+    pub(crate) async fn start(server: &RedisServer) -> Self {
+        Self(Proxy::start(address_of(server), RedisProtocol::default()).await)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -54,20 +54,29 @@ impl Proxy {
     }
 
     /// Applies `rule` to each command from now on.
-    pub(crate) fn judge(&self, rule: impl FnMut(&Command) -> Gate + Send + 'static) {
+    pub(crate) fn set_rule(&self, rule: impl FnMut(&Command) -> Gate + Send + 'static) {
         *self.protocol().rule.lock().unwrap() = Some(Box::new(rule));
     }
 
-    /// Holds the first command that matches.
-    pub(crate) fn hold_first(&self, matches: impl Fn(&Command) -> bool + Send + 'static) {
+    /// Applies `gate` to the first command that matches, and forwards all others.
+    pub(crate) fn stop_first(
+        &self,
+        gate: Gate,
+        matches: impl Fn(&Command) -> bool + Send + 'static,
+    ) {
         let mut is_over = false;
-        self.judge(move |command| {
+        self.set_rule(move |command| {
             if is_over || !matches(command) {
                 return Gate::Pass;
             }
             is_over = true;
-            Gate::Hold
+            gate
         });
+    }
+
+    /// Holds the first command that matches.
+    pub(crate) fn hold_first(&self, matches: impl Fn(&Command) -> bool + Send + 'static) {
+        self.stop_first(Gate::Hold, matches);
     }
 
     /// Removes the rule, and forwards the commands that are held.
@@ -82,11 +91,28 @@ impl Proxy {
     }
 }
 
-impl Deref for Proxy {
-    type Target = proxy::Proxy<Commands>;
+impl Deref for RedisProxy {
+    type Target = Proxy<RedisProtocol>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
+    }
+}
+
+/// A store whose connection leads through a proxy, and a direct store with the same prefix.
+pub(crate) struct ProxiedStore {
+    pub(crate) proxy: RedisProxy,
+    pub(crate) prefix: String,
+    pub(crate) store: RedisStore,
+    pub(crate) direct: RedisStore,
+}
+
+impl ProxiedStore {
+    pub(crate) async fn open(server: &RedisServer) -> Self {
+        let (proxy, prefix) = (RedisProxy::start(server).await, new_prefix());
+        let store = open(&proxy.url(), &prefix).await;
+        let direct = open(server.url(), &prefix).await;
+        Self { proxy, prefix, store, direct }
     }
 }
 
@@ -94,7 +120,7 @@ fn address_of(server: &RedisServer) -> String {
     format!("127.0.0.1:{}", server.port())
 }
 
-/// The names of the keys of a script's call; nothing for another command.
+/// Returns the keys of a script call, or no key for any other command.
 pub(crate) fn script_keys(command: &Command) -> Vec<String> {
     if command.first().is_none_or(|name| !name.eq_ignore_ascii_case(b"EVALSHA")) {
         return Vec::new();
@@ -104,8 +130,8 @@ pub(crate) fn script_keys(command: &Command) -> Vec<String> {
     command[3..].iter().take(count).map(text).collect()
 }
 
-/// Whether a command is the script of puts and batches: by the keys that it touches, and not by how
-/// it is told what to do.
+/// Returns whether a command is the script of puts and batches. The keys decide, so the test does
+/// not depend on the form of the arguments.
 pub(crate) fn is_write(command: &Command) -> bool {
     let keys = script_keys(command);
     let kinds = ["}k", "}m", "}x"];
@@ -114,8 +140,8 @@ pub(crate) fn is_write(command: &Command) -> bool {
         && keys[3].contains("}v")
 }
 
-/// Where the first command ends, if all of it is there.
-fn end_of_command(bytes: &[u8]) -> Option<usize> {
+/// Returns the length of the first command, or `None` if it is incomplete.
+fn command_length(bytes: &[u8]) -> Option<usize> {
     let (count, mut at) = length_line(bytes, 0)?;
     for _ in 0..count {
         let (length, start) = length_line(bytes, at)?;
@@ -124,7 +150,7 @@ fn end_of_command(bytes: &[u8]) -> Option<usize> {
     (at <= bytes.len()).then_some(at)
 }
 
-/// A number after its sign, and where the next line begins.
+/// Reads the number after a type byte. Returns it and the start of the next line.
 fn length_line(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     let rest = bytes.get(at..)?;
     let end = rest.windows(2).position(|window| window == b"\r\n")?;
@@ -132,7 +158,7 @@ fn length_line(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     Some((number, at + end + 2))
 }
 
-fn parts(command: &[u8]) -> Vec<Vec<u8>> {
+fn parse_command(command: &[u8]) -> Vec<Vec<u8>> {
     let (count, mut at) = length_line(command, 0).unwrap();
     let mut parts = Vec::with_capacity(count);
     for _ in 0..count {
@@ -144,19 +170,19 @@ fn parts(command: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn commands_are_told_apart_and_read() {
+fn commands_are_split_and_parsed() {
     let two = b"*2\r\n$3\r\nGET\r\n$4\r\na\r\nb\r\n*1\r\n$0\r\n\r\n";
     for length in 0..23 {
-        assert_eq!(end_of_command(&two[..length]), None, "{length}");
+        assert_eq!(command_length(&two[..length]), None, "{length}");
     }
-    assert_eq!(end_of_command(two), Some(23));
-    assert_eq!(parts(&two[..23]), [b"GET".to_vec(), b"a\r\nb".to_vec()]);
-    assert_eq!(end_of_command(&two[23..]), Some(two.len() - 23));
+    assert_eq!(command_length(two), Some(23));
+    assert_eq!(parse_command(&two[..23]), [b"GET".to_vec(), b"a\r\nb".to_vec()]);
+    assert_eq!(command_length(&two[23..]), Some(two.len() - 23));
 }
 
 #[tokio::test]
-async fn the_proxy_counts_holds_cuts_and_is_silent_as_told() {
-    let proxy = Proxy::before(shared()).await;
+async fn proxy_counts_holds_silences_and_resets() {
+    let proxy = RedisProxy::start(shared_server()).await;
     let store = open(&proxy.url(), &new_prefix()).await;
     let (acme, before) = (ns("acme"), proxy.round_trips());
     store.get(&ctx(), &acme, "a").await.unwrap();
@@ -165,18 +191,20 @@ async fn the_proxy_counts_holds_cuts_and_is_silent_as_told() {
     let (context, other) = (ctx(), ctx());
     let (a, b) = tokio::join!(store.get(&context, &acme, "a"), store.get(&other, &acme, "b"));
     a.and(b).unwrap();
-    assert_eq!(proxy.round_trips() - before, 3, "what is sent together is one");
+    assert_eq!(
+        proxy.round_trips() - before,
+        3,
+        "requests that are sent together are one round trip"
+    );
     assert_eq!((proxy.connections(), proxy.open_connections()), (1, 1));
 
     proxy.take_commands();
     proxy.hold_first(|command| command[0] == b"GET");
-    let early = ctx().with_timeout(Duration::from_millis(100));
-    assert!(store.get(&early, &acme, "a").await.is_err());
+    assert!(store.get(&within(100), &acme, "a").await.is_err());
     proxy.until_held().await;
     proxy.release();
     proxy.be_silent(true);
-    let early = ctx().with_timeout(Duration::from_millis(100));
-    assert!(store.get(&early, &acme, "a").await.is_err());
+    assert!(store.get(&within(100), &acme, "a").await.is_err());
     proxy.be_silent(false);
     store.put(&ctx(), &acme, "a", bytes("v")).await.unwrap();
     assert_eq!(store.get(&ctx(), &acme, "a").await.unwrap(), Some(bytes("v")));
@@ -184,7 +212,7 @@ async fn the_proxy_counts_holds_cuts_and_is_silent_as_told() {
     assert!(proxy.take_commands().len() >= 4);
 
     proxy.reset_all();
-    until("the end of it", async || proxy.open_connections() == 0).await;
+    until("the connection to close", async || proxy.open_connections() == 0).await;
     store.get(&ctx(), &acme, "a").await.unwrap();
     assert_eq!(proxy.connections(), 2);
 }

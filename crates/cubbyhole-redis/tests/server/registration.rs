@@ -1,6 +1,6 @@
-//! Registration under attack: clients that die after any of their commands, writers and tidiers
-//! that are held while others go on. What is live must be listed, and after a sweep the indexes
-//! must hold nothing else.
+//! Registration of namespaces under faults: clients that die after any command, and writers, sweeps
+//! and erasures that are delayed while other calls continue. Live namespaces must be listed. After
+//! a sweep, the indexes must contain no other names.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,15 +13,17 @@ use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, tenant};
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::by_hand::{cli, clock, config, keys, listed, new_prefix, number, open, shared};
-use crate::proxy::{Command, Gate, Proxy, is_write, script_keys};
+use crate::helpers::{
+    cli, cli_number, config, index_names, keys, new_prefix, open, server_millis, shared_server,
+};
+use crate::proxy::{Command, Gate, ProxiedStore, RedisProxy, is_write, script_keys};
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
 
 /// The namespaces that the tests use.
 const NAMES: [&str; 5] = ["acme", "acme:a", "acme:b", "globex", "globex:a"];
 
-/// Which namespaces hold something, by their entries and not by any index.
+/// Returns the namespaces with entries. Reads the entries themselves and no index of namespaces.
 async fn live(store: &RedisStore) -> Vec<&'static str> {
     let mut live = Vec::new();
     for name in NAMES {
@@ -32,7 +34,7 @@ async fn live(store: &RedisStore) -> Vec<&'static str> {
     live
 }
 
-/// That what is live is listed, and nothing else.
+/// Asserts that exactly the live namespaces and their tenants are listed.
 async fn check_listed(store: &RedisStore, what: &str) {
     let live = live(store).await;
     let mut found = Vec::new();
@@ -45,8 +47,8 @@ async fn check_listed(store: &RedisStore, what: &str) {
     assert_eq!(found, tenants.into_iter().collect::<Vec<_>>(), "{what}");
 }
 
-/// That after one sweep the raw indexes hold what is live, each name once, and no marker stands
-/// where nothing is.
+/// Sweeps once. Asserts that the raw indexes then contain each live name once and no other name,
+/// and that only live namespaces have a marker.
 async fn check_swept(server: &RedisServer, prefix: &str, store: &RedisStore, what: &str) {
     check_listed(store, what).await;
     store.evict_expired(&ctx()).await.unwrap();
@@ -58,15 +60,15 @@ async fn check_swept(server: &RedisServer, prefix: &str, store: &RedisStore, wha
             live.iter().copied().filter(|full| full.split(':').next() == Some(name)).collect();
         if !wanted.is_empty() {
             tenants.push(name);
-            // Its marker.
+            // The marker of the tenant.
             wanted.insert(0, "");
         }
-        let found = listed(server, &format!("{prefix}{{{name}}}n"));
+        let found = index_names(server, &format!("{prefix}{{{name}}}n"));
         assert_eq!(found, wanted, "{what}: the index of {name}");
     }
-    assert_eq!(listed(server, &format!("{prefix}{{\\*}}n")), tenants, "{what}: the tenants");
+    assert_eq!(index_names(server, &format!("{prefix}{{\\*}}n")), tenants, "{what}: the tenants");
     for name in NAMES {
-        let marker = number(server, &["ZCOUNT", &format!("{prefix}{{{name}}}x"), "-1", "-1"]);
+        let marker = cli_number(server, &["ZCOUNT", &format!("{prefix}{{{name}}}x"), "-1", "-1"]);
         assert_eq!(marker, u64::from(live.contains(&name)), "{what}: the marker of {name}");
     }
     let left = keys(server, prefix);
@@ -78,23 +80,22 @@ async fn check_swept(server: &RedisServer, prefix: &str, store: &RedisStore, wha
     assert!(left.iter().all(is_known), "{what}: {left:?}");
 }
 
-/// The first put of a tenant makes five requests. That their lost answers are repeated has one time
-/// for all, and not one for each.
+/// The first put of a tenant makes five requests, which share one retry timeout.
 #[tokio::test]
-async fn a_put_that_registers_repeats_within_one_time() {
+async fn registering_put_retries_within_one_timeout() {
     let (retry, first) = (Duration::from_secs(5), Duration::from_millis(4500));
-    // By how much a busy machine may be late: less than the time that a second one would add.
+    // The delay allowed on a busy machine. A second retry timeout would take longer.
     let slack = Duration::from_secs(3);
-    let (proxy, prefix) = (Proxy::before(shared()).await, new_prefix());
+    let (proxy, prefix) = (RedisProxy::start(shared_server()).await, new_prefix());
     let config = config(&proxy.url(), &prefix).with_retry_timeout(retry);
     let store = RedisStore::open(&ctx(), config).await.unwrap();
-    // Each command that has the tenant's index is lost for a while, each that has the index of
-    // tenants for ever.
+    // Commands on the tenant's own index fail for a while. Commands on the index of tenants always
+    // fail.
     let (own, all) = (format!("{prefix}{{acme}}n"), format!("{prefix}{{\\*}}n"));
     let mut until: Option<ExecutionContext> = None;
     let lost = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
     let counted = Arc::clone(&lost);
-    proxy.judge(move |command| {
+    proxy.set_rule(move |command| {
         let index = script_keys(command).into_iter().next();
         let is_own = index.as_ref() == Some(&own);
         let until = until.get_or_insert_with(|| ExecutionContext::new().with_timeout(first));
@@ -108,35 +109,35 @@ async fn a_put_that_registers_repeats_within_one_time() {
     let error = store.put(&context, &ns("acme:a"), "k", bytes("v")).await.unwrap_err();
     let took = PATIENCE - context.remaining().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    assert!(error.is_retryable(), "nothing but a registration was lost: {error:?}");
+    assert!(error.is_retryable(), "only the registration was lost: {error:?}");
     assert!(lost.iter().all(|count| count.load(SeqCst) > 0), "{lost:?}");
     assert!((retry..retry + slack).contains(&took), "{took:?}");
     proxy.release();
     store.put(&ctx(), &ns("acme:a"), "k", bytes("v")).await.unwrap();
-    check_swept(shared(), &prefix, &store, "after the outage").await;
+    check_swept(shared_server(), &prefix, &store, "after the outage").await;
 }
 
-/// What a client does when it is cut off.
+/// The call of a client that loses its connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Deed {
-    FirstOfTenant,
-    FirstOfNamespace,
-    AfterSweep,
+enum Action {
+    FirstPutOfTenant,
+    FirstPutOfNamespace,
+    PutAfterSweep,
     Sweep,
     Erase,
 }
 
-impl Deed {
-    /// What there is before.
+impl Action {
+    /// Writes the entries that the call expects.
     async fn prepare(self, direct: &RedisStore) {
         let context = ctx();
         let put = async |name: &str| {
             direct.put(&context, &ns(name), "k", bytes("v")).await.unwrap();
         };
         match self {
-            Self::FirstOfTenant => {}
-            Self::FirstOfNamespace => put("acme:b").await,
-            Self::AfterSweep => {
+            Self::FirstPutOfTenant => {}
+            Self::FirstPutOfNamespace => put("acme:b").await,
+            Self::PutAfterSweep => {
                 put("acme:a").await;
                 direct.delete(&ctx(), &ns("acme:a"), "k").await.unwrap();
                 direct.evict_expired(&ctx()).await.unwrap();
@@ -154,13 +155,14 @@ impl Deed {
         }
     }
 
+    /// Makes the call. Returns whether it succeeded.
     async fn run(self, store: &RedisStore) -> bool {
-        let done = match self {
+        let result = match self {
             Self::Sweep => store.evict_expired(&ctx()).await.map(drop),
             Self::Erase => store.erase(&ctx(), &tenant("acme").into(), 10).await.map(drop),
             _ => store.put(&ctx(), &ns("acme:a"), "k", bytes("v")).await,
         };
-        match done {
+        match result {
             Ok(()) => true,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -171,34 +173,38 @@ impl Deed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_dies_after_any_command_leaves_nothing_that_a_sweep_does_not_mend() {
-    let server = shared();
+async fn sweep_cleans_up_after_a_client_dies_at_any_command() {
+    let server = shared_server();
     let mut longest = Vec::new();
-    for deed in
-        [Deed::FirstOfTenant, Deed::FirstOfNamespace, Deed::AfterSweep, Deed::Sweep, Deed::Erase]
-    {
+    for action in [
+        Action::FirstPutOfTenant,
+        Action::FirstPutOfNamespace,
+        Action::PutAfterSweep,
+        Action::Sweep,
+        Action::Erase,
+    ] {
         for gate in [Gate::CutBefore, Gate::CutAfter] {
             let mut commands = 0;
             loop {
-                let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
+                let (proxy, prefix) = (RedisProxy::start(server).await, new_prefix());
                 let direct = open(server.url(), &prefix).await;
-                deed.prepare(&direct).await;
+                action.prepare(&direct).await;
                 let config = config(&proxy.url(), &prefix).with_retry_timeout(Duration::ZERO);
                 let store = RedisStore::open(&ctx(), config).await.unwrap();
-                // Its later connections are none.
+                // The client cannot reconnect.
                 proxy.refuse(true);
                 let mut seen = 0;
-                proxy.judge(move |_| {
+                proxy.set_rule(move |_| {
                     seen += 1;
                     if seen == commands + 1 { gate } else { Gate::Pass }
                 });
-                let is_done = deed.run(&store).await;
-                let what = format!("{deed:?}, {gate:?} command {}", commands + 1);
+                let is_done = action.run(&store).await;
+                let what = format!("{action:?}, {gate:?} command {}", commands + 1);
                 check_swept(server, &prefix, &direct, &what).await;
-                // And whatever was left, the same done again is done.
+                // Another client succeeds with the same call.
                 if !is_done {
-                    assert!(deed.run(&direct).await, "{what}");
-                    check_swept(server, &prefix, &direct, &format!("{what}, then again")).await;
+                    assert!(action.run(&direct).await, "{what}");
+                    check_swept(server, &prefix, &direct, &format!("{what}, then repeated")).await;
                 }
                 if is_done {
                     break;
@@ -210,39 +216,38 @@ async fn a_client_that_dies_after_any_command_leaves_nothing_that_a_sweep_does_n
         }
     }
     assert_eq!(longest[..6], [5, 5, 3, 3, 5, 5], "commands of a first put");
-    // Tenants, their names in two steps, their namespaces, the names' end, the tenant's end.
+    // The tenants, the names of each in two steps, the namespaces, and the removal of names and of
+    // the tenant.
     assert!(longest[6..].iter().all(|count| *count >= 5), "{longest:?}");
 }
 
-/// The write that has a token.
+/// Returns whether a command is a write with a token.
 fn is_write_with_token(command: &Command) -> bool {
     is_write(command) && script_keys(command).last().is_some_and(|key| key.ends_with("}f"))
 }
 
-/// The registration of a namespace or of a tenant.
+/// Matches the registration of a name in that index.
 fn is_registration(index: &str) -> impl Fn(&Command) -> bool + Send + 'static {
     let index = format!("{index}n");
     move |command| script_keys(command).first().is_some_and(|key| key.ends_with(&index))
 }
 
-/// The registration of a namespace that brings its tenant's own token.
+/// Returns whether a command registers the namespace and carries the token of its tenant.
 fn is_registration_with_token(command: &Command) -> bool {
     script_keys(command).last().is_some_and(|key| key.ends_with("{acme}g"))
         && script_keys(command).len() == 2
         && command.contains(&b"acme:a".to_vec())
 }
 
-/// Holds a first put at a command, sweeps meanwhile, waits by the server's clock, and lets go.
-async fn hold_writer(
+/// Holds a first put at a command, sweeps, advances the server's clock, and releases the command.
+async fn hold_put(
     server: &RedisServer,
     at: impl Fn(&Command) -> bool + Send + 'static,
     sweeps: u32,
-    waits: Duration,
+    advance: Duration,
     what: &str,
 ) {
-    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
-    let direct = open(server.url(), &prefix).await;
-    let store = open(&proxy.url(), &prefix).await;
+    let ProxiedStore { proxy, prefix, store, direct } = ProxiedStore::open(server).await;
     proxy.hold_first(at);
     let (context, name) = (ctx(), ns("acme:a"));
     let (put, ()) = tokio::join!(store.put(&context, &name, "k", bytes("v")), async {
@@ -251,11 +256,11 @@ async fn hold_writer(
             direct.evict_expired(&ctx()).await.unwrap();
         }
         if sweeps > 0 {
-            assert_eq!(listed(server, &format!("{prefix}{{acme}}n")), [""; 0], "{what}");
-            assert_eq!(listed(server, &format!("{prefix}{{\\*}}n")), [""; 0], "{what}");
+            assert_eq!(index_names(server, &format!("{prefix}{{acme}}n")), [""; 0], "{what}");
+            assert_eq!(index_names(server, &format!("{prefix}{{\\*}}n")), [""; 0], "{what}");
         }
-        if !waits.is_zero() {
-            server.advance(waits).unwrap();
+        if !advance.is_zero() {
+            server.advance(advance).unwrap();
         }
         proxy.release();
     });
@@ -265,42 +270,40 @@ async fn hold_writer(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_that_is_held_while_its_registration_is_swept_away_ends_up_listed() {
-    let server = shared();
+async fn delayed_writer_is_listed_after_its_registration_is_swept() {
+    let server = shared_server();
     let none = Duration::ZERO;
     for sweeps in [1, 2] {
         let what = format!("{sweeps} sweeps");
-        hold_writer(server, is_write_with_token, sweeps, none, &what).await;
+        hold_put(server, is_write_with_token, sweeps, none, &what).await;
         let root = is_registration(r"{\*}");
-        hold_writer(server, root, sweeps, none, &format!("before the tenant, {what}")).await;
+        hold_put(server, root, sweeps, none, &format!("before the tenant, {what}")).await;
         let name = is_registration("{acme}");
-        hold_writer(server, name, sweeps, none, &format!("before the name, {what}")).await;
+        hold_put(server, name, sweeps, none, &format!("before the name, {what}")).await;
         let what = format!("between the two, {what}");
-        hold_writer(server, is_registration_with_token, sweeps, none, &what).await;
+        hold_put(server, is_registration_with_token, sweeps, none, &what).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_writer_held_longer_than_its_token_or_any_fence_lasts_registers_anew() {
+async fn writer_delayed_past_its_token_registers_again() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     for seconds in [59, 61, 660] {
         for sweeps in [0, 1] {
-            let (waits, what) = (Duration::from_secs(seconds), format!("{seconds} s, {sweeps}"));
-            hold_writer(&server, is_write_with_token, sweeps, waits, &what).await;
+            let (advance, what) = (Duration::from_secs(seconds), format!("{seconds} s, {sweeps}"));
+            hold_put(&server, is_write_with_token, sweeps, advance, &what).await;
             let what = format!("{what}, before the name");
-            hold_writer(&server, is_registration_with_token, sweeps, waits, &what).await;
+            hold_put(&server, is_registration_with_token, sweeps, advance, &what).await;
         }
     }
 }
 
-/// A stale token is refused by its age also where no fence is left that would.
+/// A token older than a minute is refused even if no fence refuses it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_taken_for_a_minute_and_a_fence_outlives_it() {
+async fn token_is_valid_for_a_minute_and_its_fence_for_longer() {
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     for (seconds, writes) in [(60, 2), (61, 3)] {
-        let (proxy, prefix) = (Proxy::before(&server).await, new_prefix());
-        let direct = open(server.url(), &prefix).await;
-        let store = open(&proxy.url(), &prefix).await;
+        let ProxiedStore { proxy, prefix, store, direct } = ProxiedStore::open(&server).await;
         direct.put(&ctx(), &ns("acme"), "k", bytes("v")).await.unwrap();
         proxy.hold_first(is_write_with_token);
         let (context, name) = (ctx(), ns("acme:a"));
@@ -315,46 +318,45 @@ async fn a_token_is_taken_for_a_minute_and_a_fence_outlives_it() {
         let sent = sent.iter().filter(|command| is_write(command)).count();
         assert_eq!(sent, writes, "after {seconds} s");
         direct.delete(&ctx(), &name, "k").await.unwrap();
-        let before = clock(&server);
+        let before = server_millis(&server);
         direct.evict_expired(&ctx()).await.unwrap();
-        let end = number(&server, &["PEXPIRETIME", &format!("{prefix}{{acme:a}}f")]);
-        assert!(end > before + 60_000, "the fence outlives every token");
+        let end = cli_number(&server, &["PEXPIRETIME", &format!("{prefix}{{acme:a}}f")]);
+        assert!(end > before + 60_000, "a token outlives the fence");
     }
 }
 
-/// Holds a tidier at a command while others go on, and lets it go.
-async fn hold_tidier(
+/// Holds a sweep or an erasure at a command while another client puts into these namespaces, and
+/// releases the command.
+async fn hold_removal(
     at: impl Fn(&Command) -> bool + Send + 'static,
     erases: bool,
-    meanwhile: &[&str],
+    names: &[&str],
     what: &str,
 ) {
-    let server = shared();
-    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
-    let direct = open(server.url(), &prefix).await;
-    let store = open(&proxy.url(), &prefix).await;
+    let server = shared_server();
+    let ProxiedStore { proxy, prefix, store, direct } = ProxiedStore::open(server).await;
     direct.put(&ctx(), &ns("acme:a"), "old", bytes("v")).await.unwrap();
     if !erases {
         direct.delete(&ctx(), &ns("acme:a"), "old").await.unwrap();
     }
     proxy.hold_first(at);
     let (context, acme) = (ctx(), tenant("acme").into());
-    let tidy = async {
+    let removal = async {
         if erases {
             store.erase(&context, &acme, 10).await.map(drop)
         } else {
             store.evict_expired(&context).await.map(drop)
         }
     };
-    let (tidied, ()) = tokio::join!(tidy, async {
+    let (removed, ()) = tokio::join!(removal, async {
         proxy.until_held().await;
-        for name in meanwhile {
+        for name in names {
             direct.put(&ctx(), &ns(name), "new", bytes("v")).await.unwrap();
         }
         proxy.release();
     });
-    tidied.unwrap();
-    for name in meanwhile {
+    removed.unwrap();
+    for name in names {
         let found = direct.get(&ctx(), &ns(name), "new").await.unwrap();
         assert_eq!(found, Some(bytes("v")), "{what}: {name}");
     }
@@ -362,40 +364,41 @@ async fn hold_tidier(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tidier_that_is_held_while_others_register_anew_takes_nothing_from_them() {
+async fn delayed_sweeper_removes_no_new_registration() {
     let removes = |index: &'static str| {
         move |command: &Command| {
             command[0] == b"ZREM" && String::from_utf8_lossy(&command[1]).ends_with(index)
         }
     };
-    // A step of a sweep or an erasure of the namespace; the removal of the tenant's index.
+    // A step of a sweep or an erasure of the namespace.
     let step = |command: &Command| {
         let keys = script_keys(command);
         keys.len() >= 4 && keys[3].ends_with("{acme:a}f")
     };
-    let unlist = |command: &Command| {
+    // The removal of the tenant's empty index.
+    let tenant_step = |command: &Command| {
         let keys = script_keys(command);
         keys.len() == 2 && keys[1].ends_with("{acme}g")
     };
     for erases in [false, true] {
-        for meanwhile in [&["acme:a"][..], &["acme:b"], &["acme:a", "acme:b"], &["acme"], &[]] {
-            let what = format!("erases: {erases}, meanwhile {meanwhile:?}");
-            hold_tidier(step, erases, meanwhile, &format!("a step, {what}")).await;
+        for names in [&["acme:a"][..], &["acme:b"], &["acme:a", "acme:b"], &["acme"], &[]] {
+            let what = format!("erases: {erases}, names {names:?}");
+            hold_removal(step, erases, names, &format!("a step, {what}")).await;
             let name = removes("{acme}n");
-            hold_tidier(name, erases, meanwhile, &format!("the name, {what}")).await;
-            hold_tidier(unlist, erases, meanwhile, &format!("the tenant's, {what}")).await;
+            hold_removal(name, erases, names, &format!("the name, {what}")).await;
+            hold_removal(tenant_step, erases, names, &format!("the tenant's step, {what}")).await;
             let root = removes(r"{\*}n");
-            hold_tidier(root, erases, meanwhile, &format!("the tenant, {what}")).await;
+            hold_removal(root, erases, names, &format!("the tenant, {what}")).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_storm_of_writers_sweepers_and_erasers_leaves_what_is_live_listed() {
-    let (server, prefix) = (shared(), new_prefix());
-    let proxy = Proxy::before(server).await;
+async fn concurrent_writes_and_sweeps_keep_live_namespaces_listed() {
+    let (server, prefix) = (shared_server(), new_prefix());
+    let proxy = RedisProxy::start(server).await;
     let direct = open(server.url(), &prefix).await;
-    // Between any two commands of one there is time for another's.
+    // The delay lets commands of other clients run between any two commands of a call.
     proxy.delay(Duration::from_micros(300));
     let mut tasks = JoinSet::new();
     for task in 0..12_usize {
@@ -416,12 +419,12 @@ async fn a_storm_of_writers_sweepers_and_erasers_leaves_what_is_live_listed() {
         });
     }
     tasks.join_all().await;
-    check_swept(server, &prefix, &direct, "after the storm").await;
+    check_swept(server, &prefix, &direct, "after the load").await;
     for name in NAMES {
         for key in direct.list(&ctx(), &ns(name), None).await.unwrap() {
             direct.delete(&ctx(), &ns(name), &key).await.unwrap();
         }
     }
-    check_swept(server, &prefix, &direct, "emptied").await;
+    check_swept(server, &prefix, &direct, "after all deletes").await;
     assert_eq!(cli(server, &["EXISTS", &format!("{prefix}{{\\*}}n")]), "0");
 }

@@ -1,21 +1,19 @@
-//! Sweeping and erasing where one namespace cannot be worked on: the others are, and what was done
-//! is told.
+//! Sweeps and erasures while one namespace is damaged. The other namespaces are processed, and the
+//! error reports whether anything was removed.
 
 use std::time::Duration;
 
-use cubbyhole_core::{EntryStore, Error, ErrorKind, ExecutionContext, PutOptions, Store};
+use cubbyhole_core::{EntryStore, Error, ErrorKind, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
-use cubbyhole_testkit::helpers::{bytes, ctx, ns, under, until};
+use cubbyhole_testkit::helpers::{bytes, ctx, ns, under, until, within};
 
-use crate::by_hand::{cli, new_prefix, open, shared};
-use crate::proxy::{Proxy, script_keys};
+use crate::helpers::{new_prefix, open, replace_with_list, shared_server};
+use crate::proxy::{RedisProxy, script_keys};
 
-/// Replaces a key of a namespace as another program might.
-fn spoil(server: &RedisServer, prefix: &str, name: &str, kind: &str) {
-    let key = format!("{prefix}{{{name}}}{kind}");
-    cli(server, &["DEL", &key]);
-    cli(server, &["LPUSH", &key, "anothers"]);
+/// Damages a namespace: replaces its key of that kind with a list.
+fn damage(server: &RedisServer, prefix: &str, name: &str, kind: &str) {
+    replace_with_list(server, &format!("{prefix}{{{name}}}{kind}"));
 }
 
 async fn fill(store: &RedisStore, names: &[&str], count: usize, options: PutOptions) {
@@ -28,35 +26,35 @@ async fn fill(store: &RedisStore, names: &[&str], count: usize, options: PutOpti
 }
 
 #[tokio::test]
-async fn a_namespace_that_cannot_be_swept_keeps_no_other_from_it() {
-    let (server, prefix) = (shared(), new_prefix());
+async fn damaged_namespace_does_not_block_the_sweep_of_others() {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
     let names = ["aa:m", "aa:n", "aa:o", "bb:n", "cc"];
     fill(&store, &names, 2, PutOptions::new().with_ttl(Duration::from_millis(1))).await;
-    spoil(server, &prefix, "aa:n", "x");
+    damage(server, &prefix, "aa:n", "x");
     let expired = async |name: &str| store.usage(&ctx(), &under(name)).await.unwrap().expired;
-    until("the end of them", async || expired("cc").await == 2).await;
+    until("the entries to expire", async || expired("cc").await == 2).await;
     let error = store.evict_expired(&ctx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
-    assert!(error.may_have_been_applied(), "eight were removed: {error:?}");
+    assert!(error.may_have_been_applied(), "eight entries were removed: {error:?}");
     for name in ["aa:m", "aa:o", "bb:n", "cc"] {
         assert_eq!(expired(name).await, 0, "{name}");
     }
-    // The next time nothing is left to remove, and it is told as certainly.
+    // The second sweep removes nothing, and its error says so.
     let error = store.evict_expired(&ctx()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
     assert!(!error.may_have_been_applied(), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_namespace_that_cannot_be_erased_keeps_no_other_from_it() {
-    let (server, prefix) = (shared(), new_prefix());
+async fn damaged_namespace_does_not_block_the_erasure_of_others() {
+    let (server, prefix) = (shared_server(), new_prefix());
     let store = open(server.url(), &prefix).await;
     let names = ["t", "t:a", "t:b", "t:c", "t:d"];
     fill(&store, &names, 7, PutOptions::new()).await;
-    spoil(server, &prefix, "t:a", "m");
-    spoil(server, &prefix, "t:c", "k");
-    // Steps that one of them alone would use up.
+    damage(server, &prefix, "t:a", "m");
+    damage(server, &prefix, "t:c", "k");
+    // The limit of a step is smaller than one namespace.
     let mut removed = 0;
     let error: Error = loop {
         match store.erase(&ctx(), &under("t"), 3).await {
@@ -75,27 +73,26 @@ async fn a_namespace_that_cannot_be_erased_keeps_no_other_from_it() {
     }
     for key in 0..7 {
         let value = store.get(&ctx(), &ns("t:a"), &format!("k{key}")).await.unwrap();
-        assert_eq!(value, Some(bytes("v")), "half of it is gone");
+        assert_eq!(value, Some(bytes("v")), "the damaged namespace was partly erased");
     }
 }
 
 #[tokio::test]
-async fn a_removal_that_ends_under_way_tells_that_it_may_have_had_an_effect() {
-    let (server, prefix) = (shared(), new_prefix());
-    let proxy = Proxy::before(server).await;
+async fn interrupted_erasure_reports_an_unknown_outcome() {
+    let (server, prefix) = (shared_server(), new_prefix());
+    let proxy = RedisProxy::start(server).await;
     let store = open(&proxy.url(), &prefix).await;
     fill(&store, &["t:a", "t:b"], 2, PutOptions::new()).await;
-    // The first is refused at once, while the second is under way.
-    spoil(server, &prefix, "t:a", "m");
+    // The first namespace fails immediately, while the request of the second is in flight.
+    damage(server, &prefix, "t:a", "m");
     proxy.hold_first(|command| {
         let keys = script_keys(command);
         keys.len() > 4 && keys[3].ends_with("{t:b}f")
     });
-    let limit = ExecutionContext::new().with_timeout(Duration::from_secs(3));
-    let error = store.erase(&limit, &under("t"), 1000).await.unwrap_err();
+    let error = store.erase(&within(3000), &under("t"), 1000).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded, "{error:?}");
     assert!(error.may_have_been_applied(), "{error:?}");
     proxy.release();
-    until("the end of it", async || store.list(&ctx(), &ns("t:b"), None).await.unwrap().is_empty())
+    until("the erasure", async || store.list(&ctx(), &ns("t:b"), None).await.unwrap().is_empty())
         .await;
 }

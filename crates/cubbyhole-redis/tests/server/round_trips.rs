@@ -1,33 +1,18 @@
-//! Round trips, counted on the wire. Everything runs on one thread: what the client sends together
-//! the proxy then sees together.
+//! Round trips, counted on the wire. The tests run on one thread, so requests that the client sends
+//! together reach the proxy together.
 
 use std::time::Duration;
 
 use cubbyhole_core::{EntryStore, Expiry, GetOptions, ScanOptions, Store};
-use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 use cubbyhole_testkit::round_trips::{self, Prepared};
 
-use crate::by_hand::{cli, new_prefix, open, shared};
-use crate::proxy::Proxy;
+use crate::helpers::{cli, shared_server};
+use crate::proxy::ProxiedStore;
 
-/// A store whose connection leads through the proxy, and one beside it.
-struct Wired {
-    proxy: Proxy,
-    store: RedisStore,
-    direct: RedisStore,
-}
-
-impl Wired {
-    async fn before(server: &RedisServer) -> Self {
-        let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
-        let store = open(&proxy.url(), &prefix).await;
-        let direct = open(server.url(), &prefix).await;
-        Self { proxy, store, direct }
-    }
-
-    /// What the calls find, on a server that knows the scripts.
+impl ProxiedStore {
+    /// Loads the scripts into the server, and writes the entries that the calls find.
     async fn prepare(&self) -> Prepared {
         let (context, warm) = (ctx(), ns("warm"));
         let slide = GetOptions::new().with_extended_ttl(Duration::from_secs(60));
@@ -44,7 +29,7 @@ impl Wired {
         round_trips::prepare(&self.direct).await
     }
 
-    /// Makes every call, and tells how many round trips each took and may take.
+    /// Makes every call. Returns the name of each call, its round trips, and the expected number.
     async fn every_call(&self) -> Vec<(&'static str, usize, usize)> {
         let prepared = self.prepare().await;
         let (hundred, store) = (ns("acme:hundred"), &self.store);
@@ -75,95 +60,99 @@ impl Wired {
 }
 
 #[tokio::test]
-async fn every_call_is_one_round_trip_and_a_page_with_values_two() {
-    let wired = Wired::before(shared()).await;
+async fn every_call_is_one_round_trip_and_a_page_of_values_two() {
+    let proxied = ProxiedStore::open(shared_server()).await;
     for pass in ["first", "second"] {
-        let seen = wired.every_call().await;
+        let seen = proxied.every_call().await;
         assert_eq!(seen.len(), 19);
-        let more: Vec<_> = seen.iter().filter(|(_, turns, most)| turns != most).collect();
-        assert!(more.is_empty(), "{pass} pass: {more:?}");
+        check_counts(&seen, pass);
     }
-    assert_eq!(wired.proxy.connections(), 1);
+    assert_eq!(proxied.proxy.connections(), 1);
+}
+
+#[track_caller]
+fn check_counts(seen: &[(&'static str, usize, usize)], pass: &str) {
+    let unexpected: Vec<_> = seen.iter().filter(|(_, count, expected)| count != expected).collect();
+    assert!(unexpected.is_empty(), "{pass} pass: {unexpected:?}");
 }
 
 #[tokio::test]
-async fn a_far_server_takes_no_more_round_trips() {
-    let wired = Wired::before(shared()).await;
-    wired.proxy.delay(Duration::from_millis(2));
-    let seen = wired.every_call().await;
-    let more: Vec<_> = seen.iter().filter(|(_, turns, most)| turns != most).collect();
-    assert!(more.is_empty(), "{more:?}");
+async fn network_latency_adds_no_round_trip() {
+    let proxied = ProxiedStore::open(shared_server()).await;
+    proxied.proxy.delay(Duration::from_millis(2));
+    check_counts(&proxied.every_call().await, "slow");
 }
 
 #[tokio::test]
-async fn the_first_put_of_a_tenant_is_five_of_a_namespace_three_and_then_one() {
-    let wired = Wired::before(shared()).await;
-    // The server knows the scripts by then.
-    wired.prepare().await;
-    let mut turns = Vec::new();
+async fn registration_adds_round_trips_to_first_puts_only() {
+    let proxied = ProxiedStore::open(shared_server()).await;
+    // Scripts that the server does not know would add round trips.
+    proxied.prepare().await;
+    let put = async |name: &str| {
+        let before = proxied.proxy.round_trips();
+        proxied.store.put(&ctx(), &ns(name), "k", bytes("v")).await.unwrap();
+        proxied.proxy.round_trips() - before
+    };
+    let mut counts = Vec::new();
     for name in ["globex:a", "globex:b", "globex:a", "globex", "globex:b"] {
-        let before = wired.proxy.round_trips();
-        wired.store.put(&ctx(), &ns(name), "k", bytes("v")).await.unwrap();
-        turns.push(wired.proxy.round_trips() - before);
+        counts.push(put(name).await);
     }
-    assert_eq!(turns, [5, 3, 1, 3, 1]);
-    // A namespace that was emptied and not swept is still registered.
-    wired.store.delete(&ctx(), &ns("globex:a"), "k").await.unwrap();
-    let before = wired.proxy.round_trips();
-    wired.store.put(&ctx(), &ns("globex:a"), "k", bytes("v")).await.unwrap();
-    assert_eq!(wired.proxy.round_trips() - before, 1);
+    assert_eq!(counts, [5, 3, 1, 3, 1]);
+    // An empty namespace stays registered until the next sweep.
+    proxied.store.delete(&ctx(), &ns("globex:a"), "k").await.unwrap();
+    assert_eq!(put("globex:a").await, 1);
 }
 
 #[tokio::test]
-async fn a_page_of_namespaces_asks_all_of_them_in_one_flight() {
-    let wired = Wired::before(shared()).await;
-    // Longer than a slow machine takes to send them all.
-    wired.proxy.delay(Duration::from_millis(100));
-    wired.direct.put(&ctx(), &ns("warm"), "k", bytes("v")).await.unwrap();
-    wired.direct.scan_tenants(&ctx(), None, 10).await.unwrap();
-    wired.direct.delete(&ctx(), &ns("warm"), "k").await.unwrap();
-    let mut there = 0;
+async fn page_of_namespaces_is_pipelined() {
+    let ProxiedStore { proxy, store, direct, .. } = ProxiedStore::open(shared_server()).await;
+    // A slow machine sends all requests within this delay.
+    proxy.delay(Duration::from_millis(100));
+    direct.put(&ctx(), &ns("warm"), "k", bytes("v")).await.unwrap();
+    direct.scan_tenants(&ctx(), None, 10).await.unwrap();
+    direct.delete(&ctx(), &ns("warm"), "k").await.unwrap();
+    let mut written = 0;
     for wanted in [1_usize, 15, 100] {
-        for number in there..wanted {
+        for number in written..wanted {
             let name = ns(&format!("acme:{number:03}"));
-            wired.direct.put(&ctx(), &name, "k", bytes("v")).await.unwrap();
+            direct.put(&ctx(), &name, "k", bytes("v")).await.unwrap();
         }
-        there = wanted;
-        let before = wired.proxy.round_trips();
+        written = wanted;
+        let before = proxy.round_trips();
         let all = under("acme");
-        let page = wired.store.scan_namespaces(&ctx(), &all, None, 100).await.unwrap();
-        let turns = wired.proxy.round_trips() - before;
+        let page = store.scan_namespaces(&ctx(), &all, None, 100).await.unwrap();
+        let count = proxy.round_trips() - before;
         assert_eq!((page.items.len(), page.next), (wanted, None));
-        assert!((2..=3).contains(&turns), "{turns} round trips for {wanted}");
+        assert!((2..=3).contains(&count), "{count} round trips for {wanted} namespaces");
 
         let after = ns("acme:000");
-        let before = wired.proxy.round_trips();
-        let page = wired.store.scan_namespaces(&ctx(), &all, Some(&after), 100).await.unwrap();
+        let before = proxy.round_trips();
+        let page = store.scan_namespaces(&ctx(), &all, Some(&after), 100).await.unwrap();
         assert_eq!(page.items.len(), wanted - 1);
-        assert!(wired.proxy.round_trips() - before <= 2);
+        assert!(proxy.round_trips() - before <= 2);
     }
-    let before = wired.proxy.round_trips();
-    let page = wired.store.scan_tenants(&ctx(), None, 100).await.unwrap();
+    let before = proxy.round_trips();
+    let page = store.scan_tenants(&ctx(), None, 100).await.unwrap();
     assert_eq!(page.items, [tenant("acme")]);
-    // The tenants, then the names of each in two steps, then whether they are live.
-    assert!(wired.proxy.round_trips() - before <= 4);
+    // One for the tenants, two for the names of each tenant, one for the check that they are live.
+    assert!(proxy.round_trips() - before <= 4);
 }
 
 #[tokio::test]
-async fn a_script_that_the_server_has_forgotten_costs_one_round_trip_once() {
+async fn forgotten_script_costs_one_extra_round_trip() {
     let server = RedisServer::start().unwrap();
-    let wired = Wired::before(&server).await;
-    wired.every_call().await;
+    let proxied = ProxiedStore::open(&server).await;
+    proxied.every_call().await;
     cli(&server, &["SCRIPT", "FLUSH"]);
     let (acme, context, page) = (ns("acme"), ctx(), ScanOptions::new().keys_only());
-    let mut turns = Vec::new();
+    let mut counts = Vec::new();
     for _ in 0..2 {
-        let before = wired.proxy.round_trips();
-        wired.store.put(&context, &acme, "k", bytes("v")).await.unwrap();
-        wired.store.get_many(&context, &acme, &["k"]).await.unwrap();
-        wired.store.scan(&context, &acme, page.clone()).await.unwrap();
-        assert!(wired.store.take(&context, &acme, "k").await.unwrap().is_some());
-        turns.push(wired.proxy.round_trips() - before);
+        let before = proxied.proxy.round_trips();
+        proxied.store.put(&context, &acme, "k", bytes("v")).await.unwrap();
+        proxied.store.get_many(&context, &acme, &["k"]).await.unwrap();
+        proxied.store.scan(&context, &acme, page.clone()).await.unwrap();
+        assert!(proxied.store.take(&context, &acme, "k").await.unwrap().is_some());
+        counts.push(proxied.proxy.round_trips() - before);
     }
-    assert_eq!(turns, [8, 4]);
+    assert_eq!(counts, [8, 4]);
 }

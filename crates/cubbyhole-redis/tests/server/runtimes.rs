@@ -1,4 +1,5 @@
-//! Outside the runtime that a store was opened in: calls are refused, and nothing panics.
+//! Calls and drops outside the runtime that a store was opened in. Calls are refused, and no drop
+//! panics.
 
 use cubbyhole_redis::{RedisStore, diagnose, repair};
 use cubbyhole_testkit::RedisServer;
@@ -6,7 +7,7 @@ use cubbyhole_testkit::runtimes::{
     check_refused, check_refuses_outside, contexts, drop_after_runtime, one_thread, outside,
 };
 
-use crate::by_hand::{config, open};
+use crate::helpers::{config, open};
 
 #[test]
 fn calls_outside_a_runtime_are_refused() {
@@ -21,9 +22,9 @@ fn calls_outside_a_runtime_are_refused() {
     check_refuses_outside(&runtime, &store);
 }
 
-/// A store, and a call that was begun, are dropped after their runtime, on a thread without one.
+/// Drops a store and a started call after their runtime, on a thread without a runtime.
 #[test]
-fn what_outlives_its_runtime_is_dropped_without_a_panic() {
+fn store_outliving_its_runtime_drops_without_panic() {
     let runtime = one_thread();
     let server = RedisServer::start().unwrap();
     let store = runtime.block_on(open(server.url(), "p:"));

@@ -1,21 +1,18 @@
-//! Keys of the store that another program has replaced with something of another type.
-
-use std::collections::BTreeMap;
+//! Keys of the store that another program has replaced with keys of another type.
 
 use cubbyhole_core::{
     Batch, Condition, EntryStore, Error, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions,
     Store,
 };
 use cubbyhole_redis::RedisStore;
-use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, under};
 
-use crate::by_hand::{cli, keys, new_prefix, open, shared};
+use crate::helpers::{dump_keys, new_prefix, open, replace_with_list, shared_server};
 
 const WRITES: usize = 8;
 const CALLS: usize = WRITES + 9;
 
-/// Every call; the first [`WRITES`] write.
+/// Makes the call with that number. The first [`WRITES`] calls write.
 async fn call(store: &RedisStore, number: usize) -> Result<(), Error> {
     let (context, acme) = (ctx(), ns("acme"));
     let ttl = PutOptions::new().with_ttl(PATIENCE);
@@ -50,31 +47,22 @@ async fn call(store: &RedisStore, number: usize) -> Result<(), Error> {
     }
 }
 
-/// Everything that is stored, without what counts down.
-fn digest(server: &RedisServer, prefix: &str) -> BTreeMap<String, (String, String)> {
-    let dump = |key: String| {
-        let parts = (cli(server, &["DUMP", &key]), cli(server, &["PEXPIRETIME", &key]));
-        (key, parts)
-    };
-    keys(server, prefix).into_iter().map(dump).collect()
-}
-
 #[tokio::test]
-async fn a_key_of_another_type_is_corrupt_and_not_to_be_tried_again() {
+async fn key_of_another_type_is_corrupt_and_not_retryable() {
     let (wrong, _) = replace_each_kind().await;
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[tokio::test]
-async fn what_fails_for_a_key_of_another_type_has_written_nothing() {
+async fn failed_call_on_a_key_of_another_type_writes_nothing() {
     let (_, half_written) = replace_each_kind().await;
     assert!(half_written.is_empty(), "{half_written:#?}");
 }
 
-/// Makes every call with a key of each kind replaced: what was told wrongly, what failed and had
-/// an effect all the same.
+/// Makes every call with each kind of key replaced. Returns the calls with a wrong error, and the
+/// failed writes that changed something.
 async fn replace_each_kind() -> (Vec<String>, Vec<String>) {
-    let server = shared();
+    let server = shared_server();
     let (mut wrong, mut half_written) = (Vec::new(), Vec::new());
     for kind in ["{acme}va", "{acme}m", "{acme}k", "{acme}x", "{acme}n", r"{\*}n"] {
         let mut corrupt = 0;
@@ -87,13 +75,11 @@ async fn replace_each_kind() -> (Vec<String>, Vec<String>) {
             }
             let ttl = PutOptions::new().with_ttl(PATIENCE);
             store.put_with_options(&ctx(), &acme, "ttl", bytes("old"), ttl).await.unwrap();
-            let name = format!("{prefix}{kind}");
-            cli(server, &["DEL", &name]);
-            cli(server, &["LPUSH", &name, "anothers"]);
-            let before = digest(server, &prefix);
+            replace_with_list(server, &format!("{prefix}{kind}"));
+            let before = dump_keys(server, &prefix);
             let Err(error) = call(&store, number).await else { continue };
             corrupt += 1;
-            let after = digest(server, &prefix);
+            let after = dump_keys(server, &prefix);
             let changed: Vec<_> =
                 after.keys().filter(|key| after.get(*key) != before.get(*key)).collect();
             if error.kind() != ErrorKind::Corrupt || error.is_retryable() {
@@ -104,7 +90,7 @@ async fn replace_each_kind() -> (Vec<String>, Vec<String>) {
             }
         }
         if corrupt == 0 {
-            wrong.push(format!("{kind}: nothing noticed it"));
+            wrong.push(format!("{kind}: no call failed"));
         }
     }
     (wrong, half_written)

@@ -1,4 +1,4 @@
-//! Repairs that run beside writers and sweeps, or are interrupted.
+//! Repairs that run at the same time as writers and sweeps, and repairs that are interrupted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use cubbyhole_redis::repair_with_options;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant};
 use tokio::task::{JoinSet, block_in_place};
 
-use super::{check_whole, lose, put, repaired};
-use crate::by_hand::{config, listed, new_prefix, open, shared};
-use crate::proxy::{Gate, Proxy, script_keys};
+use super::{check_entries, delete_keys, put, repair_orphans};
+use crate::helpers::{config, index_names, new_prefix, open, shared_server};
+use crate::proxy::{Gate, RedisProxy, script_keys};
 
-/// What writers put, replace, expire and delete meanwhile is never taken for orphaned, and what is
-/// orphaned is counted once.
+/// A repair counts each orphaned value once, and never counts an entry that is written, replaced,
+/// deleted or expires at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn repair_counts_exactly_while_others_write_to_the_same_namespaces() {
+async fn repair_counts_exactly_during_concurrent_writes() {
     const ORPHANS: usize = 700;
-    let server = block_in_place(shared);
+    let server = block_in_place(shared_server);
     for action in [OrphanAction::List, OrphanAction::Register, OrphanAction::Remove] {
         let prefix = new_prefix();
         let store = open(server.url(), &prefix).await;
@@ -30,7 +30,7 @@ async fn repair_counts_exactly_while_others_write_to_the_same_namespaces() {
                 batch = batch.put(format!("orphan{key:03}"), bytes("v"));
             }
             store.write(&ctx(), &ns(name), batch).await.unwrap();
-            lose(server, &prefix, name, "kmx");
+            delete_keys(server, &prefix, name, "kmx");
         }
         let stop = CancellationToken::new();
         let mut writers = JoinSet::new();
@@ -54,12 +54,12 @@ async fn repair_counts_exactly_while_others_write_to_the_same_namespaces() {
                     }
                     writes += 1;
                 }
-                // What each leaves.
+                // The last entry of each writer must survive the repair.
                 store.put(&ctx(), &name, &format!("{writer}:last"), bytes("v")).await.unwrap();
                 writes
             });
         }
-        let report = repaired(server.url(), &prefix, action).await;
+        let report = repair_orphans(server.url(), &prefix, action).await;
         stop.cancel();
         assert!(writers.join_all().await.into_iter().sum::<u64>() > 0);
         assert_eq!(report.orphans.values, 2 * ORPHANS as u64, "{action:?}");
@@ -76,31 +76,30 @@ async fn repair_counts_exactly_while_others_write_to_the_same_namespaces() {
             let expected = if action == OrphanAction::Register { ORPHANS } else { 0 };
             assert_eq!(registered, expected, "{action:?} {name}");
         }
-        let again = repaired(server.url(), &prefix, OrphanAction::List).await;
+        let again = repair_orphans(server.url(), &prefix, OrphanAction::List).await;
         let expected = if action == OrphanAction::List { 2 * ORPHANS as u64 } else { 0 };
         assert_eq!(again.orphans.values, expected, "{action:?}");
     }
 }
 
-/// Cut off after any of its commands, a repair leaves nothing that the next one does not bring to its
-/// end.
+/// A repair may lose its connection at any of its commands. The next repair completes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repair_that_is_interrupted_goes_on_when_it_is_repeated() {
-    let server = block_in_place(shared);
+async fn interrupted_repair_is_completed_by_the_next_one() {
+    let server = block_in_place(shared_server);
     for action in [OrphanAction::Register, OrphanAction::Remove] {
         for gate in [Gate::CutBefore, Gate::CutAfter] {
             for commands in 0.. {
                 assert!(commands < 100);
-                let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
+                let (proxy, prefix) = (RedisProxy::start(server).await, new_prefix());
                 let direct = open(server.url(), &prefix).await;
                 for name in ["acme:a", "globex"] {
                     put(&direct, name, &["a", "b"], PutOptions::new()).await;
                 }
-                lose(server, &prefix, "acme:a", "kmx");
-                lose(server, &prefix, "acme", "n");
+                delete_keys(server, &prefix, "acme:a", "kmx");
+                delete_keys(server, &prefix, "acme", "n");
                 let through = config(&proxy.url(), &prefix).with_retry_timeout(Duration::ZERO);
                 let mut seen = 0;
-                proxy.judge(move |command| {
+                proxy.set_rule(move |command| {
                     seen += u64::from(command[0] != b"CLIENT");
                     if seen == commands + 1 { gate } else { Gate::Pass }
                 });
@@ -108,28 +107,28 @@ async fn a_repair_that_is_interrupted_goes_on_when_it_is_repeated() {
                 let cut = repair_with_options(&ctx(), through, &options).await;
                 let is_done = cut.as_ref().is_ok_and(|report| report.failure.is_none());
                 let what = format!("{action:?}, {gate:?} command {}", commands + 1);
-                let report = repaired(server.url(), &prefix, action).await;
+                let report = repair_orphans(server.url(), &prefix, action).await;
                 if is_done {
                     assert!(report.repaired.is_empty(), "{what}: {report:?}");
                 }
                 let expected: &[&str] =
                     if action == OrphanAction::Register { &["a", "b"] } else { &[] };
-                check_whole(&direct, "acme:a", expected, &what).await;
-                check_whole(&direct, "globex", &["a", "b"], &what).await;
-                let tenants = listed(server, &format!("{prefix}{{\\*}}n"));
+                check_entries(&direct, "acme:a", expected, &what).await;
+                check_entries(&direct, "globex", &["a", "b"], &what).await;
+                let tenants = index_names(server, &format!("{prefix}{{\\*}}n"));
                 assert_eq!(tenants, ["acme", "globex"], "{what}");
                 if is_done {
-                    assert!(commands > 5, "{what}: it took no more");
+                    assert!(commands > 5, "{what}: the repair took too few commands");
                     break;
                 }
             }
         }
     }
-    // The end of the context is told, with what was done before.
-    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
+    // A repair whose context ends returns a report with the failure.
+    let (proxy, prefix) = (RedisProxy::start(server).await, new_prefix());
     let direct = open(server.url(), &prefix).await;
     put(&direct, "acme", &["a"], PutOptions::new()).await;
-    lose(server, &prefix, "acme", "kmx");
+    delete_keys(server, &prefix, "acme", "kmx");
     let ended = ExecutionContext::new();
     proxy.hold_first(|command| script_keys(command).len() == 4);
     let options = RepairOptions::new().with_orphans(OrphanAction::Remove);
@@ -143,13 +142,13 @@ async fn a_repair_that_is_interrupted_goes_on_when_it_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sweep_in_the_middle_of_a_repair_unlists_nothing_that_is_registered() {
-    let server = block_in_place(shared);
-    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
+async fn sweep_during_repair_keeps_registered_values_listed() {
+    let server = block_in_place(shared_server);
+    let (proxy, prefix) = (RedisProxy::start(server).await, new_prefix());
     let direct = open(server.url(), &prefix).await;
     put(&direct, "acme:a", &["a"], PutOptions::new()).await;
-    lose(server, &prefix, "acme:a", "kmx");
-    // Between the registration of the namespace and that of the value.
+    delete_keys(server, &prefix, "acme:a", "kmx");
+    // The namespace is registered, and the value is not.
     proxy.hold_first(|command| command.contains(&b"register".to_vec()));
     let options = RepairOptions::new().with_orphans(OrphanAction::Register);
     let context = ctx();
@@ -157,11 +156,15 @@ async fn a_sweep_in_the_middle_of_a_repair_unlists_nothing_that_is_registered() 
     let (report, ()) = tokio::join!(repairs, async {
         proxy.until_held().await;
         direct.evict_expired(&ctx()).await.unwrap();
-        assert_eq!(listed(server, &format!("{prefix}{{acme}}n")), [""; 0], "it was swept");
+        assert_eq!(
+            index_names(server, &format!("{prefix}{{acme}}n")),
+            [""; 0],
+            "the registration was not swept"
+        );
         proxy.release();
     });
     assert_eq!(report.unwrap().orphans.values, 1);
-    check_whole(&direct, "acme:a", &["a"], "after the sweep").await;
+    check_entries(&direct, "acme:a", &["a"], "after the sweep").await;
     let tenants = direct.scan_tenants(&ctx(), None, 10).await.unwrap();
     assert_eq!(tenants.items, [tenant("acme")]);
 }

@@ -6,11 +6,11 @@ use crc::{CRC_16_XMODEM, Crc};
 use cubbyhole_core::{ErrorKind, Namespace, Result};
 use cubbyhole_testkit::helpers::{ctx, ns};
 
-/// By how much a busy machine may be late.
+/// The delay that is allowed on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_secs(3);
 
-/// The answer, once it is no outage any more.
-pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> T {
+/// Repeats a call while it is unavailable, and returns its answer.
+pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(call: impl Fn() -> F) -> T {
     let ctx = ctx();
     let mut last = None;
     loop {
@@ -27,12 +27,12 @@ pub(crate) async fn persist<T, F: Future<Output = Result<T>>>(call: impl Fn() ->
 
 const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
-/// The slot of what stands in braces.
+/// Returns the slot of a hash tag.
 pub(crate) fn slot(tag: &str) -> u16 {
     CRC.checksum(tag.as_bytes()) % 16384
 }
 
-/// The first names `STEM0`, `STEM1`, … that `fits`.
+/// Returns the first `count` of the names `STEM0`, `STEM1`, … that `fits` accepts.
 pub(crate) fn names(stem: &str, count: usize, fits: impl Fn(&str) -> bool) -> Vec<Namespace> {
     let names = (0_u32..).map(|number| format!("{stem}{number}"));
     names.filter(|name| fits(name)).take(count).map(|name| ns(&name)).collect()

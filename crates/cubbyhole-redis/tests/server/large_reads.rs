@@ -1,10 +1,10 @@
-//! Reads of more than a script reads at a time.
+//! Reads of more than 16 MiB, which take several scripts.
 
 use cubbyhole_core::{Batch, Bytes, EntryStore, ScanOptions, Store};
 use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
-use crate::by_hand::{new_prefix, open, shared};
-use crate::proxy::{Command, Gate, Proxy, script_keys};
+use crate::helpers::{new_prefix, open, shared_server};
+use crate::proxy::{Command, Gate, ProxiedStore, RedisProxy, script_keys};
 
 const COUNT: usize = 40;
 const BYTES: usize = 1024 * 1024;
@@ -17,15 +17,15 @@ fn keys() -> Vec<String> {
     (0..COUNT).map(|number| format!("k{number:02}")).collect()
 }
 
-/// Whether it is the script that reads entries: the meta data, then values.
+/// Returns whether a command is the script that reads entries: the metadata, then values.
 fn reads_entries(command: &Command) -> bool {
     let keys = script_keys(command);
     keys.len() > 1 && keys[0].ends_with("}m") && keys[1].contains("}v")
 }
 
 #[tokio::test]
-async fn what_is_too_much_for_one_script_is_read_by_several() {
-    let proxy = Proxy::before(shared()).await;
+async fn large_reads_are_split_into_several_scripts() {
+    let proxy = RedisProxy::start(shared_server()).await;
     let store = open(&proxy.url(), &new_prefix()).await;
     let name = ns("large");
     let keys = keys();
@@ -57,11 +57,8 @@ async fn what_is_too_much_for_one_script_is_read_by_several() {
 }
 
 #[tokio::test]
-async fn what_is_read_by_several_scripts_is_of_one_instant() {
-    let server = shared();
-    let (proxy, prefix) = (Proxy::before(server).await, new_prefix());
-    let store = open(&proxy.url(), &prefix).await;
-    let other = open(server.url(), &prefix).await;
+async fn large_read_is_a_snapshot_of_one_instant() {
+    let ProxiedStore { proxy, store, direct, .. } = ProxiedStore::open(shared_server()).await;
     let name = ns("large");
     let keys = keys();
     for key in &keys {
@@ -71,18 +68,18 @@ async fn what_is_read_by_several_scripts_is_of_one_instant() {
         let batch = Batch::new().put("k00", bytes("first")).put("k20", bytes("middle"));
         batch.put("k39", bytes("last"))
     };
-    // So that the server knows the script.
+    // Loads the script into the server.
     store.get_many(&ctx(), &name, &["k00"]).await.unwrap();
-    // Between the first script and the second, once.
+    // Holds the second script, once.
     let mut scripts = 0;
-    proxy.judge(move |command| {
+    proxy.set_rule(move |command| {
         scripts += usize::from(reads_entries(command));
         if scripts == 2 && reads_entries(command) { Gate::Hold } else { Gate::Pass }
     });
     let asked: Vec<&str> = keys.iter().map(String::as_str).collect();
     let (context, writing) = (ctx(), async {
         proxy.until_held().await;
-        other.write(&ctx(), &name, batch()).await.unwrap();
+        direct.write(&ctx(), &name, batch()).await.unwrap();
         proxy.release();
     });
     let (entries, ()) = tokio::join!(store.get_many(&context, &name, &asked), writing);

@@ -1,17 +1,17 @@
-//! Where things are: each namespace in one slot, all of them on all masters.
+//! The distribution of keys: each namespace is in one slot, and namespaces are on all masters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cubbyhole_core::{Batch, EntryStore, NamespacePrefix, Store, TenantId};
 use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
-use crate::clusters::{cli, config, open, unharmed};
+use crate::clusters::{cli, config, open, shared_cluster};
 
 const NAMESPACES: usize = 300;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn namespaces_of_any_name_spread_over_all_masters_and_each_is_in_one_slot() {
-    let cluster = unharmed().await;
+async fn namespaces_spread_over_all_masters_one_slot_each() {
+    let cluster = shared_cluster().await;
     let config = config(cluster.url());
     let prefix = config.prefix().to_owned();
     let store = open(config).await;
@@ -19,7 +19,7 @@ async fn namespaces_of_any_name_spread_over_all_masters_and_each_is_in_one_slot(
     let mut written = BTreeSet::new();
     for number in 0..NAMESPACES {
         let name = ns(&forms[number % forms.len()].replace('N', &number.to_string()));
-        // In different slots the server refuses a batch.
+        // The server refuses a batch whose keys are in different slots.
         let value = bytes(name.as_str());
         let batch = Batch::new().put("{k}", value.clone()).put("}{", value);
         store.write(&ctx(), &name, batch).await.unwrap();

@@ -1,27 +1,19 @@
-//! Calls that remove the last of something while its slot is being moved. The old master then fails
-//! a command that names a key that is not there, in the middle of a script too.
+//! Calls that empty a namespace or an index while its slot is being moved. The old master then
+//! rejects a command on an absent key, also in the middle of a script.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Condition, EntryStore, NamespacePrefix, PutOptions, Store};
 use cubbyhole_redis::RedisStore;
-use cubbyhole_testkit::RedisCluster;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
-use tokio::task::block_in_place;
 
-use crate::clusters::{Harmed, cli, config, finish_move, harmed, open, owner};
-use crate::shared::slot;
+use crate::clusters::{
+    ExclusiveCluster, begin_move, cli, config, exclusive_cluster, finish_move, open, owner,
+};
+use crate::helpers::slot;
 
-/// Declares that a slot moves, and leaves all keys where they are.
-fn begin_move(cluster: &RedisCluster, tag: &str) {
-    let owner = owner(cluster, tag);
-    let masters = block_in_place(|| cluster.masters()).unwrap();
-    let target = masters.into_iter().find(|master| *master != owner).unwrap();
-    block_in_place(|| cluster.begin_move(slot(tag), target)).unwrap();
-}
-
-/// A namespace that was empty once, so that it has a fence, and has entries.
-async fn refilled(store: &RedisStore, name: &str, options: PutOptions) {
+/// Writes two entries into a namespace that was erased before. It therefore has a fence.
+async fn refill(store: &RedisStore, name: &str, options: PutOptions) {
     let (name, prefix) = (ns(name), NamespacePrefix::from(ns(name)));
     store.put(&ctx(), &name, "a", bytes("v")).await.unwrap();
     assert!(store.erase(&ctx(), &prefix, 1000).await.unwrap().done);
@@ -33,8 +25,8 @@ async fn refilled(store: &RedisStore, name: &str, options: PutOptions) {
     }
 }
 
-/// The keys of a namespace on its master, without what stands before the kind.
-fn kinds(cluster: &Harmed, prefix: &str, name: &str) -> Vec<String> {
+/// Returns the kinds of a namespace's keys on its master.
+fn kinds(cluster: &ExclusiveCluster, prefix: &str, name: &str) -> Vec<String> {
     let all =
         cli(&cluster.nodes()[owner(cluster, name)], &["KEYS", &format!("{prefix}{{{name}}}*")]);
     let mut kinds: Vec<String> =
@@ -44,8 +36,8 @@ fn kinds(cluster: &Harmed, prefix: &str, name: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_empties_a_namespace_that_begins_to_move_does_so_whole() {
-    let cluster = harmed().await;
+async fn emptying_a_namespace_during_a_slot_move_is_atomic() {
+    let cluster = exclusive_cluster().await;
     let config = config(cluster.url());
     let prefix = config.prefix().to_owned();
     let store = open(config).await;
@@ -53,14 +45,14 @@ async fn what_empties_a_namespace_that_begins_to_move_does_so_whole() {
         let tag = format!("half:{number}");
         let (name, under) = (ns(&tag), NamespacePrefix::from(ns(&tag)));
         let ttl = if way == "sweep" { Duration::from_millis(1) } else { Duration::from_secs(600) };
-        refilled(&store, &tag, PutOptions::new().with_ttl(ttl)).await;
+        refill(&store, &tag, PutOptions::new().with_ttl(ttl)).await;
         let expected = if way == "sweep" {
             ["f", "k", "m", "x"].to_vec()
         } else {
             ["f", "k", "m", "va", "vb", "x"].to_vec()
         };
-        until("the entries", async || kinds(&cluster, &prefix, &tag) == expected).await;
-        begin_move(&cluster, &tag);
+        until("the expected keys", async || kinds(&cluster, &prefix, &tag) == expected).await;
+        begin_move(&cluster, slot(&tag));
         match way {
             "erase" => {
                 let erased = store.erase(&ctx(), &under, 1000).await.unwrap();
@@ -84,7 +76,7 @@ async fn what_empties_a_namespace_that_begins_to_move_does_so_whole() {
         assert_eq!(kinds(&cluster, &prefix, &tag), left, "{way}");
         finish_move(&cluster, slot(&tag));
         assert!(store.list(&ctx(), &name, None).await.unwrap().is_empty());
-        // Nothing is in the way of what comes next.
+        // The namespace can be written and listed again.
         store.put(&ctx(), &name, "c", bytes("v")).await.unwrap();
         assert!(store.list_namespaces(&ctx(), &under).await.unwrap().contains(&name), "{way}");
     }
@@ -92,26 +84,26 @@ async fn what_empties_a_namespace_that_begins_to_move_does_so_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_tenant_is_listed_anew_while_the_index_of_tenants_begins_to_move() {
-    let cluster = harmed().await;
+async fn tenant_registers_again_while_the_tenant_index_moves() {
+    let cluster = exclusive_cluster().await;
     let config = config(cluster.url());
     let prefix = config.prefix().to_owned();
     let store = open(config).await;
-    store.put(&ctx(), &ns("anew:a"), "k", bytes("v")).await.unwrap();
-    // Its own index is lost, so that it asks to be listed where it is already: alone.
-    let index = format!("{prefix}{{anew}}n");
-    assert_eq!(cli(&cluster.nodes()[owner(&cluster, "anew")], &["DEL", &index]), "1");
-    begin_move(&cluster, r"\*");
-    store.put(&ctx(), &ns("anew:b"), "k", bytes("v")).await.unwrap();
+    store.put(&ctx(), &ns("again:a"), "k", bytes("v")).await.unwrap();
+    // Without its own index, the tenant registers again. It is the only member of the tenant index.
+    let index = format!("{prefix}{{again}}n");
+    assert_eq!(cli(&cluster.nodes()[owner(&cluster, "again")], &["DEL", &index]), "1");
+    begin_move(&cluster, slot(r"\*"));
+    store.put(&ctx(), &ns("again:b"), "k", bytes("v")).await.unwrap();
     finish_move(&cluster, slot(r"\*"));
     let tenants = store.scan_tenants(&ctx(), None, 10).await.unwrap();
-    assert_eq!(tenants.items, [ns("anew").tenant()]);
+    assert_eq!(tenants.items, [ns("again").tenant()]);
     cluster.give_back();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_tenant_that_is_swept_while_its_index_begins_to_move_can_be_written_to() {
-    let cluster = harmed().await;
+async fn tenant_swept_while_its_index_moves_accepts_new_puts() {
+    let cluster = exclusive_cluster().await;
     let store = open(config(cluster.url())).await;
     let (name, tenant) = (ns("swept:a"), NamespacePrefix::from(ns("swept")));
     for _ in 0..2 {
@@ -120,7 +112,7 @@ async fn a_tenant_that_is_swept_while_its_index_begins_to_move_can_be_written_to
     }
     store.put(&ctx(), &name, "k", bytes("v")).await.unwrap();
     store.delete(&ctx(), &name, "k").await.unwrap();
-    begin_move(&cluster, "swept");
+    begin_move(&cluster, slot("swept"));
     store.evict_expired(&ctx()).await.unwrap();
     finish_move(&cluster, slot("swept"));
     assert!(store.scan_tenants(&ctx(), None, 10).await.unwrap().items.is_empty());
