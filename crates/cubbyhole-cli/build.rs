@@ -1,14 +1,14 @@
-//! Compiles the part that runs before Rust's runtime: `src/streams/closed.c`.
+//! Compiles `src/output/streams/closed.c`, which runs before Rust's runtime.
 
 #[expect(clippy::disallowed_macros, reason = "cargo reads the output of a build script")]
 fn main() {
-    println!("cargo::rerun-if-changed=src/streams/closed.c");
-    // Elsewhere there are no numbered streams that the runtime replaces.
+    println!("cargo::rerun-if-changed=src/output/streams/closed.c");
+    // Only on Unix does the runtime replace closed streams.
     if std::env::var_os("CARGO_CFG_UNIX").is_some() {
         cc::Build::new()
-            .file("src/streams/closed.c")
+            .file("src/output/streams/closed.c")
             .warnings_into_errors(true)
-            // Nothing refers to it by name.
+            // The constructor is not referenced, and would not be linked otherwise.
             .link_lib_modifier("+whole-archive")
             .compile("cubbyhole_closed_streams");
     }

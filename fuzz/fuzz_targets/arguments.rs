@@ -2,7 +2,7 @@
 #![no_main]
 
 // The tool is no library: its own file, as it stands.
-#[path = "../../crates/cubbyhole-cli/src/arguments.rs"]
+#[path = "../../crates/cubbyhole-cli/src/args/parse.rs"]
 mod arguments;
 
 use cubbyhole::{ExecutionContext, Expiry, Timestamp};

@@ -2,7 +2,7 @@
 #![no_main]
 
 // The tool is no library: its own file, as it stands.
-#[path = "../../crates/cubbyhole-cli/src/record.rs"]
+#[path = "../../crates/cubbyhole-cli/src/entries/record.rs"]
 #[expect(dead_code, reason = "what only listings use")]
 mod record;
 

@@ -1,29 +1,29 @@
-//! The command line: the options of every command, and the list of commands.
+//! The top-level command line: parses it and runs the command.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::future::{Future, ready};
+use std::pin::Pin;
 
-use clap::builder::PathBufValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use cubbyhole::Error;
 
-use crate::arguments::parse_duration;
+use crate::args::globals::Globals;
 use crate::commands;
-use crate::logging::LogFormat;
-use crate::settings::{Options, Settings};
+use crate::error::Failure;
+use crate::session::Session;
 
 const EXIT_CODES: &str = "\
-A NAMESPACE or PREFIX is written acme:agent-7:chat: a tenant, then its segments. A `:` inside a
-name is written `\\:`, a `\\` is written `\\\\`.
+A NAMESPACE or PREFIX is a tenant and its segments, separated by `:`, as in acme:agent-7:chat.
+Write a `:` inside a name as `\\:` and a `\\` as `\\\\`.
 
-Exit codes: 0 done · 1 not found · 2 wrong usage · 3 conflict · 4 past the deadline
-            5 unavailable or no such store · 6 anything else
+Exit codes: 0 success · 1 not found · 2 wrong usage · 3 conflict · 4 deadline exceeded
+            5 store unavailable or missing · 6 any other error
             129 SIGHUP · 130 Ctrl-C · 143 SIGTERM
 
 Example: cubbyhole demo";
 
-/// Cubbyhole: a namespaced key/value store for many tenants.
+/// Cubbyhole: a namespaced key/value store for many tenants
 #[derive(Debug, Parser)]
 #[command(name = "cubbyhole", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -31,30 +31,30 @@ pub(crate) struct Cli {
     pub(crate) globals: Globals,
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// The command's name, as it was written.
+    /// The name of the command.
     #[arg(skip)]
     pub(crate) name: String,
 }
 
 impl Cli {
-    /// Reads the command line. A value of `put` may begin with `-`, but what looks like an option
-    /// is more likely a mistyped one: that is stored only if it stands after `--`.
+    /// Parses the command line. A value of `put` may begin with `-`. A value that looks like an
+    /// option is probably a mistyped option, and is only accepted after `--`.
     pub(crate) fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches_from(arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.name = matches.subcommand_name().unwrap_or_default().to_owned();
-        // Not clap's own: it sees no conflict of one before the command with one after it.
-        if cli.globals.names_of_the_store() > 1 {
+        // clap does not detect a conflict between an option before the command and one after it.
+        if cli.globals.count_store_options() > 1 {
             let message =
-                "--store, --store-file and --profile each name the store: keep one of them";
+                "--store, --store-file and --profile each name a store: use only one of them";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
         }
-        if matches!(&cli.command, Command::Put(put) if put.value_looks_like_an_option()) {
+        if matches!(&cli.command, Command::Put(put) if put.value_resembles_option()) {
             let strict = Self::command().mut_subcommand("put", |put| {
                 put.mut_arg("value", |value| value.allow_hyphen_values(false))
             });
             let refused = |mut error: clap::Error| {
-                let tip = "to store it as the value, write it after `--`, as in `-- --text`";
+                let tip = "to store it as a value, write it after `--`, as in `-- --text`";
                 let tips = ContextValue::StyledStrs(vec![tip.into()]);
                 error.insert(ContextKind::Suggested, tips);
                 error
@@ -64,56 +64,6 @@ impl Cli {
             return Self::from_arg_matches(&matches).map(|cli| Self { name, ..cli });
         }
         Ok(cli)
-    }
-}
-
-/// What every command takes, before or after its name.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Globals {
-    /// The store: redb:PATH, postgres://…, redis://…, redis+cluster://… or memory: [default: the profile of --profile, else $CUBBYHOLE_STORE, else the profile of $CUBBYHOLE_PROFILE or default_profile, else redb:cubbyhole.redb]
-    // Not clap's `env`: its help and its errors would show a password in the variable.
-    #[arg(long, global = true, value_name = "URL")]
-    store: Option<String>,
-    /// The store in this file, for a path that would need percent-encoding in a URL
-    #[arg(long, global = true, value_name = "PATH", value_parser = PathBufValueParser::new())]
-    store_file: Option<PathBuf>,
-    /// The store of this profile in the configuration file; wins over $CUBBYHOLE_STORE
-    #[arg(long, global = true, value_name = "NAME")]
-    profile: Option<String>,
-    /// The configuration file [default: $CUBBYHOLE_CONFIG, else cubbyhole/config.toml in the platform's usual place; `cubbyhole config show` tells it]
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Give up after this long: 500ms, 30s, 5m [default: the profile's, else never]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
-    timeout: Option<Duration>,
-    /// One exact JSON object a line on stdout, and errors as JSON on stderr
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Tell on stderr what is done; -vv tells more, -vvv everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub(crate) verbose: u8,
-    /// How -v tells it [default: text, and json with --json]
-    #[arg(long, global = true, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
-}
-
-impl Globals {
-    /// What the options say, to be asked together with the environment and the file.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings::new(Options {
-            store: self.store.clone(),
-            store_file: self.store_file.clone(),
-            profile: self.profile.clone(),
-            config: self.config.clone(),
-            timeout: self.timeout,
-        })
-    }
-
-    /// How many options name the store.
-    fn names_of_the_store(&self) -> usize {
-        let named = [self.store.is_some(), self.store_file.is_some(), self.profile.is_some()];
-        named.into_iter().filter(|named| *named).count()
     }
 }
 
@@ -145,17 +95,17 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it waits for a person in between, or goes on for ever: it then gives each of its steps
-    /// the timeout.
-    pub(crate) fn counts_its_own_time(&self) -> bool {
+    /// Whether `--timeout` applies to each step of the command and not to the whole command. Such a
+    /// command waits for a person or runs until it is stopped.
+    pub(crate) fn applies_timeout_to_each_step(&self) -> bool {
         match self {
             Self::Edit(_) => true,
-            Self::Evict(evict) => evict.counts_its_own_time(),
+            Self::Evict(evict) => evict.applies_timeout_to_each_step(),
             _ => false,
         }
     }
 
-    /// Whether it works on a store: one that does not asks for no password.
+    /// Whether the command uses a store. If not, no password is read.
     pub(crate) fn needs_store(&self) -> bool {
         !matches!(
             self,
@@ -163,7 +113,7 @@ impl Command {
         )
     }
 
-    /// Whether it changes the store: one that was given up may then have been done.
+    /// Whether the command writes to the store. If it is abandoned, its outcome is then unknown.
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Put(_)
@@ -193,17 +143,68 @@ impl Command {
     }
 }
 
+/// Runs one command and closes the stores that it opened.
+pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), Failure> {
+    // Each command's future is boxed. Unboxed, their sum overflows the stack of a thread in an
+    // unoptimised build, because `demo` runs other commands.
+    let command: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + '_>> = match command {
+        Command::Put(put) => Box::pin(put.run(session)),
+        Command::Get(get) => Box::pin(get.run(session)),
+        Command::Edit(edit) => Box::pin(edit.run(session)),
+        Command::Take(take) => Box::pin(take.run(session)),
+        Command::Delete(delete) => Box::pin(delete.run(session)),
+        Command::Touch(touch) => Box::pin(touch.run(session)),
+        Command::List(list) => Box::pin(list.run(session)),
+        Command::Tenants(tenants) => Box::pin(tenants.run(session)),
+        Command::Namespaces(namespaces) => Box::pin(namespaces.run(session)),
+        Command::Usage(usage) => Box::pin(usage.run(session)),
+        Command::Erase(erase) => Box::pin(erase.run(session)),
+        Command::Evict(evict) => Box::pin(evict.run(session)),
+        Command::Export(export) => Box::pin(export.run(session)),
+        Command::Import(import) => Box::pin(import.run(session)),
+        Command::Copy(copy) => Box::pin(copy.run(session)),
+        Command::Migrate(migrate) => Box::pin(migrate.run(session)),
+        Command::Doctor(doctor) => Box::pin(doctor.run(session)),
+        Command::Compact(compact) => Box::pin(compact.run(session)),
+        Command::Demo(demo) => Box::pin(demo.run(session, run_line)),
+        Command::Completions(completions) => {
+            Box::pin(ready(completions.run(&Cli::command(), session)))
+        }
+        Command::CompleteWords(words) => Box::pin(words.run(Cli::command(), session)),
+        Command::Man(man) => Box::pin(ready(man.run(Cli::command(), session))),
+        Command::Config(config) => Box::pin(ready(config.run(session))),
+    };
+    let outcome = command.await;
+    let closed = session.close().await;
+    // An error of the command takes precedence over an error of closing.
+    outcome.and(closed)
+}
+
+/// Parses and runs one command line, for a command that runs others.
+fn run_line<'a>(
+    arguments: &'a [&'a str],
+    session: &'a mut Session,
+) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>> {
+    Box::pin(async move {
+        let line = std::iter::once("cubbyhole").chain(arguments.iter().copied());
+        let cli = Cli::try_parse_from(line).map_err(|error| {
+            Error::internal("a command line of the demo is wrong").with_source(error)
+        })?;
+        run(cli.command, session).await
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn each_command_shows_an_example() {
+    fn help_of_every_command_has_an_example() {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "{}", command.get_name());

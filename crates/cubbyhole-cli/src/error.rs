@@ -1,4 +1,4 @@
-//! Why a command did not do what it was asked, and the exit code that says so.
+//! Failures of commands, their messages and their exit codes.
 
 use std::error::Error as _;
 use std::io;
@@ -15,25 +15,25 @@ pub(crate) const EXIT_HUNG_UP: u8 = 129;
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 pub(crate) const EXIT_TERMINATED: u8 = 143;
 
-/// Why a command did not do what it was asked.
+/// The failure of a command.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The store refused or failed.
+    /// An error of the store.
     Store(Error),
-    /// The same, in the middle of something long: `done` says how far it came, in words that
-    /// follow "after".
+    /// An error of the store in the middle of a long command. `done` describes the progress in
+    /// words that follow "after".
     Partway { done: String, error: Error },
-    /// There is no such entry.
+    /// No entry matches.
     NotFound(String),
-    /// The command line asks for what cannot be.
+    /// The command line or the configuration is wrong.
     Usage(String),
-    /// A file or a stream of the tool's own.
+    /// An I/O error of a file or stream that the tool uses.
     Io { what: String, error: io::Error },
-    /// The same, and what a person wrote is kept: `kept` says where.
+    /// A failure after which the text that a person wrote is kept. `kept` says where.
     Kept { failure: Box<Self>, kept: String },
-    /// It was done, but not for everything.
+    /// The command worked, but not for every entry.
     Incomplete(String),
-    /// Nobody reads the output any more, as in `list | head -1`: no failure to speak of.
+    /// The reader of stdout is gone, as in `list | head -1`. This is not reported as a failure.
     ClosedPipe,
 }
 
@@ -42,7 +42,7 @@ impl Failure {
         Self::Io { what: what.into(), error }
     }
 
-    /// The exit code; `signal` is the code of the signal that was received, if one was.
+    /// Returns the exit code. `signal` is the exit code of a received signal.
     pub(crate) fn exit_code(&self, signal: Option<u8>) -> u8 {
         match self {
             Self::Store(error) | Self::Partway { error, .. } => match error.kind() {
@@ -61,9 +61,9 @@ impl Failure {
         }
     }
 
-    /// The same for what must be read by somebody, a record or a service's log: there a closed pipe is
-    /// a failure.
-    pub(crate) fn where_output_is_wanted(self) -> Self {
+    /// Turns a closed pipe into a failure, for output that must not be lost: the record of an
+    /// erasure or the log of a service.
+    pub(crate) fn with_closed_pipe_as_error(self) -> Self {
         match self {
             Self::ClosedPipe => {
                 Self::io("standard output was closed", io::ErrorKind::BrokenPipe.into())
@@ -72,7 +72,7 @@ impl Failure {
         }
     }
 
-    /// The kind as one word, as JSON errors carry it.
+    /// Returns the kind of failure as one word, for JSON errors.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Store(error) | Self::Partway { error, .. } => error.kind().as_str(),
@@ -85,7 +85,7 @@ impl Failure {
         }
     }
 
-    /// For a conflict: the version that stands there, `None` inside if there is none.
+    /// For a conflict, returns the current version: `Some(None)` if there is no entry.
     pub(crate) fn conflicting_version(&self) -> Option<Option<Version>> {
         match self {
             Self::Store(error) | Self::Partway { error, .. }
@@ -98,7 +98,7 @@ impl Failure {
         }
     }
 
-    /// One line that says what went wrong and what to do.
+    /// Returns one line that says what failed and what to do.
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Store(error) => store_message(error),
@@ -124,23 +124,23 @@ impl From<Error> for Failure {
 }
 
 fn store_message(error: &Error) -> String {
-    // An error's own text tells of an unknown outcome by itself.
+    // The text of other errors already mentions an unknown outcome.
     let unknown = if error.may_have_been_applied() {
-        " (it may have been done all the same; look before you repeat it)"
+        " (it may have taken effect; check before you repeat it)"
     } else {
         ""
     };
     let mut message = match error.kind() {
         ErrorKind::Cancelled => format!("interrupted{unknown}"),
         ErrorKind::DeadlineExceeded => {
-            format!("the deadline passed; give more time with --timeout{unknown}")
+            format!("the deadline passed; allow more time with --timeout{unknown}")
         }
         _ => error.to_string(),
     };
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();
-        // Engines like to repeat their cause in their own message.
+        // Some engines repeat the cause in their own message.
         if !message.contains(&text) {
             message.push_str(": ");
             message.push_str(&text);
@@ -155,14 +155,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_chain_is_one_line() {
+    fn source_chain_is_one_line() {
         let io = io::Error::other("the disk is gone");
         let error = Error::unavailable("could not be read").in_operation("get").with_source(io);
         assert_eq!(Failure::from(error).message(), "get: could not be read: the disk is gone");
     }
 
     #[test]
-    fn a_signal_decides_the_code_of_a_cancellation_only() {
+    fn signal_sets_the_exit_code_of_a_cancellation_only() {
         assert_eq!(Failure::from(Error::cancelled()).exit_code(Some(143)), 143);
         assert_eq!(Failure::from(Error::conflict(None)).exit_code(Some(143)), EXIT_CONFLICT);
     }

@@ -1,10 +1,9 @@
-//! `-v`: what the tool and the library tell of their work, on stderr.
+//! The log of `-v`: events of the tool and the library, on stderr.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use cubbyhole::{Clock, SystemClock};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -14,39 +13,29 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{fmt as tracing_fmt, registry};
 
-use crate::cli::Globals;
-use crate::output::{clear_bar, escape, escape_in_json};
-use crate::style;
+use crate::args::globals::{Globals, LogFormat};
+use crate::output::{clear_bar, escape, escape_in_json, style};
 
-/// The targets of this tool and of its library, which are the names of their crates.
+/// The prefix of the tracing targets of this tool and its library: the names of their crates.
 const OURS: &str = "cubbyhole";
 
-/// The target of what the tool itself tells.
+/// The tracing target of the tool.
 pub(crate) const TARGET: &str = "cubbyhole::tool";
 
-/// How a line of the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// A line for people
-    Text,
-    /// One JSON object a line
-    Json,
-}
-
-/// Installs the subscriber that `-v` asks for. Without it nothing is told: an error is the tool's
-/// own message already.
+/// Installs the subscriber for `-v`. Without `-v` nothing is logged, because the tool reports
+/// errors itself.
 pub(crate) fn install(globals: &Globals) {
     let (ours, others) = levels(globals.verbose);
     if ours == LevelFilter::OFF {
         return;
     }
     let filter = Targets::new().with_target(OURS, ours).with_default(others);
-    // Where errors are JSON, stderr is read by a program.
-    let usual = if globals.json { LogFormat::Json } else { LogFormat::Text };
-    let format = globals.log_format.unwrap_or(usual);
+    // With JSON errors, a program reads stderr.
+    let default_format = if globals.json { LogFormat::Json } else { LogFormat::Text };
+    let format = globals.log_format.unwrap_or(default_format);
     let terminal = io::stderr().is_terminal();
     let stderr = Stderr { format, terminal, colours: style::wanted(terminal) };
-    // It fails only where there is a subscriber already, which then tells.
+    // This fails only if a subscriber is already installed. That one then logs.
     let _ = match format {
         LogFormat::Text => {
             let layer = tracing_fmt::layer().with_timer(Instants).with_ansi(stderr.colours);
@@ -54,8 +43,8 @@ pub(crate) fn install(globals: &Globals) {
             tracing::subscriber::set_global_default(registry().with(filter).with(layer))
         }
         LogFormat::Json => {
-            // The fields stand by themselves: one may be named `error`, which is how an object
-            // begins that tells why the command failed.
+            // Fields are nested, not flattened: a field may be named `error`, and readers recognise
+            // the tool's own error object by that key.
             let layer = tracing_fmt::layer().json().with_timer(Instants).with_span_list(false);
             let layer = layer.with_ansi(false).with_writer(Stderr { colours: false, ..stderr });
             tracing::subscriber::set_global_default(registry().with(filter).with(layer))
@@ -63,14 +52,14 @@ pub(crate) fn install(globals: &Globals) {
     };
 }
 
-/// Tells how a command ended.
+/// Logs the end of a command.
 pub(crate) fn ended(command: &str, exit_code: u8, took: Duration) {
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     tracing::info!(target: TARGET, command, exit_code, took_ms, "the command ended");
 }
 
-/// What is told of the tool and its library, and of the crates beneath. Those have much to say
-/// that helps only who looks for everything.
+/// Returns the level for the tool and its library, and the level for all other crates, which log
+/// much more.
 fn levels(verbose: u8) -> (LevelFilter, LevelFilter) {
     match verbose {
         0 => (LevelFilter::OFF, LevelFilter::OFF),
@@ -80,7 +69,7 @@ fn levels(verbose: u8) -> (LevelFilter, LevelFilter) {
     }
 }
 
-/// Instants in the form that the rest of the output has them.
+/// Formats timestamps like the rest of the output.
 struct Instants;
 
 impl FormatTime for Instants {
@@ -89,7 +78,7 @@ impl FormatTime for Instants {
     }
 }
 
-/// Standard error, a line at a time.
+/// Writes log lines to standard error.
 #[derive(Clone, Copy)]
 struct Stderr {
     format: LogFormat,
@@ -98,13 +87,14 @@ struct Stderr {
 }
 
 impl Stderr {
-    /// A line that stays one, whatever a name or a message in it holds.
+    /// Escapes a log line, so no name or message in it can break the line.
     fn line(self, text: &str) -> String {
         let text = text.strip_suffix('\n').unwrap_or(text);
         let mut line = match self.format {
             LogFormat::Json => escape_in_json(text),
             LogFormat::Text if self.colours => {
-                // Only the subscriber's own are left: it escapes those in fields.
+                // Keep the escape characters: they are the subscriber's own, which escapes those in
+                // fields.
                 text.split('\u{1b}').map(escape).collect::<Vec<_>>().join("\u{1b}")
             }
             LogFormat::Text => escape(text),
@@ -117,7 +107,7 @@ impl Stderr {
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.terminal {
-            // A bar may stand there; it comes back by itself.
+            // Remove a progress bar; its next tick draws it again.
             clear_bar();
         }
         io::stderr().write_all(self.line(&String::from_utf8_lossy(bytes)).as_bytes())?;
@@ -142,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_are_told_of_less() {
+    fn other_crates_log_less() {
         let shown = |verbose| {
             let (ours, others) = levels(verbose);
             (ours.to_string(), others.to_string())
@@ -156,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stays_a_line() {
+    fn log_line_cannot_be_broken() {
         let text = "\u{1b}[32m INFO\u{1b}[0m a\nb\u{202e}c\n";
         let stderr = |format, colours| Stderr { format, terminal: false, colours };
         let plain = stderr(LogFormat::Text, false).line(text);

@@ -1,30 +1,15 @@
-//! `cubbyhole`: the operator's tool. Parses, sets up the context, runs one command, and turns its
+//! `cubbyhole`: the command-line tool. Parses the command line, runs one command and turns its
 //! outcome into an exit code.
 
-mod arguments;
+mod args;
 mod cli;
 mod commands;
-mod completing;
-mod compression;
-mod config_file;
-mod confirm;
-mod editor;
+mod entries;
 mod error;
-mod human;
-mod live_puts;
 mod logging;
 mod output;
-mod progress;
-mod record;
-mod scope;
 mod session;
-mod settings;
 mod signals;
-mod store_url;
-mod streams;
-mod style;
-mod table;
-mod usage_error;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,71 +20,70 @@ use cubbyhole::{Error, ExecutionContext};
 use crate::cli::Cli;
 use crate::error::Failure;
 use crate::output::Output;
-use crate::session::Session;
-use crate::settings::Chosen;
+use crate::session::{ChosenStore, Session, Settings};
 use crate::signals::Signals;
 
-/// How long a command may take to wind up once its context has ended. Commands end by themselves;
-/// this is for one that is stuck where no context reaches, such as a pipe that nobody reads. Longer
-/// than a copy or an import waits for its batches and then a store for its closing, together.
+/// How long a command may run on after its context has ended. Commands observe the context; this
+/// limit is for one that is blocked in a system call, such as a write to a pipe without a reader.
+/// It is longer than a copy or an import waits for its batches and the store for closing, together.
 const GRACE: Duration = Duration::from_secs(8);
 
 fn main() -> ExitCode {
-    quieten_panics();
+    suppress_panic_text();
     let arguments: Vec<_> = std::env::args_os().collect();
     let cli = match Cli::read(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage_error::report(&error),
+        Err(error) => return args::usage_error::report(&error),
     };
     logging::install(&cli.globals);
     let mut out = Output::standard(cli.globals.json);
-    // Two workers, so that a write to a slow pipe on one never keeps a signal from being seen.
+    // Two workers: a write that blocks one of them does not delay a signal.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let code = match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(execute(cli, out));
-            // The store is closed by now; what is left, if anything, waits for input.
+            // The store is closed. Any task that is left waits for input.
             runtime.shutdown_background();
             code
         }
-        Err(error) => out.conclude(Err(Failure::io("the runtime could not start", error)), None),
+        Err(error) => out.conclude(Err(Failure::io("cannot start the async runtime", error)), None),
     };
     ExitCode::from(code)
 }
 
-/// A panic of a worker or of the engine ends as an error, which says what happened: its own text
-/// would only stand before that. Who sets `RUST_BACKTRACE` wants to see it.
-fn quieten_panics() {
+/// Suppresses the panic text of all threads but the main one, unless `RUST_BACKTRACE` is set. Such
+/// a panic ends the command with an error that reports it.
+fn suppress_panic_text() {
     if std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
         return;
     }
-    let usual = std::panic::take_hook();
+    let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // Nothing catches one of the main thread.
+        // No task catches a panic of the main thread.
         if std::thread::current().name() == Some("main") {
-            usual(panic);
+            default_hook(panic);
         }
     }));
 }
 
 async fn execute(cli: Cli, mut out: Output) -> u8 {
     let started = tokio::time::Instant::now();
-    let settings = Arc::new(cli.globals.settings());
+    let settings = Arc::new(Settings::new((&cli.globals).into()));
     let chosen =
         if cli.command.needs_store() { settings.choose() } else { Ok(settings.without_store()) };
-    let Chosen { store, timeout } = match chosen {
+    let ChosenStore { store, timeout } = match chosen {
         Ok(chosen) => chosen,
         Err(failure) => return out.conclude(Err(failure), None),
     };
     let mut ctx = ExecutionContext::new();
-    if let Some(timeout) = timeout.filter(|_| !cli.command.counts_its_own_time()) {
+    if let Some(timeout) = timeout.filter(|_| !cli.command.applies_timeout_to_each_step()) {
         ctx = ctx.with_timeout(timeout);
     }
     let signals = match Signals::listen(&ctx) {
         Ok(signals) => signals,
         Err(error) => {
-            return out.conclude(Err(Failure::io("signals cannot be received", error)), None);
+            return out.conclude(Err(Failure::io("cannot listen for signals", error)), None);
         }
     };
     let json = cli.globals.json;
@@ -107,10 +91,10 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
     let mut session = Session::new(ctx.clone(), store, out).with_settings(settings);
     session.timeout = timeout;
     let received = signals.clone();
-    // A task of its own: the wait below goes on when the command is stuck in a system call, also
-    // in the last one, which writes what is left of the output.
+    // A separate task: the select below still runs if the command is blocked in a system call,
+    // including the one that writes the last output.
     let command = tokio::spawn(async move {
-        let outcome = commands::run(cli.command, &mut session).await;
+        let outcome = cli::run(cli.command, &mut session).await;
         session.out.conclude(outcome, received.received())
     });
     let code = tokio::select! {
@@ -123,7 +107,7 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
         },
         error = overtime(&ctx) => {
             let error = if writes { error.with_unknown_outcome() } else { error };
-            // The stuck task may hold stdout for ever: nothing from here on touches it.
+            // The blocked task may hold stdout indefinitely, so only stderr is used from here.
             output::abandon(json, &error.into(), signals.received())
         }
     };
@@ -133,7 +117,7 @@ async fn execute(cli: Cli, mut out: Output) -> u8 {
 
 async fn overtime(ctx: &ExecutionContext) -> Error {
     let error = ctx.ended().await;
-    // The context has ended; the grace is counted on one that has not.
+    // The grace period needs a context that has not ended.
     drop(ExecutionContext::new().sleep(GRACE).await);
     error
 }

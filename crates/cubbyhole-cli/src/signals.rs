@@ -1,6 +1,6 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first cancels the context. The second Ctrl-C or SIGTERM ends the
-//! process immediately. A signal that was ignored when the process started stays ignored, as `nohup` and
-//! shells expect.
+//! Handles Ctrl-C, SIGTERM and SIGHUP. The first signal cancels the context. The second Ctrl-C or
+//! SIGTERM ends the process immediately. A signal that was ignored when the process started stays
+//! ignored, as `nohup` and shells expect.
 
 use std::io;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use cubbyhole::ExecutionContext;
 use crate::error::EXIT_TERMINATED;
 use crate::error::{EXIT_HUNG_UP, EXIT_INTERRUPTED};
 
-/// Whether Ctrl-C is meant for a program that this one waits for. Signals are the process's.
+/// Whether Ctrl-C is left to a child program. A static, because signals belong to the process.
 static LEFT: AtomicBool = AtomicBool::new(false);
 
-/// Leaves Ctrl-C, which goes to every process of the terminal, to a program that this one waits
-/// for, until the answer is dropped. SIGTERM is still this process's own.
+/// Ignores Ctrl-C until the returned guard is dropped. The terminal sends it to every process, and
+/// it is meant for the child program that this one waits for. SIGTERM is still handled.
 pub(crate) fn leave_interrupts() -> LeftInterrupts {
     LEFT.store(true, Ordering::SeqCst);
     LeftInterrupts
@@ -30,12 +30,12 @@ impl Drop for LeftInterrupts {
     }
 }
 
-/// Which signal was received, as the exit code that it stands for.
+/// The received signal, as its exit code.
 #[derive(Clone)]
 pub(crate) struct Signals(Arc<AtomicU8>);
 
 impl Signals {
-    /// Listens from now on; cancels `ctx` at the first signal.
+    /// Starts listening, and cancels `ctx` at the first signal.
     pub(crate) fn listen(ctx: &ExecutionContext) -> io::Result<Self> {
         let received = Arc::new(AtomicU8::new(0));
         let mut source = Source::new()?;
@@ -45,9 +45,8 @@ impl Signals {
             let mut code = source.next_of_ours().await;
             received.store(code, Ordering::SeqCst);
             ctx.cancel();
-            // Whoever asks twice does not want to wait for the cleanup. SIGHUP is not counted: a shell
-            // and the kernel both send it when a terminal is closed, and systemd sends it together
-            // with SIGTERM.
+            // A second signal skips the cleanup. SIGHUP is not counted: a shell and the kernel both
+            // send it when a terminal is closed, and systemd sends it together with SIGTERM.
             let mut requests = u8::from(code != EXIT_HUNG_UP);
             while requests < 2 {
                 code = source.next_of_ours().await;
@@ -59,7 +58,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The exit code of the signal that was received, if one was.
+    /// Returns the exit code of the received signal.
     pub(crate) fn received(&self) -> Option<u8> {
         match self.0.load(Ordering::SeqCst) {
             0 => None,
@@ -82,7 +81,7 @@ impl Source {
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// `None` for a signal that is ignored.
+/// The signal streams; `None` for an ignored signal.
 #[cfg(unix)]
 struct Source {
     interrupt: Option<Signal>,
@@ -121,21 +120,22 @@ async fn received(signal: &mut Option<Signal>) {
     {
         return;
     }
-    // Ignored, or no more can come.
+    // The signal is ignored, or its stream has ended.
     std::future::pending::<()>().await;
 }
 
-/// The signals that the process was started to ignore.
+/// The signals that were ignored when the process started.
 #[cfg(unix)]
 struct Ignored {
-    /// A bit for each, from the lowest.
+    /// One bit for each signal, the lowest first.
     mask: u64,
 }
 
 #[cfg(unix)]
 impl Ignored {
-    /// Only Linux shows them to safe code. Elsewhere the process does not listen for SIGHUP, which
-    /// `nohup` ignores: the signal keeps its default effect, or none.
+    /// Reads the mask from `/proc`. Other systems than Linux do not show it to safe code: there the
+    /// process does not listen for SIGHUP, and the signal keeps the effect that it had at the
+    /// start.
     fn at_start() -> Self {
         let status = match cfg!(any(target_os = "linux", target_os = "android")) {
             true => std::fs::read_to_string("/proc/self/status").unwrap_or_default(),
@@ -166,7 +166,7 @@ impl Source {
 
     async fn next(&mut self) -> u8 {
         if tokio::signal::ctrl_c().await.is_err() {
-            // No signal can come: wait for ever.
+            // No signal can arrive: wait indefinitely.
             std::future::pending::<()>().await;
         }
         EXIT_INTERRUPTED

@@ -1,7 +1,6 @@
-//! Real data goes in, and comes out the same, in a file and on every server: 5,311 questions and
-//! answers in 28 languages.
+//! Imports and exports real data on every backend: 5,311 questions and answers in 28 languages.
 //!
-//! The file is not part of the repository; where it is not there these tests are reported ignored.
+//! The data is not part of the repository. Without it, these tests are reported as ignored.
 
 #[path = "support/postgres.rs"]
 mod postgres;
@@ -28,7 +27,7 @@ const NAMESPACES: usize = 237;
 /// The first line of an export.
 const HEADER: &str = r#"{"format":"cubbyhole-export","version":1}"#;
 
-type MakePlace = fn() -> Outcome<Place>;
+type MakeTarget = fn() -> Outcome<Target>;
 type Case = fn(&Imported) -> Outcome;
 /// The bytes of each value by namespace and key.
 type Contents = BTreeMap<(Namespace, String), String>;
@@ -39,73 +38,74 @@ fn main() -> std::process::ExitCode {
     let present = data.is_file();
     let cases: [(&str, Case); 6] = [
         ("usage_counts_every_entry", usage_counts_every_entry),
-        ("export_gives_back_the_same", export_gives_back_the_same),
-        ("every_key_is_got_by_its_exact_text", every_key_is_got_by_its_exact_text),
-        ("the_tool_gets_keys_by_their_text", the_tool_gets_keys_by_their_text),
-        ("namespaces_of_english_are_english", namespaces_of_english_are_english),
+        ("export_equals_the_imported_data", export_equals_the_imported_data),
+        ("every_key_is_found_by_its_exact_text", every_key_is_found_by_its_exact_text),
+        ("tool_finds_keys_by_their_exact_text", tool_finds_keys_by_their_exact_text),
+        ("prefix_lists_only_its_namespaces", prefix_lists_only_its_namespaces),
         ("importing_twice_changes_versions_only", importing_twice_changes_versions_only),
     ];
-    let places: [(&str, MakePlace); 4] = [
-        ("file", || Ok(Place::File(tempfile::tempdir()?))),
+    let targets: [(&str, MakeTarget); 4] = [
+        ("file", || Ok(Target::File(tempfile::tempdir()?))),
         ("postgres", in_postgres),
-        ("redis", || Ok(Place::Redis(Prefix::new(Kind::Single)?))),
-        ("redis_cluster", || Ok(Place::Redis(Prefix::new(Kind::Cluster)?))),
+        ("redis", || Ok(Target::Redis(Prefix::new(Kind::Single)?))),
+        ("redis_cluster", || Ok(Target::Redis(Prefix::new(Kind::Cluster)?))),
     ];
     let mut trials = Vec::new();
     for (name, case) in cases {
-        for (place_name, place) in places {
+        for (target_name, target) in targets {
             let data = data.clone();
             let run = move || {
                 let failed = |error: Box<dyn Error>| Failed::from(error.to_string());
-                let imported = Imported::new(place().map_err(failed)?, data).map_err(failed)?;
+                let imported = Imported::new(target().map_err(failed)?, data).map_err(failed)?;
                 case(&imported).map_err(failed)
             };
-            let kind = if present { "" } else { "../shared/data/dialogs.jsonl is not there" };
-            let trial = Trial::test(format!("{place_name}::{name}"), run);
+            let kind = if present { "" } else { "../shared/data/dialogs.jsonl is missing" };
+            let trial = Trial::test(format!("{target_name}::{name}"), run);
             trials.push(trial.with_ignored_flag(!present).with_kind(kind));
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn in_postgres() -> Outcome<Place> {
+fn in_postgres() -> Outcome<Target> {
     let schema = Schema::new()?;
     schema.grant_operator()?;
-    Ok(Place::Postgres(schema))
+    Ok(Target::Postgres(schema))
 }
 
-/// Where the data is put.
-enum Place {
+/// The backend and the resources of a store.
+enum Target {
     File(TempDir),
     Postgres(Schema),
     Redis(Prefix),
 }
 
-/// A store of its own with the data in it.
+/// A separate store with the imported data.
 struct Imported {
-    place: Place,
+    target: Target,
     url: String,
     data: PathBuf,
 }
 
 impl Imported {
-    fn new(place: Place, data: PathBuf) -> Outcome<Self> {
-        let url = match &place {
-            Place::File(folder) => format!("redb:{}", folder.path().join("d.redb").display()),
-            Place::Postgres(schema) => schema.store.clone(),
-            Place::Redis(prefix) => prefix.store.clone(),
+    fn new(target: Target, data: PathBuf) -> Outcome<Self> {
+        let url = match &target {
+            Target::File(folder) => format!("redb:{}", folder.path().join("d.redb").display()),
+            Target::Postgres(schema) => schema.store.clone(),
+            Target::Redis(prefix) => prefix.store.clone(),
         };
-        let imported = Self { place, url, data };
+        let imported = Self { target, url, data };
         imported.import()?;
         Ok(imported)
     }
 
     fn import(&self) -> Outcome {
         let data = self.data.to_str().ok_or("the path is not UTF-8")?;
-        let told = self.call(&["import", data])?.stderr;
-        let told = String::from_utf8(told)?;
+        let message = self.call(&["import", data])?.stderr;
+        let message = String::from_utf8(message)?;
         let expected = format!("imported {ENTRIES} entries in {NAMESPACES} namespaces in ");
-        check(told.starts_with(&expected) && told.contains("(0 skipped, 0 already expired)"), &told)
+        let complete = message.contains("(0 skipped, 0 already expired)");
+        check(message.starts_with(&expected) && complete, &message)
     }
 
     /// Runs the tool, which must succeed.
@@ -144,7 +144,7 @@ fn contents(text: &str) -> Outcome<Contents> {
 
 fn expected(imported: &Imported) -> Outcome<Contents> {
     let contents = contents(&std::fs::read_to_string(&imported.data)?)?;
-    check(contents.len() == ENTRIES, "the data is not what it was")?;
+    check(contents.len() == ENTRIES, "the data has another number of entries")?;
     Ok(contents)
 }
 
@@ -161,21 +161,21 @@ fn usage_counts_every_entry(imported: &Imported) -> Outcome {
     check(total.starts_with(&line) && total.ends_with("\"expired\":0}"), total)
 }
 
-fn export_gives_back_the_same(imported: &Imported) -> Outcome {
+fn export_equals_the_imported_data(imported: &Imported) -> Outcome {
     let exported = imported.stdout(&["export", "corpus"])?;
-    check(exported.lines().count() == ENTRIES + 1, "another number of lines")?;
+    check(exported.lines().count() == ENTRIES + 1, "the export has another number of lines")?;
     check(contents(&exported)? == expected(imported)?, "the export differs from the import")
 }
 
-fn every_key_is_got_by_its_exact_text(imported: &Imported) -> Outcome {
+fn every_key_is_found_by_its_exact_text(imported: &Imported) -> Outcome {
     let expected = expected(imported)?;
-    // Through the library: 5,311 processes would take minutes.
+    // Uses the library, because 5,311 processes would take minutes.
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let ctx = ExecutionContext::new();
         let store = OpenOptions::new().with_create(false).open(&ctx, &imported.url).await?;
         for ((namespace, key), value) in &expected {
             let entry = store.get_entry(&ctx, namespace, key, GetOptions::new()).await?;
-            let got = entry.ok_or_else(|| format!("{namespace} {key} is not there"))?.value;
+            let got = entry.ok_or_else(|| format!("{namespace} {key} is missing"))?.value;
             check(got == value.as_bytes(), &format!("{namespace} {key} has another value"))?;
         }
         store.close(&ctx).await?;
@@ -183,9 +183,9 @@ fn every_key_is_got_by_its_exact_text(imported: &Imported) -> Outcome {
     })
 }
 
-fn the_tool_gets_keys_by_their_text(imported: &Imported) -> Outcome {
-    // A process each, and each reads the catalogs first on a server: fewer there.
-    let most = if matches!(imported.place, Place::File(_)) { 40 } else { 10 };
+fn tool_finds_keys_by_their_exact_text(imported: &Imported) -> Outcome {
+    // Each get is a process, which is slower on a server.
+    let most = if matches!(imported.target, Target::File(_)) { 40 } else { 10 };
     let hostile = |key: &str| key.contains(['%', '"', ':', '*', '\'']) || key.starts_with('-');
     let expected = expected(imported)?;
     let picked: Vec<_> = expected.iter().filter(|((_, key), _)| hostile(key)).take(most).collect();
@@ -197,13 +197,13 @@ fn the_tool_gets_keys_by_their_text(imported: &Imported) -> Outcome {
     Ok(())
 }
 
-fn namespaces_of_english_are_english(imported: &Imported) -> Outcome {
+fn prefix_lists_only_its_namespaces(imported: &Imported) -> Outcome {
     let expected: BTreeSet<String> = expected(imported)?
         .into_keys()
         .filter(|(namespace, _)| namespace.segments().next().as_deref() == Some("english"))
         .map(|(namespace, _)| namespace.to_string())
         .collect();
-    check(expected.len() > 1, "there is no English in the data")?;
+    check(expected.len() > 1, "the data has no English namespaces")?;
     let listed = imported.stdout(&["namespaces", "corpus:english"])?;
     let lines: Vec<&str> = listed.lines().collect();
     check(lines == expected.iter().collect::<Vec<_>>(), &listed)
@@ -220,7 +220,7 @@ fn importing_twice_changes_versions_only(imported: &Imported) -> Outcome {
     check(before.0 == after.0, "the contents changed")?;
     check(!before.1.is_empty() && before.1.len() == after.1.len(), "the listing changed")?;
     for (before, after) in before.1.iter().zip(&after.1) {
-        check(before["version"] != after["version"], "a version came again")?;
+        check(before["version"] != after["version"], "a version is unchanged")?;
         check(before["created_at"] == after["created_at"], "created_at changed")?;
     }
     Ok(())

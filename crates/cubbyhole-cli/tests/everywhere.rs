@@ -1,4 +1,4 @@
-//! Every command on every backend: what an operator does is the same on each.
+//! Every command on every backend.
 
 #[cfg(test)]
 #[path = "support/postgres.rs"]
@@ -22,7 +22,7 @@ mod tests {
     use crate::redis::{Kind, Prefix};
     use crate::support::{Outcome, program, tool};
 
-    /// A store of each kind, for as long as this lives.
+    /// One store on each backend.
     struct Stores {
         folder: TempDir,
         schema: Schema,
@@ -46,7 +46,7 @@ mod tests {
             self.folder.path().join(name).display().to_string()
         }
 
-        /// The tool works on several namespaces at once, and must with fewer connections than that.
+        /// The PostgreSQL store has fewer connections than the tool has concurrent calls.
         fn all(&self) -> [String; 4] {
             [
                 format!("redb:{}", self.file("store.redb")),
@@ -65,22 +65,22 @@ mod tests {
         tool(&[&["--store", store], arguments].concat())
     }
 
-    /// What a call that must succeed prints.
-    fn said(store: &str, arguments: &[&str]) -> Outcome<String> {
+    /// Runs the tool, which must succeed, and returns its output.
+    fn stdout_of(store: &str, arguments: &[&str]) -> Outcome<String> {
         let output = call(store, arguments)?;
         assert!(output.status.success(), "{store} {arguments:?}: {output:?}");
         Ok(text(&output.stdout))
     }
 
     fn json(store: &str, arguments: &[&str]) -> Outcome<serde_json::Value> {
-        Ok(serde_json::from_str(&said(store, &[arguments, &["--json"]].concat())?)?)
+        Ok(serde_json::from_str(&stdout_of(store, &[arguments, &["--json"]].concat())?)?)
     }
 
     fn code(store: &str, arguments: &[&str]) -> Outcome<Option<i32>> {
         Ok(call(store, arguments)?.status.code())
     }
 
-    /// Lines of an import; every second entry expires, far from now.
+    /// Lines of an import. Every second entry has an expiry in the far future.
     fn lines(entries: usize) -> String {
         (0..entries)
             .map(|number| {
@@ -94,15 +94,15 @@ mod tests {
             .collect()
     }
 
-    /// Filled by the tool, and opened read-only by the library.
+    /// The tool fills the store, and the library opens it read-only.
     #[test]
-    fn a_store_that_is_open_read_only_refuses_writes_on_every_backend() -> Outcome {
+    fn read_only_store_refuses_writes_on_every_backend() -> Outcome {
         let stores = Stores::new()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         for url in &stores.all() {
-            said(url, &["put", "acme:agent-7", "name", "\"Ada\"", "--ttl", "1h"])?;
+            stdout_of(url, &["put", "acme:agent-7", "name", "\"Ada\"", "--ttl", "1h"])?;
             for key in ["a", "b", "c", "d"] {
-                said(url, &["put", "acme", key, "1"])?;
+                stdout_of(url, &["put", "acme", key, "1"])?;
             }
             let open = |options: OpenOptions| {
                 runtime.block_on(async move { options.open(&ExecutionContext::new(), url).await })
@@ -127,64 +127,64 @@ mod tests {
     fn every_command_works_on_every_backend() -> Outcome {
         let stores = Stores::new()?;
         for store in &stores.all() {
-            said(store, &["put", "acme:agent-7", "name", "\"Ada\"", "--ttl", "1h"])?;
-            said(store, &["put", "acme:agent-7", "gone", "1", "--ttl", "1ms"])?;
-            said(store, &["put", "acme", "counter", "1", "--json-value"])?;
-            said(store, &["put", "globex", "counter", "2"])?;
+            stdout_of(store, &["put", "acme:agent-7", "name", "\"Ada\"", "--ttl", "1h"])?;
+            stdout_of(store, &["put", "acme:agent-7", "gone", "1", "--ttl", "1ms"])?;
+            stdout_of(store, &["put", "acme", "counter", "1", "--json-value"])?;
+            stdout_of(store, &["put", "globex", "counter", "2"])?;
             assert_eq!(code(store, &["put", "acme", "counter", "2", "--if-absent"])?, Some(3));
-            assert_eq!(said(store, &["get", "acme:agent-7", "name"])?, "\"Ada\"");
+            assert_eq!(stdout_of(store, &["get", "acme:agent-7", "name"])?, "\"Ada\"");
             assert_eq!(code(store, &["get", "acme:agent-7", "gone"])?, Some(1));
-            assert_eq!(said(store, &["list", "acme:agent-7"])?, "name\n");
-            assert_eq!(said(store, &["tenants"])?, "acme\nglobex\n");
-            assert_eq!(said(store, &["namespaces", "acme"])?, "acme\nacme:agent-7\n");
-            said(store, &["touch", "acme:agent-7", "name", "--persist"])?;
+            assert_eq!(stdout_of(store, &["list", "acme:agent-7"])?, "name\n");
+            assert_eq!(stdout_of(store, &["tenants"])?, "acme\nglobex\n");
+            assert_eq!(stdout_of(store, &["namespaces", "acme"])?, "acme\nacme:agent-7\n");
+            stdout_of(store, &["touch", "acme:agent-7", "name", "--persist"])?;
             assert_eq!(json(store, &["evict"])?["evicted"], 1, "{store}");
-            let usage = said(store, &["usage", "acme", "--json"])?;
+            let usage = stdout_of(store, &["usage", "acme", "--json"])?;
             let total: serde_json::Value =
                 serde_json::from_str(usage.lines().last().ok_or("no total")?)?;
             assert_eq!((&total["entries"], &total["expired"]), (&2.into(), &0.into()), "{usage}");
             for name in ["all.jsonl", "all.jsonl.zst"] {
                 let file = stores.file(name);
-                said(store, &["export", "--all", &file])?;
-                said(store, &["import", &file])?;
-                assert_eq!(said(store, &["list", "acme"])?, "counter\n");
+                stdout_of(store, &["export", "--all", &file])?;
+                stdout_of(store, &["import", &file])?;
+                assert_eq!(stdout_of(store, &["list", "acme"])?, "counter\n");
             }
-            assert_eq!(said(store, &["take", "globex", "counter"])?, "2");
-            said(store, &["delete", "acme", "counter"])?;
+            assert_eq!(stdout_of(store, &["take", "globex", "counter"])?, "2");
+            stdout_of(store, &["delete", "acme", "counter"])?;
             let diagnosis = json(store, &["doctor"])?;
             assert_ne!(diagnosis["verdict"], "problem", "{diagnosis}");
-            // On PostgreSQL it is the owner's to do, here a superuser.
+            // On PostgreSQL only the owner can compact, which is a superuser here.
             let owner = match store.starts_with(&stores.schema.store) {
                 true => format!("{}&allow_unbound_role=on", stores.schema.admin_store),
                 false => store.clone(),
             };
-            said(&owner, &["compact"])?;
-            said(store, &["demo"])?;
-            said(store, &["erase", "acme", "--dry-run"])?;
+            stdout_of(&owner, &["compact"])?;
+            stdout_of(store, &["demo"])?;
+            stdout_of(store, &["erase", "acme", "--dry-run"])?;
             assert_eq!(code(store, &["erase", "acme"])?, Some(2));
             assert_eq!(json(store, &["erase", "acme", "--yes"])?["removed"], 1, "{store}");
             assert_eq!(code(store, &["export", "acme"])?, Some(1));
         }
-        // A role that may change the schema, and not the application's.
-        said(&stores.schema.admin_store, &["migrate"])?;
+        // Migration needs a role that can change the schema.
+        stdout_of(&stores.schema.admin_store, &["migrate"])?;
         for store in [&stores.all()[0], &stores.single.store, &stores.cluster.store] {
-            said(store, &["migrate"])?;
+            stdout_of(store, &["migrate"])?;
         }
         Ok(())
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_sweeping_service_sweeps_until_it_is_told_to_stop() -> Outcome {
+    fn evict_service_sweeps_until_it_is_stopped() -> Outcome {
         use std::io::{BufRead, BufReader, Read};
 
         let stores = Stores::new()?;
         for store in &stores.all() {
-            said(store, &["put", "acme", "gone", "1", "--ttl", "1ms"])?;
+            stdout_of(store, &["put", "acme", "gone", "1", "--ttl", "1ms"])?;
             let mut service = start(store, &["evict", "--every", "20ms", "--json"])?;
             let mut lines = BufReader::new(service.stdout.take().ok_or("no stdout")?).lines();
             let mut evicted = 0;
-            // What expired when the process had begun already is in the first or a later sweep.
+            // The entry may expire after the first sweep has begun.
             for _ in 0..3 {
                 let line = lines.next().ok_or("it ended")??;
                 let sweep: serde_json::Value = serde_json::from_str(&line)?;
@@ -203,10 +203,10 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_sweeping_service_waits_for_a_server_that_is_not_up() -> Outcome {
+    fn evict_service_retries_while_the_server_is_down() -> Outcome {
         use std::io::{BufRead, BufReader};
 
-        // Nobody listens on port 1.
+        // No server listens on port 1.
         let mut service = start("redis://127.0.0.1:1", &["evict", "--every", "10ms"])?;
         let mut lines = BufReader::new(service.stderr.take().ok_or("no stderr")?).lines();
         for wait in ["20ms", "40ms", "80ms", "160ms", "160ms"] {
@@ -217,24 +217,24 @@ mod tests {
         assert!(Command::new("kill").args(["-INT", &pid]).status()?.success());
         let last = lines.map_while(Result::ok).last().ok_or("no last line")?;
         assert!(
-            last.ends_with("stopped after 0 sweeps; 0 expired entries removed by whole sweeps"),
+            last.ends_with("stopped after 0 sweeps; 0 expired entries removed by completed sweeps"),
             "{last}"
         );
         assert_eq!(service.wait()?.code(), Some(0));
-        // A file that is not there will not come.
+        // A missing file is not retried.
         assert_eq!(code("redb:/no/such/file", &["evict", "--every", "10ms"])?, Some(5));
         Ok(())
     }
 
     #[test]
-    fn a_store_is_copied_from_each_backend_to_the_next_and_back() -> Outcome {
+    fn copy_round_trips_through_every_backend() -> Outcome {
         const ENTRIES: usize = 1500;
         let stores = Stores::new()?;
         let data = stores.file("data.jsonl");
         std::fs::write(&data, lines(ENTRIES))?;
         let all = stores.all();
         let back = format!("redb:{}", stores.file("back.redb"));
-        said(&all[0], &["import", &data])?;
+        stdout_of(&all[0], &["import", &data])?;
         let ring = all.iter().chain([&back]).collect::<Vec<_>>();
         let mut digests = Vec::new();
         for pair in ring.windows(2) {
@@ -250,7 +250,7 @@ mod tests {
         digests.dedup();
         assert_eq!(digests.len(), 1, "{digests:?}");
         let (first, last) =
-            (said(&all[0], &["export", "acme"])?, said(&back, &["export", "acme"])?);
+            (stdout_of(&all[0], &["export", "acme"])?, stdout_of(&back, &["export", "acme"])?);
         assert_eq!(first, last);
         Ok(())
     }
@@ -267,16 +267,17 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_is_killed_is_finished_by_the_next() -> Outcome {
+    fn killed_copy_is_completed_by_the_next_copy() -> Outcome {
         const ENTRIES: usize = 6000;
         let stores = Stores::new()?;
         let data = stores.file("data.jsonl");
         std::fs::write(&data, lines(ENTRIES))?;
         let all = stores.all();
-        said(&all[0], &["import", &data])?;
+        stdout_of(&all[0], &["import", &data])?;
         for target in &all[1..] {
             let mut copy = start(&all[0], &["copy", "acme", "--to", target])?;
-            // As soon as something has arrived; should all have by then, the rest is proven still.
+            // Kill the copy once the target has entries. The assertions also hold if it has all of
+            // them.
             while json(target, &["usage", "acme", "--depth", "0"])?["entries"] == 0 {
                 assert!(copy.try_wait()?.is_none_or(|ended| ended.success()), "it failed");
             }

@@ -1,9 +1,8 @@
-//! The tool with arguments, input and files that nobody means: no panic, no hang, a documented exit
-//! code, errors as JSON where JSON was asked for, and a store that can be read afterwards.
+//! The tool with hostile arguments, input and files. It must not panic or hang. It must end with a
+//! documented exit code, report errors as JSON with `--json`, and leave a readable store.
 //!
-//! Each case runs processes, so that it tries an eighth of the cases that `PROPTEST_CASES` sets for
-//! other properties. Stores and files are in a temporary folder; the servers that are named do not
-//! exist.
+//! Each case runs processes, so these properties run an eighth of the cases of `PROPTEST_CASES`.
+//! Stores and files are in a temporary folder. The named servers do not exist.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
@@ -25,20 +24,21 @@ use proptest::test_runner::TestRunner;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// More than any of these calls takes, and less than a test that hangs.
-const IN_TIME: Duration = Duration::from_secs(60);
-const SHARE: u32 = 8;
+/// The time after which a call counts as hanging.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// The divisor of the number of cases.
+const CASE_DIVISOR: u32 = 8;
 
-/// What the help says: done, not found, wrong usage, conflict, past the deadline, unavailable,
-/// anything else.
+/// The documented exit codes: success, not found, wrong usage, conflict, deadline exceeded,
+/// unavailable, and other errors.
 const EXIT_CODES: [i32; 7] = [0, 1, 2, 3, 4, 5, 6];
 
-/// A failure is printed, shrunk, and leaves no file in the sources. Each step of shrinking runs
-/// processes too.
+/// Failing cases are printed and not saved to a file. Shrinking is limited because it runs
+/// processes.
 fn cases() -> ProptestConfig {
-    let usual = ProptestConfig::default();
-    let cases = usual.cases.div_ceil(SHARE);
-    ProptestConfig { failure_persistence: None, cases, max_shrink_iters: 100, ..usual }
+    let default = ProptestConfig::default();
+    let cases = default.cases.div_ceil(CASE_DIVISOR);
+    ProptestConfig { failure_persistence: None, cases, max_shrink_iters: 100, ..default }
 }
 
 const COMMANDS: [&str; 24] = [
@@ -182,7 +182,8 @@ fn select(from: &'static [&'static str]) -> impl Strategy<Value = OsString> {
     prop::sample::select(from).prop_map(OsString::from)
 }
 
-/// Any bytes that an argument can hold. Without `/`, so that as a file it is in the folder.
+/// Arbitrary bytes of an argument. They do not contain `/`, so a file of that name is in the
+/// folder.
 fn anything() -> impl Strategy<Value = OsString> {
     let bytes = prop_oneof![
         prop::collection::vec(1..=255_u8, 0..12),
@@ -191,7 +192,7 @@ fn anything() -> impl Strategy<Value = OsString> {
     ];
     bytes.prop_map(|bytes| {
         let bytes: Vec<u8> = bytes.into_iter().filter(|byte| *byte != b'/').collect();
-        // Neither another folder nor an address.
+        // Not a parent folder or a store.
         let is_elsewhere = bytes.starts_with(b".") || bytes.windows(5).any(|five| five == b"redb:");
         OsString::from_vec(if is_elsewhere { b"a".to_vec() } else { bytes })
     })
@@ -199,7 +200,7 @@ fn anything() -> impl Strategy<Value = OsString> {
 
 fn option() -> impl Strategy<Value = Vec<OsString>> {
     let value = |name: &'static str| match name {
-        // An address that is made up could be one.
+        // A random address could be a real server.
         "--store" => select(&STORES).boxed(),
         "--timeout" | "--ttl" => {
             prop_oneof![4 => select(&DURATIONS), 1 => anything(), 1 => select(&WORDS)].boxed()
@@ -219,7 +220,7 @@ fn option() -> impl Strategy<Value = Vec<OsString>> {
     })
 }
 
-/// A command with the arguments that it may take, and some that it may not.
+/// A command with valid and invalid arguments.
 fn arguments() -> impl Strategy<Value = Vec<OsString>> {
     let one = |from: BoxedStrategy<OsString>| from.prop_map(|argument| vec![argument]).boxed();
     let piece = prop_oneof![
@@ -242,7 +243,7 @@ fn arguments() -> impl Strategy<Value = Vec<OsString>> {
         })
 }
 
-/// Calls that nearly are good: the right places filled, so that they come as far as the store.
+/// Calls with the required arguments, which are likely to reach the store.
 fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
     let spaces = select(&WORDS[..8]);
     let keys = prop_oneof![2 => select(&["k", "k1", "", "-v"]), 1 => anything()];
@@ -296,11 +297,11 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
     )
 }
 
-/// What stands on the tool's input, and in the file to be imported.
+/// The standard input of the tool, and the file to import.
 fn input() -> impl Strategy<Value = Vec<u8>> {
     let good =
         "\\{\"namespace\":\\[\"(acme|globex)\"\\],\"key\":\"k[0-9]?\",\"value\":[0-9]{1,3}\\}\n";
-    let spoilt = (good, any::<Index>(), any::<u8>(), any::<bool>()).prop_map(
+    let corrupted = (good, any::<Index>(), any::<u8>(), any::<bool>()).prop_map(
         |(line, at, byte, cut): (String, Index, u8, bool)| {
             let mut line = line.into_bytes();
             let at = at.index(line.len());
@@ -309,7 +310,7 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
             line
         },
     );
-    let line = prop_oneof![3 => good.prop_map(String::into_bytes), 1 => spoilt];
+    let line = prop_oneof![3 => good.prop_map(String::into_bytes), 1 => corrupted];
     prop_oneof![
         1 => Just(Vec::new()),
         4 => prop::collection::vec(line, 1..6).prop_map(|lines| lines.concat()),
@@ -319,27 +320,27 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A folder with a store and files in it.
-struct Place {
+struct HostileSandbox {
     folder: TempDir,
 }
 
-impl Place {
+impl HostileSandbox {
     fn new(input: &[u8]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("folder")).unwrap();
         std::fs::write(folder.path().join("in.jsonl"), input).unwrap();
-        let place = Self { folder };
+        let sandbox = Self { folder };
         for (space, key) in [("acme", "k"), ("acme:a", "k1"), ("globex", "k")] {
-            assert_eq!(place.run(&words(&["put", space, key, "1"])).status.code(), Some(0));
+            assert_eq!(sandbox.run(&words(&["put", space, key, "1"])).status.code(), Some(0));
         }
-        place
+        sandbox
     }
 
     fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Runs the tool to its end, which must come in time.
+    /// Runs the tool, which must end in time.
     fn run(&self, arguments: &[OsString]) -> Output {
         let input = match File::open(self.path().join("in.jsonl")) {
             Ok(file) => Stdio::from(file),
@@ -353,7 +354,7 @@ impl Place {
             .env_remove("CUBBYHOLE_CONFIG")
             .env("XDG_CONFIG_HOME", self.path().join(".config"))
             .env_remove("RUST_BACKTRACE")
-            // What `edit` runs; what it keeps goes with the folder.
+            // The editor for `edit`. Drafts are in the temporary folder.
             .env_remove("VISUAL")
             .env("EDITOR", "sh -c 'cat in.jsonl 2>/dev/null > \"$0\"'")
             .env("TMPDIR", self.path())
@@ -365,16 +366,16 @@ impl Place {
         let id = child.id().to_string();
         let (sender, ended) = mpsc::channel();
         std::thread::spawn(move || sender.send(child.wait_with_output()));
-        match ended.recv_timeout(IN_TIME) {
+        match ended.recv_timeout(TIME_LIMIT) {
             Ok(output) => output.unwrap(),
             Err(_) => {
                 drop(Command::new("kill").args(["-KILL", &id]).status());
-                panic!("it hangs: {arguments:?}");
+                panic!("the tool hangs: {arguments:?}");
             }
         }
     }
 
-    /// Runs what may go well or not, and looks at how it ended.
+    /// Runs the tool, which may fail, and checks its exit code and messages.
     fn run_hostile(&self, arguments: &[OsString]) -> i32 {
         let output = self.run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -387,7 +388,7 @@ impl Place {
         assert!(EXIT_CODES.contains(&code), "{}", about());
         assert!(!stderr.contains("panicked"), "{}", about());
         assert!(std::str::from_utf8(&output.stderr).is_ok(), "{}", about());
-        // Help alone has colours and lines of its own; messages are lines without controls.
+        // Messages are lines without control characters. Help has several lines.
         if arguments.first().is_some_and(|first| first == "--json") {
             let lines: Vec<&str> = stderr.lines().collect();
             assert!(code == 0 || !lines.is_empty(), "{}", about());
@@ -403,16 +404,16 @@ impl Place {
 #[track_caller]
 fn assert_error_object(line: &str, about: &str) {
     let Ok(Value::Object(object)) = serde_json::from_str(line) else {
-        panic!("no JSON object: {line}: {about}");
+        panic!("not a JSON object: {line}: {about}");
     };
-    // What `-v` tells, in JSON too.
+    // A log line of `-v`.
     if object.contains_key("level") {
         assert!(object.contains_key("fields") && object.contains_key("timestamp"), "{about}");
         return;
     }
     assert_eq!(object.len(), 1, "{about}");
     let error = object["error"].as_object().unwrap();
-    // A defect says so by its kind.
+    // `internal` is the kind of a defect.
     assert_ne!(error["kind"].as_str().unwrap(), "internal", "{about}");
     assert!(!error["message"].as_str().unwrap().is_empty(), "{about}");
 }
@@ -421,32 +422,32 @@ fn words(arguments: &[&str]) -> Vec<OsString> {
     arguments.iter().map(OsString::from).collect()
 }
 
-/// Whoever comes after can read what is there, all of it, and finds it sound.
-fn assert_the_store_is_sound(place: &Place) {
+/// Asserts that the store can be read and written.
+fn assert_store_works(sandbox: &HostileSandbox) {
     for arguments in
         [&["doctor"][..], &["tenants"], &["put", "last", "k", "v"], &["export", "--all"]]
     {
-        let output = place.run(&words(arguments));
+        let output = sandbox.run(&words(arguments));
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
     }
 }
 
 #[test]
-fn any_arguments_end_in_time_with_a_documented_code() {
+fn any_arguments_end_in_time_with_a_documented_exit_code() {
     let calls = prop::collection::vec(prop_oneof![arguments(), nearly_good()], 1..8);
     let codes = RefCell::new(BTreeSet::new());
     let outcome = TestRunner::new(cases()).run(&(calls, input()), |(calls, input)| {
-        let place = Place::new(&input);
+        let sandbox = HostileSandbox::new(&input);
         for arguments in &calls {
-            codes.borrow_mut().insert(place.run_hostile(arguments));
+            codes.borrow_mut().insert(sandbox.run_hostile(arguments));
         }
-        assert_the_store_is_sound(&place);
+        assert_store_works(&sandbox);
         Ok(())
     });
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    // Some came as far as the store, and some no further than the command line.
+    // Some calls must reach the store, and some must be usage errors.
     let codes = codes.into_inner();
     assert!(codes.contains(&0) && codes.contains(&2), "{codes:?}");
 }
@@ -455,31 +456,35 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn any_arguments_on_a_store_in_memory_leave_no_file(
+    fn any_arguments_on_a_memory_store_create_no_file(
         mut calls in prop::collection::vec(nearly_good(), 1..4),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place { folder };
+        let sandbox = HostileSandbox { folder };
         for arguments in &mut calls {
             if !arguments.iter().any(|argument| {
                 ["--store", "--file", "export"].iter().any(|word| argument.as_bytes().starts_with(word.as_bytes()))
             }) {
                 let at = arguments.iter().position(|argument| argument != "--json").unwrap();
                 arguments.splice(at..at, words(&["--store", "memory:"]));
-                place.run_hostile(arguments);
+                sandbox.run_hostile(arguments);
             }
         }
-        prop_assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+        prop_assert_eq!(std::fs::read_dir(sandbox.path()).unwrap().count(), 0);
     }
 }
 
-/// A file in place of the store: of another program, or the store's own with bytes changed.
+/// Damage to the file of the store.
 #[derive(Debug, Clone)]
 enum Damage {
+    /// A file of another program.
     Foreign(Vec<u8>),
+    /// Changed bytes.
     Changed(Vec<(Index, u8)>),
-    CutOff(Index),
-    Begun(Index, Vec<u8>),
+    /// A truncated file.
+    Truncated(Index),
+    /// A range of overwritten bytes.
+    Overwritten(Index, Vec<u8>),
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
@@ -487,20 +492,20 @@ fn damage() -> impl Strategy<Value = Damage> {
     prop_oneof![
         noise().prop_map(Damage::Foreign),
         prop::collection::vec((any::<Index>(), any::<u8>()), 1..40).prop_map(Damage::Changed),
-        any::<Index>().prop_map(Damage::CutOff),
-        (any::<Index>(), noise()).prop_map(|(at, noise)| Damage::Begun(at, noise)),
+        any::<Index>().prop_map(Damage::Truncated),
+        (any::<Index>(), noise()).prop_map(|(at, noise)| Damage::Overwritten(at, noise)),
     ]
 }
 
 fn damaged(mut whole: Vec<u8>, damage: &Damage) -> Vec<u8> {
     match damage {
         Damage::Foreign(bytes) => return bytes.clone(),
-        Damage::CutOff(at) => whole.truncate(at.index(whole.len())),
+        Damage::Truncated(at) => whole.truncate(at.index(whole.len())),
         Damage::Changed(changes) => {
             let length = whole.len();
             changes.iter().for_each(|(at, byte)| whole[at.index(length)] = *byte);
         }
-        Damage::Begun(at, noise) => {
+        Damage::Overwritten(at, noise) => {
             let at = at.index(whole.len());
             let end = whole.len().min(at + noise.len());
             whole[at..end].copy_from_slice(&noise[..end - at]);
@@ -513,9 +518,9 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn a_damaged_store_is_answered_for_in_time(damage in damage(), json: bool, first in any::<Index>()) {
-        let place = Place::new(b"{\"namespace\":[\"acme\"],\"key\":\"k\",\"value\":1}\n");
-        let store = place.path().join("cubbyhole.redb");
+    fn damaged_store_ends_every_command_in_time(damage in damage(), json: bool, first in any::<Index>()) {
+        let sandbox = HostileSandbox::new(b"{\"namespace\":[\"acme\"],\"key\":\"k\",\"value\":1}\n");
+        let store = sandbox.path().join("cubbyhole.redb");
         let bytes = damaged(std::fs::read(&store).unwrap(), &damage);
         std::fs::write(&store, &bytes).unwrap();
         let calls: [&[&str]; 10] = [
@@ -523,20 +528,20 @@ proptest! {
             &["usage", "acme"], &["get", "acme", "k"], &["tenants"], &["namespaces", "acme"],
             &["list", "acme", "--values"], &["migrate"],
         ];
-        // The first call meets what the others may have mended or refused.
-        for place_of_call in 0..3 {
-            let call = calls[(first.index(calls.len()) + place_of_call * 3) % calls.len()];
+        // The order matters, because the first call may repair or refuse the file.
+        for round in 0..3 {
+            let call = calls[(first.index(calls.len()) + round * 3) % calls.len()];
             let mut arguments = if json { words(&["--json"]) } else { Vec::new() };
             arguments.extend(words(call));
-            place.run_hostile(&arguments);
+            sandbox.run_hostile(&arguments);
         }
         if let Damage::Foreign(_) = damage {
             prop_assert!(std::fs::read(&store).unwrap() == bytes, "another program's file was changed");
-            prop_assert_ne!(place.run_hostile(&words(&["put", "acme", "k", "v"])), 0);
+            prop_assert_ne!(sandbox.run_hostile(&words(&["put", "acme", "k", "v"])), 0);
             prop_assert!(std::fs::read(&store).unwrap() == bytes, "another program's file was changed");
         }
-        place.run_hostile(&words(&["put", "acme", "k", "v"]));
-        place.run_hostile(&words(&["import", "in.jsonl"]));
-        place.run_hostile(&words(&["compact"]));
+        sandbox.run_hostile(&words(&["put", "acme", "k", "v"]));
+        sandbox.run_hostile(&words(&["import", "in.jsonl"]));
+        sandbox.run_hostile(&words(&["compact"]));
     }
 }

@@ -1,8 +1,8 @@
-//! The tool on PostgreSQL: what an operator does there.
+//! The tool on PostgreSQL.
 
 #[cfg(test)]
 #[path = "support/postgres.rs"]
-mod places;
+mod fixture;
 #[cfg(test)]
 mod support;
 
@@ -16,14 +16,14 @@ mod tests {
     use cubbyhole_testkit::PostgresServer;
     use tempfile::TempDir;
 
-    use crate::places::{PASSWORD, Schema};
+    use crate::fixture::{PASSWORD, Schema};
     use crate::support::{Outcome, tool, tool_with};
 
     fn text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// Runs the tool on the application's store, and looks for the password in what it says.
+    /// Runs the tool as the application's role. Its output must not contain the password.
     fn call(schema: &Schema, arguments: &[&str]) -> Outcome<Output> {
         let mut all = vec!["--store", &schema.store];
         all.extend(arguments);
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_put_got_listed_and_taken() -> Outcome {
+    fn put_get_list_and_take_work() -> Outcome {
         let schema = Schema::new()?;
         let put = call(&schema, &["put", "acme:agent-7", "name", "Ada", "--ttl", "1h"])?;
         assert!(put.status.success(), "{put:?}");
@@ -50,19 +50,19 @@ mod tests {
     }
 
     #[test]
-    fn migrating_again_says_that_there_is_nothing_to_do() -> Outcome {
+    fn repeated_migration_changes_nothing() -> Outcome {
         let schema = Schema::new()?;
         let again = tool(&["migrate", "--store", &schema.admin_store])?;
         assert!(again.status.success() && again.stdout.is_empty(), "{again:?}");
         assert!(text(&again.stderr).contains("up to date"), "{again:?}");
-        // The application's role may not, and need not.
+        // The application's role cannot migrate, and does not need to if the schema is current.
         let denied = call(&schema, &["migrate"])?;
         assert!(denied.status.success(), "{denied:?}");
         Ok(())
     }
 
     #[test]
-    fn tenants_are_listed_once_the_role_may() -> Outcome {
+    fn listing_tenants_needs_the_operator_role() -> Outcome {
         let schema = Schema::new()?;
         for tenant in ["globex", "acme"] {
             assert!(call(&schema, &["put", tenant, "k", "v"])?.status.success());
@@ -76,16 +76,16 @@ mod tests {
     }
 
     #[test]
-    fn the_doctor_sees_a_role_that_opening_refuses() -> Outcome {
+    fn doctor_reports_a_role_that_opening_refuses() -> Outcome {
         let schema = Schema::new()?;
         let sound = call(&schema, &["doctor"])?;
         assert!(sound.status.success(), "{sound:?}");
         let refused = tool(&["--store", &schema.admin_store, "get", "acme", "k"])?;
         assert_eq!(refused.status.code(), Some(6), "{refused:?}");
         assert!(text(&refused.stderr).contains("GRANT"), "{refused:?}");
-        let looked = tool(&["--store", &schema.admin_store, "doctor"])?;
-        assert_eq!(looked.status.code(), Some(6), "{looked:?}");
-        let found = text(&looked.stdout);
+        let diagnosed = tool(&["--store", &schema.admin_store, "doctor"])?;
+        assert_eq!(diagnosed.status.code(), Some(6), "{diagnosed:?}");
+        let found = text(&diagnosed.stdout);
         let line = found.lines().find(|line| line.contains("role")).unwrap_or_default();
         assert!(line.starts_with("problem"), "{found}");
         assert!(found.contains("ok       schema"), "{found}");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_demo_runs() -> Outcome {
+    fn demo_succeeds() -> Outcome {
         let schema = Schema::new()?;
         let demo = call(&schema, &["demo"])?;
         assert!(demo.status.success(), "{demo:?}");
@@ -111,14 +111,14 @@ mod tests {
         Ok(())
     }
 
-    /// A server, and a user of it with a home folder and libpq's variables.
+    /// A server, and a user with a home folder and libpq's environment.
     struct Libpq {
         server: PostgresServer,
         home: TempDir,
     }
 
     impl Libpq {
-        /// With the schema and the role `service` in a database of that name.
+        /// Creates the schema and the role `service` in a database of that name.
         fn new() -> Outcome<Self> {
             let server = PostgresServer::start()?;
             let libpq = Self { server, home: TempDir::new()? };
@@ -136,8 +136,8 @@ mod tests {
             Ok(libpq)
         }
 
-        /// Runs the tool with the socket and the port of the server in its environment, and with
-        /// `variables`, of which the later ones count.
+        /// Runs the tool with the socket and the port of the server in its environment. `variables`
+        /// override these, and later ones override earlier ones.
         fn run(
             &self,
             url: &str,
@@ -152,8 +152,8 @@ mod tests {
             let mut call = vec!["--store", url];
             call.extend(arguments);
             let output = tool_with(&call, &all)?;
-            let said = text(&output.stdout) + &text(&output.stderr);
-            assert!(!said.contains(PASSWORD), "{said}");
+            let output_text = text(&output.stdout) + &text(&output.stderr);
+            assert!(!output_text.contains(PASSWORD), "{output_text}");
             Ok(output)
         }
 
@@ -166,16 +166,16 @@ mod tests {
     }
 
     #[test]
-    fn environment_names_server_user_and_password_as_for_psql() -> Outcome {
+    fn libpq_environment_names_server_user_and_password() -> Outcome {
         let libpq = Libpq::new()?;
         let set = [("PGUSER", "service"), ("PGPASSWORD", PASSWORD)];
         let put = libpq.run("postgres://", &["put", "acme", "k", "v"], &set)?;
         assert!(put.status.success(), "{put:?}");
-        // The same over TCP, and with the URL's own database.
+        // Over TCP, and with the database of the URL.
         let tcp = [set[0], set[1], ("PGHOST", "127.0.0.1")];
         let got = libpq.run("postgres:///service", &["get", "acme", "k"], &tcp)?;
         assert_eq!(text(&got.stdout), "v", "{got:?}");
-        // psql and the tool see the same database.
+        // With the socket in the URL.
         let url = "postgres://service@/service";
         let folder = libpq.server.socket_folder().display().to_string();
         let got = libpq.run(&format!("{url}?host={folder}"), &["get", "acme", "k"], &set)?;
@@ -210,7 +210,7 @@ mod tests {
         let passwords = libpq.write(".pgpass", &lines)?;
         let put = libpq.run("postgres://service@", &["put", "acme", "k", "v"], &[])?;
         assert!(put.status.success(), "{put:?}");
-        // The other line, and where the password came from.
+        // The wrong password of the other line is refused, and the message names the file.
         let wrong = libpq.run("postgres://service@127.0.0.1/", &get, &[])?;
         assert_eq!(wrong.status.code(), Some(6), "{wrong:?}");
         assert!(text(&wrong.stderr).contains(".pgpass"), "{wrong:?}");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn url_without_host_leads_to_a_socket() -> Outcome {
+    fn url_without_host_uses_a_socket() -> Outcome {
         // No server listens on the first port.
         let missing = tool_with(
             &["--store", "postgres:///state", "get", "acme", "k"],
@@ -244,9 +244,9 @@ mod tests {
         Ok(())
     }
 
-    /// `pg_dump` as a role that row security does not bind, and back into a new database.
+    /// Runs `pg_dump` as a role that bypasses row security, and restores into a new database.
     #[test]
-    fn dump_restores_into_a_store_that_opens() -> Outcome {
+    fn restored_dump_is_a_working_store() -> Outcome {
         let libpq = Libpq::new()?;
         let as_service = [("PGUSER", "service"), ("PGPASSWORD", PASSWORD)];
         for tenant in ["acme", "globex"] {
@@ -254,7 +254,7 @@ mod tests {
             assert!(put.status.success(), "{put:?}");
         }
         let dump = libpq.home.path().join("state.dump").display().to_string();
-        // The application's role cannot: row security hides rows from it.
+        // The application's role cannot dump, because row security hides rows from it.
         let socket = libpq.server.socket_folder().display().to_string();
         let port = libpq.server.port().to_string();
         let own = ["-h", &socket, "-p", &port, "-U", "service", "-Fc", "-f", &dump, "service"];
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_not_there_is_unavailable() -> Outcome {
+    fn unreachable_server_is_unavailable() -> Outcome {
         let url = format!("postgres://app:{PASSWORD}@127.0.0.1:1/state");
         let missing = tool(&["--store", &url, "get", "acme", "k"])?;
         assert_eq!(missing.status.code(), Some(5), "{missing:?}");

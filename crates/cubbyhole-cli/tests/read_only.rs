@@ -1,9 +1,8 @@
-//! A store that may only be read: commands that only read do, leave the file as it is, and several
-//! may at a time. Others say why not.
+//! The tool on read-only files. Reading commands work, do not change the file, and can run
+//! concurrently. Writing commands report why they fail.
 //!
-//! A superuser may write every file. So the tool runs as another user where these tests do not, and on
-//! a volume that is mounted read-only. Where the system allows neither, the test reports itself
-//! ignored.
+//! A superuser can write every file. Therefore the tool also runs as another user, and on a volume
+//! that is mounted read-only. A test is reported as ignored if the system does not allow that.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -22,7 +21,7 @@ use libtest_mimic::{Arguments, Trial};
 use support::tool;
 
 const NOBODY: u32 = 65_534;
-/// Mounts the folder `$1` over itself, read-only, where no other process sees it.
+/// Mounts the folder `$1` read-only over itself, in a private mount namespace.
 const MOUNT: &str =
     r#"mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@""#;
 
@@ -38,19 +37,23 @@ fn main() -> ExitCode {
         trial.with_ignored_flag(reason.is_some()).with_kind(kind)
     };
     let trials = vec![
-        trial("commands_that_read_leave_the_file_as_it_is", commands_leave_the_file),
-        trial("commands_that_read_share_the_file", commands_share_the_file),
-        trial("a_store_named_read_only_takes_no_write", named_read_only),
+        trial("reading_commands_do_not_change_the_file", commands_leave_the_file),
+        trial("reading_commands_share_the_file", commands_share_the_file),
+        trial("store_with_read_only_in_its_url_refuses_writes", named_read_only),
         needs(
-            trial("a_file_without_write_permission_is_read", without_permission),
+            trial("file_without_write_permission_is_readable", without_permission),
             Caller::OtherUser.missing(),
         ),
-        needs(trial("a_read_only_volume_is_read", on_a_volume), Caller::OnVolume.missing()),
+        needs(
+            trial("store_on_a_read_only_volume_is_readable", on_a_volume),
+            Caller::OnVolume.missing(),
+        ),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// A folder with two stores of the same entries: one was closed, and one whose process was killed.
+/// A folder with two stores of the same entries: one that was closed, and one whose process was
+/// killed.
 struct Stores {
     folder: tempfile::TempDir,
 }
@@ -76,14 +79,14 @@ impl Stores {
                 let ns = Namespace::parse(ns).unwrap();
                 store.put(&ctx, &ns, key, "1".into()).await.unwrap();
             }
-            // A killed process leaves the file as other processes see it.
+            // A copy of the open file is the file that a killed process leaves.
             std::fs::copy(stores.path(NAMES[0]), stores.path(NAMES[1])).unwrap();
             store.close(&ctx).await.unwrap();
         });
         stores
     }
 
-    /// The path of a store. Other files are in the folder above.
+    /// Returns the path of a store. Other files are in the parent folder.
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("stores").join(name)
     }
@@ -92,7 +95,7 @@ impl Stores {
         format!("redb:{}", self.path(name).display())
     }
 
-    /// Bytes and times of all, and their names.
+    /// Returns the names, bytes and modification times of all files.
     fn state(&self) -> Vec<(PathBuf, Vec<u8>, SystemTime)> {
         let files = std::fs::read_dir(self.path("")).unwrap().map(|file| file.unwrap().path());
         let state = |path: PathBuf| {
@@ -105,19 +108,19 @@ impl Stores {
     }
 }
 
-/// Who calls the tool.
+/// The user and mount that the tool runs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Caller {
-    /// As these tests are, who may do everything.
+    /// The user of the tests, with all permissions.
     Same,
-    /// As a user who has no right to write the stores.
+    /// A user without write permission for the stores.
     OtherUser,
-    /// Where the stores' folder is mounted read-only.
+    /// A mount namespace in which the folder of the stores is read-only.
     OnVolume,
 }
 
 impl Caller {
-    /// `program` with these arguments, where it can reach the folder.
+    /// Returns a command that runs `program` as this caller.
     fn command(self, program: &Path, folder: &Path) -> Command {
         match self {
             Self::OnVolume => {
@@ -135,7 +138,7 @@ impl Caller {
         }
     }
 
-    /// Why the system does not let it be called so, if it does not.
+    /// Returns the reason why the system does not support this caller.
     fn missing(self) -> Option<String> {
         let folder = tempfile::tempdir().unwrap();
         let output = self.command(Path::new("true"), folder.path()).output();
@@ -151,7 +154,7 @@ impl Caller {
     fn run<S: AsRef<OsStr>>(self, stores: &Stores, url: &str, arguments: &[S]) -> Output {
         let mut program = PathBuf::from(env!("CARGO_BIN_EXE_cubbyhole"));
         if self == Self::OtherUser {
-            // The folders above it may be closed to others.
+            // The other user may not be able to read the build folder.
             let copy = stores.folder.path().join("cubbyhole");
             if !copy.exists() {
                 std::fs::copy(&program, &copy).unwrap();
@@ -172,7 +175,7 @@ impl Caller {
             .unwrap()
     }
 
-    /// Runs what must succeed; its output.
+    /// Runs the tool, which must succeed, and returns its output.
     #[track_caller]
     fn ok(self, stores: &Stores, url: &str, arguments: &[&str]) -> String {
         let output = self.run(stores, url, arguments);
@@ -205,12 +208,12 @@ fn read_everything(caller: Caller, stores: &Stores) {
         ok(&["copy", "--all", "--to", &url.replace(name, NAMES[1 - number]), "--dry-run"]);
         let doctor = ok(&["doctor"]);
         assert!(doctor.contains("3, none of them expired"), "{doctor}");
-        let is_told = doctor.contains("the file is read-only");
-        assert_eq!(is_told, caller != Caller::Same, "{doctor}");
+        let is_reported = doctor.contains("the file is read-only");
+        assert_eq!(is_reported, caller != Caller::Same, "{doctor}");
     }
 }
 
-/// Runs every command that writes; each says in one line why it does not.
+/// Runs every writing command. Each must fail and report why in one line.
 fn write_nothing(caller: Caller, stores: &Stores, url: &str, why: &str) {
     let import = stores.folder.path().join("in.jsonl").display().to_string();
     std::fs::write(&import, r#"{"namespace":["acme"],"key":"k","value":1}"#).unwrap();
@@ -238,7 +241,7 @@ fn commands_leave_the_file() {
     let stores = Stores::new();
     let before = stores.state();
     read_everything(Caller::Same, &stores);
-    assert!(stores.state() == before, "a command that reads changed the file");
+    assert!(stores.state() == before, "a reading command changed the file");
 }
 
 fn without_permission() {
@@ -278,8 +281,8 @@ fn named_read_only() {
     let url = format!("{}?read_only=true", stores.url(NAMES[1]));
     assert_eq!(Caller::Same.ok(&stores, &url, &["list", "acme"]), "counter\n");
     write_nothing(Caller::Same, &stores, &url, "is open read-only; open it for writing");
-    assert!(Caller::Same.ok(&stores, &url, &["doctor"]).contains("as configured"));
-    // Before it counts, and asks for `--yes`.
+    assert!(Caller::Same.ok(&stores, &url, &["doctor"]).contains("configured"));
+    // The check comes before counting and before asking for `--yes`.
     let erase = Caller::Same.run(&stores, &url, &["erase", "acme"]);
     assert_eq!(erase.status.code(), Some(6), "{erase:?}");
     let missing = format!("{}?read_only=true", stores.url("missing.redb"));
@@ -288,7 +291,7 @@ fn named_read_only() {
     assert!(stores.state() == before, "the file was changed");
 }
 
-/// One process has the file open, and another runs the tool.
+/// Runs the tool while this process has the file open.
 fn commands_share_the_file() {
     let stores = Stores::new();
     let url = stores.url(NAMES[1]);

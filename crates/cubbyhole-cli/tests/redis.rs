@@ -1,8 +1,8 @@
-//! The tool on Redis and on Redis Cluster: what an operator does there.
+//! The tool on Redis and Redis Cluster.
 
 #[cfg(test)]
 #[path = "support/redis.rs"]
-mod places;
+mod fixture;
 #[cfg(test)]
 mod support;
 
@@ -12,7 +12,7 @@ mod tests {
 
     use cubbyhole_testkit::{RedisCluster, RedisServer};
 
-    use crate::places::{Kind, Prefix};
+    use crate::fixture::{Kind, Prefix};
     use crate::support::{Outcome, tool};
 
     const BOTH: [Kind; 2] = [Kind::Single, Kind::Cluster];
@@ -27,50 +27,50 @@ mod tests {
         tool(&all)
     }
 
-    /// What a call that must succeed prints.
-    fn said(store: &str, arguments: &[&str]) -> Outcome<String> {
+    /// Runs the tool, which must succeed, and returns its output.
+    fn stdout_of(store: &str, arguments: &[&str]) -> Outcome<String> {
         let output = call(store, arguments)?;
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         Ok(text(&output.stdout))
     }
 
     #[test]
-    fn entries_are_put_got_listed_and_taken() -> Outcome {
+    fn put_get_list_and_take_work() -> Outcome {
         for kind in BOTH {
             let prefix = Prefix::new(kind)?;
             let store = &prefix.store;
-            said(store, &["put", "acme:agent-7", "name", "Ada", "--ttl", "1h"])?;
-            said(store, &["put", "acme", "agent-7:name", "Bob"])?;
-            assert_eq!(said(store, &["get", "acme:agent-7", "name"])?, "Ada");
-            assert_eq!(said(store, &["list", "acme:agent-7"])?, "name\n");
-            assert_eq!(said(store, &["namespaces", "acme"])?, "acme\nacme:agent-7\n");
-            assert_eq!(said(store, &["tenants"])?, "acme\n");
+            stdout_of(store, &["put", "acme:agent-7", "name", "Ada", "--ttl", "1h"])?;
+            stdout_of(store, &["put", "acme", "agent-7:name", "Bob"])?;
+            assert_eq!(stdout_of(store, &["get", "acme:agent-7", "name"])?, "Ada");
+            assert_eq!(stdout_of(store, &["list", "acme:agent-7"])?, "name\n");
+            assert_eq!(stdout_of(store, &["namespaces", "acme"])?, "acme\nacme:agent-7\n");
+            assert_eq!(stdout_of(store, &["tenants"])?, "acme\n");
             let lost = call(store, &["put", "acme:agent-7", "name", "Bob", "--if-absent"])?;
             assert_eq!(lost.status.code(), Some(3), "{lost:?}");
-            assert_eq!(said(store, &["take", "acme:agent-7", "name"])?, "Ada");
+            assert_eq!(stdout_of(store, &["take", "acme:agent-7", "name"])?, "Ada");
             let gone = call(store, &["get", "acme:agent-7", "name"])?;
             assert_eq!(gone.status.code(), Some(1), "{gone:?}");
-            said(store, &["evict"])?;
-            assert_eq!(said(store, &["namespaces", "acme"])?, "acme\n");
-            said(store, &["erase", "acme", "--yes"])?;
-            assert_eq!(said(store, &["tenants"])?, "");
+            stdout_of(store, &["evict"])?;
+            assert_eq!(stdout_of(store, &["namespaces", "acme"])?, "acme\n");
+            stdout_of(store, &["erase", "acme", "--yes"])?;
+            assert_eq!(stdout_of(store, &["tenants"])?, "");
         }
         Ok(())
     }
 
     #[test]
-    fn the_demo_migrate_and_compact_run() -> Outcome {
+    fn demo_migrate_and_compact_succeed() -> Outcome {
         for kind in BOTH {
             let prefix = Prefix::new(kind)?;
-            said(&prefix.store, &["demo"])?;
-            said(&prefix.store, &["migrate"])?;
-            said(&prefix.store, &["compact"])?;
+            stdout_of(&prefix.store, &["demo"])?;
+            stdout_of(&prefix.store, &["migrate"])?;
+            stdout_of(&prefix.store, &["compact"])?;
         }
         Ok(())
     }
 
     #[test]
-    fn an_import_spreads_over_all_masters() -> Outcome {
+    fn import_is_distributed_over_all_masters() -> Outcome {
         let folder = tempfile::tempdir()?;
         let data = folder.path().join("spread.jsonl");
         let line = |number: u32| {
@@ -81,22 +81,22 @@ mod tests {
         };
         std::fs::write(&data, (0..200).map(line).collect::<String>())?;
         let cluster = RedisCluster::start()?;
-        said(cluster.url(), &["import", data.to_str().ok_or("the path is not UTF-8")?])?;
+        stdout_of(cluster.url(), &["import", data.to_str().ok_or("the path is not UTF-8")?])?;
         for index in cluster.masters()? {
             let keys: u64 = cluster.nodes()[index].cli(&["DBSIZE"])?.trim().parse()?;
             assert!(keys > 100, "{keys} keys on node {index}");
         }
-        assert_eq!(said(cluster.url(), &["export", "acme"])?.lines().count(), 201);
+        assert_eq!(stdout_of(cluster.url(), &["export", "acme"])?.lines().count(), 201);
         Ok(())
     }
 
     #[test]
-    fn the_doctor_tells_what_a_server_may_lose_and_evict() -> Outcome {
+    fn doctor_reports_missing_persistence_and_eviction() -> Outcome {
         let bad = ["appendonly no", "maxmemory 100mb", "maxmemory-policy allkeys-lru"];
         let server = RedisServer::start_with(&bad)?;
-        let looked = call(server.url(), &["doctor"])?;
-        assert_eq!(looked.status.code(), Some(6), "{looked:?}");
-        let found = text(&looked.stdout);
+        let diagnosed = call(server.url(), &["doctor"])?;
+        assert_eq!(diagnosed.status.code(), Some(6), "{diagnosed:?}");
+        let found = text(&diagnosed.stdout);
         let verdict = |name: &str| {
             let line = found.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
             line.and_then(|line| line.split_whitespace().next()).unwrap_or("none").to_owned()
@@ -105,52 +105,52 @@ mod tests {
         assert_eq!(verdict("memory"), "problem", "{found}");
         assert_eq!(verdict("scripts"), "ok", "{found}");
         let sound = RedisServer::start()?;
-        let found = said(sound.url(), &["doctor"])?;
+        let found = stdout_of(sound.url(), &["doctor"])?;
         assert!(!found.contains("warning") && !found.contains("problem"), "{found}");
         Ok(())
     }
 
     #[test]
-    fn the_doctor_looks_at_every_master() -> Outcome {
+    fn doctor_checks_every_master() -> Outcome {
         let cluster = RedisCluster::start()?;
-        let found = said(cluster.url(), &["doctor"])?;
+        let found = stdout_of(cluster.url(), &["doctor"])?;
         assert_eq!(found.lines().filter(|line| line.contains("ok       replicas")).count(), 3);
-        assert!(found.contains("3 masters, all slots served, none on its way"), "{found}");
+        assert!(found.contains("3 masters, all slots served, none being migrated"), "{found}");
         let waiting = format!("{}?wait_replicas=2", cluster.url());
-        let looked = call(&waiting, &["doctor"])?;
-        assert_eq!(looked.status.code(), Some(6), "{looked:?}");
-        assert!(text(&looked.stdout).contains("1 connected, and every write waits for 2"));
+        let diagnosed = call(&waiting, &["doctor"])?;
+        assert_eq!(diagnosed.status.code(), Some(6), "{diagnosed:?}");
+        assert!(text(&diagnosed.stdout).contains("1 connected, but every write waits for 2"));
         cluster.begin_move(0, 1)?;
-        let found = said(cluster.url(), &["doctor"])?;
+        let found = stdout_of(cluster.url(), &["doctor"])?;
         assert!(found.contains("warning  cluster"), "{found}");
         Ok(())
     }
 
     #[test]
-    fn the_doctor_lists_again_what_a_failover_lost() -> Outcome {
+    fn repair_restores_registrations_lost_in_a_failover() -> Outcome {
         let server = RedisServer::start()?;
         let store = server.url();
         for namespace in ["acme:a", "acme:b", "globex"] {
-            said(store, &["put", namespace, "k", "v"])?;
+            stdout_of(store, &["put", namespace, "k", "v"])?;
         }
-        said(store, &["doctor"])?;
-        // The index of tenants is lost whole, and from acme's the one namespace.
+        stdout_of(store, &["doctor"])?;
+        // Delete the index of tenants, and one namespace in the index of acme.
         server.cli(&["DEL", r"cubbyhole:{\*}n"])?;
         let listed = server.cli(&["ZRANGE", "cubbyhole:{acme}n", "0", "-1"])?;
         let member = listed.lines().find(|line| line.starts_with("acme:a")).ok_or("not there")?;
         server.cli(&["ZREM", "cubbyhole:{acme}n", member])?;
-        // And the marker of the third.
+        // Delete the marker of the third namespace.
         server.cli(&["ZREM", "cubbyhole:{globex}x", "\0"])?;
-        assert_eq!(said(store, &["tenants"])?, "");
-        let ill = call(store, &["doctor"])?;
-        assert_eq!(ill.status.code(), Some(6), "{ill:?}");
-        assert!(text(&ill.stdout).contains("doctor --repair"), "{ill:?}");
-        let mended = said(store, &["doctor", "--repair"])?;
-        assert!(mended.contains("repaired 2 tenants"), "{mended}");
-        assert!(mended.contains("repaired 1 namespaces that hold entries"), "{mended}");
-        assert!(mended.contains("repaired 1 namespaces were marked"), "{mended}");
-        assert_eq!(said(store, &["tenants"])?, "acme\nglobex\n");
-        assert_eq!(said(store, &["namespaces", "acme"])?, "acme:a\nacme:b\n");
+        assert_eq!(stdout_of(store, &["tenants"])?, "");
+        let unhealthy = call(store, &["doctor"])?;
+        assert_eq!(unhealthy.status.code(), Some(6), "{unhealthy:?}");
+        assert!(text(&unhealthy.stdout).contains("doctor --repair"), "{unhealthy:?}");
+        let repaired = stdout_of(store, &["doctor", "--repair"])?;
+        assert!(repaired.contains("repaired 2 tenants"), "{repaired}");
+        assert!(repaired.contains("repaired 1 namespaces that hold entries"), "{repaired}");
+        assert!(repaired.contains("repaired 1 namespaces were marked"), "{repaired}");
+        assert_eq!(stdout_of(store, &["tenants"])?, "acme\nglobex\n");
+        assert_eq!(stdout_of(store, &["namespaces", "acme"])?, "acme:a\nacme:b\n");
         let again = call(store, &["doctor", "--repair"])?;
         assert!(text(&again.stderr).contains("nothing to repair"), "{again:?}");
         Ok(())
@@ -162,7 +162,7 @@ mod tests {
         let store = server.url();
         let lose = || -> Outcome {
             for (namespace, key) in [("acme:a", "k"), ("acme:a", "l"), ("globex", "k")] {
-                said(store, &["put", namespace, key, "v"])?;
+                stdout_of(store, &["put", namespace, key, "v"])?;
             }
             for kind in ["k", "m", "x"] {
                 server.cli(&["DEL", &format!("cubbyhole:{{acme:a}}{kind}")])?;
@@ -170,15 +170,15 @@ mod tests {
             Ok(())
         };
         lose()?;
-        // The value is there, and no command shows it.
+        // The value exists, but no command lists it.
         let value = || server.cli(&["GET", "cubbyhole:{acme:a}vk"]);
         assert_eq!(value()?, "v");
-        assert_eq!(said(store, &["list", "acme:a"])?, "");
+        assert_eq!(stdout_of(store, &["list", "acme:a"])?, "");
         let erased = call(store, &["erase", "acme", "--yes"])?;
         assert_eq!(erased.status.code(), Some(0), "{erased:?}");
-        let ill = call(store, &["doctor"])?;
-        assert_eq!(ill.status.code(), Some(6), "{ill:?}");
-        assert!(text(&ill.stdout).contains("orphaned"), "{ill:?}");
+        let unhealthy = call(store, &["doctor"])?;
+        assert_eq!(unhealthy.status.code(), Some(6), "{unhealthy:?}");
+        assert!(text(&unhealthy.stdout).contains("orphaned"), "{unhealthy:?}");
         let listed = call(store, &["doctor", "--repair"])?;
         assert_eq!(listed.status.code(), Some(6), "{listed:?}");
         let listed_text = text(&listed.stdout);
@@ -203,28 +203,28 @@ mod tests {
         });
         assert_eq!(line, expected);
 
-        let registered = said(store, &["doctor", "--repair", "--orphans", "register"])?;
+        let registered = stdout_of(store, &["doctor", "--repair", "--orphans", "register"])?;
         assert!(registered.contains("repaired 2 orphaned values were registered"), "{registered}");
-        assert_eq!(said(store, &["list", "acme:a"])?, "k\nl\n");
-        assert_eq!(said(store, &["namespaces", "acme"])?, "acme:a\n");
+        assert_eq!(stdout_of(store, &["list", "acme:a"])?, "k\nl\n");
+        assert_eq!(stdout_of(store, &["namespaces", "acme"])?, "acme:a\n");
 
         lose()?;
-        // Without a terminal it does not ask, and removes nothing.
+        // Without a terminal the command does not ask, and removes nothing.
         let refused = call(store, &["doctor", "--repair", "--orphans", "remove"])?;
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
         assert!(text(&refused.stderr).contains("remove 2 orphaned values"), "{refused:?}");
         assert_eq!(value()?, "v");
-        let removed = said(store, &["doctor", "--repair", "--orphans", "remove", "--yes"])?;
+        let removed = stdout_of(store, &["doctor", "--repair", "--orphans", "remove", "--yes"])?;
         assert!(removed.contains("repaired 2 orphaned values were removed"), "{removed}");
         assert_eq!(value()?, "");
-        assert_eq!(said(store, &["get", "globex", "k"])?, "v");
+        assert_eq!(stdout_of(store, &["get", "globex", "k"])?, "v");
 
-        // An entry that only the keys of the index lost is no orphan.
+        // An entry that is missing only in the keys of the index is not an orphan.
         server.cli(&["DEL", "cubbyhole:{globex}k"])?;
-        let kept = said(store, &["doctor", "--repair", "--orphans", "remove", "--yes"])?;
+        let kept = stdout_of(store, &["doctor", "--repair", "--orphans", "remove", "--yes"])?;
         assert!(kept.contains("repaired 1 entries were restored in the index"), "{kept}");
-        assert_eq!(said(store, &["list", "globex"])?, "k\n");
-        assert_eq!(said(store, &["get", "globex", "k"])?, "v");
+        assert_eq!(stdout_of(store, &["list", "globex"])?, "k\n");
+        assert_eq!(stdout_of(store, &["get", "globex", "k"])?, "v");
         for arguments in [&["doctor", "--orphans", "list"][..], &["doctor", "--yes"]] {
             assert_eq!(call(store, arguments)?.status.code(), Some(2), "{arguments:?}");
         }
@@ -250,19 +250,19 @@ mod tests {
             node.cli(&words)?;
         }
         let store = cluster.url().replacen("//", "//my_service:PASSWORD@", 1);
-        said(&store, &["demo"])?;
-        said(&store, &["put", "acme", "k", "v", "--ttl", "1h", "--if-absent"])?;
-        said(&store, &["touch", "acme", "k", "--persist"])?;
-        said(&store, &["touch", "acme", "k", "--ttl", "1m"])?;
-        said(&store, &["list", "acme", "--values"])?;
-        said(&store, &["export", "--all"])?;
-        said(&store, &["take", "acme", "k"])?;
-        said(&store, &["evict"])?;
-        said(&store, &["erase", "acme", "--yes"])?;
+        stdout_of(&store, &["demo"])?;
+        stdout_of(&store, &["put", "acme", "k", "v", "--ttl", "1h", "--if-absent"])?;
+        stdout_of(&store, &["touch", "acme", "k", "--persist"])?;
+        stdout_of(&store, &["touch", "acme", "k", "--ttl", "1m"])?;
+        stdout_of(&store, &["list", "acme", "--values"])?;
+        stdout_of(&store, &["export", "--all"])?;
+        stdout_of(&store, &["take", "acme", "k"])?;
+        stdout_of(&store, &["evict"])?;
+        stdout_of(&store, &["erase", "acme", "--yes"])?;
         let waiting = format!("{store}?wait_replicas=1");
-        said(&waiting, &["put", "acme", "k", "v"])?;
+        stdout_of(&waiting, &["put", "acme", "k", "v"])?;
         for node in cluster.nodes() {
-            // What a connection tells of its library is the client's affair.
+            // `CLIENT SETINFO` is optional.
             let log = node.cli(&["ACL", "LOG"])?;
             let log = log.lines().collect::<Vec<_>>();
             let denied = log.windows(2).filter(|pair| pair[0] == "object").map(|pair| pair[1]);
@@ -280,22 +280,22 @@ mod tests {
         server.cli(&words)?;
         let store = server.url().replacen("//", "//my_operator:PASSWORD@", 1);
         for namespace in ["acme", "globex"] {
-            said(&store, &["put", namespace, "k", "v", "--ttl", "1h"])?;
+            stdout_of(&store, &["put", namespace, "k", "v", "--ttl", "1h"])?;
         }
         let lost = ["cubbyhole:{acme}k", "cubbyhole:{acme}m", "cubbyhole:{acme}x"];
         server.cli(&[&["DEL"], &lost[..]].concat())?;
-        let registered = said(&store, &["doctor", "--repair", "--orphans", "register"])?;
+        let registered = stdout_of(&store, &["doctor", "--repair", "--orphans", "register"])?;
         assert!(registered.contains("1 orphaned values were registered"), "{registered}");
         assert!(!registered.contains("warning") && !registered.contains("problem"), "{registered}");
-        // An application erases also what one part of an index has lost.
+        // The application can erase an entry that is missing in one part of the index.
         server.cli(&["DEL", "cubbyhole:{acme}k"])?;
-        said(&store, &["erase", "acme", "--yes"])?;
+        stdout_of(&store, &["erase", "acme", "--yes"])?;
         assert_eq!(call(&store, &["get", "acme", "k"])?.status.code(), Some(1));
         Ok(())
     }
 
     #[test]
-    fn what_is_no_such_server_is_told() -> Outcome {
+    fn wrong_server_is_reported_without_the_password() -> Outcome {
         let missing = call("redis://app:s3cret-Pa55@127.0.0.1:1", &["get", "acme", "k"])?;
         assert_eq!(missing.status.code(), Some(5), "{missing:?}");
         assert!(!text(&missing.stderr).contains("s3cret"), "{missing:?}");

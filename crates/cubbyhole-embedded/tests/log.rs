@@ -75,7 +75,7 @@ async fn killed_store_keeps_writes_over_repeated_opens() {
     assert_eq!(contents(&twice).await, expected);
     put(&twice, "more", "v").await;
     drop(twice);
-    // The image was taken before `first` was closed. Closing it changes no content.
+    // An image that is taken after `first` was closed has the same contents.
     drop(first);
     assert_eq!(contents(&killed(&once).open().await).await, expected);
 }

@@ -27,7 +27,7 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Runs all scripts until each call fails. Returns them with their acknowledged calls.
+/// Runs each script until one of its calls fails. Returns the scripts with their acknowledgements.
 async fn write_until_failure(store: &EmbeddedStore, scripts: Vec<Script>) -> Vec<Script> {
     let mut tasks = tokio::task::JoinSet::new();
     for mut script in scripts {
@@ -96,7 +96,7 @@ async fn cut_repeatedly(
         models = check(&store, all_candidates(scripts))
             .await
             .map_err(|text| format!("cut {cut}: {text}"))?;
-        // Closing after an erasure purges the file. The power may go during the purge.
+        // Closing after an erasure purges the file. The power may be cut during the purge.
         let no_tenant = "nobody".parse().unwrap();
         store
             .erase(&ctx(), &no_tenant, 1)

@@ -161,7 +161,7 @@ async fn read_only_opens_file_with_interrupted_compaction() {
         let image = disk.image();
         let opened = Arc::new(AtomicU64::new(0));
         let store = open_read_only(&disk.config_counting(&opened)).await;
-        // The second opening is the one in which the engine judges the file.
+        // In the second opening the engine judges the file.
         judged_by_engine += u64::from(opened.load(SeqCst) == 2);
         assert_eq!(answers(&store).await.unwrap(), expected, "seed {seed}");
         store.verify(&ctx()).await.unwrap();

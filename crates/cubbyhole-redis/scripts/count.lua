@@ -1,4 +1,4 @@
--- How many entries of a namespace are live and how many have expired.
+-- Returns the number of live entries of a namespace and the number of expired ones.
 --
 -- KEYS: keys, expiries.
 local dead = redis.call('ZCOUNT', KEYS[2], 0, (now()))

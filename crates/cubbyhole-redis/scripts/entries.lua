@@ -1,9 +1,9 @@
--- Entries with their values, as of one instant, as far as they are not too much to be read while
--- nobody else is served.
+-- Reads entries as of one instant. The number of value bytes is limited, because the server serves
+-- no other client while the script runs.
 --
--- KEYS: metas, then the values. ARGV: how many bytes of values are read, then the keys. Answers
--- meta data and value for each, nothing twice if there is none, and meta data alone for what is too
--- much. The first is never too much.
+-- KEYS: metas, the values. ARGV: the limit in bytes, the keys. Returns metadata and value for each
+-- key: both are nil if there is no entry, and the value alone is nil if it exceeds the limit. The
+-- first value is returned regardless of its size.
 local time = now()
 local metas = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
 local left = tonumber(ARGV[1])
@@ -24,7 +24,7 @@ for i = 1, #metas do
   if i <= read then
     there = live and values[i]
   else
-    -- The length alone says nothing of what is empty, and more of what is no string: it fails.
+    -- EXISTS finds empty values. STRLEN fails for a key of the wrong type.
     there = live and redis.call('EXISTS', KEYS[i + 1]) == 1
       and redis.call('STRLEN', KEYS[i + 1]) >= 0
   end

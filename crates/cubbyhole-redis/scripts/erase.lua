@@ -1,21 +1,20 @@
--- Removes keys of a namespace, whatever they hold, and the registration of the namespace if nothing
--- is left in it.
+-- Removes keys of a namespace, and the registration of the namespace if it is then empty.
 --
 -- KEYS: keys, metas, expiries, fence, the values. ARGV: the token with which the namespace is
--- listed, the keys, also those that are no names and have no value. Answers how many were live,
--- whether the name may go from the index.
+-- listed, the keys, including invalid ones, which have no value. Returns how many entries were
+-- live, and whether the name of the namespace can be removed from the name index.
 local time = now()
 local members = { unpack(ARGV, 2) }
 local live = 0
 if #members > 0 then
   local metas = redis.call('HMGET', KEYS[2], unpack(members))
   for i = 1, #members do
-    -- What cannot be read is removed like the rest.
+    -- An entry with unreadable metadata counts as live.
     if metas[i] and (#metas[i] ~= 38 or is_live(metas[i], time)) then
       live = live + 1
     end
   end
-  -- A key of another type fails here and not half way, and a fence that has gone.
+  -- A key of the wrong type or an expired fence fails here, before the first write.
   redis.call('ZCARD', KEYS[1])
   redis.call('ZCARD', KEYS[3])
   redis.call('GET', KEYS[4])

@@ -1,8 +1,8 @@
--- Reads an entry and extends it if it expires before a new TTL would end.
+-- Reads an entry, and extends its expiry to the new one if that is later.
 --
--- KEYS: metas, expiries, value. ARGV: key, the new expiry. Answers meta data and value.
+-- KEYS: metas, expiries, value. ARGV: key, the new expiry. Returns metadata and value.
 local time = now()
--- Refused whether or not there is an entry.
+-- An invalid expiry is refused even if there is no entry.
 local expires = instant_of(ARGV[2], time)
 if not expires then
   return refuse('TOOLATE', 0)

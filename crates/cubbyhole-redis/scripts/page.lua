@@ -1,14 +1,14 @@
--- Live keys of a namespace in byte order, with their meta data if asked for.
+-- Returns live keys of a namespace in byte order, optionally with their metadata.
 --
--- KEYS: keys, metas, expiries. ARGV: from and to (bounds as ZRANGE BYLEX takes them), how many,
--- 'metas' or ''. Answers where to go on if it stopped early, then the keys, each followed by its
--- meta data if that was asked for.
+-- KEYS: keys, metas, expiries. ARGV: from and to (bounds of ZRANGE BYLEX), the limit, 'metas' or
+-- ''. Returns the bound at which to continue if the script stopped early, else nil; then the keys,
+-- each followed by its metadata if requested.
 local keys, metas, expiries = KEYS[1], KEYS[2], KEYS[3]
 local from, to, wanted = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local with_metas = ARGV[4] == 'metas'
 local time = now()
 local some_dead = redis.call('ZCOUNT', expiries, 0, time) > 0
--- How many keys are looked at before the server serves others: dead ones count too.
+-- Limits how many keys, live or dead, the script reads while the server serves no other client.
 local budget = wanted + 4000
 local answer, found = { false }, 0
 

@@ -1,22 +1,23 @@
--- What the scripts share. It stands before each of them.
+-- Functions shared by the scripts. The client prepends this file to every script except put.lua.
 --
--- While a slot is being moved, its old master fails a command that names a key that is not there.
--- It lets a script in if all of its keys are there; so that none ends half way, no script names a
--- key again that it may have emptied or removed, nor one for the first time after its first write
--- that the engine may have removed since it was let in: it asks for that one before.
+-- While a slot is being migrated, its old master runs a script only if all declared keys are
+-- present, and rejects each command in it that names a missing key. To never fail halfway, a
+-- script does not name a key again after it may have emptied or removed that key. A key that may
+-- have expired since the script started is accessed before the first write.
 --
--- The meta data of an entry, 38 bytes, big-endian: version (16), created_at, updated_at and
+-- The metadata of an entry has 38 bytes, big-endian: version (16), created_at, updated_at and
 -- expires_at (6 each, milliseconds since 1970, 0 for never), length of the value (4).
 
 -- The last millisecond of the year 9999.
 local LAST_INSTANT = 253402300799999
--- A token is taken for a minute after it was asked for; a fence outlives it by far.
+-- A registration token is valid for one minute. A fence must outlive every token below it.
 local TOKEN_VALID_MILLIS = 60000
 local FENCE_MILLIS = 600000
--- The member that says that a namespace or a tenant is registered. No key or name holds NUL.
+-- The member that marks a namespace or a tenant as registered. Keys and names cannot contain NUL.
 local MARKER = '\0'
 
--- The one source that decides expiry: the server's clock, read once in each script.
+-- The server's clock in milliseconds and in microseconds. Each script reads it once and decides
+-- expiry by it.
 local function now()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000), time[1] * 1000000 + time[2]
@@ -26,7 +27,7 @@ local function expires_at(meta)
   return (struct.unpack('>I6', meta, 29))
 end
 
--- Whether meta data (false: there is none) is of an entry that is live.
+-- Returns whether the metadata (false if missing) belongs to a live entry.
 local function is_live(meta, time)
   if not meta then
     return false
@@ -35,8 +36,8 @@ local function is_live(meta, time)
   return expires == 0 or expires > time
 end
 
--- The instant that an argument means: '' never (0), '+N' after N milliseconds, '@N' at N. Nothing
--- if it is past the year 9999.
+-- Returns the instant of an expiry argument: '' is never (0), '+N' is N milliseconds from now, '@N'
+-- is N. Returns nil for an instant past the year 9999.
 local function instant_of(argument, time)
   if argument == '' then
     return 0
@@ -46,17 +47,18 @@ local function instant_of(argument, time)
     number = time + number
   end
   if number <= LAST_INSTANT then
-    -- 1970 is as past as the next millisecond, and zero is taken.
+    -- Zero means never. Instant 0 has expired, and so has instant 1.
     return math.max(number, 1)
   end
 end
 
--- A number as an argument: some versions of Redis write it as `1.8e+12`.
+-- Formats a number as a command argument. Some versions of Redis would write `1.8e+12`.
 local function digits(number)
   return string.format('%.0f', number)
 end
 
--- Refusals are errors, so that they cannot be taken for answers: nothing was written.
+-- Returns a refusal. Refusals are error replies: a normal reply always means that the script did
+-- its work, and a refusal that it wrote nothing.
 local function refuse(code, ...)
   return { err = table.concat({ code, ... }, ' ') }
 end
@@ -65,7 +67,7 @@ local function unregistered(time, fence)
   return refuse('UNREGISTERED', digits(time), digits(fence))
 end
 
--- A token or a fence as a number; nothing for what another program has put in its place.
+-- Parses a token or a fence. Returns nil if another program has replaced it by something else.
 local function counted(text)
   local number = tonumber(text)
   if number and number >= 0 and number < 9007199254740992 then
@@ -73,10 +75,10 @@ local function counted(text)
   end
 end
 
--- Whether a token registers: it must be fresh, by the clock of the slot that asked for it, and
--- drawn after the last time that nothing was found to be live here.
+-- Returns whether a token is accepted, and the fence. A token must be at most a minute old, by the
+-- clock of the slot that requested it, and above the fence.
 local function accepts(fence_key, token, issued, time)
-  -- Past one that cannot be read no token is known to be.
+  -- Without a readable fence, no token is known to be above it.
   local fence = counted(redis.call('GET', fence_key) or 0) or error('a fence is no number')
   local age = time - (tonumber(issued) or 0)
   local accepted = token ~= '' and age >= 0 and age <= TOKEN_VALID_MILLIS
@@ -84,27 +86,28 @@ local function accepts(fence_key, token, issued, time)
   return accepted, fence
 end
 
--- What refuses every token up to this one; to be asked for before the first write. One that cannot
--- be read is replaced.
+-- Returns the fence that rejects every token up to this one. It reads the fence key, so it must be
+-- called before the first write. An unreadable fence is replaced.
 local function raised_fence(fence_key, token)
   return digits(math.max(counted(redis.call('GET', fence_key) or 0) or 0, counted(token) or 0))
 end
 
--- Sets a fence for longer than any token is valid.
+-- Sets a fence that outlives every token that is valid now.
 local function set_fence(fence_key, fence)
   redis.call('SET', fence_key, fence, 'PX', FENCE_MILLIS)
 end
 
--- Removes keys from the indexes of a namespace. Answers how many of them each of the three had.
+-- Removes keys from the index of a namespace. Returns how many each of the three parts contained.
 local function forget(keys, metas, expiries, members)
   local from_keys = redis.call('ZREM', keys, unpack(members))
   local from_metas = redis.call('HDEL', metas, unpack(members))
   return from_keys, from_metas, redis.call('ZREM', expiries, unpack(members))
 end
 
--- Keys that have expired by the index of expiries, in two lists: those that are dead, and those that
--- are live by their meta data, each after the expiry in it. Meta data decides: a stale index of
--- expiries must not remove a live entry.
+-- Returns the keys that have expired according to the sorted set of expiries, in two lists, and
+-- their number. The first list has the dead keys. The second has keys that are live according to
+-- their metadata, each preceded by that expiry. The metadata decides, because a stale expiry must
+-- not remove a live entry.
 local function dead_and_live(metas, expiries, time, limit)
   local members = redis.call('ZRANGE', expiries, 0, time, 'BYSCORE', 'LIMIT', 0, limit)
   local dead, live = {}, {}
@@ -112,7 +115,7 @@ local function dead_and_live(metas, expiries, time, limit)
     local found = redis.call('HMGET', metas, unpack(members))
     for i = 1, #members do
       local meta = found[i]
-      -- What cannot be read is removed like the rest.
+      -- Unreadable metadata counts as dead.
       if meta and #meta == 38 and is_live(meta, time) then
         live[#live + 1] = digits(expires_at(meta))
         live[#live + 1] = members[i]
@@ -124,7 +127,7 @@ local function dead_and_live(metas, expiries, time, limit)
   return dead, live, #members
 end
 
--- Gives live keys the instants that their meta data says, 0 for never.
+-- Sets the expiries of live keys to those in their metadata, where 0 is never.
 local function correct_expiries(expiries, live)
   for i = 1, #live, 2 do
     if live[i] == '0' then
@@ -135,8 +138,9 @@ local function correct_expiries(expiries, live)
   end
 end
 
--- What can leave dead members behind also clears some away, more than it can add, so that they never
--- outnumber this however long nobody sweeps.
+-- Removes some dead members if there are more than a thousand. Every write that can leave dead
+-- members calls it with a step above the number that it can add, so their number stays bounded even
+-- without sweeps.
 local function clear_some(keys, metas, expiries, time, step)
   if redis.call('ZCOUNT', expiries, 0, time) > 1000 then
     local dead, live = dead_and_live(metas, expiries, time, step)
@@ -147,9 +151,9 @@ local function clear_some(keys, metas, expiries, time, step)
   end
 end
 
--- Removes members from the indexes of a namespace, and its registration once all three are empty: if
--- one was lost, the namespace stays listed for the entries of the others. Answers whether its name may
--- go.
+-- Removes members from the index of a namespace, and its registration if all three parts are then
+-- empty. If one part was lost, the namespace stays listed for the entries in the others. Returns 1
+-- if the name of the namespace can be removed, else 0.
 local function forget_and_withdraw(keys, metas, expiries, fence_key, members, token)
   local marker = redis.call('ZSCORE', expiries, MARKER)
   local in_keys, in_metas = redis.call('ZCARD', keys), redis.call('HLEN', metas)
@@ -171,9 +175,9 @@ local function forget_and_withdraw(keys, metas, expiries, fence_key, members, to
   return 1
 end
 
--- Has the engine remove a value at an instant that lies ahead. The engine counts the instant itself
--- as alive; here it is the first that is not. For the next millisecond PEXPIREAT would remove the
--- value at once, and SET does not (before Redis 7.2).
+-- Lets the engine expire a value at a future instant. For the engine, a key is still alive at its
+-- instant; here, an entry is not, hence `- 1`. Before Redis 7.2, PEXPIREAT with the current
+-- millisecond removes the value immediately, and SET does not.
 local function expire_value(value, expires, time)
   if expires - 1 > time then
     redis.call('PEXPIREAT', value, digits(expires - 1))
@@ -182,9 +186,9 @@ local function expire_value(value, expires, time)
   end
 end
 
--- Gives a live entry another expiry.
+-- Changes the expiry of a live entry and returns its new metadata.
 local function set_expiry(metas, expiries, value, key, meta, expires, time)
-  -- A key of another type fails here and not half way.
+  -- A key of the wrong type fails here, before the first write.
   redis.call('ZCARD', expiries)
   local changed = string.sub(meta, 1, 28) .. struct.pack('>I6', expires) .. string.sub(meta, 35)
   redis.call('HSET', metas, key, changed)

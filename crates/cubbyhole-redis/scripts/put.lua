@@ -1,6 +1,6 @@
--- One put without condition and expiry, into a namespace that is registered: what write.lua would do
--- for it, in a straight line and without the prelude, for half of a put's cost is its script. All
--- other writes, and this one when it finds its namespace unregistered, are write.lua's.
+-- Fast path of write.lua for one put without condition and expiry into a registered namespace. The
+-- script is about half of the cost of a put, so this one has no prelude and no function calls. If
+-- the namespace is not registered, the client sends write.lua.
 --
 -- KEYS: keys, metas, expiries, value. ARGV: key, version, value.
 local call = redis.call
@@ -14,17 +14,17 @@ if meta then
   created, expires = struct.unpack('>I6xxxxxxI6', meta, 17)
 end
 if created == 0 or (expires ~= 0 and expires <= time) then
-  -- There is no live entry. This also fails for a key of another type, before the first write.
+  -- There is no live entry. A key of the wrong type fails here, before the first write.
   local scores = call('ZMSCORE', KEYS[3], '\0', key)
   if not scores[1] then
     return { err = string.format('UNREGISTERED %.0f 0', time) }
   end
   if meta then
-    -- The engine may have removed it only now: see the prelude.
+    -- The value may have expired since the script started: see the prelude.
     call('EXISTS', KEYS[4])
   end
   created = time
-  -- An instant whose meta data is lost would end the new entry.
+  -- A leftover expiry without metadata would expire the new entry.
   stale = scores[2]
 elseif expires ~= 0 then
   call('ZCARD', KEYS[3])

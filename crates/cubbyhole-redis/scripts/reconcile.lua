@@ -1,10 +1,11 @@
--- Compares keys of a namespace in its index with their values, and brings the index in line.
+-- Compares the index of a namespace with values, and repairs the index. An orphaned value is a
+-- value that is not consistently indexed and has no metadata of a live entry.
 --
--- KEYS: keys, metas, expiries, the values. ARGV: the action on orphaned values, which are not in line
--- and have no meta data of a live entry ('check' changes nothing at all, 'list', 'register', 'remove'),
--- the keys, then, to register, a version for each. Answers three numbers for each key: the finding; for
--- an orphaned value, its length and its expiry (0 for never). The findings:
-local IN_LINE, ORPHANED, WITHOUT_VALUE, OTHER_EXPIRY, NO_STRING, UNLISTED = 0, 1, 2, 3, 4, 5
+-- KEYS: keys, metas, expiries, the values. ARGV: the action on orphaned values ('list', 'register'
+-- or 'remove'; 'check' does not repair the index either), the keys; for 'register', a version for
+-- each. Returns three numbers for each key: the finding, and for an orphaned value its length and
+-- its expiry (0 for never). The findings:
+local CONSISTENT, ORPHANED, MISSING_VALUE, WRONG_EXPIRY, NOT_A_STRING, UNLISTED = 0, 1, 2, 3, 4, 5
 
 local call = redis.call
 local mode, keys, metas, expiries, count = ARGV[1], KEYS[1], KEYS[2], KEYS[3], #KEYS - 3
@@ -14,7 +15,7 @@ local found_metas = call('HMGET', metas, unpack(members))
 local listed = call('ZMSCORE', keys, unpack(members))
 local scores = call('ZMSCORE', expiries, unpack(members))
 local answer, orphans = {}, {}
--- Arguments of the writes.
+-- The arguments of the writes.
 local new_metas, new_keys, new_expiries, restored_keys = {}, {}, {}, {}
 local no_values, no_members, never = {}, {}, {}
 
@@ -27,33 +28,34 @@ local function set_instant(member, expires)
   end
 end
 
--- The finding for a key that has no value.
+-- Returns the finding for a key without a value.
 local function judge_missing(i, meta)
   if not meta then
-    return (listed[i] or scores[i] or found_metas[i]) and WITHOUT_VALUE or IN_LINE
+    return (listed[i] or scores[i] or found_metas[i]) and MISSING_VALUE or CONSISTENT
   end
   if is_live(meta, time) then
-    return WITHOUT_VALUE
+    return MISSING_VALUE
   end
-  -- The engine removed it at its instant, and a sweep finds it by that.
+  -- The value has expired. A sweep finds the entry by its expiry.
   if tonumber(scores[i] or 0) == expires_at(meta) then
-    return IN_LINE
+    return CONSISTENT
   end
   set_instant(members[i], expires_at(meta))
-  return OTHER_EXPIRY
+  return WRONG_EXPIRY
 end
 
--- The finding for a key that has a value of this length, and the expiry of that value.
+-- Returns the finding for a key with a value of this length, and the expiry of that value.
 local function judge_value(i, meta, length)
   if meta and listed[i] then
     if tonumber(scores[i] or 0) == expires_at(meta) then
-      return IN_LINE, 0
+      return CONSISTENT, 0
     end
     set_instant(members[i], expires_at(meta))
-    return OTHER_EXPIRY, 0
+    return WRONG_EXPIRY, 0
   end
   if is_live(meta, time) then
-    -- A complete entry that only the keys lost. Writers see its meta data and do not list it again.
+    -- Only the sorted set of keys lost this entry. A put would not add it again, because the
+    -- metadata exists.
     restored_keys[#restored_keys + 1] = 0
     restored_keys[#restored_keys + 1] = members[i]
     if tonumber(scores[i] or 0) ~= expires_at(meta) then
@@ -61,10 +63,10 @@ local function judge_value(i, meta, length)
     end
     return UNLISTED, 0
   end
-  -- Another program may have set one past the year 9999.
+  -- Another program may have set an expiry past the year 9999.
   local expires = math.min(call('PEXPIRETIME', KEYS[i + 3]) + 1, LAST_INSTANT)
   if expires ~= 0 and expires <= time then
-    return IN_LINE, 0
+    return CONSISTENT, 0
   end
   if mode == 'register' then
     local version = ARGV[count + 1 + i]
@@ -82,7 +84,7 @@ end
 
 for i = 1, count do
   local value = KEYS[i + 3]
-  -- Meta data of another length counts as lost.
+  -- Metadata of another length counts as lost.
   local meta = found_metas[i] and #found_metas[i] == 38 and found_metas[i]
   local length = redis.pcall('STRLEN', value)
   local found, expires
@@ -90,12 +92,12 @@ for i = 1, count do
     if not string.find(length.err, 'WRONGTYPE', 1, true) then
       return length
     end
-    found, length = NO_STRING, 0
+    found, length = NOT_A_STRING, 0
   elseif length > 0 or call('EXISTS', value) == 1 then
     found, expires = judge_value(i, meta, length)
   else
     found = judge_missing(i, meta)
-    if found == WITHOUT_VALUE then
+    if found == MISSING_VALUE then
       no_members[#no_members + 1] = members[i]
     end
   end
@@ -110,7 +112,7 @@ end
 if #new_keys > 0 and not call('ZSCORE', expiries, MARKER) then
   return unregistered(time, 0)
 end
--- Removals come last, once for each key: they may empty it.
+-- Removals come last, one command for each key, because they may empty the key: see the prelude.
 if #new_metas > 0 then
   call('HSET', metas, unpack(new_metas))
   call('ZADD', keys, unpack(new_keys))

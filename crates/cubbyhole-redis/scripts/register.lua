@@ -1,8 +1,9 @@
--- Lists a name in an index, with a token that is above every earlier one of that name.
+-- Lists a name in a name index, with a new token above every earlier token of that name.
 --
--- KEYS: index, and, with a token, its own fence. ARGV: name, the fence that the name's own slot
--- told, 'root' for the index that is listed nowhere, the index's own token ('' without), when that
--- was asked for. Answers the token.
+-- KEYS: the index; with a token of the index itself, also the fence of the index. ARGV: the name;
+-- the fence of the name's own slot; 'root' for the index of tenants, which is not registered
+-- anywhere; the token of the index or ''; the instant at which that token was requested. Returns
+-- the new token.
 local index, name = KEYS[1], ARGV[1]
 local time, micros = now()
 if ARGV[3] ~= 'root' and not redis.call('ZSCORE', index, MARKER) then
@@ -21,7 +22,7 @@ local token = math.max(micros, tonumber(ARGV[2]) + 1)
 for _, member in ipairs(listed) do
   token = math.max(token, (counted(string.sub(member, #stem + 1)) or 0) + 1)
 end
--- The new one first, so that the index is never empty.
+-- The new member comes first, so the index is never empty: see the prelude.
 redis.call('ZADD', index, 0, stem .. digits(token))
 for _, member in ipairs(listed) do
   redis.call('ZREM', index, member)

@@ -1,7 +1,8 @@
--- Which commands of the scripts the user may not run on the store's keys. Redis finds that out
--- command by command, so that without this a script could end between two writes.
+-- Returns the names of the script commands that the user may not run on the keys of the store.
+-- Redis checks permissions for each command, so without this check a script could fail between two
+-- writes.
 --
--- ARGV: a key of the store, 'wait' if writes wait for replicas. Answers their names.
+-- ARGV: a key of the store, 'wait' if writes wait for replicas.
 local key = ARGV[1]
 local needed = {
   { 'GET', key }, { 'MGET', key }, { 'SET', key, '' }, { 'DEL', key }, { 'UNLINK', key },

@@ -1,8 +1,9 @@
--- Gives an entry another expiry, or none, and leaves its value where it is.
+-- Changes or removes the expiry of an entry without reading its value.
 --
--- KEYS: keys, metas, expiries, value. ARGV: key, the new expiry. Answers whether it was live.
+-- KEYS: keys, metas, expiries, value. ARGV: key, the new expiry. Returns whether the entry was
+-- live.
 local time = now()
--- Refused whether or not there is an entry.
+-- An invalid expiry is refused even if there is no entry.
 local expires = instant_of(ARGV[2], time)
 if not expires then
   return refuse('TOOLATE', 0)

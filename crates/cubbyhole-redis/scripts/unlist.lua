@@ -1,7 +1,7 @@
--- Removes the registration of an index in which no name is left.
+-- Removes the registration of a name index if the index is empty.
 --
--- KEYS: index, its own fence. ARGV: the token with which it is listed itself. Answers whether its
--- name may go from the index that lists it.
+-- KEYS: the index, its fence. ARGV: the token with which the index is listed. Returns whether its
+-- name can be removed from the index of tenants.
 local names = redis.call('ZCARD', KEYS[1])
 if redis.call('ZSCORE', KEYS[1], MARKER) then
   names = names - 1

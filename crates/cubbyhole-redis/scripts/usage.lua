@@ -1,7 +1,8 @@
--- Counts a thousand keys of a namespace.
+-- Counts up to a thousand keys of a namespace.
 --
--- KEYS: keys, metas. ARGV: from (a bound as ZRANGE BYLEX takes it). Answers where to go on if there
--- may be more, how many are live, the bytes of their keys and values, how many have expired.
+-- KEYS: keys, metas. ARGV: from (a bound of ZRANGE BYLEX). Returns the bound at which to continue
+-- if there may be more keys, else nil; the number of live entries; the bytes of their keys and
+-- values; and the number of expired entries.
 local time = now()
 local members = redis.call('ZRANGE', KEYS[1], ARGV[1], '+', 'BYLEX', 'LIMIT', 0, 1000)
 if #members == 0 then

@@ -1,28 +1,28 @@
--- A batch of puts and deletes in one namespace, all or nothing; one put is a batch of one, and an
--- empty batch registers only.
+-- Applies an atomic batch of puts and deletes in one namespace. A single put is a batch of one. An
+-- empty batch only registers the namespace.
 --
--- KEYS: keys, metas, expiries, the value of each operation, and, with a token, the fence.
--- ARGV: token ('' without), when it was asked for; then for each operation five: key, condition
---       ('' always, 'absent', else the version), new version ('' deletes), expiry, value.
--- Answers how many live entries were deleted.
+-- KEYS: keys, metas, expiries, the value of each operation; with a token, also the fence.
+-- ARGV: the token or '', the instant at which it was requested; then five for each operation: key,
+--       condition ('' always, 'absent', or a version), new version ('' deletes), expiry, value.
+-- Returns the number of live entries that were deleted.
 --
--- Half of what a put costs is here, so that the common way calls no function that it can do without.
+-- The script is about half of the cost of a put, so the common path avoids function calls.
 local call = redis.call
 local metas, expiries = KEYS[2], KEYS[3]
 local clock = call('TIME')
 local time = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local count = (#ARGV - 2) / 5
--- Of each operation: its meta data as it was, when it was created (0: there is no live entry), when
--- it expires (nothing: never).
+-- For each operation: the metadata before it, the creation instant (0 if there is no live entry),
+-- and the new expiry (nil is never).
 local metas_before, created_before, instants = {}, {}, {}
--- The marker and the keys to put that have no meta data; the position of each operation's key in it.
+-- The marker and the keys of puts without metadata; for each operation, the position of its key.
 local unknown, unknown_at = { MARKER }, {}
--- Whether there is a value without meta data, which a delete removes as well.
+-- For each delete, whether it removes a value without metadata.
 local orphaned = {}
 local expects_registration, may_expire = count == 0, false
 local touches_keys, touches_expiries = false, false
 
--- A TTL that ends too late is refused before any condition is judged.
+-- A TTL that ends past the year 9999 is refused before any condition is evaluated.
 for i = 1, count do
   local at = i * 5 - 2
   if ARGV[at + 3] ~= '' then
@@ -43,7 +43,7 @@ for i = 1, count do
     if expires == 0 or expires > time then
       created = created_at
     else
-      -- The engine may have removed it only now: see the prelude.
+      -- The value may have expired since the script started: see the prelude.
       call('EXISTS', KEYS[i + 3])
     end
     touches_expiries = touches_expiries or expires ~= 0
@@ -74,7 +74,7 @@ for i = 1, count do
   metas_before[i], created_before[i] = meta, created
 end
 
--- A key of another type, which only another program can have put there, fails here and not half way.
+-- A key of the wrong type, written by another program, fails here, before the first write.
 if touches_keys then
   call('ZCARD', KEYS[1])
 end
@@ -111,14 +111,14 @@ for i = 1, count do
     call('HSET', metas, key, version .. struct.pack('>I6I6I6I4', created, time, expires, #bytes))
     if expires == 0 then
       call('SET', value, bytes)
-      -- Also an instant whose meta data is lost, which would end the new entry.
+      -- A leftover expiry without metadata would expire the new entry.
       if (meta and expires_at(meta) ~= 0) or (unknown_at[i] and scores[unknown_at[i]]) then
         call('ZREM', expiries, key)
       end
     else
       call('ZADD', expiries, expires, key)
       if expires > time then
-        -- As in expire_value.
+        -- See expire_value.
         call('SET', value, bytes, 'PXAT', digits(expires - 1))
       else
         call('UNLINK', value)

@@ -1,4 +1,9 @@
-//! How the servers are reached and how the store behaves.
+//! The connection options of a store.
+
+mod address;
+#[cfg(test)]
+mod tests;
+mod url_option;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,28 +11,31 @@ use std::time::Duration;
 
 use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
 use cubbyhole_core::{Error, Result};
-use percent_encoding::percent_decode_str;
 
-/// What stands before the names of all keys unless set: `cubbyhole:`.
+pub(crate) use address::Address;
+use url_option::{count, decoded, duration, invalid, positive};
+
+/// The default prefix of all Redis keys: `cubbyhole:`.
 pub const DEFAULT_PREFIX: &str = "cubbyhole:";
-/// How long connecting to a server may take unless set: 5 seconds.
+/// The default time limit for connecting to a server: 5 seconds.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For how long a call that certainly had no effect is repeated unless set: 2 seconds.
+/// The default time limit for retries of a call: 2 seconds.
 pub const DEFAULT_RETRY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a write waits for replicas, where it does, unless set: 1 second.
+/// The default time limit for waiting for replicas: 1 second.
 pub const DEFAULT_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many connections to a server calls share unless set: 1, which batches best.
+/// The default number of shared connections to each server: 1, which batches requests best.
 pub const DEFAULT_CONNECTIONS: usize = 1;
-/// How many connections to a server the writes that wait for replicas share unless set: 8.
+/// The default number of connections to each server for writes that wait for replicas: 8.
 pub const DEFAULT_WAIT_CONNECTIONS: usize = 8;
 
-/// The largest limit on values: Redis takes strings of 512 MiB, and a script holds one several
-/// times over.
+/// The upper bound of the limit on values. Redis allows strings of 512 MiB, but a script holds
+/// several copies of a value.
 const MOST_VALUE_BYTES: usize = 256 * 1024 * 1024;
 const MAX_PREFIX_BYTES: usize = 128;
-const DEFAULT_PORT: u16 = 6379;
 
-/// How the servers are reached and how the store behaves.
+/// The connection options of a store: addresses, credentials, TLS, timeouts and limits.
+///
+/// `Debug` output does not contain the password.
 ///
 /// ```
 /// use std::time::Duration;
@@ -51,7 +59,7 @@ pub struct Config {
     pub(crate) database: i64,
     pub(crate) tls: bool,
     pub(crate) root_cert: Option<PathBuf>,
-    /// Both or neither, or the configuration is refused.
+    /// Set together with `client_key`, or not at all.
     pub(crate) client_cert: Option<PathBuf>,
     pub(crate) client_key: Option<PathBuf>,
     pub(crate) prefix: String,
@@ -64,41 +72,46 @@ pub struct Config {
     pub(crate) max_value_bytes: usize,
 }
 
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Address {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            return write!(f, "[{}]:{}", self.host, self.port);
-        }
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
 impl Config {
-    /// Reads a URL: `redis://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE&…`, with names
-    /// percent-encoded (`USER:@` for a user without a password); `rediss://` for TLS. For a cluster
-    /// `redis+cluster://HOST:PORT,HOST:PORT,…` or `rediss+cluster://…`: some of its nodes, the
-    /// others are learned from them; it has no databases.
+    /// Parses a URL.
     ///
-    /// The options, each the method of that name here: `prefix`, `connect_timeout`,
-    /// `retry_timeout`, `wait_timeout` (seconds, or milliseconds such as `500ms`), `connections`,
-    /// `wait_replicas`, `wait_connections`, and for TLS `tls_ca` (a file of trusted certificates in
-    /// PEM; the platform's otherwise), `tls_cert` and `tls_key`
-    /// ([`with_tls_client_certificate`](Self::with_tls_client_certificate)).
+    /// | URL | server |
+    /// |---|---|
+    /// | `redis://USER:PASSWORD@HOST:PORT/DATABASE` | a single server |
+    /// | `rediss://…` | the same, over TLS |
+    /// | `redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT` | a cluster; any of its nodes |
+    /// | `rediss+cluster://…` | the same, over TLS |
+    ///
+    /// Only the scheme is required. The default host is `localhost`, the default port is 6379, and
+    /// the default database is 0. A cluster has no databases and needs a host; the other nodes are
+    /// discovered. User and password are percent-encoded. A user without a password is written
+    /// `USER:@`.
+    ///
+    /// Options follow as `?NAME=VALUE&NAME=VALUE`:
+    ///
+    /// | option | value | method |
+    /// |---|---|---|
+    /// | `prefix` | text | [`with_prefix`](Self::with_prefix) |
+    /// | `connect_timeout` | duration | [`with_connect_timeout`](Self::with_connect_timeout) |
+    /// | `retry_timeout` | duration | [`with_retry_timeout`](Self::with_retry_timeout) |
+    /// | `connections` | number | [`with_connections`](Self::with_connections) |
+    /// | `wait_replicas` | number | [`with_wait_for_replicas`](Self::with_wait_for_replicas) |
+    /// | `wait_timeout` | duration | [`with_wait_timeout`](Self::with_wait_timeout) |
+    /// | `wait_connections` | number | [`with_wait_connections`](Self::with_wait_connections) |
+    /// | `tls_ca` | file | [`with_tls_ca`](Self::with_tls_ca) |
+    /// | `tls_cert`, `tls_key` | files | [`with_tls_client_certificate`] |
+    ///
+    /// A duration is a number of seconds (`2`, `2s`) or milliseconds (`500ms`).
     ///
     /// # Errors
-    /// `InvalidArgument` that names the option. No message quotes the URL.
+    /// `InvalidArgument` that names the invalid option. No message quotes the URL.
+    ///
+    /// [`with_tls_client_certificate`]: Self::with_tls_client_certificate
     pub fn from_url(url: &str) -> Result<Self> {
         if url.contains(char::is_control) {
             return Err(Error::invalid_argument(
-                "the Redis URL holds a control character, such as a line end: remove it, or write \
-                 it percent-encoded (%0A, %0D) if it is meant",
+                "the Redis URL contains a control character, such as a line break: remove it, or \
+                 percent-encode it (%0A, %0D)",
             ));
         }
         let (scheme, rest) = url.split_once("://").ok_or_else(not_a_url)?;
@@ -121,17 +134,19 @@ impl Config {
             "" => 0,
             _ if cluster => {
                 return Err(Error::invalid_argument(
-                    "a Redis Cluster has no databases: leave out what follows the `/`",
+                    "a Redis Cluster has no databases: remove the text after the `/`",
                 ));
             }
             number => number.parse().ok().filter(|number| *number >= 0).ok_or_else(|| {
-                Error::invalid_argument("the database after the `/` of the Redis URL is no number")
+                Error::invalid_argument(
+                    "the database after the `/` of the Redis URL is not a number",
+                )
             })?,
         };
         if let Some(credentials) = credentials {
             config.set_credentials(credentials)?;
         }
-        // A `?` that stands in a password unencoded makes the rest of it an option.
+        // An unencoded `?` in a password turns the rest of the password into an option.
         if query.contains('@') {
             return Err(Error::invalid_argument(
                 "the Redis URL has a `@` after its `?`: write `%40`, and in a password `%3F`",
@@ -147,8 +162,8 @@ impl Config {
         Ok(config)
     }
 
-    /// A user without a password is not sent by the client, so that it would be another user's
-    /// connection: who has none is written `USER:@`.
+    /// Rejects `USER@`: the Redis client sends no user without a password, and the connection would
+    /// belong to the default user.
     fn set_credentials(&mut self, credentials: &str) -> Result<()> {
         let (username, password) = match credentials.split_once(':') {
             Some((username, password)) => (username, Some(password)),
@@ -156,8 +171,8 @@ impl Config {
         };
         if password.is_none() && !username.is_empty() {
             return Err(Error::invalid_argument(
-                "the Redis URL names a user and no password: write `USER:PASSWORD@HOST`, or \
-                 `USER:@HOST` for a user that has none",
+                "the Redis URL has a user and no password: write `USER:PASSWORD@HOST`, or \
+                 `USER:@HOST` for a user without a password",
             ));
         }
         self.username = Some(decoded("user", username)?).filter(|name| !name.is_empty());
@@ -204,12 +219,12 @@ impl Config {
             "tls_cert" if self.tls => self.client_cert = Some(PathBuf::from(value)),
             "tls_key" if self.tls => self.client_key = Some(PathBuf::from(value)),
             "tls_ca" | "tls_cert" | "tls_key" => {
-                return Err(invalid(name, "it goes with `rediss://`, which encrypts"));
+                return Err(invalid(name, "it needs TLS: write `rediss://`"));
             }
             _ => {
                 let shown: String =
                     name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                let advice = "there is no such option, but prefix, connect_timeout, \
+                let advice = "unknown option; the options are prefix, connect_timeout, \
                               retry_timeout, connections, wait_replicas, wait_timeout, \
                               wait_connections, tls_ca, tls_cert and tls_key";
                 return Err(invalid(&shown, advice));
@@ -218,32 +233,33 @@ impl Config {
         Ok(())
     }
 
-    /// A client certificate or its key, without the other or without TLS.
+    /// Rejects a client certificate without its key, a key without its certificate, and either
+    /// without TLS.
     pub(crate) fn check_client_certificate(&self) -> Result<()> {
         match (&self.client_cert, &self.client_key) {
-            (Some(_), None) => Err(invalid("tls_cert", "name the file of its key with `tls_key`")),
-            (None, Some(_)) => {
-                Err(invalid("tls_key", "name the file of its certificate with `tls_cert`"))
-            }
+            (Some(_), None) => Err(invalid("tls_cert", "name its key file with `tls_key`")),
+            (None, Some(_)) => Err(invalid("tls_key", "name its certificate file with `tls_cert`")),
             (Some(_), Some(_)) if !self.tls => {
-                Err(invalid("tls_cert", "it goes with `rediss://`, which encrypts"))
+                Err(invalid("tls_cert", "it needs TLS: write `rediss://`"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Trusts the certificate authorities in a file, in PEM, and no others; those of the platform
-    /// unless set. It goes with `rediss://`.
+    /// Trusts only the certificate authorities in a PEM file. The default is the trust store of the
+    /// platform. Requires TLS (`rediss://` or `rediss+cluster://`).
     #[must_use]
     pub fn with_tls_ca(mut self, file: impl Into<PathBuf>) -> Self {
         self.root_cert = Some(file.into());
         self
     }
 
-    /// Presents a client certificate to servers that ask for one (`tls-auth-clients`): a file of the
-    /// certificate, followed by those of its intermediate authorities, and a file of its private key
-    /// without a passphrase, both in PEM. It goes with `rediss://` and `rediss+cluster://`. The files
-    /// are read when the store is opened.
+    /// Presents a client certificate to servers that require one (`tls-auth-clients`). Requires TLS
+    /// (`rediss://` or `rediss+cluster://`).
+    ///
+    /// Both files are PEM. The certificate file has the certificate, followed by its intermediate
+    /// certificates. The private key has no passphrase. The files are read when the store is
+    /// opened.
     #[must_use]
     pub fn with_tls_client_certificate(
         mut self,
@@ -255,98 +271,109 @@ impl Config {
         self
     }
 
-    /// What stands before the names of all keys, so that several stores share a server: at most
-    /// 128 bytes without braces, which would change the slots. [`DEFAULT_PREFIX`] unless set. The
-    /// empty prefix is for a server of the store's own.
+    /// Sets the prefix of all Redis keys. Stores with different prefixes can share a server. The
+    /// default is [`DEFAULT_PREFIX`]. Use the empty prefix only on a dedicated server.
     ///
     /// # Errors
-    /// `InvalidArgument` for another prefix.
+    /// `InvalidArgument` for a prefix that is longer than 128 bytes or contains `{`, `}` or NUL.
+    /// Braces would change the hash slots.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Result<Self> {
         let prefix = prefix.into();
         if prefix.contains(['{', '}', '\0']) || prefix.len() > MAX_PREFIX_BYTES {
             return Err(invalid(
                 "prefix",
-                "it may not hold `{`, `}` or NUL, nor more than 128 bytes",
+                "it can have at most 128 bytes, without `{`, `}` and NUL",
             ));
         }
         self.prefix = prefix;
         Ok(self)
     }
 
-    /// How long connecting to a server may take; [`DEFAULT_CONNECT_TIMEOUT`] unless set.
+    /// Sets the time limit for connecting to a server. The default is [`DEFAULT_CONNECT_TIMEOUT`].
     #[must_use]
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// For how long a call is repeated that the servers answer with "not now" (`TRYAGAIN`,
-    /// `CLUSTERDOWN`, `LOADING`; in a cluster also a master that is not there: a single server that
-    /// cannot be reached is `Unavailable` at once) and that so had no effect;
-    /// [`DEFAULT_RETRY_TIMEOUT`] unless set. Zero does not repeat. It never goes past the call's
-    /// deadline. A put that lists its namespace first asks several servers, all within this time.
+    /// Sets for how long a call is retried. The default is [`DEFAULT_RETRY_TIMEOUT`]; zero disables
+    /// retries.
+    ///
+    /// A call is retried only if repeating it is safe. That includes replies such as `TRYAGAIN`,
+    /// `CLUSTERDOWN` and `LOADING`, lost replies to reads, and in a cluster an unreachable master.
+    /// A single server that cannot be reached is `Unavailable` immediately.
+    ///
+    /// Retries never exceed the deadline of the call. The limit covers a whole put, including the
+    /// registration of its namespace on other servers.
     #[must_use]
     pub fn with_retry_timeout(mut self, timeout: Duration) -> Self {
         self.retry_timeout = timeout;
         self
     }
 
-    /// How many connections to a server calls share, at least 1; [`DEFAULT_CONNECTIONS`] unless set.
-    /// Each takes any number of calls at once and answers them in order. The namespaces are divided
-    /// among them: with several, a large value delays fewer others; with one, what many callers ask
-    /// for at once travels together.
+    /// Sets the number of shared connections to each server, at least 1. The default is
+    /// [`DEFAULT_CONNECTIONS`].
+    ///
+    /// A connection pipelines any number of concurrent calls and answers them in order. The
+    /// namespaces are divided among the connections. With one connection, concurrent requests are
+    /// batched best. With several, a large value delays fewer other calls.
     #[must_use]
     pub fn with_connections(mut self, count: usize) -> Self {
         self.connections = count.max(1);
         self
     }
 
-    /// How many replicas must have received a write before it succeeds; 0 unless set, which waits
-    /// for none. Too few within the [`wait_timeout`](Self::with_wait_timeout) is `Unavailable`
-    /// with an unknown outcome: the master has applied the write.
+    /// Sets how many replicas must confirm a write before it succeeds. The default is 0: writes do
+    /// not wait.
     ///
-    /// It narrows the loss of a failover and is no consensus. A replica that has received a write
-    /// has it in memory, not yet on disk; a master that restarts without its data before a replica
-    /// was promoted takes its replicas' data with it; and a cluster may promote a replica that did
-    /// not receive the write, if there is more than one for each master.
+    /// If too few replicas confirm within the [wait timeout](Self::with_wait_timeout), the write
+    /// fails with `Unavailable` and an unknown outcome: the master has applied it.
     ///
-    /// Such writes have connections of their own, so that a read is not behind them: one that
-    /// follows a write of unknown outcome may still come before it.
+    /// Waiting makes it less likely that a failover loses a write, but does not exclude it:
+    ///
+    /// - A replica confirms a write when it is in memory, not on disk.
+    /// - A master that restarts without its data, before a replica is promoted, also empties its
+    ///   replicas.
+    /// - If a master has several replicas, the cluster may promote one that did not receive the
+    ///   write.
+    ///
+    /// Writes that wait use separate connections and do not delay reads. A read after a write of
+    /// unknown outcome can therefore overtake that write.
     #[must_use]
     pub fn with_wait_for_replicas(mut self, replicas: u32) -> Self {
         self.wait_replicas = replicas;
         self
     }
 
-    /// How long a write waits for replicas; [`DEFAULT_WAIT_TIMEOUT`] unless set.
+    /// Sets the time limit for waiting for replicas. The default is [`DEFAULT_WAIT_TIMEOUT`].
     #[must_use]
     pub fn with_wait_timeout(mut self, timeout: Duration) -> Self {
         self.wait_timeout = timeout;
         self
     }
 
-    /// How many connections to a server the writes share that wait for replicas, at least 1;
-    /// [`DEFAULT_WAIT_CONNECTIONS`] unless set. A connection does one such write at a time.
+    /// Sets the number of connections to each server for writes that wait for replicas, at least 1.
+    /// The default is [`DEFAULT_WAIT_CONNECTIONS`]. A connection runs one such write at a time.
     #[must_use]
     pub fn with_wait_connections(mut self, count: usize) -> Self {
         self.wait_connections = count.max(1);
         self
     }
 
-    /// The largest value in bytes, 16 MiB unless set, at most 256 MiB.
+    /// Sets the maximum size of a value in bytes. The default is 16 MiB; the maximum is 256 MiB.
     #[must_use]
     pub fn with_max_value_bytes(mut self, bytes: usize) -> Self {
         self.max_value_bytes = bytes.min(MOST_VALUE_BYTES);
         self
     }
 
-    /// Whether the URL names a cluster.
+    /// Returns whether the URL names a cluster.
     #[must_use]
     pub const fn is_cluster(&self) -> bool {
         self.cluster
     }
 
-    /// What stands before the names of all keys.
+    /// Returns the prefix of all Redis keys.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -356,80 +383,25 @@ impl Config {
 fn addresses(hosts: &str, cluster: bool) -> Result<Vec<Address>> {
     if cluster && hosts.split(',').any(|host| host.is_empty() || host.starts_with(':')) {
         return Err(Error::invalid_argument(
-            "a node of the Redis Cluster has no host: write `redis+cluster://HOST:PORT,HOST:PORT`",
+            "a node in the Redis Cluster URL has no host: write \
+             `redis+cluster://HOST:PORT,HOST:PORT`",
         ));
     }
-    let addresses: Vec<Address> = hosts.split(',').map(address).collect::<Result<_>>()?;
+    let addresses: Vec<Address> = hosts.split(',').map(Address::parse).collect::<Result<_>>()?;
     if addresses.len() > 1 && !cluster {
         return Err(Error::invalid_argument(
-            "several servers are a cluster: write `redis+cluster://HOST:PORT,HOST:PORT`",
+            "the Redis URL has several servers: write `redis+cluster://HOST:PORT,HOST:PORT` for a \
+             cluster",
         ));
     }
     Ok(addresses)
 }
 
-fn address(text: &str) -> Result<Address> {
-    let bad = || {
-        Error::invalid_argument(
-            "a server of the Redis URL is not HOST:PORT; an IPv6 address stands in brackets",
-        )
-    };
-    let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
-        let (host, rest) = bracketed.split_once(']').ok_or_else(bad)?;
-        (host, rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
-    } else {
-        match text.split_once(':') {
-            Some((host, port)) => (host, Some(port).filter(|port| !port.is_empty())),
-            None => (text, Some("")),
-        }
-    };
-    let port = match port.ok_or_else(bad)? {
-        "" => DEFAULT_PORT,
-        number => number.parse().map_err(|_| bad())?,
-    };
-    let host = if host.is_empty() { "localhost".to_owned() } else { decoded("host", host)? };
-    Ok(Address { host, port })
-}
-
-fn decoded(name: &str, value: &str) -> Result<String> {
-    percent_decode_str(value)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| invalid(name, "it is not UTF-8"))
-}
-
-fn duration(name: &str, value: &str) -> Result<Duration> {
-    let (number, unit) = match value.strip_suffix("ms") {
-        Some(number) => (number, 1),
-        None => (value.strip_suffix('s').unwrap_or(value), 1000),
-    };
-    let number: u32 = number
-        .parse()
-        .map_err(|_| invalid(name, "write seconds or milliseconds, such as `2` or `500ms`"))?;
-    Ok(Duration::from_millis(u64::from(number) * unit))
-}
-
-fn count(name: &str, value: &str) -> Result<usize> {
-    let count = value.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| invalid(name, "write a number from 1 on"))
-}
-
-fn positive(name: &str, duration: Duration) -> Result<Duration> {
-    if duration.is_zero() {
-        return Err(invalid(name, "it must be more than zero"));
-    }
-    Ok(duration)
-}
-
 fn not_a_url() -> Error {
     Error::invalid_argument(
-        "not a Redis URL: write `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` for TLS, \
-         or `redis+cluster://HOST:PORT,HOST:PORT`",
+        "not a Redis URL: write `redis://USER:PASSWORD@HOST:PORT/DATABASE`, `rediss://…` for \
+         TLS, or `redis+cluster://HOST:PORT,HOST:PORT`",
     )
-}
-
-fn invalid(option: &str, advice: &str) -> Error {
-    Error::invalid_argument(format!("option `{option}` of the Redis URL: {advice}"))
 }
 
 impl fmt::Debug for Config {
@@ -445,6 +417,3 @@ impl fmt::Debug for Config {
             .finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-mod tests;

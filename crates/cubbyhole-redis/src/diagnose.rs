@@ -1,47 +1,46 @@
-//! Looking the servers over.
+//! Health checks of the servers.
 
+mod problem;
 mod sample;
+mod server;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cubbyhole_core::{
-    Clock, Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, Result, ResultExt,
-    SystemClock, Verdict,
+    Diagnosis, Error, ErrorKind, ExecutionContext, Namespace, Result, ResultExt, Verdict,
 };
 
-use crate::call::Caller;
+use crate::cluster::{Caller, ClusterHealth, Node, Servers};
 use crate::config::Config;
-use crate::connection::Node;
-use crate::keyspace::Keyspace;
-use crate::servers::{self, Info};
-use crate::{replies, topology};
+use crate::registry::Registry;
+use problem::problem;
 
-/// How far the clocks of server and client may be apart without remark.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
-
-/// Looks servers, cluster, settings, clocks and a sample of registrations and entries over, and says
-/// what to do. Connects by itself and changes nothing. What goes wrong is in the [`Diagnosis`].
+/// Checks the health of the servers, and advises what to do about each finding.
+///
+/// It checks the connection, encryption, the cluster, the settings and clock of each master, and a
+/// sample of registrations and entries. It opens its own connections and changes nothing. Failed
+/// checks are findings in the [`Diagnosis`].
 ///
 /// # Errors
-/// The context's end; `InvalidArgument` without a tokio runtime with timers.
+/// `Cancelled` or `DeadlineExceeded` if the context ends, and `InvalidArgument` without a tokio
+/// runtime with timers and I/O.
 pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnosis> {
     ctx.begin_in_runtime().await.in_operation("diagnose")?;
     let mut diagnosis = Diagnosis::default();
-    let keyspace = match Caller::new(config.clone()) {
-        Ok(caller) => Keyspace { caller },
+    let caller = match Caller::new(config.clone()) {
+        Ok(caller) => caller,
         Err(error) => {
             problem(&mut diagnosis, "connection", &error, advice_on_connecting(&error));
             return Ok(diagnosis);
         }
     };
-    if let Err(error) = servers::admit(ctx, &keyspace.caller).await {
+    if let Err(error) = Servers::new(&caller).admit(ctx).await {
         ctx.check()?;
         problem(&mut diagnosis, "connection", &error, advice_on_connecting(&error));
         return Ok(diagnosis);
     }
     check_encryption(&mut diagnosis, config);
-    let masters = keyspace.caller.topology().masters();
+    let masters = caller.topology().masters();
     if config.is_cluster() {
         ctx.race(check_cluster(&mut diagnosis, &masters)).await?;
     }
@@ -49,217 +48,40 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
         let name = |what: &str| {
             if config.is_cluster() { format!("{what} {}", node.address) } else { what.to_owned() }
         };
-        let looked = ctx.race(look_over(node, config, &mut diagnosis, &name)).await?;
+        let looked = ctx.race(server::check(node, config, &mut diagnosis, &name)).await?;
         if let Err(error) = looked {
-            let advice = "see whether it runs, and its log";
+            let advice = "check that it is running, and see its log";
             problem(&mut diagnosis, &name("server"), &error, advice);
         }
     }
-    check_scripts(ctx, &mut diagnosis, &keyspace).await?;
-    sample::check(ctx, &mut diagnosis, &keyspace, &masters).await?;
+    check_scripts(ctx, &mut diagnosis, &caller).await?;
+    sample::check(ctx, &mut diagnosis, &caller, &masters).await?;
     Ok(diagnosis)
 }
 
 fn check_encryption(diagnosis: &mut Diagnosis, config: &Config) {
     let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
     if config.tls {
-        diagnosis.ok("encryption", "TLS, and the server's name is checked");
+        diagnosis.ok("encryption", "TLS with verification of the server's name");
     } else if config.addresses.iter().all(|address| local(&address.host)) {
-        diagnosis.ok("encryption", "none, to this machine");
+        diagnosis.ok("encryption", "none, but the connection is local");
     } else {
         diagnosis.found(
             Verdict::Warning,
             "encryption",
-            "none: values and the password cross the network in the clear",
-            "turn TLS on at the servers and write `rediss://`, or keep the network to yourself",
+            "none: values and the password cross the network in plain text",
+            "enable TLS on the servers and write `rediss://`, or use a private network",
         );
-    }
-}
-
-async fn look_over(
-    node: &Node,
-    config: &Config,
-    diagnosis: &mut Diagnosis,
-    name: &(dyn Fn(&str) -> String + Sync),
-) -> Result<()> {
-    let info = servers::info(node, "everything").await?;
-    diagnosis.ok(name("server"), info.server());
-    check_clock(diagnosis, node, name("clock")).await?;
-    check_role(diagnosis, &info, name("role"));
-    check_replicas(diagnosis, &info, config, name("replicas"));
-    check_persistence(diagnosis, node, &info, name("persistence")).await?;
-    check_memory(diagnosis, &info, name("memory"));
-    Ok(())
-}
-
-async fn check_clock(diagnosis: &mut Diagnosis, node: &Node, name: String) -> Result<()> {
-    let before = SystemClock.now();
-    let server = replies::time(servers::ask(node, &redis::cmd("TIME")).await?)?;
-    let after = SystemClock.now();
-    let apart = before.saturating_since(server).max(server.saturating_since(after));
-    if apart > CLOCK_TOLERANCE {
-        diagnosis.found(
-            Verdict::Warning,
-            name,
-            format!("the server's clock and this machine's are {apart:?} apart"),
-            "set the clocks of all servers by NTP: each decides what has expired in its slots, and \
-             a replica that is promoted goes on with its own",
-        );
-    } else {
-        let finding = format!("the server's, within {CLOCK_TOLERANCE:?} of this machine's");
-        diagnosis.ok(name, finding);
-    }
-    Ok(())
-}
-
-fn check_role(diagnosis: &mut Diagnosis, info: &Info, name: String) {
-    if info.field("role") == Some("slave") {
-        diagnosis.found(
-            Verdict::Problem,
-            name,
-            "a replica: it takes no writes",
-            "put the address of its master into the URL",
-        );
-    }
-}
-
-fn check_replicas(diagnosis: &mut Diagnosis, info: &Info, config: &Config, name: String) {
-    let count = number(info, "connected_slaves");
-    let wanted = u64::from(config.wait_replicas);
-    if count < wanted {
-        diagnosis.found(
-            Verdict::Problem,
-            name,
-            format!("{count} connected, and every write waits for {wanted}"),
-            "start the replicas, or lower `wait_replicas`",
-        );
-    } else if count == 0 && config.is_cluster() {
-        diagnosis.found(
-            Verdict::Warning,
-            name,
-            "none: if this master fails, its slots and what is in them are gone",
-            "give each master a replica",
-        );
-    } else {
-        let waits = if wanted == 0 { "writes wait for none" } else { "writes wait for some" };
-        diagnosis.ok(name, format!("{count} connected; {waits}"));
-    }
-}
-
-async fn check_persistence(
-    diagnosis: &mut Diagnosis,
-    node: &Node,
-    info: &Info,
-    name: String,
-) -> Result<()> {
-    let failed = ["rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status"]
-        .into_iter()
-        .find(|field| info.field(field).is_some_and(|status| status != "ok"));
-    let saves = setting(node, "save").await?.is_some_and(|save| !save.is_empty());
-    if let Some(field) = failed {
-        let refuses = match field {
-            "aof_last_write_status" => true,
-            "rdb_last_bgsave_status" if saves => {
-                setting(node, "stop-writes-on-bgsave-error").await?.as_deref() == Some("yes")
-            }
-            _ => false,
-        };
-        let refuses = if refuses { ", and refuses writes meanwhile" } else { "" };
-        diagnosis.found(
-            Verdict::Problem,
-            name,
-            format!("the server cannot write to its disk (`{field}`){refuses}"),
-            "see its log: space, rights, and `fork` under memory pressure",
-        );
-        return Ok(());
-    }
-    let append = info.field("aof_enabled") == Some("1");
-    let Some(fsync) = setting(node, "appendfsync").await? else {
-        diagnosis.found(
-            Verdict::Warning,
-            name,
-            "this user may not read the settings (`CONFIG GET`)",
-            "see yourself that `appendonly` is on and what `appendfsync` is",
-        );
-        return Ok(());
-    };
-    match (append, fsync.as_str(), saves) {
-        (true, "always", _) => {
-            diagnosis.ok(name, "append-only file, synced before each answer");
-        }
-        (true, "everysec", _) => diagnosis.ok(
-            name,
-            "append-only file, synced every second: a machine that fails loses about a second",
-        ),
-        (true, _, _) => diagnosis.found(
-            Verdict::Warning,
-            name,
-            "append-only file, synced when the system likes: a machine that fails loses up to half \
-             a minute",
-            "set `appendfsync everysec`, or `always`",
-        ),
-        (false, _, true) => diagnosis.found(
-            Verdict::Warning,
-            name,
-            "snapshots only: a server that fails loses all since the last one",
-            "set `appendonly yes`",
-        ),
-        (false, _, false) => diagnosis.found(
-            Verdict::Warning,
-            name,
-            "none: a server that restarts has nothing, and its replicas then empty themselves too",
-            "set `appendonly yes`, unless all of it can be made anew",
-        ),
-    }
-    Ok(())
-}
-
-fn check_memory(diagnosis: &mut Diagnosis, info: &Info, name: String) {
-    let (used, most) = (number(info, "used_memory"), number(info, "maxmemory"));
-    let policy = info.field("maxmemory_policy").unwrap_or("noeviction");
-    let keys: u64 = info.keys();
-    let megabytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
-    if policy != "noeviction" {
-        let verdict = if most > 0 { Verdict::Problem } else { Verdict::Warning };
-        diagnosis.found(
-            verdict,
-            name,
-            format!(
-                "`maxmemory-policy` is `{policy}`: the server evicts keys when memory is short, {} \
-                 so far",
-                number(info, "evicted_keys")
-            ),
-            "set it to `noeviction`: it evicts entries, and indexes whose values then stay, where \
-             `erase` does not find them; `cubbyhole doctor --repair` does",
-        );
-    } else if most > 0 && used.saturating_mul(10) > most.saturating_mul(9) {
-        diagnosis.found(
-            Verdict::Warning,
-            name,
-            format!(
-                "{} of {} used; at the end writes are refused",
-                megabytes(used),
-                megabytes(most)
-            ),
-            "raise `maxmemory`, erase, or give entries a TTL",
-        );
-    } else if most == 0 {
-        let used = megabytes(used);
-        diagnosis.ok(name, format!("{used} used, {keys} keys; no limit set, nothing is evicted"));
-    } else {
-        let (used, most) = (megabytes(used), megabytes(most));
-        let finding = format!("{used} of {most} used, {keys} keys; nothing is evicted");
-        diagnosis.ok(name, finding);
     }
 }
 
 async fn check_cluster(diagnosis: &mut Diagnosis, masters: &[Arc<Node>]) {
-    let mut told = false;
+    let mut reported = false;
     for node in masters {
-        let Ok(health) = topology::health(node).await else {
+        let Ok(health) = ClusterHealth::of(node).await else {
             continue;
         };
-        told = true;
+        reported = true;
         if let Some(finding) = health.trouble() {
             diagnosis.found(
                 Verdict::Problem,
@@ -274,52 +96,37 @@ async fn check_cluster(diagnosis: &mut Diagnosis, masters: &[Arc<Node>]) {
                 Verdict::Warning,
                 "cluster",
                 format!(
-                    "slots on their way from {}: {}; most calls on them wait for the end of it",
+                    "slots are being migrated from {}: {}; most calls on them wait until the end",
                     node.address, health.moving
                 ),
-                "let it end, or mend what was left half way: `redis-cli --cluster fix`",
+                "let the migration end, or fix an interrupted one: `redis-cli --cluster fix`",
             );
             return;
         }
     }
-    if told {
-        let finding = format!("{} masters, all slots served, none on its way", masters.len());
+    if reported {
+        let finding = format!("{} masters, all slots served, none being migrated", masters.len());
         diagnosis.ok("cluster", finding);
     }
 }
 
-/// Runs a script that reads, where nothing is.
+/// Runs a read-only script on a namespace that does not exist.
 async fn check_scripts(
     ctx: &ExecutionContext,
     diagnosis: &mut Diagnosis,
-    keyspace: &Keyspace,
+    caller: &Caller,
 ) -> Result<()> {
     let nowhere = Namespace::from_parts("doctor", ["nothing is kept here"])?;
-    match keyspace.count(ctx, &nowhere).await {
-        Ok(_) => diagnosis.ok("scripts", "they run"),
+    match Registry::new(caller).count(ctx, &nowhere).await {
+        Ok(_) => diagnosis.ok("scripts", "can be run"),
         Err(error) => {
             ctx.check()?;
-            let advice = "allow the user `EVALSHA`, `SCRIPT LOAD` and the commands of the scripts \
-                          on the keys under the store's prefix";
+            let advice = "allow the user to run `EVALSHA`, `SCRIPT LOAD` and the commands of the \
+                          scripts on keys with the store's prefix";
             problem(diagnosis, "scripts", &error, advice);
         }
     }
     Ok(())
-}
-
-/// A setting; `None` where the user may not ask.
-async fn setting(node: &Node, name: &str) -> Result<Option<String>> {
-    let mut command = redis::cmd("CONFIG");
-    command.arg("GET").arg(name);
-    match servers::ask(node, &command).await {
-        Ok(answer) => replies::array(answer)?.into_iter().nth(1).map(replies::text).transpose(),
-        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
-        Err(_) => Ok(None),
-    }
-}
-
-fn number(info: &Info, field: &str) -> u64 {
-    info.field(field).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn advice_on_connecting(error: &Error) -> &'static str {
@@ -329,10 +136,6 @@ fn advice_on_connecting(error: &Error) -> &'static str {
         }
         ErrorKind::InvalidArgument => "correct the URL",
         ErrorKind::Unsupported => "use a newer server",
-        _ => "check the address, and that the server runs and lets this machine in",
+        _ => "check the address, that the server is running, and that it accepts this machine",
     }
-}
-
-fn problem(diagnosis: &mut Diagnosis, name: &str, error: &Error, advice: &str) {
-    diagnosis.found(Verdict::Problem, name, error.message().to_owned(), advice);
 }

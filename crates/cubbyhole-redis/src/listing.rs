@@ -1,46 +1,40 @@
-//! The keys of a namespace, in order.
+//! Listings of the keys of a namespace, in order.
 
 use bytes::Bytes;
 use cubbyhole_core::limits::MAX_PAGE_BYTES;
 use cubbyhole_core::{ExecutionContext, Namespace, Page, Result, ScanItem, ScanOptions};
 use redis::Value;
 
-use crate::call::Request;
-use crate::error::Effect::Read;
-use crate::keys::bound;
-use crate::keyspace::Keyspace;
-use crate::replies::{self, Stored};
-use crate::scripts;
+use crate::cluster::{Caller, Request};
+use crate::effect::Effect::Read;
+use crate::entries::Entries;
+use crate::key_range::KeyRange;
+use crate::keys::lex_bound;
+use crate::stored_meta::StoredMeta;
+use crate::{replies, scripts};
 
-/// How many keys a listing without pages fetches at a time: the server serves nobody else
-/// meanwhile.
+/// The number of keys that a listing without pages reads per script. The server serves no other
+/// client while the script runs.
 const LIST_STEP: usize = 5000;
 
-/// Which keys of a namespace.
-struct Range {
-    from: Vec<u8>,
-    to: Vec<u8>,
+/// Lists the keys of namespaces.
+pub(crate) struct Listing<'a> {
+    caller: &'a Caller,
 }
 
-impl Range {
-    fn new(prefix: &str, after: Option<&str>) -> Self {
-        let from = match after {
-            Some(after) if after >= prefix => bound::past(after),
-            _ => bound::from(prefix),
-        };
-        let to = if prefix.is_empty() { b"+".to_vec() } else { bound::to_end_of(prefix) };
-        Self { from, to }
+impl<'a> Listing<'a> {
+    pub(crate) const fn new(caller: &'a Caller) -> Self {
+        Self { caller }
     }
-}
 
-impl Keyspace {
+    /// Returns all keys that start with `prefix`.
     pub(crate) async fn list(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
         prefix: &str,
     ) -> Result<Vec<String>> {
-        let mut range = Range::new(prefix, None);
+        let mut range = KeyRange::new(prefix, None);
         let mut keys = Vec::new();
         loop {
             let (next, found) = self.step(ctx, ns, &range, LIST_STEP, false).await?;
@@ -51,12 +45,13 @@ impl Keyspace {
             }
             range.from = match (next, keys.last()) {
                 (Some(next), _) => next,
-                (None, Some(last)) if full => bound::past(last),
+                (None, Some(last)) if full => lex_bound::past(last),
                 _ => return Ok(keys),
             };
         }
     }
 
+    /// Returns a page of entries.
     pub(crate) async fn scan(
         &self,
         ctx: &ExecutionContext,
@@ -75,7 +70,7 @@ impl Keyspace {
         let items = if options.values() {
             self.with_values(ctx, ns, found).await?
         } else {
-            let item = |(key, stored): (String, Stored)| ScanItem {
+            let item = |(key, stored): (String, StoredMeta)| ScanItem {
                 key,
                 meta: stored.meta,
                 value_bytes: Some(stored.value_bytes),
@@ -86,14 +81,14 @@ impl Keyspace {
         Ok(Page { items, next })
     }
 
-    /// One more than the page takes, which tells whether there is more.
+    /// Reads one entry more than the page has, which shows whether another page follows.
     async fn keys_and_metas(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
         options: &ScanOptions,
-    ) -> Result<Vec<(String, Stored)>> {
-        let mut range = Range::new(options.prefix().unwrap_or(""), options.after());
+    ) -> Result<Vec<(String, StoredMeta)>> {
+        let mut range = KeyRange::new(options.prefix().unwrap_or(""), options.after());
         let mut items = Vec::with_capacity(options.limit() + 1);
         loop {
             let wanted = options.limit() + 1 - items.len();
@@ -101,7 +96,7 @@ impl Keyspace {
             let mut found = found.into_iter();
             while let (Some(key), Some(meta)) = (found.next(), found.next()) {
                 let meta = replies::bytes(meta)?.ok_or_else(replies::unexpected)?;
-                items.push((replies::text(key)?, replies::stored(&meta)?));
+                items.push((replies::text(key)?, StoredMeta::decode(&meta)?));
             }
             match next {
                 Some(next) if items.len() <= options.limit() => range.from = next,
@@ -110,18 +105,19 @@ impl Keyspace {
         }
     }
 
-    /// What is still there of `found`, with its values: an entry is as it is then.
+    /// Reads the values of `found`, and drops entries that no longer exist. Each entry is as of the
+    /// instant at which its value is read.
     async fn with_values(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
-        found: Vec<(String, Stored)>,
+        found: Vec<(String, StoredMeta)>,
     ) -> Result<Vec<ScanItem<Bytes>>> {
         if found.is_empty() {
             return Ok(Vec::new());
         }
         let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
-        let entries = self.entries_one_by_one(ctx, ns, &keys).await?;
+        let entries = Entries::new(self.caller).read_each(ctx, ns, &keys).await?;
         let mut items = Vec::with_capacity(found.len());
         for ((key, stored), entry) in found.into_iter().zip(entries) {
             let (meta, value) = match entry.into_entry() {
@@ -135,18 +131,18 @@ impl Keyspace {
         Ok(items)
     }
 
-    /// One script's worth: where to go on if it stopped early, and what it found.
+    /// Runs one script. Returns the bound at which to continue if it stopped early, and its items.
     async fn step(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
-        range: &Range,
+        range: &KeyRange,
         wanted: usize,
         metas: bool,
     ) -> Result<(Option<Vec<u8>>, Vec<Value>)> {
-        let place = self.place(ns);
-        let names = [place.keys(), place.metas(), place.expiries()];
-        let request = Request::script(&place, Read, &scripts::PAGE, &names)
+        let tag = self.caller.namespace_tag(ns);
+        let names = [tag.keys(), tag.metas(), tag.expiries()];
+        let request = Request::script(&tag, Read, &scripts::PAGE, &names)
             .arg(&range.from)
             .arg(&range.to)
             .arg(wanted)
@@ -156,19 +152,19 @@ impl Keyspace {
             return Err(replies::unexpected());
         }
         let next = replies::bytes(answer.remove(0))?;
-        replies::in_order(&range.from, answer.iter().step_by(if metas { 2 } else { 1 }))?;
-        replies::goes_on(&range.from, next.as_deref())?;
+        replies::check_order(&range.from, answer.iter().step_by(if metas { 2 } else { 1 }))?;
+        replies::check_progress(&range.from, next.as_deref())?;
         Ok((next, answer))
     }
 }
 
-/// How many of the entries a page holds, at least one.
-fn fitting(found: &[(String, Stored)]) -> usize {
+/// Returns how many of the entries fit into a page; at least one.
+fn fitting(found: &[(String, StoredMeta)]) -> usize {
     let mut bytes = 0_u64;
-    for (place, (key, stored)) in found.iter().enumerate() {
+    for (position, (key, stored)) in found.iter().enumerate() {
         bytes += key.len() as u64 + stored.value_bytes;
-        if bytes > MAX_PAGE_BYTES as u64 && place > 0 {
-            return place;
+        if bytes > MAX_PAGE_BYTES as u64 && position > 0 {
+            return position;
         }
     }
     found.len()

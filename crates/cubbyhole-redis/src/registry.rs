@@ -1,82 +1,59 @@
-//! Which namespaces a tenant has, and which tenants there are.
+//! The registry: the index of a tenant's namespaces, and the index of tenants.
 //!
-//! A namespace's entries and the index that lists it are in different slots, so that no step
-//! changes both. The protocol keeps three promises all the same: what is live is listed; what is
-//! listed and empty can be told apart, and goes with the next sweep; a client may die between any
-//! two steps. ARCHITECTURE.md has the argument, `tests/registration_model.rs` a model of it.
+//! The entries of a namespace and the index that lists it are in different slots, so no script
+//! changes both. The registration protocol guarantees:
+//!
+//! - Every namespace with a live entry is listed.
+//! - A listed namespace that is empty is recognised as empty, and the next sweep removes its name.
+//! - Both hold even if clients stop between any two steps.
+//!
+//! `tests/registration_model.rs` checks a model of the protocol.
+
+mod listed_name;
+mod token;
 
 use cubbyhole_core::{Error, ExecutionContext, Namespace, NamespacePrefix, Page, Result, TenantId};
-use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::call::{Repeat, Request};
-use crate::error::Effect::{Read, Registration};
-use crate::error::Refusal;
-use crate::keys::Place;
-use crate::keyspace::Keyspace;
+use crate::cluster::{Caller, Request, Retry};
+use crate::concurrent::try_all;
+use crate::effect::Effect::{Read, Registration};
+use crate::keys::HashTag;
+use crate::refusal::Refusal;
 use crate::{replies, scripts};
+pub(crate) use listed_name::ListedName;
+pub(crate) use token::RegistrationToken;
 
-/// Each attempt follows another's tidying of the same tenant, which is rare once.
+/// The number of attempts to register a tenant that sweeps keep removing.
 const ATTEMPTS: u32 = 32;
-/// How many names of an index are read at a time.
-pub(crate) const NAMES_AT_ONCE: usize = 1000;
-/// How many namespaces are asked at the same time, over the shared connections.
-pub(crate) const CALLS_AT_ONCE: usize = 128;
+/// The number of names that are read from an index per request.
+pub(crate) const NAMES_PER_PAGE: usize = 1000;
 
-/// What a place needs to be registered: drawn by the index that lists it, for a question that the
-/// place put at an instant of its own clock.
-pub(crate) struct Token {
-    pub(crate) drawn: String,
-    pub(crate) issued: String,
+/// Reads and changes the indexes of namespaces and tenants.
+#[derive(Clone, Copy)]
+pub(crate) struct Registry<'a> {
+    caller: &'a Caller,
 }
 
-/// A name in an index, and the token with which it was listed.
-#[derive(Debug, Clone)]
-pub(crate) struct Listed {
-    pub(crate) name: String,
-    pub(crate) token: String,
-}
-
-impl Listed {
-    /// As it stands in the index.
-    pub(crate) fn member(&self) -> String {
-        format!("{}\0{}", self.name, self.token)
+impl<'a> Registry<'a> {
+    pub(crate) const fn new(caller: &'a Caller) -> Self {
+        Self { caller }
     }
 
-    fn read(member: &str) -> Result<Self> {
-        let (name, token) = member.split_once('\0').ok_or_else(|| {
-            Error::corrupt("a name in an index has no token: another program wrote it")
-        })?;
-        Ok(Self { name: name.to_owned(), token: token.to_owned() })
-    }
-
-    pub(crate) fn namespace(&self) -> Result<Namespace> {
-        Namespace::parse(&self.name).map_err(|error| {
-            Error::corrupt("a name in an index is no namespace: another program wrote it")
-                .with_source(error)
-        })
-    }
-
-    pub(crate) fn tenant(&self) -> Result<TenantId> {
-        Ok(self.namespace()?.tenant())
-    }
-}
-
-impl Keyspace {
-    /// Lists a namespace in its tenant's index, and the tenant in the index of tenants if it is
-    /// not. Answers the token with which the namespace's own slot takes it.
+    /// Lists a namespace in its tenant's index, and the tenant in the index of tenants if
+    /// necessary. Returns the token with which the namespace's own slot accepts the registration.
     pub(crate) async fn register(
         &self,
         ctx: &ExecutionContext,
         ns: &Namespace,
         fence: &str,
-        repeat: &mut Repeat,
+        retry: &mut Retry,
     ) -> Result<String> {
         let tenant = ns.tenant();
-        let index = self.tenant_place(&tenant);
-        let mut own: Option<Token> = None;
+        let index = self.caller.tenant_tag(&tenant);
+        let mut own: Option<RegistrationToken> = None;
         for _ in 0..ATTEMPTS {
-            let mut names = vec![index.index()];
-            names.extend(own.as_ref().map(|_| index.index_fence()));
+            let mut names = vec![index.name_index()];
+            names.extend(own.as_ref().map(|_| index.name_index_fence()));
             let (drawn, issued) = own.as_ref().map_or(("", ""), |own| (&own.drawn, &own.issued));
             let request = Request::script(&index, Registration, &scripts::REGISTER, &names)
                 .arg(ns.as_str())
@@ -84,78 +61,82 @@ impl Keyspace {
                 .arg("")
                 .arg(drawn)
                 .arg(issued);
-            match self.caller.call(ctx, &request, repeat).await? {
+            match self.caller.call(ctx, &request, retry).await? {
                 Ok(token) => return replies::text(token),
                 Err(Refusal::Unregistered { issued, fence }) => {
-                    let drawn = self.register_tenant(ctx, &tenant, &fence, repeat).await?;
-                    own = Some(Token { drawn, issued });
+                    let drawn = self.register_tenant(ctx, &tenant, &fence, retry).await?;
+                    own = Some(RegistrationToken { drawn, issued });
                 }
                 Err(_) => return Err(replies::unexpected()),
             }
         }
         Err(Error::unavailable(
-            "the tenant was emptied and tidied again and again while it was written to",
+            "sweeps kept removing the registration of the tenant during the write",
         ))
     }
 
+    /// Lists a tenant in the index of tenants. Returns the token with which the tenant's own slot
+    /// accepts the registration.
     pub(crate) async fn register_tenant(
         &self,
         ctx: &ExecutionContext,
         tenant: &TenantId,
         fence: &str,
-        repeat: &mut Repeat,
+        retry: &mut Retry,
     ) -> Result<String> {
-        let root = Place::root(self.prefix());
-        let request = Request::script(&root, Registration, &scripts::REGISTER, &[root.index()])
-            .arg(tenant.as_rendered())
-            .arg(fence)
-            .arg("root")
-            .arg("")
-            .arg("");
-        replies::text(self.caller.ask_within(ctx, &request, repeat).await?)
+        let root = self.caller.root_tag();
+        let request =
+            Request::script(&root, Registration, &scripts::REGISTER, &[root.name_index()])
+                .arg(tenant.as_rendered())
+                .arg(fence)
+                .arg("root")
+                .arg("")
+                .arg("");
+        replies::text(self.caller.ask_within(ctx, &request, retry).await?)
     }
 
-    /// The listed tenants past `after`, also those that hold nothing any more.
+    /// Returns the listed tenants above `after`, including empty ones.
     pub(crate) async fn listed_tenants(
         &self,
         ctx: &ExecutionContext,
         after: Option<&str>,
         count: usize,
-    ) -> Result<Vec<Listed>> {
-        let root = Place::root(self.prefix());
+    ) -> Result<Vec<ListedName>> {
+        let root = self.caller.root_tag();
         let from = after.map_or_else(|| b"[\x01".to_vec(), past_name);
         self.listed(ctx, &root, &from, b"+", count).await
     }
 
+    /// Returns whether a namespace is listed in its tenant's index.
     pub(crate) async fn is_listed(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<bool> {
-        let index = self.tenant_place(&ns.tenant());
+        let index = self.caller.tenant_tag(&ns.tenant());
         let (from, to) = only_name(ns.as_str());
         Ok(!self.listed(ctx, &index, &from, &to, 1).await?.is_empty())
     }
 
-    /// A tenant, if it is listed.
+    /// Returns a tenant if it is listed.
     pub(crate) async fn listed_tenant(
         &self,
         ctx: &ExecutionContext,
         tenant: &TenantId,
-    ) -> Result<Option<Listed>> {
-        let root = Place::root(self.prefix());
+    ) -> Result<Option<ListedName>> {
+        let root = self.caller.root_tag();
         let (from, to) = only_name(tenant.as_rendered());
         Ok(self.listed(ctx, &root, &from, &to, 1).await?.pop())
     }
 
-    /// The listed namespaces under `prefix` past `after`, also those that hold nothing any more.
+    /// Returns the listed namespaces under `prefix` and above `after`, including empty ones.
     pub(crate) async fn listed_namespaces(
         &self,
         ctx: &ExecutionContext,
         prefix: &NamespacePrefix,
         after: Option<&str>,
         count: usize,
-    ) -> Result<Vec<Listed>> {
-        let index = self.tenant_place(&prefix.tenant());
+    ) -> Result<Vec<ListedName>> {
+        let index = self.caller.tenant_tag(&prefix.tenant());
         let prefix = prefix.as_str();
         let mut found = Vec::new();
-        // A prefix is itself and what begins with it and `:`: other names stand between the two.
+        // A prefix matches itself and the range of `PREFIX:`. Other names can sort between the two.
         if after.is_none_or(|after| after < prefix) {
             let (from, to) = only_name(prefix);
             found = self.listed(ctx, &index, &from, &to, 1).await?;
@@ -175,33 +156,66 @@ impl Keyspace {
     async fn listed(
         &self,
         ctx: &ExecutionContext,
-        index: &Place,
+        index: &HashTag,
         from: &[u8],
         to: &[u8],
         count: usize,
-    ) -> Result<Vec<Listed>> {
+    ) -> Result<Vec<ListedName>> {
         let request = Request::command(index, Read, "ZRANGE")
-            .arg(index.index())
+            .arg(index.name_index())
             .arg(from)
             .arg(to)
             .arg(&["BYLEX", "LIMIT", "0"])
             .arg(count);
         let members = replies::array(self.caller.ask(ctx, &request).await?)?;
-        replies::in_order(from, &members)?;
-        members.into_iter().map(|member| Listed::read(&replies::text(member)?)).collect()
+        replies::check_order(from, &members)?;
+        members.into_iter().map(|member| ListedName::parse(&replies::text(member)?)).collect()
     }
 
-    /// How many entries of a namespace are live, and how many have expired and are not swept.
+    /// Removes names from the index that lists them, unless they were registered again since.
+    pub(crate) async fn unlist(
+        &self,
+        ctx: &ExecutionContext,
+        index: &HashTag,
+        names: &[&ListedName],
+    ) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let members: Vec<String> = names.iter().map(|name| name.member()).collect();
+        let request =
+            Request::command(index, Registration, "ZREM").arg(index.name_index()).arg(members);
+        self.caller.ask(ctx, &request).await.map(drop)
+    }
+
+    /// Removes a tenant from the index of tenants if it has no namespace.
+    pub(crate) async fn unlist_tenant(
+        &self,
+        ctx: &ExecutionContext,
+        listed: &ListedName,
+    ) -> Result<()> {
+        let index = self.caller.tenant_tag(&listed.tenant()?);
+        let names = [index.name_index(), index.name_index_fence()];
+        let request =
+            Request::script(&index, Registration, &scripts::UNLIST, &names).arg(&listed.token);
+        if replies::integer(&self.caller.ask(ctx, &request).await?)? > 0 {
+            self.unlist(ctx, &self.caller.root_tag(), &[listed]).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the number of live entries of a namespace, and of expired entries that are not
+    /// swept.
     pub(crate) async fn count(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<[u64; 2]> {
-        let place = self.place(ns);
-        let names = [place.keys(), place.expiries()];
-        let request = Request::script(&place, Read, &scripts::COUNT, &names);
+        let tag = self.caller.namespace_tag(ns);
+        let names = [tag.keys(), tag.expiries()];
+        let request = Request::script(&tag, Read, &scripts::COUNT, &names);
         replies::integers(self.caller.ask(ctx, &request).await?)
     }
 
-    /// Those of the listed namespaces that hold a live entry.
-    async fn live(&self, ctx: &ExecutionContext, listed: &[Listed]) -> Result<Vec<Namespace>> {
-        let ask = |listed: &Listed| {
+    /// Returns the namespaces that have a live entry.
+    async fn live(&self, ctx: &ExecutionContext, listed: &[ListedName]) -> Result<Vec<Namespace>> {
+        let ask = |listed: &ListedName| {
             let ns = listed.namespace();
             async move {
                 let ns = ns?;
@@ -209,11 +223,11 @@ impl Keyspace {
                 Ok((live > 0).then_some(ns))
             }
         };
-        let live = all(listed.iter().map(ask).collect()).await?;
+        let live = try_all(listed.iter().map(ask).collect()).await?;
         Ok(live.into_iter().flatten().collect())
     }
 
-    /// Live namespaces past `after`; at most `limit`, and whether there are more.
+    /// Returns a page of the namespaces above `after` that have a live entry.
     pub(crate) async fn namespaces(
         &self,
         ctx: &ExecutionContext,
@@ -224,8 +238,8 @@ impl Keyspace {
         let mut found: Vec<Namespace> = Vec::new();
         let mut after = after.map(|after| after.as_str().to_owned());
         while found.len() <= limit {
-            // A page of few is found among few, where most are live.
-            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_AT_ONCE);
+            // Most listed namespaces are live, so a small page needs few names.
+            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_PER_PAGE);
             let listed = self.listed_namespaces(ctx, prefix, after.as_deref(), count).await?;
             found.extend(self.live(ctx, &listed).await?);
             if listed.len() < count {
@@ -236,7 +250,7 @@ impl Keyspace {
         Ok(page(found, limit))
     }
 
-    /// Tenants with a live entry past `after`; at most `limit`, and whether there are more.
+    /// Returns a page of the tenants above `after` that have a live entry.
     pub(crate) async fn tenants(
         &self,
         ctx: &ExecutionContext,
@@ -246,9 +260,9 @@ impl Keyspace {
         let mut found: Vec<TenantId> = Vec::new();
         let mut after = after.map(|after| after.as_rendered().to_owned());
         while found.len() <= limit {
-            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_AT_ONCE);
+            let count = (limit - found.len()).saturating_add(1).clamp(16, NAMES_PER_PAGE);
             let listed = self.listed_tenants(ctx, after.as_deref(), count).await?;
-            let ask = |listed: &Listed| {
+            let ask = |listed: &ListedName| {
                 let tenant = listed.tenant();
                 async move {
                     let tenant = tenant?;
@@ -257,7 +271,7 @@ impl Keyspace {
                     Ok((!live.items.is_empty()).then_some(tenant))
                 }
             };
-            found.extend(all(listed.iter().map(ask).collect()).await?.into_iter().flatten());
+            found.extend(try_all(listed.iter().map(ask).collect()).await?.into_iter().flatten());
             if listed.len() < count {
                 break;
             }
@@ -267,17 +281,12 @@ impl Keyspace {
     }
 }
 
-/// What many calls answer, some at a time.
-pub(crate) async fn all<T>(calls: Vec<impl Future<Output = Result<T>>>) -> Result<Vec<T>> {
-    stream::iter(calls).buffered(CALLS_AT_ONCE).try_collect().await
-}
-
-/// A name with whatever token.
+/// The bounds of the member of a name, with any token.
 fn only_name(name: &str) -> (Vec<u8>, Vec<u8>) {
     ([b"[", name.as_bytes(), b"\0"].concat(), past_name(name))
 }
 
-/// Past a name with whatever token.
+/// The bound after the member of a name, with any token.
 fn past_name(name: &str) -> Vec<u8> {
     [b"(", name.as_bytes(), b"\0\xff"].concat()
 }

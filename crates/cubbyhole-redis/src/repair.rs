@@ -1,13 +1,15 @@
-//! Rebuilding lost indexes: the registrations of namespaces and tenants, and the index of each
-//! namespace.
+//! Repair: rebuilds the registrations of namespaces and tenants, and the index of each namespace.
 
-mod done;
-#[cfg(test)]
-mod tests;
+mod contents;
+mod counts;
+mod index_repair;
+mod part_findings;
+mod registration_repair;
+mod scanned_keys;
+mod value_findings;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use cubbyhole_core::limits::check_key;
 use cubbyhole_core::{
     Error, ExecutionContext, Namespace, OrphanAction, RepairOptions, RepairReport, Result,
     ResultExt, TenantId,
@@ -15,27 +17,29 @@ use cubbyhole_core::{
 use futures_util::{StreamExt, stream};
 use redis::Value;
 
-use crate::call::{Caller, Request};
+use crate::cluster::{Caller, Node, Servers};
+use crate::concurrent::MAX_CONCURRENT_CALLS;
 use crate::config::Config;
-use crate::connection::Node;
-use crate::error::Effect::Read;
-use crate::index::{Compared, Comparison, IndexPart, KEYS_AT_ONCE, Walk, key_of};
-use crate::keys::{self, Found, Place};
-use crate::keyspace::Keyspace;
-use crate::registry::CALLS_AT_ONCE;
-use crate::{replies, servers};
-use done::{Done, Holds, Outcome, PartOutcome, no_string};
+use crate::index::{Comparison, IndexFinding, IndexPart, KEYS_PER_SCRIPT, NamespaceIndex};
+use crate::replies;
+use contents::NamespaceContents;
+use counts::RepairCounts;
+use index_repair::IndexRepair;
+use registration_repair::RegistrationRepair;
+use scanned_keys::ScannedKeys;
+use value_findings::ValueFindings;
 
-/// How many keys a server looks at before it serves others.
+/// The number of keys that a server visits per `SCAN`. It bounds how long the server is blocked.
 const SCAN_STEP: usize = 1000;
-/// Each attempt follows a sweep of the same namespace, which is rare once.
+/// The number of attempts to register values in a namespace that sweeps keep removing.
 const ATTEMPTS: u32 = 32;
 
-/// Repairs with [`RepairOptions::new`] and returns a line for each kind of repair: none if nothing was
-/// wrong. [`repair_with_options`] documents the repairs and reports orphaned values.
+/// Repairs with the default options, and returns one line for each kind of repair that was made.
+/// Orphaned values are kept and not reported; see [`repair_with_options`].
 ///
 /// # Errors
-/// What the servers meet; what was repaired before stays so.
+/// The errors of [`repair_with_options`], and the first failure of the repair. Earlier repairs are
+/// kept.
 pub async fn repair(ctx: &ExecutionContext, config: Config) -> Result<Vec<String>> {
     let report = repair_with_options(ctx, config, &RepairOptions::new()).await?;
     match report.failure {
@@ -44,22 +48,21 @@ pub async fn repair(ctx: &ExecutionContext, config: Config) -> Result<Vec<String
     }
 }
 
-/// Repairs what a failover, an eviction or another program took from the indexes and not from the
-/// values:
+/// Rebuilds indexes that a failover, an eviction or another program has damaged.
 ///
-/// - Namespaces and tenants that are not listed and hold entries, or would take a put without being
-///   listed, are listed again.
-/// - Index entries whose value is gone are removed. Keys and expiries that an index lost are restored
-///   from the meta data.
-/// - Orphaned values, whose meta data is lost, are listed, registered or removed: see [`OrphanAction`].
-///   A value whose entry is live by its meta data is never removed.
+/// - Lists namespaces and tenants again that have entries, or a registration marker, but are not
+///   listed.
+/// - Removes index entries without a value, and restores keys and expiries from the metadata.
+/// - Lists, registers or removes orphaned values, whose metadata is lost: see [`OrphanAction`]. It
+///   never removes a value whose metadata belongs to a live entry.
 ///
-/// It looks at every key of the servers (the only `SCAN` there is) in bounded steps. Others may use the
-/// store meanwhile: each key is judged within one script. It can be repeated. Do not run it while slots
-/// are being moved: it may pass over what moves.
+/// It visits every key of the servers with `SCAN`, in bounded steps. The store can be used during
+/// the repair, because one script compares and repairs each key atomically. A repair is idempotent.
+/// Do not run it while slots are being migrated, because it can miss keys that move.
 ///
 /// # Errors
-/// What connecting meets. What ends a repair later is in the [`RepairReport`].
+/// The errors of [`RedisStore::open`](crate::RedisStore::open). A failure after that is in the
+/// [`RepairReport`].
 pub async fn repair_with_options(
     ctx: &ExecutionContext,
     config: Config,
@@ -68,60 +71,35 @@ pub async fn repair_with_options(
     let repair = async {
         ctx.begin_in_runtime().await?;
         let caller = Caller::new(config)?;
-        servers::admit(ctx, &caller).await?;
+        Servers::new(&caller).admit(ctx).await?;
         let mut repair = Repair {
-            keyspace: Keyspace { caller },
+            caller,
             options: *options,
             listed_tenants: HashSet::new(),
             registered: HashSet::new(),
-            done: Done::default(),
+            counts: RepairCounts::default(),
         };
         let ended = repair.run(ctx).await;
-        Ok(repair.done.report(ended.err()))
+        Ok(repair.counts.report(ended.err()))
     };
     repair.await.in_operation("repair")
 }
 
-/// A repair under way.
+/// A repair in progress.
 struct Repair {
-    keyspace: Keyspace,
+    caller: Caller,
     options: RepairOptions,
-    /// Tenants that are listed.
+    /// The tenants that are known to be listed.
     listed_tenants: HashSet<TenantId>,
-    /// Namespaces that are listed, of those in which orphaned values were found.
+    /// The namespaces with orphaned values that are known to be registered.
     registered: HashSet<Namespace>,
-    done: Done,
-}
-
-/// What a page of a server's keys names.
-#[derive(Default)]
-struct Named {
-    /// Sets: `SCAN` may name a key twice in a page, which one script would count twice.
-    values: BTreeMap<Namespace, BTreeSet<String>>,
-    parts: BTreeSet<(Namespace, IndexPart)>,
-    tenants: BTreeSet<TenantId>,
-}
-
-impl Named {
-    fn add(&mut self, prefix: &str, name: &[u8]) {
-        match keys::parse(prefix, name) {
-            Some(Found::Keys(ns)) => drop(self.parts.insert((ns, IndexPart::Keys))),
-            Some(Found::Metas(ns)) => drop(self.parts.insert((ns, IndexPart::Metas))),
-            Some(Found::Expiries(ns)) => drop(self.parts.insert((ns, IndexPart::Expiries))),
-            Some(Found::Names(tenant)) => drop(self.tenants.insert(tenant)),
-            // A put refuses any other key: its value is another program's.
-            Some(Found::Value(ns, key)) if check_key(key).is_ok() => {
-                self.values.entry(ns).or_default().insert(key.to_owned());
-            }
-            _ => {}
-        }
-    }
+    counts: RepairCounts,
 }
 
 impl Repair {
     async fn run(&mut self, ctx: &ExecutionContext) -> Result<()> {
-        self.done.action = self.options.orphans();
-        for node in self.keyspace.caller.topology().masters() {
+        self.counts.action = self.options.orphans();
+        for node in self.caller.topology().masters() {
             let mut cursor = "0".to_owned();
             loop {
                 let (next, named) = self.scan(ctx, &node, &cursor).await?;
@@ -135,20 +113,20 @@ impl Repair {
         Ok(())
     }
 
-    /// Where to go on, and what a page of a server's keys names.
+    /// Scans a page of a server's keys. Returns the next cursor and the keys of the store.
     async fn scan(
         &self,
         ctx: &ExecutionContext,
         node: &Node,
         cursor: &str,
-    ) -> Result<(String, Named)> {
-        let prefix = self.keyspace.prefix();
+    ) -> Result<(String, ScannedKeys)> {
+        let prefix = self.caller.config().prefix();
         let pattern = format!("{}{{*}}[kmvxn]*", literal(prefix));
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_STEP);
-        let answer = replies::array(ctx.race(servers::ask(node, &command)).await??)?;
+        let answer = replies::array(ctx.race(node.ask(&command)).await??)?;
         let [next, found]: [Value; 2] = answer.try_into().map_err(|_| replies::unexpected())?;
-        let mut named = Named::default();
+        let mut named = ScannedKeys::default();
         for name in replies::array(found)? {
             let name = replies::bytes(name)?.unwrap_or_default();
             named.add(prefix, &name);
@@ -156,22 +134,22 @@ impl Repair {
         Ok((replies::text(next)?, named))
     }
 
-    async fn repair_page(&mut self, ctx: &ExecutionContext, named: Named) -> Result<()> {
+    async fn repair_page(&mut self, ctx: &ExecutionContext, named: ScannedKeys) -> Result<()> {
         self.repair_values(ctx, named.values).await?;
-        let keyspace = &self.keyspace;
+        let caller = &self.caller;
         let repair = async |(ns, part): (Namespace, IndexPart)| {
-            let outcome = repair_part(keyspace, ctx, &ns, part).await?;
+            let outcome = IndexRepair::new(caller, &ns).repair_part(ctx, part).await?;
             Ok((ns, outcome))
         };
         let repairs = stream::iter(named.parts.into_iter().map(repair));
-        let outcomes: Vec<Result<_>> = repairs.buffered(CALLS_AT_ONCE).collect().await;
+        let outcomes: Vec<Result<_>> = repairs.buffered(MAX_CONCURRENT_CALLS).collect().await;
         let (mut ended, mut namespaces) = (Ok(()), BTreeMap::new());
         for outcome in outcomes {
-            let Some((ns, outcome)) = self.done.note(outcome, &mut ended) else { continue };
-            if outcome.holds != Holds::Nothing {
-                namespaces.insert(ns, outcome.holds);
+            let Some((ns, outcome)) = self.counts.note(outcome, &mut ended) else { continue };
+            if outcome.contents != NamespaceContents::Nothing {
+                namespaces.insert(ns, outcome.contents);
             }
-            self.done.count_part(outcome);
+            self.counts.count_part(outcome);
         }
         ended?;
         self.repair_tenants(ctx, named.tenants).await?;
@@ -183,37 +161,37 @@ impl Repair {
         ctx: &ExecutionContext,
         values: BTreeMap<Namespace, BTreeSet<String>>,
     ) -> Result<()> {
-        // What is registered needs its namespace listed first: that is seen to where there is any.
+        // To register orphaned values, first list them, then register their namespaces.
         let registers = self.options.orphans() == OrphanAction::Register;
         let action = if registers { OrphanAction::List } else { self.options.orphans() };
-        let (keyspace, limit) = (&self.keyspace, self.options.listed_orphans());
+        let (caller, limit) = (&self.caller, self.options.listed_orphans());
         let chunks = values.into_iter().flat_map(|(ns, keys)| {
             let keys = Vec::from_iter(keys);
-            let chunks: Vec<_> = keys.chunks(KEYS_AT_ONCE).map(<[String]>::to_vec).collect();
+            let chunks: Vec<_> = keys.chunks(KEYS_PER_SCRIPT).map(<[String]>::to_vec).collect();
             chunks.into_iter().map(move |keys| (ns.clone(), keys))
         });
         let compare = async |(ns, keys): (Namespace, Vec<String>)| {
-            let compared = compare(keyspace, ctx, &ns, &keys, action).await?;
-            Ok(Outcome { ns, compared: keys.into_iter().zip(compared).collect() })
+            let found = IndexRepair::new(caller, &ns).compare(ctx, &keys, action).await?;
+            Ok(ValueFindings { ns, findings: keys.into_iter().zip(found).collect() })
         };
-        let outcomes: Vec<Result<Outcome>> =
-            stream::iter(chunks.map(compare)).buffered(CALLS_AT_ONCE).collect().await;
+        let outcomes: Vec<Result<ValueFindings>> =
+            stream::iter(chunks.map(compare)).buffered(MAX_CONCURRENT_CALLS).collect().await;
         let (mut ended, mut to_register) = (Ok(()), Vec::new());
         for outcome in outcomes {
-            let Some(mut outcome) = self.done.note(outcome, &mut ended) else { continue };
+            let Some(mut outcome) = self.counts.note(outcome, &mut ended) else { continue };
             if registers {
-                let is_orphan = |(_, compared): &mut (String, Compared)| {
-                    matches!(compared, Compared::Orphaned { .. })
+                let is_orphan = |(_, finding): &mut (String, IndexFinding)| {
+                    matches!(finding, IndexFinding::Orphaned { .. })
                 };
-                let orphans = outcome.compared.extract_if(.., is_orphan).map(|(key, _)| key);
+                let orphans = outcome.findings.extract_if(.., is_orphan).map(|(key, _)| key);
                 to_register.push((outcome.ns.clone(), orphans.collect::<Vec<_>>()));
             }
-            self.done.count(outcome, limit);
+            self.counts.count(outcome, limit);
         }
         for (ns, keys) in to_register.into_iter().filter(|(_, keys)| !keys.is_empty()) {
             ended.as_ref().map_err(Clone::clone)?;
             let registered = self.register_orphans(ctx, ns, keys).await;
-            self.done.note(registered, &mut ended);
+            self.counts.note(registered, &mut ended);
         }
         ended
     }
@@ -227,20 +205,24 @@ impl Repair {
         let register = Comparison::Repair(OrphanAction::Register);
         for _ in 0..ATTEMPTS {
             if self.registered.insert(ns.clone()) {
-                self.repair_registrations(ctx, vec![(ns.clone(), Holds::Entries)]).await?;
+                self.repair_registrations(ctx, vec![(ns.clone(), NamespaceContents::Entries)])
+                    .await?;
             }
-            if let Some(compared) = self.keyspace.compare(ctx, &ns, &keys, register).await? {
-                let compared = keys.into_iter().zip(compared).collect();
-                self.done.count(Outcome { ns, compared }, self.options.listed_orphans());
+            let index = NamespaceIndex::new(&self.caller, &ns);
+            if let Some(found) = index.compare(ctx, &keys, register).await? {
+                let findings = keys.into_iter().zip(found).collect();
+                self.counts.count(ValueFindings { ns, findings }, self.options.listed_orphans());
                 return Ok(());
             }
-            // Swept meanwhile, for nothing was in it.
+            // A sweep removed the registration, because the namespace was still empty.
             self.registered.remove(&ns);
         }
-        Err(Error::unavailable("the namespace was swept again and again while it was repaired"))
+        Err(Error::unavailable(
+            "sweeps kept removing the registration of the namespace during the repair",
+        ))
     }
 
-    /// Lists tenants again, unless they are listed.
+    /// Lists tenants that are not listed.
     async fn repair_tenants(
         &mut self,
         ctx: &ExecutionContext,
@@ -251,9 +233,9 @@ impl Repair {
                 continue;
             }
             let mut ended = Ok(());
-            let repaired = self.keyspace.repair_tenant(ctx, &tenant).await;
-            if let Some(listed) = self.done.note(repaired, &mut ended) {
-                self.done.tenants += u64::from(listed);
+            let repaired = RegistrationRepair::new(&self.caller).repair_tenant(ctx, &tenant).await;
+            if let Some(listed) = self.counts.note(repaired, &mut ended) {
+                self.counts.tenants += u64::from(listed);
                 self.listed_tenants.insert(tenant);
             }
             ended?;
@@ -261,126 +243,38 @@ impl Repair {
         Ok(())
     }
 
-    /// Lists namespaces and their tenants again, unless they are listed.
+    /// Lists namespaces that are not listed, and their tenants.
     async fn repair_registrations(
         &mut self,
         ctx: &ExecutionContext,
-        namespaces: Vec<(Namespace, Holds)>,
+        namespaces: Vec<(Namespace, NamespaceContents)>,
     ) -> Result<()> {
         let tenants = namespaces.iter().map(|(ns, _)| ns.tenant()).collect();
         self.repair_tenants(ctx, tenants).await?;
-        let repair = |(ns, holds): &(Namespace, Holds)| {
-            let (keyspace, ns, holds) = (&self.keyspace, ns.clone(), *holds);
-            async move { Ok((holds, keyspace.repair_namespace(ctx, &ns).await?)) }
+        let repair = |(ns, contents): &(Namespace, NamespaceContents)| {
+            let (caller, ns, contents) = (&self.caller, ns.clone(), *contents);
+            async move {
+                let repair = RegistrationRepair::new(caller);
+                Ok((contents, repair.repair_namespace(ctx, &ns).await?))
+            }
         };
         let repairs = stream::iter(namespaces.iter().map(repair).collect::<Vec<_>>());
-        let repaired: Vec<Result<_>> = repairs.buffered(CALLS_AT_ONCE).collect().await;
+        let repaired: Vec<Result<_>> = repairs.buffered(MAX_CONCURRENT_CALLS).collect().await;
         let mut ended = Ok(());
         for repaired in repaired {
-            if let Some((holds, (listed, marked))) = self.done.note(repaired, &mut ended) {
-                match holds {
-                    Holds::Entries => self.done.namespaces += u64::from(listed),
-                    _ => self.done.namespaces_without_entries += u64::from(listed),
+            if let Some((contents, (listed, marked))) = self.counts.note(repaired, &mut ended) {
+                match contents {
+                    NamespaceContents::Entries => self.counts.namespaces += u64::from(listed),
+                    _ => self.counts.namespaces_without_entries += u64::from(listed),
                 }
-                self.done.markers += u64::from(marked);
+                self.counts.markers += u64::from(marked);
             }
         }
         ended
     }
 }
 
-/// Compares keys with values, and repairs the index.
-async fn compare(
-    keyspace: &Keyspace,
-    ctx: &ExecutionContext,
-    ns: &Namespace,
-    keys: &[String],
-    action: OrphanAction,
-) -> Result<Vec<Compared>> {
-    let compared = keyspace.compare(ctx, ns, keys, Comparison::Repair(action)).await?;
-    compared.ok_or_else(replies::unexpected)
-}
-
-/// Compares all keys of a part of an index with their values. It skips orphaned values: each is judged
-/// where `SCAN` finds the value itself.
-async fn repair_part(
-    keyspace: &Keyspace,
-    ctx: &ExecutionContext,
-    ns: &Namespace,
-    part: IndexPart,
-) -> Result<PartOutcome> {
-    let place = keyspace.place(ns);
-    let mut outcome = PartOutcome::default();
-    let mut walk = Walk::new(part);
-    while let Some(members) = keyspace.walk_on(ctx, &place, &mut walk).await? {
-        // A page may name a key twice, too.
-        let mut keys = BTreeSet::new();
-        for member in members {
-            match key_of(member) {
-                Ok(key) => drop(keys.insert(key)),
-                Err(error) => drop(outcome.failure.get_or_insert(error)),
-            }
-        }
-        for keys in Vec::from_iter(keys).chunks(KEYS_AT_ONCE) {
-            for compared in compare(keyspace, ctx, ns, keys, OrphanAction::List).await? {
-                match compared {
-                    Compared::InLine | Compared::Orphaned { .. } => {}
-                    Compared::OtherExpiry => outcome.expiries += 1,
-                    Compared::WithoutValue => outcome.without_value += 1,
-                    Compared::Unlisted => outcome.unlisted += 1,
-                    Compared::NoString => drop(outcome.failure.get_or_insert_with(no_string)),
-                }
-            }
-        }
-    }
-    let holds = async |name: String| {
-        let request = Request::command(&place, Read, "ZCARD").arg(name);
-        Ok(replies::integer(&keyspace.caller.ask(ctx, &request).await?)? > 0)
-    };
-    if holds(place.keys()).await? {
-        outcome.holds = Holds::Entries;
-    } else if holds(place.expiries()).await? {
-        outcome.holds = Holds::NoEntries;
-    }
-    Ok(outcome)
-}
-
-impl Keyspace {
-    /// Whether the tenant had to be listed. Its own marker says only that it once was.
-    async fn repair_tenant(&self, ctx: &ExecutionContext, tenant: &TenantId) -> Result<bool> {
-        if self.listed_tenant(ctx, tenant).await?.is_some() {
-            return Ok(false);
-        }
-        self.register_tenant(ctx, tenant, "0", &mut self.caller.repeat()).await?;
-        Ok(true)
-    }
-
-    /// Whether the namespace had to be listed, and whether it had to be marked.
-    async fn repair_namespace(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-    ) -> Result<(bool, bool)> {
-        let listed = self.is_listed(ctx, ns).await?;
-        let marked = self.is_marked(ctx, ns).await?;
-        if !marked {
-            // Registers, and so lists.
-            self.write(ctx, ns, &[]).await?;
-        } else if !listed {
-            self.register(ctx, ns, "0", &mut self.caller.repeat()).await?;
-        }
-        Ok((!listed, !marked))
-    }
-
-    async fn is_marked(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<bool> {
-        let place = self.place(ns);
-        let request =
-            Request::command(&place, Read, "ZSCORE").arg(place.expiries()).arg(Place::MARKER);
-        Ok(self.caller.ask(ctx, &request).await? != Value::Nil)
-    }
-}
-
-/// A prefix as a pattern that matches it alone.
+/// Escapes a prefix for a glob pattern.
 fn literal(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len());
     for c in prefix.chars() {

@@ -1,8 +1,8 @@
-//! The scripts, one for each thing that must be atomic.
+//! The Lua scripts, one for each atomic operation.
 
 use std::sync::LazyLock;
 
-/// A script and the digest by which servers know it.
+/// A script and its SHA-1 digest, by which servers identify it.
 pub(crate) struct Script {
     pub(crate) source: &'static str,
     pub(crate) digest: String,
@@ -14,7 +14,7 @@ impl Script {
     }
 }
 
-/// The one that has no prelude.
+/// The only script without the prelude.
 pub(crate) static PUT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/put.lua")));
 

@@ -1,7 +1,6 @@
-//! The store: what each method checks, and which part of the keyspace does it.
+//! The store: each method validates its arguments and calls the module that does the work.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,18 +13,23 @@ use cubbyhole_core::{
     ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
 };
 
-use crate::call::Caller;
+use crate::change::{Change, NewEntry};
+use crate::cluster::{Caller, Servers};
 use crate::config::Config;
-use crate::keyspace::{Change, Keyspace, Put};
-use crate::removal::interrupted;
-use crate::replies::Found;
-use crate::servers;
+use crate::entries::Entries;
+use crate::entry_reply::EntryReply;
+use crate::listing::Listing;
+use crate::registry::Registry;
+use crate::removal::{Erasure, Sweep};
+use crate::usage::UsageCounter;
 
-/// A store on a Redis server or a Redis Cluster. Cloning it is cheap and shares the connections.
+/// A store on a Redis server or a Redis Cluster.
 ///
-/// Nothing is to be set up beforehand. It is used within the tokio runtime in which it was opened,
-/// which needs timers and I/O; elsewhere calls answer `InvalidArgument`. It reconnects and follows
-/// failovers by itself.
+/// No schema or other setup is needed. The store reconnects and follows failovers automatically.
+/// Clones are cheap and share the connections.
+///
+/// Use the store in the tokio runtime in which it was opened. The runtime needs timers and I/O;
+/// otherwise calls fail with `InvalidArgument`.
 ///
 /// ```no_run
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store, TypedExt};
@@ -43,29 +47,35 @@ use crate::servers;
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    keyspace: Keyspace,
+    caller: Caller,
 }
 
 impl RedisStore {
-    /// Connects, and makes sure that the servers are what the URL says and new enough.
+    /// Connects, and checks the version, the mode and the permissions of the servers.
     ///
     /// # Errors
-    /// `Unavailable` if no server can be reached; `Unsupported` if one is older than Redis 7;
-    /// `PermissionDenied` if it refuses the user; `InvalidArgument` if it is a cluster and the URL
-    /// says otherwise, or the reverse.
+    /// - `Unavailable` if no server can be reached.
+    /// - `Unsupported` if a server is older than Redis 7.
+    /// - `PermissionDenied` if a server rejects the user, or the user lacks a permission.
+    /// - `InvalidArgument` if the URL names a cluster and the server is not part of one, or the
+    ///   reverse.
     pub async fn open(ctx: &ExecutionContext, config: Config) -> Result<Self> {
         let open = async {
             ctx.begin_in_runtime().await?;
             let caller = Caller::new(config)?;
-            servers::admit(ctx, &caller).await?;
-            caller.keep_map();
-            Ok(Self { keyspace: Keyspace { caller } })
+            Servers::new(&caller).admit(ctx).await?;
+            caller.spawn_map_refresh();
+            Ok(Self { caller })
         };
         open.await.in_operation("open")
     }
 
+    const fn entries(&self) -> Entries<'_> {
+        Entries::new(&self.caller)
+    }
+
     fn max_value_bytes(&self) -> usize {
-        self.keyspace.caller.config().max_value_bytes
+        self.caller.config().max_value_bytes
     }
 
     async fn put_if(
@@ -77,14 +87,14 @@ impl RedisStore {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        self.keyspace.caller.begin(ctx).await?;
+        self.caller.begin(ctx).await?;
         check_key(key)?;
         check_value_bytes(value.len(), self.max_value_bytes())?;
         options.expiry().check()?;
         let version = options.version_or_draw();
-        let put = Put { value: &value, version, expiry: options.expiry() };
+        let put = NewEntry { value: &value, version, expiry: options.expiry() };
         let change = Change { key, condition, put: Some(put) };
-        self.keyspace.write(ctx, ns, &[change]).await?;
+        self.entries().write(ctx, ns, &[change]).await?;
         Ok(version)
     }
 
@@ -95,10 +105,10 @@ impl RedisStore {
         key: &str,
         condition: Condition,
     ) -> Result<bool> {
-        self.keyspace.caller.begin(ctx).await?;
+        self.caller.begin(ctx).await?;
         check_key(key)?;
         let change = Change { key, condition, put: None };
-        Ok(self.keyspace.write(ctx, ns, &[change]).await? > 0)
+        Ok(self.entries().write(ctx, ns, &[change]).await? > 0)
     }
 }
 
@@ -124,9 +134,9 @@ impl Store<Bytes> for RedisStore {
         key: &str,
     ) -> Result<Option<Bytes>> {
         let get = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
-            self.keyspace.get(ctx, ns, key).await
+            self.entries().get(ctx, ns, key).await
         };
         get.await.in_operation("get")
     }
@@ -142,9 +152,9 @@ impl Store<Bytes> for RedisStore {
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
         let list = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_prefix(prefix)?;
-            self.keyspace.list(ctx, ns, prefix.unwrap_or("")).await
+            Listing::new(&self.caller).list(ctx, ns, prefix.unwrap_or("")).await
         };
         list.await.in_operation("list")
     }
@@ -166,8 +176,8 @@ impl Store<Bytes> for RedisStore {
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
         let list = async {
-            self.keyspace.caller.begin(ctx).await?;
-            let all = self.keyspace.namespaces(ctx, prefix, None, usize::MAX).await?;
+            self.caller.begin(ctx).await?;
+            let all = Registry::new(&self.caller).namespaces(ctx, prefix, None, usize::MAX).await?;
             Ok(all.items)
         };
         list.await.in_operation("list_namespaces")
@@ -175,11 +185,8 @@ impl Store<Bytes> for RedisStore {
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         let evict = async {
-            self.keyspace.caller.begin(ctx).await?;
-            let removed = AtomicU64::new(0);
-            let swept = self.keyspace.sweep(ctx, &removed).await;
-            let removed = removed.into_inner();
-            swept.map_err(|error| interrupted(error, removed > 0))?;
+            self.caller.begin(ctx).await?;
+            let removed = Sweep::new(ctx, &self.caller).run().await?;
             Ok(usize::try_from(removed).unwrap_or(usize::MAX))
         };
         evict.await.in_operation("evict_expired")
@@ -197,14 +204,14 @@ impl EntryStore<Bytes> for RedisStore {
         options: GetOptions,
     ) -> Result<Option<Entry<Bytes>>> {
         let get = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
             if let Some(ttl) = options.extended_ttl() {
                 Expiry::After(ttl).check()?;
-                return self.keyspace.extend(ctx, ns, key, ttl).await;
+                return self.entries().extend(ctx, ns, key, ttl).await;
             }
-            let mut entries = self.keyspace.entries(ctx, ns, &[key]).await?;
-            entries.pop().map_or(Ok(None), Found::into_entry)
+            let mut entries = self.entries().read(ctx, ns, &[key]).await?;
+            entries.pop().map_or(Ok(None), EntryReply::into_entry)
         };
         get.await.in_operation("get_entry")
     }
@@ -216,13 +223,13 @@ impl EntryStore<Bytes> for RedisStore {
         keys: &[&str],
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
         let get = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_keys(keys)?;
             if keys.is_empty() {
                 return Ok(Vec::new());
             }
-            let entries = self.keyspace.entries(ctx, ns, keys).await?;
-            Ok(entries.into_iter().map(Found::into_entry).collect())
+            let entries = self.entries().read(ctx, ns, keys).await?;
+            Ok(entries.into_iter().map(EntryReply::into_entry).collect())
         };
         get.await.in_operation("get_many")
     }
@@ -256,14 +263,14 @@ impl EntryStore<Bytes> for RedisStore {
         batch: Batch<Bytes>,
     ) -> Result<Vec<Option<Version>>> {
         let write = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             batch.check(self.max_value_bytes(), |value| Some(value.len()))?;
             if batch.is_empty() {
                 return Ok(Vec::new());
             }
             let changes: Vec<Change<'_>> = batch.operations().iter().map(change).collect();
-            let written = self.keyspace.write(ctx, ns, &changes).await;
-            // A batch of one is a batch.
+            let written = self.entries().write(ctx, ns, &changes).await;
+            // A batch of one reports an index, too.
             written.map_err(|error| {
                 let index = error.batch_index().unwrap_or(0);
                 error.at_batch_index(index)
@@ -280,9 +287,9 @@ impl EntryStore<Bytes> for RedisStore {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<Bytes>, String>> {
         let scan = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             options.check()?;
-            self.keyspace.scan(ctx, ns, &options).await
+            Listing::new(&self.caller).scan(ctx, ns, &options).await
         };
         scan.await.in_operation("scan")
     }
@@ -295,9 +302,9 @@ impl EntryStore<Bytes> for RedisStore {
         limit: usize,
     ) -> Result<Page<Namespace>> {
         let scan = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_page_limit(limit)?;
-            self.keyspace.namespaces(ctx, prefix, after, limit).await
+            Registry::new(&self.caller).namespaces(ctx, prefix, after, limit).await
         };
         scan.await.in_operation("scan_namespaces")
     }
@@ -309,9 +316,9 @@ impl EntryStore<Bytes> for RedisStore {
         limit: usize,
     ) -> Result<Page<TenantId>> {
         let scan = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_page_limit(limit)?;
-            self.keyspace.tenants(ctx, after, limit).await
+            Registry::new(&self.caller).tenants(ctx, after, limit).await
         };
         scan.await.in_operation("scan_tenants")
     }
@@ -324,10 +331,10 @@ impl EntryStore<Bytes> for RedisStore {
         expiry: Expiry,
     ) -> Result<bool> {
         let touch = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
             expiry.check()?;
-            self.keyspace.touch(ctx, ns, key, expiry).await
+            self.entries().touch(ctx, ns, key, expiry).await
         };
         touch.await.in_operation("touch")
     }
@@ -339,9 +346,9 @@ impl EntryStore<Bytes> for RedisStore {
         key: &str,
     ) -> Result<Option<Entry<Bytes>>> {
         let take = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_key(key)?;
-            self.keyspace.take(ctx, ns, key).await
+            self.entries().take(ctx, ns, key).await
         };
         take.await.in_operation("take")
     }
@@ -353,29 +360,25 @@ impl EntryStore<Bytes> for RedisStore {
         limit: usize,
     ) -> Result<Erased> {
         let erase = async {
-            self.keyspace.caller.begin(ctx).await?;
+            self.caller.begin(ctx).await?;
             check_page_limit(limit)?;
-            let removed = AtomicU64::new(0);
-            let done = self.keyspace.erase(ctx, prefix, limit, &removed).await;
-            let removed = removed.into_inner();
-            let done = done.map_err(|error| interrupted(error, removed > 0))?;
-            Ok(Erased { removed, done })
+            Erasure::new(ctx, &self.caller, prefix).run(limit).await
         };
         erase.await.in_operation("erase")
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let usage = async {
-            self.keyspace.caller.begin(ctx).await?;
-            self.keyspace.usage(ctx, prefix).await
+            self.caller.begin(ctx).await?;
+            UsageCounter::new(&self.caller).of_prefix(ctx, prefix).await
         };
         usage.await.in_operation("usage")
     }
 
     async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
         let time = async {
-            self.keyspace.caller.begin(ctx).await?;
-            self.keyspace.current_time(ctx, ns).await
+            self.caller.begin(ctx).await?;
+            self.entries().current_time(ctx, ns).await
         };
         time.await.in_operation("current_time")
     }
@@ -385,15 +388,16 @@ impl EntryStore<Bytes> for RedisStore {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for RedisStore {
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
-        self.keyspace.caller.close(ctx).await.in_operation("close")
+        self.caller.close(ctx).await.in_operation("close")
     }
 
-    /// Asks the servers to give memory back to the system. It is the whole server's memory that is
-    /// told, not the store's alone.
+    /// Asks the masters to return free memory to the operating system (`MEMORY PURGE`). The
+    /// reported bytes are the resident memory of the whole servers.
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         let compact = async {
-            self.keyspace.caller.begin(ctx).await?;
-            ctx.race(servers::purge(&self.keyspace.caller)).await?
+            self.caller.begin(ctx).await?;
+            let servers = Servers::new(&self.caller);
+            ctx.race(servers.purge()).await?
         };
         compact.await.in_operation("compact")
     }
@@ -403,7 +407,7 @@ fn change(operation: &Operation<Bytes>) -> Change<'_> {
     match operation {
         Operation::Put { key, value, options, condition } => {
             let version = options.version_or_draw();
-            let put = Put { value, version, expiry: options.expiry() };
+            let put = NewEntry { value, version, expiry: options.expiry() };
             Change { key, condition: *condition, put: Some(put) }
         }
         Operation::Delete { key, condition } => Change { key, condition: *condition, put: None },
@@ -412,6 +416,6 @@ fn change(operation: &Operation<Bytes>) -> Change<'_> {
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStore").field("config", self.keyspace.caller.config()).finish()
+        f.debug_struct("RedisStore").field("config", self.caller.config()).finish()
     }
 }

@@ -1,4 +1,4 @@
-//! Encrypted connections: what is checked of the server's certificate, and the client's own.
+//! TLS: verification of the server's certificate, and the client certificate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
 
-/// Makes connections encrypted. An authority that is trusted must have signed the certificate, and
-/// it must name the host.
+/// Returns a connector that verifies the server's certificate: a trusted authority must have signed
+/// it, and it must name the host.
 pub(crate) fn connector(config: &Config) -> Result<TlsConnector> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let client = ClientConfig::builder_with_provider(provider)
@@ -32,14 +32,14 @@ fn unusable_pair(certificate: &Path, key: &Path, error: rustls::Error) -> Error 
     let (certificate, key) = (certificate.display(), key.display());
     let message = match error {
         rustls::Error::InconsistentKeys(_) => {
-            format!("`tls_key` {key} is not the key of the certificate `tls_cert` {certificate}")
+            format!("`tls_key` {key} does not belong to the certificate `tls_cert` {certificate}")
         }
         _ => format!("`tls_cert` {certificate} and `tls_key` {key} cannot be used"),
     };
     Error::invalid_argument(message).with_source(error)
 }
 
-/// The certificates in a file that an option names, at least one.
+/// Reads at least one certificate from the file of an option.
 fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let unreadable = |error: pem::Error| {
         let message = format!("`{option}` {} cannot be read as PEM certificates", file.display());
@@ -48,13 +48,13 @@ fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>
     let certificates = CertificateDer::pem_file_iter(file).map_err(unreadable)?;
     let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(unreadable)?;
     if certificates.is_empty() {
-        let message = format!("`{option}` {} holds no certificate", file.display());
+        let message = format!("`{option}` {} has no certificate", file.display());
         return Err(Error::invalid_argument(message));
     }
     Ok(certificates)
 }
 
-/// No error of the parser goes along, which may quote the file.
+/// Reads the private key. The error of the PEM parser is dropped, because it may quote the file.
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
         pem::Error::Io(error) => {
@@ -62,8 +62,8 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
             Error::invalid_argument(message).with_source(error)
         }
         _ => Error::invalid_argument(format!(
-            "`tls_key` {} holds no private key that can be read: it takes PEM (PKCS #8, PKCS #1 or \
-             SEC 1) without a passphrase",
+            "`tls_key` {} has no readable private key: use PEM (PKCS #8, PKCS #1 or SEC 1) without \
+             a passphrase",
             file.display()
         )),
     })
@@ -76,8 +76,8 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore> {
         let (added, _) = roots.add_parsable_certificates(found.certs);
         if added == 0 {
             return Err(Error::unavailable(
-                "the platform has no trusted certificates; install them (`ca-certificates`), or \
-                 name a file with `tls_ca`",
+                "the platform has no trusted certificates; install `ca-certificates`, or name a \
+                 file with `tls_ca`",
             )
             .permanent());
         }

@@ -1,26 +1,84 @@
-//! A namespaced key/value store for services and agents with many tenants: one trait,
-//! [`Store`], and one behaviour on every backend.
+//! A namespaced key/value store for services and AI agents that keep state for many tenants.
 //!
-//! [`open`] opens a backend by URL; `.typed::<V>()` makes it a store of your own type. Everything
-//! of `cubbyhole-core` is re-exported here; start reading at [`Store`] and [`EntryStore`].
+//! One trait, [`Store`], has the same behaviour in memory, in an embedded file, on PostgreSQL, on
+//! Redis and on Redis Cluster. A program chooses the backend with a URL.
 //!
-//! With the feature `telemetry`, on by default, what is opened tells of every call: spans and events
-//! through `tracing`, and metrics through `metrics`; never a key or a value. `cubbyhole-telemetry`
-//! lists them.
+//! # Example
 //!
 //! ```
-//! use cubbyhole::{ExecutionContext, Namespace, Store, TypedExt};
+//! use std::time::Duration;
+//!
+//! use cubbyhole::{ExecutionContext, Namespace, PutOptions, Store, TypedExt};
 //!
 //! # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
-//! let ctx = ExecutionContext::new();
+//! let ctx = ExecutionContext::new().with_timeout(Duration::from_secs(5));
 //! let store = cubbyhole::open(&ctx, "memory:").await?.typed::<String>();
-//! let ns = Namespace::parse("acme:agent-7")?;
+//! let chat = Namespace::parse("acme:agent-7:chat")?;
 //!
-//! store.put(&ctx, &ns, "greeting", "hello".to_owned()).await?;
-//! assert_eq!(store.get(&ctx, &ns, "greeting").await?.as_deref(), Some("hello"));
+//! store.put(&ctx, &chat, "turn-1", "hello".to_owned()).await?;
+//! let hour = PutOptions::new().with_ttl(Duration::from_secs(3600));
+//! store.put_with_options(&ctx, &chat, "draft", "not sent yet".to_owned(), hour).await?;
+//!
+//! assert_eq!(store.get(&ctx, &chat, "turn-1").await?.as_deref(), Some("hello"));
+//! assert_eq!(store.list(&ctx, &chat, Some("turn-")).await?, ["turn-1"]);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`open`] returns a store of bytes. [`typed`](TypedExt::typed) turns it into a store of any type
+//! that serde supports, encoded as JSON.
+//!
+//! # Backends
+//!
+//! | URL | data is stored in | Cargo feature |
+//! |---|---|---|
+//! | `memory:` | the memory of this process | always included |
+//! | `redb:PATH` | one file on this machine | `embedded`, on by default |
+//! | `postgres://…` | a PostgreSQL database | `postgres` |
+//! | `redis://…`, `rediss://…` | a Redis server | `redis` |
+//! | `redis+cluster://…`, `rediss+cluster://…` | a Redis Cluster | `redis` |
+//!
+//! [`open`] describes each form of URL. [`StoreUrl`] parses a URL in advance and shows it without
+//! its password.
+//!
+//! # Where to start
+//!
+//! | to | read |
+//! |---|---|
+//! | put, get, delete and list entries | [`Store`] |
+//! | write conditionally, in batches or page by page; erase a tenant | [`EntryStore`] |
+//! | read, change and write with retries on conflict | [`EntryStoreExt::update`] |
+//! | name namespaces and prefixes | [`Namespace`], [`NamespacePrefix`] |
+//! | set a deadline or cancel a call | [`ExecutionContext`] |
+//! | set or extend an expiry | [`PutOptions`], [`GetOptions`], [`EntryStore::touch`] |
+//! | remove expired entries in the background | [`Sweeper`] |
+//! | open read-only or with other options | [`OpenOptions`] |
+//! | migrate, check or repair a store | [`migrate`], [`diagnose`], [`repair`] |
+//! | unit-test code that uses a store | [`InMemoryStore`], [`ManualClock`] |
+//!
+//! Everything of `cubbyhole-core` is re-exported at the root. Each backend has a module, with its
+//! store, its `Config` and its defaults:
+//!
+//! | module | contents |
+//! |---|---|
+//! | `embedded` | `EmbeddedStore`: the file backend |
+//! | `postgres` | `PostgresStore`: the PostgreSQL backend |
+//! | `redis` | `RedisStore`: the Redis and Redis Cluster backend |
+//! | `telemetry` | `Instrumented`: the layer that records spans, events and metrics |
+//! | [`limits`] | the limits on names, values, pages and batches |
+//!
+//! # Errors
+//!
+//! Every call returns [`Error`], whose [`kind`](Error::kind) says what the caller can do: fix the
+//! call (`InvalidArgument`), read again (`Conflict`), try again later (`Unavailable`), and so on.
+//! [`Error::may_have_been_applied`] says whether a failed write may have taken effect. No message
+//! holds a value or a password.
+//!
+//! # Telemetry
+//!
+//! With the feature `telemetry`, on by default, every opened store emits spans and events through
+//! `tracing` and metrics through `metrics`. They never hold a key or a value. The module
+//! `telemetry` lists them.
 
 #[cfg(all(
     doctest,
@@ -30,7 +88,7 @@
     feature = "telemetry"
 ))]
 mod pages;
-mod url;
+mod store_url;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -39,7 +97,7 @@ use std::time::Duration;
 pub use cubbyhole_core::*;
 pub use cubbyhole_memory::{InMemoryStore, InMemoryStoreBuilder};
 
-/// The embedded backend: a file on this machine.
+/// The embedded backend: one file on this machine.
 #[cfg(feature = "embedded")]
 pub mod embedded {
     pub use cubbyhole_embedded::*;
@@ -57,27 +115,35 @@ pub mod redis {
     pub use cubbyhole_redis::*;
 }
 
-/// Spans, events and metrics of every call.
+/// The telemetry layer: spans, events and metrics of every call.
 #[cfg(feature = "telemetry")]
 pub mod telemetry {
     pub use cubbyhole_telemetry::*;
 }
 
-use url::StoreUrl;
+pub use store_url::{BackendKind, StoreUrl};
 
-/// Opens the backend that `url` names, creating an embedded file that is not there yet.
+use store_url::BackendConfig;
+
+/// Opens a store by URL. A missing embedded file is created.
 ///
 /// | URL | backend |
 /// |---|---|
-/// | `memory:` | a new, empty store in this process |
-/// | `redb:PATH`, `redb:PATH?durability=relaxed`, `redb:PATH?read_only=true` | a file on this machine; `%3F` in the path is `?`, `%25` is `%` |
-/// | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL database; the feature `postgres` |
-/// | `redis://USER:PASSWORD@HOST:PORT`, `rediss://…` | a Redis server; the feature `redis` |
-/// | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis Cluster; the feature `redis` |
+/// | `memory:` | a new, empty store in the memory of this process |
+/// | `redb:PATH` | a file on this machine. Write `?` in the path as `%3F` and `%` as `%25`. Options: `?durability=relaxed`, `?read_only=true` |
+/// | `postgres://USER:PASSWORD@HOST/DATABASE` | a PostgreSQL database. Needs the feature `postgres` |
+/// | `redis://USER:PASSWORD@HOST:PORT`, `rediss://…` | a Redis server, without and with TLS. Needs the feature `redis` |
+/// | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis Cluster, by some of its nodes. Needs the feature `redis` |
+///
+/// The `Config` of each backend documents the options of its URL. [`OpenOptions`] has the settings
+/// that apply to every backend.
 ///
 /// # Errors
-/// `InvalidArgument` for a URL that is none of these or holds a control character; `Unsupported` for a backend that this build
-/// was made without; what the backend meets. No message holds a password.
+/// - The errors of [`StoreUrl::parse`] for the URL.
+/// - Any error of the backend, such as `Unavailable` if a server cannot be reached or another
+///   process has the file open.
+///
+/// No message holds a password.
 ///
 /// ```
 /// use cubbyhole::{ExecutionContext, Namespace, Store, TypedExt};
@@ -96,72 +162,77 @@ pub async fn open(ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>>
     OpenOptions::new().open(ctx, url).await
 }
 
-/// Brings what is stored at `url` to the form that this build writes, with a role that may; the
-/// application's role needs no such right. Connects by itself, past the start-up checks of
-/// [`open`]. Returns what was done, a line each: nothing if it was up to date.
+/// Migrates a store to the current format. Returns one line for each change, and none if the store
+/// was up to date.
+///
+/// On PostgreSQL this creates or upgrades the schema and its roles. Connect as a role with the
+/// privileges for that; the application's role does not need them. The start-up checks of [`open`]
+/// are skipped. The other backends have had one format so far, and are only opened and closed.
 ///
 /// # Errors
-/// As [`open`]; an embedded file that is not there is `Unavailable` and is not created. A schema in
-/// PostgreSQL is.
+/// The same errors as [`open`]. A missing embedded file is `Unavailable`, and is not created.
 pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
-    match StoreUrl::parse(url)? {
+    match StoreUrl::parse(url)?.config {
         #[cfg(feature = "postgres")]
-        StoreUrl::Postgres(config) => cubbyhole_postgres::migrate(ctx, &config).await,
-        // The others have no older form yet: opening is the whole of it.
+        BackendConfig::Postgres(config) => cubbyhole_postgres::migrate(ctx, &config).await,
+        // The other backends have no older format: opening checks the current one.
         other => {
-            let store = OpenOptions::new().with_create(false).open_parsed(ctx, other).await?;
+            let store = OpenOptions::new().with_create(false).open_config(ctx, other).await?;
             store.close(ctx).await?;
             Ok(Vec::new())
         }
     }
 }
 
-/// Looks a store over: whether it can be opened, what it holds, and what should be looked after.
-/// Works too where [`open`] refuses: what it finds is in the [`Diagnosis`].
+/// Checks a store's health: whether it opens, how large it is, and what needs attention.
+///
+/// Problems are reported in the [`Diagnosis`], also if the store cannot be opened.
 ///
 /// # Errors
-/// For a URL that names no backend, and the context's end.
+/// The errors of [`StoreUrl::parse`], and `Cancelled` or `DeadlineExceeded` if the context ends.
 pub async fn diagnose(ctx: &ExecutionContext, url: &str) -> Result<Diagnosis> {
-    match StoreUrl::parse(url)? {
-        StoreUrl::Memory => {
+    match StoreUrl::parse(url)?.config {
+        BackendConfig::Memory => {
             ctx.begin().await?;
             let mut diagnosis = Diagnosis::default();
-            diagnosis.ok("connection", "in memory: it lives and ends with its process");
+            diagnosis.ok("connection", "in memory: the data is lost when the process ends");
             Ok(diagnosis)
         }
         #[cfg(feature = "embedded")]
-        StoreUrl::Embedded(config) => cubbyhole_embedded::diagnose(ctx, &config).await,
+        BackendConfig::Embedded(config) => cubbyhole_embedded::diagnose(ctx, &config).await,
         #[cfg(feature = "postgres")]
-        StoreUrl::Postgres(config) => cubbyhole_postgres::diagnose(ctx, &config).await,
+        BackendConfig::Postgres(config) => cubbyhole_postgres::diagnose(ctx, &config).await,
         #[cfg(feature = "redis")]
-        StoreUrl::Redis(config) => cubbyhole_redis::diagnose(ctx, &config).await,
+        BackendConfig::Redis(config) => cubbyhole_redis::diagnose(ctx, &config).await,
     }
 }
 
-/// Repairs with [`RepairOptions::new`] and returns what was repaired, a line each: nothing if nothing
-/// was wrong. [`repair_with_options`] says what is repaired.
+/// Repairs a store with the default options. Returns one line for each repair, and none if nothing
+/// was wrong. See [`repair_with_options`].
 ///
 /// # Errors
-/// As [`repair_with_options`], and the failure that its report holds.
+/// The same errors as [`repair_with_options`], and the [`failure`](RepairReport::failure) of its
+/// report.
 pub async fn repair(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
     let report = repair_with_options(ctx, url, &RepairOptions::new()).await?;
     report.failure.map_or(Ok(report.repaired), Err)
 }
 
-/// Repairs what a backend can lose without losing entries. It may take long on a large store.
+/// Repairs a store's bookkeeping. The duration depends on the size of the store.
 ///
-/// - Redis: rebuilds indexes from the entries. A failover can lose registrations of namespaces and
-///   tenants, and eviction or another program the index of a namespace; `options` says what happens to
-///   values whose index entry is lost. Others may use the store meanwhile.
-/// - An embedded file: sets the store's time back to this machine's clock, if that was ahead once. The
-///   report says what that revives; [`ClockAction::Report`] only says it. No other process may have
-///   the file open.
+/// - **Redis**: rebuilds indexes from the entries. A failover can lose the registrations of
+///   namespaces and tenants. Eviction, or another program, can delete the index of a namespace.
+///   [`RepairOptions::with_orphans`] decides about values that no index lists. The store can be
+///   used during the repair.
+/// - **Embedded file**: sets the store's time back to this machine's clock if it is ahead, because
+///   the clock was ahead once. This can revive expired entries; the report counts them. With
+///   [`ClockAction::Report`] nothing is changed. No other process may have the file open.
 ///
-/// Other backends have nothing to repair, and the store is only opened. An embedded file that is not
-/// there is not created.
+/// The other backends have nothing to repair, and are only opened and closed. A missing embedded
+/// file is not created.
 ///
 /// # Errors
-/// As [`open`]. What ends a repair that has begun is in the [`RepairReport`].
+/// The same errors as [`open`]. An error that stops a repair halfway is in the [`RepairReport`].
 ///
 /// ```
 /// use cubbyhole::{ExecutionContext, OrphanAction, RepairOptions};
@@ -179,25 +250,25 @@ pub async fn repair_with_options(
     url: &str,
     options: &RepairOptions,
 ) -> Result<RepairReport> {
-    match StoreUrl::parse(url)? {
+    match StoreUrl::parse(url)?.config {
         #[cfg(feature = "redis")]
-        StoreUrl::Redis(config) => {
+        BackendConfig::Redis(config) => {
             cubbyhole_redis::repair_with_options(ctx, *config, options).await
         }
         #[cfg(feature = "embedded")]
-        StoreUrl::Embedded(config) => {
+        BackendConfig::Embedded(config) => {
             cubbyhole_embedded::repair_with_options(ctx, &config, options).await
         }
         other => {
             let _ = options;
-            let store = OpenOptions::new().with_create(false).open_parsed(ctx, other).await?;
+            let store = OpenOptions::new().with_create(false).open_config(ctx, other).await?;
             store.close(ctx).await?;
             Ok(RepairReport::default())
         }
     }
 }
 
-/// How a store is opened, where [`open`]'s way is not the right one.
+/// Options for opening a store. [`OpenOptions::new`] has the settings of [`open`].
 ///
 /// ```
 /// use cubbyhole::{ErrorKind, ExecutionContext, OpenOptions};
@@ -217,26 +288,29 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// As [`open`] does.
+    /// Returns the defaults: create a missing file, allow writes, do not wait for a lock.
     #[must_use]
     pub fn new() -> Self {
         Self { create: true, read_only: false, cache_bytes: None, lock_wait: Duration::ZERO }
     }
 
-    /// Whether an embedded file that is not there is created; otherwise it is `Unavailable`.
+    /// Sets whether a missing embedded file is created. If not, opening fails with `Unavailable`.
+    /// On by default; the other backends ignore it.
     #[must_use]
     pub fn with_create(mut self, create: bool) -> Self {
         self.create = create;
         self
     }
 
-    /// Whether the store only reads. Everything that writes is then `PermissionDenied` on every
-    /// backend: puts, deletes, batches, `take`, `touch`, reads that extend a TTL, `erase`,
-    /// `evict_expired` and `compact`.
+    /// Sets whether the store rejects writes. Off by default.
     ///
-    /// An embedded file is opened without writing to it, so that one on a read-only volume can be
-    /// read, and is not created: see `embedded::Config::with_read_only`. On servers the store itself
-    /// refuses; a database role without the right to write is what enforces it.
+    /// A read-only store returns `PermissionDenied` for puts, deletes, batches, `take`, `touch`,
+    /// reads that extend a TTL, `erase`, `evict_expired` and `compact`.
+    ///
+    /// - **Embedded file**: the file is opened without writing to it, so it may be on a read-only
+    ///   volume. A missing file is not created. See `embedded::Config::with_read_only`.
+    /// - **Other backends**: the store rejects the call before it reaches the server. To enforce
+    ///   this on the server, connect as a role without write privileges.
     ///
     /// ```
     /// use cubbyhole::{ErrorKind, ExecutionContext, Namespace, OpenOptions, Store};
@@ -256,31 +330,49 @@ impl OpenOptions {
         self
     }
 
-    /// The memory that a backend's own cache may take, where it has one.
+    /// Sets the size of the backend's page cache. Only the embedded backend has one; its default is
+    /// `embedded::DEFAULT_CACHE_BYTES`.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = Some(bytes);
         self
     }
 
-    /// How long to wait while another process has an embedded file open; not at all unless set.
+    /// Sets how long opening waits while another process has the embedded file open. Zero by
+    /// default; the other backends ignore it.
     #[must_use]
     pub fn with_lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
 
-    /// Opens the backend that `url` names.
+    /// Opens a store by URL, with these options.
     ///
     /// # Errors
-    /// As [`open`].
+    /// The same errors as [`open`].
     pub async fn open(&self, ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>> {
-        self.open_parsed(ctx, StoreUrl::parse(url)?).await
+        self.open_config(ctx, StoreUrl::parse(url)?.config).await
     }
 
-    async fn open_parsed(&self, ctx: &ExecutionContext, url: StoreUrl) -> Result<Arc<dyn Backend>> {
-        match url {
-            StoreUrl::Memory => {
+    /// Opens the store of a parsed URL, with these options.
+    ///
+    /// # Errors
+    /// The same errors as [`open`], except those of parsing the URL.
+    pub async fn open_url(
+        &self,
+        ctx: &ExecutionContext,
+        url: &StoreUrl,
+    ) -> Result<Arc<dyn Backend>> {
+        self.open_config(ctx, url.config.clone()).await
+    }
+
+    async fn open_config(
+        &self,
+        ctx: &ExecutionContext,
+        config: BackendConfig,
+    ) -> Result<Arc<dyn Backend>> {
+        match config {
+            BackendConfig::Memory => {
                 let opening = async {
                     ctx.begin().await?;
                     Ok(InMemoryStore::builder().with_value_size(Bytes::len).build())
@@ -288,7 +380,7 @@ impl OpenOptions {
                 self.opened("memory", opening).await
             }
             #[cfg(feature = "embedded")]
-            StoreUrl::Embedded(config) => {
+            BackendConfig::Embedded(config) => {
                 let read_only = self.read_only || config.is_read_only();
                 let mut config = config
                     .with_create(self.create)
@@ -297,21 +389,21 @@ impl OpenOptions {
                 if let Some(bytes) = self.cache_bytes {
                     config = config.with_cache_bytes(bytes);
                 }
-                // It refuses writes itself.
+                // `EmbeddedStore` rejects writes itself, so no `ReadOnly` layer is needed.
                 opened("embedded", Box::pin(embedded::EmbeddedStore::open(ctx, config))).await
             }
             #[cfg(feature = "postgres")]
-            StoreUrl::Postgres(config) => {
+            BackendConfig::Postgres(config) => {
                 self.opened("postgres", Box::pin(postgres::PostgresStore::open(ctx, *config))).await
             }
             #[cfg(feature = "redis")]
-            StoreUrl::Redis(config) => {
+            BackendConfig::Redis(config) => {
                 self.opened("redis", Box::pin(redis::RedisStore::open(ctx, *config))).await
             }
         }
     }
 
-    /// [`opened`], with the layer that refuses writes where the options ask for it.
+    /// Calls [`opened`], with a `ReadOnly` layer if the options ask for one.
     async fn opened<S: Backend>(
         &self,
         name: &'static str,
@@ -324,9 +416,8 @@ impl OpenOptions {
     }
 }
 
-/// Waits for a backend, within the layer that tells of its calls where the build has it. What
-/// connects comes in a box: it takes tens of kilobytes, which every future that opens a store, and
-/// every one around that, would carry and move about its stack.
+/// Opens a backend and wraps it in `Instrumented`. Callers box the connecting future because it is
+/// tens of kilobytes: unboxed, it would inflate every future that opens a store.
 async fn opened<S: Backend>(
     name: &'static str,
     opening: impl Future<Output = Result<S>>,

@@ -1,7 +1,7 @@
-//! Real data through the library: 5,311 questions and answers in 28 languages, in, kept, and out.
+//! Writes and reads real data with the library: 5,311 questions and answers in 28 languages.
 //!
-//! The data lies beside the checkout, in `shared/data`. Where it does not, the tests report
-//! themselves ignored and say why.
+//! The data is in `shared/data`, next to the checkout. Without it, the tests are reported as
+//! ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ fn main() {
     let text = std::fs::read_to_string(&path).ok().map(Arc::<str>::from);
     let trial = |name: &str, in_file: bool| {
         let Some(text) = text.clone() else {
-            let name = format!("{name} (the data is not beside the checkout)");
+            let name = format!("{name} (the data is missing)");
             return Trial::test(name, || Ok(())).with_ignored_flag(true);
         };
         Trial::test(name, move || run(&text, in_file))
@@ -42,12 +42,12 @@ fn run(text: &str, in_file: bool) -> std::result::Result<(), Failed> {
         let mut store = cubbyhole::open(&ctx, &url).await?;
         write(&ctx, &store, &dialogs).await?;
         if in_file {
-            // What counts is what is there for the next process.
+            // Reads the data from a reopened file.
             store.close(&ctx).await?;
             store = cubbyhole::open(&ctx, &url).await?;
         }
         check(&ctx, &store, &dialogs).await?;
-        // Writing all of it again changes nothing but versions and instants.
+        // Writing the data again must not change it.
         write(&ctx, &store, &dialogs).await?;
         check(&ctx, &store, &dialogs).await
     })?;
@@ -87,11 +87,11 @@ async fn check(ctx: &ExecutionContext, bytes: &Arc<dyn Backend>, dialogs: &Dialo
     let usage = store.usage(ctx, &corpus).await?;
     assert_eq!((usage.entries, usage.namespaces), (5_311, 237));
 
-    // Every single key, by its exact text.
+    // Every key is found by its exact text.
     for ((ns, key), value) in dialogs {
         assert_eq!(store.get(ctx, ns, key).await?.as_ref(), Some(value), "{ns} {key:?}");
     }
-    // Every listing holds exactly its own.
+    // Every listing is complete and exact.
     let namespaces: BTreeSet<&Namespace> = dialogs.keys().map(|(ns, _)| ns).collect();
     let listed = store.list_namespaces(ctx, &corpus).await?;
     assert_eq!(listed.iter().collect::<Vec<_>>(), namespaces.iter().copied().collect::<Vec<_>>());
@@ -110,7 +110,7 @@ async fn check(ctx: &ExecutionContext, bytes: &Arc<dyn Backend>, dialogs: &Dialo
         .collect();
     assert!(!expected.is_empty());
     assert_eq!(store.list_namespaces(ctx, &english).await?, expected);
-    // And pages add up to the same bytes.
+    // Pages have the same data.
     let mut scanned = 0;
     for ns in &expected {
         let mut options = ScanOptions::new().with_limit(7);

@@ -1,8 +1,8 @@
-//! Hostile URLs: nothing panics, what is no URL of a store says so as an argument, and a password is
-//! in no message and in no configuration that is shown.
+//! Hostile URLs. Parsers must not panic, and must refuse a wrong URL as an invalid argument. No
+//! message and no debug output may show a password.
 //!
-//! The parsers alone: nothing is connected to and no file is made. `PROPTEST_CASES` sets how many
-//! cases each property tries.
+//! Only the parsers run: no test connects to a server or creates a file. `PROPTEST_CASES` sets the
+//! number of cases of each property.
 
 #![cfg(all(feature = "embedded", feature = "postgres", feature = "redis"))]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
@@ -11,18 +11,20 @@ use std::error::Error as _;
 use std::fmt::Debug;
 use std::path::Path;
 
-use cubbyhole::{Error, ErrorKind, ExecutionContext, OpenOptions, embedded, postgres, redis};
+use cubbyhole::{
+    Error, ErrorKind, ExecutionContext, OpenOptions, StoreUrl, embedded, postgres, redis,
+};
 use proptest::prelude::*;
 
-/// A word of the password, which nothing else in these URLs holds.
+/// A part of the password that occurs nowhere else in these URLs.
 const SECRET: &str = "s3cret";
 
-/// A failure is printed, shrunk, and leaves no file in the sources.
+/// Failing cases are printed and not saved to a file.
 fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// What means something to one of the parsers.
+/// Text that is special to one of the parsers.
 const PIECES: [&str; 60] = [
     "memory:",
     "redb:",
@@ -95,7 +97,7 @@ fn pieces() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
 }
 
-/// A scheme, and then anything at all.
+/// Arbitrary text, with and without a scheme.
 fn any_url() -> impl Strategy<Value = String> {
     let scheme = prop::sample::select(&PIECES[..9]);
     prop_oneof![
@@ -120,12 +122,12 @@ const TAILS: [&str; 11] = [
     "/state?options=-c%20geqo%3Doff&application_name=x&target_session_attrs=read-write",
     "/state?pooler=transaction&statement_cache=off&migrate=on&allow_unbound_role=on",
 ];
-/// What a password may hold that a URL has a meaning for, and that people forget to encode.
+/// Text in a password that is special in a URL and often not encoded.
 const IN_PASSWORDS: [&str; 17] = [
     "", "@", ":", "/", "?", "#", "&", "=", ",", "[", "]", "%", "%ff", "%40", "?host=", "?a=", "@x/",
 ];
 
-/// A good URL but for its password, which has `SECRET` on either side of what it may hold.
+/// A URL whose password contains unencoded special text between occurrences of `SECRET`.
 fn with_password() -> impl Strategy<Value = String> {
     let schemes = &PIECES[2..8];
     (
@@ -141,15 +143,18 @@ fn with_password() -> impl Strategy<Value = String> {
         })
 }
 
-/// One byte changed, taken away or put in behind the password, or the whole cut off there.
+/// A URL that is changed or truncated after the password.
 fn mutated() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(&PIECES[8..]);
     (with_password(), any::<prop::sample::Index>(), piece, 0..4_u8).prop_map(
         |(url, at, piece, how)| {
             let begin = url.rfind('@').unwrap_or(0) + 1;
-            let places: Vec<usize> =
+            let positions: Vec<usize> =
                 url.char_indices().map(|(at, _)| at).filter(|at| *at >= begin).collect();
-            let at = if places.is_empty() { url.len() } else { places[at.index(places.len())] };
+            let at = match positions.len() {
+                0 => url.len(),
+                length => positions[at.index(length)],
+            };
             let (before, after) = url.split_at(at);
             match how {
                 0 => before.to_owned(),
@@ -161,7 +166,7 @@ fn mutated() -> impl Strategy<Value = String> {
     )
 }
 
-/// Everything that an error shows, the whole chain.
+/// Returns the text of an error and of all its sources.
 fn shown(error: &Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = error.source();
@@ -190,9 +195,10 @@ fn check<T: Debug>(url: &str, result: Result<T, Error>) -> bool {
     }
 }
 
-/// Hands a URL to each parser that may be asked to read it.
+/// Parses a URL with every parser. Returns which of them accepted it.
 fn parse_everywhere(url: &str) -> [bool; 3] {
     let path = url.split_once(':').map_or(url, |(_, rest)| rest);
+    check(url, StoreUrl::parse(url));
     [
         embedded::Config::from_url_path(path).map(|config| config.path().as_os_str().len()).is_ok(),
         check(url, postgres::Config::from_url(url)),
@@ -200,7 +206,7 @@ fn parse_everywhere(url: &str) -> [bool; 3] {
     ]
 }
 
-/// Whether opening it would leave the process, which no test here may do.
+/// Whether opening the URL would connect to a server or open a file.
 fn would_be_opened(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once(':') else { return false };
     match scheme {
@@ -214,8 +220,8 @@ fn would_be_opened(url: &str) -> bool {
     }
 }
 
-/// Opening, migrating, diagnosing and repairing read the URL before anything else.
-fn is_refused_everywhere(url: &str) {
+/// Asserts that every entry point refuses the URL.
+fn assert_refused_everywhere(url: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let ctx = ExecutionContext::new();
@@ -232,31 +238,33 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn any_text_is_a_url_or_an_invalid_argument(url in any_url()) {
+    fn any_text_is_a_valid_url_or_an_invalid_argument(url in any_url()) {
         parse_everywhere(&url);
         if !would_be_opened(&url) {
-            is_refused_everywhere(&url);
+            assert_refused_everywhere(&url);
         }
     }
 
     #[test]
-    fn a_password_is_shown_nowhere(url in with_password()) {
+    fn password_is_never_shown(url in with_password()) {
+        prop_assert!(!StoreUrl::redact(&url).contains(SECRET), "{}", StoreUrl::redact(&url));
         parse_everywhere(&url);
         if !would_be_opened(&url) {
-            is_refused_everywhere(&url);
+            assert_refused_everywhere(&url);
         }
     }
 
     #[test]
-    fn a_password_is_shown_nowhere_when_the_rest_of_the_url_is_spoilt(url in mutated()) {
+    fn password_is_never_shown_for_a_corrupted_url(url in mutated()) {
+        prop_assert!(!StoreUrl::redact(&url).contains(SECRET), "{}", StoreUrl::redact(&url));
         parse_everywhere(&url);
         if !would_be_opened(&url) {
-            is_refused_everywhere(&url);
+            assert_refused_everywhere(&url);
         }
     }
 
     #[test]
-    fn a_password_that_is_encoded_is_taken_whatever_it_holds(
+    fn any_percent_encoded_password_is_accepted(
         password in "\\PC{1,20}", host in prop::sample::select(vec!["db", "db:7000", "[::1]:7000"]),
     ) {
         let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
@@ -268,7 +276,7 @@ proptest! {
     }
 
     #[test]
-    fn path_without_escapes_is_literal_and_without_control_characters(path in "[^?%]{1,40}") {
+    fn path_without_escapes_is_literal(path in "[^?%]{1,40}") {
         let config = embedded::Config::from_url_path(&path);
         let names_a_host = path.starts_with("//") && !path.starts_with("///");
         prop_assert_eq!(config.is_err(), names_a_host || path.contains(char::is_control));
@@ -278,7 +286,7 @@ proptest! {
     }
 
     #[test]
-    fn encoded_path_is_decoded_whatever_it_holds(path in "[^\\x00]{1,20}") {
+    fn any_percent_encoded_path_is_decoded(path in "[^\\x00]{1,20}") {
         let encoded: String = path.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let config = embedded::Config::from_url_path(&encoded).unwrap();
         prop_assert_eq!(config.path(), Path::new(&path));
@@ -288,7 +296,7 @@ proptest! {
     }
 
     #[test]
-    fn an_option_of_a_file_is_known_or_refused(query in "(durability=(immediate|relaxed)|read_only=(true|false)|[a-z=&?]{0,12}|&){0,4}") {
+    fn unknown_option_of_a_file_url_is_refused(query in "(durability=(immediate|relaxed)|read_only=(true|false)|[a-z=&?]{0,12}|&){0,4}") {
         let options = [
             "", "durability=immediate", "durability=relaxed", "read_only=true", "read_only=false",
         ];
@@ -301,9 +309,9 @@ proptest! {
     }
 }
 
-/// Found by the properties above, or thought of.
+/// Regression cases.
 #[test]
-fn urls_that_are_easily_mistaken_show_no_password() {
+fn ambiguous_urls_show_no_password() {
     for url in [
         "postgres://app:p@s3cret@db/state",
         "postgres://app:12?host=s3cret@db",

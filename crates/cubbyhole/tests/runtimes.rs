@@ -1,5 +1,5 @@
-//! The runtime that a store is used in. Loops over calls yield to it, so that they can be timed
-//! out. Without a runtime, or without its timers or I/O, calls are refused and do not panic.
+//! Stores and the tokio runtime. A loop over calls yields to the runtime and can be timed out.
+//! Without a runtime, its timers or its I/O, calls are refused and do not panic.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is a failed test")]
 
 use std::future::Future;
@@ -40,7 +40,7 @@ fn redb(folder: &TempDir) -> String {
     format!("redb:{}", folder.path().join("store.redb").display())
 }
 
-/// URLs of servers that are not there: what is refused is refused before connecting.
+/// URLs of unreachable servers. Calls must be refused before connecting.
 fn servers() -> Vec<&'static str> {
     let mut urls = Vec::new();
     if cfg!(feature = "postgres") {
@@ -63,14 +63,14 @@ fn ns() -> Namespace {
 
 #[track_caller]
 fn needs<T>(answer: Result<T>, what: &str) {
-    let Err(error) = answer else { panic!("it is not refused") };
+    let Err(error) = answer else { panic!("the call was not refused") };
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error:?}");
     assert!(error.message().contains("tokio runtime"), "{error}");
     assert!(error.message().contains(what), "{error}");
     assert!(!error.may_have_been_applied(), "{error}");
 }
 
-/// Makes the call again and again until a timer of the same thread ends that.
+/// Repeats the call until a timer on the same thread ends the loop.
 async fn times_out<T, F: Future<Output = Result<T>>>(name: &str, call: impl Fn() -> F) {
     let calls = async {
         loop {
@@ -114,7 +114,7 @@ async fn loops_time_out(url: &str) {
     .await;
 }
 
-/// A loop that never yields would hang the test: another thread waits for it.
+/// Runs the loops on another thread, because a loop that never yields would hang the test.
 fn loops_time_out_on_one_thread(url: impl FnOnce(&TempDir) -> String) {
     let folder = tempfile::tempdir().unwrap();
     let url = url(&folder);
@@ -141,7 +141,7 @@ fn loops_over_calls_on_a_file_time_out_on_one_thread() {
 }
 
 #[test]
-fn without_a_runtime_memory_works() {
+fn memory_store_works_without_a_runtime() {
     for ctx in contexts() {
         block_on(async {
             let store = open(&ctx, "memory:").await.unwrap();
@@ -155,7 +155,7 @@ fn without_a_runtime_memory_works() {
 }
 
 #[test]
-fn without_a_runtime_nothing_else_opens() {
+fn other_stores_need_a_runtime() {
     let folder = tempfile::tempdir().unwrap();
     let file = redb(&folder);
     for url in servers().into_iter().chain([file.as_str()]) {
@@ -169,7 +169,7 @@ fn without_a_runtime_nothing_else_opens() {
 }
 
 #[test]
-fn without_timers_no_server_is_reached() {
+fn servers_need_a_runtime_with_timers() {
     let runtime = Builder::new_current_thread().build().unwrap();
     for url in servers() {
         for ctx in contexts() {
@@ -182,14 +182,14 @@ fn without_timers_no_server_is_reached() {
 }
 
 #[test]
-fn without_io_no_server_is_reached() {
+fn servers_need_a_runtime_with_io() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     for url in servers() {
         for ctx in contexts() {
             needs(runtime.block_on(open(&ctx, url)), "enable_io");
             needs(runtime.block_on(migrate(&ctx, url)), "enable_io");
             needs(runtime.block_on(repair(&ctx, url)), "enable_io");
-            // What goes wrong in connecting is a finding.
+            // A connection error is a finding of the diagnosis.
             let diagnosis = runtime.block_on(diagnose(&ctx, url)).unwrap();
             let findings = format!("{diagnosis:?}");
             assert!(findings.contains("enable_io"), "{findings}");
@@ -198,7 +198,7 @@ fn without_io_no_server_is_reached() {
 }
 
 #[test]
-fn without_timers_a_file_works_where_there_is_no_deadline() {
+fn file_store_works_without_timers_unless_there_is_a_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let url = redb(&folder);
     let [unlimited, limited] = contexts();
@@ -214,7 +214,7 @@ fn without_timers_a_file_works_where_there_is_no_deadline() {
 }
 
 #[test]
-fn a_file_outlives_the_runtime_that_it_was_opened_in() {
+fn file_store_works_after_its_runtime_ended() {
     let folder = tempfile::tempdir().unwrap();
     let url = redb(&folder);
     let ctx = ExecutionContext::new();
@@ -226,7 +226,7 @@ fn a_file_outlives_the_runtime_that_it_was_opened_in() {
         needs(block_on(store.compact(&ctx)), "no tokio runtime");
     }
     runtime().block_on(store.put(&ctx, &ns(), "k", Bytes::from_static(b"v"))).unwrap();
-    // Dropped outside, it closes the file.
+    // Dropping the store outside of a runtime closes the file.
     drop(store);
     let store = runtime().block_on(open(&ctx, &url)).unwrap();
     let value = runtime().block_on(store.get(&ctx, &ns(), "k")).unwrap();
@@ -234,7 +234,7 @@ fn a_file_outlives_the_runtime_that_it_was_opened_in() {
     for ctx in contexts() {
         needs(block_on(store.close(&ctx)), "no tokio runtime");
     }
-    // It is closed all the same.
+    // The store is closed nevertheless.
     let put = runtime().block_on(store.put(&ctx, &ns(), "k", Bytes::new()));
     assert_eq!(put.unwrap_err().message(), Error::closed().message());
 }

@@ -1,4 +1,4 @@
-//! What `open` returns is counted, under the name of its backend.
+//! Opened stores record metrics with the name of their backend.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use cubbyhole::{ExecutionContext, Namespace, Store};
 use metrics_util::debugging::DebuggingRecorder;
 
 #[test]
-fn what_is_opened_is_counted() {
+fn opened_store_records_metrics() {
     let folder = tempfile::tempdir().unwrap();
     let embedded = format!("redb:{}", folder.path().join("state.redb").display());
     for (name, url) in [("memory", "memory:"), ("embedded", &embedded)] {

@@ -1,4 +1,4 @@
-//! `compact`: gives free space back to the system.
+//! `compact`: returns free space to the operating system.
 
 use clap::Args;
 
@@ -7,13 +7,13 @@ use crate::output::human_bytes;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-In a file no byte of a deleted or overwritten entry is left after it. That rewrites the entries, which
-takes free space of about their size for that time.
+A compacted file holds no byte of a deleted or overwritten entry. Compaction rewrites the entries
+and temporarily needs free disk space of about their size.
 
 Example:
   cubbyhole evict && cubbyhole compact";
 
-/// Return unused space to the system
+/// Return unused space to the operating system
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Compact {}
@@ -29,7 +29,7 @@ impl Compact {
             (Some(before), Some(after)) => {
                 format!("compacted from {} to {}", human_bytes(before), human_bytes(after))
             }
-            _ => "compacted; this backend does not tell its size".to_owned(),
+            _ => "compacted; this backend does not report its size".to_owned(),
         };
         session.out.note(&note);
         Ok(())

@@ -1,40 +1,44 @@
-//! `complete-words`: what may stand where the cursor is. Run by the scripts of `completions`.
+//! `complete-words`: returns completion candidates. The scripts of `completions` call it.
+
+mod candidate;
+mod names;
+mod shells;
+mod words;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use cubbyhole::ExecutionContext;
 
-use crate::cli::Cli;
-use crate::completing::shells::{BashLine, bare};
-use crate::completing::words::{Asked, Named, Wanted, asked};
-use crate::completing::{Candidate, names};
+use self::candidate::Candidate;
+use self::shells::{BashLine, bare};
+use self::words::{Completion, StoreOptions, Wanted, asked};
 use crate::error::Failure;
 use crate::output::escape;
-use crate::session::Session;
-use crate::settings::{Options, Settings};
-use crate::store_url::anchored_path;
+use crate::session::store_url::anchored_path;
+use crate::session::{Options, Session, Settings};
 
 const EXAMPLES: &str = "\
 Example:
   cubbyhole complete-words zsh -- cubbyhole get ac";
 
-/// Somebody waits with a finger on the key.
-const TIME: Duration = Duration::from_millis(600);
+/// How long reading names may take, while a person waits for them.
+const TIMEOUT: Duration = Duration::from_millis(600);
 
-/// For leaving the store as it should be; what is not done then is done by the next who opens it.
-const CLOSE_TIME: Duration = Duration::from_millis(200);
+/// How long closing the store may take. The next process that opens it completes an unfinished
+/// close.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Answer what may stand at the end of a line
+/// Print completion candidates for the end of a command line
 #[derive(Debug, Args)]
 #[command(hide = true, after_help = EXAMPLES)]
 pub(crate) struct CompleteWords {
-    /// Whose script asks
+    /// Shell of the script
     shell: Scripted,
-    /// The words, the last of which is unfinished; from bash the line up to the cursor, and the
-    /// characters that break words
+    /// Words, of which the last is unfinished; from bash, the line up to the cursor and the
+    /// characters that separate words
     #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }
@@ -47,10 +51,13 @@ pub(crate) enum Scripted {
 }
 
 impl CompleteWords {
-    /// Nothing that fails is told of: a message would end up in the middle of somebody's line.
-    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        for line in self.answer(session).await.unwrap_or_default() {
-            // The tab before what a candidate is; nothing else of that kind comes so far.
+    /// `tool` is the definition of the whole command line.
+    ///
+    /// Errors are not reported, because a message would appear in the middle of the command line.
+    pub(crate) async fn run(self, tool: Command, session: &mut Session) -> Result<(), Failure> {
+        for line in self.answer(tool, session).await.unwrap_or_default() {
+            // The tab separates the candidate from its description. All other control characters
+            // are escaped.
             let parts: Vec<String> = line.split('\t').map(escape).collect();
             session.out.raw(parts.join("\t").as_bytes())?;
             session.out.raw(b"\n")?;
@@ -58,7 +65,7 @@ impl CompleteWords {
         Ok(())
     }
 
-    async fn answer(self, session: &Session) -> Option<Vec<String>> {
+    async fn answer(self, mut tool: Command, session: &Session) -> Option<Vec<String>> {
         let words: Option<Vec<String>> =
             self.words.into_iter().map(|word| word.into_string().ok()).collect();
         let mut words = words?;
@@ -69,7 +76,6 @@ impl CompleteWords {
             words.clone_from(&read.words);
             line = Some(read);
         }
-        let mut tool = Cli::command();
         tool.build();
         let asked = asked(&tool, &words);
         if asked.wanted == Wanted::File {
@@ -83,9 +89,9 @@ impl CompleteWords {
     }
 }
 
-async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> {
-    let Named { store, store_file, profile, config } = asked.named.clone();
-    // The shell replaces `~/` only when the line runs.
+async fn candidates(asked: &Completion, session: &Session) -> Option<Vec<Candidate>> {
+    let StoreOptions { store, store_file, profile, config } = asked.named.clone();
+    // The shell expands `~/` only when it runs the line.
     let path = |path: String| anchored_path(&path, Path::new(""));
     let (store_file, config) = (store_file.map(path), config.map(path));
     let settings = Settings::new(Options { store, store_file, profile, config, timeout: None });
@@ -103,7 +109,7 @@ async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> 
         Wanted::Namespace { .. } | Wanted::Key { .. } => {}
     }
     let choice = settings.choose().ok()?.store;
-    let ctx = session.ctx.child().with_timeout(TIME);
+    let ctx = session.ctx.child().with_timeout(TIMEOUT);
     let store = names::open(&ctx, &choice.url).await?;
     let mut found = match &asked.wanted {
         Wanted::Namespace { begun, prefixes } => {
@@ -112,9 +118,9 @@ async fn candidates(asked: &Asked, session: &Session) -> Option<Vec<Candidate>> 
         Wanted::Key { namespace, begun } => names::keys(&ctx, &*store, namespace, begun).await,
         _ => Vec::new(),
     };
-    drop(store.close(&ExecutionContext::new().with_timeout(CLOSE_TIME)).await);
+    drop(store.close(&ExecutionContext::new().with_timeout(CLOSE_TIMEOUT)).await);
     found.retain(|name| names::can_be_shown(name));
-    // Without `--` before it that would be an option; behind an option's `=` it is a value.
+    // A name that begins with `-` is only valid after `--` or after the `=` of an option.
     found.retain(|name| asked.dashes || !asked.lead.is_empty() || !name.starts_with('-'));
     Some(found.into_iter().map(Candidate::name).collect())
 }

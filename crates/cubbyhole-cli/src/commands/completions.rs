@@ -1,16 +1,16 @@
-//! `completions`: a script that teaches a shell the command line.
+//! `completions`: writes a completion script for a shell.
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::cli::Cli;
 use crate::error::Failure;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-In bash, zsh and fish the script asks the tool, which completes namespaces and keys from the store:
-that of --store in the line, else $CUBBYHOLE_STORE, else redb:cubbyhole.redb. It gives up after a
-second, or at once if another process has the file. The tool must be on your PATH.
+In bash, zsh and fish, the script calls `cubbyhole`, which must be on the PATH, to complete the
+names of namespaces and keys from the store. The store is the one of the command line, or the
+default one. No names are completed if the store takes longer than a second or another process has
+the file open.
 
 Examples:
   cubbyhole completions bash > ~/.local/share/bash-completion/completions/cubbyhole
@@ -21,28 +21,28 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Completions {
-    /// Which shell
+    /// Shell
     shell: Shell,
 }
 
 impl Completions {
-    pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
+    /// `tool` is the definition of the whole command line.
+    pub(crate) fn run(self, tool: &Command, session: &mut Session) -> Result<(), Failure> {
         let script = match self.shell {
-            Shell::Bash => include_str!("../completing/cubbyhole.bash"),
-            Shell::Zsh => include_str!("../completing/cubbyhole.zsh"),
-            Shell::Fish => include_str!("../completing/cubbyhole.fish"),
-            // Commands and options alone.
-            other => return generated(other, session),
+            Shell::Bash => include_str!("completions/cubbyhole.bash"),
+            Shell::Zsh => include_str!("completions/cubbyhole.zsh"),
+            Shell::Fish => include_str!("completions/cubbyhole.fish"),
+            // Completes commands and options only.
+            other => return generated(other, tool, session),
         };
         session.out.raw(script.as_bytes())
     }
 }
 
-fn generated(shell: Shell, session: &mut Session) -> Result<(), Failure> {
-    // Through memory: clap_complete panics on a closed pipe.
+fn generated(shell: Shell, tool: &Command, session: &mut Session) -> Result<(), Failure> {
+    // Into memory, because clap_complete panics on a closed pipe.
     let mut script = Vec::new();
-    let tool = Cli::command();
-    // It would offer hidden commands too.
+    // clap_complete would include hidden commands.
     let shown = tool.get_subcommands().filter(|command| !command.is_hide_set());
     let mut shown = Command::new("cubbyhole").args(tool.get_arguments()).subcommands(shown);
     clap_complete::generate(shell, &mut shown, "cubbyhole", &mut script);

@@ -1,20 +1,20 @@
-//! `config`: what the command line, the environment and the configuration file say together.
+//! `config`: shows the settings from the command line, the environment and the configuration file.
 
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use cubbyhole::StoreUrl;
 use serde::Serialize;
 
-use crate::arguments::format_duration;
-use crate::config_file::{ConfigFile, LocationBy, PasswordSource, Profile};
+use crate::args::parse::format_duration;
 use crate::error::Failure;
 use crate::output::shown_path;
-use crate::session::{NamedBy, Origin, Session};
-use crate::settings::InForce;
-use crate::store_url::{has_password, redacted};
+use crate::session::config_file::{ConfigFile, LocationBy, PasswordSource, Profile};
+use crate::session::store_url::has_password;
+use crate::session::{EffectiveStore, NamedBy, Origin, STORE_VARIABLE, Session};
 
 const EXAMPLES: &str = "\
-The file holds profiles: stores by name, with a time limit and the place of the password.
+The file holds profiles: named stores, each with a timeout and the source of its password.
 
   default_profile = \"dev\"
   [profiles.dev]
@@ -24,32 +24,33 @@ The file holds profiles: stores by name, with a time limit and the place of the 
   password_env = \"PROD_PASSWORD\"     # or password_file = \"prod.password\"
   timeout = \"30s\"
 
-Relative paths in it begin at its folder, and `~/` is the home folder.
+Relative paths in the file start at its folder, and `~/` is the home folder.
 
 Example:
   cubbyhole config show";
 
 const SHOW_EXAMPLES: &str = "\
-Passwords are not read and not shown.
+Passwords are neither read nor shown.
 
 Examples:
   cubbyhole config show
   cubbyhole config show --profile prod --json";
 
-/// Tell of the configuration file and of what is in force
+/// Show the configuration file and the settings in effect
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Config {
     #[command(subcommand)]
-    action: Action,
+    action: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum ConfigCommand {
     Show(Show),
 }
 
-/// Show the file, the store in force and who named it, and the profiles, without secrets
+/// Show the configuration file, the store in effect, what named it, and the profiles, without
+/// secrets
 #[derive(Debug, Args)]
 #[command(after_help = SHOW_EXAMPLES)]
 struct Show {}
@@ -57,7 +58,7 @@ struct Show {}
 impl Config {
     pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
         match self.action {
-            Action::Show(Show {}) => show(session),
+            ConfigCommand::Show(Show {}) => show(session),
         }
     }
 }
@@ -106,16 +107,16 @@ struct ShownProfile<'a> {
 fn show(session: &mut Session) -> Result<(), Failure> {
     let settings = std::sync::Arc::clone(&session.settings);
     let file = settings.file()?;
-    let in_force = settings.in_force()?;
+    let effective = settings.effective()?;
     let timeout =
-        settings.options.timeout.or_else(|| in_force.profile.and_then(|profile| profile.timeout));
+        settings.options.timeout.or_else(|| effective.profile.and_then(|profile| profile.timeout));
     let shown = Shown {
         file: ShownFile {
             path: file.location.path.as_deref().map(text),
             found: file.found,
             named_by: file.location.by.as_str(),
         },
-        store: shown_store(&in_force),
+        store: shown_store(&effective),
         timeout: timeout.map(format_duration),
         default_profile: file.default_profile.as_deref(),
         profiles: file
@@ -137,32 +138,32 @@ fn show(session: &mut Session) -> Result<(), Failure> {
     Ok(())
 }
 
-fn shown_store<'a>(in_force: &'a InForce<'_>) -> ShownStore<'a> {
-    let named_by = match &in_force.origin {
+fn shown_store<'a>(effective: &'a EffectiveStore<'_>) -> ShownStore<'a> {
+    let named_by = match &effective.origin {
         Origin::Option => "--store",
         Origin::File => "--store-file",
-        Origin::Environment => crate::session::VARIABLE,
+        Origin::Environment => STORE_VARIABLE,
         Origin::Profile { .. } => "profile",
         Origin::Target => "--to",
         Origin::Default => "default",
     };
-    let profile = match &in_force.origin {
+    let profile = match &effective.origin {
         Origin::Profile { name, by } => Some((name.as_str(), *by)),
         _ => None,
     };
     ShownStore {
-        url: redacted(&in_force.url),
+        url: StoreUrl::redact(&effective.url),
         named_by,
         profile: profile.map(|(name, _)| name),
         profile_named_by: profile.map(|(_, by)| NamedBy::as_str(by)),
-        password: in_force.profile.and_then(|profile| profile.password.as_ref().map(password)),
+        password: effective.profile.and_then(|profile| profile.password.as_ref().map(password)),
     }
 }
 
 fn shown_profile<'a>(name: &'a str, profile: &Profile) -> ShownProfile<'a> {
     ShownProfile {
         name,
-        store: redacted(&profile.store),
+        store: StoreUrl::redact(&profile.store),
         password: profile.password.as_ref().map(password),
         timeout: profile.timeout.map(format_duration),
     }
@@ -180,7 +181,7 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The same for people: names in one column, what they say in another.
+/// Formats the configuration as text in two columns.
 fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = |name: &str, text: &str| lines.push(format!("{name:<9} {text}"));
@@ -192,8 +193,8 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
         "file",
         &match (&shown.file.path, shown.file.found) {
             (Some(path), true) => format!("{path}{named}"),
-            (Some(path), false) => format!("{path}, which is not there"),
-            (None, _) => "none: the platform tells no place for it".to_owned(),
+            (Some(path), false) => format!("{path}, which does not exist"),
+            (None, _) => "none: the platform has no configuration folder".to_owned(),
         },
     );
     line("store", &shown.store.url);
@@ -201,12 +202,12 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
         "named by",
         &match (shown.store.profile, shown.store.profile_named_by) {
             (Some(name), Some(by)) => format!("the profile {name}, by {by}"),
-            _ if shown.store.named_by == "default" => "nobody: it is the default".to_owned(),
+            _ if shown.store.named_by == "default" => "nothing: it is the default".to_owned(),
             _ => shown.store.named_by.to_owned(),
         },
     );
     if let Some(password) = &shown.store.password {
-        line("password", &place(password));
+        line("password", &describe_password(password));
     }
     line("timeout", shown.timeout.as_deref().unwrap_or("none"));
     let width = shown.profiles.iter().map(|profile| profile.name.chars().count()).max();
@@ -221,16 +222,16 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
     lines
 }
 
-fn place(password: &ShownPassword) -> String {
+fn describe_password(password: &ShownPassword) -> String {
     match (password.from, password.is_set) {
         ("environment", true) => format!("in the variable {}, which is set", password.name),
         ("environment", false) => format!("in the variable {}, which is not set", password.name),
         (_, true) => format!("in the file {}", password.name),
-        (_, false) => format!("in the file {}, which is not there", password.name),
+        (_, false) => format!("in the file {}, which does not exist", password.name),
     }
 }
 
-/// What is wrong with a file that holds a password itself.
+/// Returns a warning if the file contains a password and other users can read it.
 #[cfg(unix)]
 fn warning(file: &ConfigFile) -> Option<String> {
     use std::os::unix::fs::PermissionsExt;
@@ -241,8 +242,8 @@ fn warning(file: &ConfigFile) -> Option<String> {
     let holds = file.profiles.iter().find(|(_, profile)| has_password(&profile.store));
     let (name, _) = holds.filter(|_| mode & OTHERS_READ != 0)?;
     Some(format!(
-        "{shown} holds the password of the profile {name} and others than its owner may read it: \
-         name the password with password_env or password_file, or `chmod 600 {shown}`",
+        "{shown} contains the password of the profile {name}, and other users can read the file: use \
+         password_env or password_file, or run `chmod 600 {shown}`",
         shown = shown_path(path),
     ))
 }

@@ -1,4 +1,4 @@
-//! `copy`: moves what is under a prefix, or all of it, to another store.
+//! `copy`: copies entries to another store.
 
 mod engine;
 mod pages;
@@ -9,56 +9,55 @@ use cubbyhole::{Error, Namespace};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use self::engine::{Plan, Tally};
-use self::verify::{Found, Verified};
+use self::engine::{CopyCounts, Plan};
+use self::verify::{Difference, Verified};
+use crate::args::scope::{Scope, ScopeArguments};
+use crate::entries::walk::{self, Namespaces};
 use crate::error::Failure;
-use crate::output::{Output, count, escape, human_bytes};
-use crate::progress;
-use crate::scope::{Namespaces, Scope, ScopeArguments};
+use crate::output::{Output, count, escape, human_bytes, progress};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-Copies values and the instants at which entries expire; what has expired by the target's time is left
-out and counted. Versions, created_at and updated_at are the
-target's own: the entries are new there. What the target has already, with equal value and expiry, is
-passed over; so a copy that was interrupted goes on where it ended when it is repeated, and a later
-one brings over what changed meanwhile. Nothing is deleted in either store.
+Copies values and expiries. The target sets new versions, created_at and updated_at. Entries that
+have expired by the target's clock are left out and counted. Entries that the target already has
+with the same value and expiry are skipped. Repeat the command to continue an interrupted copy or to
+copy later changes. Nothing is deleted in either store.
 
-Writers may be at work meanwhile. What they write behind the copy is not in it, so move a service in
-three steps: copy; stop the writers; copy once more, with --verify, which then takes only as long as
-reading. --verify reads both sides, compares each entry, and shows for each the SHA-256 of its lines:
-those that `cubbyhole export` writes after its header.
+The source may change during a copy, and later writes can be missed. To move a service, copy while
+it runs, stop the writers, and copy again with --verify; the second copy only writes the changes.
+--verify compares every entry of both stores, and shows the SHA-256 of the lines that `cubbyhole
+export` would write after its header.
 
 Examples:
   cubbyhole copy --all --to postgres://my_service@db.internal/state --dry-run
   cubbyhole copy --all --to postgres://my_service@db.internal/state --verify
   cubbyhole copy acme --to redis+cluster://10.0.0.1:7000 --keep-existing";
 
-/// Differences that are shown; the others are counted.
-const SHOWN: u64 = 10;
+/// The number of differences that are shown. The others are only counted.
+const MAX_SHOWN: u64 = 10;
 
-/// Copy entries to another store, of whatever kind
+/// Copy entries to another store on any backend
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Copy {
     #[command(flatten)]
     scope: ScopeArguments,
-    /// The store that takes them: a URL, as for --store, or the name of a profile; a file is created
+    /// Target store: a URL or the name of a profile; a missing file is created
     #[arg(long, value_name = "URL|PROFILE")]
     to: String,
-    /// Leave entries that the target has otherwise as they are there [default: the source's win]
+    /// Keep entries that differ in the target [default: overwrite them]
     #[arg(long)]
     keep_existing: bool,
-    /// Only count what would be copied
+    /// Only count the entries that would be copied
     #[arg(long)]
     dry_run: bool,
-    /// Compare both sides afterwards; the exit code is 6 if they differ
+    /// Compare both stores afterwards; the exit code is 6 if they differ
     #[arg(long, conflicts_with = "dry_run")]
     verify: bool,
 }
 
 #[derive(Serialize)]
-struct Summary<'a> {
+struct CopySummary<'a> {
     copied: u64,
     bytes: u64,
     skipped: u64,
@@ -76,20 +75,20 @@ impl Copy {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let scope = self.scope.into_scope();
         let source = session.open_read_only().await?;
-        // A mistyped prefix creates no file.
+        // Checked first, so a mistyped prefix creates no file.
         let first = Namespaces::new(source.clone(), session.ctx.clone(), &scope).next().await?;
         let nothing = || Failure::NotFound(format!("there is no entry {scope}"));
         if first.is_none() && !self.verify {
             return Err(nothing());
         }
-        let only_look = self.dry_run || first.is_none();
-        let target = session.open_target(&self.to, only_look).await?;
+        let read_only = self.dry_run || first.is_none();
+        let target = session.open_target(&self.to, read_only).await?;
         if first.is_none() && target.is_none() {
             return Err(nothing());
         }
         let total = match session.out.messages_on_terminal() {
-            // For the bar alone: counting takes time.
-            true => Some(scope.usage(&source, &session.ctx).await?.entries),
+            // Only counted for the bar, because counting takes time.
+            true => Some(walk::usage(&scope, &source, &session.ctx).await?.entries),
             false => None,
         };
         let ctx = session.ctx.clone();
@@ -104,22 +103,22 @@ impl Copy {
         let started = tokio::time::Instant::now();
         let bar = progress::bar(total, &session.out, true);
         let namespaces = Namespaces::new(source.clone(), ctx.clone(), &scope);
-        let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
-        let (tally, outcome) = engine::run(&plan, namespaces, &mut watch).await;
+        let mut observer = ProgressReporter { bar: &bar, out: &mut session.out, shown: 0 };
+        let (counts, outcome) = engine::run(&plan, namespaces, &mut observer).await;
         bar.finish_and_clear();
         if let Err(error) = outcome {
-            // The context says why better than the reading that it ended.
+            // The error of the context is more precise than the error of an interrupted read.
             let error = ctx.check().err().unwrap_or(error);
-            return Err(partway(&tally, self.dry_run, error));
+            return Err(partway(&counts, self.dry_run, error));
         }
         let verified = match (&target, self.verify) {
             (Some(target), true) => {
-                let bar = progress::bar(Some(tally.entries()), &session.out, true);
-                let mut watch = Watching { bar: &bar, out: &mut session.out, shown: 0 };
-                let verified = verify::run(&ctx, &source, target, &scope, &mut watch).await;
+                let bar = progress::bar(Some(counts.entries()), &session.out, true);
+                let mut observer = ProgressReporter { bar: &bar, out: &mut session.out, shown: 0 };
+                let verified = verify::run(&ctx, &source, target, &scope, &mut observer).await;
                 bar.finish_and_clear();
                 let stopped = |error| Failure::Partway {
-                    done: format!("{}, not verified", done(&tally)),
+                    done: format!("{}, not verified", done(&counts)),
                     error,
                 };
                 Some(verified.map_err(stopped)?)
@@ -127,40 +126,40 @@ impl Copy {
             _ => None,
         };
         let seconds = started.elapsed().as_secs_f64();
-        report(&tally, self.dry_run, seconds, verified.as_ref(), &mut session.out)?;
-        judge(&tally, verified.as_ref(), &scope)
+        report(&counts, self.dry_run, seconds, verified.as_ref(), &mut session.out)?;
+        check_outcome(&counts, verified.as_ref(), &scope)
     }
 }
 
-fn done(tally: &Tally) -> String {
-    let mut text = format!("{} copied", count(tally.copied, "entry", "entries"));
-    if tally.unknown > 0 {
-        text.push_str(&format!(", {} that may be", tally.unknown));
+fn done(counts: &CopyCounts) -> String {
+    let mut text = format!("{} copied", count(counts.copied, "entry", "entries"));
+    if counts.unknown > 0 {
+        text.push_str(&format!(", {} that may have been copied", counts.unknown));
     }
-    if tally.skipped > 0 {
-        text.push_str(&format!(", {} that the target had already", tally.skipped));
+    if counts.skipped > 0 {
+        text.push_str(&format!(", {} that the target already had", counts.skipped));
     }
     text
 }
 
-fn partway(tally: &Tally, dry_run: bool, error: Error) -> Failure {
+fn partway(counts: &CopyCounts, dry_run: bool, error: Error) -> Failure {
     let done = match dry_run {
-        true => format!("{} looked at", count(tally.entries(), "entry", "entries")),
-        false => format!("{}; the same command goes on from there", done(tally)),
+        true => format!("{} compared", count(counts.entries(), "entry", "entries")),
+        false => format!("{}; repeat the command to continue", done(counts)),
     };
     Failure::Partway { done, error }
 }
 
 fn report(
-    tally: &Tally,
+    counts: &CopyCounts,
     dry_run: bool,
     seconds: f64,
     verified: Option<&Verified>,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    let Tally { copied, bytes, skipped, kept, expired, unreadable, namespaces, .. } = *tally;
+    let CopyCounts { copied, bytes, skipped, kept, expired, unreadable, namespaces, .. } = *counts;
     if out.json() {
-        return out.object(&Summary {
+        return out.object(&CopySummary {
             copied,
             bytes,
             skipped,
@@ -181,13 +180,13 @@ fn report(
         count(namespaces, "namespace", "namespaces"),
     );
     if skipped > 0 {
-        text.push_str(&format!("; {skipped} skipped, which the target had already"));
+        text.push_str(&format!("; {skipped} skipped, which the target already had"));
     }
     if kept > 0 {
-        text.push_str(&format!("; {kept} kept as they are in the target"));
+        text.push_str(&format!("; {kept} kept unchanged in the target"));
     }
     if expired > 0 {
-        text.push_str(&format!("; {expired} left out, expired by the target's time"));
+        text.push_str(&format!("; {expired} left out, expired by the target's clock"));
     }
     out.note(&text);
     let Some(verified) = verified else { return Ok(()) };
@@ -196,83 +195,87 @@ fn report(
         out.line(&format!("{name}  {entries}  {} bytes  sha256 {}", side.bytes, side.sha256))?;
     }
     if verified.equal {
-        out.note("both are equal");
+        out.note("both stores are equal");
     }
     if verified.expired > 0 {
         let expired = count(verified.expired, "entry", "entries");
         out.note(&format!(
-            "{expired} on one side alone had expired, or were about to, and are left out"
+            "{expired} of only one store left out, which had expired or were about to expire"
         ));
     }
     Ok(())
 }
 
-fn judge(tally: &Tally, verified: Option<&Verified>, scope: &Scope) -> Result<(), Failure> {
+fn check_outcome(
+    counts: &CopyCounts,
+    verified: Option<&Verified>,
+    scope: &Scope,
+) -> Result<(), Failure> {
     if let Some(verified) = verified
         && !verified.equal
     {
         let Verified { missing, different, extra, unreadable, .. } = *verified;
         return Err(Failure::Incomplete(format!(
-            "the two differ: {missing} missing in the target, {different} different, {extra} only \
-             in the target, {unreadable} unreadable; if somebody writes, stop that and copy again"
+            "the stores differ: {missing} missing in the target, {different} different, {extra} only \
+             in the target, {unreadable} unreadable; stop all writers and copy again"
         )));
     }
-    if tally.unreadable > 0 {
-        let entries = count(tally.unreadable, "entry", "entries");
+    if counts.unreadable > 0 {
+        let entries = count(counts.unreadable, "entry", "entries");
         return Err(Failure::Incomplete(format!(
             "{entries} could not be read and were not copied"
         )));
     }
-    if tally.entries() == 0 {
+    if counts.entries() == 0 {
         return Err(Failure::NotFound(format!("there is no entry {scope}")));
     }
     Ok(())
 }
 
-/// Shows progress and what is wrong with single entries.
-struct Watching<'a> {
+/// Reports progress, and errors of single entries.
+struct ProgressReporter<'a> {
     bar: &'a ProgressBar,
     out: &'a mut Output,
     shown: u64,
 }
 
-impl Watching<'_> {
-    fn complain(&mut self, kind: &str, text: &str) {
+impl ProgressReporter<'_> {
+    fn report_error(&mut self, kind: &str, text: &str) {
         let out = &mut self.out;
-        self.bar.suspend(|| out.complain(kind, text));
+        self.bar.suspend(|| out.report_error(kind, text));
     }
 }
 
-impl engine::Watch for Watching<'_> {
-    fn progress(&mut self, tally: &Tally) {
-        progress::advance(self.bar, tally.entries());
+impl engine::CopyObserver for ProgressReporter<'_> {
+    fn progress(&mut self, counts: &CopyCounts) {
+        progress::advance(self.bar, counts.entries());
     }
 
     fn unreadable(&mut self, namespace: &Namespace, key: &str, error: &Error) {
         let (namespace, key) = (escape(namespace.as_str()), escape(key));
         let text = format!("not copied: `{key}` in {namespace}: {error}");
-        self.complain(error.kind().as_str(), &text);
+        self.report_error(error.kind().as_str(), &text);
     }
 }
 
-impl verify::Watch for Watching<'_> {
+impl verify::VerifyObserver for ProgressReporter<'_> {
     fn progress(&mut self, entries: u64) {
         progress::advance(self.bar, entries);
     }
 
-    fn found(&mut self, found: Found, namespace: &Namespace, key: &str) {
+    fn found(&mut self, found: Difference, namespace: &Namespace, key: &str) {
         self.shown += 1;
-        if self.shown > SHOWN {
+        if self.shown > MAX_SHOWN {
             return;
         }
         let (namespace, key) = (escape(namespace.as_str()), escape(key));
         let what = match found {
-            Found::Missing => "not in the target",
-            Found::Different => "different in the target",
-            Found::Extra => "only in the target",
-            Found::Unreadable => "not readable on one side",
+            Difference::Missing => "not in the target",
+            Difference::Different => "different in the target",
+            Difference::Extra => "only in the target",
+            Difference::Unreadable => "not readable in one store",
         };
-        let more = if self.shown == SHOWN { "; more are only counted" } else { "" };
-        self.complain("incomplete", &format!("{what}: `{key}` in {namespace}{more}"));
+        let more = if self.shown == MAX_SHOWN { "; more are only counted" } else { "" };
+        self.report_error("incomplete", &format!("{what}: `{key}` in {namespace}{more}"));
     }
 }

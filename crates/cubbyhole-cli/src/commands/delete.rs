@@ -1,11 +1,11 @@
-//! `delete`: removes one entry.
+//! `delete`: deletes one entry.
 
 use clap::Args;
 use cubbyhole::{Condition, Namespace, Version};
 use serde::Serialize;
 
-use super::not_found;
-use crate::arguments::{parse_key, parse_namespace, parse_version};
+use super::common::not_found;
+use crate::args::parse::{parse_key, parse_namespace, parse_version};
 use crate::error::Failure;
 use crate::session::Session;
 
@@ -13,17 +13,17 @@ const EXAMPLES: &str = "\
 Example:
   cubbyhole delete acme:agent-7 greeting";
 
-/// Delete an entry; exit code 1 if there was none
+/// Delete an entry; the exit code is 1 if it does not exist
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Delete {
-    /// Where: a tenant and its segments, as in acme:agent-7
+    /// Namespace: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     namespace: Namespace,
-    /// The key; one that begins with `-` goes after `--`
+    /// Key; write one that begins with `-` after `--`
     #[arg(value_parser = parse_key)]
     key: String,
-    /// Only if the entry is at this version
+    /// Delete only if the entry has this version
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     if_version: Option<Version>,
 }

@@ -1,19 +1,18 @@
-//! `demo`: a short tour. Each step shows a command and what that command really answers.
+//! `demo`: a short tour. Each step runs a command and shows its real output.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::Args;
 use cubbyhole::{ErrorKind, ExecutionContext, NamespacePrefix};
 
-use super::quoted;
-use crate::cli::Cli;
 use crate::error::{EXIT_CONFLICT, EXIT_NOT_FOUND, Failure};
-use crate::output::{Output, count, escape};
-use crate::session::Session;
+use crate::output::{Capture, Output, Tone, count, escape, shell_quoted};
+use crate::session::{STORE_VARIABLE, Session};
 
 const EXAMPLES: &str = "\
-It writes to the tenants demo-acme and demo-globex of the store and to no other, can be run again,
-and leaves the store for you to explore.
+The demo writes only to the tenants demo-acme and demo-globex. It can be repeated, and keeps its
+data for you to explore.
 
 Examples:
   cubbyhole demo
@@ -23,32 +22,33 @@ const ACME: &str = "demo-acme";
 const GLOBEX: &str = "demo-globex";
 const TTL_WAIT: Duration = Duration::from_millis(1200);
 
-const BOLD: &str = "1";
-const DIM: &str = "2";
-const CYAN: &str = "36";
-const YELLOW: &str = "33";
+/// Parses and runs one command line, without the name of the tool, in a session.
+pub(crate) type RunLine =
+    for<'a> fn(
+        &'a [&'a str],
+        &'a mut Session,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
-/// A tour in seven steps, on a real file
+/// Take a tour in seven steps, on a real store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {}
 
 impl Demo {
-    pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+    /// `run_line` runs the commands of the tour.
+    pub(crate) async fn run(self, session: &mut Session, run_line: RunLine) -> Result<(), Failure> {
         if session.out.json() {
             return Err(Failure::Usage(
-                "the demo is for reading; run it without --json".to_owned(),
+                "the demo has no JSON output; run it without --json".to_owned(),
             ));
         }
-        if session.store.url.starts_with("memory:") {
+        if session.store.is_in_memory() {
             return Err(Failure::Usage(
-                "the demo needs a store that outlives a command, such as redb:demo.redb".to_owned(),
+                "the demo needs a store that is kept after a command, such as redb:demo.redb"
+                    .to_owned(),
             ));
         }
-        let colours = session.out.data_on_terminal()
-            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let mut tour = Tour { session, colours, step: 0 };
+        let mut tour = Tour { session, run_line, step: 0 };
         tour.prepare().await?;
         tour.conversation().await?;
         tour.isolation().await?;
@@ -63,18 +63,18 @@ impl Demo {
 
 struct Tour<'a> {
     session: &'a mut Session,
-    colours: bool,
+    run_line: RunLine,
     step: u32,
 }
 
 impl Tour<'_> {
-    /// The heading, and a clean start for the demo's own tenants.
+    /// Writes the heading and erases the data of an earlier tour.
     async fn prepare(&mut self) -> Result<(), Failure> {
-        let url = &self.session.store.url;
-        // A URL of a server may hold a password.
-        let shown = if url.starts_with("redb:") { url.as_str() } else { "the store you named" };
+        let store = &self.session.store;
+        // The URL of a server may contain a password.
+        let shown = store.file().map_or("the store you named", |_| store.url.as_str());
         let heading = format!("A tour of Cubbyhole, on {shown}");
-        let heading = self.paint(BOLD, &escape(&heading));
+        let heading = self.paint(Tone::Heading, &escape(&heading));
         self.text(&heading)?;
         let mut removed = 0;
         let store = self.session.open_or_create().await?;
@@ -92,13 +92,13 @@ impl Tour<'_> {
         self.session.close().await?;
         if removed > 0 {
             let entries = count(removed, "entry", "entries");
-            self.text(&format!("Begun afresh: {entries} of an earlier tour removed."))?;
+            self.text(&format!("Removed {entries} of an earlier tour."))?;
         }
         Ok(())
     }
 
     async fn conversation(&mut self) -> Result<(), Failure> {
-        self.step("An agent of one tenant keeps its conversation")?;
+        self.step("An agent of one tenant stores its conversation")?;
         let chat = "demo-acme:agent-7:chat";
         self.run(&["put", chat, "turn-1", "Where is my parcel?"], 0).await?;
         self.run(&["put", chat, "turn-2", "It left Lyon this morning."], 0).await?;
@@ -107,27 +107,27 @@ impl Tour<'_> {
     }
 
     async fn isolation(&mut self) -> Result<(), Failure> {
-        self.step("Another tenant uses the same names, and each sees only its own")?;
+        self.step("Another tenant uses the same names; each tenant sees only its own data")?;
         let chat = "demo-globex:agent-7:chat";
         self.run(&["put", chat, "turn-1", "Which plan am I on?"], 0).await?;
         self.run(&["list", chat, "--values"], 0).await
     }
 
     async fn expiry(&mut self) -> Result<(), Failure> {
-        self.step("An entry with a TTL is gone when its time is up")?;
+        self.step("An entry with a TTL expires")?;
         let get = ["get", "demo-acme:agent-7", "typing"];
         self.run(&["put", "demo-acme:agent-7", "typing", "yes", "--ttl", "1s"], 0).await?;
-        // On a very slow disk the second is over before the answer.
+        // On a very slow disk, the entry expires before it is read.
         self.run_expecting(&get, &[0, EXIT_NOT_FOUND]).await?;
         self.session.ctx.sleep(TTL_WAIT).await?;
         self.wait_until_gone(&get).await?;
-        let passed = self.paint(DIM, "   (a little more than a second later)");
+        let passed = self.paint(Tone::Aside, "   (a little more than a second later)");
         self.text(&passed)?;
         self.run(&get, EXIT_NOT_FOUND).await
     }
 
     async fn conflict(&mut self) -> Result<(), Failure> {
-        self.step("Two workers claim one job, and the second is refused")?;
+        self.step("Two workers claim one job; the second is refused")?;
         let (jobs, job) = ("demo-acme:jobs", "nightly-report");
         self.run(&["put", jobs, job, "worker-1", "--if-absent"], 0).await?;
         self.run(&["put", jobs, job, "worker-2", "--if-absent"], EXIT_CONFLICT).await?;
@@ -135,44 +135,44 @@ impl Tour<'_> {
     }
 
     async fn listing(&mut self) -> Result<(), Failure> {
-        self.step("What does a tenant hold, and how much? (entries, bytes, namespace)")?;
+        self.step("What does a tenant store? (entries, bytes, namespace)")?;
         self.run(&["namespaces", ACME, "--long"], 0).await?;
         self.run(&["usage", ACME], 0).await
     }
 
     async fn sweep(&mut self) -> Result<(), Failure> {
-        self.step("A sweep frees the space of what has expired")?;
+        self.step("A sweep frees the space of expired entries")?;
         self.run(&["evict"], 0).await
     }
 
     async fn erasure(&mut self) -> Result<(), Failure> {
-        self.step("A tenant leaves: whatever it had is erased, and nothing else")?;
+        self.step("A tenant leaves: all of its data is erased, and nothing else")?;
         self.run(&["erase", GLOBEX, "--yes"], 0).await?;
         self.run(&["namespaces", GLOBEX], 0).await?;
         self.run(&["namespaces", ACME], 0).await
     }
 
     fn what_next(&mut self) -> Result<(), Failure> {
-        let heading = self.paint(BOLD, "The store is yours to explore");
+        let heading = self.paint(Tone::Heading, "Explore the store");
         self.text(&format!("\n{heading}"))?;
         for (command, what) in [
             ("cubbyhole get demo-acme:agent-7:chat turn-2 --entry", "version and times"),
-            ("cubbyhole export demo-acme", "all of a tenant as JSON Lines"),
-            ("cubbyhole doctor", "how the store is"),
-            ("cubbyhole --help", "everything else"),
+            ("cubbyhole export demo-acme", "all entries of a tenant, as JSON Lines"),
+            ("cubbyhole doctor", "the health of the store"),
+            ("cubbyhole --help", "all commands"),
         ] {
-            let padded = self.paint(CYAN, &format!("{command:<52}"));
-            let what = self.paint(DIM, what);
+            let padded = self.paint(Tone::Command, &format!("{command:<52}"));
+            let what = self.paint(Tone::Aside, what);
             self.text(&format!("   {padded} {what}"))?;
         }
         if let Some(note) = self.how_to_call() {
-            let note = self.paint(DIM, &note);
+            let note = self.paint(Tone::Aside, &note);
             self.text(&format!("\n{note}"))?;
         }
         Ok(())
     }
 
-    /// What the commands above need to work as they stand here, if anything.
+    /// Returns the shell commands that are needed before the commands above work as shown.
     fn how_to_call(&self) -> Option<String> {
         let executable = std::env::current_exe().ok()?;
         let on_path = std::env::var_os("PATH").is_some_and(|path| {
@@ -182,23 +182,22 @@ impl Tour<'_> {
         });
         let mut lines = Vec::new();
         if !on_path {
-            let shown = quoted(&executable.display().to_string());
+            let shown = shell_quoted(&executable.display().to_string());
             lines.push(format!("   alias cubbyhole={shown}"));
         }
         let store = &self.session.store;
-        let named = std::env::var("CUBBYHOLE_STORE").is_ok_and(|url| url == store.url);
-        if store.origin.is_option() && !named && store.url.starts_with("redb:") {
-            lines.push(format!("   export CUBBYHOLE_STORE={}", quoted(&store.url)));
+        let named = std::env::var(STORE_VARIABLE).is_ok_and(|url| url == store.url);
+        if store.origin.is_option() && !named && store.file().is_some() {
+            lines.push(format!("   export {STORE_VARIABLE}={}", shell_quoted(&store.url)));
         }
-        (!lines.is_empty())
-            .then(|| format!("For these commands to work here:\n{}", lines.join("\n")))
+        (!lines.is_empty()).then(|| format!("Run this first:\n{}", lines.join("\n")))
     }
 
     async fn wait_until_gone(&mut self, get: &[&str]) -> Result<(), Failure> {
         let patience = self.session.ctx.child().with_timeout(Duration::from_secs(10));
         loop {
             let (mut inner, _capture) = self.inner();
-            match super::run_boxed(parse(get)?.command, &mut inner).await {
+            match (self.run_line)(get, &mut inner).await {
                 Err(Failure::NotFound(_)) => return Ok(()),
                 outcome => outcome?,
             }
@@ -210,17 +209,16 @@ impl Tour<'_> {
         self.run_expecting(arguments, &[expected]).await
     }
 
-    /// Shows a command, runs the very same, and shows what it wrote and how it ended.
+    /// Shows a command, runs it, and shows its output and its exit code.
     async fn run_expecting(&mut self, arguments: &[&str], expected: &[u8]) -> Result<(), Failure> {
-        let shown: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
-        let command = self.paint(CYAN, &format!("cubbyhole {}", shown.join(" ")));
+        let shown: Vec<String> = arguments.iter().map(|argument| shell_quoted(argument)).collect();
+        let command = self.paint(Tone::Command, &format!("cubbyhole {}", shown.join(" ")));
         self.text(&format!("   $ {command}"))?;
         let (mut inner, capture) = self.inner();
-        let outcome = super::run_boxed(parse(arguments)?.command, &mut inner).await;
+        let outcome = (self.run_line)(arguments, &mut inner).await;
         let code = outcome.as_ref().err().map_or(0, |failure| failure.exit_code(None));
         if !expected.contains(&code) {
-            let unplanned = || unplanned(arguments);
-            return outcome.and_then(|()| Err(unplanned()));
+            return outcome.and_then(|()| Err(unexpected_outcome(arguments)));
         }
         inner.out.conclude(outcome, None);
         let written = capture.take();
@@ -228,17 +226,17 @@ impl Tour<'_> {
             self.text(&format!("     {line}"))?;
         }
         if code != 0 {
-            let code = self.paint(YELLOW, &format!("     exit code {code}"));
+            let code = self.paint(Tone::Warning, &format!("     exit code {code}"));
             self.text(&code)?;
         } else if written.is_empty() && arguments.first() != Some(&"put") {
-            let nothing = self.paint(DIM, "     (nothing)");
+            let nothing = self.paint(Tone::Aside, "     (nothing)");
             self.text(&nothing)?;
         }
         Ok(())
     }
 
-    /// A session for one command, as if it were called by itself.
-    fn inner(&self) -> (Session, crate::output::Capture) {
+    /// Creates a session for one command, with the same store.
+    fn inner(&self) -> (Session, Capture) {
         let (out, capture) = Output::captured();
         let ctx: ExecutionContext = self.session.ctx.child();
         (Session::new(ctx, self.session.store.clone(), out), capture)
@@ -246,15 +244,15 @@ impl Tour<'_> {
 
     fn step(&mut self, title: &str) -> Result<(), Failure> {
         self.step += 1;
-        let title = self.paint(BOLD, &format!("{}  {title}", self.step));
+        let title = self.paint(Tone::Heading, &format!("{}  {title}", self.step));
         self.text(&format!("\n{title}"))
     }
 
-    fn paint(&self, style: &str, text: &str) -> String {
-        if self.colours { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
+    fn paint(&self, tone: Tone, text: &str) -> String {
+        self.session.out.paint(text, tone)
     }
 
-    /// Writes lines as they are, visible at once. What came from a store is escaped already.
+    /// Writes lines unescaped and flushes them. Output of commands is already escaped.
     fn text(&mut self, text: &str) -> Result<(), Failure> {
         self.session.out.raw(text.as_bytes())?;
         self.session.out.raw(b"\n")?;
@@ -262,12 +260,8 @@ impl Tour<'_> {
     }
 }
 
-fn parse(arguments: &[&str]) -> Result<Cli, Failure> {
-    Cli::try_parse_from(std::iter::once("cubbyhole").chain(arguments.iter().copied()))
-        .map_err(|error| cubbyhole::Error::internal("the demo is wrong").with_source(error).into())
-}
-
-fn unplanned(arguments: &[&str]) -> Failure {
-    let message = format!("`{}` did not end as it should; please report it", arguments.join(" "));
+fn unexpected_outcome(arguments: &[&str]) -> Failure {
+    let message =
+        format!("`{}` ended with an unexpected exit code; please report this", arguments.join(" "));
     cubbyhole::Error::new(ErrorKind::Internal, message).into()
 }

@@ -1,4 +1,4 @@
-//! `doctor`: looks the store over.
+//! `doctor`: checks a store's health.
 
 mod repair;
 
@@ -7,42 +7,42 @@ use cubbyhole::{Check, Diagnosis, Verdict};
 use serde::Serialize;
 
 use crate::error::{EXIT_DEADLINE, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, EXIT_USAGE, Failure};
-use crate::output::count;
+use crate::output::{Tone, count};
 use crate::session::Session;
-use crate::style::Tone;
 
 const EXAMPLES: &str = "\
-Works also where the store cannot be opened. If there is a problem the exit code is 5 (there is no
-store, or another process has it open), 2 (that is not a store) or 6 (anything else); what is only a
-warning is code 0. Without `--repair` nothing is written: an embedded file may be read-only.
+The store is checked even if it cannot be opened. The exit code is 0 if there are at most warnings.
+If there is a problem, it is 5 (the store is missing or open in another process), 2 (not a store) or
+6 (any other problem). Without `--repair` nothing is written, and an embedded file may be read-only.
 
-On Redis, a failover can lose the registration of a namespace and not its entries: no listing shows them.
-`--repair` lists them again. Eviction can take the index of a namespace, or a part of it, and leave its
-values. If their meta data is left, `--repair` restores the index and keeps the entries. Otherwise the values
-are orphaned: listings and `erase` may miss them. `--repair` lists orphaned values, up to 1,000: namespace,
-key, bytes, expiry. `--orphans register` makes entries of them again, with a new version and the present as
-`created_at`, `--orphans remove` removes them. It looks at every key, and others may go on meanwhile.
+On Redis, a failover can lose the registration of a namespace but not its entries, and listings then
+miss them. `--repair` registers it again. Eviction can remove the index of a namespace, or a part of
+it, but not its values. If their metadata is left, `--repair` restores the index and keeps the
+entries. Otherwise the values are orphaned: listings and `erase` may miss them. `--repair` lists
+orphaned values, up to 1,000, with namespace, key, bytes and expiry. `--orphans register` turns them
+into entries with a new version and the current time as `created_at`. `--orphans remove` removes
+them. A repair reads every key; the store can be used at the same time.
 
-An embedded file's time can be ahead of this machine's clock, because that was ahead once. `--repair` sets it
-back. It first says how many expired entries that revives, and asks if there are any. Other stores have
-nothing to repair.
+The time of an embedded file can be ahead of this machine's clock, because the clock was ahead once.
+`--repair` sets it back. If that would revive expired entries, the command shows their number and
+asks first. Other stores have nothing to repair.
 
 Examples:
   cubbyhole doctor
   cubbyhole doctor --repair --store redis+cluster://10.0.0.1:7000
   cubbyhole doctor --repair --orphans remove --yes";
 
-/// Look the store over: what it holds, and what should be looked after
+/// Check the health of a store, and repair it with --repair
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Doctor {
-    /// Repair what can be repaired first
+    /// Repair the store before checking it
     #[arg(long)]
     repair: bool,
-    /// What `--repair` does with orphaned values [default: list]
+    /// How `--repair` treats orphaned values [default: list]
     #[arg(long, value_name = "ACTION", value_enum, requires = "repair")]
-    orphans: Option<repair::Action>,
-    /// Do not ask before values are removed or expired entries revived
+    orphans: Option<repair::OrphanChoice>,
+    /// Do not ask before values are removed or expired entries are revived
     #[arg(long, requires = "repair")]
     yes: bool,
 }
@@ -72,17 +72,17 @@ impl Doctor {
         if found == 0 && orphans > 0 {
             let left = count(orphans, "orphaned value is left", "orphaned values are left");
             return Err(Failure::Incomplete(format!(
-                "{left}; repeat it with `--orphans register` or `--orphans remove`"
+                "{left}; repeat the command with `--orphans register` or `--orphans remove`"
             )));
         }
         if found == 0 {
             return Ok(());
         }
-        // A store that is not there is told from one that is ill by what opening it answers.
+        // The error of opening distinguishes a missing store from a damaged one.
         let opened = session.open_read_only().await.map(drop);
         let found = format!("doctor found {}", count(found, "problem", "problems"));
         Err(match opened {
-            // What it is stands in the checks already.
+            // The checks already show the error.
             Err(failure) => match failure.exit_code(None) {
                 EXIT_UNAVAILABLE => cubbyhole::Error::unavailable(found).into(),
                 EXIT_USAGE => Failure::Usage(found),

@@ -1,4 +1,7 @@
-//! `edit`: opens a value in the editor, and saves it at the version that was read.
+//! `edit`: opens a value in an editor and saves it, if the entry still has the version that was
+//! read.
+
+mod editor;
 
 use clap::Args;
 use cubbyhole::{
@@ -8,35 +11,35 @@ use cubbyhole::{
 use serde::Serialize;
 use tokio::time::Instant;
 
+use self::editor::{Draft, Editor};
+use super::common::not_found;
 use super::put::check_json;
-use super::{not_found, quoted};
-use crate::arguments::{parse_key, parse_namespace};
-use crate::editor::{Draft, Editor};
+use crate::args::parse::{parse_key, parse_namespace};
 use crate::error::Failure;
-use crate::output::escape;
+use crate::output::{escape, shell_quoted};
 use crate::session::{Origin, Session};
 
 const EXAMPLES: &str = "\
-The editor is $VISUAL, else $EDITOR; either may hold arguments, as in `code --wait`. Nothing is
-written if the text is as it was. If it cannot be saved, because somebody else wrote the entry
-meanwhile, say, it stays in a file that the error names. The entry expires when it would have.
---timeout counts for reading and for saving, each by itself, and not for the time in the editor.
+The editor is $VISUAL, else $EDITOR; both may contain arguments, as in `code --wait`. Unchanged text
+is not written. If saving fails, for example because another writer changed the entry, the text is
+kept in a file that the error names. The expiry of the entry does not change. --timeout applies to
+reading and to saving separately, and not to the time in the editor.
 
 Examples:
   cubbyhole edit acme:agent-7 instructions
   EDITOR='code --wait' cubbyhole edit acme:agent-7 settings.json --create";
 
-/// Edit the value of an entry in your editor
+/// Edit the value of an entry in an editor
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Edit {
-    /// Where: a tenant and its segments, as in acme:agent-7
+    /// Namespace: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     namespace: Namespace,
-    /// The key; one that begins with `-` goes after `--`
+    /// Key; write one that begins with `-` after `--`
     #[arg(value_parser = parse_key)]
     key: String,
-    /// Begin with an empty text if there is no such entry
+    /// Start with an empty text if the entry does not exist
     #[arg(long)]
     create: bool,
 }
@@ -47,11 +50,11 @@ struct Edited {
     version: Option<Version>,
 }
 
-/// What was read, before the editor.
+/// The entry before it was edited.
 struct Before {
     text: Bytes,
     meta: Option<EntryMeta>,
-    /// When it expires, by this process's clock.
+    /// When the entry expires, by this process's clock.
     expires: Option<Instant>,
     json: bool,
 }
@@ -62,13 +65,13 @@ impl Edit {
         let whole = session.ctx.clone();
         session.ctx = step(session, &whole);
         let before = self.read(session).await?;
-        // A file admits one process at a time, and an editor may be open for hours.
+        // Only one process can open a file, and an editor may be open for hours.
         session.close().await?;
         session.ctx = whole.clone();
 
         let draft = Draft::new(&self.key, &before.text, before.json)?;
         if let Err(failure) = editor.edit(&session.ctx, &draft).await {
-            // After SIGTERM or SIGHUP the editor may still have it open.
+            // After SIGTERM or SIGHUP the editor may still have the draft open.
             return Err(match draft.changed() || whole.check().is_err() {
                 true => self.keep(failure, draft, &before, session),
                 false => failure,
@@ -88,7 +91,7 @@ impl Edit {
     }
 
     async fn read(&self, session: &mut Session) -> Result<Before, Failure> {
-        // With a store that is not there everything is absent; what is saved creates it.
+        // A missing store has no entries. Saving creates it.
         let nowhere = session.store.file().is_some_and(|file| !file.exists());
         let mut expires = None;
         let entry = match self.create && nowhere {
@@ -111,7 +114,7 @@ impl Edit {
         };
         if std::str::from_utf8(&value).is_err() {
             return Err(Failure::Usage(format!(
-                "the value is not UTF-8 text, which an editor would damage; use `cubbyhole get {} \
+                "the value is not UTF-8 text, and an editor would damage it; use `cubbyhole get {} \
                  > FILE` and `cubbyhole put {} --file FILE`",
                 self.named(),
                 self.named(),
@@ -146,7 +149,7 @@ impl Edit {
             None => (session.open_or_create().await?, Condition::IfAbsent),
             Some(meta) => {
                 let store = session.open().await?;
-                // `touch` may have set another expiry meanwhile, which leaves the version.
+                // `touch` may have changed the expiry, which does not change the version.
                 let now = self.entry(&*store, session).await?;
                 if let Some(at) = now.map_or(meta.expires_at, |entry| entry.meta.expires_at) {
                     options = options.with_expires_at(at);
@@ -157,55 +160,55 @@ impl Edit {
         let (namespace, key) = (&self.namespace, &self.key);
         let version =
             store.put_entry(&session.ctx, namespace, key, text, options, condition).await?;
-        // Only then it is certain that nothing of it is lost.
+        // Close the store before the draft is deleted: the write is then durable.
         session.close().await?;
         Ok(version)
     }
 
-    /// Leaves the text where it is, and says so.
+    /// Keeps the draft, and adds to the failure where it is.
     fn keep(&self, failure: Failure, draft: Draft, before: &Before, session: &Session) -> Failure {
         let path = draft.keep().display().to_string();
-        let mut command = format!("cubbyhole put --file {}", quoted(&path));
+        let mut command = format!("cubbyhole put --file {}", shell_quoted(&path));
         let left = before.expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs());
         if let Some(left @ 1..) = left {
             command.push_str(&format!(" --ttl {left}s"));
         }
         match &session.store.origin {
             Origin::Option | Origin::File => {
-                // What is no file may have a password in it.
+                // The URL of a server may contain a password.
                 let url = session.store.file().map_or("URL", |_| session.store.url.as_str());
-                command.push_str(&format!(" --store {}", quoted(&escape(url))));
+                command.push_str(&format!(" --store {}", shell_quoted(&escape(url))));
             }
             Origin::Profile { name, .. } => {
-                command.push_str(&format!(" --profile {}", quoted(&escape(name))));
+                command.push_str(&format!(" --profile {}", shell_quoted(&escape(name))));
                 if let Some(config) = &session.settings.options.config {
                     let config = config.display().to_string();
-                    command.push_str(&format!(" --config {}", quoted(&escape(&config))));
+                    command.push_str(&format!(" --config {}", shell_quoted(&escape(&config))));
                 }
             }
             Origin::Environment | Origin::Default | Origin::Target => {}
         }
         let named = self.named();
-        let meanwhile = match failure.conflicting_version() {
-            Some(Some(_)) => "somebody wrote it while you edited; ",
-            Some(None) => "it was deleted or has expired while you edited; ",
+        let conflict = match failure.conflicting_version() {
+            Some(Some(_)) => "another writer changed the entry while you edited it; ",
+            Some(None) => "the entry was deleted or has expired while you edited it; ",
             None => "",
         };
         let kept = format!(
-            "{meanwhile}your text is in {path}; `{command} {named}` writes it over the entry"
+            "{conflict}your text is in {path}; `{command} {named}` overwrites the entry with it"
         );
         Failure::Kept { failure: Box::new(failure), kept }
     }
 
-    /// The arguments that name the entry.
+    /// Returns the arguments that name the entry, quoted for a shell.
     fn named(&self) -> String {
         let dashes = if self.key.starts_with('-') { "-- " } else { "" };
-        let namespace = quoted(&escape(self.namespace.as_str()));
-        format!("{dashes}{namespace} {}", quoted(&escape(&self.key)))
+        let namespace = shell_quoted(&escape(self.namespace.as_str()));
+        format!("{dashes}{namespace} {}", shell_quoted(&escape(&self.key)))
     }
 }
 
-/// The context of one step: the time that was given is counted anew.
+/// Returns the context of one step, with its own timeout.
 fn step(session: &Session, whole: &ExecutionContext) -> ExecutionContext {
     match session.timeout {
         Some(timeout) => whole.child().with_timeout(timeout),

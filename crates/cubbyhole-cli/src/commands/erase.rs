@@ -1,4 +1,4 @@
-//! `erase`: removes everything under a prefix, in bounded steps.
+//! `erase`: removes all entries under a prefix, in bounded steps.
 
 use std::time::Duration;
 
@@ -9,50 +9,47 @@ use cubbyhole::{
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use crate::arguments::parse_prefix;
-use crate::confirm::confirm;
+use crate::args::parse::parse_prefix;
 use crate::error::Failure;
-use crate::output::{Output, count, escape, human_bytes};
-use crate::progress;
-use crate::session::Session;
-use crate::store_url::redacted;
+use crate::output::{Output, count, escape, human_bytes, progress};
+use crate::session::{Session, confirm};
 
 const EXAMPLES: &str = "\
-On a terminal it shows what there is and asks; elsewhere it needs --yes. An erasure that was
-interrupted goes on where it ended when it is repeated. Its last line says what was removed, how much
-of it, when, and whether anything is left: writes that arrive behind it survive, so stop the writers
-first. In a file no byte of an erased entry is left when the command ends, which rewrites the file;
-docs/operations.md says when the bytes are gone on servers. Backups, replicas that are behind and
-exports are not in its reach, nor are values on Redis whose index was evicted: \"no entry is left
-there\" does not count them. `cubbyhole doctor --repair --orphans list` finds them.
+On a terminal the command shows what it would erase and asks; otherwise it needs --yes. Repeat an
+interrupted erasure to continue it. The last line reports the removed entries, the time, and how
+many entries are left. Concurrent writes can survive, so stop the writers first.
+
+In a file, no byte of an erased entry is left when the command ends, because it rewrites the file.
+docs/operations.md says when the bytes are gone on servers. Backups, lagging replicas and exports
+are not erased. Neither are values on Redis whose index was evicted, and \"no entry is left there\"
+does not count them; `cubbyhole doctor --repair --orphans list` finds them.
 
 Examples:
   cubbyhole erase acme:agent-7 --dry-run
   cubbyhole erase acme --yes";
 
-/// The entries that one step removes; between steps the context is looked at.
+/// The entries that one step removes. The context is checked between steps.
 const STEP: usize = 1000;
 
-/// How long a step under way, and then the count of what is left, may take after Ctrl-C or the
-/// deadline.
+/// How long the current step, and then counting the rest, may take after Ctrl-C or the deadline.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Remove everything under a prefix: a conversation, an agent, a tenant
+/// Remove all entries under a prefix: a conversation, an agent or a tenant
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Erase {
-    /// Which: a tenant and segments, as in acme:agent-7
+    /// Prefix: a tenant and segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: NamespacePrefix,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Only show what would be removed
+    /// Only show what would be erased
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What there is to remove.
+/// The result of a dry run.
 #[derive(Serialize)]
 struct PlannedLine<'a> {
     prefix: &'a str,
@@ -66,14 +63,14 @@ struct PlannedLine<'a> {
 /// The record of an erasure.
 #[derive(Serialize)]
 struct ErasedLine<'a> {
-    /// Without a password.
+    /// The redacted URL.
     store: &'a str,
     prefix: &'a str,
     removed: u64,
     namespaces: u64,
     started_at: Timestamp,
     finished_at: Timestamp,
-    /// Live entries that were written behind it; `None` if they could not be counted.
+    /// Live entries written during the erasure; `None` if they could not be counted.
     left: Option<u64>,
 }
 
@@ -99,12 +96,13 @@ impl Erase {
         bar.finish_and_clear();
         let removed = erased?;
         let finished_at = SystemClock.now();
-        // On a context of its own: what was done must be told, whatever became of the command's.
+        // A new context, because the erasure must be reported even if the command's context has
+        // ended.
         let counting = ExecutionContext::new().with_timeout(GRACE);
         let left = store.usage(&counting, &self.prefix).await.map(|usage| usage.entries).ok();
         let (prefix, namespaces) = (self.prefix.as_str(), usage.namespaces);
         if session.out.json() {
-            let store = redacted(&session.store.url);
+            let store = session.store.shown();
             let line = ErasedLine {
                 store: &store,
                 prefix,
@@ -114,8 +112,8 @@ impl Erase {
                 finished_at,
                 left,
             };
-            let told = session.out.object(&line).and_then(|()| session.out.flush());
-            told.map_err(Failure::where_output_is_wanted)?;
+            let written = session.out.object(&line).and_then(|()| session.out.flush());
+            written.map_err(Failure::with_closed_pipe_as_error)?;
         }
         session.out.note(&format!(
             "erased {} in {} under {}, from {started_at} to {finished_at}; {}",
@@ -125,19 +123,22 @@ impl Erase {
             match left {
                 Some(0) => "no entry is left there".to_owned(),
                 Some(left) => {
-                    format!("{} written meanwhile", count(left, "entry was", "entries were"))
+                    format!(
+                        "{} written during the erasure",
+                        count(left, "entry was", "entries were")
+                    )
                 }
-                None => "what is left was not counted".to_owned(),
+                None => "the remaining entries could not be counted".to_owned(),
             },
         ));
         match left {
             Some(0) => Ok(()),
             Some(left) => Err(Failure::Incomplete(format!(
-                "{} written meanwhile; stop who writes, and repeat it",
-                count(left, "entry", "entries")
+                "{} written during the erasure; stop the writers and repeat the command",
+                count(left, "entry was", "entries were")
             ))),
             None => Err(Failure::Incomplete(
-                "whether anything was written meanwhile is unknown; repeat it".to_owned(),
+                "entries may have been written during the erasure; repeat the command".to_owned(),
             )),
         }
     }
@@ -170,8 +171,8 @@ impl Erase {
         )
     }
 
-    /// A step that has begun is finished if that is a matter of a moment, so that what was erased can
-    /// be told exactly.
+    /// Runs one step. After the end of the context, a step has a grace period to finish, so the
+    /// number of erased entries is exact.
     async fn step(
         &self,
         store: &dyn Backend,
@@ -182,15 +183,15 @@ impl Erase {
         if let Ok(outcome) = whole.race(&mut step).await {
             return outcome;
         }
-        let moment = ExecutionContext::new().with_timeout(GRACE);
-        if let Ok(outcome) = moment.race(&mut step).await {
+        let grace = ExecutionContext::new().with_timeout(GRACE);
+        if let Ok(outcome) = grace.race(&mut step).await {
             return outcome;
         }
         ctx.cancel();
         step.await
     }
 
-    // Not `erase_all` of the library: on Ctrl-C this one can say how far it came.
+    // Unlike `erase_all` of the library, this reports its progress on Ctrl-C.
     async fn erase_all(
         &self,
         store: &dyn Backend,
@@ -214,11 +215,11 @@ impl Erase {
                 }
                 Err(error) => {
                     let unknown = match error.may_have_been_applied() {
-                        true => format!(", up to {STEP} more that may be"),
+                        true => format!(", and up to {STEP} more may be erased"),
                         false => String::new(),
                     };
                     let done = format!(
-                        "{} erased{unknown}; the same command goes on from there",
+                        "{} erased{unknown}; repeat the command to continue",
                         count(removed, "entry", "entries")
                     );
                     return Err(Failure::Partway { done, error });

@@ -1,4 +1,4 @@
-//! `evict`: sweeps expired entries out, once or on a timer.
+//! `evict`: removes expired entries, once or repeatedly.
 
 use std::time::Duration;
 
@@ -9,30 +9,33 @@ use cubbyhole::{
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::arguments::{format_duration, parse_duration};
+use crate::args::parse::{format_duration, parse_duration};
 use crate::error::Failure;
 use crate::output::{Output, count};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-Expired entries are invisible before too; this frees their space. Once, for cron; with --every as a
-service: each wait varies by a tenth, so that several do not keep step; while the store is
-unavailable the waits grow up to sixteen times as long; Ctrl-C, SIGTERM and SIGHUP end it after the
-step it is in, with exit code 0. --timeout is then for each sweep. Several may sweep one store. A file admits one
-process at a time: let the service that has it open sweep it.
+Expired entries are already invisible; a sweep frees their space. Without --every, one sweep is
+made, for example from cron.
+
+With --every, the command runs as a service. Each interval varies by 10 %, so several sweepers
+spread out. While the store is unavailable, the interval grows up to 16-fold. Ctrl-C, SIGTERM and
+SIGHUP end the command after the current step, with exit code 0. --timeout applies to each sweep.
+Several processes can sweep one store, but only one process can open a file: let the service that
+has it open sweep it.
 
 Examples:
   cubbyhole evict
   cubbyhole evict --every 60s --timeout 30s";
 
-/// How much each wait varies.
+/// The relative variation of each interval.
 const JITTER: f64 = 0.1;
 
-/// Sweep expired entries out of the store
+/// Remove expired entries from the store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Evict {
-    /// Again and again, that long apart, until stopped; a line for each sweep
+    /// Repeat at this interval (60s, 5m) until stopped; prints a line for each sweep
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     every: Option<Duration>,
 }
@@ -42,7 +45,7 @@ struct Evicted {
     evicted: usize,
 }
 
-/// A sweep of many.
+/// One sweep of a service.
 #[derive(Serialize)]
 struct SweepLine {
     at: Timestamp,
@@ -52,7 +55,7 @@ struct SweepLine {
 }
 
 impl Evict {
-    pub(crate) fn counts_its_own_time(&self) -> bool {
+    pub(crate) fn applies_timeout_to_each_step(&self) -> bool {
         self.every.is_some()
     }
 
@@ -75,36 +78,36 @@ fn entries(number: u64) -> String {
 }
 
 async fn serve(interval: Duration, session: &mut Session) -> Result<(), Failure> {
-    let Some(store) = open_patiently(interval, session).await? else {
+    let Some(store) = open_with_retries(interval, session).await? else {
         return conclude(&SweeperStats::default(), &mut session.out);
     };
     let (sender, mut sweeps) = mpsc::unbounded_channel();
     let mut sweeper = Sweeper::new(store)
         .with_interval(interval)
         .with_jitter(JITTER)
-        // Nobody hears it any more only if the output has failed.
+        // The receiver is gone only if writing the output has failed.
         .with_observer(move |sweep: &Sweep| drop(sender.send(sweep.clone())));
     if let Some(timeout) = session.timeout {
         sweeper = sweeper.with_timeout(timeout);
     }
     let ctx = session.ctx.child();
     let out = &mut session.out;
-    let tell = async {
+    let report = async {
         while let Some(sweep) = sweeps.recv().await {
             if let Err(failure) = show(&sweep, out) {
                 ctx.cancel();
-                return Err(failure.where_output_is_wanted());
+                return Err(failure.with_closed_pipe_as_error());
             }
         }
         Ok(())
     };
-    let (stats, told) = tokio::join!(sweeper.run(&ctx), tell);
-    told?;
+    let (stats, reported) = tokio::join!(sweeper.run(&ctx), report);
+    reported?;
     conclude(&stats?, out)
 }
 
-/// Opens the store, also one that is not up yet; `None` if it was stopped meanwhile.
-async fn open_patiently(
+/// Opens the store, and retries while it is unavailable. Returns `None` if the command is stopped.
+async fn open_with_retries(
     interval: Duration,
     session: &mut Session,
 ) -> Result<Option<std::sync::Arc<dyn cubbyhole::Backend>>, Failure> {
@@ -117,7 +120,7 @@ async fn open_patiently(
         let error = match opened {
             Ok(store) => return Ok(Some(store)),
             Err(_) if whole.check().is_err() => return Ok(None),
-            // A file that is not there, or that another has open, stays so.
+            // A file that is missing, or open in another process, is not retried.
             Err(Failure::Store(error))
                 if session.store.file().is_none() && may_come_up(error.kind()) =>
             {
@@ -127,7 +130,9 @@ async fn open_patiently(
         };
         failures += 1;
         let wait = interval.saturating_mul(1 << failures.min(4));
-        session.out.complain(error.kind().as_str(), &format!("{}{error}{}", stamp(), again(wait)));
+        session
+            .out
+            .report_error(error.kind().as_str(), &format!("{}{error}{}", stamp(), again(wait)));
         if whole.sleep(wait).await.is_err() {
             return Ok(None);
         }
@@ -158,7 +163,7 @@ fn show(sweep: &Sweep, out: &mut Output) -> Result<(), Failure> {
                 seconds: sweep.took.as_secs_f64(),
                 next_seconds: sweep.next.map(|next| next.as_secs_f64()),
             })?;
-            // Whoever reads it waits for each line.
+            // The reader waits for each line.
             out.flush()
         }
         Ok(evicted) => {
@@ -167,10 +172,10 @@ fn show(sweep: &Sweep, out: &mut Output) -> Result<(), Failure> {
             out.note(&format!("{}swept {swept} in {took:.3} s{next}", stamp()));
             Ok(())
         }
-        // What ends it is told at the end.
+        // An error that ends the service is reported at its end.
         Err(_) if sweep.next.is_none() => Ok(()),
         Err(error) => {
-            out.complain(error.kind().as_str(), &format!("{}{error}{next}", stamp()));
+            out.report_error(error.kind().as_str(), &format!("{}{error}{next}", stamp()));
             Ok(())
         }
     }
@@ -192,11 +197,11 @@ fn conclude(stats: &SweeperStats, out: &mut Output) -> Result<(), Failure> {
     let sweeps = count(stats.sweeps, "sweep", "sweeps");
     let failed = match stats.failures {
         0 => String::new(),
-        failures => format!(" and {failures} that failed"),
+        failures => format!(" and {failures} failed"),
     };
     let removed = entries(stats.removed);
     out.note(&format!(
-        "{}stopped after {sweeps}{failed}; {removed} removed by whole sweeps",
+        "{}stopped after {sweeps}{failed}; {removed} removed by completed sweeps",
         stamp()
     ));
     Ok(())

@@ -1,4 +1,4 @@
-//! `export`: every entry under a prefix, or of the store, as JSON Lines.
+//! `export`: writes entries as JSON Lines.
 
 mod file_target;
 
@@ -11,29 +11,32 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use self::file_target::{FileTarget, Leftover};
-use crate::arguments::parse_prefix;
-use crate::compression;
+use crate::args::parse::parse_prefix;
+use crate::args::scope::Scope;
+use crate::entries::compression;
+use crate::entries::record::{EntryLine, Header};
+use crate::entries::walk::{self, Namespaces};
 use crate::error::Failure;
-use crate::output::{Output, count, escape, shown_path};
-use crate::progress;
-use crate::record::{EntryLine, Header};
-use crate::scope::{Namespaces, Scope};
+use crate::output::{Output, count, escape, progress, shown_path};
 use crate::session::{Session, same_file};
 
 const EXAMPLES: &str = "\
-A line that names the format and its version, then one entry a line, by namespace and key:
+The first line names the format and its version. Each other line is an entry, ordered by namespace
+and key:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
-with \"expires_at\" where there is one, and \"value_base64\" for a value that is no line of JSON.
-Pages are not a snapshot: what exists throughout the export appears exactly once. Where nothing
-matches, FILE stays as it is and the exit code is 1. Only its owner may read a new FILE; one that is
-replaced keeps its mode.
+\"expires_at\" is added if the entry expires. \"value_base64\" replaces \"value\" if the value is
+not one line of JSON.
+
+An export is not a snapshot, but every entry that exists throughout the export appears exactly once.
+If nothing matches, FILE is not changed and the exit code is 1. A new FILE is readable only by its
+owner; a replaced FILE keeps its mode.
 
 Examples:
   cubbyhole export acme acme.jsonl
-  cubbyhole export --all backup.jsonl.zst        compressed: the name ends in .zst
+  cubbyhole export --all backup.jsonl.zst        # compressed, because the name ends in .zst
   cubbyhole export --all | gzip > backup.jsonl.gz";
 
-/// Values are read in smaller pages than names, to keep the memory small.
+/// The page size, smaller than without values to limit memory.
 const PAGE_ENTRIES: usize = 500;
 
 /// Write entries as JSON Lines, to stdout or to a file
@@ -41,13 +44,13 @@ const PAGE_ENTRIES: usize = 500;
 #[command(after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("which").args(["first", "all"]).required(true).multiple(true)))]
 pub(crate) struct Export {
-    /// Which: a tenant and segments, as in acme:agent-7. With --all: the file
+    /// Prefix: a tenant and segments, as in acme:agent-7. With --all, this is the file
     #[arg(value_name = "PREFIX")]
     first: Option<String>,
-    /// Where to: replaced only once all is written [default: stdout]
+    /// File, which is replaced only after everything is written [default: stdout]
     #[arg(value_name = "FILE", conflicts_with = "all")]
     second: Option<PathBuf>,
-    /// Every tenant
+    /// Export every tenant
     #[arg(long)]
     all: bool,
 }
@@ -61,7 +64,7 @@ struct Exported {
 
 impl Export {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        // `--all` takes no prefix, so that what stands in its place is the file.
+        // With `--all` the first argument is the file.
         let (scope, file) = match (self.all, self.first) {
             (true, file) => (Scope(None), file.map(PathBuf::from)),
             (false, first) => {
@@ -82,9 +85,9 @@ impl Export {
             None => None,
         };
         let ctx = session.ctx.clone();
-        // Beside the entries themselves, a bar would only be in their way.
+        // No bar if the entries themselves are written to the terminal.
         let total = match target.is_some() && session.out.messages_on_terminal() {
-            true => Some(scope.usage(&store, &ctx).await?.entries),
+            true => Some(walk::usage(&scope, &store, &ctx).await?.entries),
             false => None,
         };
         let bar = progress::bar(total, &session.out, target.is_some());
@@ -100,7 +103,7 @@ impl Export {
         if done.entries == 0 && done.skipped == 0 {
             return Err(nothing(&scope, file.as_deref()));
         }
-        // An export without one readable entry replaces no file either.
+        // An export without a readable entry does not replace the file.
         if let Some(target) = target
             && done.entries > 0
         {
@@ -110,13 +113,13 @@ impl Export {
     }
 }
 
-/// Creates the file, and reports what earlier exports to its name left behind.
+/// Creates the file, and reports temporary files that earlier exports left behind.
 fn create_target(file: &Path, out: &mut Output) -> Result<FileTarget, Failure> {
     let (target, leftovers) = FileTarget::create(file)?;
     for leftover in leftovers {
         match &leftover {
             Leftover::Removed(_) => out.note(&leftover.message()),
-            Leftover::Kept(..) => out.complain("io", &leftover.message()),
+            Leftover::Kept(..) => out.report_error("io", &leftover.message()),
         }
     }
     Ok(target)
@@ -126,7 +129,7 @@ fn nothing(scope: &Scope, file: Option<&Path>) -> Failure {
     let mut text = format!("there is no entry {scope}");
     match file {
         Some(file) if file.exists() => {
-            text.push_str(&format!("; {} is as it was before", shown_path(file)));
+            text.push_str(&format!("; {} is unchanged", shown_path(file)));
         }
         Some(file) => text.push_str(&format!("; {} was not written", shown_path(file))),
         None => {}
@@ -134,7 +137,7 @@ fn nothing(scope: &Scope, file: Option<&Path>) -> Failure {
     Failure::NotFound(text)
 }
 
-/// An export must not take the place of a store, least of all of the one that it is read from.
+/// Refuses to replace a store, in particular the one that is exported.
 fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
     let shown = shown_path(file);
     if store.is_some_and(|store| same_file(file, store)) {
@@ -142,27 +145,27 @@ fn refuse_stores(file: &Path, store: Option<&Path>) -> Result<(), Failure> {
             "{shown} is the store itself; name another file for the export"
         )));
     }
-    // What cannot be read is told of by the one who writes.
+    // A file that cannot be read is reported when it is written.
     if cubbyhole::embedded::is_store_file(file).is_ok_and(|is_store| is_store) {
         return Err(Failure::Usage(format!(
-            "{shown} is a store, and an export would replace it; name another file"
+            "{shown} is a store, and the export would replace it; name another file"
         )));
     }
     Ok(())
 }
 
-/// Says how far an export came that ended before its end.
+/// Adds the progress to the failure of an interrupted export.
 fn explain(failure: Failure, done: &Exported, file: Option<&Path>) -> Failure {
     let Failure::Store(error) = failure else { return failure };
     let mut text = format!("{} exported", count(done.entries, "entry", "entries"));
     if let Some(file) = file {
-        text.push_str(&format!("; {} is as it was before", shown_path(file)));
+        text.push_str(&format!("; {} is unchanged", shown_path(file)));
     }
     Failure::Partway { done: text, error }
 }
 
 fn conclude(done: &Exported, to_file: bool, out: &mut Output) -> Result<(), Failure> {
-    // Where stdout carries the entries themselves it carries nothing else.
+    // If the entries are written to stdout, nothing else is.
     if out.json() && to_file {
         out.object(done)?;
     }
@@ -213,7 +216,7 @@ impl Walk<'_> {
                 None => break,
             }
         }
-        // Its entries may all have expired since it was listed.
+        // All entries may have expired since the namespace was listed.
         self.done.namespaces += u64::from(self.done.entries > before);
         Ok(())
     }
@@ -225,7 +228,7 @@ impl Walk<'_> {
                 let (namespace, key) = (escape(namespace.as_str()), escape(&item.key));
                 let text = format!("skipped `{key}` in {namespace}: {error}");
                 let out = &mut self.out;
-                self.bar.suspend(|| out.complain(error.kind().as_str(), &text));
+                self.bar.suspend(|| out.report_error(error.kind().as_str(), &text));
                 self.done.skipped += 1;
                 return Ok(());
             }
@@ -235,7 +238,7 @@ impl Walk<'_> {
             .with_value(value)
             .with_expiry(item.meta.expires_at);
         if self.done.entries == 0 {
-            // Here and not before, so that what matches nothing writes nothing.
+            // Written with the first entry, so an export without entries writes nothing.
             write(&mut self.target, self.out, &Header::new())?;
         }
         write(&mut self.target, self.out, &line)?;
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unreadable_entry_is_reported_and_breaks_nothing() {
+    async fn unreadable_entry_is_reported_and_skipped() {
         let ctx = ExecutionContext::new();
         let store = cubbyhole::open(&ctx, "memory:").await.unwrap();
         let namespace = Namespace::parse("acme").unwrap();

@@ -1,13 +1,13 @@
-//! `get`: shows one entry.
+//! `get`: prints one entry.
 
 use clap::Args;
 use cubbyhole::{Bytes, Entry, GetOptions, Namespace};
 
-use super::not_found;
-use crate::arguments::{parse_key, parse_namespace};
+use super::common::not_found;
+use crate::args::parse::{parse_key, parse_namespace};
+use crate::entries::record::{EntryLine, to_base64};
 use crate::error::Failure;
 use crate::output::{Output, escape};
-use crate::record::{EntryLine, to_base64};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -16,24 +16,24 @@ Examples:
   cubbyhole get acme:agent-7 greeting --entry
   cubbyhole get acme:agent-7 avatar > avatar.png";
 
-/// Write the value of an entry to stdout, byte for byte
+/// Write the value of an entry to stdout, unchanged
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Get {
     #[command(flatten)]
-    which: Which,
+    arguments: EntryArguments,
 }
 
-/// Which entry, and how much of it is shown.
+/// The arguments that name an entry, and how to print it.
 #[derive(Debug, Args)]
-pub(crate) struct Which {
-    /// Where: a tenant and its segments, as in acme:agent-7
+pub(crate) struct EntryArguments {
+    /// Namespace: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     pub(crate) namespace: Namespace,
-    /// The key; one that begins with `-` goes after `--`
+    /// Key; write one that begins with `-` after `--`
     #[arg(value_parser = parse_key)]
     pub(crate) key: String,
-    /// Show version and times too
+    /// Also show the version and the times
     #[arg(long)]
     pub(crate) entry: bool,
 }
@@ -41,14 +41,14 @@ pub(crate) struct Which {
 impl Get {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let store = session.open_read_only().await?;
-        let Which { namespace, key, .. } = &self.which;
+        let EntryArguments { namespace, key, .. } = &self.arguments;
         let entry = store.get_entry(&session.ctx, namespace, key, GetOptions::new()).await?;
-        self.which.show(entry, &mut session.out)
+        self.arguments.show(entry, &mut session.out)
     }
 }
 
-impl Which {
-    /// Writes the entry, or says that there is none.
+impl EntryArguments {
+    /// Writes the entry, or fails if it does not exist.
     pub(crate) fn show(
         &self,
         entry: Option<Entry<Bytes>>,

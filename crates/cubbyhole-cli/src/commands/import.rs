@@ -1,6 +1,6 @@
-//! `import`: stores JSON Lines, in batches, several at once.
+//! `import`: stores JSON Lines in concurrent batches.
 
-mod flights;
+mod in_flight;
 mod reader;
 
 use std::collections::HashSet;
@@ -15,44 +15,43 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use self::flights::{Flights, Landed};
-use self::reader::{Pending, Read as FromReader, Reader};
-use crate::compression;
+use self::in_flight::{FinishedBatch, InFlightBatches};
+use self::reader::{PendingBatch, Reader, ReaderEvent};
+use crate::entries::compression;
 use crate::error::Failure;
-use crate::output::{count, escape, shown_path};
-use crate::progress;
+use crate::output::{count, escape, progress, shown_path, streams};
 use crate::session::Session;
-use crate::streams;
 
 const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
-with \"value_base64\" in place of \"value\" for other bytes, and \"expires_at\" (RFC 3339) if it
-expires. A header is skipped. Input that Zstandard compressed is recognised and read. Lines that have
-expired by the store's time are skipped and counted. Lines of one namespace that are
-near each other are stored as a batch, all or nothing, and the last line of a key wins. Batches
-are stored in no order of their own; to resume, import the file again, which does no harm.
+\"value_base64\" replaces \"value\" for other bytes. \"expires_at\" (RFC 3339) sets an expiry. A
+header is skipped. Input compressed with Zstandard is detected.
+
+Lines that have expired by the store's clock are skipped and counted. Nearby lines of one namespace
+are stored as one atomic batch. If a key is repeated, the last line wins. Batches may be stored in
+any order. To resume an interrupted import, import the file again.
 
 Examples:
   cubbyhole import dialogs.jsonl
   cubbyhole import backup.jsonl.zst
   zcat backup.jsonl.gz | cubbyhole import --on-error skip";
 
-/// Batches that were read and not yet begun.
+/// The batches that are read ahead.
 const READ_AHEAD: usize = 4;
 
 /// Store the entries of a JSON Lines file
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Import {
-    /// The file; `-` or none for standard input
+    /// File [default: standard input, also written `-`]
     file: Option<PathBuf>,
-    /// What to do about a line that cannot be read: stop there, or report it and go on. The header
-    /// of a newer or unknown format always stops
+    /// How to treat an unreadable line: stop, or report and skip it. The header of a newer or
+    /// unknown format always stops the import
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnError::Stop)]
     on_error: OnError,
-    /// Write a line to stdout for each batch once it is stored: namespace, entries, its first and
-    /// its last line; lines between these may belong to other batches
+    /// Write a line to stdout for each stored batch: namespace, entries, first line and last line.
+    /// Lines in between may belong to other batches
     #[arg(long)]
     report_batches: bool,
 }
@@ -64,7 +63,7 @@ enum OnError {
 }
 
 #[derive(Serialize)]
-struct Summary {
+struct ImportSummary {
     entries: u64,
     namespaces: usize,
     skipped: u64,
@@ -83,38 +82,40 @@ struct BatchLine<'a> {
 impl Import {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let path = self.file.as_deref().filter(|path| path.as_os_str() != "-");
-        // Before the store: a mistyped name creates no store.
+        // Open the input first: a mistyped name must not create a store.
         let (source, length) = open_source(path)?;
         let store = session.open_or_create().await?;
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(sender, self.on_error == OnError::Stop);
-        // Reading blocks, for ever if it is a pipe: a thread that the process need not wait for.
+        // Reading may block indefinitely on a pipe. The process does not wait for this thread.
         let named = path.map(Path::to_owned);
         std::thread::spawn(move || match compression::reader(source, named.as_deref()) {
             Ok(input) => reader.run(input),
             Err(error) => reader.fail(error),
         });
         let bar = progress::bar(length, &session.out, true);
-        let mut run = Run {
+        let mut run = ImportRun {
             options: &self,
             session,
-            flights: Flights::new(store),
+            in_flight: InFlightBatches::new(store),
             bar,
-            tally: Tally::default(),
+            counts: ImportCounts::default(),
         };
         let started = tokio::time::Instant::now();
         let ended = run.all(receiver).await;
         run.bar.finish_and_clear();
-        let Run { tally, .. } = run;
+        let ImportRun { counts, .. } = run;
         let seconds = started.elapsed().as_secs_f64();
-        conclude(ended, &tally, seconds, session)
+        conclude(ended, &counts, seconds, session)
     }
 }
 
 fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>), Failure> {
     let Some(path) = path else {
         if io::stdin().is_terminal() {
-            return Err(Failure::Usage("the file is missing: name it, or pipe it in".to_owned()));
+            return Err(Failure::Usage(
+                "the input is missing: give FILE, or pipe it to standard input".to_owned(),
+            ));
         }
         let stdin = streams::stdin();
         let stdin = stdin.map_err(|error| Failure::io("cannot read standard input", error))?;
@@ -124,116 +125,117 @@ fn open_source(path: Option<&Path>) -> Result<(Box<dyn Read + Send>, Option<u64>
     let mut file = File::open(path).map_err(cannot)?;
     let about = file.metadata().map_err(cannot)?;
     if about.is_dir() {
-        return Err(Failure::Usage(format!("{} is a folder and no file", shown_path(path))));
+        return Err(Failure::Usage(format!("{} is a folder, not a file", shown_path(path))));
     }
     if about.is_file() {
-        // Here too, and not only when it is read: then a store would have been created.
+        // Checked before reading, because the store is created before that.
         let refused = |error| Failure::io(format!("cannot import {}", shown_path(path)), error);
         compression::check_file_to_read(&mut file, path).map_err(refused)?;
     }
-    // How far it has come is known in bytes of text, which of a compressed file nobody knows.
+    // Progress is counted in bytes of text, and the size of the text of a compressed file is
+    // unknown.
     let known = about.is_file() && !compression::names_zstd(path);
     let length = known.then_some(about.len());
     Ok((Box::new(file), length))
 }
 
 #[derive(Default)]
-struct Tally {
+struct ImportCounts {
     entries: u64,
-    /// Hashes in place of names: a million namespaces take 16 MB and not a hundred.
+    /// Hashes of names, which need less memory than the names.
     namespaces: HashSet<u64>,
     hasher: RandomState,
     skipped: u64,
     expired: u64,
-    /// Entries of batches that may have been stored or not.
+    /// Entries of batches whose outcome is unknown.
     unknown: u64,
 }
 
-/// Why an import ended before the end of its input.
-enum Stop {
+/// The reason why an import stopped before the end of its input.
+enum StopReason {
     BadLine(String),
-    /// The header of a format that this build cannot read. `--on-error skip` does not skip it.
+    /// The header of an unknown format, which `--on-error skip` does not skip.
     UnknownFormat(String),
     Unreadable(io::Error),
     Store(Error),
     Output(Failure),
 }
 
-struct Run<'a> {
+struct ImportRun<'a> {
     options: &'a Import,
     session: &'a mut Session,
-    flights: Flights,
+    in_flight: InFlightBatches,
     bar: ProgressBar,
-    tally: Tally,
+    counts: ImportCounts,
 }
 
-impl Run<'_> {
-    async fn all(&mut self, receiver: mpsc::Receiver<FromReader>) -> Result<(), Stop> {
+impl ImportRun<'_> {
+    async fn all(&mut self, receiver: mpsc::Receiver<ReaderEvent>) -> Result<(), StopReason> {
         let outcome = self.until_the_end(receiver).await;
-        // Whatever ended it, what is on its way is waited for: only then can the count be told.
-        let landed = self.flights.drain(outcome.is_err()).await;
-        landed.into_iter().fold(outcome, |outcome, landed| outcome.and(self.account(landed)))
+        // Wait for the in-flight batches, so the counts are complete.
+        let finished = self.in_flight.drain(outcome.is_err()).await;
+        finished.into_iter().fold(outcome, |outcome, finished| outcome.and(self.account(finished)))
     }
 
     async fn until_the_end(
         &mut self,
-        mut receiver: mpsc::Receiver<FromReader>,
-    ) -> Result<(), Stop> {
+        mut receiver: mpsc::Receiver<ReaderEvent>,
+    ) -> Result<(), StopReason> {
         let ctx = self.session.ctx.clone();
-        let mut waiting: Option<Pending> = None;
+        let mut waiting: Option<PendingBatch> = None;
         loop {
             if let Some(pending) = waiting.take() {
-                waiting = self.flights.start(pending);
+                waiting = self.in_flight.start(pending);
             }
             tokio::select! {
                 biased;
-                error = ctx.ended() => return Err(Stop::Store(error)),
-                Some(landed) = self.flights.next() => self.account(landed)?,
+                error = ctx.ended() => return Err(StopReason::Store(error)),
+                Some(finished) = self.in_flight.next() => self.account(finished)?,
                 read = receiver.recv(), if waiting.is_none() => match read {
                     None => return Ok(()),
-                    Some(FromReader::Batch(pending)) => waiting = Some(pending),
-                    Some(FromReader::Bad { line, reason }) => self.bad_line(line, &reason)?,
-                    Some(FromReader::UnknownFormat { line, reason }) => {
-                        return Err(Stop::UnknownFormat(format!("line {line}: {reason}")));
+                    Some(ReaderEvent::Batch(pending)) => waiting = Some(pending),
+                    Some(ReaderEvent::Bad { line, reason }) => self.bad_line(line, &reason)?,
+                    Some(ReaderEvent::UnknownFormat { line, reason }) => {
+                        return Err(StopReason::UnknownFormat(format!("line {line}: {reason}")));
                     }
-                    Some(FromReader::Failed(error)) => return Err(Stop::Unreadable(error)),
+                    Some(ReaderEvent::Failed(error)) => return Err(StopReason::Unreadable(error)),
                 },
             }
         }
     }
 
-    fn bad_line(&mut self, line: u64, reason: &str) -> Result<(), Stop> {
+    fn bad_line(&mut self, line: u64, reason: &str) -> Result<(), StopReason> {
         let text = format!("line {line}: {reason}");
         if self.options.on_error == OnError::Stop {
-            return Err(Stop::BadLine(text));
+            return Err(StopReason::BadLine(text));
         }
-        self.tally.skipped += 1;
+        self.counts.skipped += 1;
         let out = &mut self.session.out;
-        self.bar.suspend(|| out.complain("invalid_argument", &format!("{text}; skipped")));
+        self.bar.suspend(|| out.report_error("invalid_argument", &format!("{text}; skipped")));
         Ok(())
     }
 
-    fn account(&mut self, landed: Result<Landed, Error>) -> Result<(), Stop> {
-        let Landed { namespace, entries, lines, position, outcome } =
-            landed.map_err(Stop::Store)?;
+    fn account(&mut self, finished: Result<FinishedBatch, Error>) -> Result<(), StopReason> {
+        let FinishedBatch { namespace, entries, lines, position, outcome } =
+            finished.map_err(StopReason::Store)?;
         let live = match outcome {
             Ok(live) => live,
             Err(error) => {
                 if error.may_have_been_applied() {
-                    self.tally.unknown += entries as u64;
+                    self.counts.unknown += entries as u64;
                 }
-                return Err(Stop::Store(error));
+                return Err(StopReason::Store(error));
             }
         };
-        self.tally.entries += live as u64;
-        self.tally.expired += (entries - live) as u64;
+        self.counts.entries += live as u64;
+        self.counts.expired += (entries - live) as u64;
         if live > 0 {
-            self.tally.namespaces.insert(self.tally.hasher.hash_one(&namespace));
+            self.counts.namespaces.insert(self.counts.hasher.hash_one(&namespace));
         }
         self.bar.set_position(self.bar.position().max(position));
-        self.bar.set_message(count(self.tally.entries, "entry", "entries"));
+        self.bar.set_message(count(self.counts.entries, "entry", "entries"));
         if self.options.report_batches && live > 0 {
-            self.report(&namespace, live, lines).map_err(Stop::Output)?;
+            self.report(&namespace, live, lines).map_err(StopReason::Output)?;
         }
         Ok(())
     }
@@ -251,41 +253,41 @@ impl Run<'_> {
             let name = escape(namespace.as_str());
             out.raw(format!("{name}\t{entries}\t{first_line}\t{last_line}\n").as_bytes())?;
         }
-        // Who resumes by these lines must have each one.
+        // Flush each line, because callers use them to resume.
         out.flush()
     }
 }
 
 fn conclude(
-    ended: Result<(), Stop>,
-    tally: &Tally,
+    ended: Result<(), StopReason>,
+    counts: &ImportCounts,
     seconds: f64,
     session: &mut Session,
 ) -> Result<(), Failure> {
-    let mut stored = format!("{} stored", count(tally.entries, "entry", "entries"));
-    if tally.unknown > 0 {
-        stored.push_str(&format!(", and {} that may be", tally.unknown));
+    let mut stored = format!("{} stored", count(counts.entries, "entry", "entries"));
+    if counts.unknown > 0 {
+        stored.push_str(&format!(", and {} that may have been stored", counts.unknown));
     }
     match ended {
         Ok(()) => {}
-        Err(Stop::BadLine(text)) => {
+        Err(StopReason::BadLine(text)) => {
             return Err(Failure::Incomplete(format!(
-                "{text}; stopped there with {stored}; repair it, or go on with --on-error skip"
+                "{text}; stopped there with {stored}; fix the line, or continue with --on-error skip"
             )));
         }
-        Err(Stop::UnknownFormat(text)) => {
+        Err(StopReason::UnknownFormat(text)) => {
             return Err(Failure::Incomplete(format!("{text}; stopped there with {stored}")));
         }
-        Err(Stop::Unreadable(error)) => {
-            return Err(Failure::io(format!("the input could not be read ({stored})"), error));
+        Err(StopReason::Unreadable(error)) => {
+            return Err(Failure::io(format!("cannot read the input ({stored})"), error));
         }
-        Err(Stop::Store(error)) => return Err(Failure::Partway { done: stored, error }),
-        Err(Stop::Output(failure)) => return Err(failure),
+        Err(StopReason::Store(error)) => return Err(Failure::Partway { done: stored, error }),
+        Err(StopReason::Output(failure)) => return Err(failure),
     }
-    let Tally { entries, skipped, expired, .. } = *tally;
-    let namespaces = tally.namespaces.len();
+    let ImportCounts { entries, skipped, expired, .. } = *counts;
+    let namespaces = counts.namespaces.len();
     if session.out.json() {
-        session.out.object(&Summary { entries, namespaces, skipped, expired, seconds })?;
+        session.out.object(&ImportSummary { entries, namespaces, skipped, expired, seconds })?;
     }
     session.out.note(&format!(
         "imported {} in {} in {seconds:.1} s ({skipped} skipped, {expired} already expired)",

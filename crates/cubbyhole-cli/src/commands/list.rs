@@ -1,53 +1,53 @@
-//! `list`: the entries of one namespace, page by page.
+//! `list`: lists the entries of one namespace, page by page.
 
 use clap::Args;
 use cubbyhole::{Bytes, Namespace, ScanItem, ScanOptions, Timestamp};
 
-use crate::arguments::{parse_key, parse_namespace};
+use crate::args::parse::{parse_key, parse_namespace};
+use crate::entries::record::EntryLine;
 use crate::error::Failure;
-use crate::human::{ago, until};
-use crate::output::{Output, escape, escape_bytes, human_bytes};
-use crate::record::EntryLine;
+use crate::output::{
+    Align, Output, Table, ago, escape, escape_bytes, human_bytes, terminal_width, until,
+};
 use crate::session::Session;
-use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
-Control characters are shown escaped; -0 and --json are exact.
+Control characters are escaped. With -0 and --json, keys and values are exact.
 
 Examples:
   cubbyhole list acme:agent-7 --prefix turn- --values
   cubbyhole list acme:agent-7 --after turn-0100 --limit 100
   cubbyhole list acme:agent-7 -0 > keys && xargs -0 -n1 cubbyhole get acme:agent-7 -- < keys";
 
-/// Values are read in smaller pages than names, to keep the memory small.
+/// The page size with values, smaller than without to limit memory.
 const PAGE_VALUES: usize = 200;
 
-/// Of a value in a table, where a line of the terminal holds far less.
+/// The bytes of a value that a table shows at most.
 const SHOWN_BYTES: usize = 4096;
 
 /// List the keys of a namespace in byte order
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct List {
-    /// Where: a tenant and its segments, as in acme:agent-7
+    /// Namespace: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     namespace: Namespace,
-    /// Only keys that begin with this text, which is taken literally
+    /// Only keys that begin with this text; no character is special
     #[arg(long, value_name = "TEXT", value_parser = parse_key, allow_hyphen_values = true)]
     prefix: Option<String>,
-    /// Only keys past this one
+    /// Only keys after this one
     #[arg(long, value_name = "KEY", value_parser = parse_key, allow_hyphen_values = true)]
     after: Option<String>,
-    /// At most this many [default: all]
+    /// Maximum number of keys [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Before each key: updated_at, expires_at, bytes of the value, version; a table on a terminal
+    /// Show updated_at, expires_at, size and version before each key; as a table on a terminal
     #[arg(long)]
     long: bool,
-    /// After each key: a tab and the value
+    /// Show the value after each key, separated by a tab
     #[arg(long)]
     values: bool,
-    /// Raw keys, each ended by NUL
+    /// Write raw keys, each followed by NUL
     #[arg(short = '0', long = "null", conflicts_with_all = ["long", "values", "json"])]
     null: bool,
 }
@@ -55,11 +55,11 @@ pub(crate) struct List {
 impl List {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let store = session.open_read_only().await?;
-        let most = if self.values { PAGE_VALUES } else { super::PAGE_NAMES };
+        let most = if self.values { PAGE_VALUES } else { super::common::PAGE_NAMES };
         let mut left = self.limit;
         let mut after = self.after.clone();
         let mut unreadable = 0_u64;
-        // With the time that its rows are relative to.
+        // The table, and the time that its rows are relative to.
         let mut table = self.table(&session.out).map(|table| (table, Timestamp::EPOCH));
         loop {
             let limit = left.map_or(most, |left| usize::try_from(left).unwrap_or(most).min(most));
@@ -98,7 +98,7 @@ impl List {
         if self.values { options } else { options.keys_only() }
     }
 
-    /// Writes one item; answers whether its value, if it was asked for, could be read.
+    /// Writes one item. Returns whether its value could be read, if it was requested.
     fn show(
         &self,
         item: &ScanItem<Bytes>,
@@ -110,7 +110,7 @@ impl List {
             Some(Ok(value)) => Some(value),
             Some(Err(error)) => {
                 let key = escape(&item.key);
-                out.complain(error.kind().as_str(), &format!("the value of `{key}`: {error}"));
+                out.report_error(error.kind().as_str(), &format!("the value of `{key}`: {error}"));
                 None
             }
         };
@@ -152,7 +152,7 @@ impl List {
         line
     }
 
-    /// What a person is shown; pipes keep lines that programs read.
+    /// Returns a table for a terminal. Pipes get lines for programs.
     fn table(&self, out: &Output) -> Option<Table> {
         let mut headers = vec![
             ("UPDATED", Align::Right),

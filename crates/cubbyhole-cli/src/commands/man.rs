@@ -1,14 +1,13 @@
-//! `man`: the manual pages, from the definition of the command line, for packages.
+//! `man`: writes manual pages, generated from the definition of the command line.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man as Page;
 use clap_mangen::roff::{Roff, roman};
 use serde::Serialize;
 
-use crate::cli::Cli;
 use crate::error::Failure;
 use crate::output::{count, shown_path};
 use crate::session::Session;
@@ -19,41 +18,42 @@ const EXAMPLES: &str = "\
 Example:
   cubbyhole man ~/.local/share/man/man1 && man cubbyhole-put";
 
-/// Write the manual pages into a folder
+/// Write the manual pages to a folder
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Man {
-    /// Where: made if it is not there; pages that are there are replaced
+    /// Folder; created if it is missing. Existing pages are replaced
     folder: PathBuf,
 }
 
 #[derive(Serialize)]
-struct Pages {
+struct PagesLine {
     pages: u64,
 }
 
 impl Man {
-    pub(crate) fn run(self, session: &mut Session) -> Result<(), Failure> {
+    /// `tool` is the definition of the whole command line.
+    pub(crate) fn run(self, tool: Command, session: &mut Session) -> Result<(), Failure> {
         let shown = shown_path(&self.folder);
         std::fs::create_dir_all(&self.folder)
-            .map_err(|error| Failure::io(format!("cannot make the folder {shown}"), error))?;
-        let mut tool = Cli::command().disable_help_subcommand(true);
-        // Gives the commands the options of the whole tool, and their full names.
+            .map_err(|error| Failure::io(format!("cannot create the folder {shown}"), error))?;
+        let mut tool = tool.disable_help_subcommand(true);
+        // Adds the global options and the full names to the commands.
         tool.build();
         let pages = write_all(tool, &self.folder)?;
         if session.out.json() {
-            return session.out.object(&Pages { pages });
+            return session.out.object(&PagesLine { pages });
         }
         session.out.note(&format!("wrote {} to {shown}", count(pages, "page", "pages")));
         Ok(())
     }
 }
 
-/// Writes the page of a command and those of its own commands; answers how many.
+/// Writes the pages of a command and its subcommands. Returns the number of pages.
 fn write_all(command: Command, folder: &Path) -> Result<u64, Failure> {
     let mut pages = 1;
     for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
-        // Its `help` is no command of the tool's.
+        // `help` is clap's, not a command of the tool.
         if command.get_name() != "help" {
             pages += write_all(command.clone(), folder)?;
         }
@@ -66,7 +66,7 @@ fn write(command: Command, folder: &Path) -> Result<(), Failure> {
     let whole = command.get_name() == TOOL;
     let parts = command.has_subcommands();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    // No date: the same build writes the same pages.
+    // No date, so one build always writes the same pages.
     let page = Page::new(command)
         .source(concat!("Cubbyhole ", env!("CARGO_PKG_VERSION")))
         .manual("Cubbyhole manual");
@@ -74,10 +74,10 @@ fn write(command: Command, folder: &Path) -> Result<(), Failure> {
     let mut text = Vec::new();
     render(&page, whole, parts, &help, &mut text)
         .and_then(|()| std::fs::write(&file, text))
-        .map_err(|error| Failure::io(format!("{} cannot be written", shown_path(&file)), error))
+        .map_err(|error| Failure::io(format!("cannot write {}", shown_path(&file)), error))
 }
 
-/// The sections of clap's page; what stands below its help gets headings of its own.
+/// Renders the sections of clap's page. The text below the help gets its own headings.
 fn render(page: &Page, whole: bool, parts: bool, help: &str, text: &mut Vec<u8>) -> io::Result<()> {
     page.render_title(text)?;
     page.render_name_section(text)?;
@@ -96,7 +96,7 @@ fn render(page: &Page, whole: bool, parts: bool, help: &str, text: &mut Vec<u8>)
     roff.to_writer(text)
 }
 
-/// Paragraphs stay paragraphs; what is indented keeps its lines.
+/// Renders paragraphs as paragraphs, and indented text line by line.
 fn notes(help: &str, roff: &mut Roff) {
     let mut section = "";
     for paragraph in help.split("\n\n") {
@@ -109,7 +109,7 @@ fn notes(help: &str, roff: &mut Roff) {
             roff.control("SH", [heading]);
         }
         for line in example.unwrap_or(paragraph).lines().filter(|line| !line.trim().is_empty()) {
-            // The example itself must not be broken, whatever the width.
+            // Lines of an example are not wrapped.
             let verbatim = example.is_some() || line.starts_with(' ');
             if verbatim {
                 roff.control("nf", []);
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_get_headings_and_examples_keep_their_lines() {
+    fn notes_get_headings_and_examples_keep_line_breaks() {
         let mut roff = Roff::new();
         notes("One\ntwo.\n\nThree.\n\nExamples:\n  first --x\n  .second", &mut roff);
         let text = roff.render();

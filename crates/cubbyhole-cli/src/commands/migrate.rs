@@ -1,4 +1,4 @@
-//! `migrate`: brings the store to the form that this build writes.
+//! `migrate`: migrates the store to the current format.
 
 use clap::Args;
 use serde::Serialize;
@@ -7,14 +7,14 @@ use crate::error::Failure;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-On PostgreSQL it makes the schema and its roles too, with a role that may; the application's own
-role needs no more than to be granted <schema>_app.
+On PostgreSQL this also creates the schema and its roles. Connect as a role with CREATE privileges.
+The application's role only needs the role <schema>_app.
 
 Examples:
   cubbyhole migrate --store redb:state.redb
   cubbyhole migrate --store postgres://postgres@localhost/state";
 
-/// Bring the store to the form that this version writes
+/// Migrate the store to the current format
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Migrate {}

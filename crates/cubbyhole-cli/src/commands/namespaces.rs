@@ -1,16 +1,15 @@
-//! `namespaces`: what lies under a prefix.
+//! `namespaces`: lists the namespaces under a prefix.
 
 use clap::Args;
 use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix};
 use serde::Serialize;
 
-use super::PAGE_NAMES;
-use super::usage::{Counted, count_one};
-use crate::arguments::parse_prefix;
+use super::common::PAGE_NAMES;
+use super::usage::{NamespaceUsage, count_one};
+use crate::args::parse::parse_prefix;
 use crate::error::Failure;
-use crate::output::human_bytes;
+use crate::output::{Align, Table, human_bytes, terminal_width};
 use crate::session::Session;
-use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
 A prefix matches whole segments: acme:a matches acme:a and acme:a:b, never acme:ab.
@@ -19,18 +18,18 @@ Examples:
   cubbyhole namespaces acme
   cubbyhole namespaces acme:agent-7 --long";
 
-/// List the namespaces under a prefix that hold at least one live entry
+/// List the namespaces under a prefix that have at least one live entry
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Namespaces {
-    /// Which: a tenant and segments, as in acme:agent-7
+    /// Prefix: a tenant and segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: NamespacePrefix,
-    /// Before each name: its own live entries and their bytes (reads every key); a table on a
-    /// terminal
+    /// Show the number and the bytes of live entries before each name, as a table on a terminal;
+    /// reads every key
     #[arg(long)]
     long: bool,
-    /// Raw names, each ended by NUL
+    /// Write raw names, each followed by NUL
     #[arg(short = '0', long = "null", conflicts_with_all = ["long", "json"])]
     null: bool,
 }
@@ -39,23 +38,24 @@ pub(crate) struct Namespaces {
 struct NamespaceLine<'a> {
     namespace: &'a Namespace,
     #[serde(flatten)]
-    counts: Option<Counts>,
+    counts: Option<NamespaceCounts>,
 }
 
 #[derive(Serialize)]
-struct Counts {
+struct NamespaceCounts {
     entries: u64,
     bytes: Option<u64>,
 }
 
-impl Counts {
-    /// Of one namespace alone: the store's own count takes in those beneath it.
+impl NamespaceCounts {
+    /// Counts one namespace. The usage that the store reports would include the namespaces below
+    /// it.
     async fn of(
         store: &dyn Backend,
         ctx: &ExecutionContext,
         namespace: &Namespace,
     ) -> Result<Self, Failure> {
-        let Counted { entries, bytes, .. } = count_one(store, ctx, namespace).await?;
+        let NamespaceUsage { entries, bytes, .. } = count_one(store, ctx, namespace).await?;
         Ok(Self { entries, bytes })
     }
 }
@@ -71,7 +71,7 @@ impl Namespaces {
                 .await?;
             for namespace in &page.items {
                 let counts = match self.long {
-                    true => Some(Counts::of(&*store, &session.ctx, namespace).await?),
+                    true => Some(NamespaceCounts::of(&*store, &session.ctx, namespace).await?),
                     false => None,
                 };
                 match (&mut table, &counts) {
@@ -91,7 +91,7 @@ impl Namespaces {
         }
     }
 
-    /// What a person is shown; pipes keep lines that programs read.
+    /// Returns a table for a terminal. Pipes get lines for programs.
     fn table(&self, session: &Session) -> Option<Table> {
         let wanted = self.long && session.out.data_on_terminal() && !session.out.json();
         wanted.then(|| {
@@ -106,7 +106,7 @@ impl Namespaces {
     fn show(
         &self,
         namespace: &Namespace,
-        counts: Option<Counts>,
+        counts: Option<NamespaceCounts>,
         session: &mut Session,
     ) -> Result<(), Failure> {
         let out = &mut session.out;
@@ -119,7 +119,7 @@ impl Namespaces {
         }
         match counts {
             None => out.line(namespace.as_str()),
-            Some(Counts { entries, bytes }) => {
+            Some(NamespaceCounts { entries, bytes }) => {
                 let bytes = bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
                 out.line(&format!("{entries:>8}  {bytes:>12}  {}", namespace.as_str()))
             }
@@ -127,7 +127,7 @@ impl Namespaces {
     }
 }
 
-fn row(namespace: &Namespace, counts: &Counts) -> Vec<String> {
+fn row(namespace: &Namespace, counts: &NamespaceCounts) -> Vec<String> {
     let bytes = counts.bytes.map_or_else(|| "-".to_owned(), human_bytes);
     vec![counts.entries.to_string(), bytes, namespace.as_str().to_owned()]
 }

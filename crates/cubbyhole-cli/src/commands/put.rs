@@ -10,11 +10,10 @@ use cubbyhole::{Bytes, Condition, ErrorKind, Namespace, PutOptions, Version, lim
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::arguments::{parse_duration, parse_key, parse_namespace, parse_version};
+use crate::args::parse::{parse_duration, parse_key, parse_namespace, parse_version};
 use crate::error::Failure;
-use crate::output::shown_path;
+use crate::output::{shown_path, streams};
 use crate::session::Session;
-use crate::streams;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,51 +21,51 @@ Examples:
   cubbyhole put acme:agent-7 draft --file draft.md --ttl 7d
   date | cubbyhole put acme:jobs nightly --if-absent";
 
-/// Write an entry; the value is stored byte for byte
+/// Write an entry; the value is stored unchanged
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Put {
-    /// Where: a tenant and its segments, as in acme:agent-7
+    /// Namespace: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     namespace: Namespace,
-    /// The key; one that begins with `-` goes after `--`
+    /// Key; write one that begins with `-` after `--`
     #[arg(value_parser = parse_key)]
     key: String,
-    /// The value, byte for byte: `-` is a dash, and one like `--text` or `-v` goes after `--`.
-    /// Without it, standard input is read to its end
+    /// Value, or standard input if it is omitted. `-` is the value `-`; write a value like `--text`
+    /// or `-v` after `--`
     #[arg(allow_hyphen_values = true)]
     value: Option<String>,
-    /// Take the value from a file (`-` for standard input)
+    /// Read the value from a file (`-` for standard input)
     #[arg(long, value_name = "PATH", conflicts_with = "value")]
     file: Option<PathBuf>,
-    /// Expire after this long: 90s, 1h30m, 7d [default: never]
+    /// Time to live: 90s, 1h30m, 7d [default: the entry never expires]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// Only if there is no such entry
+    /// Write only if the entry does not exist
     #[arg(long, conflicts_with = "if_version")]
     if_absent: bool,
-    /// Only if the entry is at this version
+    /// Write only if the entry has this version
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     if_version: Option<Version>,
-    /// Refuse a value that a JSON reader would not take
+    /// Refuse a value that does not parse as JSON
     #[arg(long)]
     json_value: bool,
 }
 
 #[derive(Serialize)]
-struct Written {
+struct PutLine {
     version: Version,
 }
 
 impl Put {
-    /// `--` and a letter: `-1`, `-x`, `-` and `---` are plain values.
-    pub(crate) fn value_looks_like_an_option(&self) -> bool {
+    /// Whether the value is `--` and a letter. `-1`, `-x`, `-` and `---` are plain values.
+    pub(crate) fn value_resembles_option(&self) -> bool {
         let name = self.value.as_deref().and_then(|value| value.strip_prefix("--"));
         name.is_some_and(|name| name.starts_with(char::is_alphabetic))
     }
 
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        // Everything is checked before the store is opened: a mistake creates no file.
+        // Check everything before opening the store, which may create a file.
         let value = self.read_value(session).await?;
         if self.json_value {
             check_json(&value)?;
@@ -81,7 +80,7 @@ impl Put {
             None if self.if_absent => Condition::IfAbsent,
             None => Condition::Always,
         };
-        // An entry at a known version can only be in a store that is there.
+        // An entry with a known version can only be in an existing store.
         let store = match condition {
             Condition::IfVersion(_) => session.open().await?,
             _ => session.open_or_create().await?,
@@ -90,7 +89,7 @@ impl Put {
             .put_entry(&session.ctx, &self.namespace, &self.key, value, options, condition)
             .await?;
         if session.out.json() {
-            session.out.object(&Written { version })?;
+            session.out.object(&PutLine { version })?;
         }
         Ok(())
     }
@@ -106,7 +105,8 @@ impl Put {
             }
             (None, _) if io::stdin().is_terminal() => {
                 return Err(Failure::Usage(
-                    "the value is missing: give VALUE or --file, or pipe it in".to_owned(),
+                    "the value is missing: give VALUE or --file, or pipe it to standard input"
+                        .to_owned(),
                 ));
             }
             (None, _) => {
@@ -122,7 +122,7 @@ impl Put {
     }
 }
 
-/// Reads to the end on a thread of its own, so that a deadline and Ctrl-C end the wait.
+/// Reads to the end on a separate thread. The deadline and Ctrl-C end the wait, but not the read.
 async fn read_all(
     session: &Session,
     source: impl Read + Send + 'static,
@@ -130,7 +130,7 @@ async fn read_all(
 ) -> Result<Bytes, Failure> {
     let ctx = session.ctx.clone();
     let (sender, receiver) = oneshot::channel();
-    // One byte past the limit shows that there is more; an endless input must not fill the memory.
+    // One byte past the limit detects a larger value without reading an endless input.
     let most = limits::DEFAULT_MAX_VALUE_BYTES as u64 + 1;
     std::thread::spawn(move || {
         let mut value = Vec::new();
@@ -140,18 +140,20 @@ async fn read_all(
     match ctx.race(receiver).await? {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Failure::io(format!("cannot read {what}"), error)),
-        Err(_) => Err(cubbyhole::Error::internal("the thread that reads the value ended").into()),
+        Err(_) => {
+            Err(cubbyhole::Error::internal("the thread that reads the value has ended").into())
+        }
     }
 }
 
 pub(super) fn check_json(value: &[u8]) -> Result<(), Failure> {
-    // Into a tree and not past it: what is nested too deep, or is out of a number's range, is
-    // valid JSON that no reader of this project takes.
+    // Parses into a tree, as the readers of this project do: they reject deep nesting and numbers
+    // out of range, which are valid JSON.
     match serde_json::from_slice::<serde_json::Value>(value) {
         Ok(_) => Ok(()),
         Err(error) => Err(cubbyhole::Error::new(
             ErrorKind::InvalidArgument,
-            format!("the value is not JSON that can be read back: {error}"),
+            format!("cannot parse the value as JSON: {error}"),
         )
         .into()),
     }

@@ -1,23 +1,23 @@
-//! `tenants`: who has data in the store.
+//! `tenants`: lists the tenants.
 
 use clap::Args;
 use serde::Serialize;
 
-use super::PAGE_NAMES;
+use super::common::PAGE_NAMES;
 use crate::error::Failure;
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-A name is shown as it stands at the head of a namespace: `:` as `\\:` and `\\` as `\\\\`.
+Names are escaped as in a namespace: `:` as `\\:` and `\\` as `\\\\`.
 
 Example:
   cubbyhole tenants";
 
-/// List the tenants that hold at least one live entry
+/// List the tenants that have at least one live entry
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Tenants {
-    /// Raw names, each ended by NUL
+    /// Write raw names, each followed by NUL
     #[arg(short = '0', long = "null", conflicts_with = "json")]
     null: bool,
 }

@@ -1,4 +1,4 @@
-//! `touch`: sets when an entry expires.
+//! `touch`: changes the expiry of an entry.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args};
 use cubbyhole::{Expiry, Namespace};
 use serde::Serialize;
 
-use super::not_found;
-use crate::arguments::{parse_duration, parse_key, parse_namespace};
+use super::common::not_found;
+use crate::args::parse::{parse_duration, parse_key, parse_namespace};
 use crate::error::Failure;
 use crate::session::Session;
 
@@ -16,29 +16,29 @@ Examples:
   cubbyhole touch acme:sessions s-1 --ttl 30m
   cubbyhole touch acme:sessions s-1 --persist";
 
-/// Set a new TTL, or none, without rewriting the value
+/// Change or remove the TTL of an entry without rewriting its value
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("expiry").args(["ttl", "persist"]).required(true)))]
 pub(crate) struct Touch {
-    /// Where: a tenant and its segments, as in acme:agent-7
+    /// Namespace: a tenant and its segments, as in acme:agent-7
     #[arg(value_parser = parse_namespace)]
     namespace: Namespace,
-    /// The key; one that begins with `-` goes after `--`
+    /// Key; write one that begins with `-` after `--`
     #[arg(value_parser = parse_key)]
     key: String,
-    /// Expire that long from now: 90s, 1h30m, 7d
+    /// New time to live, from now on: 90s, 1h30m, 7d
     #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
     ttl: Option<Duration>,
-    /// Never expire
+    /// Remove the TTL: the entry never expires
     #[arg(long)]
     persist: bool,
 }
 
 fn parse_ttl(text: &str) -> Result<Duration, String> {
     if humantime::parse_duration(text).is_ok_and(|ttl| ttl.is_zero()) {
-        return Err("a TTL must be more than zero; --persist makes the entry never expire, and \
-                    `cubbyhole delete` removes it"
+        return Err("a TTL must be greater than zero; use --persist for an entry that never \
+                    expires, and `cubbyhole delete` to delete it"
             .to_owned());
     }
     parse_duration(text)

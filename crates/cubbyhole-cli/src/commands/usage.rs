@@ -1,4 +1,4 @@
-//! `usage`: who stores how much, until when, and since when.
+//! `usage`: counts entries and bytes by namespace.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,44 +9,46 @@ use cubbyhole::{Backend, ExecutionContext, Namespace, ScanOptions, Timestamp};
 use futures_util::{TryStreamExt, stream};
 use serde::Serialize;
 
-use super::PAGE_NAMES;
+use super::common::PAGE_NAMES;
+use crate::args::scope::{Scope, ScopeArguments};
+use crate::entries::walk::{self, Namespaces};
 use crate::error::Failure;
-use crate::human::{ago, until};
-use crate::output::{Output, count, human_bytes};
-use crate::progress;
-use crate::scope::{Namespaces, Scope, ScopeArguments};
+use crate::output::{
+    Align, Output, Table, ago, count, human_bytes, progress, terminal_width, until,
+};
 use crate::session::Session;
-use crate::table::{Align, Table, terminal_width};
 
 const EXAMPLES: &str = "\
-A row for each namespace with its own live entries, the bytes of their keys and values, the instant at
-which the next of them expires, and the oldest and the newest write among them; then the total. --depth
-rolls namespaces up: to so many segments below PREFIX (with --all the tenant is the first), 0 is the
-total alone. In a pipe the columns are those of the table, with a tab between them. It reads the name of every entry, and is not a snapshot. With --json one object a row; the
-last is the total, and has in addition `expired`: entries that are expired and not swept yet.
+Prints one row per namespace and a total. A row has the number of live entries, the bytes of their
+keys and values, the next expiry, the oldest write and the newest write. --depth groups namespaces
+by their first N segments below PREFIX (with --all, the tenant is the first segment); 0 prints only
+the total.
+
+In a pipe, columns are separated by tabs. With --json, each row is an object, and the total also has
+`expired`: expired entries that are not swept yet. The command reads the name of every entry, and
+the result is not a snapshot.
 
 Examples:
   cubbyhole usage acme
   cubbyhole usage acme --depth 1 --sort bytes --limit 10
   cubbyhole usage --all --depth 1 --json";
 
-/// Namespaces that are counted at once: their round trips overlap.
-const AT_ONCE: usize = 8;
+/// How many namespaces are counted concurrently, to overlap their round trips.
+const CONCURRENCY: usize = 8;
 
-/// Show who stores how much, until when, and since when
+/// Show entries, bytes, expiry and age by namespace
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Usage {
     #[command(flatten)]
     scope: ScopeArguments,
-    /// Roll up to so many segments below PREFIX [default: each namespace]
+    /// Group by the first N segments below PREFIX [default: one row per namespace]
     #[arg(long, value_name = "N")]
     depth: Option<usize>,
-    /// In which order: names ascending, the most entries or bytes, the next to expire or the latest
-    /// write first
+    /// Sort by name, or by most entries, most bytes, next expiry or latest write first
     #[arg(long, value_name = "BY", value_enum, default_value_t = Sort::Name)]
     sort: Sort,
-    /// At most so many rows; the total is of all
+    /// Maximum number of rows; the total includes all
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -60,12 +62,12 @@ enum Sort {
     Written,
 }
 
-/// What was counted of some namespaces.
+/// The usage of one or more namespaces.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Counted {
+pub(super) struct NamespaceUsage {
     namespaces: u64,
     pub(super) entries: u64,
-    /// `None` where a store does not tell.
+    /// `None` if the store does not report it.
     pub(super) bytes: Option<u64>,
     next_expiry: Option<Timestamp>,
     oldest_write: Option<Timestamp>,
@@ -73,16 +75,16 @@ pub(super) struct Counted {
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct UsageLine<'a> {
     /// `None` for the whole store.
     prefix: Option<&'a str>,
     #[serde(flatten)]
-    counted: &'a Counted,
+    counted: &'a NamespaceUsage,
     #[serde(skip_serializing_if = "Option::is_none")]
     expired: Option<u64>,
 }
 
-impl Counted {
+impl NamespaceUsage {
     fn nothing() -> Self {
         Self { bytes: Some(0), ..Self::default() }
     }
@@ -105,21 +107,21 @@ impl Usage {
         let store = session.open_read_only().await?;
         let ctx = session.ctx.clone();
         let bar = progress::bar(None, &session.out, true);
-        let mut rows: BTreeMap<Namespace, Counted> = BTreeMap::new();
-        let mut total = Counted::nothing();
+        let mut rows: BTreeMap<Namespace, NamespaceUsage> = BTreeMap::new();
+        let mut total = NamespaceUsage::nothing();
         let mut first: Option<Namespace> = None;
         let counted = count_all(&store, &ctx, &scope, |namespace, counted| {
             total.add(&counted);
             first.get_or_insert_with(|| namespace.clone());
             if depth != Some(0) {
                 let name = rolled_up(namespace, &scope, depth);
-                rows.entry(name).or_insert_with(Counted::nothing).add(&counted);
+                rows.entry(name).or_insert_with(NamespaceUsage::nothing).add(&counted);
             }
             progress::advance(&bar, total.entries);
         });
         counted.await?;
-        // What the store counts by itself is what lies there, swept or not.
-        let expired = scope.usage(&store, &ctx).await?.expired;
+        // The usage that the store reports includes expired entries.
+        let expired = walk::usage(&scope, &store, &ctx).await?.expired;
         bar.finish_and_clear();
         let mut rows: Vec<_> = rows.into_iter().collect();
         sort.apply(&mut rows);
@@ -129,14 +131,14 @@ impl Usage {
         let out = &mut session.out;
         if out.json() {
             for (name, counted) in &rows {
-                out.object(&Row { prefix: Some(name.as_str()), counted, expired: None })?;
+                out.object(&UsageLine { prefix: Some(name.as_str()), counted, expired: None })?;
             }
-            return out.object(&Row { prefix, counted: &total, expired: Some(expired) });
+            return out.object(&UsageLine { prefix, counted: &total, expired: Some(expired) });
         }
         if out.data_on_terminal() {
             let now = match first {
                 Some(namespace) => store.current_time(&ctx, &namespace).await?,
-                // There is no instant to be compared with it.
+                // The table is empty.
                 None => Timestamp::EPOCH,
             };
             show_table(&rows, &total, now, out)?;
@@ -147,22 +149,22 @@ impl Usage {
             out.fields(&fields("total", &total))?;
         }
         if left_out > 0 {
-            out.note(&format!("{} left out", count(left_out as u64, "row", "rows")));
+            out.note(&format!("{} not shown", count(left_out as u64, "row", "rows")));
         }
         if expired > 0 {
-            let expired = count(expired, "expired entry waits", "expired entries wait");
-            out.note(&format!("{expired} for a sweep; `cubbyhole evict` makes one"));
+            let expired = count(expired, "expired entry is", "expired entries are");
+            out.note(&format!("{expired} not swept yet; run `cubbyhole evict`"));
         }
         Ok(())
     }
 }
 
-/// Counts each namespace of the scope by itself, and hands it on in the order of the walk.
+/// Counts each namespace of the scope, and passes the results on in the order of the walk.
 async fn count_all(
     store: &Arc<dyn Backend>,
     ctx: &ExecutionContext,
     scope: &Scope,
-    mut each: impl FnMut(Namespace, Counted),
+    mut each: impl FnMut(Namespace, NamespaceUsage),
 ) -> cubbyhole::Result<()> {
     let names = Namespaces::new(Arc::clone(store), ctx.clone(), scope);
     let names = stream::unfold(names, |mut names| async move {
@@ -172,9 +174,9 @@ async fn count_all(
         let counted = count_one(&**store, ctx, &namespace).await?;
         Ok((namespace, counted))
     };
-    let mut counted = std::pin::pin!(names.map_ok(count).try_buffered(AT_ONCE));
+    let mut counted = std::pin::pin!(names.map_ok(count).try_buffered(CONCURRENCY));
     while let Some((namespace, counted)) = counted.try_next().await? {
-        // Its entries may all have expired since it was listed.
+        // All entries may have expired since the namespace was listed.
         if counted.entries > 0 {
             each(namespace, counted);
         }
@@ -182,19 +184,19 @@ async fn count_all(
     Ok(())
 }
 
-/// Counts one namespace alone, by reading the name of each entry.
+/// Counts one namespace by reading the name of each entry.
 pub(super) async fn count_one(
     store: &dyn Backend,
     ctx: &ExecutionContext,
     namespace: &Namespace,
-) -> cubbyhole::Result<Counted> {
-    let mut counted = Counted { namespaces: 1, ..Counted::nothing() };
+) -> cubbyhole::Result<NamespaceUsage> {
+    let mut counted = NamespaceUsage { namespaces: 1, ..NamespaceUsage::nothing() };
     let mut options = ScanOptions::new().keys_only().with_limit(PAGE_NAMES);
     loop {
         let page = store.scan(ctx, namespace, options.clone()).await?;
         for item in &page.items {
             let written = Some(item.meta.updated_at);
-            counted.add(&Counted {
+            counted.add(&NamespaceUsage {
                 namespaces: 0,
                 entries: 1,
                 bytes: item.value_bytes.map(|bytes| bytes + item.key.len() as u64),
@@ -210,7 +212,7 @@ pub(super) async fn count_one(
     }
 }
 
-/// The namespace that this one is counted under.
+/// Returns the namespace whose row includes this one.
 fn rolled_up(namespace: Namespace, scope: &Scope, depth: Option<usize>) -> Namespace {
     let Some(depth) = depth else { return namespace };
     let segments = match scope.prefix() {
@@ -218,15 +220,15 @@ fn rolled_up(namespace: Namespace, scope: &Scope, depth: Option<usize>) -> Names
         None => depth.saturating_sub(1),
     };
     let segments = namespace.segments().take(segments);
-    // A beginning of a name is a name.
+    // The first segments of a valid namespace are a valid namespace.
     Namespace::from_parts(namespace.tenant().as_str(), segments).unwrap_or(namespace.clone())
 }
 
 impl Sort {
-    fn apply(self, rows: &mut [(Namespace, Counted)]) {
+    fn apply(self, rows: &mut [(Namespace, NamespaceUsage)]) {
         match self {
-            // As they are, but tenant after tenant.
-            Self::Name => rows.sort_by(|(one, _), (other, _)| crate::scope::order(one, other)),
+            // By tenant, then in byte order.
+            Self::Name => rows.sort_by(|(one, _), (other, _)| walk::order(one, other)),
             Self::Entries => rows.sort_by_key(|(_, row)| Reverse(row.entries)),
             Self::Bytes => rows.sort_by_key(|(_, row)| Reverse(row.bytes)),
             Self::Expiry => {
@@ -238,8 +240,8 @@ impl Sort {
 }
 
 fn show_table(
-    rows: &[(Namespace, Counted)],
-    total: &Counted,
+    rows: &[(Namespace, NamespaceUsage)],
+    total: &NamespaceUsage,
     now: Timestamp,
     out: &mut Output,
 ) -> Result<(), Failure> {
@@ -262,8 +264,8 @@ fn show_table(
     Ok(())
 }
 
-/// A row for a person.
-fn cells(name: &str, row: &Counted, now: Timestamp) -> Vec<String> {
+/// Returns the cells of a table row.
+fn cells(name: &str, row: &NamespaceUsage, now: Timestamp) -> Vec<String> {
     let none = || "-".to_owned();
     vec![
         row.entries.to_string(),
@@ -275,8 +277,8 @@ fn cells(name: &str, row: &Counted, now: Timestamp) -> Vec<String> {
     ]
 }
 
-/// A row for a program.
-fn fields(name: &str, row: &Counted) -> Vec<String> {
+/// Returns the fields of a row for programs.
+fn fields(name: &str, row: &NamespaceUsage) -> Vec<String> {
     let instant = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
     vec![
         row.entries.to_string(),
@@ -295,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_rolled_up_below_the_prefix() {
+    fn namespaces_are_grouped_below_the_prefix() {
         let below = Scope(Some(NamespacePrefix::parse("a:b").unwrap()));
         for (name, scope, depth, expected) in [
             ("a:b:c:d", &below, None, "a:b:c:d"),
@@ -312,10 +314,10 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_sorted_as_asked() {
+    fn rows_are_sorted_by_each_order() {
         let row = |name: &str, entries, bytes, expiry: Option<u64>, written| {
             let at = |millis| Timestamp::from_millis(millis).unwrap();
-            let counted = Counted {
+            let counted = NamespaceUsage {
                 namespaces: 1,
                 entries,
                 bytes: Some(bytes),

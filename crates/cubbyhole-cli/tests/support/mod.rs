@@ -1,4 +1,4 @@
-//! Running the tool.
+//! Runs the tool.
 
 pub(crate) mod program;
 

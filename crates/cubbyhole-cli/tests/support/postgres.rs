@@ -1,4 +1,4 @@
-//! A schema of its own in PostgreSQL, made by the tool itself.
+//! A separate PostgreSQL schema for each test, created by the tool.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,12 +10,12 @@ use crate::support::{Outcome, tool};
 /// The password of the application's role.
 pub(crate) const PASSWORD: &str = "s3cret-Pa55";
 
-/// A schema, and a role that logs in with the application's rights and no other.
+/// A schema, and a login role with the permissions of an application.
 pub(crate) struct Schema {
     name: String,
-    /// What may migrate it.
+    /// The store as a role that can migrate it.
     pub(crate) admin_store: String,
-    /// What the application uses.
+    /// The store as the application's role.
     pub(crate) store: String,
 }
 
@@ -42,20 +42,20 @@ impl Schema {
         Ok(schema)
     }
 
-    /// Lets the role list tenants.
+    /// Allows the application's role to list tenants.
     pub(crate) fn grant_operator(&self) -> Outcome {
         execute(&format!("GRANT {0}_operator TO {0}_login", self.name))
     }
 }
 
-/// Leaves nothing on a server that may be the developer's own.
+/// Cleans up, because the server may be the developer's.
 impl Drop for Schema {
     fn drop(&mut self) {
         let name = &self.name;
         let roles = ["login", "app", "sweeper", "enumerator", "operator", "auditor"]
             .map(|role| format!("{name}_{role}"))
             .join(", ");
-        // Without it a test fails no less; what is left has a name of its own.
+        // An error is ignored: the names are unique, so leftovers do not affect other tests.
         drop(execute(&format!(
             "SET client_min_messages = warning; DROP SCHEMA IF EXISTS {name} CASCADE;
              DROP OWNED BY {roles}; DROP ROLE {roles}"

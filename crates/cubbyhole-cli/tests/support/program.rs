@@ -1,18 +1,17 @@
-//! The tool, apart from the developer's own settings.
+//! The tool, isolated from the developer's settings.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The tool, as a command to which arguments can be added. Where the tests were started in the
-/// background of a script, the shell has some signals ignored, and the tool leaves those alone; here
-/// they have their usual effect.
+/// Returns a command that runs the tool with default signal handling. A shell ignores some signals
+/// for background processes, and the tool would keep ignoring them.
 pub(crate) fn tool() -> Command {
     let tool = env!("CARGO_BIN_EXE_cubbyhole");
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0");
     // SIGHUP, SIGINT and SIGTERM.
-    let ours = 1 | 1 << 1 | 1 << 14;
-    if u64::from_str_radix(ignored.trim(), 16).unwrap_or(0) & ours == 0 {
+    let handled = 1 | 1 << 1 | 1 << 14;
+    if u64::from_str_radix(ignored.trim(), 16).unwrap_or(0) & handled == 0 {
         return Command::new(tool);
     }
     let mut command = Command::new("env");
@@ -20,8 +19,8 @@ pub(crate) fn tool() -> Command {
     command
 }
 
-/// Keeps the developer's store, configuration and PostgreSQL server from the command. Its own
-/// configuration is in `config_folder`.
+/// Removes the developer's store, configuration and PostgreSQL server from the environment of a
+/// command. Its configuration is in `config_folder`.
 pub(crate) fn isolate<'a>(command: &'a mut Command, config_folder: &Path) -> &'a mut Command {
     for (name, _) in std::env::vars_os() {
         if ["PG", "CUBBYHOLE_"]

@@ -1,4 +1,4 @@
-//! A prefix of its own on Redis or on a Redis Cluster.
+//! A separate key prefix for each test, on Redis or Redis Cluster.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,7 +6,7 @@ use cubbyhole_testkit::shared;
 
 use crate::support::{Outcome, tool};
 
-/// Which Redis.
+/// The kind of Redis deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Single,
@@ -14,6 +14,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Returns the URL of the shared servers.
     fn url(self) -> Outcome<&'static str> {
         Ok(match self {
             Self::Single => shared::redis_url()?,
@@ -22,7 +23,7 @@ impl Kind {
     }
 }
 
-/// A store with a prefix of its own on Redis.
+/// A store with a separate key prefix.
 pub(crate) struct Prefix {
     pub(crate) store: String,
 }
@@ -38,7 +39,7 @@ impl Prefix {
     }
 }
 
-/// Leaves nothing on servers that may be the developer's own, but fences that expire.
+/// Cleans up, because the servers may be the developer's. Only fences are left, which expire.
 impl Drop for Prefix {
     fn drop(&mut self) {
         let Ok(listed) = tool(&["--store", &self.store, "tenants"]) else {

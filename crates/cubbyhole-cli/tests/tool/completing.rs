@@ -1,16 +1,16 @@
-//! Completion from the store, as the scripts of the shells ask for it.
+//! Completion of names from the store, with the output formats for the shells.
 
 use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Feeding, Place, Ran, line};
+use crate::support::{PipedImport, Ran, Sandbox, line};
 
-/// As bash has them unless told otherwise.
+/// The default word separators of bash.
 const BREAKS: &str = " \t\n\"'><=;|&(:";
 
-fn furnished() -> Place {
-    let place = Place::new();
+fn sandbox_with_entries() -> Sandbox {
+    let sandbox = Sandbox::new();
     let entry = |namespace: &[&str], key: &str| {
         serde_json::json!({"namespace": namespace, "key": key, "value": 1}).to_string() + "\n"
     };
@@ -26,11 +26,11 @@ fn furnished() -> Place {
         entry(&["acme", "we:ird"], "k"),
         entry(&["zeta"], "k"),
     ];
-    assert_eq!(place.run_reading(&["import"], entries.concat().as_bytes()).code, 0);
-    place
+    assert_eq!(sandbox.run_reading(&["import"], entries.concat().as_bytes()).code, 0);
+    sandbox
 }
 
-/// What the tool answers a script; it never says anything else.
+/// Returns the output of a completion, which must succeed silently.
 #[track_caller]
 fn answer(mut command: Command) -> Vec<String> {
     let ran = Ran::of(command.output().unwrap());
@@ -38,11 +38,11 @@ fn answer(mut command: Command) -> Vec<String> {
     String::from_utf8(ran.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-fn asking(place: &Place, shell: &str, words: &[&str]) -> Command {
-    place.command(&[&["complete-words", shell, "--"], words].concat())
+fn asking(sandbox: &Sandbox, shell: &str, words: &[&str]) -> Command {
+    sandbox.command(&[&["complete-words", shell, "--"], words].concat())
 }
 
-/// Asks again where there is no name: on a busy machine the tool may have given up, as it should.
+/// Repeats a completion that returns no name, because the tool may time out on a busy machine.
 fn settled(ask: impl Fn() -> Vec<String>) -> Vec<String> {
     let mut found = ask();
     for _ in 0..10 {
@@ -54,72 +54,74 @@ fn settled(ask: impl Fn() -> Vec<String>) -> Vec<String> {
     found
 }
 
-/// As the scripts of zsh and fish call it.
+/// Completes like the scripts of zsh and fish.
 #[track_caller]
-fn bare(place: &Place, words: &[&str]) -> Vec<String> {
+fn bare(sandbox: &Sandbox, words: &[&str]) -> Vec<String> {
     let words = [&["cubbyhole"], words].concat();
-    let zsh = settled(|| answer(asking(place, "zsh", &words)));
-    assert_eq!(settled(|| answer(asking(place, "fish", &words))), zsh);
+    let zsh = settled(|| answer(asking(sandbox, "zsh", &words)));
+    assert_eq!(settled(|| answer(asking(sandbox, "fish", &words))), zsh);
     zsh
 }
 
-/// As the script of bash calls it.
+/// Completes like the script of bash.
 #[track_caller]
-fn bash(place: &Place, line: &str) -> Vec<String> {
-    settled(|| answer(asking(place, "bash", &[line, BREAKS])))
+fn bash(sandbox: &Sandbox, line: &str) -> Vec<String> {
+    settled(|| answer(asking(sandbox, "bash", &[line, BREAKS])))
 }
 
 #[test]
-fn namespaces_are_completed_segment_by_segment() {
-    let place = furnished();
-    assert_eq!(bare(&place, &["get", "ac"]), ["names", "acme:"]);
-    assert_eq!(bare(&place, &["get", ""]), ["names", "acme:", "zeta"]);
+fn namespaces_are_completed_one_segment_at_a_time() {
+    let sandbox = sandbox_with_entries();
+    assert_eq!(bare(&sandbox, &["get", "ac"]), ["names", "acme:"]);
+    assert_eq!(bare(&sandbox, &["get", ""]), ["names", "acme:", "zeta"]);
     let beneath = ["names", "acme:agent-7", "acme:agent-8:", "acme:my agent", r"acme:we\:ird"];
-    assert_eq!(bare(&place, &["get", "acme:"]), beneath);
-    assert_eq!(bare(&place, &["list", "acme:agent-8:"]), ["names", "acme:agent-8:chat"]);
-    // Where a prefix will do, each of them is one.
-    assert_eq!(bare(&place, &["usage", "ac"]), ["names", "acme", "acme:"]);
-    assert_eq!(bare(&place, &["get", "nobody"]), ["names"]);
+    assert_eq!(bare(&sandbox, &["get", "acme:"]), beneath);
+    assert_eq!(bare(&sandbox, &["list", "acme:agent-8:"]), ["names", "acme:agent-8:chat"]);
+    // An argument that is a prefix also completes names that are not namespaces.
+    assert_eq!(bare(&sandbox, &["usage", "ac"]), ["names", "acme", "acme:"]);
+    assert_eq!(bare(&sandbox, &["get", "nobody"]), ["names"]);
 }
 
 #[test]
-fn keys_are_completed_and_none_that_cannot_be_shown() {
-    let place = furnished();
-    assert_eq!(bare(&place, &["get", "acme:agent-7", "tu"]), ["names", "turn-1", "turn-2"]);
+fn printable_keys_are_completed() {
+    let sandbox = sandbox_with_entries();
+    assert_eq!(bare(&sandbox, &["get", "acme:agent-7", "tu"]), ["names", "turn-1", "turn-2"]);
     let all = ["names", "it's", "turn-1", "turn-2"];
-    assert_eq!(bare(&place, &["delete", "acme:agent-7", ""]), all);
-    assert_eq!(bare(&place, &["get", "acme:agent-7", "--", "-"]), ["names", "-dash"]);
-    assert_eq!(bare(&place, &["list", "acme:agent-7", "--prefix", "i"]), ["names", "it's"]);
-    let option = bare(&place, &["list", "acme:agent-7", "--after=i"]);
+    assert_eq!(bare(&sandbox, &["delete", "acme:agent-7", ""]), all);
+    assert_eq!(bare(&sandbox, &["get", "acme:agent-7", "--", "-"]), ["names", "-dash"]);
+    assert_eq!(bare(&sandbox, &["list", "acme:agent-7", "--prefix", "i"]), ["names", "it's"]);
+    let option = bare(&sandbox, &["list", "acme:agent-7", "--after=i"]);
     assert_eq!(option, ["names", "--after=it's"]);
 }
 
 #[test]
-fn commands_and_options_say_what_they_are() {
-    let place = Place::new();
-    let commands = bare(&place, &["ta"]);
-    assert_eq!(commands, ["names", "take\tGet an entry and delete it, in one atomic step"]);
-    assert!(bare(&place, &["list", "--va"])[1].starts_with("--values\tAfter each key"));
-    assert_eq!(bash(&place, "cubbyhole ta"), ["names", "take"]);
-    assert_eq!(bare(&place, &["put", "a", "k", "--file", ""]), ["files"]);
-    assert_eq!(bash(&place, "cubbyhole import "), ["files"]);
+fn commands_and_options_are_completed_with_descriptions() {
+    let sandbox = Sandbox::new();
+    let commands = bare(&sandbox, &["ta"]);
+    assert_eq!(commands, ["names", "take\tGet and delete an entry atomically"]);
+    assert!(
+        bare(&sandbox, &["list", "--va"])[1].starts_with("--values\tShow the value after each key")
+    );
+    assert_eq!(bash(&sandbox, "cubbyhole ta"), ["names", "take"]);
+    assert_eq!(bare(&sandbox, &["put", "a", "k", "--file", ""]), ["files"]);
+    assert_eq!(bash(&sandbox, "cubbyhole import "), ["files"]);
 }
 
 #[test]
-fn the_store_is_that_of_the_line_or_of_the_environment() {
-    let place = furnished();
-    place.ok(&["put", "other", "k", "v", "--store", "redb:other.redb"]);
+fn completion_uses_the_store_of_the_line_or_environment() {
+    let sandbox = sandbox_with_entries();
+    sandbox.ok(&["put", "other", "k", "v", "--store", "redb:other.redb"]);
     for words in [
         &["--store", "redb:other.redb", "get", ""][..],
         &["--store=redb:other.redb", "get", ""],
         &["get", "--store", "redb:other.redb", ""],
     ] {
-        assert_eq!(bare(&place, words), ["names", "other"], "{words:?}");
+        assert_eq!(bare(&sandbox, words), ["names", "other"], "{words:?}");
     }
-    assert_eq!(bash(&place, "cubbyhole --store redb:other.redb get "), ["names", "other"]);
+    assert_eq!(bash(&sandbox, "cubbyhole --store redb:other.redb get "), ["names", "other"]);
     let with_variable = |words: &[&str]| {
         settled(|| {
-            let mut command = asking(&place, "zsh", words);
+            let mut command = asking(&sandbox, "zsh", words);
             command.env("CUBBYHOLE_STORE", "redb:other.redb");
             answer(command)
         })
@@ -130,67 +132,67 @@ fn the_store_is_that_of_the_line_or_of_the_environment() {
 }
 
 #[test]
-fn profiles_are_completed_from_their_file() {
-    let place = furnished();
+fn profiles_are_completed_from_the_configuration_file() {
+    let sandbox = sandbox_with_entries();
     let profiles = "[profiles.prod]\nstore = \"redb:a.redb\"\n\
                     [profiles.redundant]\nstore = \"redb:b.redb\"\n";
-    place.write("c.toml", profiles);
+    sandbox.write("c.toml", profiles);
     let file = ["--config", "c.toml"];
-    let ask = |words: &[&str]| bare(&place, &[&file, words].concat());
+    let ask = |words: &[&str]| bare(&sandbox, &[&file, words].concat());
     assert_eq!(ask(&["--profile", ""]), ["names", "prod", "redundant"]);
     assert_eq!(ask(&["--profile=pr"]), ["names", "--profile=prod"]);
     assert_eq!(
         ask(&["copy", "--to", "red"])[1..],
         ["redb:", "redis://", "redis+cluster://", "redundant"]
     );
-    // A file that cannot be read has none.
-    assert_eq!(bare(&place, &["--config", "none.toml", "--profile", ""]), ["names"]);
+    // A missing file has no profiles.
+    assert_eq!(bare(&sandbox, &["--config", "none.toml", "--profile", ""]), ["names"]);
 }
 
 #[test]
-fn no_more_is_offered_than_can_be_read() {
-    let place = Place::new();
+fn number_of_candidates_is_bounded() {
+    let sandbox = Sandbox::new();
     let mut entries: String = (0..300).map(|n| line("n", &format!("k{n:03}"), "1")).collect();
     entries.extend((0..300).map(|n| line(&format!("many\",\"s{n}"), "k", "1")));
     entries.extend((0..300).map(|n| line(&format!("t{n}"), "k", "1")));
-    assert_eq!(place.run_reading(&["import"], entries.as_bytes()).code, 0);
+    assert_eq!(sandbox.run_reading(&["import"], entries.as_bytes()).code, 0);
     for words in [&["get", "n", "k"][..], &["get", "many:"], &["get", "t"]] {
-        assert_eq!(bare(&place, words).len(), 201, "{words:?}");
+        assert_eq!(bare(&sandbox, words).len(), 201, "{words:?}");
     }
 }
 
 #[test]
-fn what_fails_is_silent_and_makes_nothing() {
-    let place = Place::new();
+fn failed_completion_is_silent_and_creates_no_file() {
+    let sandbox = Sandbox::new();
     let nothing: [&str; 0] = [];
-    assert_eq!(bare(&place, &["get", "ac"]), nothing);
-    assert_eq!(place.files(), nothing);
-    place.write("cubbyhole.redb", "");
-    assert_eq!(bare(&place, &["get", "ac"]), nothing);
-    assert_eq!(std::fs::read(place.path("cubbyhole.redb")).unwrap(), b"");
-    place.write("cubbyhole.redb", "not a store at all");
-    assert_eq!(bare(&place, &["get", "ac"]), nothing);
+    assert_eq!(bare(&sandbox, &["get", "ac"]), nothing);
+    assert_eq!(sandbox.files(), nothing);
+    sandbox.write("cubbyhole.redb", "");
+    assert_eq!(bare(&sandbox, &["get", "ac"]), nothing);
+    assert_eq!(std::fs::read(sandbox.path("cubbyhole.redb")).unwrap(), b"");
+    sandbox.write("cubbyhole.redb", "not a store at all");
+    assert_eq!(bare(&sandbox, &["get", "ac"]), nothing);
     for store in ["nonsense", "redb:", "redb:no/such/folder.redb", "redis://127.0.0.1:1", "memory:"]
     {
-        let found = bare(&place, &["--store", store, "get", "ac"]);
+        let found = bare(&sandbox, &["--store", store, "get", "ac"]);
         assert!(found.len() <= 1, "{found:?}");
     }
     for words in [&["nonsense", ""][..], &["get", "a\\x", "k"], &["get", ":", ""], &[], &[""]] {
-        assert!(bare(&place, words).iter().all(|line| !line.starts_with("ac")), "{words:?}");
+        assert!(bare(&sandbox, words).iter().all(|line| !line.starts_with("ac")), "{words:?}");
     }
-    assert_eq!(answer(asking(&place, "bash", &["one word"])), nothing);
-    assert_eq!(place.files(), ["cubbyhole.redb"]);
+    assert_eq!(answer(asking(&sandbox, "bash", &["one word"])), nothing);
+    assert_eq!(sandbox.files(), ["cubbyhole.redb"]);
 }
 
 #[test]
-fn nobody_waits_for_a_store() {
-    let place = furnished();
-    let mut feeding = Feeding::start(&place, &[]);
-    feeding.feed(&[line("n", "a", "1"), line("n", "a", "2")].concat());
-    assert_eq!(feeding.report(), "n\t1\t1\t1\n");
-    // One process has the file; a server takes connections and says nothing.
-    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = deaf.local_addr().unwrap().port();
+fn completion_does_not_wait_for_a_store() {
+    let sandbox = sandbox_with_entries();
+    let mut piped = PipedImport::start(&sandbox, &[]);
+    piped.feed(&[line("n", "a", "1"), line("n", "a", "2")].concat());
+    assert_eq!(piped.report(), "n\t1\t1\t1\n");
+    // Another process has the file open, and the server accepts connections but does not answer.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
     for (store, most) in [
         ("redb:cubbyhole.redb".to_owned(), Duration::from_millis(590)),
         (format!("redis://127.0.0.1:{port}"), Duration::from_secs(2)),
@@ -199,28 +201,28 @@ fn nobody_waits_for_a_store() {
         let words = ["cubbyhole", "--store", &store, "get", "ac"];
         let took = || {
             let started = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-            assert_eq!(answer(asking(&place, "zsh", &words)), [""; 0], "{store}");
+            assert_eq!(answer(asking(&sandbox, "zsh", &words)), [""; 0], "{store}");
             SystemTime::UNIX_EPOCH.elapsed().unwrap() - started
         };
-        // A busy machine may take longer, but not each time.
+        // A busy machine may take longer, but not every time.
         assert!((0..50).any(|_| took() < most), "{store}: longer than {most:?}");
     }
-    feeding.signal("TERM");
-    assert_eq!(feeding.end().code, 143);
+    piped.signal("TERM");
+    assert_eq!(piped.end().code, 143);
 }
 
-/// The script in bash itself: what the function leaves in `COMPREPLY` for a line.
+/// Runs the completion script in bash, and returns `COMPREPLY` for a line.
 #[track_caller]
-fn completed(place: &Place, line: &str) -> Vec<String> {
+fn completed(sandbox: &Sandbox, line: &str) -> Vec<String> {
     let folder = std::path::Path::new(env!("CARGO_BIN_EXE_cubbyhole")).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
     let script = r#"source <(cubbyhole completions bash) && complete -p cubbyhole >/dev/null || exit 9
         COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDBREAKS=$2
         _cubbyhole cubbyhole "" "" && printf '%s\n' "${COMPREPLY[@]}""#;
-    let output = place
+    let output = sandbox
         .isolate(&mut Command::new("bash"))
         .args(["--norc", "-c", script, "bash", line, BREAKS])
-        .current_dir(place.path(""))
+        .current_dir(sandbox.path(""))
         .env("PATH", format!("{}:{path}", folder.display()))
         .output();
     let ran = Ran::of(output.unwrap());
@@ -230,11 +232,11 @@ fn completed(place: &Place, line: &str) -> Vec<String> {
 }
 
 #[test]
-fn bash_gets_what_it_replaces_and_quoted() {
-    let place = furnished();
+fn bash_completion_returns_the_quoted_replacement() {
+    let sandbox = sandbox_with_entries();
     for (line, replies) in [
         ("cubbyhole get ac", &["acme:"][..]),
-        // It breaks words at each `:`, and replaces what comes after the last.
+        // bash splits words at each `:`, and replaces the text after the last one.
         ("cubbyhole get acme:", &["agent-7", "agent-8:", r"my\ agent", r"we\\:ird"]),
         ("cubbyhole get acme:agent-8:", &["chat"]),
         (r"cubbyhole get acme:my\ ", &[r"my\ agent"]),
@@ -250,24 +252,24 @@ fn bash_gets_what_it_replaces_and_quoted() {
         ("cubbyhole get acme:agent-7 none", &[]),
         ("cubbyhole import ", &[]),
     ] {
-        let mut found = completed(&place, line);
+        let mut found = completed(&sandbox, line);
         for _ in 0..10 {
-            // As in `settled`.
+            // See `settled`.
             if found.is_empty() {
-                found = completed(&place, line);
+                found = completed(&sandbox, line);
             }
         }
         assert_eq!(found, replies, "{line}");
     }
-    // Without a store nothing is said and nothing is made.
-    let empty = Place::new();
+    // Without a store, completion is silent and creates no file.
+    let empty = Sandbox::new();
     assert!(completed(&empty, "cubbyhole get ac").is_empty());
     assert!(empty.files().is_empty());
 }
 
 #[test]
-fn each_shell_has_a_script() {
-    let place = Place::new();
+fn every_shell_has_a_completion_script() {
+    let sandbox = Sandbox::new();
     for (shell, expected) in [
         ("bash", "complete-words bash"),
         ("zsh", "complete-words zsh"),
@@ -275,11 +277,11 @@ fn each_shell_has_a_script() {
         ("elvish", "cubbyhole;put"),
         ("powershell", "cubbyhole;put"),
     ] {
-        let script = place.ok(&["completions", shell]);
+        let script = sandbox.ok(&["completions", shell]);
         assert!(script.contains(expected), "{shell}: {script}");
         let asks = script.contains("complete-words");
         assert_eq!(asks, expected.starts_with("complete-words"), "{shell}");
     }
-    // It is for the scripts alone.
-    assert!(!place.ok(&["--help"]).contains("complete-words"));
+    // The command is hidden, because only the scripts use it.
+    assert!(!sandbox.ok(&["--help"]).contains("complete-words"));
 }

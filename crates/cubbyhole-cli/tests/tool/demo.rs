@@ -1,13 +1,13 @@
-//! The tour.
+//! The demo.
 
-use crate::support::Place;
+use crate::support::Sandbox;
 
 #[test]
-fn the_tour_runs_twice_and_leaves_its_store() {
-    let place = Place::new();
-    place.ok(&["put", "mine", "k", "v"]);
+fn demo_can_be_repeated_and_keeps_its_store() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["put", "mine", "k", "v"]);
     for run in 0..2 {
-        let shown = place.ok(&["demo"]);
+        let shown = sandbox.ok(&["demo"]);
         for part in [
             "     turn-2\tIt left Lyon this morning.\n",
             "$ cubbyhole get demo-acme:agent-7 typing\n     cubbyhole: there is no entry",
@@ -18,10 +18,10 @@ fn the_tour_runs_twice_and_leaves_its_store() {
         ] {
             assert!(shown.contains(part), "{part:?} is missing in:\n{shown}");
         }
-        assert_eq!(shown.contains("Begun afresh: 4 entries"), run == 1, "{shown}");
-        assert!(!shown.contains('\u{1b}'), "colours go to a terminal only");
-        assert_eq!(place.ok(&["get", "demo-acme:jobs", "nightly-report"]), "worker-1");
-        assert_eq!(place.ok(&["tenants"]), "demo-acme\nmine\n");
+        assert_eq!(shown.contains("Removed 4 entries of an earlier tour"), run == 1, "{shown}");
+        assert!(!shown.contains('\u{1b}'), "output without a terminal has colours");
+        assert_eq!(sandbox.ok(&["get", "demo-acme:jobs", "nightly-report"]), "worker-1");
+        assert_eq!(sandbox.ok(&["tenants"]), "demo-acme\nmine\n");
     }
-    assert_eq!(place.files(), ["cubbyhole.redb"]);
+    assert_eq!(sandbox.files(), ["cubbyhole.redb"]);
 }

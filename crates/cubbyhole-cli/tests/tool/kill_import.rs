@@ -1,4 +1,4 @@
-//! `kill -9` during an import: what was reported is there, and nothing is half a batch.
+//! `kill -9` during an import: reported batches are stored, and batches are atomic.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Place, line};
+use crate::support::{Sandbox, line};
 
 const KILLS: u64 = 20;
 const NAMESPACES: u64 = 600;
 const ENTRIES: u64 = 25;
 
-/// The same numbers in every run: a failure can be repeated as far as the timing allows.
+/// Returns the same numbers in every run, so a failure is reproducible except for timing.
 fn pseudo_random(seed: u64) -> u64 {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,7 +24,7 @@ fn value(namespace: u64, key: u64) -> String {
     format!("\"{}\"", format!("{namespace}/{key} ").repeat(10))
 }
 
-/// Each namespace is one batch, though its lines stand far apart.
+/// Returns lines that are interleaved by namespace. Each namespace is one batch.
 fn input() -> String {
     let mut text = String::new();
     for key in 0..ENTRIES {
@@ -36,32 +36,35 @@ fn input() -> String {
 }
 
 #[test]
-fn after_kill_9_each_batch_is_there_whole_or_not_at_all() {
-    let place = Place::new();
-    let file = place.write("in.jsonl", input());
+fn batches_are_atomic_after_kill_9() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.write("in.jsonl", input());
     let (mut interrupted, mut kill) = (0, 0);
-    // A kill that comes after the end of its import, as on a busy machine, proves nothing.
+    // Kills that come after the end of the import do not count.
     while kill < KILLS || interrupted <= KILLS / 2 {
-        assert!(kill < 20 * KILLS, "the kills came too late: {interrupted}");
+        assert!(
+            kill < 20 * KILLS,
+            "most kills came after the end of the import: {interrupted} were in time"
+        );
         let store = format!("redb:kill-{kill}.redb");
-        let reported = import_and_kill(&place, &file, &store, kill);
+        let reported = import_and_kill(&sandbox, &file, &store, kill);
         interrupted += u64::from(reported.len() < NAMESPACES as usize);
-        let stored = stored(&place, &store);
+        let stored = stored(&sandbox, &store);
         for namespace in &reported {
             assert_eq!(stored.get(namespace), Some(&ENTRIES), "kill {kill}: {namespace} was lost");
         }
         for (namespace, entries) in &stored {
-            assert_eq!(*entries, ENTRIES, "kill {kill}: {namespace} is half a batch");
+            assert_eq!(*entries, ENTRIES, "kill {kill}: {namespace} has an incomplete batch");
         }
-        std::fs::remove_file(place.path(&format!("kill-{kill}.redb"))).unwrap();
+        std::fs::remove_file(sandbox.path(&format!("kill-{kill}.redb"))).unwrap();
         kill += 1;
     }
 }
 
-/// Kills an import at an instant that is random in both senses: after so many batches, and then
-/// anywhere in the next few milliseconds. Answers what had been reported.
-fn import_and_kill(place: &Place, file: &str, store: &str, kill: u64) -> Vec<String> {
-    let mut child = place
+/// Kills an import after a pseudo-random number of batches and a pseudo-random delay. Returns the
+/// reported namespaces.
+fn import_and_kill(sandbox: &Sandbox, file: &str, store: &str, kill: u64) -> Vec<String> {
+    let mut child = sandbox
         .command(&["import", file, "--report-batches", "--store", store])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -71,19 +74,19 @@ fn import_and_kill(place: &Place, file: &str, store: &str, kill: u64) -> Vec<Str
     let before = pseudo_random(kill) % (NAMESPACES / 2);
     let mut reported: Vec<String> =
         lines.by_ref().take(before as usize + 1).map(Result::unwrap).collect();
-    #[expect(clippy::disallowed_methods, reason = "the instant of the kill is to be random")]
+    #[expect(clippy::disallowed_methods, reason = "the time of the kill is random")]
     std::thread::sleep(Duration::from_micros(pseudo_random(kill + 1000) % 8000));
     child.kill().unwrap();
     child.wait().unwrap();
-    // What was still in the pipe was reported too; a last line may be torn.
+    // Lines in the pipe were reported too. The last one may be incomplete.
     reported.extend(lines.map_while(Result::ok).filter(|line| line.split('\t').count() == 4));
     reported.iter().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
 }
 
-/// How many entries each namespace holds, each with its right value.
-fn stored(place: &Place, store: &str) -> BTreeMap<String, u64> {
+/// Returns the number of entries of each namespace, and checks their values.
+fn stored(sandbox: &Sandbox, store: &str) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
-    for line in place.ok(&["export", "--all", "--store", store]).lines().skip(1) {
+    for line in sandbox.ok(&["export", "--all", "--store", store]).lines().skip(1) {
         let entry: Value = serde_json::from_str(line).unwrap();
         let namespace = entry["namespace"][0].as_str().unwrap();
         let number: u64 = namespace[1..].parse().unwrap();

@@ -1,8 +1,8 @@
-//! Lines of an import that cannot be read.
+//! Malformed lines of an import.
 
 use serde_json::Value;
 
-use crate::support::{Place, line};
+use crate::support::{Sandbox, line};
 
 const BAD: &[(&[u8], &str)] = &[
     (b"{", "EOF"),
@@ -19,15 +19,15 @@ const BAD: &[(&[u8], &str)] = &[
 ];
 
 #[test]
-fn bad_lines_are_skipped_when_asked_and_reported() {
-    let place = Place::new();
+fn malformed_lines_are_skipped_and_reported() {
+    let sandbox = Sandbox::new();
     let mut input = line("a", "first", "1").into_bytes();
     for (bad, _) in BAD {
         input.extend_from_slice(bad);
         input.push(b'\n');
     }
     input.extend_from_slice(line("a", "last", "2").as_bytes());
-    let ran = place.run_reading(&["import", "--on-error", "skip"], &input);
+    let ran = sandbox.run_reading(&["import", "--on-error", "skip"], &input);
     assert_eq!((ran.code, ran.stdout.as_slice()), (6, &b""[..]));
     let reported: Vec<&str> = ran.stderr.lines().collect();
     assert_eq!(reported.len(), BAD.len() + 2, "{ran:?}");
@@ -36,29 +36,29 @@ fn bad_lines_are_skipped_when_asked_and_reported() {
         assert!(reported[at].starts_with(&start) && reported[at].contains(reason), "{reported:?}");
     }
     assert!(reported[BAD.len()].contains(&format!("({} skipped,", BAD.len())), "{reported:?}");
-    assert_eq!(place.ok(&["list", "a"]), "first\nlast\n");
+    assert_eq!(sandbox.ok(&["list", "a"]), "first\nlast\n");
 }
 
 #[test]
-fn a_bad_line_stops_the_import_and_what_was_read_before_is_stored() {
+fn malformed_line_stops_the_import_after_storing_earlier_lines() {
     for (bad, reason) in BAD {
-        let place = Place::new();
+        let sandbox = Sandbox::new();
         let mut input = [line("a", "1", "1"), line("b", "2", "1")].concat().into_bytes();
         input.extend_from_slice(bad);
         input.extend_from_slice(format!("\n{}", line("a", "after", "1")).as_bytes());
-        let file = place.write("in.jsonl", &input);
-        let message = place.fails(6, &["import", &file]);
+        let file = sandbox.write("in.jsonl", &input);
+        let message = sandbox.fails(6, &["import", &file]);
         assert!(message.contains("line 3: ") && message.contains(reason), "{message}");
         assert!(message.contains("2 entries stored"), "{message}");
-        assert_eq!(place.ok(&["list", "a"]), "1\n");
-        assert_eq!(place.ok(&["list", "b"]), "2\n");
+        assert_eq!(sandbox.ok(&["list", "a"]), "1\n");
+        assert_eq!(sandbox.ok(&["list", "b"]), "2\n");
     }
 }
 
 #[test]
-fn bad_lines_are_json_errors_when_asked() {
-    let place = Place::new();
-    let ran = place.run_reading(&["import", "--json", "--on-error", "skip"], b"{\n");
+fn malformed_lines_are_json_errors_with_json() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run_reading(&["import", "--json", "--on-error", "skip"], b"{\n");
     assert_eq!(ran.code, 6);
     let summary: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!((&summary["skipped"], &summary["entries"]), (&1.into(), &0.into()));
@@ -71,42 +71,42 @@ fn bad_lines_are_json_errors_when_asked() {
 }
 
 #[test]
-fn marks_blank_lines_and_foreign_line_ends_are_no_errors() {
-    let place = Place::new();
+fn byte_order_mark_blank_lines_and_crlf_are_accepted() {
+    let sandbox = Sandbox::new();
     let lines = [line("a", "1", "[1, 2]"), line("a", "2", "2")].concat();
     let input = format!("\u{feff}{}\r\n \r\n{}", lines.replace('\n', "\r\n"), line("a", "3", "3"));
-    let ran = place.run_reading(&["import"], input.trim_end().as_bytes());
+    let ran = sandbox.run_reading(&["import"], input.trim_end().as_bytes());
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert_eq!(place.ok(&["list", "a", "--values"]), "1\t[1, 2]\n2\t2\n3\t3\n");
+    assert_eq!(sandbox.ok(&["list", "a", "--values"]), "1\t[1, 2]\n2\t2\n3\t3\n");
 }
 
 #[test]
-fn a_line_without_end_does_not_fill_the_memory() {
-    let place = Place::new();
+fn very_long_line_is_skipped_in_bounded_memory() {
+    let sandbox = Sandbox::new();
     let mut input = vec![b'x'; 65 * 1024 * 1024];
     input.push(b'\n');
     input.extend_from_slice(line("a", "k", "1").as_bytes());
-    let ran = place.run_reading(&["import", "--on-error", "skip"], &input);
+    let ran = sandbox.run_reading(&["import", "--on-error", "skip"], &input);
     assert_eq!(ran.code, 6);
     assert!(ran.stderr.starts_with("cubbyhole: line 1: longer than "), "{}", ran.stderr);
-    assert_eq!(place.ok(&["list", "a"]), "k\n");
+    assert_eq!(sandbox.ok(&["list", "a"]), "k\n");
 }
 
 #[test]
-fn a_value_past_the_limit_is_a_bad_line() {
-    let place = Place::new();
+fn value_above_the_limit_is_a_malformed_line() {
+    let sandbox = Sandbox::new();
     let value = format!("\"{}\"", "x".repeat(16 * 1024 * 1024));
     let input = [line("a", "1", "1"), line("a", "2", &value), line("a", "3", "1")].concat();
-    let ran = place.run_reading(&["import", "--on-error", "skip"], input.as_bytes());
+    let ran = sandbox.run_reading(&["import", "--on-error", "skip"], input.as_bytes());
     assert_eq!(ran.code, 6);
     assert!(ran.stderr.starts_with("cubbyhole: line 2: the value has "), "{}", ran.stderr);
-    assert_eq!(place.ok(&["list", "a"]), "1\n3\n");
+    assert_eq!(sandbox.ok(&["list", "a"]), "1\n3\n");
 }
 
 #[test]
-fn nothing_to_import_is_nothing_imported() {
-    let place = Place::new();
-    let ran = place.run_reading(&["import"], b"\n\n");
+fn empty_import_succeeds() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run_reading(&["import"], b"\n\n");
     assert_eq!(ran.code, 0);
     assert!(ran.stderr.starts_with("imported 0 entries in 0 namespaces in "), "{ran:?}");
 }

@@ -1,11 +1,11 @@
-//! Listings, counts, erasure and the care of the store.
+//! Listings, usage, erasure and maintenance.
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, line};
+use crate::support::{Sandbox, line};
 
-fn furnished() -> Place {
-    let place = Place::new();
+fn sandbox_with_entries() -> Sandbox {
+    let sandbox = Sandbox::new();
     let input: String = [
         line("acme", "top", "1"),
         line("acme\",\"a", "k1", "10"),
@@ -15,39 +15,39 @@ fn furnished() -> Place {
         line("acme-2", "k", "5"),
     ]
     .concat();
-    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
-    place
+    assert_eq!(sandbox.run_reading(&["import"], input.as_bytes()).code, 0);
+    sandbox
 }
 
 #[test]
 fn namespaces_match_by_whole_segments() {
-    let place = furnished();
-    assert_eq!(place.ok(&["namespaces", "acme:a"]), "acme:a\nacme:a:deep\n");
-    assert_eq!(place.ok(&["namespaces", "acme", "-0"]), "acme\0acme:a\0acme:a:deep\0acme:ab\0");
-    assert_eq!(place.ok(&["tenants"]), "acme\nacme-2\n");
-    assert_eq!(place.ok(&["tenants", "-0"]), "acme\0acme-2\0");
-    assert_eq!(place.ok(&["namespaces", "acm"]), "");
-    assert_eq!(place.json(&["namespaces", "acme:ab"]), [json!({"namespace": ["acme", "ab"]})]);
+    let sandbox = sandbox_with_entries();
+    assert_eq!(sandbox.ok(&["namespaces", "acme:a"]), "acme:a\nacme:a:deep\n");
+    assert_eq!(sandbox.ok(&["namespaces", "acme", "-0"]), "acme\0acme:a\0acme:a:deep\0acme:ab\0");
+    assert_eq!(sandbox.ok(&["tenants"]), "acme\nacme-2\n");
+    assert_eq!(sandbox.ok(&["tenants", "-0"]), "acme\0acme-2\0");
+    assert_eq!(sandbox.ok(&["namespaces", "acm"]), "");
+    assert_eq!(sandbox.json(&["namespaces", "acme:ab"]), [json!({"namespace": ["acme", "ab"]})]);
 }
 
 #[test]
-fn long_listings_count_each_namespace_alone() {
-    let place = furnished();
-    let counted = place.json(&["namespaces", "acme:a", "--long"]);
+fn long_listing_counts_each_namespace_separately() {
+    let sandbox = sandbox_with_entries();
+    let counted = sandbox.json(&["namespaces", "acme:a", "--long"]);
     let expected = [
         json!({"namespace": ["acme", "a"], "entries": 2, "bytes": 9}),
         json!({"namespace": ["acme", "a", "deep"], "entries": 1, "bytes": 2}),
     ];
     assert_eq!(counted, expected);
-    let shown = place.ok(&["namespaces", "acme:a", "--long"]);
+    let shown = sandbox.ok(&["namespaces", "acme:a", "--long"]);
     assert_eq!(shown.lines().next(), Some("       2             9  acme:a"));
 }
 
 #[test]
-fn usage_counts_what_lies_beneath() {
-    let place = furnished();
-    place.ok(&["put", "acme:a:deep", "k", "3", "--ttl", "1h"]);
-    let rows = place.json(&["usage", "acme:a"]);
+fn usage_includes_namespaces_below_the_prefix() {
+    let sandbox = sandbox_with_entries();
+    sandbox.ok(&["put", "acme:a:deep", "k", "3", "--ttl", "1h"]);
+    let rows = sandbox.json(&["usage", "acme:a"]);
     let counted =
         |row: &Value| (row["prefix"].clone(), row["entries"].clone(), row["bytes"].clone());
     let expected = [("acme:a", 2, 9), ("acme:a:deep", 1, 2), ("acme:a", 3, 11)];
@@ -60,17 +60,17 @@ fn usage_counts_what_lies_beneath() {
     assert_eq!(instant(&rows[0], "next_expiry"), "none");
     assert_eq!(instant(total, "next_expiry"), instant(&rows[1], "next_expiry"));
     let updated =
-        |namespace, key| instant(&place.json(&["get", namespace, key]).remove(0), "updated_at");
+        |namespace, key| instant(&sandbox.json(&["get", namespace, key]).remove(0), "updated_at");
     assert_eq!(instant(total, "oldest_write"), updated("acme:a", "k1"));
     assert_eq!(instant(total, "newest_write"), updated("acme:a:deep", "k"));
-    assert_eq!(place.json(&["usage", "nobody"])[0]["entries"], 0);
+    assert_eq!(sandbox.json(&["usage", "nobody"])[0]["entries"], 0);
 }
 
 #[test]
-fn usage_is_rolled_up_sorted_and_cut_as_asked() {
-    let place = furnished();
+fn usage_is_grouped_sorted_and_limited() {
+    let sandbox = sandbox_with_entries();
     let names = |arguments: &[&str]| -> Vec<Value> {
-        let rows = place.json(&[&["usage"], arguments].concat());
+        let rows = sandbox.json(&[&["usage"], arguments].concat());
         rows.into_iter().map(|row| row["prefix"].clone()).collect()
     };
     assert_eq!(names(&["acme", "--depth", "0"]), [json!("acme")]);
@@ -78,66 +78,69 @@ fn usage_is_rolled_up_sorted_and_cut_as_asked() {
     assert_eq!(names(&["acme", "--depth", "1"]), rolled.map(Value::from));
     let largest = names(&["acme", "--sort", "bytes", "--limit", "1"]);
     assert_eq!(largest, [json!("acme:a"), json!("acme")]);
-    let tenants = place.json(&["usage", "--all", "--depth", "1"]);
+    let tenants = sandbox.json(&["usage", "--all", "--depth", "1"]);
     let total = tenants.last().unwrap();
     assert_eq!((&total["prefix"], tenants[0]["prefix"].as_str()), (&Value::Null, Some("acme")));
     let sum: u64 =
         tenants.split_last().unwrap().1.iter().map(|row| row["entries"].as_u64().unwrap()).sum();
     assert_eq!(total["entries"], sum);
-    let piped = place.ok(&["usage", "acme:a"]);
+    let piped = sandbox.ok(&["usage", "acme:a"]);
     let fields: Vec<&str> = piped.lines().last().unwrap().split('\t').collect();
     assert_eq!((fields[..3].to_vec(), fields[5]), (vec!["3", "11", "-"], "total"));
-    place.fails(2, &["usage"]);
-    place.fails(2, &["usage", "acme", "--all"]);
+    sandbox.fails(2, &["usage"]);
+    sandbox.fails(2, &["usage", "acme", "--all"]);
 }
 
 #[test]
-fn lists_are_cut_as_asked() {
-    let place = Place::new();
+fn list_options_select_keys() {
+    let sandbox = Sandbox::new();
     let keys: Vec<String> = (0..2500).map(|number| format!("key-{number:04}")).collect();
     let input: String = keys.iter().map(|key| line("acme", key, "1")).collect();
-    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
-    let listed = place.ok(&["list", "acme"]);
+    assert_eq!(sandbox.run_reading(&["import"], input.as_bytes()).code, 0);
+    let listed = sandbox.ok(&["list", "acme"]);
     assert_eq!(listed.lines().collect::<Vec<_>>(), keys);
-    let cut = place.ok(&["list", "acme", "--after", "key-0099", "--limit", "1200"]);
+    let cut = sandbox.ok(&["list", "acme", "--after", "key-0099", "--limit", "1200"]);
     assert_eq!(cut.lines().collect::<Vec<_>>(), keys[100..1300]);
-    let cut = place.ok(&["list", "acme", "--prefix", "key-24", "--values", "--limit", "2"]);
+    let cut = sandbox.ok(&["list", "acme", "--prefix", "key-24", "--values", "--limit", "2"]);
     assert_eq!(cut, "key-2400\t1\nkey-2401\t1\n");
-    assert_eq!(place.ok(&["list", "acme", "--values"]).lines().count(), 2500);
+    assert_eq!(sandbox.ok(&["list", "acme", "--values"]).lines().count(), 2500);
 }
 
 #[test]
-fn lists_show_what_is_asked() {
-    let place = Place::new();
-    place.ok(&["put", "acme", "k", "a\tb\n"]);
-    assert_eq!(place.ok(&["list", "acme", "--values"]), "k\ta\\tb\\n\n");
-    let bare = place.json(&["list", "acme"]).remove(0);
+fn list_options_select_columns() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["put", "acme", "k", "a\tb\n"]);
+    assert_eq!(sandbox.ok(&["list", "acme", "--values"]), "k\ta\\tb\\n\n");
+    let bare = sandbox.json(&["list", "acme"]).remove(0);
     assert_eq!((bare.get("value"), bare.get("bytes")), (None, None));
-    let full = place.json(&["list", "acme", "--long", "--values"]).remove(0);
+    let full = sandbox.json(&["list", "acme", "--long", "--values"]).remove(0);
     assert_eq!((&full["value_base64"], &full["bytes"]), (&json!("YQliCg=="), &json!(4)));
     assert_eq!(full["version"], bare["version"]);
-    let long = place.ok(&["list", "acme", "--long"]);
+    let long = sandbox.ok(&["list", "acme", "--long"]);
     let fields: Vec<&str> = long.split_whitespace().collect();
     assert_eq!(fields[1..3], ["never", "4"]);
     assert_eq!(fields[3..], [bare["version"].as_str().unwrap(), "k"]);
 }
 
 #[test]
-fn erase_asks_first_and_touches_nothing_else() {
-    let place = furnished();
-    let asked = place.fails(2, &["erase", "acme:a"]);
+fn erase_asks_first_and_keeps_other_entries() {
+    let sandbox = sandbox_with_entries();
+    let asked = sandbox.fails(2, &["erase", "acme:a"]);
     assert!(
         asked.contains("3 entries (11 B) in 2 namespaces") && asked.contains("--yes"),
         "{asked}"
     );
-    assert_eq!(place.json(&["erase", "acme:a", "--dry-run", "--yes"])[0]["entries"], 3);
-    assert_eq!(place.json(&["usage", "acme:a", "--depth", "0"])[0]["entries"], 3);
-    let ran = place.run(&["erase", "acme:a", "--yes"]);
-    let said = ran.stderr.as_str();
-    assert!(said.starts_with("erased 3 entries in 2 namespaces under acme:a, from 20"), "{ran:?}");
-    assert!(said.ends_with("Z; no entry is left there\n") && ran.code == 0, "{ran:?}");
-    assert_eq!(place.ok(&["namespaces", "acme"]), "acme\nacme:ab\n");
-    let again = place.json(&["erase", "acme:a", "--yes"]).remove(0);
+    assert_eq!(sandbox.json(&["erase", "acme:a", "--dry-run", "--yes"])[0]["entries"], 3);
+    assert_eq!(sandbox.json(&["usage", "acme:a", "--depth", "0"])[0]["entries"], 3);
+    let ran = sandbox.run(&["erase", "acme:a", "--yes"]);
+    let message = ran.stderr.as_str();
+    assert!(
+        message.starts_with("erased 3 entries in 2 namespaces under acme:a, from 20"),
+        "{ran:?}"
+    );
+    assert!(message.ends_with("Z; no entry is left there\n") && ran.code == 0, "{ran:?}");
+    assert_eq!(sandbox.ok(&["namespaces", "acme"]), "acme\nacme:ab\n");
+    let again = sandbox.json(&["erase", "acme:a", "--yes"]).remove(0);
     let names: Vec<&String> = again.as_object().unwrap().keys().collect();
     assert_eq!(again["store"], "redb:cubbyhole.redb");
     let expected = ["prefix", "removed", "namespaces", "started_at", "finished_at", "left"];
@@ -146,35 +149,35 @@ fn erase_asks_first_and_touches_nothing_else() {
 }
 
 #[test]
-fn the_store_can_be_looked_after() {
-    let place = furnished();
+fn compact_migrate_and_doctor_work() {
+    let sandbox = sandbox_with_entries();
     let value = format!("\"{}\"", "x".repeat(1000));
     let input: String = (0..2000).map(|n| line("gone", &n.to_string(), &value)).collect();
-    assert_eq!(place.run_reading(&["import"], input.as_bytes()).code, 0);
-    let length = || std::fs::metadata(place.path("cubbyhole.redb")).unwrap().len();
+    assert_eq!(sandbox.run_reading(&["import"], input.as_bytes()).code, 0);
+    let length = || std::fs::metadata(sandbox.path("cubbyhole.redb")).unwrap().len();
     let full = length();
-    // An erasure rewrites the file when it is closed.
-    place.ok(&["erase", "gone", "--yes"]);
+    // Closing the file after an erasure rewrites it.
+    sandbox.ok(&["erase", "gone", "--yes"]);
     let erased = length();
     assert!(erased < full / 2, "{erased} of {full} bytes");
-    let compaction = place.json(&["compact"]).remove(0);
+    let compaction = sandbox.json(&["compact"]).remove(0);
     assert_eq!(compaction["bytes_before"], erased);
     assert!(compaction["bytes_after"].as_u64().unwrap() <= erased, "{compaction}");
-    assert_eq!(place.ok(&["get", "acme", "top"]), "1");
-    assert!(place.run(&["compact"]).stderr.starts_with("compacted from "));
-    assert_eq!(place.json(&["migrate"]), [json!({"done": []})]);
-    let diagnosis = place.json(&["doctor"]).remove(0);
+    assert_eq!(sandbox.ok(&["get", "acme", "top"]), "1");
+    assert!(sandbox.run(&["compact"]).stderr.starts_with("compacted from "));
+    assert_eq!(sandbox.json(&["migrate"]), [json!({"done": []})]);
+    let diagnosis = sandbox.json(&["doctor"]).remove(0);
     assert_eq!(diagnosis["verdict"], "ok");
     assert!(diagnosis["checks"].as_array().is_some_and(|checks| !checks.is_empty()));
-    assert!(place.ok(&["doctor"]).starts_with("ok "));
+    assert!(sandbox.ok(&["doctor"]).starts_with("ok "));
 }
 
 #[test]
-fn a_file_that_is_no_store_is_a_problem() {
-    let place = Place::new();
-    place.write("cubbyhole.redb", "not a store at all");
-    assert_ne!(place.run(&["list", "acme"]).code, 0);
-    let ran = place.run(&["doctor"]);
+fn doctor_reports_a_file_that_is_not_a_store() {
+    let sandbox = Sandbox::new();
+    sandbox.write("cubbyhole.redb", "not a store at all");
+    assert_ne!(sandbox.run(&["list", "acme"]).code, 0);
+    let ran = sandbox.run(&["doctor"]);
     assert_ne!(ran.code, 0, "{ran:?}");
     assert!(String::from_utf8(ran.stdout).unwrap().contains("problem"));
 }

@@ -1,4 +1,4 @@
-//! Runs the real executable, each test in a folder of its own.
+//! Runs the executable. Each test has a separate folder.
 
 #[cfg(test)]
 mod clock;

@@ -3,11 +3,11 @@
 #[cfg(unix)]
 use std::process::Command;
 
-use crate::support::Place;
+use crate::support::Sandbox;
 
-/// The names of the commands, as the help lists them.
-fn commands(place: &Place) -> Vec<String> {
-    let help = place.ok(&["--help"]);
+/// Returns the names of the commands in the help.
+fn commands(sandbox: &Sandbox) -> Vec<String> {
+    let help = sandbox.ok(&["--help"]);
     let (_, rest) = help.split_once("Commands:\n").unwrap();
     let (list, _) = rest.split_once("\n\n").unwrap();
     let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
@@ -16,17 +16,17 @@ fn commands(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn each_command_has_a_page() {
-    let place = Place::new();
-    let ran = place.run(&["man", "made/man1"]);
-    let names = commands(&place);
+fn every_command_has_a_manual_page() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["man", "made/man1"]);
+    let names = commands(&sandbox);
     assert!(names.len() > 15 && names.contains(&"edit".to_owned()), "{names:?}");
     assert_eq!(ran.stderr, format!("wrote {} pages to made/man1\n", names.len() + 2));
     let mut expected: Vec<String> = names.iter().map(|n| format!("cubbyhole-{n}.1")).collect();
-    // A command that has some of its own has their pages too.
+    // Subcommands have pages too.
     expected.extend(["cubbyhole.1", "cubbyhole-config-show.1"].map(str::to_owned));
     expected.sort();
-    let folder = place.path("made/man1");
+    let folder = sandbox.path("made/man1");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let mut pages: Vec<String> = std::fs::read_dir(&folder)
         .unwrap()
@@ -39,24 +39,24 @@ fn each_command_has_a_page() {
         for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES"] {
             assert!(text.contains(&format!(".SH {section}\n")), "{page}: {section}");
         }
-        // The options of the whole tool are in every page, and each says where it belongs.
+        // Every page has the global options and the name of the manual.
         assert!(text.contains("\\-\\-store") && text.contains("Cubbyhole manual"), "{page}");
     }
     let whole = read("cubbyhole.1");
     for name in &names {
         assert!(whole.contains(&format!("cubbyhole\\-{name}(1)")), "{name}");
     }
-    // Again, over what is there: the same pages.
+    // Writing again replaces existing pages with the same text.
     let before: Vec<String> = pages.iter().map(|page| read(page)).collect();
-    place.write("made/man1/cubbyhole-put.1", "an old page");
-    assert_eq!(place.json(&["man", "made/man1"])[0]["pages"], pages.len());
+    sandbox.write("made/man1/cubbyhole-put.1", "an old page");
+    assert_eq!(sandbox.json(&["man", "made/man1"])[0]["pages"], pages.len());
     assert_eq!(pages.iter().map(|page| read(page)).collect::<Vec<_>>(), before);
-    assert_eq!(place.files(), ["made"]);
+    assert_eq!(sandbox.files(), ["made"]);
     #[cfg(unix)]
     check(&pages.iter().map(|page| folder.join(page)).collect::<Vec<_>>());
 }
 
-/// That the formatter finds nothing to warn of.
+/// Asserts that the formatter has no warnings.
 #[cfg(unix)]
 fn check(pages: &[std::path::PathBuf]) {
     let mut command = Command::new(cubbyhole_testkit::groff().unwrap());
@@ -67,9 +67,9 @@ fn check(pages: &[std::path::PathBuf]) {
 }
 
 #[test]
-fn a_folder_that_cannot_be_is_an_error() {
-    let place = Place::new();
-    place.write("file", "");
-    let message = place.fails(6, &["man", "file"]);
-    assert!(message.contains("cannot make the folder file"), "{message}");
+fn folder_that_cannot_be_created_is_an_error() {
+    let sandbox = Sandbox::new();
+    sandbox.write("file", "");
+    let message = sandbox.fails(6, &["man", "file"]);
+    assert!(message.contains("cannot create the folder file"), "{message}");
 }

@@ -1,5 +1,5 @@
-//! The configuration file: which store is in force, how its password comes to the server, and that
-//! no message shows one.
+//! The configuration file: the choice of the store, and the use of its password, which no message
+//! shows.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, Ran};
+use crate::support::{Ran, Sandbox};
 
-/// Hard for a URL: each of these characters means something there.
+/// A password with characters that are special in a URL.
 const SECRET: &str = "s3cret/p@ss:w?rd#%41&x=y é";
 
 const FILE: &str = r#"
@@ -24,81 +24,81 @@ store = "redb:sub/other.redb?durability=relaxed"
 timeout = "1m 30s"
 "#;
 
-/// Runs the tool with variables of the environment.
-fn run(place: &Place, variables: &[(&str, &str)], arguments: &[&str]) -> Ran {
-    let mut command = place.command(arguments);
+/// Runs the tool with environment variables.
+fn run(sandbox: &Sandbox, variables: &[(&str, &str)], arguments: &[&str]) -> Ran {
+    let mut command = sandbox.command(arguments);
     Ran::of(command.envs(variables.iter().copied()).output().unwrap())
 }
 
-/// What `config show` answers.
+/// Returns the output of `config show --json`.
 #[track_caller]
-fn shown(place: &Place, variables: &[(&str, &str)], options: &[&str]) -> Value {
-    let ran = run(place, variables, &[&["config", "show", "--json"], options].concat());
+fn shown(sandbox: &Sandbox, variables: &[(&str, &str)], options: &[&str]) -> Value {
+    let ran = run(sandbox, variables, &[&["config", "show", "--json"], options].concat());
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
     serde_json::from_slice(&ran.stdout).unwrap()
 }
 
 #[test]
-fn each_step_of_the_order_wins_over_those_after_it() {
-    let place = Place::new();
-    let in_force = |variables: &[(&str, &str)], options: &[&str]| {
-        let store = shown(&place, variables, options)["store"].clone();
+fn store_settings_take_precedence_in_the_documented_order() {
+    let sandbox = Sandbox::new();
+    let effective = |variables: &[(&str, &str)], options: &[&str]| {
+        let store = shown(&sandbox, variables, options)["store"].clone();
         let text = |name: &str| store[name].as_str().unwrap_or("-").to_owned();
         let url = text("url").rsplit(['/', '\\', ':']).next().unwrap().to_owned();
         [url, text("named_by"), text("profile_named_by")].join(" ")
     };
-    assert_eq!(in_force(&[], &[]), "cubbyhole.redb default -");
-    place.configure(FILE);
-    assert_eq!(in_force(&[], &[]), "dev.redb profile default_profile");
+    assert_eq!(effective(&[], &[]), "cubbyhole.redb default -");
+    sandbox.configure(FILE);
+    assert_eq!(effective(&[], &[]), "dev.redb profile default_profile");
     let profile = ("CUBBYHOLE_PROFILE", "other");
     let other = "other.redb?durability=relaxed profile CUBBYHOLE_PROFILE";
-    assert_eq!(in_force(&[profile], &[]), other);
-    assert_eq!(in_force(&[profile], &["--profile", "dev"]), "dev.redb profile --profile");
+    assert_eq!(effective(&[profile], &[]), other);
+    assert_eq!(effective(&[profile], &["--profile", "dev"]), "dev.redb profile --profile");
     let store = ("CUBBYHOLE_STORE", "redb:env.redb");
-    assert_eq!(in_force(&[profile, store], &[]), "env.redb CUBBYHOLE_STORE -");
+    assert_eq!(effective(&[profile, store], &[]), "env.redb CUBBYHOLE_STORE -");
     let dev = "dev.redb profile --profile";
-    assert_eq!(in_force(&[profile, store], &["--profile", "dev"]), dev);
+    assert_eq!(effective(&[profile, store], &["--profile", "dev"]), dev);
     let named = &["--store", "redb:option.redb"];
-    assert_eq!(in_force(&[profile, store], named), "option.redb --store -");
+    assert_eq!(effective(&[profile, store], named), "option.redb --store -");
     let named = &["--store-file", "what?.redb"];
-    assert_eq!(in_force(&[profile, store], named), "what%3F.redb --store-file -");
-    // Empty is as if it were not set.
+    assert_eq!(effective(&[profile, store], named), "what%3F.redb --store-file -");
+    // An empty variable counts as unset.
     let empty = [("CUBBYHOLE_PROFILE", ""), ("CUBBYHOLE_STORE", ""), ("CUBBYHOLE_CONFIG", "")];
-    assert_eq!(in_force(&empty, &[]), "dev.redb profile default_profile");
+    assert_eq!(effective(&empty, &[]), "dev.redb profile default_profile");
 }
 
 #[test]
-fn the_commands_work_on_the_store_in_force() {
-    let place = Place::new();
-    let file = place.configure(FILE);
+fn commands_use_the_store_of_the_profile() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.configure(FILE);
     let folder = file.parent().unwrap();
     std::fs::create_dir(folder.join("sub")).unwrap();
-    place.ok(&["put", "acme", "k", "of dev"]);
-    place.ok(&["put", "acme", "k", "of other", "--profile", "other"]);
-    // Relative paths begin at the folder of the file.
+    sandbox.ok(&["put", "acme", "k", "of dev"]);
+    sandbox.ok(&["put", "acme", "k", "of other", "--profile", "other"]);
+    // Relative paths start at the folder of the file.
     assert!(folder.join("dev.redb").exists() && folder.join("sub/other.redb").exists());
-    assert_eq!(place.files(), [".config"]);
-    assert_eq!(place.ok(&["get", "acme", "k"]), "of dev");
-    let by_variable = run(&place, &[("CUBBYHOLE_PROFILE", "other")], &["get", "acme", "k"]);
+    assert_eq!(sandbox.files(), [".config"]);
+    assert_eq!(sandbox.ok(&["get", "acme", "k"]), "of dev");
+    let by_variable = run(&sandbox, &[("CUBBYHOLE_PROFILE", "other")], &["get", "acme", "k"]);
     assert_eq!(by_variable.stdout, b"of other");
-    place.ok(&["put", "acme", "k", "of another", "--store", "redb:another.redb"]);
+    sandbox.ok(&["put", "acme", "k", "of another", "--store", "redb:another.redb"]);
     let by_store = [("CUBBYHOLE_STORE", "redb:another.redb")];
-    assert_eq!(run(&place, &by_store, &["get", "acme", "k"]).stdout, b"of another");
-    // And the second store of a command.
-    place.ok(&["put", "acme", "only-here", "v"]);
+    assert_eq!(run(&sandbox, &by_store, &["get", "acme", "k"]).stdout, b"of another");
+    // A profile can be the target of a copy.
+    sandbox.ok(&["put", "acme", "only-here", "v"]);
     let copy = ["copy", "acme", "--to", "other", "--json"];
-    assert_eq!(place.run(&copy).code, 0, "{:?}", place.run(&copy));
-    assert_eq!(place.ok(&["get", "acme", "only-here", "--profile", "other"]), "v");
-    let message = place.fails(2, &["copy", "acme", "--to", "othr"]);
+    assert_eq!(sandbox.run(&copy).code, 0, "{:?}", sandbox.run(&copy));
+    assert_eq!(sandbox.ok(&["get", "acme", "only-here", "--profile", "other"]), "v");
+    let message = sandbox.fails(2, &["copy", "acme", "--to", "othr"]);
     assert!(message.contains("dev, other") && message.contains("redb:othr"), "{message}");
-    let message = place.fails(2, &["copy", "acme", "--to", "s3cret@host"]);
+    let message = sandbox.fails(2, &["copy", "acme", "--to", "s3cret@host"]);
     assert!(!message.contains("s3cret"), "{message}");
 }
 
 #[test]
-fn store_and_profile_together_are_a_mistake() {
-    let place = Place::new();
-    place.configure(FILE);
+fn store_and_profile_together_are_a_usage_error() {
+    let sandbox = Sandbox::new();
+    sandbox.configure(FILE);
     for arguments in [
         &["tenants", "--store", "memory:", "--profile", "dev"][..],
         &["--store", "memory:", "tenants", "--profile", "dev"],
@@ -106,90 +106,90 @@ fn store_and_profile_together_are_a_mistake() {
         &["--store-file", "a.redb", "tenants", "--profile", "dev"],
         &["tenants", "--store-file", "a.redb", "--store", "memory:"],
     ] {
-        let message = place.fails(2, arguments);
+        let message = sandbox.fails(2, arguments);
         assert!(message.contains("--store-file and --profile each name"), "{message}");
     }
 }
 
 #[test]
-fn profile_option_wins_over_the_environment() {
-    let place = Place::new();
-    let file = place.configure(FILE);
+fn profile_option_takes_precedence_over_the_environment() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.configure(FILE);
     let store = [("CUBBYHOLE_STORE", "redb:env.redb")];
-    let ran = run(&place, &store, &["put", "acme", "k", "v", "--profile", "dev"]);
+    let ran = run(&sandbox, &store, &["put", "acme", "k", "v", "--profile", "dev"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{ran:?}");
     assert!(file.with_file_name("dev.redb").exists());
-    assert_eq!(place.files(), [".config"]);
-    // Of the two variables the store's wins.
+    assert_eq!(sandbox.files(), [".config"]);
+    // CUBBYHOLE_STORE takes precedence over CUBBYHOLE_PROFILE.
     let both = [store[0], ("CUBBYHOLE_PROFILE", "dev")];
-    assert_eq!(run(&place, &both, &["put", "acme", "k", "v"]).code, 0);
-    assert_eq!(place.files(), [".config", "env.redb"]);
+    assert_eq!(run(&sandbox, &both, &["put", "acme", "k", "v"]).code, 0);
+    assert_eq!(sandbox.files(), [".config", "env.redb"]);
 }
 
 #[test]
-fn the_profile_sets_the_time_unless_the_option_does() {
-    let place = Place::new();
-    place.configure("[profiles.hasty]\nstore = \"redb:h.redb\"\ntimeout = \"1ns\"\n");
+fn profile_sets_the_timeout_unless_the_option_does() {
+    let sandbox = Sandbox::new();
+    sandbox.configure("[profiles.hasty]\nstore = \"redb:h.redb\"\ntimeout = \"1ns\"\n");
     let put = ["put", "acme", "k", "v", "--profile", "hasty"];
-    assert_eq!(place.run(&put).code, 4);
-    place.ok(&[&put[..], &["--timeout", "1m"]].concat());
-    // Of a profile that is not in force nothing holds.
-    place.ok(&["put", "acme", "k", "v"]);
-    assert_eq!(shown(&place, &[], &["--profile", "hasty"])["timeout"], "1ns");
-    let given = shown(&place, &[], &["--profile", "hasty", "--timeout", "90s"]);
+    assert_eq!(sandbox.run(&put).code, 4);
+    sandbox.ok(&[&put[..], &["--timeout", "1m"]].concat());
+    // Other profiles have no effect.
+    sandbox.ok(&["put", "acme", "k", "v"]);
+    assert_eq!(shown(&sandbox, &[], &["--profile", "hasty"])["timeout"], "1ns");
+    let given = shown(&sandbox, &[], &["--profile", "hasty", "--timeout", "90s"]);
     assert_eq!(given["timeout"], "1m 30s");
 }
 
 #[test]
-fn the_file_is_where_it_was_said_to_be() {
-    let place = Place::new();
-    place.configure(FILE);
-    place.write("a.toml", "[profiles.p]\nstore = \"redb:a.redb\"\n");
-    place.write("b.toml", "[profiles.p]\nstore = \"redb:b.redb\"\n");
+fn configuration_file_is_read_from_the_named_path() {
+    let sandbox = Sandbox::new();
+    sandbox.configure(FILE);
+    sandbox.write("a.toml", "[profiles.p]\nstore = \"redb:a.redb\"\n");
+    sandbox.write("b.toml", "[profiles.p]\nstore = \"redb:b.redb\"\n");
     let a = [("CUBBYHOLE_CONFIG", "a.toml")];
-    let ran = run(&place, &a, &["put", "acme", "k", "v", "--profile", "p"]);
-    assert_eq!((ran.code, place.files().contains(&"a.redb".to_owned())), (0, true), "{ran:?}");
+    let ran = run(&sandbox, &a, &["put", "acme", "k", "v", "--profile", "p"]);
+    assert_eq!((ran.code, sandbox.files().contains(&"a.redb".to_owned())), (0, true), "{ran:?}");
     let put = ["--config", "b.toml", "put", "acme", "k", "v", "--profile", "p"];
-    let ran = run(&place, &a, &put);
-    assert_eq!((ran.code, place.files().contains(&"b.redb".to_owned())), (0, true), "{ran:?}");
-    assert_eq!(shown(&place, &a, &[])["file"]["named_by"], "CUBBYHOLE_CONFIG");
-    assert_eq!(shown(&place, &a, &["--config", "b.toml"])["file"]["named_by"], "--config");
+    let ran = run(&sandbox, &a, &put);
+    assert_eq!((ran.code, sandbox.files().contains(&"b.redb".to_owned())), (0, true), "{ran:?}");
+    assert_eq!(shown(&sandbox, &a, &[])["file"]["named_by"], "CUBBYHOLE_CONFIG");
+    assert_eq!(shown(&sandbox, &a, &["--config", "b.toml"])["file"]["named_by"], "--config");
 
     for (variables, options, by) in [
         (&[][..], &["--config", "no.toml"][..], "--config"),
         (&[("CUBBYHOLE_CONFIG", "no.toml")], &[], "CUBBYHOLE_CONFIG"),
     ] {
         for command in [&["tenants"][..], &["config", "show"]] {
-            let ran = run(&place, variables, &[command, options].concat());
+            let ran = run(&sandbox, variables, &[command, options].concat());
             assert!(ran.code == 2 && ran.stderr.contains("no.toml"), "{ran:?}");
             assert!(ran.stderr.contains(by), "{ran:?}");
         }
     }
-    // It is read where something of it is needed, and nowhere else.
-    place.ok(&["put", "acme", "k", "v", "--store", "redb:x.redb", "--config", "no.toml"]);
-    place.ok(&["completions", "bash", "--config", "no.toml"]);
+    // The file is only read by commands that need it.
+    sandbox.ok(&["put", "acme", "k", "v", "--store", "redb:x.redb", "--config", "no.toml"]);
+    sandbox.ok(&["completions", "bash", "--config", "no.toml"]);
 }
 
 #[test]
-fn a_profile_that_is_not_there_is_answered_with_those_that_are() {
-    let place = Place::new();
-    let message = place.fails(2, &["tenants", "--profile", "prod"]);
+fn unknown_profile_error_lists_the_known_profiles() {
+    let sandbox = Sandbox::new();
+    let message = sandbox.fails(2, &["tenants", "--profile", "prod"]);
     assert!(message.contains("`prod`") && message.contains("config.toml"), "{message}");
-    place.configure(FILE);
-    let message = place.fails(2, &["tenants", "--profile", "prod"]);
+    sandbox.configure(FILE);
+    let message = sandbox.fails(2, &["tenants", "--profile", "prod"]);
     assert!(message.contains("it has dev, other"), "{message}");
-    let ran = run(&place, &[("CUBBYHOLE_PROFILE", "prod")], &["tenants"]);
+    let ran = run(&sandbox, &[("CUBBYHOLE_PROFILE", "prod")], &["tenants"]);
     assert!(ran.code == 2 && ran.stderr.contains("by CUBBYHOLE_PROFILE"), "{ran:?}");
-    let message = place.fails(2, &["tenants", "--profile", "u:s3cret@h"]);
+    let message = sandbox.fails(2, &["tenants", "--profile", "u:s3cret@h"]);
     assert!(!message.contains("s3cret"), "{message}");
 }
 
-/// A mistake in the file, what the message must name, and the line that it names.
+/// A wrong file, a part of the expected message, and the expected line number.
 const MISTAKES: [(&str, &str, u32); 27] = [
-    ("default_profile", "not TOML", 1),
-    ("[profiles.a]\nstore = s3cret", "not TOML", 2),
-    ("[profiles.a]\nstore = \"s3cret", "not TOML", 2),
-    ("[profiles.a]\nstore = \"redb:a\"\nstore = \"s3cret\"", "not TOML", 3),
+    ("default_profile", "invalid TOML", 1),
+    ("[profiles.a]\nstore = s3cret", "invalid TOML", 2),
+    ("[profiles.a]\nstore = \"s3cret", "invalid TOML", 2),
+    ("[profiles.a]\nstore = \"redb:a\"\nstore = \"s3cret\"", "invalid TOML", 3),
     ("\n\nprofile = \"s3cret\"", "`profile`", 3),
     ("\"s3cret ?\" = 1", "default_profile", 1),
     ("profiles = \"s3cret\"", "[profiles.NAME]", 1),
@@ -204,10 +204,14 @@ const MISTAKES: [(&str, &str, u32); 27] = [
     ("[profiles.a]\nstore = 3", "quotation marks", 2),
     ("[profiles.a]\nstore = \"redb:s3cret\\r\"", "control character", 2),
     ("[profiles.a]\nstore = \"redb:a\"\ntimeout = \"s3cret\"", "\"30s\"", 3),
-    ("[profiles.a]\nstore = \"redb:a\"\ntimeout = \"0s\"", "more than zero", 3),
+    ("[profiles.a]\nstore = \"redb:a\"\ntimeout = \"0s\"", "greater than zero", 3),
     ("[profiles.a]\nstore = \"redb:a\"\ntimeout = 30", "quotation marks", 3),
     ("[profiles.a]\nstore = \"redb:a\"\npassword = \"s3cret\"", "`password_env`", 3),
-    ("[profiles.a]\nstore = \"redis://h\"\npassword_env = \"s3cret!\"", "name of a variable", 3),
+    (
+        "[profiles.a]\nstore = \"redis://h\"\npassword_env = \"s3cret!\"",
+        "name of an environment variable",
+        3,
+    ),
     ("[profiles.a]\nstore = \"redis://h\"\npassword_file = \"\"", "path of a file", 3),
     (
         "[profiles.a]\npassword_env = \"A\"\nstore = \"redis://h\"\npassword_file = \"b\"",
@@ -216,85 +220,85 @@ const MISTAKES: [(&str, &str, u32); 27] = [
     ),
     (
         "[profiles.a]\nstore = \"redis://:s3cret@h\"\npassword_env = \"A\"",
-        "holds a password itself",
+        "already contains a password",
         3,
     ),
-    ("[profiles.a]\nstore = \"redb:s3cret\"\npassword_env = \"A\"", "of a server", 3),
+    ("[profiles.a]\nstore = \"redb:s3cret\"\npassword_env = \"A\"", "names no server", 3),
     ("[profiles.a]\nstore = \"postgres://s3cret\"\npassword_file = \"b\"", "USER@HOST", 3),
 ];
 
 #[test]
-fn a_mistake_in_the_file_is_told_with_its_line_and_without_what_stands_there() {
-    let place = Place::new();
+fn configuration_error_names_the_line_and_no_value() {
+    let sandbox = Sandbox::new();
     for (text, part, line) in MISTAKES {
-        place.configure(text);
-        let message = place.fails(2, &["tenants"]);
+        sandbox.configure(text);
+        let message = sandbox.fails(2, &["tenants"]);
         let at = format!("config.toml, line {line}: ");
         assert!(message.contains(&at) && message.contains(part), "{text}: {message}");
         assert!(!message.contains("s3cret"), "{message}");
-        assert_eq!(place.fails(2, &["config", "show"]), message);
-        // What needs no store does not fail over it, nor what names its store otherwise.
-        place.ok(&["completions", "bash"]);
-        place.ok(&["put", "acme", "k", "v", "--store", "redb:x.redb"]);
+        assert_eq!(sandbox.fails(2, &["config", "show"]), message);
+        // Commands that do not use a profile do not read the file.
+        sandbox.ok(&["completions", "bash"]);
+        sandbox.ok(&["put", "acme", "k", "v", "--store", "redb:x.redb"]);
     }
-    std::fs::write(place.configure(""), [0xff]).unwrap();
-    assert!(place.fails(2, &["tenants"]).contains("config.toml"));
+    std::fs::write(sandbox.configure(""), [0xff]).unwrap();
+    assert!(sandbox.fails(2, &["tenants"]).contains("config.toml"));
 }
 
-/// What a server says to what came so far; whether more is to come.
+/// Answers the received bytes. Returns whether more bytes are expected.
 type Answer = fn(&[u8], &mut TcpStream) -> bool;
 
-/// A server of one connection: reads until `answer` has nothing more to say to what came so far,
-/// and returns all that came.
+/// Starts a server for one connection. It reads while `answer` returns true, and returns all
+/// received bytes.
 fn serve(answer: Answer) -> (u16, JoinHandle<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
-        let mut came = Vec::new();
+        let mut received = Vec::new();
         let mut buffer = [0; 4096];
-        while answer(&came, &mut stream) {
+        while answer(&received, &mut stream) {
             match stream.read(&mut buffer) {
                 Ok(0) | Err(_) => break,
-                Ok(read) => came.extend_from_slice(&buffer[..read]),
+                Ok(read) => received.extend_from_slice(&buffer[..read]),
             }
         }
-        came
+        received
     });
     (port, server)
 }
 
-fn holds(came: &[u8], text: &str) -> bool {
-    came.windows(text.len()).any(|part| part == text.as_bytes())
+fn holds(received: &[u8], text: &str) -> bool {
+    received.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
-/// Takes whatever comes first, which is who the client is.
-fn redis(came: &[u8], _: &mut TcpStream) -> bool {
-    !holds(came, "AUTH") || !came.ends_with(b"\r\n")
+/// Reads until the client has authenticated.
+fn redis(received: &[u8], _: &mut TcpStream) -> bool {
+    !holds(received, "AUTH") || !received.ends_with(b"\r\n")
 }
 
-/// Asks whoever begins for a password in clear text.
-fn postgres(came: &[u8], stream: &mut TcpStream) -> bool {
-    let begun = came.len() >= 4;
-    if begun && !holds(came, SECRET) {
+/// Requests a password in clear text.
+fn postgres(received: &[u8], stream: &mut TcpStream) -> bool {
+    let begun = received.len() >= 4;
+    if begun && !holds(received, SECRET) {
         stream.write_all(b"R\0\0\0\x08\0\0\0\x03").unwrap();
     }
-    !holds(came, SECRET)
+    !holds(received, SECRET)
 }
 
 #[test]
-fn the_password_comes_to_the_server_and_into_no_message() {
-    let place = Place::new();
-    place.write("secret", format!("{SECRET}\n"));
-    place.write("windows", format!("{SECRET}\r\n"));
+fn password_reaches_the_server_and_no_message() {
+    let sandbox = Sandbox::new();
+    sandbox.write("secret", format!("{SECRET}\n"));
+    sandbox.write("windows", format!("{SECRET}\r\n"));
     let (unix, windows, cut) =
         (format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{SECRET}\r"));
     let variables = [
         ("SECRET", SECRET),
         ("SECRET_LF", &unix),
         ("SECRET_CRLF", &windows),
-        // What a file of variables with Windows line ends leaves behind.
+        // An environment file with Windows line ends leaves a carriage return.
         ("SECRET_CR", &cut),
     ];
     let servers: [(&str, Answer); 2] = [
@@ -312,17 +316,17 @@ fn the_password_comes_to_the_server_and_into_no_message() {
         ] {
             let (port, server) = serve(answer);
             let url = url.replace("PORT", &port.to_string());
-            place.write("c.toml", format!("[profiles.p]\nstore = \"{url}\"\n{source}\n"));
+            sandbox.write("c.toml", format!("[profiles.p]\nstore = \"{url}\"\n{source}\n"));
             let call =
                 ["tenants", "--config", "c.toml", "--profile", "p", "--timeout", "5s", "-vvv"];
-            let ran = run(&place, &variables, &call);
-            // Where nobody called, the server would wait for ever.
+            let ran = run(&sandbox, &variables, &call);
+            // If the tool did not connect, this ends the server.
             drop(TcpStream::connect(("127.0.0.1", port)));
-            let came = server.join().unwrap();
-            // As each protocol writes it: all of it, and without the line end.
+            let received = server.join().unwrap();
+            // The complete password without the line end, in the format of each protocol.
             let whole = [format!("${}\r\n{SECRET}\r\n", SECRET.len()), format!("{SECRET}\0")];
-            let shown = String::from_utf8_lossy(&came);
-            assert!(whole.iter().any(|text| holds(&came, text)), "{url}: {shown}: {ran:?}");
+            let shown = String::from_utf8_lossy(&received);
+            assert!(whole.iter().any(|text| holds(&received, text)), "{url}: {shown}: {ran:?}");
             assert_ne!(ran.code, 0, "{ran:?}");
             assert!(!ran.stderr.contains("s3cret"), "{ran:?}");
             assert!(ran.stderr.contains("read the configuration file"), "{ran:?}");
@@ -331,11 +335,11 @@ fn the_password_comes_to_the_server_and_into_no_message() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_of_without_the_password() {
-    let place = Place::new();
+fn unreachable_server_is_reported_without_the_password() {
+    let sandbox = Sandbox::new();
     for url in ["redis://app@127.0.0.1:1", "postgres://app@127.0.0.1:1/state"] {
-        place.configure(&format!("[profiles.p]\nstore = \"{url}\"\npassword_env = \"SECRET\"\n"));
-        let ran = run(&place, &[("SECRET", "s3cret")], &["tenants", "--profile", "p"]);
+        sandbox.configure(&format!("[profiles.p]\nstore = \"{url}\"\npassword_env = \"SECRET\"\n"));
+        let ran = run(&sandbox, &[("SECRET", "s3cret")], &["tenants", "--profile", "p"]);
         assert_eq!(ran.code, 5, "{ran:?}");
         assert!(ran.stderr.contains("127.0.0.1:1") && ran.stderr.contains("`p`"), "{ran:?}");
         assert!(!ran.stderr.contains("s3cret"), "{ran:?}");
@@ -343,10 +347,10 @@ fn a_server_that_is_not_there_is_told_of_without_the_password() {
 }
 
 #[test]
-fn a_password_that_cannot_be_had_fails_what_needs_it_and_nothing_else() {
-    let place = Place::new();
-    place.write("empty", "\n");
-    place.write("binary", [0xff, 0xfe]);
+fn missing_password_fails_only_commands_that_need_it() {
+    let sandbox = Sandbox::new();
+    sandbox.write("empty", "\n");
+    sandbox.write("binary", [0xff, 0xfe]);
     for (source, parts) in [
         ("password_env = \"SECRET\"", ["`p`", "SECRET, which is not set"]),
         ("password_file = \"no-such\"", ["no-such", "cannot be read"]),
@@ -357,27 +361,27 @@ fn a_password_that_cannot_be_had_fails_what_needs_it_and_nothing_else() {
             "[profiles.p]\nstore = \"redis://127.0.0.1:1\"\n{source}\n\
              [profiles.q]\nstore = \"redb:q.redb\"\n"
         );
-        place.write("c.toml", text);
-        let message = place.fails(2, &["tenants", "--config", "c.toml", "--profile", "p"]);
+        sandbox.write("c.toml", text);
+        let message = sandbox.fails(2, &["tenants", "--config", "c.toml", "--profile", "p"]);
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
-        place.ok(&["put", "acme", "k", "v", "--config", "c.toml", "--profile", "q"]);
-        place.ok(&["completions", "bash", "--config", "c.toml", "--profile", "p"]);
+        sandbox.ok(&["put", "acme", "k", "v", "--config", "c.toml", "--profile", "q"]);
+        sandbox.ok(&["completions", "bash", "--config", "c.toml", "--profile", "p"]);
         let set = ["empty", "binary"].iter().any(|file| source.contains(file));
-        let shown = shown(&place, &[], &["--config", "c.toml", "--profile", "p"]);
+        let shown = shown(&sandbox, &[], &["--config", "c.toml", "--profile", "p"]);
         assert_eq!(shown["store"]["password"]["is_set"], set, "{shown}");
     }
 }
 
 #[cfg(unix)]
 #[test]
-fn config_show_is_one_exact_object_without_secrets() {
+fn config_show_json_is_exact_and_without_secrets() {
     use std::os::unix::fs::PermissionsExt;
 
-    let place = Place::new();
-    let nothing = shown(&place, &[], &["--timeout", "5s"]);
-    let usual = place.path(".config/cubbyhole/config.toml");
+    let sandbox = Sandbox::new();
+    let nothing = shown(&sandbox, &[], &["--timeout", "5s"]);
+    let default_path = sandbox.path(".config/cubbyhole/config.toml");
     let expected = json!({
-        "file": {"path": usual, "found": false, "named_by": "platform"},
+        "file": {"path": default_path, "found": false, "named_by": "platform"},
         "store": {
             "url": "redb:cubbyhole.redb", "named_by": "default",
             "profile": null, "profile_named_by": null, "password": null,
@@ -386,7 +390,7 @@ fn config_show_is_one_exact_object_without_secrets() {
     });
     assert_eq!(nothing, expected);
 
-    let file = place.configure(
+    let file = sandbox.configure(
         "default_profile = \"prod\"\n\
          [profiles.prod]\nstore = \"postgres://app@db/state?schema=x\"\n\
          password_env = \"SECRET\"\ntimeout = \"30s\"\n\
@@ -421,14 +425,14 @@ fn config_show_is_one_exact_object_without_secrets() {
         "warnings": [],
     });
     let secret = [("SECRET", "s3cret")];
-    assert_eq!(shown(&place, &secret, &[]), expected);
+    assert_eq!(shown(&sandbox, &secret, &[]), expected);
 
-    // Others may read it now.
+    // Other users can read the file now.
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
-    let warned = shown(&place, &secret, &[])["warnings"].clone();
+    let warned = shown(&sandbox, &secret, &[])["warnings"].clone();
     let warning = warned[0].as_str().unwrap();
     assert!(warning.contains("profile old") && warning.contains("chmod 600"), "{warned}");
-    let ran = run(&place, &secret, &["config", "show", "--profile", "old"]);
+    let ran = run(&sandbox, &secret, &["config", "show", "--profile", "old"]);
     assert_eq!(ran.stderr, format!("warning: {warning}\n"));
     let text = String::from_utf8(ran.stdout).unwrap();
     assert!(text.contains("store     postgres://app:***@db/state?password=***\n"), "{text}");
@@ -436,5 +440,5 @@ fn config_show_is_one_exact_object_without_secrets() {
     assert!(!text.contains("s3cret"), "{text}");
 
     let store = ["--store", "redis://u:s3cret@h?x=1&token=s3cret"];
-    assert_eq!(shown(&place, &[], &store)["store"]["url"], "redis://u:***@h?x=1&token=***");
+    assert_eq!(shown(&sandbox, &[], &store)["store"]["url"], "redis://u:***@h?x=1&token=***");
 }

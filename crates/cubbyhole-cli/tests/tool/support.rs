@@ -1,4 +1,4 @@
-//! A folder with a store in it, and how to call the tool there.
+//! A temporary folder in which the tool runs.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -11,14 +11,15 @@ use tempfile::TempDir;
 
 use crate::program::{isolate, tool};
 
-/// Where a [`Place`] has its configuration, if it has one.
+/// The configuration folder of a [`Sandbox`].
 const CONFIG_FOLDER: &str = ".config";
 
-pub(crate) struct Place {
+/// A temporary folder. The default store of the tool is in it.
+pub(crate) struct Sandbox {
     folder: TempDir,
 }
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -26,7 +27,7 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-impl Place {
+impl Sandbox {
     pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -40,7 +41,7 @@ impl Place {
         name.to_owned()
     }
 
-    /// Writes the configuration file in the usual place.
+    /// Writes the configuration file in the platform's folder.
     pub(crate) fn configure(&self, text: &str) -> PathBuf {
         let folder = self.path(CONFIG_FOLDER).join("cubbyhole");
         std::fs::create_dir_all(&folder).unwrap();
@@ -49,7 +50,7 @@ impl Place {
         file
     }
 
-    /// The names of what is in the folder.
+    /// Returns the names of the files in the folder.
     pub(crate) fn files(&self) -> Vec<String> {
         let files = std::fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<String> =
@@ -58,7 +59,7 @@ impl Place {
         names
     }
 
-    /// The tool in this folder, on its default store, with nothing to read.
+    /// Returns a call of the tool in this folder, without input.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = tool();
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
@@ -66,16 +67,17 @@ impl Place {
         command
     }
 
-    /// Keeps the developer's settings from a command that runs the tool.
+    /// Removes the developer's settings from the environment of a command that runs the tool.
     pub(crate) fn isolate<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         isolate(command, &self.path(CONFIG_FOLDER))
     }
 
-    /// The same, started by a script of `sh`, to which `"$0" "$@"` is the tool and its arguments.
+    /// Returns a call of the tool by a script of `sh`, in which `"$0" "$@"` is the tool and its
+    /// arguments.
     #[cfg(unix)]
     pub(crate) fn in_shell(&self, script: &str, arguments: &[&str]) -> Command {
         let mut shell = Command::new("sh");
-        // Past `tool()`: the script may be about signals.
+        // Does not use `tool()`, because the script may set signal handling.
         shell.args(["-c", script, env!("CARGO_BIN_EXE_cubbyhole")]).args(arguments);
         for (name, value) in self.command(arguments).get_envs() {
             match value {
@@ -98,7 +100,7 @@ impl Place {
         Ran::of(self.command(arguments).stdin(input).output().unwrap())
     }
 
-    /// Runs what must succeed; its stdout.
+    /// Runs the tool, which must succeed, and returns its stdout.
     #[track_caller]
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
@@ -106,14 +108,14 @@ impl Place {
         String::from_utf8(ran.stdout).unwrap()
     }
 
-    /// Runs what must succeed and answer with JSON lines.
+    /// Runs the tool with `--json`, and returns the objects on stdout.
     #[track_caller]
     pub(crate) fn json(&self, arguments: &[&str]) -> Vec<Value> {
         let out = self.ok(&[arguments, &["--json"]].concat());
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Runs what must fail; its one line on stderr.
+    /// Runs the tool, which must fail with one line on stderr, and returns the line.
     #[track_caller]
     pub(crate) fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let ran = self.run(arguments);
@@ -140,7 +142,7 @@ impl Ran {
         }
     }
 
-    /// The kind of the one JSON error on stderr.
+    /// Returns the kind of the only JSON error on stderr.
     #[track_caller]
     pub(crate) fn error_kind(&self) -> String {
         let error: Value = serde_json::from_str(&self.stderr).unwrap();
@@ -155,14 +157,14 @@ impl Ran {
     }
 }
 
-/// One line of an import.
+/// Returns one line of an import.
 pub(crate) fn line(namespace: &str, key: &str, value: &str) -> String {
     let key = Value::from(key);
     format!("{{\"namespace\":[\"{namespace}\"],\"key\":{key},\"value\":{value}}}\n")
 }
 
-/// Timeouts from the shortest on, for a test in which the tool has to come to some point before one
-/// ends: a busy machine needs a longer one.
+/// Timeouts to try, the shortest first, until the tool reaches some point in time. A busy machine
+/// needs a longer one.
 pub(crate) const TIMEOUTS: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(4),
@@ -170,16 +172,16 @@ pub(crate) const TIMEOUTS: [Duration; 4] = [
     Duration::from_secs(64),
 ];
 
-/// An import that is fed by hand and reports its batches.
-pub(crate) struct Feeding {
+/// A running import with a pipe for its input. It reports its batches.
+pub(crate) struct PipedImport {
     pub(crate) child: Child,
     pub(crate) reports: BufReader<ChildStdout>,
 }
 
-impl Feeding {
-    pub(crate) fn start(place: &Place, options: &[&str]) -> Self {
+impl PipedImport {
+    pub(crate) fn start(sandbox: &Sandbox, options: &[&str]) -> Self {
         let arguments = [&["import", "--report-batches"], options].concat();
-        Self::of(place.command(&arguments))
+        Self::of(sandbox.command(&arguments))
     }
 
     /// Starts an import that reports its batches.
@@ -194,12 +196,12 @@ impl Feeding {
         Self { child, reports }
     }
 
-    /// Feeds lines. An import that has ended takes none, and reports nothing more.
+    /// Writes lines to the input. A finished import ignores them.
     pub(crate) fn feed(&mut self, text: &str) {
         let _ = self.child.stdin.as_mut().unwrap().write_all(text.as_bytes());
     }
 
-    /// Waits for the next report. It is empty once the import has ended.
+    /// Waits for the next report. Returns an empty text once the import has ended.
     pub(crate) fn report(&mut self) -> String {
         let mut report = String::new();
         self.reports.read_line(&mut report).unwrap();
@@ -211,7 +213,7 @@ impl Feeding {
         signal(&self.child, name);
     }
 
-    /// Waits for the end, with the input still open.
+    /// Waits for the end while the input is still open.
     pub(crate) fn end(mut self) -> Ran {
         let stdin = self.child.stdin.take();
         let output = self.child.wait_with_output().unwrap();

@@ -1,50 +1,57 @@
-//! What only a terminal is shown: colours and tables. `script`, of util-linux, makes the terminal.
+//! Output that only a terminal gets: colours and tables. `script` of util-linux provides the
+//! terminal.
 
 use std::process::Command;
 
-use crate::support::{Place, line};
+use crate::support::{Sandbox, line};
 
-/// What the terminal, that many columns wide, was sent.
+/// Returns the output of the tool on a terminal with this number of columns.
 #[track_caller]
-fn seen(place: &Place, columns: usize, variables: &[(&str, &str)], arguments: &[&str]) -> String {
+fn seen(
+    sandbox: &Sandbox,
+    columns: usize,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> String {
     let tool = env!("CARGO_BIN_EXE_cubbyhole");
     let quote = |word: &&str| format!("'{}'", word.replace('\'', r"'\''"));
     let words: Vec<String> = arguments.iter().map(quote).collect();
     let inner = format!("stty cols {columns} rows 20; {} {}", quote(&tool), words.join(" "));
-    let output = place
+    let output = sandbox
         .isolate(&mut Command::new("script"))
         .args(["-qec", &inner, "/dev/null"])
-        .current_dir(place.path(""))
+        .current_dir(sandbox.path(""))
         .env_remove("NO_COLOR")
         .env("TERM", "xterm-256color")
         .envs(variables.iter().copied())
         .output();
-    let output = output.unwrap_or_else(|error| panic!("`script` makes the terminal: {error}"));
+    let output =
+        output.unwrap_or_else(|error| panic!("cannot run `script` of util-linux: {error}"));
     let seen = String::from_utf8(output.stdout).unwrap();
     assert!(!seen.is_empty(), "{:?}", String::from_utf8_lossy(&output.stderr));
     seen.replace("\r\n", "\n")
 }
 
 #[test]
-fn verdicts_and_errors_have_colours() {
-    let place = Place::new();
-    place.ok(&["put", "acme", "k", "v"]);
-    let shown = seen(&place, 80, &[], &["doctor"]);
+fn verdicts_and_errors_are_coloured() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["put", "acme", "k", "v"]);
+    let shown = seen(&sandbox, 80, &[], &["doctor"]);
     assert!(shown.starts_with("\u{1b}[32mok     \u{1b}[0m  file  "), "{shown:?}");
-    let shown = seen(&place, 80, &[], &["get", "acme", "none"]);
+    let shown = seen(&sandbox, 80, &[], &["get", "acme", "none"]);
     assert!(shown.starts_with("\u{1b}[1m\u{1b}[31mcubbyhole:\u{1b}[0m there is no"), "{shown:?}");
-    let shown = seen(&place, 80, &[], &["get", "acme", "k", "--nonsense"]);
+    let shown = seen(&sandbox, 80, &[], &["get", "acme", "k", "--nonsense"]);
     assert!(shown.starts_with("\u{1b}[1m\u{1b}[31mcubbyhole:\u{1b}[0m "), "{shown:?}");
-    let other = Place::new();
+    let other = Sandbox::new();
     other.write("cubbyhole.redb", "not a store at all");
     let shown = seen(&other, 80, &[], &["doctor"]);
     assert!(shown.contains("\u{1b}[1m\u{1b}[31mproblem\u{1b}[0m  "), "{shown:?}");
 }
 
 #[test]
-fn colours_can_be_refused_and_json_has_none() {
-    let place = Place::new();
-    place.ok(&["put", "acme", "k", "v"]);
+fn colours_can_be_disabled_and_json_has_none() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["put", "acme", "k", "v"]);
     for (variables, option) in [
         (&[("NO_COLOR", "1")][..], None),
         (&[("NO_COLOR", "0")], None),
@@ -53,28 +60,28 @@ fn colours_can_be_refused_and_json_has_none() {
     ] {
         for arguments in [&["doctor"][..], &["get", "acme", "none"], &["get", "acme"]] {
             let arguments: Vec<&str> = arguments.iter().copied().chain(option).collect();
-            let shown = seen(&place, 80, variables, &arguments);
+            let shown = seen(&sandbox, 80, variables, &arguments);
             assert!(!shown.contains('\u{1b}'), "{variables:?} {arguments:?}: {shown:?}");
         }
     }
-    // An empty variable refuses nothing.
-    assert!(seen(&place, 80, &[("NO_COLOR", "")], &["doctor"]).contains('\u{1b}'));
-    // A pipe gets none, whatever the variable says.
-    assert!(!place.ok(&["doctor"]).contains('\u{1b}'));
-    assert!(!place.fails(1, &["get", "acme", "none"]).contains('\u{1b}'));
+    // An empty variable counts as unset.
+    assert!(seen(&sandbox, 80, &[("NO_COLOR", "")], &["doctor"]).contains('\u{1b}'));
+    // A pipe never gets colours.
+    assert!(!sandbox.ok(&["doctor"]).contains('\u{1b}'));
+    assert!(!sandbox.fails(1, &["get", "acme", "none"]).contains('\u{1b}'));
 }
 
 #[test]
-fn long_listings_are_tables_that_fit() {
-    let place = Place::new();
+fn long_listings_are_tables_that_fit_the_terminal() {
+    let sandbox = Sandbox::new();
     let long = "a-key-that-is-longer-than-what-a-narrow-terminal-has-left";
     let value = format!("\"{}\"", "x".repeat(3000));
     let input =
         [line("acme", long, &value), line("acme", "日本語", "1"), line("acme\",\"a", "k", "1")];
-    assert_eq!(place.run_reading(&["import"], input.concat().as_bytes()).code, 0);
-    place.ok(&["touch", "acme", "日本語", "--ttl", "3h"]);
+    assert_eq!(sandbox.run_reading(&["import"], input.concat().as_bytes()).code, 0);
+    sandbox.ok(&["touch", "acme", "日本語", "--ttl", "3h"]);
 
-    let shown = seen(&place, 200, &[], &["list", "acme", "--long"]);
+    let shown = seen(&sandbox, 200, &[], &["list", "acme", "--long"]);
     let lines: Vec<&str> = shown.lines().collect();
     let header: Vec<&str> = lines[0].split_whitespace().collect();
     assert_eq!(header, ["UPDATED", "EXPIRES", "SIZE", "VERSION", "KEY"]);
@@ -82,19 +89,19 @@ fn long_listings_are_tables_that_fit() {
     assert!(lines[1].contains(" ago    never  2.9 KiB  ") && lines[1].ends_with(long), "{shown}");
     assert!(lines[2].contains("in 3h      1 B  ") && lines[2].ends_with("日本語"), "{shown}");
 
-    let shown = seen(&place, 60, &[], &["list", "acme", "--long", "--values"]);
+    let shown = seen(&sandbox, 60, &[], &["list", "acme", "--long", "--values"]);
     for line in shown.lines() {
         assert!(line.chars().count() <= 60, "{line}");
     }
     assert!(shown.lines().nth(1).is_some_and(|line| line.matches('…').count() == 3), "{shown}");
 
-    let shown = seen(&place, 60, &[], &["namespaces", "acme", "--long"]);
+    let shown = seen(&sandbox, 60, &[], &["namespaces", "acme", "--long"]);
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines[0], "ENTRIES     SIZE  NAMESPACE");
     assert_eq!(lines[1..], ["      2  2.9 KiB  acme", "      1      2 B  acme:a"]);
 
-    // Names alone are whole on a terminal too, and so is what is piped.
-    assert!(seen(&place, 20, &[], &["list", "acme"]).contains(long));
-    let piped = place.ok(&["list", "acme", "--long"]);
+    // Listings without columns, and listings in a pipe, are not shortened.
+    assert!(seen(&sandbox, 20, &[], &["list", "acme"]).contains(long));
+    let piped = sandbox.ok(&["list", "acme", "--long"]);
     assert!(piped.lines().next().is_some_and(|line| line.ends_with(&format!("  {long}"))));
 }

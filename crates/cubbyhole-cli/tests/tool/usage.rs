@@ -1,10 +1,10 @@
-//! The command line itself: mistakes, help, and which store it is.
+//! The command line: usage errors, help, and the choice of the store.
 
-use crate::support::{Place, Ran};
+use crate::support::{Ran, Sandbox};
 
 #[test]
-fn a_mistake_is_code_2_and_one_line() {
-    let place = Place::new();
+fn usage_error_is_one_line_with_exit_code_2() {
+    let sandbox = Sandbox::new();
     for arguments in [
         &["get", "acme"][..],
         &["get", "", "k"],
@@ -32,14 +32,14 @@ fn a_mistake_is_code_2_and_one_line() {
         &["demo", "--store", "memory:"],
         &["get", "acme", &"k".repeat(1025)],
     ] {
-        place.fails(2, arguments);
+        sandbox.fails(2, arguments);
     }
-    assert_eq!(place.files(), [""; 0], "a mistake created a file");
+    assert_eq!(sandbox.files(), [""; 0], "a usage error created a file");
 }
 
 #[test]
-fn mistakes_are_json_when_asked() {
-    let place = Place::new();
+fn usage_errors_are_json_with_json() {
+    let sandbox = Sandbox::new();
     for arguments in [
         &["--json", "get", "acme"][..],
         &["get", "--json"],
@@ -47,32 +47,32 @@ fn mistakes_are_json_when_asked() {
         &["list", "acme", "-0", "--json"],
         &["demo", "--json"],
     ] {
-        let ran = place.run(arguments);
+        let ran = sandbox.run(arguments);
         assert_eq!((ran.code, ran.error_kind()), (2, "invalid_argument".to_owned()));
     }
 }
 
 #[test]
-fn globals_stand_before_or_after() {
-    let place = Place::new();
-    place.ok(&["--store", "redb:a.redb", "put", "acme", "k", "v"]);
-    assert_eq!(place.ok(&["get", "acme", "k", "--store", "redb:a.redb", "--timeout", "1m"]), "v");
-    assert_eq!(place.files(), ["a.redb"]);
+fn global_options_are_accepted_before_and_after_the_command() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["--store", "redb:a.redb", "put", "acme", "k", "v"]);
+    assert_eq!(sandbox.ok(&["get", "acme", "k", "--store", "redb:a.redb", "--timeout", "1m"]), "v");
+    assert_eq!(sandbox.files(), ["a.redb"]);
 }
 
 #[test]
-fn the_environment_names_the_store_and_the_option_wins() {
-    let place = Place::new();
+fn store_option_takes_precedence_over_the_environment() {
+    let sandbox = Sandbox::new();
     let run = |url: &str, arguments: &[&str]| {
-        Ran::of(place.command(arguments).env("CUBBYHOLE_STORE", url).output().unwrap())
+        Ran::of(sandbox.command(arguments).env("CUBBYHOLE_STORE", url).output().unwrap())
     };
     assert_eq!(run("redb:env.redb", &["put", "acme", "k", "v"]).code, 0);
     assert_eq!(run("redb:env.redb", &["get", "acme", "k"]).stdout, b"v");
     assert_eq!(run("redb:x.redb", &["get", "acme", "k", "--store", "redb:env.redb"]).stdout, b"v");
-    assert_eq!(place.files(), ["env.redb"]);
-    // Empty is as if it were not set.
+    assert_eq!(sandbox.files(), ["env.redb"]);
+    // An empty variable counts as unset.
     assert!(run("", &["get", "acme", "k"]).stderr.contains("cubbyhole.redb"));
-    // Not there.
+    // Unreachable servers.
     for url in ["redis://u:s3cret@127.0.0.1:1/0", "postgres://u:s3cret@127.0.0.1:1/db"] {
         let ran = run(url, &["get", "acme", "k"]);
         assert_eq!(ran.code, 5, "{ran:?}");
@@ -82,8 +82,8 @@ fn the_environment_names_the_store_and_the_option_wins() {
 }
 
 #[test]
-fn only_what_writes_creates_the_store() {
-    let place = Place::new();
+fn only_writing_commands_create_the_store() {
+    let sandbox = Sandbox::new();
     for arguments in [
         &["get", "acme", "k"][..],
         &["take", "acme", "k"],
@@ -101,44 +101,44 @@ fn only_what_writes_creates_the_store() {
         &["compact"],
         &["put", "acme", "k", "v", "--if-version", "01890000-0000-7000-8000-000000000000"],
     ] {
-        let message = place.fails(5, arguments);
+        let message = sandbox.fails(5, arguments);
         assert!(message.contains("there is no store at cubbyhole.redb"), "{message}");
         assert!(message.contains("--store"), "{message}");
     }
-    assert_eq!(place.run(&["doctor"]).code, 5);
-    assert_eq!(place.run(&["--json", "tenants"]).error_kind(), "unavailable");
-    assert_eq!(place.files(), [""; 0]);
-    place.ok(&["put", "acme", "k", "v"]);
-    assert_eq!(place.files(), ["cubbyhole.redb"]);
+    assert_eq!(sandbox.run(&["doctor"]).code, 5);
+    assert_eq!(sandbox.run(&["--json", "tenants"]).error_kind(), "unavailable");
+    assert_eq!(sandbox.files(), [""; 0]);
+    sandbox.ok(&["put", "acme", "k", "v"]);
+    assert_eq!(sandbox.files(), ["cubbyhole.redb"]);
 }
 
 #[test]
-fn help_and_version_are_no_errors() {
-    let place = Place::new();
-    assert!(place.ok(&["--version"]).starts_with("cubbyhole 0."));
-    assert!(place.ok(&["--help"]).contains("Exit codes"));
-    assert!(place.ok(&["import", "--help"]).contains("Examples:"));
-    let bare = place.run(&[]);
+fn help_and_version_succeed() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.ok(&["--version"]).starts_with("cubbyhole 0."));
+    assert!(sandbox.ok(&["--help"]).contains("Exit codes"));
+    assert!(sandbox.ok(&["import", "--help"]).contains("Examples:"));
+    let bare = sandbox.run(&[]);
     assert!(bare.code == 2 && bare.stdout.is_empty() && bare.stderr.contains("Usage"), "{bare:?}");
     for shell in ["bash", "zsh", "fish"] {
-        assert!(place.ok(&["completions", shell]).contains("cubbyhole"));
+        assert!(sandbox.ok(&["completions", shell]).contains("cubbyhole"));
     }
 }
 
 #[test]
-fn hints_lead_somewhere() {
-    let place = Place::new();
+fn usage_errors_suggest_the_right_option() {
+    let sandbox = Sandbox::new();
     for (arguments, parts) in [
         (&["touch", "acme", "k", "--ttl", "0s"][..], &["--persist"][..]),
         (&["touch", "acme", "k"], &["--ttl", "--persist"]),
         (&["export"], &["--all"]),
         (&["tenants", "--store", "./state.redb"], &["by --store", "write redb:./state.redb"]),
     ] {
-        let message = place.fails(2, arguments);
+        let message = sandbox.fails(2, arguments);
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
     let run = |url: &str| {
-        Ran::of(place.command(&["tenants"]).env("CUBBYHOLE_STORE", url).output().unwrap()).stderr
+        Ran::of(sandbox.command(&["tenants"]).env("CUBBYHOLE_STORE", url).output().unwrap()).stderr
     };
     let message = run("state.redb");
     assert!(message.contains("by CUBBYHOLE_STORE") && message.contains("redb:state.redb"));
@@ -148,28 +148,28 @@ fn hints_lead_somewhere() {
 }
 
 #[test]
-fn doctor_ends_with_the_code_that_its_help_tells() {
-    let place = Place::new();
-    assert_eq!(place.run(&["doctor"]).code, 5);
-    place
+fn doctor_exit_codes_match_its_help() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.run(&["doctor"]).code, 5);
+    sandbox
         .write("text.redb", "this is no store, and it is long enough to be read as one".repeat(99));
-    assert_eq!(place.run(&["doctor", "--store", "redb:text.redb"]).code, 2);
-    place.ok(&["put", "acme", "k", "v"]);
-    place.ok(&["doctor"]);
-    assert!(place.ok(&["doctor", "--help"]).contains("5 (there is no"));
+    assert_eq!(sandbox.run(&["doctor", "--store", "redb:text.redb"]).code, 2);
+    sandbox.ok(&["put", "acme", "k", "v"]);
+    sandbox.ok(&["doctor"]);
+    assert!(sandbox.ok(&["doctor", "--help"]).contains("5 (the store is missing"));
 }
 
 #[test]
-fn a_damaged_store_is_told_of_in_one_line() {
-    let place = Place::new();
-    place.ok(&["put", "acme", "k", "v"]);
-    let whole = std::fs::read(place.path("cubbyhole.redb")).unwrap();
+fn damaged_store_is_reported_in_one_line() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["put", "acme", "k", "v"]);
+    let whole = std::fs::read(sandbox.path("cubbyhole.redb")).unwrap();
     for at in (0..whole.len().min(64 * 1024)).step_by(3554) {
         let mut damaged = whole.clone();
         let end = damaged.len().min(at + 600);
         damaged[at.max(9)..end].fill(0xa5);
-        place.write("damaged.redb", damaged);
-        let ran = place.run(&["list", "acme", "--store", "redb:damaged.redb"]);
+        sandbox.write("damaged.redb", damaged);
+        let ran = sandbox.run(&["list", "acme", "--store", "redb:damaged.redb"]);
         assert!(!ran.stderr.contains("panicked at"), "{at}: {ran:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! URLs as configurations, and what is refused of them.
+//! Parsing of URLs.
 
 use cubbyhole_core::ErrorKind;
 
 use super::*;
 
 #[test]
-fn a_url_sets_what_it_names() {
+fn url_sets_every_option() {
     let config = Config::from_url(
         "rediss://app:s3%40cret@db:7000/3?prefix=a%3A&connect_timeout=7&retry_timeout=0\
          &connections=5&wait_replicas=2&wait_timeout=250ms&wait_connections=3&tls_ca=%2Fca.pem\
@@ -29,7 +29,7 @@ fn a_url_sets_what_it_names() {
 }
 
 #[test]
-fn what_a_url_leaves_out_has_a_default() {
+fn omitted_url_parts_have_defaults() {
     let config = Config::from_url("redis://").unwrap();
     assert_eq!(config.addresses, [Address { host: "localhost".to_owned(), port: 6379 }]);
     assert_eq!((config.username, config.password, config.database), (None, None, 0));
@@ -37,7 +37,7 @@ fn what_a_url_leaves_out_has_a_default() {
 }
 
 #[test]
-fn a_cluster_names_some_of_its_nodes() {
+fn cluster_url_lists_several_nodes() {
     let config = Config::from_url("redis+cluster://:pw@a:1,b,[::1]:3?prefix=").unwrap();
     let shown: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["a:1", "b:6379", "[::1]:3"]);
@@ -46,7 +46,7 @@ fn a_cluster_names_some_of_its_nodes() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_without_quoting_it() {
+fn invalid_url_is_rejected_without_quoting_it() {
     for url in [
         "redis:s3cret",
         "http://s3cret",
@@ -84,7 +84,7 @@ fn what_cannot_be_meant_is_refused_without_quoting_it() {
 }
 
 #[test]
-fn a_user_has_a_password_or_says_that_it_has_none() {
+fn user_without_password_needs_an_explicit_colon() {
     let credentials = |url: &str| {
         let config = Config::from_url(url).unwrap();
         (config.username, config.password)

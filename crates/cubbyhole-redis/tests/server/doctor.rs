@@ -64,24 +64,24 @@ async fn what_has_expired_and_is_not_swept_is_told_and_warned_of_when_it_is_much
     let server = block_in_place(RedisServer::start_with_clock).unwrap();
     let (store, config) = (open(server.url(), "p:").await, config(server.url(), "p:"));
     let entries = async || check(&looked_over(&config).await, "entries").clone();
-    assert_eq!(entries().await.finding, "0 in 0 namespaces drawn, none of them expired");
+    assert_eq!(entries().await.finding, "0 in 0 sampled namespaces, none of them expired");
     for key in ["a", "b", "c"] {
         put(&store, "acme:x", key, None).await;
     }
     put(&store, "globex", "goes", Some(10)).await;
-    assert_eq!(entries().await.finding, "4 in 2 namespaces drawn, none of them expired");
+    assert_eq!(entries().await.finding, "4 in 2 sampled namespaces, none of them expired");
     server.advance(Duration::from_secs(10)).unwrap();
     let found = entries().await;
-    assert_eq!(found.finding, "4 in 2 namespaces drawn, 1 of them expired and not swept");
+    assert_eq!(found.finding, "4 in 2 sampled namespaces, 1 of them expired and not swept");
     assert_eq!(found.verdict, Verdict::Ok, "a quarter is not much");
     put(&store, "acme:x", "goes", Some(10)).await;
     server.advance(Duration::from_secs(10)).unwrap();
     let found = entries().await;
-    assert_eq!(found.finding, "5 in 2 namespaces drawn, 2 of them expired and not swept");
+    assert_eq!(found.finding, "5 in 2 sampled namespaces, 2 of them expired and not swept");
     assert_eq!(found.verdict, Verdict::Warning);
     assert!(found.advice.unwrap().contains("cubbyhole evict"));
     store.evict_expired(&ctx()).await.unwrap();
-    assert_eq!(entries().await.finding, "3 in 1 namespaces drawn, none of them expired");
+    assert_eq!(entries().await.finding, "3 in 1 sampled namespaces, none of them expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +105,7 @@ async fn a_log_that_cannot_be_written_is_a_problem_until_it_can() {
     until("a write is refused", refused).await;
     let found = persistence(&server).await;
     assert_eq!(found.verdict, Verdict::Problem, "{found:?}");
-    assert!(found.finding.contains("`aof_last_write_status`), and refuses writes"), "{found:?}");
+    assert!(found.finding.contains("`aof_last_write_status`), and rejects writes"), "{found:?}");
     server.disk().unwrap().mend().unwrap();
     until("the disk is sound", async || persistence(&server).await.verdict == Verdict::Ok).await;
 }
@@ -124,7 +124,7 @@ async fn a_snapshot_that_cannot_be_saved_is_a_problem_until_it_can() {
     let is_problem = async || persistence(&server).await.verdict == Verdict::Problem;
     until("the save has failed", is_problem).await;
     let found = persistence(&server).await;
-    assert!(found.finding.contains("`rdb_last_bgsave_status`), and refuses writes"), "{found:?}");
+    assert!(found.finding.contains("`rdb_last_bgsave_status`), and rejects writes"), "{found:?}");
     block_in_place(|| cli(&server, &["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]));
     let found = persistence(&server).await;
     assert!(found.finding.ends_with("(`rdb_last_bgsave_status`)"), "{found:?}");
@@ -140,9 +140,9 @@ async fn settings_that_lose_or_drop_entries_are_told_apart() {
         block_in_place(|| cli(&server, &["CONFIG", "SET", name, value]));
     };
     for (appendonly, appendfsync, save, verdict, said) in [
-        ("yes", "always", "", Verdict::Ok, "before each answer"),
-        ("yes", "everysec", "", Verdict::Ok, "about a second"),
-        ("yes", "no", "", Verdict::Warning, "when the system likes"),
+        ("yes", "always", "", Verdict::Ok, "before each reply"),
+        ("yes", "everysec", "", Verdict::Ok, "about one second"),
+        ("yes", "no", "", Verdict::Warning, "by the operating system"),
         ("no", "everysec", "3600 1", Verdict::Warning, "snapshots only"),
         ("no", "everysec", "", Verdict::Warning, "none"),
     ] {

@@ -172,7 +172,7 @@ async fn whom_nobody_trusted_has_named_is_refused_before_anything_is_said() {
 async fn plain_to_encrypted_and_encrypted_to_plain_are_clear_errors() {
     let ours = Authority::new("ours");
     let front = Front::before(shared(), ours.acceptor("localhost")).await;
-    refused(front.open("redis", "localhost", "").await, "does not answer as one");
+    refused(front.open("redis", "localhost", "").await, "does not reply like a Redis server");
     assert_eq!(front.encrypted(), 0);
 
     let port = shared().port();
@@ -254,10 +254,10 @@ async fn files_of_a_client_certificate_that_cannot_be_used_are_named() {
     for (certificate, key, named, says) in [
         (missing, &*one.key, missing, "`tls_cert`"),
         (&one.certificate, missing, missing, "`tls_key`"),
-        (&one.key, &one.key, &one.key, "holds no certificate"),
-        (&one.certificate, &one.certificate, &one.certificate, "holds no private key"),
-        (&one.certificate, &empty, &empty, "holds no private key"),
-        (&one.certificate, &other.key, &other.key, "is not the key of the certificate"),
+        (&one.key, &one.key, &one.key, "has no certificate"),
+        (&one.certificate, &one.certificate, &one.certificate, "has no readable private key"),
+        (&one.certificate, &empty, &empty, "has no readable private key"),
+        (&one.certificate, &other.key, &other.key, "does not belong to the certificate"),
     ] {
         let error = open(certificate, key).await;
         let text = shown(&error);

@@ -53,10 +53,10 @@ async fn who_is_not_admitted_is_told_so_and_not_to_try_again() {
     .unwrap();
     let wrong = "s3cret-Pa56";
     for (credentials, says) in [
-        (format!(":{wrong}"), "refuses the user or password"),
-        (format!("nobody:{PASSWORD}"), "refuses the user or password"),
-        (format!("off:{PASSWORD}"), "refuses the user or password"),
-        (String::new(), "asks for a password"),
+        (format!(":{wrong}"), "rejects the user or the password"),
+        (format!("nobody:{PASSWORD}"), "rejects the user or the password"),
+        (format!("off:{PASSWORD}"), "rejects the user or the password"),
+        (String::new(), "requires authentication"),
     ] {
         let error = refusal_to_open(&url_of(&server, &credentials)).await;
         check(&error, ErrorKind::PermissionDenied, says);
@@ -379,6 +379,6 @@ async fn another_protocol_behind_the_port_is_told_apart_from_an_outage_in_words(
     });
     let url = format!("redis://:{PASSWORD}@127.0.0.1:{port}");
     let error = refusal_to_open(&url).await;
-    check(&error, ErrorKind::Unavailable, "does not answer as one");
+    check(&error, ErrorKind::Unavailable, "does not reply like a Redis server");
     answers.abort();
 }

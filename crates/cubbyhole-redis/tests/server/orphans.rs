@@ -170,7 +170,7 @@ async fn doctor_counts_orphaned_values_in_its_sample() {
     let found = index_check(&server, "p:").await;
     assert_eq!(found.verdict, Verdict::Problem, "{found:?}");
     let (orphaned, rest) = found.finding.split_once(" of ").unwrap();
-    assert!(rest.starts_with(&format!("{orphaned} values drawn are orphaned")), "{found:?}");
+    assert!(rest.starts_with(&format!("{orphaned} sampled values are orphaned")), "{found:?}");
     assert!(orphaned.parse::<u64>().unwrap() > 0, "{found:?}");
     assert!(found.advice.unwrap().contains("doctor --repair"));
     // It changed nothing.

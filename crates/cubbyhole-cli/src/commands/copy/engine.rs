@@ -1,7 +1,7 @@
-//! Copies namespaces, several at once, page by page.
+//! Copies namespaces concurrently, each page by page.
 //!
-//! What the target holds already is compared and passed over, so that a copy that was interrupted
-//! goes on where it ended, and one that is repeated brings over only what changed.
+//! Entries that the target already has are skipped. A repeated copy therefore continues an
+//! interrupted one, or copies only the changes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,54 +15,54 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::pages::{FIRST_PAGE, next_limit};
-use crate::live_puts::{live_at, write_live};
-use crate::scope::Namespaces;
+use crate::entries::live_puts::{live_at, write_live};
+use crate::entries::walk::Namespaces;
 
-/// Namespaces that are copied at once: their round trips overlap.
-const AT_ONCE: usize = 8;
-/// A page of large values is written in batches of about this much, far below the store's limit.
+/// How many namespaces are copied concurrently, to overlap their round trips.
+const CONCURRENCY: usize = 8;
+/// The approximate size of a batch. It is far below the limit of a store.
 const BATCH_BYTES: usize = 16 * 1024 * 1024;
-/// Keys of the target that are looked at at once.
-const NAMES: usize = 1000;
-/// How long writes under way may take after Ctrl-C or the deadline, so that what was done can be
-/// told exactly.
+/// The page size when listing the keys of the target.
+const TARGET_PAGE: usize = 1000;
+/// How long in-flight writes may take after Ctrl-C or the deadline. Waiting for them keeps the
+/// counts exact.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What is done about each entry.
+/// The stores and options of a copy.
 #[derive(Clone)]
 pub(super) struct Plan {
     pub(super) source: Arc<dyn Backend>,
-    /// `None` for a trial run onto a file that is not there yet.
+    /// `None` for a dry run to a missing file.
     pub(super) target: Option<Arc<dyn Backend>>,
-    /// Entries that the target has otherwise stay as they are there.
+    /// Whether entries that differ in the target are kept.
     pub(super) keep_existing: bool,
     pub(super) dry_run: bool,
-    /// For reading and comparing: ends with the command.
+    /// The context of reads, which ends with the command.
     pub(super) reading: ExecutionContext,
-    /// For a write that has begun: ends a moment later.
+    /// The context of writes, which ends after a grace period.
     pub(super) writing: ExecutionContext,
 }
 
-/// What was done.
+/// The counts of a copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct CopyCounts {
     pub(super) copied: u64,
-    /// Keys and values of these.
+    /// The bytes of keys and values that were copied.
     pub(super) bytes: u64,
-    /// Were in the target just so.
+    /// Entries that the target already had.
     pub(super) skipped: u64,
-    /// Are otherwise in the target, and were left so.
+    /// Entries that differ in the target and were kept.
     pub(super) kept: u64,
-    /// Had expired by the target's time.
+    /// Entries that had expired by the target's clock.
     pub(super) expired: u64,
     pub(super) unreadable: u64,
-    /// May have been copied or not.
+    /// Entries whose write has an unknown outcome.
     pub(super) unknown: u64,
-    /// That held at least one of these.
+    /// Namespaces with at least one entry.
     pub(super) namespaces: u64,
 }
 
-impl Tally {
+impl CopyCounts {
     fn add(&mut self, step: &Self) {
         self.copied += step.copied;
         self.bytes += step.bytes;
@@ -74,39 +74,39 @@ impl Tally {
         self.namespaces += step.namespaces;
     }
 
-    /// Entries that were looked at.
+    /// Returns the number of entries that were read.
     pub(super) fn entries(&self) -> u64 {
         self.copied + self.skipped + self.kept + self.expired + self.unreadable
     }
 }
 
-/// What a namespace's task tells.
-enum News {
-    Step(Tally),
+/// An event of the task of a namespace.
+enum CopyEvent {
+    Step(CopyCounts),
     Unreadable { namespace: Namespace, key: String, error: Error },
 }
 
-/// Who is told of the progress.
-pub(super) trait Watch {
-    fn progress(&mut self, tally: &Tally);
+/// Observes the progress of a copy.
+pub(super) trait CopyObserver {
+    fn progress(&mut self, counts: &CopyCounts);
     fn unreadable(&mut self, namespace: &Namespace, key: &str, error: &Error);
 }
 
-/// Copies all of them; the tally is true however it ends.
+/// Copies the namespaces. The counts are exact even if the copy fails.
 pub(super) async fn run(
     plan: &Plan,
     mut namespaces: Namespaces,
-    watch: &mut (dyn Watch + Send),
-) -> (Tally, Result<()>) {
-    let (sender, mut news) = mpsc::channel(64);
+    observer: &mut (dyn CopyObserver + Send),
+) -> (CopyCounts, Result<()>) {
+    let (sender, mut events) = mpsc::channel(64);
     let mut tasks = JoinSet::new();
-    let mut tally = Tally::default();
+    let mut counts = CopyCounts::default();
     let mut more = true;
     let mut outcome = Ok(());
-    let overtime = overtime(plan);
-    tokio::pin!(overtime);
+    let grace_over = grace_over(plan);
+    tokio::pin!(grace_over);
     loop {
-        while more && outcome.is_ok() && tasks.len() < AT_ONCE {
+        while more && outcome.is_ok() && tasks.len() < CONCURRENCY {
             match namespaces.next().await {
                 Ok(Some(namespace)) => {
                     tasks.spawn(copy_namespace(plan.clone(), namespace, sender.clone()));
@@ -119,9 +119,9 @@ pub(super) async fn run(
             }
         }
         tokio::select! {
-            // What was done comes before how it ended, so that it is counted.
+            // Receive events first, so they are counted before a task ends.
             biased;
-            Some(told) = news.recv() => hear(told, &mut tally, watch),
+            Some(event) = events.recv() => handle(event, &mut counts, observer),
             ended = tasks.join_next() => match ended {
                 None => break,
                 Some(ended) => {
@@ -129,40 +129,42 @@ pub(super) async fn run(
                         Err(Error::internal("a namespace could not be copied").with_source(panic))
                     });
                     if outcome.is_ok() && ended.is_err() {
-                        // The others finish what they are writing, and read no more.
+                        // The other tasks finish their writes and stop reading.
                         plan.reading.cancel();
                         outcome = ended;
                     }
                 }
             },
-            () = &mut overtime, if !plan.writing.cancellation().is_cancelled() => {
+            () = &mut grace_over, if !plan.writing.cancellation().is_cancelled() => {
                 plan.writing.cancel();
             }
         }
     }
-    while let Ok(told) = news.try_recv() {
-        hear(told, &mut tally, watch);
+    while let Ok(event) = events.try_recv() {
+        handle(event, &mut counts, observer);
     }
-    (tally, outcome)
+    (counts, outcome)
 }
 
-async fn overtime(plan: &Plan) {
+async fn grace_over(plan: &Plan) {
     plan.reading.ended().await;
-    // On a context that has not ended.
+    // The grace period needs a context that has not ended.
     drop(ExecutionContext::new().sleep(GRACE).await);
 }
 
-fn hear(news: News, tally: &mut Tally, watch: &mut (dyn Watch + Send)) {
-    match news {
-        News::Step(step) => {
-            tally.add(&step);
-            watch.progress(tally);
+fn handle(event: CopyEvent, counts: &mut CopyCounts, observer: &mut (dyn CopyObserver + Send)) {
+    match event {
+        CopyEvent::Step(step) => {
+            counts.add(&step);
+            observer.progress(counts);
         }
-        News::Unreadable { namespace, key, error } => watch.unreadable(&namespace, &key, &error),
+        CopyEvent::Unreadable { namespace, key, error } => {
+            observer.unreadable(&namespace, &key, &error);
+        }
     }
 }
 
-/// An entry that can be read, with its place in time.
+/// A readable entry of the source.
 struct Readable {
     key: String,
     value: Bytes,
@@ -183,16 +185,20 @@ impl Readable {
     }
 }
 
-async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<News>) -> Result<()> {
+async fn copy_namespace(
+    plan: Plan,
+    namespace: Namespace,
+    events: mpsc::Sender<CopyEvent>,
+) -> Result<()> {
     let mut options = ScanOptions::new().with_limit(FIRST_PAGE);
     let mut held_any = false;
     loop {
-        // A store in memory ignores the context.
+        // Checked here, because the scan may not observe the context.
         plan.reading.check()?;
         let page = plan.source.scan(&plan.reading, &namespace, options.clone()).await?;
         let after = options.after().map(str::to_owned);
-        let mut step = Tally::default();
-        let readable = sort_out(page.items, &namespace, &mut step, &news).await?;
+        let mut step = CopyCounts::default();
+        let readable = sort_out(page.items, &namespace, &mut step, &events).await?;
         let limit = next_limit(readable.iter().map(Readable::bytes));
         let entries = readable.len();
         let wanted = choose(&plan, &namespace, after.as_deref(), readable, &mut step).await?;
@@ -204,8 +210,8 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
             true => try_out(&plan, &namespace, &wanted, &mut step).await,
             false => write(&plan, &namespace, &wanted, &mut step).await,
         };
-        // Nobody hears it any more only if the command has ended.
-        let _ = news.send(News::Step(step)).await;
+        // The receiver is gone only if the command has ended.
+        let _ = events.send(CopyEvent::Step(step)).await;
         written?;
         let Some(next) = page.next else { return Ok(()) };
         options = options.with_after(next);
@@ -213,12 +219,12 @@ async fn copy_namespace(plan: Plan, namespace: Namespace, news: mpsc::Sender<New
     }
 }
 
-/// Those whose value can be read; the others are told of and counted.
+/// Returns the readable entries, and reports and counts the others.
 async fn sort_out(
     items: Vec<ScanItem<Bytes>>,
     namespace: &Namespace,
-    step: &mut Tally,
-    news: &mpsc::Sender<News>,
+    step: &mut CopyCounts,
+    events: &mpsc::Sender<CopyEvent>,
 ) -> Result<Vec<Readable>> {
     let mut readable = Vec::with_capacity(items.len());
     for ScanItem { key, meta, value_bytes, value } in items {
@@ -230,7 +236,7 @@ async fn sort_out(
             Some(Err(error)) => {
                 step.unreadable += 1;
                 let namespace = namespace.clone();
-                let _ = news.send(News::Unreadable { namespace, key, error }).await;
+                let _ = events.send(CopyEvent::Unreadable { namespace, key, error }).await;
             }
             None => return Err(Error::internal("a page came without values")),
         }
@@ -238,13 +244,13 @@ async fn sort_out(
     Ok(readable)
 }
 
-/// Leaves out what the target has already.
+/// Returns the entries that must be written: those that the target does not have.
 async fn choose(
     plan: &Plan,
     namespace: &Namespace,
     after: Option<&str>,
     readable: Vec<Readable>,
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<Vec<Readable>> {
     let Some(target) = &plan.target else { return Ok(readable) };
     let present = present(&**target, &plan.reading, namespace, after, &readable).await?;
@@ -271,7 +277,7 @@ async fn choose(
     Ok(wanted)
 }
 
-/// Which of these keys the target has, without their values.
+/// Returns the entries of the target that have one of these keys, without values.
 async fn present(
     target: &dyn Backend,
     ctx: &ExecutionContext,
@@ -286,7 +292,7 @@ async fn present(
     ) else {
         return Ok(present);
     };
-    let mut options = ScanOptions::new().keys_only().with_limit(NAMES);
+    let mut options = ScanOptions::new().keys_only().with_limit(TARGET_PAGE);
     if let Some(after) = after {
         options = options.with_after(after);
     }
@@ -305,7 +311,7 @@ async fn present(
     }
 }
 
-/// The keys of those whose value in the target is equal.
+/// Returns the keys of the entries whose value in the target is equal.
 async fn equal(
     target: &dyn Backend,
     ctx: &ExecutionContext,
@@ -321,7 +327,7 @@ async fn equal(
         .iter()
         .zip(answers)
         .filter(|(entry, answer)| {
-            // One that cannot be read there is not equal: it is written anew.
+            // An entry that is unreadable in the target is overwritten.
             matches!(answer, Ok(Some(found)) if found.value == entry.value)
         })
         .map(|(entry, _)| entry.key.clone())
@@ -332,7 +338,7 @@ async fn write(
     plan: &Plan,
     namespace: &Namespace,
     mut wanted: &[Readable],
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<()> {
     let Some(target) = &plan.target else { return Ok(()) };
     let condition = match plan.keep_existing {
@@ -351,7 +357,7 @@ async fn write(
         let batch: Batch<Bytes> = now.iter().map(|entry| entry.put(condition)).collect();
         match write_live(&**target, &plan.writing, namespace, batch).await {
             Ok(live) => count(now, &live, step),
-            // Somebody else wrote one of them since it was looked for.
+            // Another writer has created one of the entries since the comparison.
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 one_by_one(&**target, plan, namespace, now, step).await?;
             }
@@ -371,7 +377,7 @@ async fn one_by_one(
     plan: &Plan,
     namespace: &Namespace,
     entries: &[Readable],
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<()> {
     for entry in entries {
         let batch = Batch::from_iter([entry.put(Condition::IfAbsent)]);
@@ -387,12 +393,12 @@ async fn one_by_one(
     Ok(())
 }
 
-/// Counts as a write would, without writing.
+/// Counts the entries like a write, without writing.
 async fn try_out(
     plan: &Plan,
     namespace: &Namespace,
     wanted: &[Readable],
-    step: &mut Tally,
+    step: &mut CopyCounts,
 ) -> Result<()> {
     let expiries: Vec<_> = wanted.iter().map(|entry| entry.item.meta.expires_at).collect();
     let live = match &plan.target {
@@ -405,7 +411,7 @@ async fn try_out(
     Ok(())
 }
 
-fn count(entries: &[Readable], live: &[bool], step: &mut Tally) {
+fn count(entries: &[Readable], live: &[bool], step: &mut CopyCounts) {
     for (entry, live) in entries.iter().zip(live) {
         if *live {
             step.copied += 1;

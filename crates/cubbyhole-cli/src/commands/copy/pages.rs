@@ -1,12 +1,12 @@
-//! How many entries are read at once, so that what is in memory is bounded whatever the values are.
+//! The page size of scans with values. It adapts to the size of the values, to bound memory.
 
-/// Pages begin small, for nothing is known of a namespace's values yet.
+/// The size of the first page, small because the size of the values is unknown.
 pub(super) const FIRST_PAGE: usize = 16;
-/// And then hold about this much.
+/// The target size of later pages.
 const PAGE_BYTES: usize = 1024 * 1024;
 pub(super) const LARGEST_PAGE: usize = 500;
 
-/// The limit of the page after one that held entries of these sizes.
+/// Returns the limit of the next page, from the sizes of the entries of the last one.
 pub(super) fn next_limit(sizes: impl ExactSizeIterator<Item = usize>) -> usize {
     let entries = sizes.len();
     let bytes: usize = sizes.sum();
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_page_holds_about_as_much_as_it_may() {
+    fn next_page_size_follows_the_entry_sizes() {
         let of = |size: usize, entries: usize| next_limit((0..entries).map(|_| size));
         assert_eq!(of(100, 16), LARGEST_PAGE);
         assert_eq!(of(PAGE_BYTES / 10, 16), 10);

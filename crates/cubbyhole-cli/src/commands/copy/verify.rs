@@ -1,4 +1,4 @@
-//! Reads both sides once more and compares them, entry by entry.
+//! `copy --verify`: reads both stores and compares them entry by entry.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -17,86 +17,90 @@ use tokio::time::Instant;
 
 use super::pages::{FIRST_PAGE, next_limit};
 
-use crate::record::EntryLine;
-use crate::scope::{Namespaces, Scope, order};
+use crate::args::scope::Scope;
+use crate::entries::record::EntryLine;
+use crate::entries::walk::{Namespaces, order};
 
-/// Namespaces whose first pages are read ahead.
+/// How many namespaces have their first pages read ahead.
 const AHEAD: usize = 8;
-/// An entry that one side alone has, and that expires within this of the later time of the two stores,
-/// may have expired on the other: the two are not read at one instant.
-const CLOCKS: Duration = Duration::from_secs(2);
+/// The tolerance for expiry. The stores are not read at the same instant, so an entry of only one
+/// store is ignored if it expires within this time of the later clock of the two stores.
+const EXPIRY_TOLERANCE: Duration = Duration::from_secs(2);
 
-/// What one side holds.
+/// The totals of one store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Side {
     pub(super) entries: u64,
-    /// Of keys and values.
+    /// The bytes of keys and values.
     pub(super) bytes: u64,
-    /// Of the lines that an export of it would have after its header.
+    /// The digest of the lines that an export would have after its header.
     pub(super) sha256: String,
 }
 
-/// How the sides compare.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Verified {
     pub(super) equal: bool,
     pub(super) source: Side,
     pub(super) target: Side,
-    /// In the source alone.
+    /// Entries of the source only.
     pub(super) missing: u64,
-    /// With another value or expiry.
+    /// Entries with another value or expiry.
     pub(super) different: u64,
-    /// In the target alone.
+    /// Entries of the target only.
     pub(super) extra: u64,
     pub(super) unreadable: u64,
-    /// On one side alone and left out, for they had expired or were about to.
+    /// Entries of only one store that were ignored, because they had expired or were about to.
     pub(super) expired: u64,
 }
 
-/// A difference, as it is found.
+/// The kind of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum Difference {
     Missing,
     Different,
     Extra,
     Unreadable,
 }
 
-/// Who is told of differences and of the entries so far.
-pub(super) trait Watch {
+/// Observes differences and progress.
+pub(super) trait VerifyObserver {
     fn progress(&mut self, entries: u64);
-    fn found(&mut self, found: Found, namespace: &Namespace, key: &str);
+    fn found(&mut self, found: Difference, namespace: &Namespace, key: &str);
 }
 
-/// Compares the whole of both sides.
+/// Compares a scope of both stores.
 pub(super) async fn run(
     ctx: &ExecutionContext,
     source: &Arc<dyn Backend>,
     target: &Arc<dyn Backend>,
     scope: &Scope,
-    watch: &mut (dyn Watch + Send),
+    observer: &mut (dyn VerifyObserver + Send),
 ) -> Result<Verified> {
-    let mut run = Run {
-        watch,
-        times: Times { ctx, stores: [source, target], asked: None },
-        source: Sum::default(),
-        target: Sum::default(),
+    let mut run = Comparison {
+        observer,
+        times: StoreTimes { ctx, stores: [source, target], asked: None },
+        source: SideDigest::default(),
+        target: SideDigest::default(),
         missing: 0,
         different: 0,
         extra: 0,
         unreadable: 0,
         expired: 0,
     };
-    let names =
-        Both { source: Names::new(source, ctx, scope), target: Names::new(target, ctx, scope) };
+    let names = MergedNamespaces {
+        source: NamespaceCursor::new(source, ctx, scope),
+        target: NamespaceCursor::new(target, ctx, scope),
+    };
     let names = stream::unfold(names, |mut names| async move {
         names.next().await.transpose().map(|name| (name, names))
     });
-    // Each in a task: a call that nobody drives would keep its connection from the others.
+    // Each read runs in a task: a call that is not polled would block its connection for the
+    // others.
     let begin = |namespace: Namespace| {
-        let mut source = Pages::new(source, ctx, &namespace);
-        let mut target = Pages::new(target, ctx, &namespace);
-        let begun = Ahead(tokio::spawn(async move {
+        let mut source = EntryPages::new(source, ctx, &namespace);
+        let mut target = EntryPages::new(target, ctx, &namespace);
+        let begun = AbortOnDrop(tokio::spawn(async move {
             tokio::try_join!(source.fill(), target.fill())?;
             Ok((namespace, source, target))
         }));
@@ -109,10 +113,10 @@ pub(super) async fn run(
     Ok(run.conclude())
 }
 
-/// A task that ends with whoever waits for it.
-struct Ahead<T>(JoinHandle<Result<T>>);
+/// A task that is aborted if its waiter is dropped.
+struct AbortOnDrop<T>(JoinHandle<Result<T>>);
 
-impl<T> Ahead<T> {
+impl<T> AbortOnDrop<T> {
     async fn ended(mut self) -> Result<T> {
         (&mut self.0).await.unwrap_or_else(|panic| {
             Err(Error::internal("a namespace could not be read").with_source(panic))
@@ -120,25 +124,25 @@ impl<T> Ahead<T> {
     }
 }
 
-impl<T> Drop for Ahead<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// The namespaces of both sides, each once.
-struct Both {
-    source: Names,
-    target: Names,
+/// Merges the namespaces of both stores. Each namespace is returned once.
+struct MergedNamespaces {
+    source: NamespaceCursor,
+    target: NamespaceCursor,
 }
 
-struct Names {
+struct NamespaceCursor {
     walk: Namespaces,
     head: Option<Namespace>,
     ended: bool,
 }
 
-impl Names {
+impl NamespaceCursor {
     fn new(store: &Arc<dyn Backend>, ctx: &ExecutionContext, scope: &Scope) -> Self {
         let walk = Namespaces::new(Arc::clone(store), ctx.clone(), scope);
         Self { walk, head: None, ended: false }
@@ -153,7 +157,7 @@ impl Names {
     }
 }
 
-impl Both {
+impl MergedNamespaces {
     async fn next(&mut self) -> Result<Option<Namespace>> {
         let Self { source, target } = self;
         let (one, other) = (source.peek().await?, target.peek().await?);
@@ -172,24 +176,24 @@ impl Both {
     }
 }
 
-/// The entries of a namespace, page by page.
-struct Pages {
+/// Iterates over the entries of a namespace, page by page.
+struct EntryPages {
     store: Arc<dyn Backend>,
     ctx: ExecutionContext,
     namespace: Namespace,
     items: VecDeque<ScanItem<Bytes>>,
-    /// Where the next page begins; `None` past the last one.
+    /// The options of the next page; `None` after the last page.
     next: Option<ScanOptions>,
 }
 
-impl Pages {
+impl EntryPages {
     fn new(store: &Arc<dyn Backend>, ctx: &ExecutionContext, namespace: &Namespace) -> Self {
         let next = Some(ScanOptions::new().with_limit(FIRST_PAGE));
         let (store, ctx, namespace) = (Arc::clone(store), ctx.clone(), namespace.clone());
         Self { store, ctx, namespace, items: VecDeque::new(), next }
     }
 
-    /// Makes sure that there is an item, if there is one more.
+    /// Reads the next page if no item is left.
     async fn fill(&mut self) -> Result<()> {
         while self.items.is_empty() {
             let Some(options) = self.next.take() else { return Ok(()) };
@@ -206,13 +210,13 @@ impl Pages {
 }
 
 #[derive(Default)]
-struct Sum {
+struct SideDigest {
     entries: u64,
     bytes: u64,
     digest: Sha256,
 }
 
-impl Sum {
+impl SideDigest {
     fn add(&mut self, namespace: &Namespace, item: &ScanItem<Bytes>, value: &Bytes) -> Result<()> {
         self.entries += 1;
         self.bytes += (item.key.len() + value.len()) as u64;
@@ -248,16 +252,16 @@ impl io::Write for Hashing<'_> {
     }
 }
 
-/// The time of the two stores in one namespace.
-struct Times<'a> {
+/// The clocks of the two stores, for one namespace.
+struct StoreTimes<'a> {
     ctx: &'a ExecutionContext,
     stores: [&'a Arc<dyn Backend>; 2],
-    /// The later of the two, and when it was asked for.
+    /// The later time of the two, and when it was read.
     asked: Option<(Timestamp, Instant)>,
 }
 
-impl Times<'_> {
-    /// Whether what one side alone has may have expired on the other.
+impl StoreTimes<'_> {
+    /// Whether an entry of only one store may have expired in the other.
     async fn may_have_expired<V>(
         &mut self,
         namespace: &Namespace,
@@ -273,16 +277,16 @@ impl Times<'_> {
                 *self.asked.insert((one.max(other), asked))
             }
         };
-        let soon = time.checked_add(asked.elapsed() + CLOCKS).unwrap_or(Timestamp::MAX);
+        let soon = time.checked_add(asked.elapsed() + EXPIRY_TOLERANCE).unwrap_or(Timestamp::MAX);
         Ok(instant <= soon)
     }
 }
 
-struct Run<'a> {
-    watch: &'a mut (dyn Watch + Send),
-    times: Times<'a>,
-    source: Sum,
-    target: Sum,
+struct Comparison<'a> {
+    observer: &'a mut (dyn VerifyObserver + Send),
+    times: StoreTimes<'a>,
+    source: SideDigest,
+    target: SideDigest,
     missing: u64,
     different: u64,
     extra: u64,
@@ -290,12 +294,12 @@ struct Run<'a> {
     expired: u64,
 }
 
-impl Run<'_> {
+impl Comparison<'_> {
     async fn namespace(
         &mut self,
         namespace: &Namespace,
-        source: &mut Pages,
-        target: &mut Pages,
+        source: &mut EntryPages,
+        target: &mut EntryPages,
     ) -> Result<()> {
         self.times.asked = None;
         loop {
@@ -325,7 +329,7 @@ impl Run<'_> {
                     self.expired += 1;
                     return Ok(());
                 }
-                Some(if one.is_some() { Found::Missing } else { Found::Extra })
+                Some(if one.is_some() { Difference::Missing } else { Difference::Extra })
             }
             (None, None) => None,
         };
@@ -339,24 +343,24 @@ impl Run<'_> {
         let Some(item) = one.or(other) else { return Ok(()) };
         if let Some(found) = found {
             match found {
-                Found::Missing => self.missing += 1,
-                Found::Different => self.different += 1,
-                Found::Extra => self.extra += 1,
-                Found::Unreadable => self.unreadable += 1,
+                Difference::Missing => self.missing += 1,
+                Difference::Different => self.different += 1,
+                Difference::Extra => self.extra += 1,
+                Difference::Unreadable => self.unreadable += 1,
             }
-            self.watch.found(found, namespace, &item.key);
+            self.observer.found(found, namespace, &item.key);
         }
-        self.watch.progress(self.source.entries);
+        self.observer.progress(self.source.entries);
         Ok(())
     }
 
-    fn compare(&self, one: &ScanItem<Bytes>, other: &ScanItem<Bytes>) -> Option<Found> {
+    fn compare(&self, one: &ScanItem<Bytes>, other: &ScanItem<Bytes>) -> Option<Difference> {
         match (&one.value, &other.value) {
             (Some(Ok(value)), Some(Ok(copied))) => {
                 let equal = value == copied && one.meta.expires_at == other.meta.expires_at;
-                (!equal).then_some(Found::Different)
+                (!equal).then_some(Difference::Different)
             }
-            _ => Some(Found::Unreadable),
+            _ => Some(Difference::Unreadable),
         }
     }
 
@@ -375,18 +379,18 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Listing(Vec<(Found, String)>);
+    struct Listing(Vec<(Difference, String)>);
 
-    impl Watch for Listing {
+    impl VerifyObserver for Listing {
         fn progress(&mut self, _: u64) {}
 
-        fn found(&mut self, found: Found, namespace: &Namespace, key: &str) {
+        fn found(&mut self, found: Difference, namespace: &Namespace, key: &str) {
             self.0.push((found, format!("{namespace}/{key}")));
         }
     }
 
     #[tokio::test]
-    async fn each_difference_is_found_and_what_is_about_to_expire_is_none() {
+    async fn differences_are_found_and_expiring_entries_are_ignored() {
         let ctx = ExecutionContext::new();
         let source = cubbyhole::open(&ctx, "memory:").await.unwrap();
         let target = cubbyhole::open(&ctx, "memory:").await.unwrap();
@@ -399,7 +403,7 @@ mod tests {
         };
         let forever = PutOptions::new();
         let late = PutOptions::new().with_expires_at(Timestamp::MAX);
-        let soon = PutOptions::new().with_ttl(CLOCKS / 2);
+        let soon = PutOptions::new().with_ttl(EXPIRY_TOLERANCE / 2);
         for number in 0..300 {
             put(&[&source, &target], "acme:long", &format!("{number:04}"), forever).await;
         }
@@ -417,10 +421,10 @@ mod tests {
         let mut listing = Listing::default();
         let verified = run(&ctx, &source, &target, &Scope(None), &mut listing).await.unwrap();
         let expected = [
-            (Found::Different, "acme/expiry"),
-            (Found::Missing, "acme/missing"),
-            (Found::Missing, "acme:long/0150+"),
-            (Found::Extra, "globex/extra"),
+            (Difference::Different, "acme/expiry"),
+            (Difference::Missing, "acme/missing"),
+            (Difference::Missing, "acme:long/0150+"),
+            (Difference::Extra, "globex/extra"),
         ];
         assert_eq!(listing.0, expected.map(|(found, name)| (found, name.to_owned())));
         assert!(!verified.equal);

@@ -1,5 +1,4 @@
-//! `doctor --repair`: repairs indexes, lists, registers or removes orphaned values, and sets a store's
-//! time back.
+//! `doctor --repair`: repairs indexes, handles orphaned values, and sets back the time of a store.
 
 use clap::ValueEnum;
 use cubbyhole::{
@@ -8,20 +7,19 @@ use cubbyhole::{
 };
 use serde::Serialize;
 
-use crate::confirm::confirm;
 use crate::error::Failure;
 use crate::output::{count, human_bytes};
-use crate::session::Session;
+use crate::session::{Session, confirm};
 
-/// What happens to orphaned values.
+/// The treatment of orphaned values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(super) enum Action {
-    /// List them and leave them as they are
+pub(super) enum OrphanChoice {
+    /// List them
     #[default]
     List,
-    /// Add them to the index again, as new entries
+    /// Add them to the index as new entries
     Register,
-    /// Remove them; asks first
+    /// Remove them, after a confirmation
     Remove,
 }
 
@@ -51,13 +49,17 @@ struct OrphanLine<'a> {
     expires_at: Option<Timestamp>,
 }
 
-/// Repairs, and answers how many orphaned values are left. What removes or revives entries is counted
-/// and asked first, unless `yes`.
-pub(super) async fn run(session: &mut Session, action: Action, yes: bool) -> Result<u64, Failure> {
+/// Repairs the store, and returns the number of orphaned values that are left. Unless `yes` is set,
+/// asks before values are removed or entries are revived.
+pub(super) async fn run(
+    session: &mut Session,
+    action: OrphanChoice,
+    yes: bool,
+) -> Result<u64, Failure> {
     let asked = match action {
-        Action::List => OrphanAction::List,
-        Action::Register => OrphanAction::Register,
-        Action::Remove => OrphanAction::Remove,
+        OrphanChoice::List => OrphanAction::List,
+        OrphanChoice::Register => OrphanAction::Register,
+        OrphanChoice::Remove => OrphanAction::Remove,
     };
     let asks_for_orphans = asked == OrphanAction::Remove && !yes;
     let first = RepairOptions::new()
@@ -80,7 +82,7 @@ pub(super) async fn run(session: &mut Session, action: Action, yes: bool) -> Res
 async fn repair(session: &mut Session, options: &RepairOptions) -> Result<RepairReport, Failure> {
     let repaired = cubbyhole::repair_with_options(&session.ctx, &session.store.url, options).await;
     let mut report = repaired.map_err(|error| session.explain(error))?;
-    // An incomplete repair reports the work it did, too.
+    // An incomplete repair also reports what it repaired.
     show(&report, options, session)?;
     match report.failure.take() {
         Some(error) => Err(session.explain(error)),
@@ -98,7 +100,7 @@ fn show(
     let is_found = orphans.values > 0;
     let is_first_look = clock_ahead.is_some() && options.clock() == ClockAction::Report;
     if is_first_look {
-        // The repair that follows is shown.
+        // Only the following repair is shown.
         return Ok(());
     }
     if session.out.json() {

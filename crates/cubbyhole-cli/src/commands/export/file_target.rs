@@ -1,4 +1,4 @@
-//! The file of an export: it takes its name only once it is whole.
+//! The file of an export. It is written under a temporary name, and renamed once it is complete.
 
 mod leftovers;
 
@@ -10,38 +10,38 @@ use serde::Serialize;
 
 pub(super) use self::leftovers::Leftover;
 use self::leftovers::Part;
-use crate::compression::{check_name_to_write, names_zstd};
+use crate::entries::compression::{check_name_to_write, names_zstd};
 use crate::error::Failure;
 use crate::output::shown_path;
 
-/// A few times smaller than JSON, at a speed that no store outruns.
+/// The compression level: a few times smaller than JSON, and faster than any store.
 const LEVEL: i32 = 3;
 
 pub(super) struct FileTarget {
     writer: Writer,
     path: PathBuf,
-    /// Where it is written meanwhile; `None` for what cannot be replaced, such as a pipe.
+    /// The temporary file; `None` for a target that cannot be replaced, such as a pipe.
     part: Option<Part>,
-    /// The file that is replaced.
+    /// The metadata of the replaced file.
     replaced: Option<Metadata>,
 }
 
 enum Writer {
     Plain(BufWriter<File>),
     Zstd(Box<zstd::Encoder<'static, BufWriter<File>>>),
-    /// The end of a compressed file was written, or could not be.
+    /// The writer was finished, successfully or not.
     Ended,
 }
 
 impl FileTarget {
-    /// Creates the file, which only its owner may read and write. Returns what earlier exports to
-    /// the same name left behind.
+    /// Creates the file, which only its owner can read and write. Returns the temporary files that
+    /// earlier exports to the same name left behind.
     pub(super) fn create(path: &Path) -> Result<(Self, Vec<Leftover>), Failure> {
         let refused = |error| Failure::io(format!("cannot write {}", shown_path(path)), error);
-        // A link stays a link: what it leads to is replaced.
+        // A symbolic link is kept, and its target is replaced.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         check_name_to_write(&target).map_err(Failure::Usage)?;
-        // By the name that was given, which may be that of a link, or by that of the file.
+        // The extension of the link or of its target decides.
         let compress = names_zstd(path) || names_zstd(&target);
         let path = target;
         let present = fs::metadata(&path).ok();
@@ -72,12 +72,12 @@ impl FileTarget {
         let Some(part) = &mut self.part else { return Ok(()) };
         if let Some(file) = &file {
             if let Some(replaced) = self.replaced.take() {
-                // Only now: an export that is cut short leaves a file that its owner alone may read.
+                // At the end, so an interrupted export leaves a file that only its owner can read.
                 copy_access(file, &replaced)?;
             }
             file.sync_all()?;
         }
-        // The file is still open, and with it the lock by which other exports know it is in use.
+        // The file is still open and locked, so other exports do not remove it.
         part.rename(&self.path)
     }
 
@@ -86,15 +86,14 @@ impl FileTarget {
     }
 }
 
-/// Lets the users who may read `replaced` read `file`, and no others: it gets the same mode, and the
-/// same owner and group, to which the mode refers. Where the group cannot be kept, only the owner may
-/// read it.
+/// Copies the mode, the owner and the group of `replaced` to `file`, so the same users can read it.
+/// If the group cannot be set, only the owner can read it.
 #[cfg(unix)]
 fn copy_access(file: &File, replaced: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 
     let (owner, group) = (Some(replaced.uid()), Some(replaced.gid()));
-    // A privileged user may give a file away, others choose among their own groups.
+    // Only a privileged user can change the owner. Others can only set one of their own groups.
     let kept = fchown(file, owner, group).or_else(|_| fchown(file, None, group)).is_ok();
     let mut permissions = replaced.permissions();
     if !kept {
@@ -115,7 +114,7 @@ impl Writer {
             return Ok(Self::Plain(file));
         }
         let mut encoder = zstd::Encoder::new(file, LEVEL)?;
-        // Of every frame, so that a reader notices what a disk or a network changed.
+        // Checksums let a reader detect corruption.
         encoder.include_checksum(true)?;
         Ok(Self::Zstd(Box::new(encoder)))
     }

@@ -1,4 +1,4 @@
-//! Reads the input, line by line, into batches; runs on a thread of its own.
+//! Reads the input into batches, on a separate thread.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, BufRead};
@@ -6,33 +6,34 @@ use std::io::{self, BufRead};
 use cubbyhole::{Batch, Bytes, Condition, Namespace, PutOptions, limits};
 use tokio::sync::mpsc;
 
-use crate::record::{Record, Unreadable};
+use crate::entries::record::{Record, Unreadable};
 
-/// A longer line is a bad one: no entry within the limits takes as much, and an input without line
-/// ends must not fill the memory.
+/// The maximum length of a line, larger than that of any valid entry. It bounds memory for input
+/// without line ends.
 const MAX_LINE_BYTES: usize = 64 * 1024 * 1024;
 
-/// A batch is closed once it holds this much, far below the store's limit: many are in memory.
+/// The size at which a batch is closed. It is far below the limit of a store, because many batches
+/// are in memory.
 const FULL_BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// What open batches hold together, about as much as that takes in memory. The wider the window,
-/// the larger the batches of an input whose lines are in no order of their namespaces.
+/// The approximate memory of all open batches. A larger window gives larger batches if the lines
+/// are not grouped by namespace.
 const WINDOW_BYTES: usize = 32 * 1024 * 1024;
-/// What an entry and a batch take besides their text.
+/// The memory of an entry and of a batch in addition to their text.
 const ENTRY_OVERHEAD: usize = 256;
 const BATCH_OVERHEAD: usize = 512;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What the reader sends.
-pub(super) enum Read {
-    Batch(Pending),
-    /// A line that cannot be read.
+/// A message of the reader.
+pub(super) enum ReaderEvent {
+    Batch(PendingBatch),
+    /// A malformed line.
     Bad {
         line: u64,
         reason: String,
     },
-    /// The header of a format that cannot be read. Nothing is read after it.
+    /// The header of an unknown format, which ends the reader.
     UnknownFormat {
         line: u64,
         reason: String,
@@ -40,42 +41,42 @@ pub(super) enum Read {
     Failed(io::Error),
 }
 
-/// Lines of one namespace, to be stored all or not at all.
-pub(super) struct Pending {
+/// Lines of one namespace, to be stored atomically.
+pub(super) struct PendingBatch {
     pub(super) namespace: Namespace,
     pub(super) batch: Batch<Bytes>,
     pub(super) bytes: usize,
     pub(super) first_line: u64,
     pub(super) last_line: u64,
-    /// Where in the input its last line ends.
+    /// The position in the input after its last line.
     pub(super) position: u64,
-    /// A key that comes again ends the batch, so that the later one wins.
+    /// The keys. A repeated key ends the batch, so the later line wins.
     keys: HashSet<String>,
 }
 
 pub(super) struct Reader {
-    sender: mpsc::Sender<Read>,
+    sender: mpsc::Sender<ReaderEvent>,
     stop_at_bad_line: bool,
-    /// The batches that still grow, by their first line: the oldest is the first.
-    open: BTreeMap<u64, Pending>,
-    /// The first line of the open batch of a namespace.
-    places: HashMap<Namespace, u64>,
-    /// What the open batches weigh together.
+    /// The open batches by their first line, the oldest first.
+    open: BTreeMap<u64, PendingBatch>,
+    /// The first line of the open batch of each namespace.
+    open_lines: HashMap<Namespace, u64>,
+    /// The approximate memory of the open batches.
     weight: usize,
     line: u64,
     position: u64,
 }
 
-/// The other side has gone: there is nothing more to do.
-struct Gone;
+/// The receiver was dropped, which ends the reader.
+struct ReceiverClosed;
 
 impl Reader {
-    pub(super) fn new(sender: mpsc::Sender<Read>, stop_at_bad_line: bool) -> Self {
+    pub(super) fn new(sender: mpsc::Sender<ReaderEvent>, stop_at_bad_line: bool) -> Self {
         Self {
             sender,
             stop_at_bad_line,
             open: BTreeMap::new(),
-            places: HashMap::new(),
+            open_lines: HashMap::new(),
             weight: 0,
             line: 0,
             position: 0,
@@ -83,34 +84,34 @@ impl Reader {
     }
 
     pub(super) fn run(mut self, input: impl BufRead) {
-        // `Gone` is no news to the one who left.
+        // The receiver knows that it is closed.
         drop(self.read_all(input));
     }
 
-    /// Tells that there is nothing to read from.
+    /// Reports that the input cannot be read.
     pub(super) fn fail(self, error: io::Error) {
-        // As above.
-        drop(self.send(Read::Failed(error)));
+        // The receiver knows that it is closed.
+        drop(self.send(ReaderEvent::Failed(error)));
     }
 
-    fn read_all(&mut self, mut input: impl BufRead) -> Result<(), Gone> {
+    fn read_all(&mut self, mut input: impl BufRead) -> Result<(), ReceiverClosed> {
         let mut buffer = Vec::new();
         loop {
             let line = match read_line(&mut input, &mut buffer, MAX_LINE_BYTES) {
-                Ok(Line::End) => return self.close_all(),
+                Ok(ReadLine::End) => return self.close_all(),
                 Ok(line) => line,
                 Err(error) => {
                     self.close_all()?;
-                    return self.send(Read::Failed(error));
+                    return self.send(ReaderEvent::Failed(error));
                 }
             };
             self.line += 1;
             let parsed = match line {
-                Line::TooLong(length) => {
+                ReadLine::TooLong(length) => {
                     self.position += length;
                     Err(Unreadable::Line(format!("longer than {MAX_LINE_BYTES} bytes")))
                 }
-                Line::Whole | Line::End => {
+                ReadLine::Whole | ReadLine::End => {
                     self.position += buffer.len() as u64;
                     Record::parse(self.text(&buffer))
                 }
@@ -120,20 +121,20 @@ impl Reader {
                 Ok(None) => {}
                 Err(Unreadable::Format(reason)) => {
                     self.close_all()?;
-                    return self.send(Read::UnknownFormat { line: self.line, reason });
+                    return self.send(ReaderEvent::UnknownFormat { line: self.line, reason });
                 }
                 Err(Unreadable::Line(reason)) => {
                     if self.stop_at_bad_line {
                         self.close_all()?;
-                        return self.send(Read::Bad { line: self.line, reason });
+                        return self.send(ReaderEvent::Bad { line: self.line, reason });
                     }
-                    self.send(Read::Bad { line: self.line, reason })?;
+                    self.send(ReaderEvent::Bad { line: self.line, reason })?;
                 }
             }
         }
     }
 
-    /// The line without the mark that some tools put at the head of a file.
+    /// Removes the byte order mark that some tools write at the start of a file.
     fn text<'a>(&self, line: &'a [u8]) -> &'a [u8] {
         match self.line {
             1 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
@@ -141,24 +142,24 @@ impl Reader {
         }
     }
 
-    fn accept(&mut self, record: Record) -> Result<(), Gone> {
+    fn accept(&mut self, record: Record) -> Result<(), ReceiverClosed> {
         let bytes = record.key.len() + record.value.len();
-        if let Some(first) = self.places.get(&record.namespace).copied()
+        if let Some(first) = self.open_lines.get(&record.namespace).copied()
             && self.open.get(&first).is_some_and(|open| !open.has_room_for(&record, bytes))
         {
             self.close_batch(first)?;
         }
         let line = self.line;
-        let places = &mut self.places;
-        let first = match places.get(&record.namespace) {
+        let open_lines = &mut self.open_lines;
+        let first = match open_lines.get(&record.namespace) {
             Some(first) => *first,
             None => {
                 self.weight += BATCH_OVERHEAD;
-                places.insert(record.namespace.clone(), line);
+                open_lines.insert(record.namespace.clone(), line);
                 line
             }
         };
-        let open = self.open.entry(first).or_insert_with(|| Pending {
+        let open = self.open.entry(first).or_insert_with(|| PendingBatch {
             namespace: record.namespace,
             batch: Batch::new(),
             bytes: 0,
@@ -186,32 +187,32 @@ impl Reader {
         Ok(())
     }
 
-    /// Sends the oldest batch; answers whether there was one.
-    fn close_oldest(&mut self) -> Result<bool, Gone> {
+    /// Sends the oldest batch. Returns whether there was one.
+    fn close_oldest(&mut self) -> Result<bool, ReceiverClosed> {
         match self.open.keys().next().copied() {
             Some(first) => self.close_batch(first).map(|()| true),
             None => Ok(false),
         }
     }
 
-    fn close_all(&mut self) -> Result<(), Gone> {
+    fn close_all(&mut self) -> Result<(), ReceiverClosed> {
         while self.close_oldest()? {}
         Ok(())
     }
 
-    fn close_batch(&mut self, first: u64) -> Result<(), Gone> {
+    fn close_batch(&mut self, first: u64) -> Result<(), ReceiverClosed> {
         let Some(pending) = self.open.remove(&first) else { return Ok(()) };
-        self.places.remove(&pending.namespace);
+        self.open_lines.remove(&pending.namespace);
         self.weight -= pending.weight();
-        self.send(Read::Batch(pending))
+        self.send(ReaderEvent::Batch(pending))
     }
 
-    fn send(&self, read: Read) -> Result<(), Gone> {
-        self.sender.blocking_send(read).map_err(|_| Gone)
+    fn send(&self, read: ReaderEvent) -> Result<(), ReceiverClosed> {
+        self.sender.blocking_send(read).map_err(|_| ReceiverClosed)
     }
 }
 
-impl Pending {
+impl PendingBatch {
     fn weight(&self) -> usize {
         BATCH_OVERHEAD + self.batch.len() * ENTRY_OVERHEAD + self.bytes
     }
@@ -224,15 +225,15 @@ impl Pending {
 }
 
 #[derive(Debug, PartialEq)]
-enum Line {
+enum ReadLine {
     Whole,
-    /// Passed over; its length.
+    /// A skipped line, with its length.
     TooLong(u64),
     End,
 }
 
-/// Reads a line with its end into `buffer`, and at most `most` bytes of it.
-fn read_line(input: &mut impl BufRead, buffer: &mut Vec<u8>, most: usize) -> io::Result<Line> {
+/// Reads a line with its end into `buffer`. A line of more than `most` bytes is skipped.
+fn read_line(input: &mut impl BufRead, buffer: &mut Vec<u8>, most: usize) -> io::Result<ReadLine> {
     buffer.clear();
     let mut length = 0_u64;
     loop {
@@ -250,9 +251,9 @@ fn read_line(input: &mut impl BufRead, buffer: &mut Vec<u8>, most: usize) -> io:
         input.consume(used);
         if end.is_some() || used == 0 {
             return Ok(match length {
-                0 => Line::End,
-                _ if length == buffer.len() as u64 => Line::Whole,
-                _ => Line::TooLong(length),
+                0 => ReadLine::End,
+                _ if length == buffer.len() as u64 => ReadLine::Whole,
+                _ => ReadLine::TooLong(length),
             });
         }
     }
@@ -265,28 +266,28 @@ mod hostile;
 mod tests {
     use super::*;
 
-    fn lines(input: &[u8], most: usize) -> Vec<(Line, Vec<u8>)> {
-        // A buffer of three bytes: lines cross its edges.
+    fn lines(input: &[u8], most: usize) -> Vec<(ReadLine, Vec<u8>)> {
+        // A buffer of three bytes splits the lines.
         let mut input = io::BufReader::with_capacity(3, input);
         let mut buffer = Vec::new();
         let mut lines = Vec::new();
         loop {
             match read_line(&mut input, &mut buffer, most).unwrap() {
-                Line::End => return lines,
-                Line::Whole => lines.push((Line::Whole, buffer.clone())),
+                ReadLine::End => return lines,
+                ReadLine::Whole => lines.push((ReadLine::Whole, buffer.clone())),
                 line => lines.push((line, Vec::new())),
             }
         }
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over() {
+    fn line_that_is_too_long_is_skipped() {
         let found = lines(b"abcd\nabcdefgh\n\nxyz", 5);
         let expected = [
-            (Line::Whole, b"abcd\n".to_vec()),
-            (Line::TooLong(9), Vec::new()),
-            (Line::Whole, b"\n".to_vec()),
-            (Line::Whole, b"xyz".to_vec()),
+            (ReadLine::Whole, b"abcd\n".to_vec()),
+            (ReadLine::TooLong(9), Vec::new()),
+            (ReadLine::Whole, b"\n".to_vec()),
+            (ReadLine::Whole, b"xyz".to_vec()),
         ];
         assert_eq!(found, expected);
     }
@@ -296,7 +297,7 @@ mod tests {
         Reader::new(sender, false).run(input.as_bytes());
         let mut found = Vec::new();
         while let Some(read) = receiver.blocking_recv() {
-            if let Read::Batch(pending) = read {
+            if let ReaderEvent::Batch(pending) = read {
                 let name = pending.namespace.to_string();
                 found.push((name, pending.batch.len(), pending.last_line));
             }
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_takes_what_other_namespaces_stand_between_and_ends_at_a_key_that_comes_again() {
+    fn batch_spans_other_namespaces_and_ends_at_a_repeated_key() {
         let input =
             [line("a", "1"), line("a", "2"), line("a", "1"), line("b", "1"), line("a", "3")];
         let expected = [("a", 2, 2), ("a", 2, 5), ("b", 1, 4)];
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_of_open_batches_is_bounded() {
+    fn memory_of_open_batches_is_bounded() {
         let most = WINDOW_BYTES / (ENTRY_OVERHEAD + BATCH_OVERHEAD);
         let input: String = (0..most + 10).map(|number| line(&format!("n{number}"), "k")).collect();
         let (sender, mut receiver) = mpsc::channel(2 * most);
@@ -330,15 +331,15 @@ mod tests {
             assert!(reader.accept(Record::parse(text.as_bytes()).unwrap().unwrap()).is_ok());
         }
         assert!(reader.weight <= WINDOW_BYTES && reader.open.len() > most / 2);
-        assert_eq!(reader.open.len(), reader.places.len());
-        let Ok(Read::Batch(first)) = receiver.try_recv() else { panic!("nothing was sent") };
+        assert_eq!(reader.open.len(), reader.open_lines.len());
+        let Ok(ReaderEvent::Batch(first)) = receiver.try_recv() else { panic!("nothing was sent") };
         assert_eq!(first.first_line, 1);
         assert!(reader.close_all().is_ok());
-        assert_eq!((reader.weight, reader.places.len()), (0, 0));
+        assert_eq!((reader.weight, reader.open_lines.len()), (0, 0));
     }
 
     #[test]
-    fn a_batch_ends_at_the_limit_of_operations() {
+    fn batch_ends_at_the_operation_limit() {
         let input: String = (0..1001).map(|number| line("a", &number.to_string())).collect();
         let sizes: Vec<usize> =
             batches(&input).into_iter().map(|(_, entries, _)| entries).collect();

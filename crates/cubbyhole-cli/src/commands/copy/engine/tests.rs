@@ -1,19 +1,20 @@
-//! Copies between stores in memory: what is counted, where they end, and where they go on.
+//! Copies between stores in memory: counts, interruption and continuation.
 
 use cubbyhole::{GetOptions, Timestamp};
 
 use super::*;
-use crate::scope::Scope;
+use crate::args::scope::Scope;
+use crate::entries::walk;
 
-/// Counts, and cancels the copy at the first page that arrives if it is told to.
+/// Counts pages, and cancels the copy after the first page if `stop` is set.
 #[derive(Default)]
 struct Counting {
     pages: u64,
     stop: Option<ExecutionContext>,
 }
 
-impl Watch for Counting {
-    fn progress(&mut self, _: &Tally) {
+impl CopyObserver for Counting {
+    fn progress(&mut self, _: &CopyCounts) {
         self.pages += 1;
         if let Some(ctx) = &self.stop {
             ctx.cancel();
@@ -49,10 +50,10 @@ fn plan(source: &Arc<dyn Backend>, target: &Arc<dyn Backend>) -> Plan {
     }
 }
 
-async fn copy(plan: &Plan, watch: &mut Counting) -> (Tally, Result<()>) {
+async fn copy(plan: &Plan, observer: &mut Counting) -> (CopyCounts, Result<()>) {
     let ctx = plan.reading.clone();
     let namespaces = Namespaces::new(Arc::clone(&plan.source), ctx, &Scope(None));
-    run(plan, namespaces, watch).await
+    run(plan, namespaces, observer).await
 }
 
 async fn held(store: &Arc<dyn Backend>, namespace: &str, key: &str) -> Option<Bytes> {
@@ -63,30 +64,30 @@ async fn held(store: &Arc<dyn Backend>, namespace: &str, key: &str) -> Option<By
 }
 
 #[tokio::test]
-async fn a_copy_that_was_interrupted_goes_on_where_it_ended() {
+async fn interrupted_copy_continues_when_repeated() {
     let (source, target) = (memory().await, memory().await);
     for number in 0..3000 {
         let namespace = format!("acme:{}", number % 30);
         put(&source, &namespace, &format!("k{number:04}"), "value", number % 2 == 0).await;
     }
     let first = plan(&source, &target);
-    let mut watch = Counting { pages: 0, stop: Some(first.reading.clone()) };
-    let (tally, outcome) = copy(&first, &mut watch).await;
+    let mut observer = Counting { pages: 0, stop: Some(first.reading.clone()) };
+    let (counts, outcome) = copy(&first, &mut observer).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
-    assert!(tally.copied > 0 && tally.copied < 3000, "{tally:?}");
-    // What it says is what is there.
-    let there = Scope(None).usage(&target, &ExecutionContext::new()).await.unwrap();
-    assert_eq!(there.entries, tally.copied);
+    assert!(counts.copied > 0 && counts.copied < 3000, "{counts:?}");
+    // The counts match the target.
+    let there = walk::usage(&Scope(None), &target, &ExecutionContext::new()).await.unwrap();
+    assert_eq!(there.entries, counts.copied);
     let (rest, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
     outcome.unwrap();
-    assert_eq!((rest.skipped, rest.copied), (tally.copied, 3000 - tally.copied));
+    assert_eq!((rest.skipped, rest.copied), (counts.copied, 3000 - counts.copied));
     let (again, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
     outcome.unwrap();
     assert_eq!((again.skipped, again.copied, again.namespaces), (3000, 0, 30));
 }
 
 #[tokio::test]
-async fn what_differs_is_replaced_or_kept_as_asked() {
+async fn differing_entries_are_replaced_or_kept() {
     let (source, target) = (memory().await, memory().await);
     for key in ["alike", "changed", "expiry", "new"] {
         put(&source, "acme", key, "1", key == "expiry").await;
@@ -98,16 +99,16 @@ async fn what_differs_is_replaced_or_kept_as_asked() {
     let keeping = Plan { keep_existing: true, ..plan(&source, &target) };
     let trial = Plan { dry_run: true, ..keeping.clone() };
     for plan in [&trial, &keeping] {
-        let (tally, outcome) = copy(plan, &mut Counting::default()).await;
+        let (counts, outcome) = copy(plan, &mut Counting::default()).await;
         outcome.unwrap();
-        assert_eq!((tally.copied, tally.skipped, tally.kept), (1, 1, 2), "{tally:?}");
+        assert_eq!((counts.copied, counts.skipped, counts.kept), (1, 1, 2), "{counts:?}");
         let new = held(&target, "acme", "new").await;
         assert_eq!(new.is_some(), !plan.dry_run);
     }
     assert_eq!(held(&target, "acme", "changed").await.unwrap(), "2");
-    let (tally, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
+    let (counts, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
     outcome.unwrap();
-    assert_eq!((tally.copied, tally.skipped, tally.kept), (2, 2, 0), "{tally:?}");
+    assert_eq!((counts.copied, counts.skipped, counts.kept), (2, 2, 0), "{counts:?}");
     assert_eq!(held(&target, "acme", "changed").await.unwrap(), "1");
     assert_eq!(held(&target, "acme", "only there").await.unwrap(), "3");
 }
@@ -119,10 +120,10 @@ async fn large_values_are_read_in_small_pages() {
     for number in 0..FIRST_PAGE + 6 {
         put(&source, "acme", &format!("{number:03}"), &large, false).await;
     }
-    let mut watch = Counting::default();
-    let (tally, outcome) = copy(&plan(&source, &target), &mut watch).await;
+    let mut observer = Counting::default();
+    let (counts, outcome) = copy(&plan(&source, &target), &mut observer).await;
     outcome.unwrap();
-    assert_eq!(tally.copied, FIRST_PAGE as u64 + 6);
-    // The first page knows nothing of the values; then one at a time.
-    assert_eq!(watch.pages, 1 + 6);
+    assert_eq!(counts.copied, FIRST_PAGE as u64 + 6);
+    // The first page has the default size, and then each page has one entry.
+    assert_eq!(observer.pages, 1 + 6);
 }

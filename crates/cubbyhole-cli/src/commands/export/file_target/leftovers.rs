@@ -1,7 +1,8 @@
-//! The temporary file of an export, `.NAME.VERSION.part`, and those that killed exports left behind.
+//! The temporary file of an export, `.NAME.VERSION.part`, and those that killed exports left
+//! behind.
 //!
-//! An export holds a lock on its temporary file until the file has its name. A file that can be
-//! locked belongs to no running export.
+//! An export holds a lock on its temporary file until the file is renamed. A temporary file that
+//! can be locked belongs to no running export.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,12 +15,12 @@ use crate::output::shown_path;
 
 const EXTENSION: &str = ".part";
 
-/// A new file is free until it is locked, and another export may remove it in between.
+/// The attempts to create a file. Another export may remove a new file before it is locked.
 const ATTEMPTS: u32 = 10;
 
-/// The temporary file of this export; removed when dropped.
+/// The temporary file of this export. Dropping it removes the file, unless it was renamed.
 pub(super) struct Part {
-    /// `None` once the file has its name.
+    /// `None` once the file is renamed.
     path: Option<PathBuf>,
 }
 
@@ -27,7 +28,7 @@ impl Part {
     /// Creates the temporary file of an export to `target`, next to it.
     pub(super) fn create(target: &Path) -> io::Result<(Self, File)> {
         for _ in 0..ATTEMPTS {
-            // Not the number of the process: in a container each process has the same.
+            // Not the process ID, which is often the same in every container.
             let mut name = prefix(target);
             name.push(Version::draw().to_string());
             name.push(EXTENSION);
@@ -41,15 +42,15 @@ impl Part {
             match file.lock() {
                 Ok(()) if is_at(&file, &path) => return Ok((part, file)),
                 Ok(()) => {}
-                // A file system without locks: other exports cannot lock it either.
+                // The file system has no locks, so other exports cannot lock the file either.
                 Err(_) => return Ok((part, file)),
             }
         }
-        let text = "other exports to this name removed the temporary file again and again";
+        let text = "other exports to this name repeatedly removed the temporary file";
         Err(io::Error::other(text))
     }
 
-    /// Gives the file its name, in place of the one that has it.
+    /// Renames the file to `target`, and replaces an existing file.
     pub(super) fn rename(&mut self, target: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
             fs::rename(path, target)?;
@@ -62,29 +63,29 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // The failure that led here is being reported; a file left behind is the lesser one.
+            // The export already reports the failure that led here.
             drop(fs::remove_file(path));
         }
     }
 }
 
-/// What happened to a file that an export left behind.
+/// A temporary file that an earlier export left behind.
 pub(in super::super) enum Leftover {
     Removed(PathBuf),
-    /// It could not be removed, or it is unknown whether an export is writing it.
+    /// The file could not be removed, or an export may still be writing it.
     Kept(PathBuf, io::Error),
 }
 
 impl Leftover {
-    /// A line for the person who runs the export.
+    /// Returns a message about the file.
     pub(in super::super) fn message(&self) -> String {
         match self {
             Self::Removed(path) => {
                 format!("removed {}, which a killed export left behind", shown_path(path))
             }
             Self::Kept(path, error) => format!(
-                "{} is of an export that was killed or is running: {error}; remove the file if no \
-                 export is running",
+                "{} belongs to an export that was killed or is running: {error}; remove the file if \
+                 no export is running",
                 shown_path(path)
             ),
         }
@@ -94,7 +95,7 @@ impl Leftover {
 /// Removes the temporary files of exports to `target` that no export is writing.
 pub(super) fn remove(target: &Path) -> Vec<Leftover> {
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-    // A folder that cannot be listed may still be one that can be written.
+    // A folder that cannot be listed may still be writable.
     let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return Vec::new() };
     let prefix = prefix(target);
     let mut leftovers = Vec::new();
@@ -113,11 +114,11 @@ pub(super) fn remove(target: &Path) -> Vec<Leftover> {
     leftovers
 }
 
-/// Whether the file was there and of no running export, and is removed.
+/// Removes the file unless an export is writing it. Returns whether it was removed.
 fn remove_if_free(path: &Path) -> io::Result<bool> {
     let file = match OpenOptions::new().write(true).open(path) {
         Ok(file) => file,
-        // Its export ended in between.
+        // Its export has just ended.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
@@ -133,7 +134,7 @@ fn remove_if_free(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether the file is the one that the path leads to.
+/// Whether the path still leads to the open file.
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -148,7 +149,7 @@ fn is_at(_: &File, path: &Path) -> bool {
     path.exists()
 }
 
-/// `.NAME.`, with which the names of all temporary files of `target` begin.
+/// Returns `.NAME.`, the prefix of all temporary files of `target`.
 fn prefix(target: &Path) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(target.file_name().unwrap_or_default());
@@ -156,7 +157,8 @@ fn prefix(target: &Path) -> OsString {
     prefix
 }
 
-/// Whether a name is the prefix, a version and the extension: `a.b` must not take the files of `a`.
+/// Whether a name is the prefix, a version and the extension. The version matters: exports to `a`
+/// must not remove the files of `a.b`.
 fn is_part(name: &OsStr, prefix: &OsStr) -> bool {
     let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
     let version = rest.and_then(|rest| rest.strip_suffix(EXTENSION.as_bytes()));

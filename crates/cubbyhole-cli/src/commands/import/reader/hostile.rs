@@ -1,18 +1,18 @@
-//! Any input at all: each line is an entry, nothing, or an error with its number; what is taken is
-//! what an export writes; memory is bounded. `PROPTEST_CASES` sets how many cases are tried.
+//! Arbitrary input. Each line is an entry, blank, or an error with its number. Accepted entries
+//! match the output of an export, and memory is bounded. `PROPTEST_CASES` sets the number of cases.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::record::EntryLine;
+use crate::entries::record::EntryLine;
 
-/// A failure is printed, shrunk, and leaves no file in the sources.
+/// Failing cases are printed and not saved to a file.
 fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A good line, with the fields in some order.
+/// A valid line.
 fn good() -> impl Strategy<Value = Vec<u8>> {
     let namespace = prop::sample::select(vec![r#"["a"]"#, r#"["a","b:c"]"#, r#"["\u00e4\\",""]"#]);
     let value = prop::sample::select(vec![
@@ -35,7 +35,7 @@ fn good() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// What is put into a line, or in place of a part of it.
+/// Bytes to insert into a line or to replace a part of it.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let known = prop::sample::select(vec![
         &b"\xef\xbb\xbf"[..],
@@ -78,9 +78,9 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A line without its end: good, spoilt, or anything.
+/// A line without its end: valid, corrupted or arbitrary.
 fn any_line() -> impl Strategy<Value = Vec<u8>> {
-    let spoilt = (good(), any::<Index>(), 0..8_usize, piece(), any::<bool>()).prop_map(
+    let corrupted = (good(), any::<Index>(), 0..8_usize, piece(), any::<bool>()).prop_map(
         |(mut line, at, length, piece, cut)| {
             let at = at.index(line.len());
             let end = line.len().min(at + length);
@@ -93,7 +93,7 @@ fn any_line() -> impl Strategy<Value = Vec<u8>> {
     );
     prop_oneof![
         3 => good(),
-        4 => spoilt,
+        4 => corrupted,
         1 => piece(),
         1 => prop::collection::vec(any::<u8>(), 0..40),
         1 => prop::sample::select(vec!["", " ", "\t\r", "\u{feff}", "{}", "[]", "null"])
@@ -107,7 +107,7 @@ fn exported(record: &Record) -> String {
     serde_json::to_string(&line.with_expiry(record.expires_at)).unwrap()
 }
 
-/// Why a line is a bad one.
+/// Returns the reason why a line is malformed.
 fn bad(line: &[u8]) -> String {
     match Record::parse(line) {
         Err(Unreadable::Line(reason)) => reason,
@@ -115,7 +115,7 @@ fn bad(line: &[u8]) -> String {
     }
 }
 
-/// A message for a person: one that a line of any length and content makes is short.
+/// Asserts that a reason is short, regardless of the line.
 fn assert_readable(reason: &str) {
     assert!(!reason.is_empty() && reason.chars().count() < 260, "{reason}");
     assert!(!reason.contains("line 1 "), "{reason}");
@@ -125,7 +125,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn any_line_is_what_an_export_writes_or_an_error(line in any_line()) {
+    fn any_line_is_an_exportable_entry_or_an_error(line in any_line()) {
         match Record::parse(&line) {
             Ok(Some(record)) => {
                 let written = exported(&record);
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn what_an_export_writes_is_taken_whatever_it_holds(
+    fn any_exported_entry_is_accepted(
         parts in prop::collection::vec("[^\\x00]{0,5}", 0..3), tenant in "[^\\x00]{1,5}",
         key in "[^\\x00]{0,9}", value in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..30),
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn every_line_is_in_a_batch_blank_or_bad_under_its_number(
+    fn every_line_is_batched_blank_or_reported_by_number(
         lines in prop::collection::vec(any_line(), 0..12), mark: bool, ended: bool, windows: bool,
     ) {
         let end: &[u8] = if windows { b"\r\n" } else { b"\n" };
@@ -168,7 +168,7 @@ proptest! {
         if ended && !lines.is_empty() {
             input.extend(end);
         }
-        // By another way than the reader's own.
+        // Parses the lines independently of the reader.
         let (mut entries, mut bad) = (Vec::new(), Vec::new());
         for (index, line) in input.split(|byte| *byte == b'\n').enumerate() {
             let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| index == 0).unwrap_or(line);
@@ -178,52 +178,52 @@ proptest! {
                 Err(_) => bad.push(index as u64 + 1),
             }
         }
-        let found = Found::of(&input, false);
+        let found = ReadInput::of(&input, false);
         prop_assert_eq!(&found.bad, &bad);
-        // Of the entries of one place the last one wins, and none is lost.
+        // The last entry of a key wins, and no entry is lost.
         prop_assert_eq!(last_of_each(found.entries.clone()), last_of_each(entries.clone()));
         prop_assert_eq!(found.entries.len(), entries.len());
         prop_assert!(found.position <= input.len() as u64);
-        let stopped = Found::of(&input, true);
+        let stopped = ReadInput::of(&input, true);
         prop_assert_eq!(stopped.bad, bad.into_iter().take(1).collect::<Vec<_>>());
     }
 }
 
 type Triple = (Namespace, String, Bytes);
 
-/// Everything that the reader sends, batches in the order in which they come.
+/// The output of the reader, with the batches in order.
 #[derive(Default)]
-struct Found {
+struct ReadInput {
     entries: Vec<Triple>,
     bad: Vec<u64>,
     position: u64,
 }
 
-impl Found {
+impl ReadInput {
     fn of(input: &[u8], stop: bool) -> Self {
         let (sender, mut receiver) = mpsc::channel(100);
-        // Small pieces: lines cross their edges.
+        // A small buffer splits the lines.
         Reader::new(sender, stop).run(io::BufReader::with_capacity(7, input));
         let mut found = Self::default();
         while let Ok(read) = receiver.try_recv() {
             match read {
-                Read::Batch(pending) => {
+                ReaderEvent::Batch(pending) => {
                     assert!(pending.first_line <= pending.last_line);
                     found.position = found.position.max(pending.position);
                     found.entries.extend(pending.batch.into_operations().into_iter().map(
                         |operation| {
                             let cubbyhole::Operation::Put { key, value, .. } = operation else {
-                                panic!("an import deletes nothing: {operation:?}");
+                                panic!("the batch has a delete: {operation:?}");
                             };
                             (pending.namespace.clone(), key, value)
                         },
                     ));
                 }
-                Read::Bad { line, reason } | Read::UnknownFormat { line, reason } => {
+                ReaderEvent::Bad { line, reason } | ReaderEvent::UnknownFormat { line, reason } => {
                     assert_readable(&reason);
                     found.bad.push(line);
                 }
-                Read::Failed(error) => panic!("{error}"),
+                ReaderEvent::Failed(error) => panic!("{error}"),
             }
         }
         found
@@ -234,7 +234,7 @@ fn last_of_each(entries: Vec<Triple>) -> HashMap<(Namespace, String), Bytes> {
     entries.into_iter().map(|(namespace, key, value)| ((namespace, key), value)).collect()
 }
 
-/// An input without an end of line, as long as asked, that is never in memory.
+/// An input of the given length without a line end, which is not held in memory.
 struct Endless {
     left: usize,
 }
@@ -243,7 +243,7 @@ static CHUNK: [u8; 64 * 1024] = [b'['; 64 * 1024];
 
 impl io::Read for Endless {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::Error::other("it is read by `fill_buf`"))
+        Err(io::Error::other("use `fill_buf`"))
     }
 }
 
@@ -258,26 +258,28 @@ impl BufRead for Endless {
 }
 
 #[test]
-fn a_line_of_any_length_takes_no_more_memory_than_the_limit() {
+fn memory_of_a_long_line_is_bounded() {
     let (most, length) = (256 * 1024, 32 * 1024 * 1024);
     let mut buffer = Vec::new();
     let line = read_line(&mut Endless { left: length }, &mut buffer, most).unwrap();
-    assert_eq!(line, Line::TooLong(length as u64));
+    assert_eq!(line, ReadLine::TooLong(length as u64));
     assert!(buffer.capacity() <= 2 * most, "{} bytes", buffer.capacity());
 }
 
 #[test]
-fn a_line_past_the_limit_is_a_bad_one_with_its_number() {
+fn line_above_the_limit_is_reported_by_number() {
     let (sender, mut receiver) = mpsc::channel(10);
     let input = io::Read::chain(&b"\n"[..], Endless { left: MAX_LINE_BYTES + 1 });
     Reader::new(sender, false).run(input);
-    let Ok(Read::Bad { line: 2, reason }) = receiver.try_recv() else { panic!("it was taken") };
+    let Ok(ReaderEvent::Bad { line: 2, reason }) = receiver.try_recv() else {
+        panic!("the line was accepted")
+    };
     assert_readable(&reason);
     assert!(receiver.try_recv().is_err());
 }
 
 #[test]
-fn what_is_nested_too_deep_for_a_stack_is_a_value_or_an_error() {
+fn deep_nesting_does_not_overflow_the_stack() {
     for open in ["[", "{\"a\":"] {
         let value = open.repeat(2_000_000);
         let line = format!(r#"{{"namespace":["a"],"key":"k","value":{value}"#);

@@ -1,0 +1,6 @@
+//! Entries of whole scopes: walking them, reading and writing them as JSON Lines.
+
+pub(crate) mod compression;
+pub(crate) mod live_puts;
+pub(crate) mod record;
+pub(crate) mod walk;
