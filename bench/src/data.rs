@@ -1,5 +1,4 @@
-//! What the stores are filled with: groups of ten namespaces, namespaces of a hundred keys, values
-//! of a size.
+//! The data set: groups of ten namespaces, 100 keys per namespace, values of a fixed size.
 
 use cubbyhole::{Bytes, Namespace, NamespacePrefix, TenantId};
 use rand::rngs::SmallRng;
@@ -9,15 +8,15 @@ use crate::Result;
 
 pub const KEYS: usize = 100;
 pub const NAMESPACES_OF_A_GROUP: usize = 10;
-/// How many different values are written in turn.
+/// The number of different values. They are written in turn.
 const VALUES: usize = 64;
 
-/// How namespaces are named.
+/// The scheme of the namespace names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// A group is a tenant: `tenant-00077:agent-5`.
     ManyTenants,
-    /// A group is a part of the one tenant: `acme:g77:n5`.
+    /// There is one tenant, and a group is a subtree of it: `acme:g77:n5`.
     OneTenant,
 }
 
@@ -25,7 +24,7 @@ pub enum Layout {
 pub const TENANT: &str = "acme";
 
 impl Layout {
-    /// The tenant, and the segments below it.
+    /// The tenant and the segments of a namespace.
     pub fn parts(self, namespace: usize) -> (String, Vec<String>) {
         let (group, member) =
             (namespace / NAMESPACES_OF_A_GROUP, namespace % NAMESPACES_OF_A_GROUP);
@@ -35,7 +34,7 @@ impl Layout {
         }
     }
 
-    /// What all namespaces of a group are under.
+    /// The tenant and segment that all namespaces of a group share.
     pub fn group(self, group: usize) -> (String, Option<String>) {
         match self {
             Self::ManyTenants => (format!("tenant-{group:05}"), None),
@@ -44,21 +43,21 @@ impl Layout {
     }
 }
 
-/// The names of everything in a store, made beforehand: making them is not measured.
+/// The names of all entries. They are created in advance, so their creation is not measured.
 pub struct Names {
     pub layout: Layout,
-    /// As many again as are filled, for the workloads that insert.
+    /// Twice as many as are filled: workloads that insert use the second half.
     pub namespaces: Vec<Namespace>,
-    /// The prefixes of the groups that are filled.
+    /// The prefixes of the filled groups.
     pub groups: Vec<NamespacePrefix>,
-    /// The same in every namespace.
+    /// The keys, which are the same in every namespace.
     pub keys: Vec<String>,
     entries: usize,
 }
 
 impl Names {
-    /// Names for so many entries, a multiple of a group's thousand.
-    pub fn of(entries: usize, layout: Layout) -> Result<Self> {
+    /// Creates names for `entries` entries, which must be a multiple of 1,000.
+    pub fn new(entries: usize, layout: Layout) -> Result<Self> {
         let mut namespaces = Vec::new();
         for namespace in 0..2 * entries / KEYS {
             let (tenant, scope) = layout.parts(namespace);
@@ -81,19 +80,20 @@ impl Names {
         self.entries
     }
 
-    /// How many namespaces are filled.
+    /// The number of filled namespaces.
     pub fn filled(&self) -> usize {
         self.entries / KEYS
     }
 
-    pub fn rendered(&self, place: Place) -> (&str, &str) {
-        (self.namespaces[place.namespace].as_str(), &self.keys[place.key])
+    pub fn rendered(&self, id: EntryId) -> (&str, &str) {
+        (self.namespaces[id.namespace].as_str(), &self.keys[id.key])
     }
 
-    /// The namespace, NUL, the key: what a store of pairs has to make of a place.
-    pub fn with_location<R>(&self, place: Place, then: impl FnOnce(&str) -> R) -> R {
-        let (ns, key) = self.rendered(place);
-        // On the stack, as somebody would do who counts nanoseconds.
+    /// Calls `then` with the location of an entry: the namespace, NUL and the key. Key/value stores
+    /// without namespaces use it as their key.
+    pub fn with_location<R>(&self, id: EntryId, then: impl FnOnce(&str) -> R) -> R {
+        let (ns, key) = self.rendered(id);
+        // Built on the stack, because an allocation would cost a noticeable part of a lookup.
         let mut buffer = [0; 64];
         let length = ns.len() + 1 + key.len();
         buffer[..ns.len()].copy_from_slice(ns.as_bytes());
@@ -101,20 +101,20 @@ impl Names {
         then(std::str::from_utf8(&buffer[..length]).unwrap_or_default())
     }
 
-    pub fn location(&self, place: Place) -> String {
-        self.with_location(place, str::to_owned)
+    pub fn location(&self, id: EntryId) -> String {
+        self.with_location(id, str::to_owned)
     }
 }
 
-/// Where an entry is, by its place in [`Names`].
+/// Identifies an entry by its indexes in [`Names`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct EntryId {
     pub namespace: usize,
     pub key: usize,
 }
 
-impl Place {
-    /// Of the entries in the order in which they are filled in.
+impl EntryId {
+    /// The entry with this number, in the order in which stores are filled.
     pub fn nth(index: usize) -> Self {
         Self { namespace: index / KEYS, key: index % KEYS }
     }
@@ -123,14 +123,14 @@ impl Place {
         self.namespace / NAMESPACES_OF_A_GROUP
     }
 
-    /// Every other entry expires, long after the run: a sweep has an index to look at and nothing
-    /// to remove.
+    /// Whether the entry has a TTL. Every second entry has one that ends long after the run, so a
+    /// sweep has an expiry index to search and nothing to remove.
     pub fn expires(self) -> bool {
         self.key % 2 == 1
     }
 }
 
-/// A value in both forms in which stores take one.
+/// A value in the two forms that stores take.
 #[derive(Clone)]
 pub struct Value {
     pub text: String,
@@ -139,18 +139,18 @@ pub struct Value {
 }
 
 impl Value {
-    /// In memory of its own, as a service has what it writes.
+    /// A copy of the value, because a service also writes freshly allocated values.
     pub fn owned(&self) -> Bytes {
         Bytes::copy_from_slice(&self.json)
     }
 }
 
-/// Random letters, so that little is gained by compressing them.
+/// Values of random letters, so compression gains little.
 pub struct Values(Vec<Value>);
 
 impl Values {
-    /// Values of so many bytes as JSON.
-    pub fn of(bytes: usize) -> Self {
+    /// Creates values with `bytes` bytes of JSON each.
+    pub fn new(bytes: usize) -> Self {
         let mut random = SmallRng::seed_from_u64(7);
         let mut value = || {
             let letter = |_| {
@@ -179,15 +179,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_values_are_as_they_say() {
-        let names = Names::of(3000, Layout::OneTenant).unwrap();
+    fn names_and_values_have_the_requested_sizes() {
+        let names = Names::new(3000, Layout::OneTenant).unwrap();
         assert_eq!((names.entries(), names.filled(), names.groups.len()), (3000, 30, 3));
-        let place = Place::nth(2143);
-        assert_eq!(names.location(place), "acme:g2:n1\0message-0043");
-        assert_eq!(names.groups[place.group()].to_string(), "acme:g2");
-        let names = Names::of(1000, Layout::ManyTenants).unwrap();
-        assert_eq!(names.location(Place::nth(1999)), "tenant-00001:agent-9\0message-0099");
-        let values = Values::of(256);
+        let id = EntryId::nth(2143);
+        assert_eq!(names.location(id), "acme:g2:n1\0message-0043");
+        assert_eq!(names.groups[id.group()].to_string(), "acme:g2");
+        let names = Names::new(1000, Layout::ManyTenants).unwrap();
+        assert_eq!(names.location(EntryId::nth(1999)), "tenant-00001:agent-9\0message-0099");
+        let values = Values::new(256);
         assert_eq!(values.bytes(), 256);
         let value = values.nth(65);
         assert_eq!(serde_json::from_slice::<String>(&value.json).unwrap(), value.text);

@@ -1,47 +1,39 @@
-//! The mixes of YCSB, and what a store of namespaces is for, at several sizes and by several
-//! callers.
+//! The grid: the mixes of YCSB and the typical operations, at several sizes and numbers of callers.
 
 use std::any::Any;
 
 use crate::Result;
-use crate::contestant::Entrants;
+use crate::candidate::Candidates;
 use crate::measure::{Bench, Point};
+use crate::plan::Scale;
 use crate::report::{Report, Size};
 use crate::workload::Workload;
 
-/// Those who take part, filled, with what has to live as long as they do.
-pub struct Filled {
-    pub entrants: Entrants,
+/// Filled candidates, and the resources that must live as long as they do.
+pub struct FilledStores {
+    pub candidates: Candidates,
     pub sizes: Vec<Size>,
-    pub keep: Box<dyn Any>,
+    pub resources: Box<dyn Any>,
 }
 
-/// How much is stored, and by how many it is asked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Scale {
-    pub entries: usize,
-    pub value_bytes: usize,
-    pub callers: &'static [u64],
-}
-
-/// Measures everything at each scale; `fill` makes those who take part.
+/// Measures all workloads at each scale. `fill` creates the candidates.
 pub fn run(
     bench: &Bench<'_>,
     scales: &[Scale],
-    fill: impl Fn(usize, usize) -> Result<Filled>,
+    fill: impl Fn(usize, usize) -> Result<FilledStores>,
     report: &mut Report,
 ) -> Result<()> {
     for Scale { entries, value_bytes, callers } in scales {
         let filled = fill(*entries, *value_bytes)?;
-        report.sizes(filled.sizes);
+        report.add_sizes(filled.sizes);
         for callers in *callers {
             let point = Point { entries: *entries, value_bytes: *value_bytes, callers: *callers };
             for workload in Workload::MIXES.into_iter().chain(Workload::OWN) {
-                report.compared(bench.compare(workload, point, true, &filled.entrants)?);
+                report.add_comparison(bench.compare(workload, point, true, &filled.candidates)?);
             }
         }
-        drop(filled.entrants);
-        drop(filled.keep);
+        drop(filled.candidates);
+        drop(filled.resources);
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Measuring things against each other: they take turns, so that whatever slows the machine for a
-//! while slows all of them.
+//! Measures cases against each other in alternating turns, so a temporary slowdown of the machine
+//! affects all of them.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use serde::{Serialize, Serializer};
 
 use crate::Result;
 
-/// How long is measured.
+/// The number and length of the measurements.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Settings {
-    /// How often each case has its turn; odd, so that the median is one of the rounds.
+    /// The number of rounds; odd, so the median is the value of one round.
     pub rounds: usize,
-    /// About how long a turn of a case takes.
+    /// The approximate length of a turn.
     #[serde(serialize_with = "seconds")]
     pub turn: Duration,
-    /// How long a case runs before the first round.
+    /// The time that each case runs before the first round.
     #[serde(serialize_with = "seconds")]
     pub warm_up: Duration,
 }
@@ -25,10 +25,10 @@ fn seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_f64(time.as_secs_f64())
 }
 
-/// Something to be measured.
+/// A measured operation.
 pub struct Case<'a> {
-    /// Performs so many operations and tells how long they took; where a histogram is given, each
-    /// of them is timed by itself and recorded in it, in nanoseconds.
+    /// Performs the given number of operations and returns their total time. With a histogram, it
+    /// also times each operation and records it in nanoseconds.
     run: Run<'a>,
 }
 
@@ -39,7 +39,8 @@ impl<'a> Case<'a> {
         Self { run: Box::new(run) }
     }
 
-    /// Runs for the warm-up and longer turn by turn; returns how many operations a turn takes.
+    /// Runs turns of increasing length until the warm-up time is over. Returns the number of
+    /// operations in a turn.
     fn warm_up(&mut self, settings: &Settings) -> Result<u64> {
         let start = Instant::now();
         let mut operations = 1;
@@ -49,13 +50,13 @@ impl<'a> Case<'a> {
             if start.elapsed() >= settings.warm_up && took * 2 >= settings.turn {
                 return Ok((fitting as u64).max(1));
             }
-            // At most tenfold, because the first turns are slower than what follows.
+            // At most tenfold, because the first turns are slower than later ones.
             operations = (fitting as u64).clamp(1, operations * 10);
         }
     }
 }
 
-/// What one number came to over the rounds.
+/// One value for each round, with median and quartiles.
 #[derive(Debug, Clone, Serialize)]
 pub struct Samples {
     /// In the order of the rounds.
@@ -76,24 +77,24 @@ impl Samples {
         Self { median: at(0.5), lower_quartile: at(0.25), upper_quartile: at(0.75), rounds }
     }
 
-    /// This to `base`, round by round: what slowed a whole round cancels out.
+    /// The ratio to `base` within each round. A slowdown of a whole round cancels out.
     pub fn ratio(&self, base: &Self) -> Self {
         let pairs = self.rounds.iter().zip(&base.rounds);
         Self::new(pairs.map(|(own, base)| own / base).collect())
     }
 
-    /// The same in another unit.
+    /// Converts to another unit.
     pub fn map(&self, unit: impl Fn(f64) -> f64) -> Self {
         Self::new(self.rounds.iter().map(|round| unit(*round)).collect())
     }
 
-    /// Half the distance of the quartiles, as a share of the median.
+    /// Half the interquartile range, relative to the median.
     pub fn spread(&self) -> f64 {
         (self.upper_quartile - self.lower_quartile) / 2.0 / self.median
     }
 }
 
-/// How long single operations took, in nanoseconds.
+/// Percentiles of the time of single operations, in nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Latencies {
     pub p50: u64,
@@ -101,12 +102,12 @@ pub struct Latencies {
     pub p99: u64,
     pub p999: u64,
     pub max: u64,
-    /// How many were timed.
+    /// The number of timed operations.
     pub operations: u64,
 }
 
 impl Latencies {
-    fn of(histogram: &Histogram<u64>) -> Self {
+    fn from_histogram(histogram: &Histogram<u64>) -> Self {
         let at = |percent| histogram.value_at_quantile(percent);
         Self {
             p50: at(0.5),
@@ -119,7 +120,7 @@ impl Latencies {
     }
 }
 
-/// What a case came to.
+/// The result of a case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Nanoseconds per operation.
@@ -127,8 +128,8 @@ pub struct Outcome {
     pub latencies: Option<Latencies>,
 }
 
-/// Measures the cases in turns, and in turns of their own, where asked for, their latencies: to
-/// look at the clock twice costs as much as a fast operation.
+/// Measures the cases in alternating turns. Latencies are measured in separate turns, because
+/// reading the clock twice costs as much as a fast operation.
 pub fn interleave(
     settings: &Settings,
     with_latencies: bool,
@@ -142,7 +143,7 @@ pub fn interleave(
     let mut histograms = vec![Histogram::<u64>::new(3)?; cases.len()];
     for round in 0..settings.rounds {
         for turn in 0..cases.len() {
-            // Another one begins each round: nobody always follows the same neighbour's traces.
+            // Each round starts with another case, so no case always runs after the same one.
             let index = (round + turn) % cases.len();
             let took = (cases[index].run)(operations[index], None)?;
             rounds[index][round] = took.as_nanos() as f64 / operations[index] as f64;
@@ -153,7 +154,7 @@ pub fn interleave(
     }
     let outcomes = rounds.into_iter().zip(&histograms).map(|(rounds, histogram)| Outcome {
         time: Samples::new(rounds),
-        latencies: with_latencies.then(|| Latencies::of(histogram)),
+        latencies: with_latencies.then(|| Latencies::from_histogram(histogram)),
     });
     Ok(outcomes.collect())
 }
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quartiles_and_ratios() {
+    fn samples_have_quartiles_and_ratios() {
         let samples = Samples::new(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
         assert_eq!((samples.lower_quartile, samples.median, samples.upper_quartile), (2., 3., 4.));
         let double = Samples::new(vec![10.0, 2.0, 8.0, 4.0, 6.0]);
@@ -172,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn cases_take_turns_of_equal_time() {
+    fn cases_are_measured_in_turns() {
         let settings = Settings {
             rounds: 3,
             turn: Duration::from_micros(100),
             warm_up: Duration::from_millis(1),
         };
-        // Cases that only say how long they took.
-        let pretend = |nanos: u64| {
+        // These cases do no work and return a fixed time.
+        let fixed = |nanos: u64| {
             Case::new(move |count, latencies| {
                 if let Some(histogram) = latencies {
                     histogram.record(nanos)?;
@@ -187,7 +188,7 @@ mod tests {
                 Ok(Duration::from_nanos(nanos * count))
             })
         };
-        let outcomes = interleave(&settings, true, &mut [pretend(10), pretend(25)]).unwrap();
+        let outcomes = interleave(&settings, true, &mut [fixed(10), fixed(25)]).unwrap();
         assert_eq!(outcomes[0].time.median, 10.0);
         assert_eq!(outcomes[1].time.ratio(&outcomes[0].time).median, 2.5);
         let latencies = outcomes[1].latencies.unwrap();

@@ -1,14 +1,14 @@
-//! One comparison: some work, at some size, by some callers, by everyone who can do it.
+//! Comparisons: one workload at one size, on all candidates that support it.
 
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use crate::Result;
-use crate::contestant::Entrants;
+use crate::candidate::Candidates;
 use crate::harness::{Case, Latencies, Samples, Settings, interleave};
 use crate::workload::Workload;
 
-/// Where the work is done.
+/// Store size and number of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Point {
     pub entries: usize,
@@ -16,38 +16,38 @@ pub struct Point {
     pub callers: u64,
 }
 
-/// What everyone needed for the same work.
+/// The results of all candidates for the same work.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comparison {
     pub backend: &'static str,
     pub work: String,
-    /// For the reader.
+    /// A description for the reader.
     pub about: String,
     pub point: Point,
-    pub results: Vec<Measured>,
+    pub results: Vec<Measurement>,
 }
 
-/// What one needed.
+/// The result of one candidate.
 #[derive(Debug, Clone, Serialize)]
-pub struct Measured {
+pub struct Measurement {
     pub name: String,
-    /// Nanoseconds for each operation of all callers together.
+    /// Nanoseconds per operation, all callers together.
     pub time: Samples,
     pub latencies: Option<Latencies>,
 }
 
 impl Comparison {
-    pub fn of(&self, name: &str) -> Option<&Measured> {
+    pub fn result(&self, name: &str) -> Option<&Measurement> {
         self.results.iter().find(|measured| measured.name == name)
     }
 
-    /// How many times as fast `ours` was as `other`, round by round.
+    /// The speed of `ours` relative to `other`, within each round.
     pub fn times(&self, ours: &str, other: &str) -> Option<Samples> {
-        Some(self.of(other)?.time.ratio(&self.of(ours)?.time))
+        Some(self.result(other)?.time.ratio(&self.result(ours)?.time))
     }
 }
 
-/// Measures with the same settings what is asked for.
+/// Runs comparisons on one backend with the same settings.
 pub struct Bench<'a> {
     pub runtime: &'a Runtime,
     pub settings: Settings,
@@ -55,24 +55,25 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Everyone who can do this work.
+    /// Compares all candidates that support the workload.
     pub fn compare(
         &self,
         workload: Workload,
         point: Point,
         with_latencies: bool,
-        entrants: &Entrants,
+        candidates: &Candidates,
     ) -> Result<Comparison> {
-        let able: Vec<_> = entrants.iter().filter(|entrant| entrant.is_able(&workload)).collect();
-        let cases = able.iter().map(|entrant| {
-            let case = entrant.case(self.runtime, workload, point.callers);
-            (entrant.name().to_owned(), case)
+        let supporting: Vec<_> =
+            candidates.iter().filter(|candidate| candidate.supports(&workload)).collect();
+        let cases = supporting.iter().map(|candidate| {
+            let case = candidate.case(self.runtime, workload, point.callers);
+            (candidate.name().to_owned(), case)
         });
         let (work, about) = (workload.name.to_owned(), workload.about.to_owned());
         self.measure(work, about, point, with_latencies, cases.collect())
     }
 
-    /// Any cases, under their names.
+    /// Compares arbitrary cases, given with their names.
     pub fn measure(
         &self,
         work: String,
@@ -82,8 +83,9 @@ impl Bench<'_> {
         cases: Vec<(String, Case<'_>)>,
     ) -> Result<Comparison> {
         let (names, mut cases): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
-        // A turn of many callers takes no longer than a turn of one; but thrice the usual, because
-        // a scheduler has moods that last longer than that.
+        // A case divides its time by the number of callers. This makes a turn of several callers
+        // three times as long as usual, because effects of the scheduler last longer than a usual
+        // turn.
         let callers = u32::try_from(point.callers)?;
         let settings = match callers {
             1 => self.settings,
@@ -91,7 +93,7 @@ impl Bench<'_> {
         };
         let outcomes = interleave(&settings, with_latencies, &mut cases)
             .map_err(|error| format!("{}: {work}: {error}", self.backend))?;
-        let results = names.into_iter().zip(outcomes).map(|(name, outcome)| Measured {
+        let results = names.into_iter().zip(outcomes).map(|(name, outcome)| Measurement {
             name,
             time: outcome.time,
             latencies: outcome.latencies,

@@ -1,7 +1,7 @@
-//! PostgreSQL: the store beside other stores and a plain table, on one durable server.
+//! PostgreSQL: the store, compared with other stores and a plain table, on one durable server.
 //!
-//! The store and `entelix-persistence` log in with a role that row security binds; the others do
-//! not keep tenants apart.
+//! The store and `entelix-persistence` log in as a role that is subject to row-level security. The
+//! other candidates do not isolate tenants.
 
 mod delay;
 mod server;
@@ -13,54 +13,57 @@ use cubbyhole::{Bytes, EntryStore};
 use entelix_persistence::postgres::PostgresStore as PeerStore;
 use tokio::runtime::Runtime;
 
-use crate::contestant::{Entered, Entrants};
-use crate::contestants::entelix::Entelix;
-use crate::contestants::openkeyv::OpenKeyv;
-use crate::contestants::ours::Ours;
-use crate::contestants::sql::{Lookup, PlainTable};
+use crate::candidate::{Candidates, NamedCandidate};
+use crate::candidates::entelix::Entelix;
+use crate::candidates::openkeyv::OpenKeyv;
+use crate::candidates::ours::Ours;
+use crate::candidates::sql::{Lookup, PlainTable};
 use crate::data::{Layout, Names, Values};
 use crate::goals::Goal;
-use crate::grid::{self, Filled};
+use crate::grid::{self, FilledStores};
 use crate::measure::{Bench, Point};
+use crate::plan::{OURS, OURS_JSON, Plan};
 use crate::report::Report;
 use crate::workload::Workload;
-use crate::{OURS, OURS_JSON, Plan, Result, growth, sweeps};
+use crate::{Result, growth, sweeps};
 use server::Server;
 
-/// A store over JSON strings, as the peer has it.
-type Own = Ours<String, Arc<dyn EntryStore<String>>>;
+/// The store over JSON strings, like the peer.
+type OurStore = Ours<String, Arc<dyn EntryStore<String>>>;
 type Peer = Entelix<String, PeerStore<String>>;
 
 const ENTELIX: &str = "entelix-persistence";
-/// As its documentation advises where the network is reliable.
+/// Without the test of each connection before use, as its documentation recommends for reliable
+/// networks.
 const UNTESTED: &str = "entelix, connections untested";
 const OPENKEYV: &str = "openkeyv PostgreSQL";
 const PLAIN: &str = "a plain table, sqlx";
 const LOOKUP: &str = "primary key, tokio-postgres";
 const LOOKUP_ONE: &str = "primary key, one connection";
-/// As the peers' pools have them.
+/// The size of each connection pool.
 const CONNECTIONS: u32 = 16;
+/// The added network delay in each direction.
 const ONE_WAY: Duration = Duration::from_millis(2);
 
 pub fn run(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
-    headline(bench, plan, report)?;
+    measure_goals(bench, plan, report)?;
     grid::run(bench, plan.scales, |entries, bytes| grid(bench.runtime, entries, bytes), report)
 }
 
-/// The stores over one server.
-struct Everyone {
+/// The stores on one server.
+struct Stores {
     server: Server,
     names: Arc<Names>,
     values: Arc<Values>,
-    json: Entered<Own>,
-    bytes: Entered<Ours<Bytes, Arc<dyn EntryStore<Bytes>>>>,
-    peer: Entered<Peer>,
-    untested: Entered<Peer>,
-    plain: Entered<PlainTable>,
+    json: NamedCandidate<OurStore>,
+    bytes: NamedCandidate<Ours<Bytes, Arc<dyn EntryStore<Bytes>>>>,
+    peer: NamedCandidate<Peer>,
+    untested: NamedCandidate<Peer>,
+    plain: NamedCandidate<PlainTable>,
 }
 
-impl Everyone {
-    /// Over a server that is filled, at that port.
+impl Stores {
+    /// Connects all stores to a filled server through `port`.
     async fn open(
         server: Server,
         port: u16,
@@ -68,29 +71,29 @@ impl Everyone {
         values: &Arc<Values>,
     ) -> Result<Self> {
         let plain = PlainTable { pool: server.pool(port).await?, names: Arc::clone(names) };
-        let enter = |name, tested| {
+        let entelix = |name, tested| {
             let peer = server.entelix(port, tested);
             async move {
                 let peer = Entelix::new(peer.await?, names);
-                Result::<_>::Ok(Entered::new(name, peer, names, values))
+                Result::<_>::Ok(NamedCandidate::new(name, peer, names, values))
             }
         };
         let json = Ours::new(server.json(port).await?, names);
         let bytes = Ours::new(server.bytes(port).await?, names);
         Ok(Self {
-            json: Entered::new(OURS_JSON, json, names, values),
-            bytes: Entered::new(OURS, bytes, names, values),
-            peer: enter(ENTELIX, true).await?,
-            untested: enter(UNTESTED, false).await?,
-            plain: Entered::new(PLAIN, plain, names, values),
+            json: NamedCandidate::new(OURS_JSON, json, names, values),
+            bytes: NamedCandidate::new(OURS, bytes, names, values),
+            peer: entelix(ENTELIX, true).await?,
+            untested: entelix(UNTESTED, false).await?,
+            plain: NamedCandidate::new(PLAIN, plain, names, values),
             names: Arc::clone(names),
             values: Arc::clone(values),
             server,
         })
     }
 
-    /// The first ones have JSON strings, the others bytes.
-    fn entrants(&self) -> Entrants {
+    /// The first three store JSON strings, the others bytes.
+    fn candidates(&self) -> Candidates {
         vec![
             Box::new(self.json.clone()),
             Box::new(self.peer.clone()),
@@ -100,153 +103,154 @@ impl Everyone {
         ]
     }
 
-    async fn lookup(&self, name: &'static str, connections: u32) -> Result<Entered<Lookup>> {
+    async fn lookup(&self, name: &'static str, connections: u32) -> Result<NamedCandidate<Lookup>> {
         let lookup = Lookup::connect(self.server.url(), connections as usize, &self.names);
-        Ok(Entered::new(name, lookup.await?, &self.names, &self.values))
+        Ok(NamedCandidate::new(name, lookup.await?, &self.names, &self.values))
     }
 }
 
-fn prepared(
+fn fill_server(
     runtime: &Runtime,
     entries: usize,
     value_bytes: usize,
 ) -> Result<(Server, Arc<Names>, Arc<Values>)> {
-    let names = Arc::new(Names::of(entries, Layout::OneTenant)?);
-    let values = Arc::new(Values::of(value_bytes));
+    let names = Arc::new(Names::new(entries, Layout::OneTenant)?);
+    let values = Arc::new(Values::new(value_bytes));
     let server = runtime.block_on(Server::filled(&names, &values))?;
     Ok((server, names, values))
 }
 
-fn grid(runtime: &Runtime, entries: usize, value_bytes: usize) -> Result<Filled> {
-    let (server, names, values) = prepared(runtime, entries, value_bytes)?;
+fn grid(runtime: &Runtime, entries: usize, value_bytes: usize) -> Result<FilledStores> {
+    let (server, names, values) = fill_server(runtime, entries, value_bytes)?;
     let port = server.port();
-    let everyone = runtime.block_on(Everyone::open(server, port, &names, &values))?;
-    let openkeyv = OpenKeyv::new(runtime.block_on(everyone.server.openkeyv())?, &names);
+    let stores = runtime.block_on(Stores::open(server, port, &names, &values))?;
+    let openkeyv = OpenKeyv::new(runtime.block_on(stores.server.openkeyv())?, &names);
     runtime.block_on(openkeyv.fill(&values))?;
-    let mut entrants = everyone.entrants();
-    entrants.push(Box::new(Entered::new(OPENKEYV, openkeyv, &names, &values)));
+    let mut candidates = stores.candidates();
+    candidates.push(Box::new(NamedCandidate::new(OPENKEYV, openkeyv, &names, &values)));
     let tables = [
         (OURS, "cubbyhole.entries"),
         (ENTELIX, "memory_items"),
         (PLAIN, "plain"),
         (OPENKEYV, "kv_store"),
     ];
-    let sizes = everyone.server.sizes(&tables, entries, value_bytes)?;
-    Ok(Filled { entrants, sizes, keep: Box::new(everyone) })
+    let sizes = stores.server.sizes(&tables, entries, value_bytes)?;
+    Ok(FilledStores { candidates, sizes, resources: Box::new(stores) })
 }
 
-/// What is to be reached, at a million entries of one tenant.
-fn headline(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
+/// Measures the goals, by default with a million entries of one tenant.
+fn measure_goals(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<()> {
     let runtime = bench.runtime;
-    let (server, names, values) = prepared(runtime, plan.entries, plan.value_bytes)?;
+    let (server, names, values) = fill_server(runtime, plan.entries, plan.value_bytes)?;
     let port = server.port();
-    report.version("PostgreSQL", server.version()?);
-    let near = runtime.block_on(Everyone::open(server, port, &names, &values))?;
+    report.add_version("PostgreSQL", server.version()?);
+    let near = runtime.block_on(Stores::open(server, port, &names, &values))?;
     points(bench, &near, &values, "", report)?;
     limits(bench, &near, report)?;
     listings(bench, &near, report)?;
     sweep(bench, &near, report)?;
-    let few = growth::names(Layout::OneTenant)?;
-    let little = runtime.block_on(Server::filled(&few, &values))?;
-    let small = runtime.block_on(little.json(little.port()))?;
-    let small = Arc::new(Ours::new(small, &few));
+    let small_names = growth::small_names(Layout::OneTenant)?;
+    let small_server = runtime.block_on(Server::filled(&small_names, &values))?;
+    let small = runtime.block_on(small_server.json(small_server.port()))?;
+    let small = Arc::new(Ours::new(small, &small_names));
     let large = (Arc::clone(&near.json.store), &names);
-    growth::compare(bench, (small, &few), large, &values, Vec::new(), report)?;
-    drop(little);
-    // Their connections count against the server's limit.
-    let Everyone { server, .. } = near;
-    let port = delay::before(port, ONE_WAY)?;
-    let far = runtime.block_on(Everyone::open(server, port, &names, &values))?;
+    growth::compare(bench, (small, &small_names), large, &values, Vec::new(), report)?;
+    drop(small_server);
+    // Closes the connections, because they count against the server's limit.
+    let Stores { server, .. } = near;
+    let port = delay::start_proxy(port, ONE_WAY)?;
+    let far = runtime.block_on(Stores::open(server, port, &names, &values))?;
     points(bench, &far, &values, ", 2 ms one way", report)
 }
 
-/// `get` and `put` by one caller and by as many as there are connections.
+/// Measures `get` and `put` with one caller and with one caller per connection.
 fn points(
     bench: &Bench<'_>,
-    everyone: &Everyone,
+    stores: &Stores,
     values: &Values,
     note: &'static str,
     report: &mut Report,
 ) -> Result<()> {
-    let entrants = everyone.entrants();
-    let entries = everyone.names.entries();
+    let candidates = stores.candidates();
+    let entries = stores.names.entries();
     for (workload, near) in [(Workload::GET, 2.0), (Workload::PUT, 1.3)] {
         let at_least = if note.is_empty() { near } else { 3.0 };
         for callers in [1, 16] {
             let point = Point { entries, value_bytes: values.bytes(), callers };
-            let mut comparison = bench.compare(workload, point, true, &entrants)?;
+            let mut comparison = bench.compare(workload, point, true, &candidates)?;
             comparison.work.push_str(note);
             let work = format!("PostgreSQL {}{note}, callers: {callers}", workload.name);
             for against in [ENTELIX, UNTESTED] {
                 let times = comparison.times(OURS_JSON, against);
-                report.goal(
+                report.add_goal(
                     Goal::times(work.clone(), against, at_least, times)
-                        .beside(PLAIN, comparison.times(OURS_JSON, PLAIN)),
+                        .with_limit(PLAIN, comparison.times(OURS_JSON, PLAIN)),
                 );
             }
-            report.compared(comparison);
+            report.add_comparison(comparison);
         }
     }
     Ok(())
 }
 
-/// `get` under row security beside the bare lookup without it.
-fn limits(bench: &Bench<'_>, everyone: &Everyone, report: &mut Report) -> Result<()> {
-    let lookup = |name, connections| bench.runtime.block_on(everyone.lookup(name, connections));
-    let entrants: Entrants = vec![
-        Box::new(everyone.bytes.clone()),
+/// Compares `get` under row-level security with the bare lookup without it.
+fn limits(bench: &Bench<'_>, stores: &Stores, report: &mut Report) -> Result<()> {
+    let lookup = |name, connections| bench.runtime.block_on(stores.lookup(name, connections));
+    let candidates: Candidates = vec![
+        Box::new(stores.bytes.clone()),
         Box::new(lookup(LOOKUP, CONNECTIONS)?),
         Box::new(lookup(LOOKUP_ONE, 1)?),
     ];
     for callers in [1, 16] {
-        let value_bytes = everyone.values.bytes();
-        let point = Point { entries: everyone.names.entries(), value_bytes, callers };
-        let mut get = bench.compare(Workload::GET, point, true, &entrants)?;
-        get.work.push_str(" beside the bare lookup");
+        let value_bytes = stores.values.bytes();
+        let point = Point { entries: stores.names.entries(), value_bytes, callers };
+        let mut get = bench.compare(Workload::GET, point, true, &candidates)?;
+        get.work.push_str(" and bare lookup");
         if callers == 16 {
             let work = "PostgreSQL get with row security, callers: 16";
-            report.goal(Goal::times(work, LOOKUP, 0.65, get.times(OURS, LOOKUP)));
+            report.add_goal(Goal::times(work, LOOKUP, 0.65, get.times(OURS, LOOKUP)));
         }
-        report.compared(get);
+        report.add_comparison(get);
     }
     Ok(())
 }
 
-fn listings(bench: &Bench<'_>, everyone: &Everyone, report: &mut Report) -> Result<()> {
-    let entrants: Entrants = vec![Box::new(everyone.json.clone()), Box::new(everyone.peer.clone())];
-    let value_bytes = everyone.values.bytes();
-    let point = Point { entries: everyone.names.entries(), value_bytes, callers: 1 };
+fn listings(bench: &Bench<'_>, stores: &Stores, report: &mut Report) -> Result<()> {
+    let candidates: Candidates = vec![Box::new(stores.json.clone()), Box::new(stores.peer.clone())];
+    let value_bytes = stores.values.bytes();
+    let point = Point { entries: stores.names.entries(), value_bytes, callers: 1 };
     for (workload, what, at_least) in
         [(Workload::LIST_ALL, "all", 3.0), (Workload::LIST_GROUP, "a subtree of 10", 50.0)]
     {
-        let comparison = bench.compare(workload, point, false, &entrants)?;
-        let namespaces = everyone.names.filled();
+        let comparison = bench.compare(workload, point, false, &candidates)?;
+        let namespaces = stores.names.filled();
         let work = format!("PostgreSQL list_namespaces, {namespaces} namespaces: {what}");
-        report.goal(Goal::times(work, ENTELIX, at_least, comparison.times(OURS_JSON, ENTELIX)));
-        report.compared(comparison);
+        report.add_goal(Goal::times(work, ENTELIX, at_least, comparison.times(OURS_JSON, ENTELIX)));
+        report.add_comparison(comparison);
     }
-    report.compared(bench.compare(Workload::LIST, point, false, &everyone.entrants())?);
+    report.add_comparison(bench.compare(Workload::LIST, point, false, &stores.candidates())?);
     Ok(())
 }
 
-/// The peer's sweep runs with a role that row security does not bind, as its documentation asks.
-fn sweep(bench: &Bench<'_>, everyone: &Everyone, report: &mut Report) -> Result<()> {
-    let (runtime, server, entries) = (bench.runtime, &everyone.server, everyone.names.entries());
-    let peer = runtime.block_on(server.entelix_unbound())?;
-    let peer = Entelix::<String, _>::new(peer, &everyone.names);
-    let peer = Entered::new(ENTELIX, peer, &everyone.names, &everyone.values);
+/// The sweep of `entelix-persistence` runs as a role that bypasses row-level security, as its
+/// documentation requires.
+fn sweep(bench: &Bench<'_>, stores: &Stores, report: &mut Report) -> Result<()> {
+    let (runtime, server, entries) = (bench.runtime, &stores.server, stores.names.entries());
+    let peer = runtime.block_on(server.entelix_bypassing_rls())?;
+    let peer = Entelix::<String, _>::new(peer, &stores.names);
+    let peer = NamedCandidate::new(ENTELIX, peer, &stores.names, &stores.values);
     let cases = vec![
-        sweeps::case(runtime, &everyone.json, entries / 100, |_, count| {
+        sweeps::case(runtime, &stores.json, entries / 100, |_, count| {
             server.put_expired("cubbyhole.entries", count)
         }),
         sweeps::case(runtime, &peer, entries / 100, |_, count| {
             server.put_expired("memory_items", count)
         }),
-        sweeps::case(runtime, &everyone.plain, entries / 100, |_, count| {
+        sweeps::case(runtime, &stores.plain, entries / 100, |_, count| {
             server.put_expired("plain", count)
         }),
     ];
-    let point = Point { entries, value_bytes: everyone.values.bytes(), callers: 1 };
-    report.compared(sweeps::compare(bench, point, entries / 100, cases)?);
+    let point = Point { entries, value_bytes: stores.values.bytes(), callers: 1 };
+    report.add_comparison(sweeps::compare(bench, point, entries / 100, cases)?);
     Ok(())
 }

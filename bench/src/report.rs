@@ -1,4 +1,4 @@
-//! The results: tables for the reader, JSON for other programs, charts.
+//! The report: Markdown tables, JSON and charts.
 
 mod charts;
 mod tables;
@@ -14,7 +14,7 @@ use crate::goals::Goal;
 use crate::harness::Settings;
 use crate::measure::Comparison;
 
-/// What the versions of those who take part are read from.
+/// The source of the crate versions in the report.
 const LOCK_FILE: &str = include_str!("../Cargo.lock");
 const CRATES: [&str; 11] = [
     "cubbyhole",
@@ -48,7 +48,7 @@ struct Machine {
     system: String,
 }
 
-/// Bytes for each entry, its value among them.
+/// Bytes per entry, including the value.
 #[derive(Debug, Clone, Serialize)]
 pub struct Size {
     pub backend: &'static str,
@@ -60,7 +60,8 @@ pub struct Size {
 
 impl Report {
     pub fn new(settings: Settings) -> Self {
-        let versions = CRATES.iter().filter_map(|name| Some(((*name).to_owned(), locked(name)?)));
+        let versions =
+            CRATES.iter().filter_map(|name| Some(((*name).to_owned(), locked_version(name)?)));
         let report = Self {
             machine: Machine::this(),
             versions: versions.collect(),
@@ -73,34 +74,34 @@ impl Report {
         report
     }
 
-    /// Of something that is no crate.
-    pub fn version(&mut self, name: &str, version: String) {
+    /// Adds the version of a server.
+    pub fn add_version(&mut self, name: &str, version: String) {
         self.versions.insert(name.to_owned(), version);
     }
 
-    pub fn compared(&mut self, comparison: Comparison) {
+    pub fn add_comparison(&mut self, comparison: Comparison) {
         println!("{}", tables::comparison(&comparison));
         self.comparisons.push(comparison);
     }
 
-    pub fn sizes(&mut self, sizes: Vec<Size>) {
+    pub fn add_sizes(&mut self, sizes: Vec<Size>) {
         if !sizes.is_empty() {
             println!("{}", tables::sizes(&sizes));
         }
         self.sizes.extend(sizes);
     }
 
-    pub fn goal(&mut self, goal: Goal) {
+    pub fn add_goal(&mut self, goal: Goal) {
         self.goals.push(goal);
     }
 
-    /// Shows the goals, and where everything was written.
-    pub fn conclude(&self, folder: &Path) {
+    /// Prints the goals and the folder of the results.
+    pub fn print_summary(&self, folder: &Path) {
         print!("\n{}", tables::goals(&self.goals));
-        println!("\nwritten to {}", folder.display());
+        println!("\nresults written to {}", folder.display());
     }
 
-    /// Writes everything so far to the folder.
+    /// Writes all results so far to the folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("results.json"), serde_json::to_string_pretty(self)? + "\n")?;
@@ -111,22 +112,22 @@ impl Report {
         Ok(())
     }
 
-    /// What was compared.
     #[cfg(test)]
     pub fn comparisons(&self) -> &[Comparison] {
         &self.comparisons
     }
 }
 
-/// The version of that crate; of several, the one that this workspace asks for is the newest.
-fn locked(name: &str) -> Option<String> {
+/// The version of a crate in the lock file. If there are several, the newest is the one that this
+/// workspace depends on.
+fn locked_version(name: &str) -> Option<String> {
     let start = format!("name = \"{name}\"\nversion = \"");
     let found = LOCK_FILE.rsplit_once(&start)?.1;
     Some(found.split_once('"')?.0.to_owned())
 }
 
 impl Machine {
-    /// As Linux tells it; elsewhere only what the standard library knows.
+    /// Describes this machine. On systems other than Linux, some fields are empty.
     fn this() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
@@ -155,9 +156,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_those_that_are_built() {
-        assert_eq!(locked("redb").unwrap().split('.').next(), Some("4"));
-        assert_eq!(locked("redis").unwrap().split('.').next(), Some("1"));
-        assert!(CRATES.iter().all(|name| locked(name).is_some()));
+    fn versions_come_from_the_lock_file() {
+        assert_eq!(locked_version("redb").unwrap().split('.').next(), Some("4"));
+        assert_eq!(locked_version("redis").unwrap().split('.').next(), Some("1"));
+        assert!(CRATES.iter().all(|name| locked_version(name).is_some()));
     }
 }

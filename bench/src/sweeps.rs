@@ -1,4 +1,4 @@
-//! Sweeps that find something.
+//! Sweeps that remove entries.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
 use crate::Result;
-use crate::contestant::{Contestant, Entered};
+use crate::candidate::{Candidate, NamedCandidate};
 use crate::harness::{Case, Settings};
 use crate::measure::{Bench, Comparison, Point};
 
-/// How long what was put to expire at once is left alone.
+/// The pause after which the short-lived entries have certainly expired.
 const UNTIL_EXPIRED: Duration = Duration::from_millis(20);
 
-/// A sweep after so many entries were put and have expired, which is not measured.
-pub fn case<'a, C: Contestant>(
+/// A case that sweeps `expired` entries. Putting them and waiting for their expiry is not measured.
+pub fn case<'a, C: Candidate>(
     runtime: &'a Runtime,
-    entered: &Entered<C>,
+    candidate: &NamedCandidate<C>,
     expired: usize,
     prepare: impl Fn(&C, usize) -> Result<()> + 'a,
 ) -> (String, Case<'a>) {
-    let (name, store) = (entered.name, entered.store.clone());
+    let (name, store) = (candidate.name, candidate.store.clone());
     let case = Case::new(move |count, _| {
         let mut took = Duration::ZERO;
         for _ in 0..count {
@@ -30,7 +30,7 @@ pub fn case<'a, C: Contestant>(
             let removed = runtime.block_on(store.sweep())?;
             took += start.elapsed();
             if removed.is_some_and(|removed| removed != expired) {
-                return Err(format!("{name}: {removed:?} removed of {expired}").into());
+                return Err(format!("{name}: removed {removed:?} of {expired} entries").into());
             }
         }
         Ok(took)
@@ -38,7 +38,7 @@ pub fn case<'a, C: Contestant>(
     (name.to_owned(), case)
 }
 
-/// A few sweeps of each.
+/// Measures one sweep per case in each round.
 pub fn compare(
     bench: &Bench<'_>,
     point: Point,

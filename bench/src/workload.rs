@@ -1,53 +1,53 @@
-//! What is done: the mixes of YCSB, and what a store of namespaces is for.
+//! The workloads: the core mixes of YCSB, and the typical operations of a namespaced store.
 
 use crate::Result;
-use crate::data::{KEYS, Names, Place};
-use crate::draw::Draw;
+use crate::data::{EntryId, KEYS, Names};
+use crate::sampler::Sampler;
 
-/// How many entries a batch has.
+/// The number of entries in a batch.
 pub const BATCH: usize = 10;
 /// The longest page that mix E reads.
 const LONGEST_SCAN: usize = 100;
 
-/// What a store must be able to do to take part.
+/// A capability that a workload needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ability {
     Get,
     Put,
-    /// The keys of a namespace.
+    /// Lists the keys of a namespace.
     List,
-    /// The namespaces of a group.
+    /// Lists the namespaces of a group.
     ListGroup,
-    /// All namespaces.
+    /// Lists all namespaces.
     ListAll,
-    /// Entries with their values in the order of their keys.
+    /// Reads entries with their values in key order.
     Page,
-    /// Removing what has expired.
+    /// Removes expired entries.
     Sweep,
-    /// Writing only if nobody else has written since one's read.
+    /// Writes only if the entry is unchanged since it was read.
     Append,
-    /// Writing several entries at once.
+    /// Writes several entries in one call.
     Batch,
 }
 
 /// One operation.
 #[derive(Debug, Clone, Copy)]
 pub enum Op {
-    Get(Place),
-    Put(Place),
-    /// Of an entry that is not there yet.
+    Get(EntryId),
+    Put(EntryId),
+    /// Writes a new entry.
     Insert,
-    /// Of the entry that was inserted so many inserts ago.
+    /// Reads the entry that was inserted this many inserts ago.
     GetLatest(usize),
-    GetAndPut(Place),
-    /// A page of so many entries.
-    Page(Place, usize),
+    GetAndPut(EntryId),
+    /// Reads a page with at most this many entries.
+    Page(EntryId, usize),
     List(usize),
     ListGroup(usize),
     ListAll,
     /// A sweep that finds nothing.
     Sweep,
-    Append(Place),
+    Append(EntryId),
     Batch(usize),
 }
 
@@ -68,60 +68,60 @@ impl Op {
     }
 }
 
-/// Operations, drawn one after the other.
+/// A random sequence of operations.
 #[derive(Debug, Clone, Copy)]
 pub struct Workload {
-    /// For tables and files: `get`, `A`.
+    /// The name in tables and files: `get`, `A`.
     pub name: &'static str,
-    /// For the reader.
+    /// A description for the reader.
     pub about: &'static str,
-    draw: fn(&mut Draw) -> Op,
+    next: fn(&mut Sampler) -> Op,
 }
 
 impl Workload {
     pub const GET: Self =
-        Self { name: "get", about: "any entry", draw: |draw| Op::Get(place(draw.uniform())) };
+        Self { name: "get", about: "any entry", next: |sampler| Op::Get(entry(sampler.uniform())) };
     pub const GET_HOT: Self = Self {
         name: "get hot keys",
         about: "entries by a zipfian distribution",
-        draw: |draw| Op::Get(place(draw.zipfian())),
+        next: |sampler| Op::Get(entry(sampler.zipfian())),
     };
     pub const PUT: Self = Self {
         name: "put",
         about: "any entry, replaced",
-        draw: |draw| Op::Put(place(draw.uniform())),
+        next: |sampler| Op::Put(entry(sampler.uniform())),
     };
     pub const LIST: Self = Self {
         name: "list",
         about: "the keys of a namespace of 100",
-        draw: |draw| Op::List(place(draw.uniform()).namespace),
+        next: |sampler| Op::List(entry(sampler.uniform()).namespace),
     };
     pub const LIST_GROUP: Self = Self {
         name: "list_namespaces",
         about: "the ten namespaces of a tenant, or below a prefix",
-        draw: |draw| Op::ListGroup(place(draw.uniform()).group()),
+        next: |sampler| Op::ListGroup(entry(sampler.uniform()).group()),
     };
     pub const LIST_ALL: Self =
-        Self { name: "list_namespaces of all", about: "every namespace", draw: |_| Op::ListAll };
+        Self { name: "list_namespaces of all", about: "every namespace", next: |_| Op::ListAll };
     pub const PAGE: Self = Self {
         name: "scan",
         about: "a page of 100 entries with values",
-        draw: |draw| Op::Page(Place { key: 0, ..place(draw.uniform()) }, KEYS),
+        next: |sampler| Op::Page(EntryId { key: 0, ..entry(sampler.uniform()) }, KEYS),
     };
     pub const SWEEP: Self = Self {
         name: "evict_expired, none",
         about: "a sweep that finds nothing",
-        draw: |_| Op::Sweep,
+        next: |_| Op::Sweep,
     };
     pub const APPEND: Self = Self {
         name: "append",
         about: "an entry read and written at the version read",
-        draw: |draw| Op::Append(place(draw.zipfian())),
+        next: |sampler| Op::Append(entry(sampler.zipfian())),
     };
     pub const BATCH: Self = Self {
         name: "batch of 10",
         about: "ten entries of a namespace replaced in one call",
-        draw: |draw| Op::Batch(place(draw.uniform()).namespace),
+        next: |sampler| Op::Batch(entry(sampler.uniform()).namespace),
     };
 
     /// The core mixes of YCSB.
@@ -129,63 +129,73 @@ impl Workload {
         Self {
             name: "A",
             about: "50 % get, 50 % put, zipfian",
-            draw: |draw| either(draw, 50, Op::Get, Op::Put),
+            next: |sampler| either(sampler, 50, Op::Get, Op::Put),
         },
         Self {
             name: "B",
             about: "95 % get, 5 % put, zipfian",
-            draw: |draw| either(draw, 95, Op::Get, Op::Put),
+            next: |sampler| either(sampler, 95, Op::Get, Op::Put),
         },
-        Self { name: "C", about: "get, zipfian", draw: |draw| Op::Get(place(draw.zipfian())) },
+        Self {
+            name: "C",
+            about: "get, zipfian",
+            next: |sampler| Op::Get(entry(sampler.zipfian())),
+        },
         Self {
             name: "D",
             about: "95 % get of the latest, 5 % insert",
-            draw: |draw| match draw.percent() {
-                ..95 => Op::GetLatest(draw.age()),
+            next: |sampler| match sampler.percent() {
+                ..95 => Op::GetLatest(sampler.age()),
                 _ => Op::Insert,
             },
         },
         Self {
             name: "E",
             about: "95 % page of 1 to 100 entries, zipfian, 5 % insert",
-            draw: |draw| match draw.percent() {
-                ..95 => Op::Page(place(draw.zipfian()), draw.up_to(LONGEST_SCAN)),
+            next: |sampler| match sampler.percent() {
+                ..95 => Op::Page(entry(sampler.zipfian()), sampler.up_to(LONGEST_SCAN)),
                 _ => Op::Insert,
             },
         },
         Self {
             name: "F",
             about: "50 % get, 50 % get and put, zipfian",
-            draw: |draw| either(draw, 50, Op::Get, Op::GetAndPut),
+            next: |sampler| either(sampler, 50, Op::Get, Op::GetAndPut),
         },
     ];
 
-    /// What this store is for beside them.
+    /// The typical operations of a namespaced store.
     pub const OWN: [Self; 5] =
         [Self::LIST, Self::LIST_GROUP, Self::PAGE, Self::APPEND, Self::BATCH];
 
-    /// So many operations, the same for the same seed.
+    /// Draws `count` operations. The same seed gives the same operations.
     pub fn operations(&self, names: &Names, count: u64, seed: u64) -> Result<Vec<Op>> {
-        let mut draw = Draw::new(names.entries(), seed)?;
-        Ok((0..count).map(|_| (self.draw)(&mut draw)).collect())
+        let mut sampler = Sampler::new(names.entries(), seed)?;
+        Ok((0..count).map(|_| (self.next)(&mut sampler)).collect())
     }
 
-    /// Whether a store that is able to do that much can take part.
-    pub fn is_for(&self, abilities: &[Ability]) -> bool {
-        let Ok(mut draw) = Draw::new(KEYS, 0) else { return false };
-        // More than enough to meet each kind of a mix.
-        let mut drawn = (0..1000).map(|_| (self.draw)(&mut draw));
-        drawn.all(|op| op.needs().iter().all(|need| abilities.contains(need)))
+    /// Whether a store with these abilities supports the workload.
+    pub fn is_supported_by(&self, abilities: &[Ability]) -> bool {
+        let Ok(mut sampler) = Sampler::new(KEYS, 0) else { return false };
+        // Enough operations to contain each kind of a mix.
+        let mut operations = (0..1000).map(|_| (self.next)(&mut sampler));
+        operations.all(|op| op.needs().iter().all(|need| abilities.contains(need)))
     }
 }
 
-fn place(index: usize) -> Place {
-    Place::nth(index)
+fn entry(index: usize) -> EntryId {
+    EntryId::nth(index)
 }
 
-fn either(draw: &mut Draw, percent: u32, often: fn(Place) -> Op, else_: fn(Place) -> Op) -> Op {
-    let place = place(draw.zipfian());
-    if draw.percent() < percent { often(place) } else { else_(place) }
+/// Draws `first` with the given probability, else `second`.
+fn either(
+    sampler: &mut Sampler,
+    percent: u32,
+    first: fn(EntryId) -> Op,
+    second: fn(EntryId) -> Op,
+) -> Op {
+    let id = entry(sampler.zipfian());
+    if sampler.percent() < percent { first(id) } else { second(id) }
 }
 
 #[cfg(test)]
@@ -194,8 +204,8 @@ mod tests {
     use crate::data::Layout;
 
     #[test]
-    fn mixes_are_mixed_as_they_say() {
-        let names = Names::of(1000, Layout::ManyTenants).unwrap();
+    fn mixes_have_their_documented_shares() {
+        let names = Names::new(1000, Layout::ManyTenants).unwrap();
         let share = |mix: &Workload, is: fn(&Op) -> bool| {
             let operations = mix.operations(&names, 10_000, 3).unwrap();
             operations.iter().filter(|op| is(op)).count() / 100
@@ -210,10 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_page_does_not_take_part_in_e() {
+    fn store_without_pages_does_not_support_mix_e() {
         let able = [Ability::Get, Ability::Put];
-        let taking_part: Vec<_> =
-            Workload::MIXES.iter().filter(|mix| mix.is_for(&able)).map(|mix| mix.name).collect();
-        assert_eq!(taking_part, ["A", "B", "C", "D", "F"]);
+        let supported: Vec<_> = Workload::MIXES
+            .iter()
+            .filter(|mix| mix.is_supported_by(&able))
+            .map(|mix| mix.name)
+            .collect();
+        assert_eq!(supported, ["A", "B", "C", "D", "F"]);
     }
 }

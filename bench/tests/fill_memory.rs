@@ -1,9 +1,9 @@
-//! The process that fills a store and says how much memory that took.
+//! Tests the subprocess that fills a store and prints its memory use.
 
 use std::process::Command;
 
 #[test]
-fn what_is_filled_takes_memory() {
+fn filled_store_uses_memory_of_its_entries() {
     let arguments = ["fill-memory", "HashMap behind a lock", "10000", "4096"];
     let output = Command::new(env!("CARGO_BIN_EXE_cubbyhole-bench")).args(arguments).output();
     let output = output.unwrap();

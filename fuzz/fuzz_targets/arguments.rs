@@ -1,7 +1,7 @@
-//! Any text as an argument of the tool and as an instant: durations, names, versions.
+//! Any text as an argument of the tool (duration, name, version) and as an instant.
 #![no_main]
 
-// The tool is no library: its own file, as it stands.
+// The tool has no library, so the target includes its source file.
 #[path = "../../crates/cubbyhole-cli/src/args/parse.rs"]
 mod arguments;
 

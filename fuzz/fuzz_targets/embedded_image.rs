@@ -1,5 +1,5 @@
-//! The image of an embedded store that a disk has damaged, or any bytes at all: opening it succeeds
-//! or is refused, and a read returns the value that was written or an error.
+//! A damaged image of an embedded store, or any bytes: opening the image succeeds or is rejected, and a
+//! read returns the written value or an error.
 #![no_main]
 
 use std::collections::HashMap;
@@ -16,27 +16,27 @@ use cubbyhole_embedded::StorageBackend;
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 
-/// The lengths of the values that the images hold: some are kept in their records, some apart.
+/// The lengths of the values in the images: some are stored in their records, some separately.
 const VALUES: [usize; 4] = [0, 10, 900, 5_000];
 
-/// The unit that a disk writes.
+/// The unit of a disk write.
 const SECTOR: usize = 512;
 
-/// The unit that an image copies when a byte of it changes.
+/// The unit that an image copies when one of its bytes changes.
 const BLOCK: usize = 4096;
 
-/// A damaged header may ask for anything. No disk of this test has more than this.
+/// The size of the disk. A damaged header may request any size.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A file in memory: bytes that all runs share, and the blocks that this run has changed. A copy of
-/// the whole file took longer than all that is tested.
+/// A file in memory: bytes that all runs share, and the blocks that this run has changed. Copying the
+/// whole file would take longer than the rest of a run.
 #[derive(Debug, Clone)]
 struct Image(Arc<Mutex<Contents>>);
 
 #[derive(Debug)]
 struct Contents {
     shared: Arc<[u8]>,
-    /// How much of `shared` still counts; the rest was cut off.
+    /// The length of `shared` that is still valid after truncations.
     valid: usize,
     length: usize,
     changed: HashMap<usize, [u8; BLOCK]>,
@@ -70,7 +70,7 @@ impl Image {
 }
 
 impl Contents {
-    /// The caller checks that this is within the file.
+    /// Reads within the file. The caller checks the length.
     fn read(&self, mut at: usize, mut out: &mut [u8]) {
         while !out.is_empty() {
             let (block, within) = (at / BLOCK, at % BLOCK);
@@ -159,7 +159,7 @@ impl StorageBackend for Image {
     }
 }
 
-/// All runs share a runtime and its threads.
+/// Runs a future on a runtime that all runs share.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let new = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -170,8 +170,8 @@ fn name() -> Namespace {
     Namespace::parse("acme:a").unwrap()
 }
 
-/// A whole image, and where its sectors are that hold anything: changes anywhere else would mostly
-/// meet free space.
+/// An undamaged image, and the positions of its non-zero sectors. Damage elsewhere would mostly hit free
+/// space.
 struct Whole {
     bytes: Arc<[u8]>,
     sectors: Vec<usize>,
@@ -183,12 +183,12 @@ impl Whole {
         let used = sectors.filter(|(_, sector)| sector.iter().any(|byte| *byte != 0));
         let sectors = used.map(|(number, _)| number * SECTOR).collect();
         let whole = Self { bytes, sectors };
-        // Without damage everything is read, or the target would show nothing.
+        // Without damage every value must be readable, or the target would show nothing.
         assert_eq!(run(Image::holding(Arc::clone(&whole.bytes)), true), VALUES.len());
         whole
     }
 
-    /// The image after some faults of a disk, six bytes of `faults` for each.
+    /// Returns the image after some disk faults. Six bytes of `faults` describe each.
     fn damaged(&self, faults: &[u8]) -> Image {
         let image = Image::holding(Arc::clone(&self.bytes));
         let mut contents = image.0.lock().unwrap();
@@ -200,7 +200,7 @@ impl Whole {
                 continue;
             }
             match fault[0] % 8 {
-                // A write that went to another place.
+                // A write to the wrong place.
                 0 => {
                     let mut other = [0; SECTOR];
                     self.bytes[sector(number / SECTOR + usize::from(last))..]
@@ -209,11 +209,11 @@ impl Whole {
                         .for_each(|(from, to)| *to = *from);
                     contents.write(start, &other);
                 }
-                // A write that never came.
+                // A lost write.
                 1 => contents.write(start, &[0; SECTOR]),
-                // A copy that ended early.
+                // A truncated copy.
                 2 => contents.set_length(start + number % SECTOR),
-                // A byte that changed.
+                // A changed byte.
                 _ => contents.write(start + number % SECTOR, &[last]),
             }
         }
@@ -222,7 +222,7 @@ impl Whole {
     }
 }
 
-/// A store that was closed, and one that was killed: the log of the second has to be replayed.
+/// The images of a killed store, whose log must be replayed, and of a closed store.
 fn wholes() -> &'static [Whole; 2] {
     static WHOLES: OnceLock<[Whole; 2]> = OnceLock::new();
     WHOLES.get_or_init(|| {
@@ -246,8 +246,8 @@ fn wholes() -> &'static [Whole; 2] {
     })
 }
 
-/// Makes all calls that read of the store in an image, and those that write if `writes`: their commits
-/// take most of a run. Returns how many of the values were read.
+/// Makes every reading call on the store in an image, and the writing calls if `writes` is set: their
+/// commits take most of a run. Returns how many of the values were read.
 fn run(image: Image, writes: bool) -> usize {
     block_on(async {
         let Ok(store) = image.open().await else { return 0 };
@@ -272,7 +272,8 @@ fn run(image: Image, writes: bool) -> usize {
     })
 }
 
-/// Lets the engine panic over a damaged file, which the store catches. Any other panic ends the run.
+/// Silences panics of the engine about a damaged file, which the store catches. Any other panic ends the
+/// run.
 fn tolerate_panics_of_the_engine() {
     let end = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -283,7 +284,7 @@ fn tolerate_panics_of_the_engine() {
     }));
 }
 
-// The first byte says whether the rest is an image or faults, of which store, and whether it is written to.
+// The first byte selects whether the rest is an image or faults, the store, and whether calls write.
 fuzz_target!(init: tolerate_panics_of_the_engine(), |data: &[u8]| {
     let Some((how, rest)) = data.split_first() else { return };
     let image = match how % 8 {

@@ -1,9 +1,9 @@
-//! Any bytes as a line of an import: what is taken is what an export writes.
+//! Any bytes as a line of an import: an export writes an accepted line identically.
 #![no_main]
 
-// The tool is no library: its own file, as it stands.
+// The tool has no library, so the target includes its source file.
 #[path = "../../crates/cubbyhole-cli/src/entries/record.rs"]
-#[expect(dead_code, reason = "what only listings use")]
+#[expect(dead_code, reason = "only listings use the rest")]
 mod record;
 
 use libfuzzer_sys::fuzz_target;

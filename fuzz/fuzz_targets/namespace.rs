@@ -1,4 +1,4 @@
-//! Any text as a namespace: what is accepted comes back as it was.
+//! Any text as a namespace: an accepted text is rendered unchanged.
 #![no_main]
 
 use cubbyhole::{Namespace, NamespacePrefix, TenantId};

@@ -1,11 +1,11 @@
-//! Any text as the URL of a store: a configuration or an argument that is refused, and in no message
-//! what stands between a `:` and the `@` of the same URL.
+//! Any text as the URL of a store: a configuration or an invalid argument, and no message contains the
+//! password of the URL.
 #![no_main]
 
 use cubbyhole::{Error, ErrorKind, embedded, postgres, redis};
 use libfuzzer_sys::fuzz_target;
 
-/// Long enough not to be in a message by chance.
+/// Long enough that no message contains it by chance.
 const PASSWORD: &str = "s3cret-Pa55";
 
 fn check<T: std::fmt::Debug>(result: Result<T, Error>) {

@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 
 use crate::process::line;
 
-/// How many lines of failures are kept, so that a test that prints without end fills no memory.
+/// The limit of kept lines, because a failed test may print without end.
 const MAX_LINES: usize = 2000;
 
-/// Runs a `cargo test` and copies its stdout to `copy`. An error ends with the output of
-/// the failed tests and a list of their names.
+/// Runs `cargo test` and copies its stdout to `copy`. An error ends with the output of the failed tests
+/// and a list of their names.
 pub(crate) fn run_tests(command: &mut Command, copy: &mut impl Write) -> Result<(), String> {
     command.stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{}: {error}", line(command)))?;
@@ -20,7 +20,7 @@ pub(crate) fn run_tests(command: &mut Command, copy: &mut impl Write) -> Result<
         for text in BufReader::new(stdout).split(b'\n') {
             let text = text.map_err(|error| format!("the output of the tests: {error}"))?;
             let text = String::from_utf8_lossy(&text);
-            // The tests go on even if nobody can read this.
+            // The tests continue if the output is closed.
             let _ = writeln!(copy, "{text}");
             failures.notice(&text);
         }
@@ -41,7 +41,7 @@ struct Failures {
 }
 
 impl Failures {
-    /// A section begins with `failures:` and ends with the program's result.
+    /// Processes a line. A section starts with `failures:` and ends with the result of the program.
     fn notice(&mut self, line: &str) {
         let test = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix("... FAILED"));
         self.names.extend(test.map(|name| name.trim_end().to_owned()));
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_repeated_and_nothing_else() {
+    fn only_failures_are_repeated() {
         let output = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b stdout ----\nleft: 3\n\n\
                       failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed\n\
                       test c ... ok\ntest result: ok. 1 passed; 0 failed";
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_failure_is_cut() {
+    fn endless_failure_is_truncated() {
         let mut failures = Failures::default();
         failures.notice("failures:");
         (0..2 * MAX_LINES).for_each(|_| failures.notice("again"));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_with_the_failures() {
+    fn error_ends_with_the_failures() {
         let mut command = Command::new("sh");
         command.args(["-c", "printf 'test b  ... FAILED\\n'; exit 101"]);
         let mut copy = Vec::new();

@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: coverage-guided runs of the targets in `fuzz/`, on the stable compiler.
 //!
-//! The compiler flags are those of cargo-fuzz without the address sanitizer, which alone needs a
-//! nightly compiler, makes runs ten times as slow and finds nothing in code without `unsafe`. Inputs
-//! are kept where cargo-fuzz keeps them: either tool continues a run of the other.
+//! The compiler flags are those of cargo-fuzz without the address sanitizer. Only the sanitizer needs a
+//! nightly compiler; it makes runs ten times slower and finds nothing in code without `unsafe`. Inputs
+//! are in the folders of cargo-fuzz, so each tool continues a run of the other.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ pub(crate) const MANIFEST: &str = "fuzz/Cargo.toml";
 /// One source file for each target.
 const TARGETS: &str = "fuzz/fuzz_targets";
 
-/// The compiler reports coverage and comparisons to libFuzzer.
+/// The flags that make programs report coverage and comparisons to libFuzzer.
 const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -29,24 +29,24 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
     -Cdebug-assertions -Ccodegen-units=1";
 
-/// The packages whose coverage libFuzzer follows, next to ours: those that parse text for us. With the
-/// engine and the runtime a run takes twice as long, and threads change their coverage by chance.
+/// The packages whose coverage libFuzzer follows, in addition to ours: they parse text. Following the
+/// engine and the runtime doubles the time of a run, and threads make their coverage random.
 const FOLLOWED: [&str; 7] =
     ["base64", "humantime", "percent-encoding", "serde_json", "time", "tokio-postgres", "uuid"];
 
-/// Set where cargo runs this program in place of the compiler.
+/// Set when cargo runs this program instead of the compiler.
 const WRAPS_COMPILER: &str = "CUBBYHOLE_XTASK_WRAPS_COMPILER";
 
 /// How long a target runs unless `--for` says otherwise.
 const DEFAULT_TIME: Duration = Duration::from_secs(5 * 60);
 
-/// An input that takes longer is a finding.
+/// The time limit of an input. A slower input is a failure.
 const MOST_SECONDS_PER_INPUT: u32 = 60;
 
-/// How many lines of the log of a target that failed are shown.
+/// How many lines of a failed target's log are printed.
 const SHOWN_LINES: usize = 25;
 
-/// What to run.
+/// The targets to run, and how.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     targets: Vec<String>,
@@ -55,7 +55,7 @@ struct Plan {
     jobs: usize,
 }
 
-/// Runs the targets that `arguments` name, or all, and prints a table of what each did.
+/// Runs the targets that `arguments` name, or all, and prints a table of the results.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let plan = Plan::parse(arguments, targets()?)?;
     let programs = build(&plan)?;
@@ -90,20 +90,21 @@ impl Plan {
                     let time = humantime::parse_duration(text);
                     plan.time = time.map_err(|error| format!("--for {text}: {error}"))?;
                     if plan.time < Duration::from_secs(1) {
-                        return Err(format!("--for {text}: at least 1s"));
+                        return Err(format!("--for {text}: use at least 1s"));
                     }
                 }
                 "--jobs" => {
                     let text = value()?;
                     let jobs = text.parse().ok().filter(|jobs| *jobs > 0);
-                    plan.jobs = jobs.ok_or_else(|| format!("--jobs {text}: a number from 1 up"))?;
+                    plan.jobs =
+                        jobs.ok_or_else(|| format!("--jobs {text}: use a number from 1"))?;
                 }
                 target if known.iter().any(|name| name == target) => {
                     plan.targets.push(target.to_owned());
                 }
                 other => {
                     return Err(format!(
-                        "no target is called {other}; there are {}",
+                        "there is no target {other}; the targets are {}",
                         known.join(", ")
                     ));
                 }
@@ -116,7 +117,7 @@ impl Plan {
     }
 }
 
-/// The names of all targets, in order.
+/// Returns the names of all targets, sorted.
 fn targets() -> Result<Vec<String>, String> {
     let unreadable = |error| format!("{TARGETS}: {error}");
     let mut names = Vec::new();
@@ -130,8 +131,8 @@ fn targets() -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// Runs the compiler if cargo runs this program in place of it: without the flags that report coverage
-/// where libFuzzer does not follow the package.
+/// Runs the compiler if cargo runs this program instead of it. Removes the coverage flags for packages
+/// that libFuzzer does not follow.
 pub(crate) fn compile() -> Option<ExitCode> {
     env::var_os(WRAPS_COMPILER)?;
     let package = env::var("CARGO_PKG_NAME").unwrap_or_default();
@@ -147,26 +148,26 @@ fn is_followed(package: &str) -> bool {
     package.starts_with("cubbyhole") || FOLLOWED.contains(&package)
 }
 
-/// Whether a flag of the compiler is there to report coverage.
+/// Returns whether a compiler flag is for coverage.
 fn reports(flag: &OsString) -> bool {
     let flag = flag.to_string_lossy();
     flag.contains("sancov") || flag.contains("sanitizer-coverage")
 }
 
-/// Builds the targets; the folder of their programs.
+/// Builds the targets. Returns the folder of their programs.
 fn build(plan: &Plan) -> Result<PathBuf, String> {
     let version = output(&mut cargo(["-vV"]))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.ok_or("`cargo -vV` does not name the host")?;
+    let host = host.ok_or("`cargo -vV` does not print the host")?;
     let folder = target_folder().join("fuzz");
     let mut command = cargo(["build", "--release", "--locked", "--manifest-path", MANIFEST]);
     command.arg("--target-dir").arg(&folder);
-    // With a target named, the flags do not reach build scripts, which cannot be linked with them.
+    // With `--target` the flags do not apply to build scripts, which cannot be linked with them.
     command.args(["--target", host]);
     command.args(plan.targets.iter().flat_map(|target| ["--bin", target]));
     command.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", RUSTFLAGS);
-    let wrapper =
-        env::current_exe().map_err(|error| format!("no path of this program: {error}"))?;
+    let wrapper = env::current_exe()
+        .map_err(|error| format!("cannot find the path of this program: {error}"))?;
     command.env("RUSTC_WRAPPER", wrapper).env(WRAPS_COMPILER, "1");
     run_command(&mut command)?;
     Ok(folder.join(host).join("release"))
@@ -178,7 +179,7 @@ struct Outcome {
     target: String,
     runs: u64,
     time: Duration,
-    /// How many edges of the program's flow the inputs cover.
+    /// How many edges of the control flow the inputs cover.
     covered: u64,
     failure: Option<String>,
 }
@@ -196,7 +197,7 @@ impl Outcome {
     }
 }
 
-/// Runs a target for a time. Returns its log, and whether it ended well.
+/// Runs a target for a time. Returns its log and its result.
 fn fuzz(
     target: &str,
     program: &Path,
@@ -226,7 +227,7 @@ fn fuzz(
     Ok((String::from_utf8_lossy(&log).into_owned(), result))
 }
 
-/// The number after `name` on the last line that has it.
+/// Returns the number after `name` on the last line that contains it.
 fn last_number(log: &str, name: &str) -> Option<u64> {
     let after = |line: &str| {
         let (_, rest) = line.split_once(name)?;
@@ -243,7 +244,7 @@ fn covered(log: &str) -> u64 {
     last_number(log, " cov: ").unwrap_or(0)
 }
 
-/// What to say of a run that failed: the end of its log, and the input that does it again.
+/// Describes a failed run: the end of its log, and the input that reproduces the failure.
 fn failure(log: &str, program: &Path, error: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let end = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
@@ -293,14 +294,14 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_named() {
-        assert_eq!(plan(&["c"]).unwrap_err(), "no target is called c; there are a, b");
+        assert_eq!(plan(&["c"]).unwrap_err(), "there is no target c; the targets are a, b");
         for wrong in [&["--for"][..], &["--for", "x"], &["--for", "1ms"], &["--jobs", "0"]] {
             assert!(plan(wrong).unwrap_err().contains(wrong[0]), "{wrong:?}");
         }
     }
 
     #[test]
-    fn coverage_is_followed_in_our_packages_and_not_in_the_engine() {
+    fn coverage_includes_our_packages_but_not_the_engine() {
         assert!(is_followed("cubbyhole-embedded") && is_followed("serde_json"));
         assert!(!is_followed("redb"));
         let flags = RUSTFLAGS.split_whitespace().filter(|flag| !reports(&OsString::from(flag)));
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_tells_runs_coverage_and_the_input_that_fails() {
+    fn log_is_parsed_for_runs_coverage_and_the_failing_input() {
         let log = "#2\tINITED cov: 10 ft: 11\n#9\tNEW    cov: 12 ft: 14 corp: 2/2b\n\
                    thread 'main' panicked at x.rs:1\n\
                    artifact_prefix='a/'; Test unit written to a/crash-1\n\

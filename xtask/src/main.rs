@@ -1,14 +1,14 @@
-//! The project's chores, run as `cargo xtask …`; [`HELP`] lists them.
+//! The project's tasks, run as `cargo xtask …`. [`HELP`] lists them.
 
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_macros,
-    reason = "a tool for the terminal: there is no caller to hand its output to"
+    reason = "a tool for the terminal writes its output itself"
 )]
 #![expect(
     clippy::disallowed_methods,
-    reason = "steps are timed for the reader; no deadline is judged by that"
+    reason = "steps are timed for the reader, and no deadline depends on the time"
 )]
 
 mod bench;
@@ -26,19 +26,19 @@ use std::env;
 use std::process::ExitCode;
 
 const HELP: &str = "\
-The project's chores.
+The project's tasks.
 
-  cargo xtask test [-- ARGS]   everything that must pass; ARGS go to `cargo test`
-  cargo xtask tidy             only the layout rules
-  cargo xtask bench [ARGS]     the benchmarks; `cargo xtask bench --help` lists ARGS
-  cargo xtask prove [NAMES]    the tests of faults, histories and hostile input, for hours: kills,
-                               power, damage, history-BACKEND, model-BACKEND, hostile-PART; all of
-                               them, or those whose names begin so
-  cargo xtask soak ARGS        all backends under load for a time, such as `--for 10m`, watched
-                               for wrong answers and growth; `cargo xtask soak --help` lists ARGS
-  cargo xtask fuzz [TARGETS]   coverage-guided runs of the targets in `fuzz/`, on the stable
-                               compiler; `--for 5m` for each, `--jobs 2` at a time
-  cargo xtask help             this text
+  cargo xtask test [-- ARGS]   Run every check that must pass. `cargo test` receives ARGS
+  cargo xtask tidy             Check the layout rules only
+  cargo xtask bench [ARGS]     Run the benchmarks. `cargo xtask bench --help` lists ARGS
+  cargo xtask prove [NAMES]    Run the tests of faults, histories and hostile input for hours:
+                               kills, power, damage, history-BACKEND, model-BACKEND, hostile-PART.
+                               NAMES selects the parts that start with them; default: all
+  cargo xtask soak ARGS        Run all backends under load for a time, such as `--for 10m`, and check
+                               for wrong answers and growth. `cargo xtask soak --help` lists ARGS
+  cargo xtask fuzz [TARGETS]   Run the targets in `fuzz/` with coverage guidance, on the stable
+                               compiler. `--for 5m` is the time of each, `--jobs 2` the parallel runs
+  cargo xtask help             Print this text
 ";
 
 fn main() -> ExitCode {
@@ -56,10 +56,10 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: &[String]) -> Result<(), String> {
-    let Some((chore, arguments)) = arguments.split_first() else {
-        return Err(format!("which chore?\n\n{HELP}"));
+    let Some((task, arguments)) = arguments.split_first() else {
+        return Err(format!("name a task\n\n{HELP}"));
     };
-    match (chore.as_str(), arguments) {
+    match (task.as_str(), arguments) {
         ("test", []) => test::run(&[]),
         ("test", [dashes, arguments @ ..]) if dashes == "--" => test::run(arguments),
         ("tidy", []) => tidy::run(),
@@ -71,6 +71,6 @@ fn dispatch(arguments: &[String]) -> Result<(), String> {
             print!("{HELP}");
             Ok(())
         }
-        _ => Err(format!("not understood: {chore} {}\n\n{HELP}", arguments.join(" "))),
+        _ => Err(format!("unknown task or arguments: {task} {}\n\n{HELP}", arguments.join(" "))),
     }
 }

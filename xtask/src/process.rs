@@ -1,26 +1,26 @@
-//! Running other programs at the root of the repository.
+//! Runs other programs at the root of the repository.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The root of the repository: the folder above this crate's.
+/// Returns the root of the repository, the parent folder of this crate.
 pub(crate) fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
 }
 
-/// Where cargo builds, and where what these chores keep between runs is.
+/// Returns the folder in which cargo builds and these tasks keep files between runs.
 pub(crate) fn target_folder() -> PathBuf {
     root().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
-/// The cargo that runs this very program, so that a `+toolchain` reaches the steps too.
+/// Returns a command of the cargo that runs this program, so a `+toolchain` applies to it too.
 pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
-    // What cargo says of this program's own package. Build scripts that look at it would run again,
-    // and all that depends on them, whenever a command is given by hand in between.
+    // Cargo sets these for this program's own package. Build scripts that read them would run again,
+    // with all their dependents, whenever someone runs cargo directly in between.
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -30,8 +30,8 @@ pub(crate) fn cargo<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Command
     command
 }
 
-/// A cargo command on a workspace of its own, by its manifest. It builds into the folder of the
-/// product, so that what both depend on is compiled once.
+/// Returns a cargo command for a separate workspace. It builds into the folder of the main workspace,
+/// so shared dependencies are compiled once.
 pub(crate) fn cargo_apart(subcommand: &str, manifest: &str) -> Command {
     let mut command = cargo([subcommand, "--locked", "--manifest-path", manifest]);
     if env::var_os("CARGO_TARGET_DIR").is_none() {
@@ -40,7 +40,7 @@ pub(crate) fn cargo_apart(subcommand: &str, manifest: &str) -> Command {
     command
 }
 
-/// Runs `command` with this program's own stdin, stdout and stderr.
+/// Runs `command` with the stdin, stdout and stderr of this program.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command.status().map_err(|error| format!("{}: {error}", line(command)))?;
     if status.success() { Ok(()) } else { Err(format!("{status}: {}", line(command))) }
@@ -57,7 +57,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
     Err(format!("{}: {}\n{}", output.status, line(command), stderr.trim_end()))
 }
 
-/// The command as one would type it, but for URLs, which may hold a password.
+/// Formats a command as one would type it. URLs are omitted, because they may contain a password.
 pub(crate) fn line(command: &Command) -> String {
     let set = command.get_envs().filter_map(|(name, value)| {
         let (name, value) = (name.to_string_lossy(), value?.to_string_lossy());
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_shown_as_one_would_type_it() {
+    fn command_is_formatted_without_urls() {
         let mut command = cargo(["doc", "--no-deps"]);
         command.env("RUSTDOCFLAGS", "-D warnings");
         assert!(line(&command).ends_with(" doc --no-deps"), "{}", line(&command));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failing_program_and_a_missing_one_are_errors() {
+    fn failing_and_missing_programs_are_errors() {
         assert!(output(&mut cargo(["--version"])).unwrap().starts_with("cargo "));
         let error = output(&mut cargo(["no-such-subcommand"])).unwrap_err();
         assert!(error.contains("cargo no-such-subcommand\n"), "{error}");

@@ -1,4 +1,4 @@
-//! `cargo xtask prove`: the tests of faults, histories and hostile input, for as long as they tell more.
+//! `cargo xtask prove`: long runs of the tests of faults, histories and hostile input.
 
 use std::process::Command;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::process::{cargo, line, run as run_command};
 use crate::services::Services;
 
-/// One part: a test program, which of its tests, and how much it is asked for.
+/// One part: a test program, the filter of its tests, and the variables that make the run long.
 struct Part {
     name: &'static str,
     package: &'static str,
@@ -41,7 +41,7 @@ const POSTGRES: (&str, &str) = ("cubbyhole-postgres", "conformance");
 const REDIS: (&str, &str) = ("cubbyhole-redis", "conformance");
 
 const PARTS: [Part; 15] = [
-    part("kills", ("cubbyhole-embedded", "crash"), "what_was_acknowledged", KILLS),
+    part("kills", ("cubbyhole-embedded", "crash"), "acknowledged", KILLS),
     part("power", ("cubbyhole-embedded", "power_loss"), "", CUTS),
     part("damage", ("cubbyhole-embedded", "damage"), "", DAMAGES),
     part("history-memory", MEMORY, HISTORY, HISTORIES),
@@ -58,8 +58,8 @@ const PARTS: [Part; 15] = [
     part("hostile-redis", ("cubbyhole-redis", "server"), "hostile::", INPUTS),
 ];
 
-/// Runs the parts whose names begin with one of `names`, or all; each to its end, whether the one
-/// before passed or not.
+/// Runs the parts whose names start with one of `names`, or all parts. A failed part does not stop the
+/// parts after it.
 pub(crate) fn run(names: &[String]) -> Result<(), String> {
     let chosen = chosen(names)?;
     let services = Services::start()?;
@@ -80,11 +80,16 @@ pub(crate) fn run(names: &[String]) -> Result<(), String> {
     if failed.is_empty() { Ok(()) } else { Err(format!("failed: {}", failed.join(", "))) }
 }
 
+/// Returns the filters of all parts.
+pub(crate) fn filters() -> impl Iterator<Item = &'static str> {
+    PARTS.iter().map(|part| part.filter)
+}
+
 fn chosen(names: &[String]) -> Result<Vec<&'static Part>, String> {
     let begins = |part: &Part, name: &String| part.name.starts_with(name.as_str());
     if let Some(unknown) = names.iter().find(|name| !PARTS.iter().any(|part| begins(part, name))) {
         let known: Vec<_> = PARTS.iter().map(|part| part.name).collect();
-        return Err(format!("no part is called {unknown}; there are {}", known.join(", ")));
+        return Err(format!("there is no part {unknown}; the parts are {}", known.join(", ")));
     }
     let is_chosen = |part: &&Part| names.is_empty() || names.iter().any(|name| begins(part, name));
     Ok(PARTS.iter().filter(is_chosen).collect())
@@ -105,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_chosen_by_the_beginning_of_their_names() {
+    fn parts_are_selected_by_the_start_of_their_names() {
         let names = |asked: &[&str]| {
             let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
             chosen(&asked).map(|parts| parts.iter().map(|part| part.name).collect::<Vec<_>>())

@@ -1,29 +1,28 @@
-//! The servers that the tests run against.
+//! The servers of the tests: PostgreSQL, a single Redis, and a Redis Cluster.
 //!
-//! Each is a private one, of `cubbyhole-testkit`, on a free port and in a temporary folder;
-//! it is stopped when [`Services`] is dropped, and also when this program is killed. Where the
-//! developer points a `CUBBYHOLE_TEST_…_URL` at a server of theirs, that one is used and none is
-//! started. There is PostgreSQL, a single Redis and a Redis Cluster.
+//! Each is a private server of `cubbyhole-testkit`, on a free port and in a temporary folder. It stops
+//! when [`Services`] is dropped, and also when this program is killed. If a variable
+//! `CUBBYHOLE_TEST_…_URL` names a server, the tests use that server and no private one starts.
 
 use std::env;
 
-/// Tells the tests where PostgreSQL is, and this program where the developer's is.
+/// The URL of PostgreSQL: set by the developer for this program, or by this program for the tests.
 const POSTGRES_URL: &str = "CUBBYHOLE_TEST_POSTGRES_URL";
 
-/// The same of a single Redis.
+/// The URL of a single Redis.
 const REDIS_URL: &str = "CUBBYHOLE_TEST_REDIS_URL";
 
-/// The same of a Redis Cluster.
+/// The URL of a Redis Cluster.
 const REDIS_CLUSTER_URL: &str = "CUBBYHOLE_TEST_REDIS_CLUSTER_URL";
 
-/// The running servers; they live as long as this.
+/// The running servers. Dropping this stops them.
 pub(crate) struct Services {
     environment: Vec<(&'static str, String)>,
     #[cfg(unix)]
     _running: Running,
 }
 
-/// What this program has started; absent is what the developer has.
+/// The servers that this program has started, except those that the developer named.
 #[cfg(unix)]
 struct Running {
     postgres: Option<cubbyhole_testkit::PostgresServer>,
@@ -33,7 +32,7 @@ struct Running {
 
 #[cfg(unix)]
 impl Services {
-    /// Starts what the tests need and the developer has not named, all at once.
+    /// Starts the servers that the developer has not named, in parallel.
     pub(crate) fn start() -> Result<Self, String> {
         use cubbyhole_testkit::{PostgresServer, RedisCluster, RedisServer};
 
@@ -67,7 +66,7 @@ impl Services {
     }
 }
 
-/// Starts a server where the developer has none for `variable`.
+/// Starts a server unless `variable` names one.
 #[cfg(unix)]
 fn unless_named<T>(
     variable: &str,
@@ -77,16 +76,16 @@ fn unless_named<T>(
     if is_named(variable) {
         return Ok(None);
     }
-    start().map(Some).map_err(|error| format!("no {what} for the tests: {error}"))
+    start().map(Some).map_err(|error| format!("cannot start {what} for the tests: {error}"))
 }
 
 #[cfg(not(unix))]
 impl Services {
-    /// Private servers need Unix; elsewhere the developer names some.
+    /// Checks that the developer has named all servers, because private servers need Unix.
     pub(crate) fn start() -> Result<Self, String> {
         for variable in [POSTGRES_URL, REDIS_URL, REDIS_CLUSTER_URL] {
             if !is_named(variable) {
-                return Err(format!("set {variable}: private servers are started on Unix alone"));
+                return Err(format!("set {variable} to a server: private servers need Unix"));
             }
         }
         Ok(Self { environment: Vec::new() })
@@ -94,18 +93,17 @@ impl Services {
 }
 
 impl Services {
-    /// What tells the tests where the servers are.
+    /// Returns the environment variables with the URLs of the servers.
     pub(crate) fn environment(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.environment.iter().map(|(name, value)| (*name, value.as_str()))
     }
 }
 
-/// Whether the developer has a server for `variable`. Its URL is not printed: it may hold a
-/// password.
+/// Returns whether `variable` names a server. Its URL is not printed, because it may contain a password.
 fn is_named(variable: &str) -> bool {
     let is_named = env::var_os(variable).is_some_and(|url| !url.is_empty());
     if is_named {
-        println!("==> services: the server that {variable} names");
+        println!("==> services: the server of {variable}");
     }
     is_named
 }

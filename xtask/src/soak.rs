@@ -3,7 +3,7 @@
 use crate::process::{cargo, run as run_command};
 use crate::services::Services;
 
-/// Starts the servers and runs the soak in a release build; `arguments` are its own.
+/// Starts the servers and runs the soak test in a release build, with `arguments`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut command = cargo(["run", "--release", "--locked", "--package", "cubbyhole-soak", "--"]);
     command.args(arguments);

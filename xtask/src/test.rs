@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that must pass, one step after the other.
+//! `cargo xtask test`: every check that must pass, in order.
 
 use std::process::Command;
 use std::thread::{self, JoinHandle};
@@ -14,7 +14,7 @@ use crate::{bench, fuzz, tidy};
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     let mut report = Report::default();
     report.command("format", &mut cargo(["fmt", "--all", "--check"]))?;
-    // Without `--all`, which would take in the crates of the product once more.
+    // Without `--all`, which would format the crates of the main workspace again.
     for (name, manifest) in [("format bench", bench::MANIFEST), ("format fuzz", fuzz::MANIFEST)] {
         report.command(name, &mut cargo(["fmt", "--manifest-path", manifest, "--check"]))?;
     }
@@ -23,13 +23,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     // The facade is the only crate whose code depends on features.
     let mut clippy_memory = clippy(&["--package", "cubbyhole", "--no-default-features"]);
     report.command("clippy memory", &mut clippy_memory)?;
-    // Where it must be built first, the tests leave it time: they often wait for a server.
+    // An installation runs next to the tests, which often wait for a server.
     let cargo_deny = thread::spawn(CargoDeny::find_or_install);
     report.tests(arguments)?;
     report.command("docs", &mut docs())?;
-    // The harness has tests; that the rest of the benchmarks compiles comes with them.
+    // The harness has tests. They also show that the rest of the benchmarks compiles.
     report.command("tests bench", &mut cargo_apart("test", bench::MANIFEST))?;
-    // That they compile, without the fuzzer's own library, which needs a compiler for C++.
+    // Only compiles the targets, without libFuzzer, which needs a C++ compiler.
     let mut clippy_fuzz = cargo_apart("clippy", fuzz::MANIFEST);
     clippy_fuzz.args(["--no-default-features", "--", "-D", "warnings"]);
     report.command("clippy fuzz", &mut clippy_fuzz)?;
@@ -50,7 +50,7 @@ fn docs() -> Command {
     command
 }
 
-/// The steps that have passed, and how long each took.
+/// The steps that have passed, with their durations.
 #[derive(Default)]
 struct Report {
     steps: Vec<(&'static str, Duration)>,
@@ -75,13 +75,13 @@ impl Report {
         self.step(name, &what, || run_command(command))
     }
 
-    /// The tests with the servers around them; doc tests are among what `cargo test` runs.
+    /// Runs the tests, doc tests included, with servers.
     fn tests(&mut self, arguments: &[String]) -> Result<(), String> {
         let services = Services::start()?;
-        // One that fails hides none of the others.
+        // A failed test program does not hide failures of the others.
         let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command.args(arguments).envs(services.environment());
-        // libpq's variables name a developer's server, or settings that a test does not expect.
+        // libpq's variables may name the developer's server, or settings that tests do not expect.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"PG") {
                 command.env_remove(name);
@@ -91,8 +91,8 @@ impl Report {
         self.step("tests", &what, || run_tests(&mut command, &mut std::io::stdout()))
     }
 
-    /// Licences, bans and sources. Advisories are left out: they come from the network and change
-    /// without the code, so the same commit would pass today and fail tomorrow.
+    /// Checks licences, bans and sources. Advisories are excluded: they come from the network and change
+    /// independently of the code, so a commit that passes today could fail tomorrow.
     fn dependencies(
         &mut self,
         cargo_deny: JoinHandle<Result<CargoDeny, String>>,
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_fails_is_named_and_not_counted() {
+    fn failed_step_is_named_and_not_counted() {
         let mut report = Report::default();
         let error = report.step("tidy", "", || Err("2 rules broken".to_owned())).unwrap_err();
         assert_eq!(error, "step `tidy` failed: 2 rules broken");
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_closing_line_counts_steps_and_names_a_filter() {
+    fn closing_line_counts_steps_and_names_the_filter() {
         let steps = vec![("tidy", Duration::from_millis(1500)), ("tests", Duration::from_secs(60))];
         let report = Report { steps };
         assert_eq!(report.closing_line(&[]), "cargo xtask test: passed, 2 steps in 61.5 s");

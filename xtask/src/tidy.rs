@@ -5,7 +5,7 @@
 //! - `text`: file sizes, module docs, white space, machine paths
 //! - `manifests`, `container`: `Cargo.toml` files and the `Containerfile`
 //! - `links`: links between Markdown pages
-//! - `reliability`: the tests that docs/reliability.md names
+//! - `reliability`: the tests that docs/reliability.md and `cargo xtask prove` name
 
 mod container;
 mod layout;
@@ -21,7 +21,7 @@ use tree::{Finding, Tree};
 type Rule = fn(&Tree) -> Vec<Finding>;
 
 /// Each rule, by the name that findings print.
-const RULES: [(&str, Rule); 13] = [
+const RULES: [(&str, Rule); 14] = [
     ("a crate has the name of its folder", layout::check_crate_names),
     ("every backend has the common files", layout::check_backend_files),
     ("the code map lists every crate", layout::check_code_map),
@@ -35,6 +35,7 @@ const RULES: [(&str, Rule); 13] = [
     ("no path of one machine", text::check_machine_paths),
     ("links lead to a file and a heading", links::check_links),
     ("the tests that reliability.md names exist", reliability::check_test_names),
+    ("the filters of `cargo xtask prove` match tests", reliability::check_prove_filters),
 ];
 
 /// Checks every rule and prints the findings.

@@ -1,4 +1,4 @@
-//! A network that is far away: a proxy that passes everything on a while later.
+//! A proxy that simulates a slow network: it forwards all data after a delay.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -10,17 +10,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::Result;
 
-/// The port of a proxy before the server at `port`, which takes `one_way` longer in each
-/// direction. It lives as long as the process.
+/// Starts a proxy for the server at `port` that adds `one_way` in each direction. Returns its port.
+/// The proxy runs until the process exits.
 ///
-/// It has threads, and not tasks: the timers of tokio round up to whole milliseconds, so that two
-/// would be nearly three.
-pub fn before(port: u16, one_way: Duration) -> Result<u16> {
+/// It uses threads instead of tasks, because tokio's timers round up to whole milliseconds: a delay
+/// of 2 ms would be nearly 3 ms.
+pub fn start_proxy(port: u16, one_way: Duration) -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let own_port = listener.local_addr()?.port();
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            // A client that the server refuses sees its connection close.
+            // If the server refuses the connection, the client's connection is closed.
             drop(connect(client, port, one_way));
         }
     });
@@ -31,44 +31,44 @@ fn connect(client: TcpStream, port: u16, one_way: Duration) -> Result<()> {
     let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    pass(client.try_clone()?, server.try_clone()?, one_way);
-    pass(server, client, one_way);
+    forward(client.try_clone()?, server.try_clone()?, one_way);
+    forward(server, client, one_way);
     Ok(())
 }
 
-/// Each piece leaves that much after it came; none waits for the one before it.
-fn pass(from: TcpStream, to: TcpStream, one_way: Duration) {
+/// Starts a thread that forwards each chunk `one_way` after its arrival.
+fn forward(from: TcpStream, to: TcpStream, one_way: Duration) {
     thread::spawn(move || {
-        // One that is gone ends the connection for its peer too.
-        drop(pass_until_closed(&from, &to, one_way));
+        // If one side closes its connection, the other side's is closed too.
+        drop(forward_until_closed(&from, &to, one_way));
         drop(to.shutdown(Shutdown::Write));
     });
 }
 
-/// One thread, which looks for the next piece until the first of those under way is due: a second
-/// one to be woken would cost what is measured a core.
-fn pass_until_closed(
+/// One thread both reads and writes: it waits for the next chunk until the first delayed chunk is
+/// due. A second thread would take CPU time from the measured programs.
+fn forward_until_closed(
     mut from: &TcpStream,
     mut to: &TcpStream,
     one_way: Duration,
 ) -> std::io::Result<()> {
-    let mut under_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
+    let mut delayed: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut buffer = vec![0; 64 * 1024];
     let mut is_open = true;
-    while is_open || !under_way.is_empty() {
-        let first = under_way.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
+    while is_open || !delayed.is_empty() {
+        let first = delayed.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
         let timeout = first.map(Timespec::try_from).transpose().map_err(std::io::Error::other)?;
         let mut sources = [PollFd::new(from, PollFlags::IN)];
-        let watched = if is_open { &mut sources[..] } else { &mut [] };
-        if poll(watched, timeout.as_ref())? > 0 {
+        let polled = if is_open { &mut sources[..] } else { &mut [] };
+        if poll(polled, timeout.as_ref())? > 0 {
             let length = from.read(&mut buffer)?;
             is_open = length > 0;
             if is_open {
-                under_way.push_back((Instant::now() + one_way, buffer[..length].to_vec()));
+                delayed.push_back((Instant::now() + one_way, buffer[..length].to_vec()));
             }
         }
-        while let Some((_, piece)) = under_way.pop_front_if(|(due, _)| *due <= Instant::now()) {
-            to.write_all(&piece)?;
+        while let Some((_, chunk)) = delayed.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            to.write_all(&chunk)?;
         }
     }
     Ok(())
@@ -79,11 +79,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_directions_are_delayed_and_pieces_do_not_wait_for_each_other() {
-        const PIECES: usize = 100;
+    fn proxy_delays_both_directions_without_queueing() {
+        const CHUNKS: usize = 100;
         let one_way = Duration::from_millis(20);
         let echo = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = before(echo.local_addr().unwrap().port(), one_way).unwrap();
+        let port = start_proxy(echo.local_addr().unwrap().port(), one_way).unwrap();
         thread::spawn(move || {
             let (mut stream, _) = echo.accept().unwrap();
             let mut answers = stream.try_clone().unwrap();
@@ -91,14 +91,14 @@ mod tests {
         });
         let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         let start = Instant::now();
-        for _ in 0..PIECES {
+        for _ in 0..CHUNKS {
             client.write_all(b"x").unwrap();
         }
         client.shutdown(Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();
-        assert_eq!(answer.len(), PIECES);
+        assert_eq!(answer.len(), CHUNKS);
         let took = start.elapsed();
-        assert!(took >= 2 * one_way && took < one_way * PIECES as u32, "{took:?}");
+        assert!(took >= 2 * one_way && took < one_way * CHUNKS as u32, "{took:?}");
     }
 }

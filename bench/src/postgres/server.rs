@@ -1,4 +1,4 @@
-//! The server, what it is filled with, and the ways to it.
+//! The PostgreSQL server, its data and the connections to it.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use sqlx::postgres::PgPoolOptions;
 use tokio_postgres::{Client, NoTls};
 
 use super::CONNECTIONS;
-use crate::POSTGRES;
 use crate::Result;
-use crate::contestants::sql;
-use crate::data::{KEYS, NAMESPACES_OF_A_GROUP, Names, Place, TENANT, Values};
+use crate::candidates::sql;
+use crate::data::{EntryId, KEYS, NAMESPACES_OF_A_GROUP, Names, TENANT, Values};
+use crate::plan::POSTGRES;
 use crate::report::Size;
 
-/// What is compared durably must be written durably.
+/// Settings for durable commits. The test kit's default settings are not durable.
 const SETTINGS: [(&str, &str); 5] = [
     ("fsync", "on"),
     ("synchronous_commit", "on"),
@@ -25,10 +25,10 @@ const SETTINGS: [(&str, &str); 5] = [
     ("max_wal_size", "4GB"),
     ("max_connections", "200"),
 ];
-/// Row security binds it, and it owns nothing.
+/// A role that is subject to row-level security and owns no table.
 const ROLE: &str = "bench";
 
-/// A server with the same entries in all schemas, as a careful operator leaves them.
+/// A server with the same entries in all schemas, vacuumed and analysed.
 pub struct Server {
     server: PostgresServer,
 }
@@ -62,7 +62,7 @@ impl Server {
         Ok(self.server.psql("SHOW server_version")?)
     }
 
-    /// Bytes for each entry, indexes included.
+    /// Returns the bytes per entry, including indexes.
     pub fn sizes(
         &self,
         tables: &[(&'static str, &str)],
@@ -83,49 +83,52 @@ impl Server {
         tables.iter().map(size).collect()
     }
 
-    /// Our store over JSON strings.
+    /// Opens our store over JSON strings.
     pub async fn json(&self, port: u16) -> Result<Arc<dyn EntryStore<String>>> {
         Ok(Arc::new(self.open(port).await?.typed::<String>()))
     }
 
-    /// Our store over bytes.
+    /// Opens our store over bytes.
     pub async fn bytes(&self, port: u16) -> Result<Arc<dyn EntryStore<cubbyhole::Bytes>>> {
         Ok(self.open(port).await?)
     }
 
     async fn open(&self, port: u16) -> Result<Arc<dyn Backend>> {
-        let url = format!("{}&pool_size={CONNECTIONS}", bound(port));
+        let url = format!("{}&pool_size={CONNECTIONS}", role_url(port));
         Ok(cubbyhole::open(&ExecutionContext::new(), &url).await?)
     }
 
-    /// The peer's; `tested` is its default, a round trip before each use of a connection.
+    /// Opens the entelix store. `tested` is its default: a round trip before each use of a
+    /// connection.
     pub async fn entelix(&self, port: u16, tested: bool) -> Result<PeerStore<String>> {
         let peer = PostgresPersistence::builder()
-            .with_connection_string(bound(port))
+            .with_connection_string(role_url(port))
             .with_max_connections(CONNECTIONS)
             .with_test_before_acquire(tested);
         Ok(peer.connect().await?.store())
     }
 
-    pub async fn entelix_unbound(&self) -> Result<PeerStore<String>> {
+    /// Opens the entelix store as a role that bypasses row-level security.
+    pub async fn entelix_bypassing_rls(&self) -> Result<PeerStore<String>> {
         let peer = PostgresPersistence::builder().with_connection_string(self.url());
         Ok(peer.connect().await?.store())
     }
 
-    /// Without the record of changes that it keeps by default, which no other has.
+    /// Opens the openkeyv store without its change log, which no other candidate has.
     pub async fn openkeyv(&self) -> Result<OpenKeyvStore> {
         let pool = self.pool(self.port()).await?;
         let config = PostgresConfig::new(None)?.with_change_retention(0);
         Ok(OpenKeyvStore::from_pool_with_config(pool, config).await?)
     }
 
+    /// Opens a pool of `sqlx`.
     pub async fn pool(&self, port: u16) -> Result<PgPool> {
         let own_port = format!(":{}/", self.port());
         let url = self.url().replace(&own_port, &format!(":{port}/"));
         Ok(PgPoolOptions::new().max_connections(CONNECTIONS).connect(&url).await?)
     }
 
-    /// Puts so many entries that have expired, in a namespace aside.
+    /// Inserts `count` expired entries in a separate namespace.
     pub fn put_expired(&self, table: &str, count: usize) -> Result<()> {
         let series = format!("generate_series(1, {count}) AS i");
         self.server.psql(&match table {
@@ -147,14 +150,15 @@ impl Server {
     }
 }
 
-fn bound(port: u16) -> String {
+/// The URL of [`ROLE`].
+fn role_url(port: u16) -> String {
     format!("postgres://{ROLE}:{ROLE}@127.0.0.1:{port}/postgres?sslmode=disable")
 }
 
 async fn fill(client: &Client, names: &Names, values: &Values) -> Result<()> {
-    const DIFFERENT: usize = 64;
+    const TEXTS: usize = 64;
     client.batch_execute("CREATE TABLE texts (id bigint PRIMARY KEY, text text)").await?;
-    for id in 0..DIFFERENT {
+    for id in 0..TEXTS {
         let text = &values.nth(id).text;
         client.execute("INSERT INTO texts VALUES ($1, $2)", &[&(id as i64), text]).await?;
     }
@@ -162,11 +166,11 @@ async fn fill(client: &Client, names: &Names, values: &Values) -> Result<()> {
     let ns =
         format!("'{TENANT}:g' || i / {in_group} || ':n' || i / {KEYS} % {NAMESPACES_OF_A_GROUP}");
     let key = format!("'message-' || lpad((i % {KEYS})::text, 4, '0')");
-    // As `Place::expires` has it.
-    debug_assert!(Place { namespace: 0, key: 1 }.expires());
+    // The SQL below repeats the rule of `EntryId::expires`.
+    debug_assert!(EntryId { namespace: 0, key: 1 }.expires());
     let ttl = "CASE WHEN i % 2 = 1 THEN now() + interval '1 day' END";
     let from = format!(
-        "FROM generate_series(0::bigint, {}) AS i JOIN texts ON id = i % {DIFFERENT}",
+        "FROM generate_series(0::bigint, {}) AS i JOIN texts ON id = i % {TEXTS}",
         entries - 1
     );
     client
@@ -185,6 +189,6 @@ async fn fill(client: &Client, names: &Names, values: &Values) -> Result<()> {
     for table in ["cubbyhole.entries", "memory_items", "plain"] {
         client.batch_execute(&format!("VACUUM ANALYZE {table}")).await?;
     }
-    // So that none is due at once, in the midst of whosever turn it is.
+    // Otherwise a checkpoint would soon run during the turn of one candidate.
     Ok(client.batch_execute("CHECKPOINT").await?)
 }

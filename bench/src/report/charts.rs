@@ -1,12 +1,12 @@
-//! Charts of what was done per second, as SVG that follows the reader's light or dark scheme.
+//! Charts of operations per second, as SVG that follows the reader's light or dark scheme.
 //!
-//! Written by hand: they are bars with texts beside them, and the libraries that draw charts need
-//! fonts to lay theirs out.
+//! The SVG is written without a chart library, because such libraries need fonts for the layout.
 
 use std::fmt::Write;
 
 use super::tables::per_second;
 use crate::measure::{Comparison, Point};
+use crate::plan::{OURS, OURS_JSON};
 use crate::workload::Workload;
 
 const WIDTH: f64 = 860.0;
@@ -14,23 +14,23 @@ const LABELS: f64 = 230.0;
 const FIGURES: f64 = 90.0;
 const BAR: f64 = 16.0;
 const GAP: f64 = 22.0;
-/// How many powers of ten a bar spans.
+/// The number of powers of ten that the longest bar spans.
 const DECADES: f64 = 4.0;
 const CAPTION: &str = "Operations per second, on a logarithmic scale: a quarter of the longest bar is a factor of ten.";
 const COLOURS: [&str; 6] = ["#2563eb", "#d97706", "#9333ea", "#059669", "#dc2626", "#64748b"];
 
-/// File names and what goes into them: a chart for each backend and point of the mixes.
+/// The file names and contents of the charts: one for each backend and point of the mixes.
 pub fn all(comparisons: &[Comparison]) -> Vec<(String, String)> {
     let mut charts = Vec::new();
-    let is_a_mix = |row: &&Comparison| Workload::MIXES.iter().any(|mix| mix.name == row.work);
+    let is_mix = |row: &&Comparison| Workload::MIXES.iter().any(|mix| mix.name == row.work);
     let mut points: Vec<(&str, Point)> =
-        comparisons.iter().filter(is_a_mix).map(|row| (row.backend, row.point)).collect();
+        comparisons.iter().filter(is_mix).map(|row| (row.backend, row.point)).collect();
     points.dedup();
     for (backend, point) in points {
         let rows: Vec<&Comparison> = comparisons
             .iter()
             .filter(|row| row.backend == backend && row.point == point)
-            .filter(|row| grid_work().any(|work| work == row.work))
+            .filter(|row| grid_workloads().any(|work| work == row.work))
             .collect();
         let Point { entries, value_bytes, callers } = point;
         let name = format!("{backend}-{entries}x{value_bytes}-{callers}.svg");
@@ -39,18 +39,18 @@ pub fn all(comparisons: &[Comparison]) -> Vec<(String, String)> {
     charts
 }
 
-fn grid_work() -> impl Iterator<Item = &'static str> {
+fn grid_workloads() -> impl Iterator<Item = &'static str> {
     Workload::MIXES.into_iter().chain(Workload::OWN).map(|workload| workload.name)
 }
 
-/// Bars of each work, longest for whoever does most; on a scale of powers of ten.
+/// Draws the bars of each workload on a logarithmic scale.
 fn chart(rows: &[&Comparison]) -> String {
     let bars: usize = rows.iter().map(|row| row.results.len()).sum();
     let height = bars as f64 * BAR + rows.len() as f64 * (GAP + BAR) + GAP;
     let mut body = format!("<text class=\"about\" x=\"0\" y=\"12\">{CAPTION}</text>\n");
     let mut y = GAP;
     for row in rows {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(
             body,
             r#"<text class="work" x="0" y="{:.0}">{} <tspan class="about">{}</tspan></text>"#,
@@ -91,10 +91,10 @@ fn bar(body: &mut String, name: &str, rate: f64, most: f64, y: f64) {
     );
 }
 
-/// The same for the same name, whatever else is in the chart.
+/// The colour of a candidate, which is the same in every chart.
 fn colour(name: &str) -> &'static str {
-    let known = [crate::OURS, crate::OURS_JSON];
-    if known.contains(&name) {
+    let ours = [OURS, OURS_JSON];
+    if ours.contains(&name) {
         return COLOURS[0];
     }
     let sum: usize = name.bytes().map(usize::from).sum();
@@ -109,11 +109,11 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::harness::Samples;
-    use crate::measure::Measured;
+    use crate::measure::Measurement;
 
     #[test]
-    fn a_chart_has_a_bar_for_everyone() {
-        let measured = |name: &str, time| Measured {
+    fn chart_has_a_bar_for_each_candidate() {
+        let measured = |name: &str, time| Measurement {
             name: name.to_owned(),
             time: Samples::new(vec![time]),
             latencies: None,

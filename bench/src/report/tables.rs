@@ -1,19 +1,20 @@
-//! Tables, in Markdown, which a terminal shows as well.
+//! Tables in Markdown, which are also readable in a terminal.
 
 use std::fmt::Write;
 
 use super::{Report, Size};
 use crate::goals::{Goal, Limit, count};
 use crate::harness::Samples;
-use crate::measure::{Comparison, Measured, Point};
+use crate::measure::{Comparison, Measurement, Point};
+use crate::plan::{EMBEDDED, MEMORY, POSTGRES};
 
 pub fn heading(report: &Report) -> String {
     let machine = &report.machine;
     let versions: Vec<String> =
         report.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     format!(
-        "{}, {} cores, {} GiB, {}.\n{}.\n\nMedians of {} rounds in turns, ± half the distance \
-         of the quartiles.\n\n",
+        "{}, {} cores, {} GiB, {}.\n{}.\n\nMedians of {} alternating rounds, ± half the \
+         interquartile range.\n\n",
         machine.processor,
         machine.cores,
         machine.memory_gib,
@@ -23,10 +24,10 @@ pub fn heading(report: &Report) -> String {
     )
 }
 
-/// Everything on a page.
+/// The page with all results.
 pub fn page(report: &Report) -> String {
     let mut page = format!(
-        "# Results\n\nWritten by `cargo xtask bench`; [README.md](README.md) says how to read \
+        "# Results\n\n`cargo xtask bench` generates this page. [README.md](README.md) explains \
          it.\n\n{}## Goals\n\n{}",
         heading(report),
         goals(&report.goals)
@@ -34,11 +35,11 @@ pub fn page(report: &Report) -> String {
     let mut backends: Vec<&str> = report.comparisons.iter().map(|row| row.backend).collect();
     backends.dedup();
     for backend in backends {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(page, "\n## {}\n", title(backend));
-        let of_it: Vec<Size> =
+        let backend_sizes: Vec<Size> =
             report.sizes.iter().filter(|size| size.backend == backend).cloned().collect();
-        for same in of_it.chunk_by(|a, b| a.entries == b.entries) {
+        for same in backend_sizes.chunk_by(|a, b| a.entries == b.entries) {
             let _ = write!(page, "\n{}", sizes(same));
         }
         for row in report.comparisons.iter().filter(|row| row.backend == backend) {
@@ -50,29 +51,29 @@ pub fn page(report: &Report) -> String {
 
 fn title(backend: &str) -> &str {
     match backend {
-        crate::MEMORY => "Memory",
-        crate::EMBEDDED => "Embedded",
-        crate::POSTGRES => "PostgreSQL",
+        MEMORY => "Memory",
+        EMBEDDED => "Embedded",
+        POSTGRES => "PostgreSQL",
         _ => "Redis",
     }
 }
 
 pub fn goals(goals: &[Goal]) -> String {
-    let heads = ["work", "against", "wanted", "reached", "", "beside the limit"];
+    let heads = ["work", "against", "goal", "reached", "", "relative to the limit"];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     for goal in goals {
-        let [wanted, reached] = goal.texts();
+        let [target, reached] = goal.texts();
         let spread = goal.spread.filter(|spread| *spread > 0.005);
         let spread = spread.map_or(String::new(), |spread| format!(" ± {:.0} %", spread * 100.0));
         let verdict = if goal.is_met() { "met" } else { "**not met**" };
-        let beside = |limit: &Limit| format!("{}× {}", count(limit.times), limit.name);
+        let relative = |limit: &Limit| format!("{}× {}", count(limit.times), limit.name);
         rows.push(vec![
             goal.work.clone(),
             goal.against.clone(),
-            wanted,
+            target,
             reached + &spread,
             verdict.to_owned(),
-            goal.limit.as_ref().map(beside).unwrap_or_default(),
+            goal.limit.as_ref().map(relative).unwrap_or_default(),
         ]);
     }
     table(&rows, 2)
@@ -82,14 +83,18 @@ pub fn sizes(sizes: &[Size]) -> String {
     let Some(Size { backend, entries, value_bytes, .. }) = sizes.first() else {
         return String::new();
     };
-    let mut rows = vec![["", "bytes per entry", "beside the value"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["", "bytes per entry", "without the value"].map(str::to_owned).to_vec()];
     for size in sizes {
-        let beside = size.bytes - size.value_bytes as f64;
-        rows.push(vec![size.name.to_owned(), format!("{:.0}", size.bytes), format!("{beside:.0}")]);
+        let overhead = size.bytes - size.value_bytes as f64;
+        rows.push(vec![
+            size.name.to_owned(),
+            format!("{:.0}", size.bytes),
+            format!("{overhead:.0}"),
+        ]);
     }
     let title = title(backend);
     format!(
-        "### {title}: what an entry takes, {entries} entries of {value_bytes} bytes\n\n{}",
+        "### {title}: bytes per entry, {entries} entries of {value_bytes} bytes\n\n{}",
         table(&rows, 1)
     )
 }
@@ -103,11 +108,11 @@ pub fn comparison(comparison: &Comparison) -> String {
     }
     let mut rows = vec![heads.into_iter().map(str::to_owned).collect()];
     for (index, measured) in results.iter().enumerate() {
-        let Measured { name, time, latencies } = measured;
+        let Measurement { name, time, latencies } = measured;
         let times = (index > 0)
             .then(|| format!("{}×", count(time.ratio(&results[0].time).median)))
             .unwrap_or_default();
-        let mut row = vec![name.clone(), per_second(time.median), with_spread(time, point), times];
+        let mut row = vec![name.clone(), per_second(time.median), with_spread(time), times];
         if let Some(latencies) = latencies {
             let shares = [latencies.p50, latencies.p90, latencies.p99, latencies.p999];
             row.extend(shares.map(|time| nanoseconds(time as f64)));
@@ -128,12 +133,12 @@ pub fn comparison(comparison: &Comparison) -> String {
     )
 }
 
-/// Of one caller; of several, what passes from one operation to the next.
-fn with_spread(time: &Samples, _: &Point) -> String {
+/// The time of an operation. With several callers, it is the time between two completions.
+fn with_spread(time: &Samples) -> String {
     format!("{} ± {:.0} %", nanoseconds(time.median), time.spread() * 100.0)
 }
 
-/// Of something that takes so many nanoseconds.
+/// Formats the rate of an operation that takes `time` nanoseconds.
 pub fn per_second(time: f64) -> String {
     let rate = 1e9 / time;
     match rate {
@@ -153,7 +158,7 @@ fn nanoseconds(time: f64) -> String {
     }
 }
 
-/// The first row is the head; the first columns are aligned to the left.
+/// Lays out a table. The first row is the head, and the first `left` columns are left-aligned.
 fn table(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
@@ -163,7 +168,7 @@ fn table(rows: &[Vec<String>], left: usize) -> String {
     for (index, row) in rows.iter().enumerate() {
         for (column, width) in widths.iter().enumerate() {
             let cell = cell(row, column);
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = if column < left {
                 write!(text, "| {cell:<width$} ")
             } else {
@@ -185,12 +190,12 @@ fn table(rows: &[Vec<String>], left: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goals::Wanted;
+    use crate::goals::Target;
 
     #[test]
-    fn a_goal_that_is_not_reached_is_told() {
+    fn missed_goal_is_marked_in_the_table() {
         let goal = |reached| {
-            Goal::new("get", "peer", Wanted::Times(2.0), Some(Samples::new(vec![reached])))
+            Goal::new("get", "peer", Target::Times(2.0), Some(Samples::new(vec![reached])))
         };
         let table = goals(&[goal(2.5), goal(1.5)]);
         let lines: Vec<&str> = table.lines().collect();
@@ -200,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn units_fit_the_number() {
+    fn units_fit_the_magnitude() {
         assert_eq!(
             [per_second(250.0), per_second(2e5), per_second(2e9)],
             ["4.00 M", "5000", "0.5"]

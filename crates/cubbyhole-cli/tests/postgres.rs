@@ -14,9 +14,10 @@ mod tests {
     use std::process::{Command, Output};
 
     use cubbyhole_testkit::PostgresServer;
+    use cubbyhole_testkit::shared::PASSWORD;
     use tempfile::TempDir;
 
-    use crate::fixture::{PASSWORD, Schema};
+    use crate::fixture::Schema;
     use crate::support::{Outcome, tool, tool_with};
 
     fn text(bytes: &[u8]) -> String {

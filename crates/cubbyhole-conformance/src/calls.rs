@@ -1,5 +1,5 @@
-//! Every method of a store as a call that can be made again and again: with ordinary input, with
-//! empty input, and with input that is refused.
+//! Calls of every method, for the cases that must hold for all of them. There are calls with valid
+//! input, with empty input, and with input that every store rejects.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,34 +13,34 @@ use futures_util::future::BoxFuture;
 
 use crate::Sample;
 
-/// No key holds NUL.
+/// Not a valid key: it contains NUL.
 const BAD: &str = "\0";
 const TTL: Duration = Duration::from_secs(3_600);
 
-/// The arguments that all calls of a list share.
-pub(crate) struct Target<V: Sample> {
+/// The store and the arguments of the calls.
+pub(crate) struct CallTarget<V: Sample> {
     pub(crate) store: Arc<dyn EntryStore<V>>,
     pub(crate) ctx: ExecutionContext,
     pub(crate) ns: Namespace,
-    /// A prefix of another tenant, with nothing under it.
-    pub(crate) elsewhere: NamespacePrefix,
+    /// A prefix of another tenant, which has no entries.
+    pub(crate) empty_prefix: NamespacePrefix,
 }
 
-/// A call of one method.
-pub(crate) struct Call<'a> {
+/// A call of one method, which can be repeated.
+pub(crate) struct MethodCall<'a> {
     /// The method and its input.
     pub(crate) name: &'static str,
     make: Box<dyn Fn() -> BoxFuture<'a, Result<()>> + Send + Sync + 'a>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> MethodCall<'a> {
     fn new<T, F>(name: &'static str, call: impl Fn() -> F + Send + Sync + 'a) -> Self
     where
         F: Future<Output = Result<T>> + Send + 'a,
     {
         let make = move || -> BoxFuture<'a, Result<()>> {
-            let answer = call();
-            Box::pin(async move { answer.await.map(drop) })
+            let reply = call();
+            Box::pin(async move { reply.await.map(drop) })
         };
         Self { name, make: Box::new(make) }
     }
@@ -50,51 +50,52 @@ impl<'a> Call<'a> {
     }
 }
 
-/// `name: call` for each.
+/// Builds a list of calls from lines of `name: call`.
 macro_rules! calls {
     ($($name:literal: $call:expr;)*) => {
-        vec![$(Call::new($name, move || $call)),*]
+        vec![$(MethodCall::new($name, move || $call)),*]
     };
 }
 
-impl<V: Sample> Target<V> {
-    /// The core trait with input that every open store accepts.
-    pub(crate) fn core(&self) -> Vec<Call<'_>> {
-        let Self { store: s, ctx, ns, elsewhere } = self;
+impl<V: Sample> CallTarget<V> {
+    /// Returns calls of `Store` with input that every open store accepts.
+    pub(crate) fn core(&self) -> Vec<MethodCall<'_>> {
+        let Self { store: s, ctx, ns, empty_prefix } = self;
         let none = PutOptions::new();
         let short = none.with_ttl(TTL);
         calls! {
             "put": s.put(ctx, ns, "k", V::sample(1));
             "put_with_options": s.put_with_options(ctx, ns, "k", V::sample(1), none);
-            "put_with_options (a TTL)": s.put_with_options(ctx, ns, "t", V::sample(1), short);
+            "put_with_options (with a TTL)": s.put_with_options(ctx, ns, "t", V::sample(1), short);
             "get": s.get(ctx, ns, "k");
             "get (absent)": s.get(ctx, ns, "absent");
             "delete (absent)": s.delete(ctx, ns, "absent");
             "list": s.list(ctx, ns, None);
-            "list (a prefix)": s.list(ctx, ns, Some("absent"));
-            "list_namespaces": s.list_namespaces(ctx, elsewhere);
+            "list (with a prefix)": s.list(ctx, ns, Some("absent"));
+            "list_namespaces": s.list_namespaces(ctx, empty_prefix);
             "evict_expired": s.evict_expired(ctx);
         }
     }
 
-    /// The core trait with input that every store refuses.
-    pub(crate) fn core_refused(&self) -> Vec<Call<'_>> {
+    /// Returns calls of `Store` with input that every store rejects.
+    pub(crate) fn core_rejected(&self) -> Vec<MethodCall<'_>> {
         let Self { store: s, ctx, ns, .. } = self;
         let none = PutOptions::new();
         let zero = none.with_ttl(Duration::ZERO);
         calls! {
-            "put (a bad key)": s.put(ctx, ns, BAD, V::sample(1));
-            "put_with_options (a bad key)": s.put_with_options(ctx, ns, BAD, V::sample(1), none);
-            "put_with_options (no TTL)": s.put_with_options(ctx, ns, "k", V::sample(1), zero);
-            "get (a bad key)": s.get(ctx, ns, BAD);
-            "delete (a bad key)": s.delete(ctx, ns, BAD);
-            "list (a bad prefix)": s.list(ctx, ns, Some(BAD));
+            "put (invalid key)": s.put(ctx, ns, BAD, V::sample(1));
+            "put_with_options (invalid key)": s.put_with_options(ctx, ns, BAD, V::sample(1), none);
+            "put_with_options (TTL of zero)": s.put_with_options(ctx, ns, "k", V::sample(1), zero);
+            "get (invalid key)": s.get(ctx, ns, BAD);
+            "delete (invalid key)": s.delete(ctx, ns, BAD);
+            "list (invalid prefix)": s.list(ctx, ns, Some(BAD));
         }
     }
 
-    /// `EntryStore` with input that every open store accepts, empty input included.
-    pub(crate) fn entries(&self) -> Vec<Call<'_>> {
-        let Self { store: s, ctx, ns, elsewhere } = self;
+    /// Returns calls of `EntryStore` with input that every open store accepts, including empty
+    /// input.
+    pub(crate) fn entries(&self) -> Vec<MethodCall<'_>> {
+        let Self { store: s, ctx, ns, empty_prefix } = self;
         let (none, always) = (PutOptions::new(), Condition::Always);
         let (read, sliding) = (GetOptions::new(), GetOptions::new().with_extended_ttl(TTL));
         calls! {
@@ -108,54 +109,56 @@ impl<V: Sample> Target<V> {
             "write": s.write(ctx, ns, Batch::new().put("k", V::sample(1)).delete("absent"));
             "write (no operations)": s.write(ctx, ns, Batch::new());
             "scan": s.scan(ctx, ns, ScanOptions::new());
-            "scan_namespaces": s.scan_namespaces(ctx, elsewhere, None, 10);
+            "scan_namespaces": s.scan_namespaces(ctx, empty_prefix, None, 10);
             "touch": s.touch(ctx, ns, "k", Expiry::Never);
             "touch (absent)": s.touch(ctx, ns, "absent", Expiry::After(TTL));
             "take (absent)": s.take(ctx, ns, "absent");
-            "erase": s.erase(ctx, elsewhere, 10);
-            "usage": s.usage(ctx, elsewhere);
+            "erase": s.erase(ctx, empty_prefix, 10);
+            "usage": s.usage(ctx, empty_prefix);
             "current_time": s.current_time(ctx, ns);
             "update (keep)": s.update(ctx, ns, "k", |_| Ok(Update::Keep));
             "update (put)": s.update(ctx, ns, "k", |_| Ok(Update::Put(V::sample(1))));
-            "erase_all": s.erase_all(ctx, elsewhere);
+            "erase_all": s.erase_all(ctx, empty_prefix);
         }
     }
 
-    /// Apart from the others, because not every role may.
-    pub(crate) fn tenants(&self) -> Call<'_> {
-        Call::new("scan_tenants", || self.store.scan_tenants(&self.ctx, None, 10))
+    /// Returns the call of `scan_tenants`. It is separate because not every role is allowed to see
+    /// across tenants.
+    pub(crate) fn tenants(&self) -> MethodCall<'_> {
+        MethodCall::new("scan_tenants", || self.store.scan_tenants(&self.ctx, None, 10))
     }
 
-    /// `EntryStore` with input that every store refuses, and with conditions that do not hold.
-    pub(crate) fn entries_refused(&self) -> Vec<Call<'_>> {
-        let Self { store: s, ctx, ns, elsewhere } = self;
+    /// Returns calls of `EntryStore` with input that every store rejects, and with conditions that
+    /// do not hold.
+    pub(crate) fn entries_rejected(&self) -> Vec<MethodCall<'_>> {
+        let Self { store: s, ctx, ns, empty_prefix } = self;
         let (none, always) = (PutOptions::new(), Condition::Always);
         let (absent, other) = (Condition::IfAbsent, Condition::IfVersion(Version::draw()));
         let (read, zero) = (GetOptions::new(), Duration::ZERO);
         let sliding = read.with_extended_ttl(zero);
         calls! {
-            "get_entry (a bad key)": s.get_entry(ctx, ns, BAD, read);
-            "get_entry (no TTL)": s.get_entry(ctx, ns, "k", sliding);
-            "get_many (a bad key)": s.get_many(ctx, ns, &[BAD]);
-            "put_entry (a bad key)": s.put_entry(ctx, ns, BAD, V::sample(1), none, always);
-            "put_entry (a conflict)": s.put_entry(ctx, ns, "k", V::sample(1), none, absent);
-            "delete_entry (a bad key)": s.delete_entry(ctx, ns, BAD, always);
-            "delete_entry (a conflict)": s.delete_entry(ctx, ns, "k", other);
-            "write (a bad key)": s.write(ctx, ns, Batch::new().put(BAD, V::sample(1)));
-            "write (a conflict)": s.write(ctx, ns, Batch::new().delete_if("k", other));
-            "scan (no limit)": s.scan(ctx, ns, ScanOptions::new().with_limit(0));
-            "scan_namespaces (no limit)": s.scan_namespaces(ctx, elsewhere, None, 0);
-            "scan_tenants (no limit)": s.scan_tenants(ctx, None, 0);
-            "touch (a bad key)": s.touch(ctx, ns, BAD, Expiry::Never);
-            "touch (no TTL)": s.touch(ctx, ns, "k", Expiry::After(zero));
-            "take (a bad key)": s.take(ctx, ns, BAD);
-            "erase (no limit)": s.erase(ctx, elsewhere, 0);
-            "update (an error)": s.update(ctx, ns, "k", |_| Err::<Update<V>, _>(refusal()));
-            "update (a bad key)": s.update(ctx, ns, BAD, |_| Ok(Update::Keep));
+            "get_entry (invalid key)": s.get_entry(ctx, ns, BAD, read);
+            "get_entry (TTL of zero)": s.get_entry(ctx, ns, "k", sliding);
+            "get_many (invalid key)": s.get_many(ctx, ns, &[BAD]);
+            "put_entry (invalid key)": s.put_entry(ctx, ns, BAD, V::sample(1), none, always);
+            "put_entry (conflict)": s.put_entry(ctx, ns, "k", V::sample(1), none, absent);
+            "delete_entry (invalid key)": s.delete_entry(ctx, ns, BAD, always);
+            "delete_entry (conflict)": s.delete_entry(ctx, ns, "k", other);
+            "write (invalid key)": s.write(ctx, ns, Batch::new().put(BAD, V::sample(1)));
+            "write (conflict)": s.write(ctx, ns, Batch::new().delete_if("k", other));
+            "scan (limit 0)": s.scan(ctx, ns, ScanOptions::new().with_limit(0));
+            "scan_namespaces (limit 0)": s.scan_namespaces(ctx, empty_prefix, None, 0);
+            "scan_tenants (limit 0)": s.scan_tenants(ctx, None, 0);
+            "touch (invalid key)": s.touch(ctx, ns, BAD, Expiry::Never);
+            "touch (TTL of zero)": s.touch(ctx, ns, "k", Expiry::After(zero));
+            "take (invalid key)": s.take(ctx, ns, BAD);
+            "erase (limit 0)": s.erase(ctx, empty_prefix, 0);
+            "update (closure fails)": s.update(ctx, ns, "k", |_| Err::<Update<V>, _>(refusal()));
+            "update (invalid key)": s.update(ctx, ns, BAD, |_| Ok(Update::Keep));
         }
     }
 }
 
 fn refusal() -> Error {
-    Error::invalid_argument("the decision refuses")
+    Error::invalid_argument("the closure of update returns an error")
 }

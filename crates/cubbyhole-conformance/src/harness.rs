@@ -1,4 +1,5 @@
-//! What a store's author writes to run the suite: how to make a store, and what it can do.
+//! The interface between the suite and a store: [`Harness`] creates stores, and [`Capabilities`]
+//! describes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,49 +9,50 @@ use cubbyhole_core::{EntryStore, async_trait};
 
 use crate::Sample;
 
-/// Makes the stores that the suite runs on, and moves their time.
+/// Creates the stores for the suite, and moves their clock.
 ///
-/// A harness is one world: the stores that it makes and the clock that they share. The suite makes
-/// one harness for all cases that can live side by side, and one more for each case that moves the
-/// time or needs a store of its own, so that cases run in parallel without disturbing each other.
-/// What a harness holds (a temporary folder, a schema) it gives back when it is dropped.
+/// All stores of a harness share one clock. The suite creates one harness for all cases that only
+/// need a fresh tenant. A case that moves the clock, or that needs a separate store, gets its own
+/// harness, so cases can run in parallel. A harness releases its resources, for example a temporary
+/// directory or a schema, when it is dropped.
 ///
-/// A setup that fails may panic: the case fails with the message.
+/// A setup that fails may panic. The case then fails with the message of the panic.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
-    /// The values that the stores hold.
+    /// The type of the values.
     type Value: Sample;
 
-    /// A new, empty store that shares nothing with any other, on the harness's clock.
+    /// Creates an empty store that shares no data with another one, and uses the clock of the
+    /// harness.
     ///
-    /// A store with only the core trait writes `impl EntryStore<V> for Mine {}` and says so in
-    /// [`capabilities`](Self::capabilities).
+    /// A store that only implements `Store` needs an empty `impl EntryStore<V> for MyStore {}`, and
+    /// declares the missing methods in [`capabilities`](Self::capabilities).
     async fn store(&self) -> Arc<dyn EntryStore<Self::Value>>;
 
-    /// A store that was opened and then closed, for the cases of closed stores; `None` where stores
-    /// cannot be closed.
+    /// Creates a store and closes it. The default returns `None`, and the cases of closed stores
+    /// are ignored.
     async fn closed_store(&self) -> Option<Arc<dyn EntryStore<Self::Value>>> {
         None
     }
 
-    /// Lets that much time pass for the stores: moves a manual clock by exactly `duration`, or
-    /// waits at least that long.
+    /// Advances the time of the stores. With a manual clock, moves it by exactly `duration`. With a
+    /// real clock, waits at least this long.
     async fn advance(&self, duration: Duration);
 
-    /// Sets the clock of the stores back by `duration`, without time passing, and returns whether it
-    /// did. The default returns `false`: the harness cannot, and cases that need it are ignored.
+    /// Sets the clock of the stores back by `duration`, without time passing, and returns `true`.
+    /// The default returns `false`, and the cases that need this are ignored.
     async fn set_clock_back(&self, duration: Duration) -> bool {
         let _ = duration;
         false
     }
 
-    /// What the stores can do. Everything, unless said otherwise.
+    /// Returns the capabilities of the stores. By default, they have all capabilities.
     fn capabilities(&self) -> Capabilities {
         Capabilities::new()
     }
 }
 
-/// The methods that [`EntryStore`] adds, by the names that their errors carry.
+/// The methods of [`EntryStore`], by the names that their errors contain.
 pub(crate) const ENTRY_METHODS: [&str; 13] = [
     "get_entry",
     "get_many",
@@ -67,20 +69,27 @@ pub(crate) const ENTRY_METHODS: [&str; 13] = [
     "current_time",
 ];
 
-/// What the stores of a [`Harness`] can do.
+/// The capabilities of the stores of a [`Harness`].
 ///
-/// It starts with everything; each method takes one thing away (or, after
-/// [`core_only`](Self::core_only), gives one back). A case that needs what is missing is reported
-/// as ignored, with the reason, after it has seen the store refuse with `Unsupported`: never is a
-/// missing ability passed over in silence, and a store that has what it denies is not hidden
-/// either.
+/// [`new`](Self::new) has all capabilities and [`core_only`](Self::core_only) has the fewest. The
+/// other methods change one of them. A case that needs a missing capability is reported as ignored,
+/// with the reason. A case for a missing method is ignored only after the method has returned
+/// `Unsupported`.
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use cubbyhole_conformance::Capabilities;
 ///
-/// // A store that implements the four required methods and nothing else.
-/// let mine = Capabilities::core_only();
-/// assert!(!mine.has("scan"));
+/// // A store that implements only the four required methods.
+/// let minimal = Capabilities::core_only();
+/// assert!(!minimal.has("scan"));
+///
+/// // A store with all methods, on an engine that removes expired entries itself.
+/// let server = Capabilities::new()
+///     .with_retained_expired(false)
+///     .with_real_time(Duration::from_millis(250));
+/// assert!(server.has("scan"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
@@ -97,7 +106,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Everything, with the default value limit and a manual clock.
+    /// All capabilities, the default limit for values, and a manual clock.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -114,8 +123,9 @@ impl Capabilities {
         }
     }
 
-    /// The core trait's four required methods: no method of `EntryStore`, no write option but the
-    /// TTL, the default bodies of `list_namespaces` and `evict_expired`, no limit on values.
+    /// Only the four required methods of `Store`. The store has no method of `EntryStore`, supports
+    /// no write option except the TTL, uses the default bodies of `list_namespaces` and
+    /// `evict_expired`, and has no limit for values.
     #[must_use]
     pub fn core_only() -> Self {
         Self {
@@ -128,82 +138,86 @@ impl Capabilities {
         }
     }
 
-    /// One method of `EntryStore` is not there and answers `Unsupported`.
+    /// The store lacks this method of `EntryStore`: it returns `Unsupported`.
     #[must_use]
     pub fn without_method(mut self, name: &'static str) -> Self {
         self.missing.push(name);
         self
     }
 
-    /// `put_with_options` refuses every option but the TTL, as
-    /// [`PutOptions::ttl_only`](cubbyhole_core::PutOptions::ttl_only) does.
+    /// `put_with_options` rejects every option except the TTL, like
+    /// [`PutOptions::ttl_only`](cubbyhole_core::PutOptions::ttl_only).
     #[must_use]
-    pub const fn ttl_only(mut self) -> Self {
+    pub const fn with_ttl_only(mut self) -> Self {
         self.all_put_options = false;
         self
     }
 
-    /// Whether `list_namespaces` is more than the default body.
+    /// Sets whether the store implements `list_namespaces`. The default body returns no namespaces.
     #[must_use]
-    pub const fn lists_namespaces(mut self, yes: bool) -> Self {
+    pub const fn with_namespace_listing(mut self, yes: bool) -> Self {
         self.lists_namespaces = yes;
         self
     }
 
-    /// Whether expired entries stay until `evict_expired` removes and counts them. `false` for an
-    /// engine that expires by itself: then nobody can tell how many were left.
+    /// Sets whether expired entries stay until `evict_expired` removes and counts them. Set `false`
+    /// for an engine that removes them itself, because then the count is unpredictable.
     #[must_use]
-    pub const fn keeps_expired(mut self, yes: bool) -> Self {
+    pub const fn with_retained_expired(mut self, yes: bool) -> Self {
         self.keeps_expired = yes;
         self
     }
 
-    /// `scan_tenants` answers `PermissionDenied`: the role may not see across tenants.
+    /// `scan_tenants` returns `PermissionDenied`: the role is not allowed to see across tenants.
     #[must_use]
-    pub const fn blind_to_tenants(mut self) -> Self {
+    pub const fn without_tenant_listing(mut self) -> Self {
         self.sees_tenants = false;
         self
     }
 
-    /// The operations ignore their context, as those of `InMemoryStore` do; a case asserts it.
+    /// The methods ignore their context, like those of `InMemoryStore`. A case checks this.
     #[must_use]
-    pub const fn ignores_context(mut self) -> Self {
+    pub const fn without_context_checks(mut self) -> Self {
         self.honours_context = false;
         self
     }
 
-    /// The store does not know how long values are: no limit on them, no bytes in `usage`.
+    /// The store does not know the size of values. It has no limit for them, and `usage` returns no
+    /// bytes.
     #[must_use]
     pub const fn without_value_bytes(mut self) -> Self {
         self.knows_value_bytes = false;
         self
     }
 
-    /// The largest value that the store takes, in encoded bytes; 16 MiB unless set.
+    /// Sets the limit for values, in encoded bytes. The default is 16 MiB.
     #[must_use]
-    pub const fn max_value_bytes(mut self, bytes: usize) -> Self {
+    pub const fn with_max_value_bytes(mut self, bytes: usize) -> Self {
         self.max_value_bytes = bytes;
         self
     }
 
-    /// The store keeps only some values of its type; [`Sample::awkward`] values are not tried.
+    /// The store accepts only some values of its type. The values of [`Sample::awkward`] are not
+    /// written.
     #[must_use]
-    pub const fn picky_about_values(mut self) -> Self {
+    pub const fn without_awkward_values(mut self) -> Self {
         self.keeps_any_value = false;
         self
     }
 
-    /// The clock is a real one that nobody can move: [`Harness::advance`] waits. Entries that are
-    /// to expire get the TTL `short`, and the suite then waits for twice as long, so `short` is
-    /// how far the store's clock may be off; 250 ms serves on a quiet machine. Cases that are
-    /// exact to the millisecond are ignored.
+    /// The store uses a real clock, and [`Harness::advance`] waits. Cases that are exact to the
+    /// millisecond are ignored.
+    ///
+    /// Entries that must expire during a case get the TTL `short`, and the case waits for twice as
+    /// long. `short` is therefore the tolerance for the store's clock. 250 ms is enough on an idle
+    /// machine.
     #[must_use]
-    pub const fn real_time(mut self, short: Duration) -> Self {
+    pub const fn with_real_time(mut self, short: Duration) -> Self {
         self.real_time = Some(short);
         self
     }
 
-    /// Whether a method of `EntryStore` is there.
+    /// Returns true if the store has this method of `EntryStore`.
     #[must_use]
     pub fn has(&self, method: &str) -> bool {
         !self.missing.contains(&method)

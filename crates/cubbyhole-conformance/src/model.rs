@@ -1,18 +1,57 @@
-//! Random sequences of operations against a simple model of a store.
+//! A model of a store, to compare with random sequences of operations.
 //!
-//! The model is a map and a counter of milliseconds; it shares no code with any store, and renders
-//! and matches namespaces by itself. The case `model::random_operations` plays sequences on the
-//! harness's store and compares every answer; a sequence that fails is shrunk to a minimal one,
-//! which it prints together with the seed.
+//! The model is a map and a counter of milliseconds. It shares no code with any store, and renders
+//! and matches namespaces with its own code. The case `model::random_operations` plays random
+//! sequences on the store and on the model, and compares every reply. It shrinks a failing sequence
+//! to a minimal one, and prints it with its seed.
 //!
-//! - `CUBBYHOLE_MODEL_CASES`: how many sequences, of 50 operations on average; 256 unless set.
-//! - `CUBBYHOLE_MODEL_SEED`: the seed that a failure printed, to see it again.
+//! With a manual clock, time passes within a sequence, and instants are compared to the
+//! millisecond. With a real clock, entries either outlive the sequence or have expired long ago.
 //!
-//! On a clock that can be moved, time passes in the sequences and every instant is compared to the
-//! millisecond. On a real clock entries either last or have expired long ago.
+//! Copy a sequence that failed into a test, and play it with [`replay`]:
 //!
-//! [`replay`] plays a sequence that you keep as a test of its own.
+//! ```
+//! # use std::{sync::Arc, time::Duration};
+//! # use cubbyhole_conformance::{Capabilities, Harness};
+//! # use cubbyhole_core::{Bytes, EntryStore, ManualClock, async_trait};
+//! # use cubbyhole_memory::InMemoryStore;
+//! use cubbyhole_conformance::model::{Lifetime, Location, Operation, replay};
+//!
+//! # #[derive(Default)]
+//! # struct MyStore(ManualClock);
+//! #
+//! # #[async_trait]
+//! # impl Harness for MyStore {
+//! #     type Value = Bytes;
+//! #
+//! #     async fn store(&self) -> Arc<dyn EntryStore<Bytes>> {
+//! #         Arc::new(InMemoryStore::builder().with_clock(self.0.clone()).build())
+//! #     }
+//! #
+//! #     async fn advance(&self, duration: Duration) {
+//! #         self.0.advance(duration);
+//! #     }
+//! # }
+//! #
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), String> {
+//! let location = Location { namespace: 1, key: 2 };
+//! let operations = [
+//!     Operation::Put(location, 7, Lifetime::Millis(5)),
+//!     Operation::Advance(5),
+//!     Operation::Get(location),
+//! ];
+//! replay(MyStore::default(), &operations).await
+//! # }
+//! ```
+//!
+//! # Environment variables
+//!
+//! - `CUBBYHOLE_MODEL_CASES`: the number of sequences, 256 by default. A sequence has 50 operations
+//!   on average.
+//! - `CUBBYHOLE_MODEL_SEED`: the seed that a failure printed, to repeat it.
 
+mod condition;
 mod operation;
 mod play;
 mod state;
@@ -20,17 +59,15 @@ mod state;
 use std::sync::Arc;
 
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use crate::case::{Outcome, Stop, Verdict, cases};
-use crate::suite::number_from_env;
-use crate::{Harness, Sample, World};
+use crate::Harness;
+use crate::outcome::{Stop, Verdict};
+use crate::world::World;
 
-pub use operation::{Change, Life, Operation, Place, When};
+pub use operation::{Change, Lifetime, Location, Operation, WriteCondition};
+pub(crate) use play::play;
 
-const CASES: u32 = 256;
-
-/// Sequences as the case plays them, for tests of your own.
+/// Returns the strategy that draws the sequences of the case, for tests of your own.
 pub fn sequences() -> impl Strategy<Value = Vec<Operation>> {
     proptest::collection::vec(operation::any_operation(), 0..=100)
 }
@@ -38,74 +75,15 @@ pub fn sequences() -> impl Strategy<Value = Vec<Operation>> {
 /// Plays one sequence on a new store of `harness`.
 ///
 /// # Errors
-/// Where the store and the model differ.
+/// The first difference between the store and the model.
 pub async fn replay<H: Harness>(harness: H, operations: &[Operation]) -> Result<(), String> {
     let harness = Arc::new(harness);
     let store = harness.store().await;
     let world = World::new(harness, store).map_err(|error| error.to_string())?;
-    match play::play(&world, operations).await {
-        Ok(()) => Ok(()),
-        Err(stop) => Err(text_of(stop)),
-    }
+    play(&world, operations).await.map_err(message_of)
 }
 
-cases! {
-    /// Every answer to a random sequence of operations is that of a simple model.
-    #[case(store, entry)]
-    async fn random_operations<V: Sample>(w: &World<V>) -> Outcome {
-        // Without these there is nothing to compare; a store that lacks them says so here.
-        w.needs_namespaces()?;
-        play::play(w, &[]).await?;
-        let seed = seed();
-        let world = w.clone();
-        let handle = tokio::runtime::Handle::current();
-        // The runner of proptest is not asynchronous: it gets a thread on which it may block.
-        let run = tokio::task::spawn_blocking(move || {
-            let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes(seed));
-            let config = Config {
-                cases: sequences_to_play(),
-                failure_persistence: None,
-                max_shrink_iters: 20_000,
-                ..Config::default()
-            };
-            TestRunner::new_with_rng(config, rng).run(&sequences(), |operations| {
-                let played = handle
-                    .block_on(async { play::play(&world.with_fresh_tenant()?, &operations).await });
-                played.map_err(|stop| TestCaseError::fail(text_of(stop)))
-            })
-        });
-        match run.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(TestError::Fail(reason, operations))) => {
-                let lines = operations.iter().map(|operation| format!("\n    {operation:?},"));
-                let lines: String = lines.collect();
-                Err(Stop::failed(format!(
-                    "{reason}\n  the shortest sequence found: [{lines}\n  ]\n  \
-                     again: CUBBYHOLE_MODEL_SEED={seed}"
-                )))
-            }
-            Ok(Err(error)) => Err(Stop::failed(error.to_string())),
-            Err(error) => Err(Stop::failed(format!("the runner died: {error}"))),
-        }
-    }
-}
-
-fn seed() -> u64 {
-    number_from_env("CUBBYHOLE_MODEL_SEED").unwrap_or_else(|| fastrand::u64(..))
-}
-
-fn sequences_to_play() -> u32 {
-    let asked = number_from_env("CUBBYHOLE_MODEL_CASES");
-    asked.and_then(|cases| u32::try_from(cases).ok()).unwrap_or(CASES)
-}
-
-fn seed_bytes(seed: u64) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    bytes
-}
-
-fn text_of(stop: Stop) -> String {
+pub(crate) fn message_of(stop: Stop) -> String {
     match stop.into_verdict(&[]) {
         Verdict::Passed => String::new(),
         Verdict::Ignored(text) | Verdict::Failed(text) => text,

@@ -1,8 +1,8 @@
-//! Checks for a store that is open read-only: it gives the answers of the writable store, and refuses
+//! Checks for a read-only store: it returns the same results as the writable store, and rejects
 //! every write.
 //!
-//! A read-only store cannot be filled, so the cases of the suite do not run on it. Fill a store, take
-//! its [`answers`], open it read-only, and compare:
+//! The cases of the suite write, so they cannot run on a read-only store. Fill a store, save its
+//! [`answers`], open it read-only, and compare:
 //!
 //! ```
 //! use cubbyhole_conformance::read_only::{answers, check_refusals};
@@ -32,16 +32,17 @@ use cubbyhole_core::{
     NamespacePrefix, PutOptions, Result, ScanOptions, TenantId,
 };
 
-/// Small, for stores that are filled for a test to have several pages.
+/// A small page size, so the stores of tests have several pages.
 const PAGE: usize = 3;
 
-/// A name that no store is expected to hold.
+/// A namespace and key that no store is expected to have.
 const ABSENT: &str = "absent-7e0c";
 
-/// What the store answers to every reading method, a line each, over everything that it holds.
+/// Calls every reading method for all data of the store, and returns the results, one line for each
+/// call.
 ///
 /// # Errors
-/// What the store meets.
+/// Any error of the store.
 pub async fn answers<V>(store: &dyn EntryStore<V>) -> Result<Vec<String>>
 where
     V: Debug + Send + 'static,
@@ -72,13 +73,14 @@ where
         }
         lines.push(format!("{prefix}: scanned namespaces {namespaces:?}"));
         for namespace in namespaces {
-            of_namespace(store, &ctx, &namespace, &mut lines).await?;
+            add_namespace(store, &ctx, &namespace, &mut lines).await?;
         }
     }
     Ok(lines)
 }
 
-async fn of_namespace<V>(
+/// Adds the results for one namespace.
+async fn add_namespace<V>(
     store: &dyn EntryStore<V>,
     ctx: &ExecutionContext,
     ns: &Namespace,
@@ -106,7 +108,9 @@ where
         let value = store.get(ctx, ns, key).await?;
         let entry = store.get_entry(ctx, ns, key, GetOptions::new()).await?;
         let prefixed = store.list(ctx, ns, Some(key)).await?;
-        lines.push(format!("{ns} {key}: {value:?}, entry {entry:?}, beginning so {prefixed:?}"));
+        lines.push(format!(
+            "{ns} {key}: {value:?}, entry {entry:?}, keys with this prefix {prefixed:?}"
+        ));
     }
     for some in keys.chunks(PAGE) {
         let some: Vec<&str> = some.iter().map(String::as_str).collect();
@@ -116,29 +120,36 @@ where
     Ok(())
 }
 
-/// Calls every writing method, over an entry that is there and one that is not. Each must be refused
-/// as `PermissionDenied`, certainly without effect, and the store's [`answers`] stay the same.
+/// Calls every writing method, for an existing and for an absent entry.
+///
+/// Each call must return `PermissionDenied`, and its error must say that it certainly had no
+/// effect. The [`answers`] of the store must not change.
 ///
 /// # Errors
-/// The method that was not refused as it should be, and how; what the store meets when it reads.
+/// The first method that breaks a rule, with its result, or an error of a reading method.
 pub async fn check_refusals<V>(store: &dyn EntryStore<V>, value: V) -> Result<(), String>
 where
     V: Debug + Clone + Send + 'static,
 {
     let ctx = ExecutionContext::new();
-    let read = || async { answers(store).await.map_err(|error| format!("reading: {error:?}")) };
+    let read =
+        || async { answers(store).await.map_err(|error| format!("a read failed: {error:?}")) };
     let before = read().await?;
     let absent = Namespace::parse(ABSENT).map_err(|error| error.to_string())?;
-    let mut places = vec![(absent.clone(), ABSENT.to_owned())];
-    let held = first(store, &ctx).await.map_err(|error| format!("reading: {error:?}"))?;
-    places.extend(held);
-    for (ns, key) in &places {
-        writes(store, &ctx, ns, key, value.clone()).await?;
+    let mut locations = vec![(absent.clone(), ABSENT.to_owned())];
+    let existing = first(store, &ctx).await.map_err(|error| format!("a read failed: {error:?}"))?;
+    locations.extend(existing);
+    for (ns, key) in &locations {
+        check_writes(store, &ctx, ns, key, value.clone()).await?;
     }
-    if read().await? == before { Ok(()) } else { Err("something was changed".to_owned()) }
+    if read().await? == before {
+        Ok(())
+    } else {
+        Err("a write changed the data, although all writes were rejected".to_owned())
+    }
 }
 
-/// An entry that the store holds, if any.
+/// Returns the location of an entry, if the store has one.
 async fn first<V: Send + 'static>(
     store: &dyn EntryStore<V>,
     ctx: &ExecutionContext,
@@ -152,20 +163,20 @@ async fn first<V: Send + 'static>(
     Ok(key.map(|key| (ns, key)))
 }
 
-fn refused<T>(method: &str, answer: Result<T>) -> Result<(), String> {
-    match answer {
-        Ok(_) => Err(format!("{method} was not refused")),
+fn refused<T>(method: &str, result: Result<T>) -> Result<(), String> {
+    match result {
+        Ok(_) => Err(format!("{method} must fail with PermissionDenied, but succeeded")),
         Err(error) if error.kind() != ErrorKind::PermissionDenied => {
-            Err(format!("{method} is to be refused as PermissionDenied, and answered {error:?}"))
+            Err(format!("{method} must fail with PermissionDenied, but failed with {error:?}"))
         }
         Err(error) if error.may_have_been_applied() => {
-            Err(format!("{method} does not say that it had no effect: {error:?}"))
+            Err(format!("the error of {method} must say that it had no effect: {error:?}"))
         }
         Err(_) => Ok(()),
     }
 }
 
-async fn writes<V: Clone + Send + 'static>(
+async fn check_writes<V: Clone + Send + 'static>(
     store: &dyn EntryStore<V>,
     ctx: &ExecutionContext,
     ns: &Namespace,
@@ -191,7 +202,7 @@ async fn writes<V: Clone + Send + 'static>(
         refused("touch", store.touch(ctx, ns, key, expiry).await)?;
     }
     let extending = GetOptions::new().with_extended_ttl(minute);
-    refused("get_entry that extends", store.get_entry(ctx, ns, key, extending).await)?;
+    refused("get_entry that extends the TTL", store.get_entry(ctx, ns, key, extending).await)?;
     refused("take", store.take(ctx, ns, key).await)?;
     refused("erase", store.erase(ctx, &prefix, 10).await)?;
     refused("evict_expired", store.evict_expired(ctx).await)

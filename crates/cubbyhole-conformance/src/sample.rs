@@ -6,27 +6,28 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Makes values for cases to write, and compares what they read.
+/// A type of values that the cases can write and compare.
 ///
-/// Implement it for your own type to run the suite over a store of it.
+/// Implement it for your own type to run the suite on a store of it.
 pub trait Sample: Clone + PartialEq + Debug + Send + Sync + 'static {
-    /// The value of that number; different numbers give values that are not equal.
+    /// Returns the value with this number. Different numbers must give different values.
     fn sample(number: u64) -> Self;
 
-    /// A value whose encoded form has exactly that many bytes. `None` if there is none; then the
-    /// limits on values cannot be tested.
+    /// Returns a value whose encoded form has exactly this number of bytes. The default returns
+    /// `None`, and the cases about the limit for values are ignored.
     fn sized(bytes: usize) -> Option<Self> {
         let _ = bytes;
         None
     }
 
-    /// Legal values that a codec or an engine is likely to spoil. Each must come back equal.
+    /// Returns valid values that a codec or an engine is likely to damage. The store must return
+    /// each one unchanged.
     fn awkward() -> Vec<Self> {
         Vec::new()
     }
 
-    /// A text that stands in every [`sample`](Self::sample) as it is encoded or shown, so that a
-    /// case can tell an error message that quotes a value.
+    /// Returns a text that every [`sample`](Self::sample) contains, both encoded and in debug form.
+    /// Cases search for it in error messages, which must not contain values.
     fn marker() -> Option<&'static str> {
         None
     }
@@ -36,7 +37,7 @@ const MARKER: &str = "cubbyhole-sample";
 
 impl Sample for Bytes {
     fn sample(number: u64) -> Self {
-        // Text, then the number as bytes that are seldom UTF-8.
+        // Text, followed by bytes that are not UTF-8 and by the number.
         let mut bytes = format!("{MARKER} {number}\n").into_bytes();
         bytes.extend([0x00, 0xff, 0xc3, 0x28]);
         bytes.extend(number.to_le_bytes());
@@ -67,7 +68,7 @@ impl Sample for Bytes {
     }
 }
 
-/// Bytes that look random and are the same at every run.
+/// Returns random bytes that do not compress, and are the same in every run.
 fn incompressible(length: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(length as u64);
     let mut bytes = vec![0; length];
@@ -75,21 +76,21 @@ fn incompressible(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A structured value for running the suite over `Typed` and over stores of your own types: text,
-/// floats that are compared to the last bit, options and nested maps.
+/// A structured value, to run the suite on `Typed` and on stores of serde values. It has text,
+/// floats that are compared by their bits, options and nested maps.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Document {
     /// Any Unicode text.
     pub text: String,
-    /// A number beyond what a float holds.
+    /// A number that an `f64` cannot represent exactly.
     pub number: u64,
     /// Floats, compared by their bits.
     pub floats: Vec<f64>,
-    /// May be missing.
+    /// An optional text.
     pub note: Option<String>,
-    /// Maps in maps, with any Unicode text as keys.
+    /// Nested maps, with any Unicode text as keys.
     pub nested: BTreeMap<String, BTreeMap<String, Option<i64>>>,
-    /// Lists in lists.
+    /// Nested lists.
     pub tree: Vec<Document>,
 }
 
@@ -150,7 +151,7 @@ impl Sample for Document {
             Self::of_floats([f64::MIN_POSITIVE, f64::EPSILON, 5e-324, f64::MAX, f64::MIN]),
             Self::of_floats([0.1, 0.1 + 0.2, 1.0 / 3.0, 1e16, 9_007_199_254_740_993.0, -0.0]),
             Self { number: u64::MAX, note: Some(String::new()), ..Self::default() },
-            // Two levels of JSON for each: below the reader's limit of 127.
+            // Each level takes two levels of JSON: the sum is below the limit of 127 for reading.
             Self::nested(60),
         ];
         let mut random = fastrand::Rng::with_seed(7);

@@ -1,4 +1,4 @@
-//! Runs the cases.
+//! The runner: executes the cases, or returns them as trials for `libtest_mimic`.
 
 use std::any::Any;
 use std::fmt;
@@ -13,55 +13,59 @@ use libtest_mimic::{Arguments, Completion, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
-use crate::case::{Case, Level, Needs, Verdict};
-use crate::{Harness, Sample, World, cases};
+use crate::case::{Case, Level, Needs};
+use crate::outcome::Verdict;
+use crate::world::World;
+use crate::{Harness, Sample, cases, env};
 
-/// A case that takes longer has met a store that hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// Those that are asked for more than they do by themselves may take long.
-const LONG_PATIENCE: Duration = Duration::from_secs(12 * 3600);
+/// The time limit of a case. It fails cases on a store that hangs.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+/// The time limit if an environment variable asks for more sequences or calls than the default.
+const LONG_TIME_LIMIT: Duration = Duration::from_secs(12 * 3600);
 
-/// The whole suite over the stores of one harness.
+/// All cases, for the stores of one harness.
 ///
-/// [`run`] is all that most test files need; use this to run cases one by one, or to put trials of
-/// your own beside them.
+/// Most test files only need [`run`]. Use this type to run single cases, or to add trials of your
+/// own.
 pub struct Suite<H: Harness> {
     shared: Arc<Shared<H>>,
     prefix: String,
 }
 
-/// A harness and a store of it.
-type Place<H> = (Arc<H>, Arc<dyn EntryStore<<H as Harness>::Value>>);
+/// A harness, and a store that it created.
+type StoreOf<H> = (Arc<H>, Arc<dyn EntryStore<<H as Harness>::Value>>);
 
 struct Shared<H: Harness> {
     new: Box<dyn Fn() -> H + Send + Sync>,
     runtime: Runtime,
-    /// The place of the cases that can live side by side.
-    common: OnceCell<Place<H>>,
+    /// The store of the cases that only need a fresh tenant.
+    common: OnceCell<StoreOf<H>>,
 }
 
-/// Runs the suite as a test program: reads the command line as the standard test runner does, runs
-/// each case as a test of its own, in parallel, and says how it went.
+/// Runs the suite as a test program. This is the `main` of most test files.
 ///
-/// `new` makes a harness: see [`Harness`] for how many are made.
+/// It accepts the command line of the standard test runner, runs each case as a separate test, in
+/// parallel, and prints the results. `new` creates a harness; [`Harness`] says how often it is
+/// called.
 #[must_use]
 pub fn run<H: Harness>(new: impl Fn() -> H + Send + Sync + 'static) -> ExitCode {
     match Suite::new(new) {
         Ok(suite) => libtest_mimic::run(&Arguments::from_args(), suite.trials()).exit_code(),
         Err(error) => {
             use std::io::Write as _;
-            // Nothing is left to be told if this cannot be written either.
-            let _ = writeln!(std::io::stderr(), "cannot start a runtime for the suite: {error}");
+            // If stderr is closed too, there is no way left to report the error.
+            let _ =
+                writeln!(std::io::stderr(), "cannot start the tokio runtime of the suite: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 impl<H: Harness> Suite<H> {
-    /// The suite over the harnesses that `new` makes.
+    /// Creates the suite for the harnesses that `new` creates.
     ///
     /// # Errors
-    /// If the runtime that the cases run on cannot be started.
+    /// If the tokio runtime for the cases cannot be started.
     pub fn new(new: impl Fn() -> H + Send + Sync + 'static) -> std::io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
@@ -69,20 +73,20 @@ impl<H: Harness> Suite<H> {
         Ok(Self { shared: Arc::new(shared), prefix: String::new() })
     }
 
-    /// Puts `prefix` and `::` before the name of every trial, for several suites in one program.
+    /// Adds `prefix` and `::` to the name of every trial, to run several suites in one program.
     #[must_use]
     pub fn with_prefix(mut self, prefix: &str) -> Self {
         self.prefix = format!("{prefix}::");
         self
     }
 
-    /// The cases, in order.
+    /// Returns the cases, in order.
     #[must_use]
     pub fn cases(&self) -> Vec<Case<H::Value>> {
         cases::all()
     }
 
-    /// The cases as trials for `libtest_mimic::run`.
+    /// Returns the cases as trials for `libtest_mimic::run`.
     #[must_use]
     pub fn trials(&self) -> Vec<Trial> {
         let trial = |case: Case<H::Value>| {
@@ -99,16 +103,20 @@ impl<H: Harness> Suite<H> {
         self.cases().into_iter().map(trial).collect()
     }
 
-    /// Runs one case by its name; `None` if there is no such case. Must not be called from within
-    /// a runtime.
+    /// Runs one case by its name. Returns `None` if there is no case with this name.
+    ///
+    /// # Panics
+    /// If it is called within a tokio runtime.
     #[must_use]
     pub fn run_case(&self, name: &str) -> Option<Verdict> {
         let case = self.cases().into_iter().find(|case| case.name() == name)?;
         Some(self.shared.run(&case))
     }
 
-    /// Runs all cases one after the other; each one's name with its verdict. Must not be called
-    /// from within a runtime.
+    /// Runs all cases one after the other, and returns their names and verdicts.
+    ///
+    /// # Panics
+    /// If it is called within a tokio runtime.
     #[must_use]
     pub fn run_all(&self) -> Vec<(String, Verdict)> {
         let run = |case: Case<H::Value>| (case.name().to_owned(), self.shared.run(&case));
@@ -126,17 +134,22 @@ impl<H: Harness> Shared<H> {
     fn run(&self, case: &Case<H::Value>) -> Verdict {
         self.runtime.block_on(async {
             let attempt = AssertUnwindSafe(self.attempt(case)).catch_unwind();
-            let patience = patience();
-            match tokio::time::timeout(patience, attempt).await {
+            let limit = time_limit();
+            match tokio::time::timeout(limit, attempt).await {
                 Ok(Ok(verdict)) => verdict,
-                Ok(Err(panic)) => Verdict::Failed(format!("panicked: {}", panic_text(&*panic))),
-                Err(_) => Verdict::Failed(format!("no end after {patience:?}")),
+                Ok(Err(panic)) => Verdict::Failed(format!(
+                    "the case or the store panicked: {}",
+                    panic_text(&*panic)
+                )),
+                Err(_) => Verdict::Failed(format!(
+                    "the case did not end within {limit:?}: the store hangs, or is too slow"
+                )),
             }
         })
     }
 
     async fn attempt(&self, case: &Case<H::Value>) -> Verdict {
-        let (harness, store) = self.place_for(case.needs()).await;
+        let (harness, store) = self.store_for(case.needs()).await;
         let capabilities = harness.capabilities();
         let missing = match case.level() {
             Level::Entry => capabilities.missing.as_slice(),
@@ -152,7 +165,7 @@ impl<H: Harness> Shared<H> {
         }
     }
 
-    async fn place_for(&self, needs: Needs) -> Place<H> {
+    async fn store_for(&self, needs: Needs) -> StoreOf<H> {
         let fresh = async || {
             let harness = Arc::new((self.new)());
             let store = harness.store().await;
@@ -169,15 +182,10 @@ impl<H: Harness> Shared<H> {
     }
 }
 
-fn patience() -> Duration {
-    let asked = |name| number_from_env(name).is_some();
-    let long = asked("CUBBYHOLE_MODEL_CASES") || asked("CUBBYHOLE_HISTORY_OPERATIONS");
-    if long { LONG_PATIENCE } else { PATIENCE }
-}
-
-/// What a variable of the environment asks of a case.
-pub(crate) fn number_from_env(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.trim().parse().ok()
+fn time_limit() -> Duration {
+    let is_set = |name| env::number(name).is_some();
+    let long = is_set("CUBBYHOLE_MODEL_CASES") || is_set("CUBBYHOLE_HISTORY_OPERATIONS");
+    if long { LONG_TIME_LIMIT } else { TIME_LIMIT }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
@@ -188,7 +196,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("without a message")
 }
 
-/// The names of all cases.
+/// Returns the names of all cases.
 #[must_use]
 pub fn case_names<V: Sample>() -> Vec<String> {
     cases::all::<V>().iter().map(|case| case.name().to_owned()).collect()

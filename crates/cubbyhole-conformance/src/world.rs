@@ -1,4 +1,4 @@
-//! What the body of a case works with.
+//! The fixture of a case.
 
 use std::fmt;
 use std::future::Future;
@@ -12,11 +12,11 @@ use cubbyhole_core::{
 };
 use tokio::sync::Barrier;
 
-use crate::calls::Target;
-use crate::case::{Outcome, Stop};
+use crate::calls::CallTarget;
+use crate::outcome::{Outcome, Stop};
 use crate::{Capabilities, Harness, Sample};
 
-/// What a case works with: a store, a tenant of its own in it, and the harness's clock.
+/// The fixture of a case: a store, a fresh tenant in it, and the clock of the harness.
 pub(crate) struct World<V: Sample> {
     harness: Arc<dyn Harness<Value = V>>,
     capabilities: Arc<Capabilities>,
@@ -57,7 +57,7 @@ impl<V: Sample> World<V> {
         })
     }
 
-    /// The same store, and a fresh tenant.
+    /// Returns the fixture for the same store with another fresh tenant.
     pub(crate) fn with_fresh_tenant(&self) -> Result<Self> {
         Ok(Self { tenant: fresh_tenant()?, ..self.clone() })
     }
@@ -66,21 +66,23 @@ impl<V: Sample> World<V> {
         &self.store
     }
 
-    /// Where every method can be called, with a context of its own.
-    pub(crate) fn target(&self) -> Result<Target<V>> {
-        Ok(Target {
+    /// Returns a target for calls of every method, with a separate context.
+    pub(crate) fn target(&self) -> Result<CallTarget<V>> {
+        Ok(CallTarget {
             store: Arc::clone(&self.store),
             ctx: self.ctx.child(),
             ns: self.ns(&["calls"])?,
-            elsewhere: fresh_tenant()?.into(),
+            empty_prefix: fresh_tenant()?.into(),
         })
     }
 
-    /// The same on a store that was closed.
-    pub(crate) async fn closed(&self) -> Outcome<Target<V>> {
+    /// Returns the same target for a closed store.
+    pub(crate) async fn closed(&self) -> Outcome<CallTarget<V>> {
         let closed = self.harness.closed_store().await;
-        let store = closed.ok_or_else(|| Stop::ignored("the stores cannot be closed"))?;
-        Ok(Target { store, ..self.target()? })
+        let store = closed.ok_or_else(|| {
+            Stop::ignored("the harness has no closed store: `Harness::closed_store`")
+        })?;
+        Ok(CallTarget { store, ..self.target()? })
     }
 
     pub(crate) fn core(&self) -> Arc<dyn Store<V>> {
@@ -101,25 +103,25 @@ impl<V: Sample> World<V> {
         &self.tenant
     }
 
-    /// Another tenant, whose name is this case's with `suffix` behind it.
+    /// Returns another tenant: the name of the case's tenant, followed by `suffix`.
     pub(crate) fn tenant_with(&self, suffix: &str) -> Result<TenantId> {
         TenantId::new(format!("{}{suffix}", self.tenant.as_str()))
     }
 
-    /// The case's tenant and these segments.
+    /// Returns the namespace of the case's tenant and these segments.
     pub(crate) fn ns(&self, segments: &[&str]) -> Result<Namespace> {
         Namespace::from_parts(self.tenant.as_str(), segments)
     }
 
-    /// Everything of the case's tenant.
+    /// Returns the prefix that matches all data of the case's tenant.
     pub(crate) fn everything(&self) -> NamespacePrefix {
         self.tenant.clone().into()
     }
 
-    // Abilities without which a case is ignored.
+    // Capabilities. Without them, the case is ignored.
 
     pub(crate) fn needs_namespaces(&self) -> Outcome {
-        self.needs(self.capabilities.lists_namespaces, "the store does not enumerate namespaces")
+        self.needs(self.capabilities.lists_namespaces, "the store does not list namespaces")
     }
 
     pub(crate) fn needs_kept_expired(&self) -> Outcome {
@@ -127,7 +129,7 @@ impl<V: Sample> World<V> {
     }
 
     pub(crate) fn needs_tenants(&self) -> Outcome {
-        self.needs(self.capabilities.sees_tenants, "the role may not see across tenants")
+        self.needs(self.capabilities.sees_tenants, "the role is not allowed to see across tenants")
     }
 
     pub(crate) fn needs_context(&self) -> Outcome {
@@ -135,66 +137,72 @@ impl<V: Sample> World<V> {
     }
 
     pub(crate) fn needs_put_options(&self) -> Outcome {
-        self.needs(self.capabilities.all_put_options, "the store knows no write option but the TTL")
+        self.needs(
+            self.capabilities.all_put_options,
+            "the store supports no write option except the TTL",
+        )
     }
 
     pub(crate) fn needs_exact_clock(&self) -> Outcome {
         self.needs(
             self.capabilities.real_time.is_none(),
-            "exact to the millisecond: needs a clock that the harness can move",
+            "needs a clock that the harness can move, to be exact to the millisecond",
         )
     }
 
-    /// The largest value that the store takes, where it knows.
+    /// Returns the size limit of values.
     pub(crate) fn needs_value_limit(&self) -> Outcome<usize> {
         self.needs(self.capabilities.knows_value_bytes, "the store does not know value sizes")?;
         Ok(self.capabilities.max_value_bytes)
     }
 
-    /// A value of exactly that encoded size, where there is one.
+    /// Returns a value with exactly this encoded size.
     pub(crate) fn sized(&self, bytes: usize) -> Outcome<V> {
-        V::sized(bytes).ok_or_else(|| Stop::ignored("no values of a given size: `Sample::sized`"))
+        V::sized(bytes).ok_or_else(|| {
+            Stop::ignored("the value type has no values of a given size: `Sample::sized`")
+        })
     }
 
-    fn needs(&self, there: bool, reason: &str) -> Outcome {
-        if there { Ok(()) } else { Err(Stop::ignored(reason)) }
+    fn needs(&self, has: bool, reason: &str) -> Outcome {
+        if has { Ok(()) } else { Err(Stop::ignored(reason)) }
     }
 
     // Time.
 
-    /// A TTL that [`expire`](Self::expire) outlives.
+    /// Returns a TTL that ends during [`expire`](Self::expire).
     pub(crate) fn short(&self) -> Duration {
         self.capabilities.real_time.unwrap_or(Duration::from_secs(1))
     }
 
-    /// A TTL that no case outlives.
+    /// Returns a TTL that is longer than any case.
     pub(crate) fn long(&self) -> Duration {
         Duration::from_secs(86_400)
     }
 
-    /// Lets every [`short`](Self::short) TTL that runs come to its end.
+    /// Advances the clock until every [`short`](Self::short) TTL has ended.
     pub(crate) async fn expire(&self) {
         let margin = self.capabilities.real_time.unwrap_or_default();
         self.harness.advance(self.short() + margin).await;
     }
 
-    /// Sets the clock back, without time passing; ends the case where the harness cannot.
+    /// Sets the clock back without time passing. The case is ignored if the harness cannot do this.
     pub(crate) async fn set_clock_back(&self, duration: Duration) -> Outcome {
         let done = self.harness.set_clock_back(duration).await;
         self.needs(done, "needs a clock that the harness can set back: `Harness::set_clock_back`")
     }
 
-    /// Runs steps that must be over before the first [`short`](Self::short) TTL that they set. On a
-    /// clock that the harness cannot move, a busy machine may need longer: then they run again.
+    /// Runs steps that must end before the first [`short`](Self::short) TTL that they set. With a
+    /// real clock, a busy machine may be too slow, so the steps are repeated until they are fast
+    /// enough.
     pub(crate) async fn in_time<T, F>(&self, steps: impl Fn() -> F) -> Outcome<T>
     where
         F: Future<Output = Outcome<T>>,
     {
-        const MOST_ATTEMPTS: usize = 20;
+        const MAX_ATTEMPTS: usize = 20;
         let Some(short) = self.capabilities.real_time else {
             return steps().await;
         };
-        for _ in 1..MOST_ATTEMPTS {
+        for _ in 1..MAX_ATTEMPTS {
             let limit = self.ctx.child().with_timeout(short);
             let outcome = steps().await;
             if limit.check().is_ok() {
@@ -208,7 +216,7 @@ impl<V: Sample> World<V> {
         self.harness.advance(Duration::from_millis(millis)).await;
     }
 
-    // The calls that most cases make, with sample values by number.
+    // Calls that most cases make. Numbers stand for sample values.
 
     pub(crate) async fn put(&self, ns: &Namespace, key: &str, number: u64) -> Result<()> {
         self.store.put(&self.ctx, ns, key, V::sample(number)).await
@@ -232,7 +240,7 @@ impl<V: Sample> World<V> {
         self.store.put_with_options(&self.ctx, ns, key, V::sample(number), options).await
     }
 
-    /// Writes an entry that has expired long ago, which needs no waiting.
+    /// Writes an entry with an expiry in the past, so the case need not wait.
     pub(crate) async fn put_expired(&self, ns: &Namespace, key: &str) -> Result<Version> {
         let options = PutOptions::new().with_expires_at(Timestamp::EPOCH);
         self.put_entry(ns, key, 0, options, Condition::Always).await
@@ -254,7 +262,7 @@ impl<V: Sample> World<V> {
         self.store.get(&self.ctx, ns, key).await
     }
 
-    /// The number of the sample that stands there; `None` if nothing does.
+    /// Returns the number of the sample value at a key, or `None` if the key is absent.
     pub(crate) async fn number(&self, ns: &Namespace, key: &str) -> Outcome<Option<u64>> {
         let Some(value) = self.get(ns, key).await? else {
             return Ok(None);
@@ -266,17 +274,19 @@ impl<V: Sample> World<V> {
         self.store.get_entry(&self.ctx, ns, key, GetOptions::new()).await
     }
 
-    /// The entry, where one must be.
+    /// Returns the entry at a key. The case fails if the key is absent.
     pub(crate) async fn live(&self, ns: &Namespace, key: &str) -> Outcome<Entry<V>> {
         let entry = self.entry(ns, key).await?;
-        entry.ok_or_else(|| Stop::failed(format!("there is no entry {key:?} in {ns:?}")))
+        entry.ok_or_else(|| {
+            Stop::failed(format!("the entry {key:?} in {ns:?} must exist, but is absent"))
+        })
     }
 
     pub(crate) async fn delete(&self, ns: &Namespace, key: &str) -> Result<()> {
         self.store.delete(&self.ctx, ns, key).await
     }
 
-    /// The keys, sorted: the core trait leaves the order open.
+    /// Returns the keys, sorted: `Store` does not define an order.
     pub(crate) async fn list(&self, ns: &Namespace, prefix: Option<&str>) -> Result<Vec<String>> {
         let mut keys = self.store.list(&self.ctx, ns, prefix).await?;
         keys.sort_unstable();
@@ -295,7 +305,7 @@ impl<V: Sample> World<V> {
         self.store.scan(&self.ctx, ns, options).await
     }
 
-    /// Every item of a scan, page by page.
+    /// Returns all items of a scan, page by page.
     pub(crate) async fn pages(
         &self,
         ns: &Namespace,
@@ -306,7 +316,7 @@ impl<V: Sample> World<V> {
             let page = self.page(ns, options.clone()).await?;
             if page.items.len() > options.limit() {
                 return Err(Stop::failed(format!(
-                    "a page of at most {} holds {} items",
+                    "a page with limit {} has {} items",
                     options.limit(),
                     page.items.len()
                 )));
@@ -316,57 +326,45 @@ impl<V: Sample> World<V> {
                 return Ok(items);
             };
             if options.after().is_some_and(|after| *after >= *next) {
-                return Err(Stop::failed(format!("the next page begins no later: {next:?}")));
+                return Err(Stop::failed(format!(
+                    "`next` must be after `after`, but it is {next:?}: the scan would not end"
+                )));
             }
             options = options.with_after(next);
         }
     }
 
-    /// Every namespace under a prefix, page by page.
+    /// Returns all namespaces under a prefix, page by page.
     pub(crate) async fn namespace_pages(
         &self,
         prefix: &NamespacePrefix,
         limit: usize,
     ) -> Outcome<Vec<Namespace>> {
         let mut all = Vec::new();
-        let mut after: Option<Namespace> = None;
+        let mut after = None;
         loop {
             let page = self.store.scan_namespaces(&self.ctx, prefix, after.as_ref(), limit).await?;
-            if page.items.len() > limit {
-                return Err(Stop::failed(format!("a page of {} items", page.items.len())));
-            }
-            all.extend(page.items);
-            if page.next.is_none() {
+            after = add_page(&mut all, page, limit, after.as_ref())?;
+            if after.is_none() {
                 return Ok(all);
             }
-            if page.next <= after {
-                return Err(Stop::failed("the next page begins no later"));
-            }
-            after = page.next;
         }
     }
 
-    /// Every tenant, page by page.
+    /// Returns all tenants, page by page.
     pub(crate) async fn tenant_pages(&self, limit: usize) -> Outcome<Vec<TenantId>> {
         let mut all = Vec::new();
-        let mut after: Option<TenantId> = None;
+        let mut after = None;
         loop {
             let page = self.store.scan_tenants(&self.ctx, after.as_ref(), limit).await?;
-            if page.items.len() > limit {
-                return Err(Stop::failed(format!("a page of {} items", page.items.len())));
-            }
-            all.extend(page.items);
-            if page.next.is_none() {
+            after = add_page(&mut all, page, limit, after.as_ref())?;
+            if after.is_none() {
                 return Ok(all);
             }
-            if page.next <= after {
-                return Err(Stop::failed("the next page begins no later"));
-            }
-            after = page.next;
         }
     }
 
-    /// Runs `task` that many times at once, on tasks of their own that start together.
+    /// Runs `task` concurrently on `tasks` spawned tasks that start together.
     pub(crate) async fn at_once<T, F>(
         &self,
         tasks: usize,
@@ -387,28 +385,48 @@ impl<V: Sample> World<V> {
                 })
             })
             .collect();
-        let mut answers = Vec::with_capacity(tasks);
+        let mut results = Vec::with_capacity(tasks);
         for task in spawned {
-            let answer = task.await;
-            answers.push(answer.map_err(|error| Stop::failed(format!("a task died: {error}")))?);
+            let result = task.await;
+            results
+                .push(result.map_err(|error| Stop::failed(format!("a task panicked: {error}")))?);
         }
-        Ok(answers)
+        Ok(results)
     }
 }
 
-/// The number of a sample that a case wrote; cases use small numbers.
+/// Adds the items of a page to `all`, and returns the start of the next page. Checks the size of
+/// the page, and that the next page is after this one.
+fn add_page<T: Ord>(
+    all: &mut Vec<T>,
+    page: Page<T>,
+    limit: usize,
+    after: Option<&T>,
+) -> Outcome<Option<T>> {
+    if page.items.len() > limit {
+        let items = page.items.len();
+        return Err(Stop::failed(format!("a page with limit {limit} has {items} items")));
+    }
+    all.extend(page.items);
+    if page.next.is_some() && page.next.as_ref() <= after {
+        return Err(Stop::failed("`next` must be after `after`: the scan would not end"));
+    }
+    Ok(page.next)
+}
+
+/// Returns the number of a sample value that a case wrote. Cases use numbers below 2000.
 pub(crate) fn number_of<V: Sample>(value: &V) -> Outcome<u64> {
     (0..2000)
         .find(|number| V::sample(*number) == *value)
-        .ok_or_else(|| Stop::failed("the value is none that the case wrote"))
+        .ok_or_else(|| Stop::failed("the store returns a value that the case did not write"))
 }
 
-/// A name that no other case and no earlier run has used.
+/// Returns a tenant that no other case and no earlier run has used.
 fn fresh_tenant() -> Result<TenantId> {
     TenantId::new(format!("case-{}", Version::draw()))
 }
 
-/// Whether an error is a lost condition.
+/// Returns true if an error is a conflict: a condition does not hold.
 pub(crate) fn is_conflict(error: &cubbyhole_core::Error) -> bool {
     error.kind() == ErrorKind::Conflict
 }

@@ -1,5 +1,5 @@
-//! The suite over the store in memory: of bytes whose size it knows, and of values that it keeps
-//! as they are, without a codec.
+//! The suite on `InMemoryStore`: with bytes, whose size it knows, and with documents, which it
+//! stores without a codec.
 
 use std::marker::PhantomData;
 use std::process::ExitCode;
@@ -42,7 +42,7 @@ impl Harness for Memory<Bytes> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().ignores_context()
+        Capabilities::new().without_context_checks()
     }
 }
 
@@ -64,7 +64,7 @@ impl Harness for Memory<Document> {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().ignores_context().without_value_bytes()
+        Capabilities::new().without_context_checks().without_value_bytes()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The suite over `Typed`: documents as JSON in a store of bytes.
+//! The suite on `Typed`: documents as JSON in a store of bytes.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Harness for TypedMemory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().ignores_context()
+        Capabilities::new().without_context_checks()
     }
 }
 

@@ -5,12 +5,11 @@ mod support;
 
 use std::marker::PhantomData;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
-use cubbyhole_conformance::{Document, Harness, Suite};
-use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
+use cubbyhole_conformance::{Document, Suite};
+use cubbyhole_core::{Bytes, ExecutionContext};
 use cubbyhole_postgres::{Config, PostgresStore};
 use tokio::sync::OnceCell;
 
@@ -43,37 +42,13 @@ impl<V> Postgres<V> {
         let config = Config::from_url(&url).expect("a URL");
         PostgresStore::open(&ExecutionContext::new(), config).await.expect("a store")
     }
+
+    async fn advance_clock(&self, duration: Duration) {
+        self.schema().await.advance(duration).await;
+    }
 }
 
-macro_rules! harness {
-    ($($value:ty: $open:expr;)*) => {
-        $(#[async_trait]
-        impl Harness for Postgres<$value> {
-            type Value = $value;
-
-            async fn store(&self) -> Arc<dyn EntryStore<$value>> {
-                let open: fn(PostgresStore) -> Arc<dyn EntryStore<$value>> = $open;
-                open(self.open().await)
-            }
-
-            async fn closed_store(&self) -> Option<Arc<dyn EntryStore<$value>>> {
-                let store = self.open().await;
-                store.close(&ExecutionContext::new()).await.ok()?;
-                let wrap: fn(PostgresStore) -> Arc<dyn EntryStore<$value>> = $open;
-                Some(wrap(store))
-            }
-
-            async fn advance(&self, duration: Duration) {
-                self.schema().await.advance(duration).await;
-            }
-        })*
-    };
-}
-
-harness! {
-    Bytes: |store| Arc::new(store);
-    Document: |store| Arc::new(store.typed::<Document>());
-}
+cubbyhole_testkit::backend_harness!(Postgres, PostgresStore);
 
 fn main() -> std::io::Result<ExitCode> {
     let pooled = "&pooler=transaction&statement_cache=off";

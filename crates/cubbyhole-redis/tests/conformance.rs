@@ -3,13 +3,12 @@
 
 use std::marker::PhantomData;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
-use cubbyhole_conformance::{Document, Harness, Suite};
-use cubbyhole_core::{Backend, Bytes, EntryStore, ExecutionContext, TypedExt, async_trait};
+use cubbyhole_conformance::{Document, Suite};
+use cubbyhole_core::{Bytes, ExecutionContext};
 use cubbyhole_redis::{Config, RedisStore};
 use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::sync::OnceCell;
@@ -29,14 +28,14 @@ enum Kind {
 }
 
 enum Servers {
-    Single(RedisServer),
+    Single(Box<RedisServer>),
     Cluster(RedisCluster),
 }
 
 impl Servers {
     fn start(kind: Kind) -> Result<Self, String> {
         Ok(match kind {
-            Kind::Single => Self::Single(RedisServer::start_with_clock()?),
+            Kind::Single => Self::Single(Box::new(RedisServer::start_with_clock()?)),
             Kind::Cluster => Self::Cluster(RedisCluster::start_with_clock()?),
         })
     }
@@ -77,37 +76,13 @@ impl<V> Redis<V> {
         let config = config.with_prefix(format!("{number}:")).expect("a prefix");
         RedisStore::open(&ExecutionContext::new(), config).await.expect("a store")
     }
+
+    async fn advance_clock(&self, duration: Duration) {
+        self.servers().await.advance(duration);
+    }
 }
 
-macro_rules! harness {
-    ($($value:ty: $open:expr;)*) => {
-        $(#[async_trait]
-        impl Harness for Redis<$value> {
-            type Value = $value;
-
-            async fn store(&self) -> Arc<dyn EntryStore<$value>> {
-                let open: fn(RedisStore) -> Arc<dyn EntryStore<$value>> = $open;
-                open(self.open().await)
-            }
-
-            async fn closed_store(&self) -> Option<Arc<dyn EntryStore<$value>>> {
-                let store = self.open().await;
-                store.close(&ExecutionContext::new()).await.ok()?;
-                let wrap: fn(RedisStore) -> Arc<dyn EntryStore<$value>> = $open;
-                Some(wrap(store))
-            }
-
-            async fn advance(&self, duration: Duration) {
-                self.servers().await.advance(duration);
-            }
-        })*
-    };
-}
-
-harness! {
-    Bytes: |store| Arc::new(store);
-    Document: |store| Arc::new(store.typed::<Document>());
-}
+cubbyhole_testkit::backend_harness!(Redis, RedisStore);
 
 fn main() -> std::io::Result<ExitCode> {
     let mut trials = Vec::new();

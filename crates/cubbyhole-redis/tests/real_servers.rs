@@ -71,7 +71,7 @@ impl Harness for Real {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().real_time(Duration::from_millis(250))
+        Capabilities::new().with_real_time(Duration::from_millis(250))
     }
 }
 

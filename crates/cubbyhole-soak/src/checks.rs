@@ -1,111 +1,113 @@
-//! What an answer must not be.
+//! The checks of replies, and the ways in which a reply can be wrong.
 
 use std::fmt;
 use std::time::Duration;
 
 use cubbyhole::{Timestamp, Version};
 
-use crate::Place;
+use crate::EntryId;
 
-/// How long after its expiry an entry may still be seen. The backend's clock decides, and the
-/// servers' are read by other processes than the callers': on one machine they differ by what a
-/// clock that is being adjusted differs between two readings. A store that shows what has expired
-/// shows it for seconds, until a sweep.
+/// How long after its expiry an entry may still be returned. The backend's clock decides, and it
+/// can differ slightly from the callers' clock, even on one machine while the clock is adjusted. A
+/// store that returns expired entries would return them for seconds, until a sweep.
 pub(crate) const CLOCK_SLACK: Duration = Duration::from_millis(250);
 
-/// An answer that must not be.
+/// A wrong reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Wrong {
-    /// A value whose checksum does not fit.
+pub enum WrongReply {
+    /// The checksum of a value is wrong.
     Torn {
-        /// How long it is.
+        /// The length of the value.
         length: usize,
     },
-    /// A value that was written elsewhere.
-    OfAnother {
-        /// Where it was read.
-        asked: Place,
-        /// Where it was written.
-        found: Place,
+    /// A value that was written to another entry.
+    OtherEntry {
+        /// The entry that was read.
+        asked: EntryId,
+        /// The entry that the value was written to.
+        found: EntryId,
     },
-    /// An entry that had expired when the call began.
+    /// An entry that had expired before the call started.
     Expired {
-        /// For how long.
+        /// The time since its expiry.
         since: Duration,
     },
-    /// An entry that one caller alone writes is not as it left it.
-    NotAsWritten {
-        /// Where.
-        place: Place,
-        /// As it was left.
-        known: Known,
-        /// As it was read.
-        found: Known,
+    /// An entry that only one caller writes has another state than that caller left.
+    UnexpectedState {
+        /// The entry.
+        id: EntryId,
+        /// The state that the caller left.
+        expected: EntryState,
+        /// The state that was read.
+        found: EntryState,
     },
-    /// A conflict about a condition that held.
-    NoConflict {
-        /// Where.
-        place: Place,
+    /// A conflict was reported although the condition held.
+    FalseConflict {
+        /// The entry.
+        id: EntryId,
     },
-    /// A listing with a name that is not asked for, out of order, twice, or missing.
+    /// A name in a listing is unexpected, out of order, duplicated or missing.
     Listing {
-        /// What is wrong with it.
+        /// The defect.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// More, or fewer, answers than questions.
-    Answers {
-        /// How many were asked for.
-        asked: usize,
-        /// How many there are.
+    /// The number of results is wrong.
+    ResultCount {
+        /// The expected number.
+        expected: usize,
+        /// The number in the reply.
         found: usize,
     },
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for WrongReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
     }
 }
 
-/// What is known of an entry that belongs to a caller.
+/// The state of an entry that only one caller writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
-    /// It is not there.
+pub enum EntryState {
+    /// The entry does not exist.
     Absent,
-    /// It holds the value with this serial number, at this version.
+    /// The entry has the value with this serial number and this version.
     Written(u16, Version),
-    /// A write of it was cut off: the next answer tells.
+    /// A write was interrupted, so the state is unknown.
     Unknown,
 }
 
-impl Known {
-    /// Whether `found` may be read where this is known.
+impl EntryState {
+    /// Checks the state `found` against this expected state.
     ///
     /// # Errors
-    /// If it may not.
-    pub fn check(self, place: Place, found: Self) -> Result<(), Wrong> {
+    /// The states differ, and this state is not `Unknown`.
+    pub fn check(self, id: EntryId, found: Self) -> Result<(), WrongReply> {
         if self == Self::Unknown || self == found {
             return Ok(());
         }
-        Err(Wrong::NotAsWritten { place, known: self, found })
+        Err(WrongReply::UnexpectedState { id, expected: self, found })
     }
 }
 
-/// Whether an entry that a call saw which began at `began` may be seen.
-pub(crate) fn is_live(expires_at: Option<Timestamp>, began: Timestamp) -> Result<(), Wrong> {
+/// Checks that an entry had not expired when the call started at `began`.
+pub(crate) fn check_live(
+    expires_at: Option<Timestamp>,
+    began: Timestamp,
+) -> Result<(), WrongReply> {
     let since = expires_at.map_or(Duration::ZERO, |instant| began.saturating_since(instant));
-    if since > CLOCK_SLACK { Err(Wrong::Expired { since }) } else { Ok(()) }
+    if since > CLOCK_SLACK { Err(WrongReply::Expired { since }) } else { Ok(()) }
 }
 
-/// Whether `names` are in order, without one twice.
-pub(crate) fn ascending<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Wrong> {
+/// Checks that `names` are in order and have no duplicates.
+pub(crate) fn check_ascending<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), WrongReply> {
     let mut before: Option<&str> = None;
     for name in names {
         if before.is_some_and(|before| before >= name) {
-            return Err(Wrong::Listing { what: "out of order", name: name.to_owned() });
+            return Err(WrongReply::Listing { what: "out of order", name: name.to_owned() });
         }
         before = Some(name);
     }
@@ -117,23 +119,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_caller_wrote_must_be_read() {
-        let place = Place { namespace: 0, key: 100 };
+    fn read_must_return_the_state_that_was_written() {
+        let id = EntryId { namespace: 0, key: 100 };
         let version = Version::draw();
-        let known = Known::Written(7, version);
-        assert_eq!(known.check(place, known), Ok(()));
-        assert_eq!(Known::Unknown.check(place, known), Ok(()));
-        for found in [Known::Absent, Known::Written(6, version), Known::Written(7, Version::draw())]
-        {
-            assert!(known.check(place, found).is_err(), "{found:?}");
-            assert!(Known::Absent.check(place, known).is_err());
+        let expected = EntryState::Written(7, version);
+        assert_eq!(expected.check(id, expected), Ok(()));
+        assert_eq!(EntryState::Unknown.check(id, expected), Ok(()));
+        for found in [
+            EntryState::Absent,
+            EntryState::Written(6, version),
+            EntryState::Written(7, Version::draw()),
+        ] {
+            assert!(expected.check(id, found).is_err(), "{found:?}");
+            assert!(EntryState::Absent.check(id, expected).is_err());
         }
     }
 
     #[test]
-    fn a_name_twice_and_a_wrong_order_are_noticed() {
-        assert_eq!(ascending(["a", "b"].into_iter()), Ok(()));
-        assert!(ascending(["a", "a"].into_iter()).is_err());
-        assert!(ascending(["b", "a"].into_iter()).is_err());
+    fn duplicates_and_wrong_order_are_detected() {
+        assert_eq!(check_ascending(["a", "b"].into_iter()), Ok(()));
+        assert!(check_ascending(["a", "a"].into_iter()).is_err());
+        assert!(check_ascending(["b", "a"].into_iter()).is_err());
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-/// Buckets to an octave: a percentile is told within 1/16 of itself.
+/// The number of buckets per octave. The error of a percentile is at most 1/16.
 const STEPS: usize = 16;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
-/// Octaves of microseconds that have steps; the last bucket takes what is longer than 19 hours.
+/// The number of octaves of microseconds. The last bucket counts durations above 19 hours.
 const OCTAVES: usize = 32;
 
-/// How many calls took how long. Its memory does not depend on how many there were.
+/// Durations of calls. The memory use does not depend on the number of calls.
 #[derive(Debug, Clone)]
 pub struct Histogram {
     buckets: Vec<u64>,
@@ -17,34 +17,34 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Without any.
+    /// Creates an empty histogram.
     #[must_use]
     pub fn new() -> Self {
         Self { buckets: vec![0; STEPS * (OCTAVES + 1)], count: 0, longest: Duration::ZERO }
     }
 
-    /// Counts one.
-    pub fn record(&mut self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    /// Adds a duration.
+    pub fn record(&mut self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let last = self.buckets.len() - 1;
         self.buckets[bucket(micros).min(last)] += 1;
         self.count += 1;
-        self.longest = self.longest.max(took);
+        self.longest = self.longest.max(duration);
     }
 
-    /// How many there are.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The longest.
+    /// The longest duration.
     #[must_use]
     pub fn longest(&self) -> Duration {
         self.longest
     }
 
-    /// What `fraction` of them did not take longer than: the upper edge of its bucket.
+    /// The duration that `fraction` of the calls did not exceed: the upper edge of its bucket.
     #[must_use]
     pub fn percentile(&self, fraction: f64) -> Duration {
         let rank = (fraction * self.count as f64).ceil().max(1.0) as u64;
@@ -65,7 +65,7 @@ impl Default for Histogram {
     }
 }
 
-/// The first two octaves and a half are exact; each above has [`STEPS`] buckets.
+/// Durations below [`STEPS`] have one bucket each. Each octave above has [`STEPS`] buckets.
 fn bucket(micros: u64) -> usize {
     if micros < STEPS as u64 {
         return micros as usize;
@@ -89,21 +89,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_right_within_a_bucket() {
+    fn percentiles_are_accurate_within_one_bucket() {
         let mut histogram = Histogram::new();
         for micros in 1..=10_000 {
             histogram.record(Duration::from_micros(micros));
         }
         for (fraction, exact) in [(0.5, 5_000.0), (0.99, 9_900.0), (0.001, 10.0)] {
-            let told = histogram.percentile(fraction).as_micros() as f64;
-            assert!(told >= exact && told <= exact * (1.0 + 1.0 / 16.0), "{fraction}: {told}");
+            let actual = histogram.percentile(fraction).as_micros() as f64;
+            assert!(
+                actual >= exact && actual <= exact * (1.0 + 1.0 / 16.0),
+                "{fraction}: {actual}"
+            );
         }
         assert_eq!(histogram.percentile(1.0), Duration::from_micros(10_000));
         assert_eq!(histogram.count(), 10_000);
     }
 
     #[test]
-    fn buckets_leave_no_gap_and_hold_their_edges() {
+    fn buckets_have_no_gaps() {
         for bucket_number in 0..STEPS * OCTAVES {
             let edge = upper_edge(bucket_number);
             assert_eq!(bucket(edge), bucket_number);

@@ -1,4 +1,4 @@
-//! `cubbyhole-soak`: runs the soak and prints what it sees.
+//! `cubbyhole-soak`: runs the soak test and prints samples and the result.
 
 #![expect(
     clippy::print_stdout,
@@ -14,43 +14,44 @@ use clap::Parser;
 use cubbyhole::ExecutionContext;
 use cubbyhole_soak::{BackendName, HEADING, Plan, Soak};
 
-/// Runs all backends under mixed load for a given time, prints how they fare, and fails if an
-/// answer was wrong, an error unexpected, or something grows.
+/// Run a mixed load on all backends for a given time, and check replies and resource growth.
 ///
-/// Each backend has callers of its own, all at the same time. They put, get, scan, take, erase and
-/// whatever else a store can do, on a fixed set of 20 tenants with 10 namespaces of 100 keys each,
-/// with TTLs, conditions, deadlines that are too short, and cancellations. Every value says where it
-/// belongs, so that an answer from another key or tenant, a torn one, one that has expired or one
-/// that was overwritten is noticed. A sweeper runs on each store; the embedded file is compacted
-/// 16 times in a run.
+/// The run fails if a reply is wrong, if an error is unexpected, or if a resource grows.
 ///
-/// At every interval it prints one line for each backend and one for the process. Latencies and
-/// calls are those of the interval; conflicts, cut-off calls, unexpected errors and wrong answers
-/// are those since the beginning. "stored" is the embedded file, the tables and indexes of
-/// PostgreSQL, or the memory that the Redis masters use.
+/// Each backend has its own callers. All backends run at the same time. The callers use every
+/// operation of a store on a fixed set of 20 tenants with 10 namespaces of 100 keys each, with
+/// TTLs, conditions, short deadlines and cancellations. Every value contains its key, so a reply
+/// with the value of another key or tenant is detected, and so is a torn, expired or overwritten
+/// value. A sweeper runs on each store. The embedded file is compacted 16 times in a run.
 ///
-/// At the end the third and the last quarter of the run are compared, by median and mean, for memory,
-/// threads, descriptors, tasks, and for each backend what it stores, its connections and the
-/// expired entries that were not swept: 10 percent more and a small fixed slack is too much. Less
-/// than 12 samples are not judged: --for should be at least 12 times --every.
+/// At each interval, the command prints one line for each backend and one for the process. Calls
+/// and latencies are those of the interval. Conflicts, interrupted calls ("cut off"), unexpected
+/// errors and wrong replies are counted from the start. "stored" is the size of the embedded file,
+/// of the PostgreSQL tables and indexes, or of the memory of the Redis masters.
 ///
-/// `cargo xtask soak` starts private servers for it. Run by itself it needs
-/// CUBBYHOLE_TEST_POSTGRES_URL (an administrator's; it makes a schema and roles of its own),
-/// CUBBYHOLE_TEST_REDIS_URL and CUBBYHOLE_TEST_REDIS_CLUSTER_URL for those backends, uses names of
-/// its own there, and removes them at the end. Clocks of servers on other machines must agree with
-/// this one's to a quarter of a second.
+/// At the end, the command compares the third and the last quarter of the run by median and mean:
+/// memory, threads, descriptors and tasks of the process, and for each backend the stored bytes,
+/// the connections and the expired entries that were not swept. Growth by more than 10 percent and
+/// a small fixed slack is an error. At least 12 samples are needed: --for should be at least 12
+/// times --every.
 ///
-/// Exit codes: 0 if all is well, 1 if something is wrong, 2 for wrong usage.
+/// `cargo xtask soak` starts private servers. Without it, set CUBBYHOLE_TEST_POSTGRES_URL (as a
+/// role that can create schemas and roles), CUBBYHOLE_TEST_REDIS_URL and
+/// CUBBYHOLE_TEST_REDIS_CLUSTER_URL for those backends. The command uses a separate schema and key
+/// prefix and removes them at the end. The clocks of servers on other machines must agree with this
+/// machine's within 250 ms.
+///
+/// Exit codes: 0 if the run passed, 1 if it failed, 2 for a usage error.
 #[derive(Parser)]
 #[command(name = "cubbyhole-soak", bin_name = "cargo xtask soak", verbatim_doc_comment)]
 struct Arguments {
-    /// How long to run, such as 90s, 10m or 2h.
+    /// Duration of the run, such as 90s, 10m or 2h
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Duration,
-    /// How often to print.
+    /// Interval between samples
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     every: Duration,
-    /// Which backends, with commas between them.
+    /// Backends, separated by commas
     #[arg(
         long,
         value_enum,
@@ -59,13 +60,13 @@ struct Arguments {
         default_value = "memory,embedded,postgres,redis,redis-cluster"
     )]
     backends: Vec<BackendName>,
-    /// Draws the same calls again; how they meet is the machine's choice.
+    /// Seed of the random calls. The interleaving of concurrent calls is not reproducible
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How many callers each backend has.
+    /// Callers per backend
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     callers: u16,
-    /// Print one JSON object a line: a sample at every interval, the outcome at the end.
+    /// Print one JSON object per line: a sample at each interval, and the result at the end
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! The run: loads on all targets at once, samples, and what came of it.
+//! The run: loads on all targets, periodic samples and the final report.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,57 +9,60 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::process::Kernel;
-use crate::{Allowance, BackendName, Load, Process, Row, Sample, Series, Target, Trend, judge};
+use crate::process::KernelStats;
+use crate::{
+    Allowance, BackendName, BackendSample, Load, ProcessSample, Sample, Series, Target, Trend,
+    judge,
+};
 
-/// How often each store is swept.
+/// The interval between sweeps of each store.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often the embedded file is compacted in a run, so that each quarter has some of its teeth.
+/// The number of compactions of the embedded file in a run, so each quarter contains several.
 const COMPACTIONS: u32 = 16;
-/// Compacting is not done all the time, however short the run is.
-const COMPACT_AT_MOST_EVERY: Duration = Duration::from_secs(5);
-/// Between two calls on the store in memory, which would take a processor for itself.
+/// The shortest interval between compactions, for short runs.
+const MIN_COMPACT_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause between calls on the in-memory store, which never waits and would use a whole core.
 const MEMORY_PAUSE: Duration = Duration::from_millis(1);
-/// For what is done beside the load: filling, measuring, compacting, taking away.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The timeout of calls that are not part of the load: filling, measuring, compacting, removing.
+const SIDE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What is to be run.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// How long.
+    /// The duration of the load.
     pub duration: Duration,
-    /// How often a sample is taken.
+    /// The interval between samples.
     pub every: Duration,
-    /// Which backends.
+    /// The backends under load.
     pub backends: Vec<BackendName>,
-    /// Draws the same calls; how they meet is the machine's choice.
+    /// The seed of the random calls. The interleaving of calls is not reproducible.
     pub seed: u64,
-    /// How many callers each backend has.
+    /// The number of callers per backend.
     pub callers: usize,
 }
 
-/// A run and what it saw.
+/// A run with its samples.
 pub struct Soak {
     targets: Vec<(Target, Load)>,
     samples: Vec<Sample>,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Serialize)]
-pub struct Outcome {
-    /// Calls, of all backends.
+pub struct Report {
+    /// The number of calls on all backends.
     pub calls: u64,
-    /// Wrong answers, unexpected errors, and what could not be taken away at the end.
+    /// Wrong replies, unexpected errors, and errors of the removal at the end.
     pub failures: Vec<String>,
-    /// What was judged, and how.
+    /// The judged values and their trends.
     pub trends: Vec<(String, Trend)>,
 }
 
 impl Soak {
-    /// Opens and fills everything.
+    /// Opens and fills a store on each backend.
     ///
     /// # Errors
-    /// What stands in the way. What was opened before is taken away again.
+    /// The first error of a backend. Stores that were already opened are removed.
     pub async fn open(plan: &Plan) -> std::result::Result<Self, String> {
         let mut soak = Self { targets: Vec::new(), samples: Vec::new() };
         let opened = soak.open_all(plan).await;
@@ -72,19 +75,19 @@ impl Soak {
 
     async fn open_all(&mut self, plan: &Plan) -> std::result::Result<(), String> {
         for name in &plan.backends {
-            let target = Target::open(&patience(), *name).await?;
+            let target = Target::open(&side_context(), *name).await?;
             let pause = if *name == BackendName::Memory { MEMORY_PAUSE } else { Duration::ZERO };
             let store = Arc::clone(target.store());
             let load = Load::new(store, plan.callers, plan.seed, pause)
                 .map_err(|error| error.to_string())?;
             self.targets.push((target, load));
             let Some((_, load)) = self.targets.last() else { continue };
-            load.fill(&patience()).await.map_err(|error| format!("filling {name}: {error}"))?;
+            load.fill(&side_context()).await.map_err(|error| format!("filling {name}: {error}"))?;
         }
         Ok(())
     }
 
-    /// Runs until the plan is fulfilled or `stop` ends, and tells each sample to `observer`.
+    /// Runs for the planned duration or until `stop` ends. Calls `observer` with each sample.
     pub async fn run(
         &mut self,
         plan: &Plan,
@@ -98,36 +101,36 @@ impl Soak {
             work.spawn(async move { callers.run(&ctx, u64::MAX).await });
             work.spawn(sweep(load.clone(), plan.seed, stop.clone()));
             if target.name == BackendName::Embedded {
-                let every = (plan.duration / COMPACTIONS).max(COMPACT_AT_MOST_EVERY);
+                let every = (plan.duration / COMPACTIONS).max(MIN_COMPACT_INTERVAL);
                 work.spawn(compact(load.clone(), every, stop.clone()));
             }
         }
-        let began = Instant::now();
-        let (mut last, mut due) = (began, Duration::ZERO);
-        while began.elapsed() < plan.duration {
-            // From tick to tick, for a sample takes some time too; late ones are not made up for.
-            due = (due + plan.every).max(began.elapsed()).min(plan.duration);
-            if stop.sleep(due.saturating_sub(began.elapsed())).await.is_err() {
+        let start = Instant::now();
+        let (mut last, mut due) = (start, Duration::ZERO);
+        while start.elapsed() < plan.duration {
+            // Fixed ticks, because taking a sample also takes time. Missed ticks are skipped.
+            due = (due + plan.every).max(start.elapsed()).min(plan.duration);
+            if stop.sleep(due.saturating_sub(start.elapsed())).await.is_err() {
                 break;
             }
-            let over = last.elapsed();
+            let interval = last.elapsed();
             last = Instant::now();
-            let sample = self.sample(began.elapsed(), over).await;
+            let sample = self.sample(start.elapsed(), interval).await;
             observer(&sample);
             self.samples.push(sample);
         }
         stop.cancel();
-        while let Some(ended) = work.join_next().await {
-            if let (Err(error), Some((_, load))) = (ended, self.targets.first()) {
+        while let Some(result) = work.join_next().await {
+            if let (Err(error), Some((_, load))) = (result, self.targets.first()) {
                 let error = cubbyhole::Error::internal(error.to_string());
-                load.tally().side_error("a task of the run", &error);
+                load.counts().background_error("a task of the run", &error);
             }
         }
     }
 
-    async fn sample(&mut self, elapsed: Duration, over: Duration) -> Sample {
-        let kernel = Kernel::read();
-        let process = Process {
+    async fn sample(&mut self, elapsed: Duration, interval: Duration) -> Sample {
+        let kernel = KernelStats::read();
+        let process = ProcessSample {
             memory_bytes: kernel.memory,
             threads: kernel.threads,
             descriptors: kernel.descriptors,
@@ -135,30 +138,31 @@ impl Soak {
         };
         let mut backends = Vec::new();
         for (target, load) in &mut self.targets {
-            backends.push(row(target, load, over).await);
+            backends.push(sample_backend(target, load, interval).await);
         }
         Sample { elapsed_seconds: elapsed.as_secs_f64(), process, backends }
     }
 
-    /// Takes everything away and says what came of the run.
-    pub async fn conclude(mut self) -> Outcome {
+    /// Removes the stores and returns the result of the run.
+    pub async fn conclude(mut self) -> Report {
         let mut calls = 0;
         let mut failures = Vec::new();
         for (target, load) in &self.targets {
-            let tally = load.tally();
-            calls += tally.total();
-            let (wrong, unexpected) = (tally.wrong, tally.unexpected_total());
+            let counts = load.counts();
+            calls += counts.total();
+            let (wrong, unexpected) = (counts.wrong, counts.unexpected_total());
             if wrong + unexpected > 0 {
                 let name = target.name;
                 failures.push(format!(
-                    "{name}: {wrong} wrong answers, unexpected errors {:?}",
-                    tally.unexpected
+                    "{name}: {wrong} wrong replies, unexpected errors {:?}",
+                    counts.unexpected
                 ));
-                failures.extend(tally.kept.iter().map(|kept| format!("{name}: {kept}")));
+                failures
+                    .extend(counts.messages.iter().map(|messages| format!("{name}: {messages}")));
             }
         }
         if calls == 0 {
-            failures.push("no call was made".to_owned());
+            failures.push("the callers made no call".to_owned());
         }
         let series = self.series();
         failures.extend(self.remove().await);
@@ -166,10 +170,11 @@ impl Soak {
             let trend = judge(&series.values, series.allowance);
             (series.what, trend)
         });
-        Outcome { calls, failures, trends: trends.collect() }
+        Report { calls, failures, trends: trends.collect() }
     }
 
-    /// What may not grow, over time. What a platform or a backend does not tell is not in it.
+    /// The values that must not grow, over time. Values that a platform or backend does not report
+    /// are left out.
     fn series(&self) -> Vec<Series> {
         let mut all = Vec::new();
         let mut add = |what: String, allowance, figure: &dyn Fn(&Sample) -> Option<u64>| {
@@ -182,36 +187,35 @@ impl Soak {
                 all.push(Series { what, values, allowance });
             }
         };
-        let of_process = |what: &str| format!("process: {what}");
-        add(of_process("memory"), Allowance::MEMORY, &|sample| sample.process.memory_bytes);
-        add(of_process("threads"), Allowance::THREADS, &|sample| sample.process.threads);
-        add(of_process("descriptors"), Allowance::DESCRIPTORS, &|sample| {
-            sample.process.descriptors
-        });
-        add(of_process("tasks"), Allowance::TASKS, &|sample| Some(sample.process.tasks));
+        let name = |what: &str| format!("process: {what}");
+        add(name("memory"), Allowance::MEMORY, &|sample| sample.process.memory_bytes);
+        add(name("threads"), Allowance::THREADS, &|sample| sample.process.threads);
+        add(name("descriptors"), Allowance::DESCRIPTORS, &|sample| sample.process.descriptors);
+        add(name("tasks"), Allowance::TASKS, &|sample| Some(sample.process.tasks));
         for (index, (target, _)) in self.targets.iter().enumerate() {
-            let of = |what: &str| format!("{}: {what}", target.name);
-            add(of("stored"), Allowance::STORED, &|sample| sample.backends[index].stored_bytes);
-            add(of("connections"), Allowance::CONNECTIONS, &|sample| {
+            let name = |what: &str| format!("{}: {what}", target.name);
+            add(name("stored"), Allowance::STORED, &|sample| sample.backends[index].stored_bytes);
+            add(name("connections"), Allowance::CONNECTIONS, &|sample| {
                 sample.backends[index].connections
             });
-            add(of("expired"), Allowance::EXPIRED, &|sample| sample.backends[index].expired);
+            add(name("expired"), Allowance::EXPIRED, &|sample| sample.backends[index].expired);
         }
         all
     }
 
+    /// Closes and removes all stores. Returns the errors.
     async fn remove(&mut self) -> Vec<String> {
         let mut failures = Vec::new();
         for (target, load) in self.targets.drain(..) {
             drop(load);
-            failures.extend(target.remove(&patience()).await.err());
+            failures.extend(target.remove(&side_context()).await.err());
         }
         failures
     }
 }
 
-impl Outcome {
-    /// Whether all is well: growth that was not judged is no failure.
+impl Report {
+    /// Whether the run passed. A run that is too short to judge growth can pass.
     #[must_use]
     pub fn passed(&self) -> bool {
         let grows = self.trends.iter().any(|(_, trend)| matches!(trend, Trend::Grows(_)));
@@ -219,7 +223,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, trend) in &self.trends {
             match trend {
@@ -233,7 +237,7 @@ impl fmt::Display for Outcome {
             }
         }
         if self.trends.iter().all(|(_, trend)| *trend == Trend::NotJudged) {
-            writeln!(f, "Growth was not judged: the run is too short for its samples.")?;
+            writeln!(f, "Growth was not judged: the run has too few samples.")?;
         }
         for failure in &self.failures {
             writeln!(f, "FAILED  {failure}")?;
@@ -243,34 +247,34 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn patience() -> ExecutionContext {
-    ExecutionContext::new().with_timeout(PATIENCE)
+fn side_context() -> ExecutionContext {
+    ExecutionContext::new().with_timeout(SIDE_TIMEOUT)
 }
 
 async fn sweep(load: Load, seed: u64, stop: ExecutionContext) {
-    let (observed, ended) = (load.clone(), stop.clone());
+    let (observed, stopped) = (load.clone(), stop.clone());
     let sweeper = Sweeper::new(Arc::clone(load.store()))
         .with_interval(SWEEP_EVERY)
         .with_seed(seed)
         .with_observer(move |sweep| {
-            if let (Err(error), Ok(())) = (&sweep.outcome, ended.check()) {
-                observed.tally().side_error("a sweep", error);
+            if let (Err(error), Ok(())) = (&sweep.outcome, stopped.check()) {
+                observed.counts().background_error("a sweep", error);
             }
         });
-    // An error that ends it has been observed.
+    // The observer has counted an error that ends the sweeper.
     drop(sweeper.run(&stop).await);
 }
 
 async fn compact(load: Load, every: Duration, stop: ExecutionContext) {
     while stop.sleep(every).await.is_ok() {
-        if let Err(error) = load.store().compact(&patience()).await {
-            load.tally().side_error("compacting", &error);
+        if let Err(error) = load.store().compact(&side_context()).await {
+            load.counts().background_error("compacting", &error);
         }
     }
 }
 
-/// What can be said of a backend now. What cannot be found out counts as an unexpected error.
-async fn row(target: &mut Target, load: &Load, over: Duration) -> Row {
+/// Samples one backend. A value that cannot be measured counts as an unexpected error.
+async fn sample_backend(target: &mut Target, load: &Load, interval: Duration) -> BackendSample {
     let mut problems = Vec::new();
     let stored_bytes = target.stored().await.unwrap_or_else(|error| {
         problems.push(error);
@@ -281,36 +285,36 @@ async fn row(target: &mut Target, load: &Load, over: Duration) -> Row {
         None
     });
     let usage = usage(load).await;
-    let mut tally = load.tally();
+    let mut counts = load.counts();
     for problem in problems {
-        tally.side_error("measuring", &cubbyhole::Error::unavailable(problem));
+        counts.background_error("measuring", &cubbyhole::Error::unavailable(problem));
     }
-    let usage = usage.map_err(|error| tally.side_error("usage", &error)).ok();
-    let calls = tally.take_interval();
-    let row = Row {
+    let usage = usage.map_err(|error| counts.background_error("usage", &error)).ok();
+    let calls = counts.take_interval();
+    let sample = BackendSample {
         backend: target.name,
         calls_per_second: 0.0,
         p50_micros: 0,
         p99_micros: 0,
         max_micros: 0,
-        conflicts: tally.conflicts,
-        cut_off: tally.cut_off,
-        unexpected: tally.unexpected_total(),
-        wrong: tally.wrong,
+        conflicts: counts.conflicts,
+        cut_off: counts.cut_off,
+        unexpected: counts.unexpected_total(),
+        wrong: counts.wrong,
         entries: usage.map(|usage| usage.entries),
         bytes: usage.and_then(|usage| usage.bytes),
         expired: usage.map(|usage| usage.expired),
         stored_bytes,
         connections,
     };
-    row.with_latencies(&calls, over)
+    sample.with_latencies(&calls, interval)
 }
 
-/// Of all tenants together.
+/// The usage of all tenants together.
 async fn usage(load: &Load) -> Result<cubbyhole::Usage> {
     let mut all = cubbyhole::Usage::default();
-    for tenant in load.population().tenants() {
-        let usage = load.store().usage(&patience(), &tenant.clone().into()).await?;
+    for tenant in load.data_set().tenants() {
+        let usage = load.store().usage(&side_context(), &tenant.clone().into()).await?;
         all.namespaces += usage.namespaces;
         all.entries += usage.entries;
         all.expired += usage.expired;

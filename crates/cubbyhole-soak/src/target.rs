@@ -1,5 +1,4 @@
-//! The backends under load: how each is opened, what can be measured of it from outside, and how it
-//! is taken away again.
+//! The backends under load: opens each one, measures it from outside of the process and removes it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,25 +10,25 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::postgres::Schema;
-use crate::redis_servers::Keyspace;
+use crate::redis_keys::KeyPrefix;
 
-/// The cache of the embedded store: smaller than the file, so that it is full when the run begins
-/// and is not what grows.
+/// The cache size of the embedded store. It is smaller than the file, so the cache is full at the
+/// start and does not appear as growth.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendName {
-    /// In this process.
+    /// The in-memory store.
     Memory,
-    /// In a file, in a temporary folder.
+    /// An embedded file in a temporary folder.
     Embedded,
-    /// On the server that `CUBBYHOLE_TEST_POSTGRES_URL` names, as an administrator.
+    /// The server at `CUBBYHOLE_TEST_POSTGRES_URL`, whose role can create schemas and roles.
     Postgres,
-    /// On the server that `CUBBYHOLE_TEST_REDIS_URL` names.
+    /// The server at `CUBBYHOLE_TEST_REDIS_URL`.
     Redis,
-    /// On the cluster that `CUBBYHOLE_TEST_REDIS_CLUSTER_URL` names.
+    /// The cluster at `CUBBYHOLE_TEST_REDIS_CLUSTER_URL`.
     RedisCluster,
 }
 
@@ -40,59 +39,59 @@ impl fmt::Display for BackendName {
     }
 }
 
-/// A backend that was opened for the run.
+/// An opened backend.
 pub struct Target {
-    /// Which.
+    /// The backend.
     pub name: BackendName,
     store: Arc<dyn Backend>,
-    outside: Outside,
+    external: External,
 }
 
-/// What of it is not in this process.
-enum Outside {
+/// The part of a backend outside of this process.
+enum External {
     Nothing,
     File { path: PathBuf, _folder: TempDir },
     Postgres(Box<Schema>),
-    Redis(Keyspace),
+    Redis(KeyPrefix),
 }
 
 impl Target {
-    /// Opens it, in a place of its own that holds nothing.
+    /// Opens an empty store with its own file, schema or key prefix.
     ///
     /// # Errors
-    /// What stands in the way.
+    /// The error of the backend, or a missing environment variable.
     pub async fn open(ctx: &ExecutionContext, name: BackendName) -> Result<Self, String> {
         let opened = Self::open_named(ctx, name).await;
-        opened.map_err(|error| format!("{name} cannot be opened: {error}"))
+        opened.map_err(|error| format!("cannot open {name}: {error}"))
     }
 
     async fn open_named(ctx: &ExecutionContext, name: BackendName) -> Result<Self, String> {
-        let (outside, url) = match name {
-            BackendName::Memory => (Outside::Nothing, "memory:".to_owned()),
+        let (external, url) = match name {
+            BackendName::Memory => (External::Nothing, "memory:".to_owned()),
             BackendName::Embedded => {
                 let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
                 let path = folder.path().join("soak.redb");
                 let url = format!("redb:{}", path.display());
-                (Outside::File { path, _folder: folder }, url)
+                (External::File { path, _folder: folder }, url)
             }
             BackendName::Postgres => {
                 let schema = Schema::new(ctx, &server("CUBBYHOLE_TEST_POSTGRES_URL")?).await?;
                 let url = schema.url().to_owned();
-                (Outside::Postgres(Box::new(schema)), url)
+                (External::Postgres(Box::new(schema)), url)
             }
             BackendName::Redis | BackendName::RedisCluster => {
                 let variable = match name {
                     BackendName::Redis => "CUBBYHOLE_TEST_REDIS_URL",
                     _ => "CUBBYHOLE_TEST_REDIS_CLUSTER_URL",
                 };
-                let keyspace = Keyspace::new(&server(variable)?).await?;
-                let url = keyspace.url().to_owned();
-                (Outside::Redis(keyspace), url)
+                let key_prefix = KeyPrefix::new(&server(variable)?).await?;
+                let url = key_prefix.url().to_owned();
+                (External::Redis(key_prefix), url)
             }
         };
         let options = OpenOptions::new().with_cache_bytes(CACHE_BYTES);
         let store = options.open(ctx, &url).await.map_err(|error| error.to_string())?;
-        Ok(Self { name, store, outside })
+        Ok(Self { name, store, external })
     }
 
     /// The store.
@@ -101,40 +100,40 @@ impl Target {
         &self.store
     }
 
-    /// What it takes outside of this process: of a file, of tables, of the servers' memory.
+    /// The bytes that the backend stores: the file, the tables, or the memory of the servers.
     pub(crate) async fn stored(&mut self) -> Result<Option<u64>, String> {
-        match &mut self.outside {
-            Outside::Nothing => Ok(None),
-            Outside::File { path, .. } => {
+        match &mut self.external {
+            External::Nothing => Ok(None),
+            External::File { path, .. } => {
                 let file = std::fs::metadata(path).map_err(|error| error.to_string())?;
                 Ok(Some(file.len()))
             }
-            Outside::Postgres(schema) => schema.bytes().await.map(Some),
-            Outside::Redis(keyspace) => keyspace.bytes().await.map(Some),
+            External::Postgres(schema) => schema.bytes().await.map(Some),
+            External::Redis(key_prefix) => key_prefix.bytes().await.map(Some),
         }
     }
 
-    /// Its connections, as the server counts them.
+    /// The number of connections, as the server counts them.
     pub(crate) async fn connections(&mut self) -> Result<Option<u64>, String> {
-        match &mut self.outside {
-            Outside::Nothing | Outside::File { .. } => Ok(None),
-            Outside::Postgres(schema) => schema.connections().await.map(Some),
-            Outside::Redis(keyspace) => keyspace.connections().await.map(Some),
+        match &mut self.external {
+            External::Nothing | External::File { .. } => Ok(None),
+            External::Postgres(schema) => schema.connections().await.map(Some),
+            External::Redis(key_prefix) => key_prefix.connections().await.map(Some),
         }
     }
 
-    /// Closes the store and removes all that it left.
+    /// Closes the store and removes its data.
     pub(crate) async fn remove(mut self, ctx: &ExecutionContext) -> Result<(), String> {
         self.store
             .close(ctx)
             .await
-            .map_err(|error| format!("{} at closing: {error}", self.name))?;
-        let removed = match &mut self.outside {
-            Outside::Nothing | Outside::File { .. } => Ok(()),
-            Outside::Postgres(schema) => schema.remove().await,
-            Outside::Redis(keyspace) => keyspace.remove().await,
+            .map_err(|error| format!("cannot close {}: {error}", self.name))?;
+        let removed = match &mut self.external {
+            External::Nothing | External::File { .. } => Ok(()),
+            External::Postgres(schema) => schema.remove().await,
+            External::Redis(key_prefix) => key_prefix.remove().await,
         };
-        removed.map_err(|error| format!("{} leaves something behind: {error}", self.name))
+        removed.map_err(|error| format!("cannot remove the data of {}: {error}", self.name))
     }
 }
 

@@ -1,24 +1,27 @@
-//! Whether something grows without bound.
+//! Decides whether a measured value grows without bound.
 //!
-//! The third and the last quarter of a run are compared. The first half is for warming up: caches
-//! fill, tables get their free space, pools their connections. Something grows if its median and its
-//! mean do, and its upper decile over that of the middle half: a median does not see single peaks,
-//! the mean of a saw-tooth with some teeth in each quarter is the same wherever the quarter begins,
-//! and an upper decile does not see how many dips the samples met, nor what was given back for a
-//! while and taken again, as PostgreSQL does with the ends of its tables.
+//! The last quarter of a run is compared with the third. The first half is the warm-up: caches
+//! fill, tables get their free space, pools open their connections. A value grows if all of these
+//! grow:
+//!
+//! - the median, which ignores single peaks,
+//! - the mean, which for a sawtooth with several teeth per quarter does not depend on the phase,
+//! - the upper decile, compared with that of the middle half. It ignores dips, and space that is
+//!   released for a while and used again, as at the ends of PostgreSQL tables.
 
 use serde::Serialize;
 
-/// Fewer samples than this are no run that could be judged: a quarter would have less than three.
-const FEWEST_SAMPLES: usize = 12;
+/// The smallest number of samples that is judged. With fewer, a quarter has less than three.
+const MIN_SAMPLES: usize = 12;
 
-/// How much larger the later median may be: a share of the earlier one, and so much besides.
+/// The allowed growth from the third to the last quarter: a share of the earlier value, and a
+/// constant.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Allowance {
-    /// Of the earlier median. What grows with time has grown by a fifth from the third quarter to
-    /// the last if all of it came since the beginning: half of that is the limit.
+    /// The allowed share. Between the medians of the two quarters, a value that grows linearly from
+    /// zero grows by 40 %, and one that doubles during the run by 15 %.
     pub share: f64,
-    /// For what is small and goes in steps.
+    /// The allowed constant, for small values that change in steps.
     pub slack: f64,
 }
 
@@ -30,60 +33,61 @@ impl Allowance {
         Self { share: Self::SHARE, slack }
     }
 
-    /// Resident memory: an allocator keeps and gives back whole arenas.
+    /// Resident memory. Allocators keep and release whole arenas.
     pub const MEMORY: Self = Self::with_slack(8.0 * Self::MIB);
-    /// A file, tables, or a server's memory: they are extended by some MiB at once, and values of
-    /// 64 KiB come and go.
+    /// A file, tables, or a server's memory. They grow in steps of several MiB, and values of 64
+    /// KiB are added and removed.
     pub const STORED: Self = Self::with_slack(4.0 * Self::MIB);
-    /// Connections: one that was cut off is replaced before it is gone, and each caller may do so.
+    /// Connections. Each caller can replace an interrupted connection before the old one is closed.
     pub const CONNECTIONS: Self = Self::with_slack(4.0);
-    /// Threads for blocking work come and go with how many callers need one at once.
+    /// Threads. The number of threads for blocking work follows the number of concurrent callers.
     pub const THREADS: Self = Self::with_slack(4.0);
-    /// Open files and sockets: as connections, of all backends.
+    /// Open files and sockets. They vary like the connections of all backends.
     pub const DESCRIPTORS: Self = Self::with_slack(8.0);
-    /// Tasks: as connections; calls that were cut off may leave one that winds up.
+    /// Tasks. They vary like connections, and an interrupted call can leave a task that finishes
+    /// later.
     pub const TASKS: Self = Self::with_slack(16.0);
-    /// Expired entries that wait for a sweep: how many there are depends on the instant between
-    /// two sweeps; all mortal entries at once is the most that can be.
+    /// Expired entries that were not swept. Their number depends on the time since the last sweep
+    /// and is at most the number of short-lived entries.
     pub const EXPIRED: Self = Self::with_slack(1_000.0);
 }
 
-/// A figure over time.
+/// A measured value over time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// What it is a figure of.
+    /// The name of the value.
     pub what: String,
-    /// One for each sample.
+    /// One value per sample.
     pub values: Vec<f64>,
-    /// How much it may grow.
+    /// The allowed growth.
     pub allowance: Allowance,
 }
 
 /// The medians of the two quarters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Growth {
-    /// Of the third quarter.
+    /// The median of the third quarter.
     pub third: f64,
-    /// Of the last quarter.
+    /// The median of the last quarter.
     pub last: f64,
 }
 
-/// What came of it.
+/// The judgement of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(tag = "trend", rename_all = "snake_case")]
 pub enum Trend {
-    /// There are too few samples.
+    /// There are too few samples to judge.
     NotJudged,
-    /// It stays within what is allowed.
+    /// The growth is within the allowance.
     Steady(Growth),
-    /// It does not.
+    /// The growth exceeds the allowance.
     Grows(Growth),
 }
 
-/// Judges one figure.
+/// Judges one series.
 #[must_use]
 pub fn judge(values: &[f64], allowance: Allowance) -> Trend {
-    if values.len() < FEWEST_SAMPLES {
+    if values.len() < MIN_SAMPLES {
         return Trend::NotJudged;
     }
     let quarter = values.len() / 4;
@@ -91,9 +95,9 @@ pub fn judge(values: &[f64], allowance: Allowance) -> Trend {
     let (before, third) = rest.split_at(rest.len() - quarter);
     let (_, middle) = rest.split_at(before.len().saturating_sub(quarter));
     let growth = Growth { third: median(third), last: median(last) };
-    let too_much = |before, after| after > before * (1.0 + allowance.share) + allowance.slack;
-    let has_grown = |of: fn(&[f64]) -> f64| too_much(of(third), of(last));
-    if has_grown(median) && has_grown(mean) && too_much(upper(middle), upper(last)) {
+    let exceeds = |before, after| after > before * (1.0 + allowance.share) + allowance.slack;
+    let grows = |statistic: fn(&[f64]) -> f64| exceeds(statistic(third), statistic(last));
+    if grows(median) && grows(mean) && exceeds(upper_decile(middle), upper_decile(last)) {
         return Trend::Grows(growth);
     }
     Trend::Steady(growth)
@@ -103,9 +107,8 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// What a tenth of the values is not below: of teeth, how high they are, however many dips
-/// between them were met.
-fn upper(values: &[f64]) -> f64 {
+/// The 90th percentile. For a sawtooth, it is the height of the teeth, regardless of the dips.
+fn upper_decile(values: &[f64]) -> f64 {
     let sorted = sorted(values);
     sorted.get(sorted.len() * 9 / 10).copied().unwrap_or(0.0)
 }
@@ -146,25 +149,25 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_with_time_is_noticed() {
+    fn linear_growth_is_detected() {
         for length in [12, 13, 60, 600] {
             assert!(grows(&series(length, |index| index), NONE), "{length}");
         }
         // From 100 to 200 MiB.
         let leak = series(60, |index| (100.0 + index * 100.0 / 60.0) * MIB);
         assert!(grows(&leak, Allowance::MEMORY));
-        // A connection a sample.
+        // One more connection per sample.
         assert!(grows(&series(60, |index| 16.0 + index), Allowance::CONNECTIONS));
     }
 
     #[test]
-    fn what_grows_within_its_teeth_is_noticed() {
+    fn growth_of_a_sawtooth_is_detected() {
         let file = series(120, |index| (20.0 + index + (index * 7.0) % 10.0) * MIB);
         assert!(grows(&file, Allowance::STORED));
     }
 
     #[test]
-    fn what_is_flat_and_noisy_is_not() {
+    fn noise_and_peaks_are_not_growth() {
         let mut random = fastrand::Rng::with_seed(1);
         let noise: Vec<f64> = (0..60).map(|_| (100.0 + 20.0 * random.f64()) * MIB).collect();
         assert!(!grows(&noise, NONE));
@@ -174,17 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn a_saw_tooth_is_not() {
-        // Sixty samples; the file is compacted sixteen times in a run, or more often.
+    fn sawtooth_is_not_growth() {
+        // 60 samples of a file that is compacted at least 16 times in the run.
         for period in [2.0, 3.0, 60.0 / 16.0, 5.0] {
             let file = series(60, |index| (20.0 + 8.0 * (index % period)) * MIB);
             assert!(!grows(&file, Allowance::STORED), "{period}");
         }
     }
 
-    /// A file that was compacted sixteen times, in MB, as it was measured.
+    /// A measured file size in MB, with 16 compactions.
     #[test]
-    fn dips_that_the_samples_met_by_chance_are_no_growth() {
+    fn dips_in_samples_are_not_growth() {
         let file = [
             51.6, 41.2, 41.2, 36.2, 36.2, 37.0, 37.0, 36.5, 36.5, 25.0, 25.0, 34.4, 34.4, 35.0,
             35.0, 25.8, 17.2, 34.5, 26.3, 26.3, 17.0, 34.0, 34.7, 34.7, 35.4, 35.4, 36.2, 36.2,
@@ -197,10 +200,10 @@ mod tests {
         assert!(grows(&grown, Allowance::STORED));
     }
 
-    /// Tables under ten minutes of load, in MB, as they were measured: vacuum cut off what was empty
-    /// at their ends, and later they needed it again.
+    /// Measured table sizes in MB, in a run of 10 minutes. Vacuum truncated empty pages at the ends
+    /// of the tables, and the tables grew again later.
     #[test]
-    fn what_was_given_back_and_taken_again_is_no_growth() {
+    fn reused_space_is_not_growth() {
         let steps = [
             (33.2, 1),
             (40.3, 1),
@@ -225,13 +228,13 @@ mod tests {
     }
 
     #[test]
-    fn what_grew_while_it_warmed_up_is_not() {
+    fn growth_during_warm_up_is_ignored() {
         let cache = series(60, |index| (100.0 * (index / 30.0).min(1.0)) * MIB);
         assert!(!grows(&cache, NONE));
     }
 
     #[test]
-    fn a_short_run_is_not_judged() {
+    fn short_run_is_not_judged() {
         assert_eq!(judge(&series(11, |index| index), NONE), Trend::NotJudged);
         assert_ne!(judge(&series(12, |index| index), NONE), Trend::NotJudged);
     }

@@ -1,7 +1,6 @@
-//! The load makes every kind of call and finds nothing wrong on stores that are right, and what is
-//! wrong on stores that are not.
+//! The load makes every kind of call, accepts correct stores and detects planted faults.
 
-#![expect(clippy::unwrap_used, reason = "without a store a test cannot begin")]
+#![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod planted;
 
@@ -9,37 +8,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole::{Backend, Bytes, Clock, ExecutionContext, InMemoryStore, ManualClock, SystemClock};
-use cubbyhole_soak::{BackendName, Kind, Load, Plan, Soak, Target, Trend};
+use cubbyhole_soak::{BackendName, CallKind, Load, Plan, Soak, Target, Trend};
 use planted::{Fault, Planted};
 
 const CALLERS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-fn patience() -> ExecutionContext {
-    ExecutionContext::new().with_timeout(PATIENCE)
+fn ctx() -> ExecutionContext {
+    ExecutionContext::new().with_timeout(TIMEOUT)
 }
 
-/// A filled store after `calls` calls of each caller.
+/// Fills a store and runs `calls` calls per caller.
 async fn loaded(store: Arc<dyn Backend>, calls: u64) -> Load {
     let load = Load::new(store, CALLERS, 7, Duration::ZERO).unwrap();
-    load.fill(&patience()).await.unwrap();
-    load.run(&patience(), calls).await;
+    load.fill(&ctx()).await.unwrap();
+    load.run(&ctx(), calls).await;
     load
 }
 
 async fn soak(name: BackendName) {
     const CALLS: u64 = 1_500;
-    let target = Target::open(&patience(), name).await.unwrap();
+    let target = Target::open(&ctx(), name).await.unwrap();
     let load = loaded(Arc::clone(target.store()), CALLS).await;
-    let tally = load.tally();
-    assert_eq!(tally.total(), CALLS * CALLERS as u64, "{:?}", tally.kept);
-    for (kind, _) in Kind::SHARES {
-        assert!(tally.calls.contains_key(&kind), "{name}: no call of {kind:?}");
+    let counts = load.counts();
+    assert_eq!(counts.total(), CALLS * CALLERS as u64, "{:?}", counts.messages);
+    for (kind, _) in CallKind::SHARES {
+        assert!(counts.calls.contains_key(&kind), "{name}: no call of {kind:?}");
     }
-    assert_eq!((tally.wrong, tally.unexpected_total()), (0, 0), "{name}: {:?}", tally.kept);
-    assert!(tally.conflicts > 0, "{name}: no condition failed");
-    // The store in memory ignores the context, and never waits.
-    assert_eq!(tally.cut_off > 0, name != BackendName::Memory, "{name}: {}", tally.cut_off);
+    assert_eq!((counts.wrong, counts.unexpected_total()), (0, 0), "{name}: {:?}", counts.messages);
+    assert!(counts.conflicts > 0, "{name}: no call had a conflict");
+    // The in-memory store ignores the context and never waits, so it is never interrupted.
+    assert_eq!(counts.cut_off > 0, name != BackendName::Memory, "{name}: {}", counts.cut_off);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,21 +51,19 @@ async fn soak_in_a_file() {
     soak(BackendName::Embedded).await;
 }
 
-/// A load that runs again remembers what it wrote.
 #[tokio::test]
-async fn callers_know_in_a_second_run_what_they_wrote_in_the_first() {
+async fn second_run_remembers_writes_of_the_first() {
     let load = loaded(Arc::new(InMemoryStore::<Bytes>::new()), 1_000).await;
-    load.run(&patience(), 1_000).await;
-    let tally = load.tally();
-    assert_eq!(tally.total(), 2 * 1_000 * CALLERS as u64);
-    assert_eq!((tally.wrong, tally.unexpected_total()), (0, 0), "{:?}", tally.kept);
+    load.run(&ctx(), 1_000).await;
+    let counts = load.counts();
+    assert_eq!(counts.total(), 2 * 1_000 * CALLERS as u64);
+    assert_eq!((counts.wrong, counts.unexpected_total()), (0, 0), "{:?}", counts.messages);
 }
 
-/// Samples are taken and judged, and nothing is left open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_run_is_sampled_and_judged() {
+async fn run_is_sampled_and_judged() {
     let plan = Plan {
-        duration: PATIENCE,
+        duration: TIMEOUT,
         every: Duration::from_millis(100),
         backends: vec![BackendName::Memory, BackendName::Embedded],
         seed: 3,
@@ -74,7 +71,7 @@ async fn a_whole_run_is_sampled_and_judged() {
     };
     let mut soak = Soak::open(&plan).await.unwrap();
     let mut samples = Vec::new();
-    let stop = patience();
+    let stop = ctx();
     soak.run(&plan, &stop, |sample| {
         samples.push(sample.clone());
         if samples.len() == 12 {
@@ -96,71 +93,74 @@ async fn a_whole_run_is_sampled_and_judged() {
     assert!(outcome.trends.iter().all(|(_, trend)| *trend != Trend::NotJudged), "{outcome}");
 }
 
-/// The first wrong answers, word for word, of a store with `fault`.
-async fn noticed(fault: Fault) -> Vec<String> {
+/// Runs the load on a store with `fault`. Returns the messages of the first wrong replies.
+async fn detected(fault: Fault) -> Vec<String> {
     let load = loaded(Arc::new(Planted::new(fault)), 1_000).await;
-    let tally = load.tally();
-    assert_eq!(tally.unexpected_total(), 0, "{fault:?}: {:?}", tally.kept);
-    assert_eq!(tally.wrong > 0, fault != Fault::None, "{fault:?}: {:?}", tally.kept);
-    tally.kept.clone()
+    let counts = load.counts();
+    assert_eq!(counts.unexpected_total(), 0, "{fault:?}: {:?}", counts.messages);
+    assert_eq!(counts.wrong > 0, fault != Fault::None, "{fault:?}: {:?}", counts.messages);
+    counts.messages.clone()
 }
 
 #[tokio::test]
-async fn a_layer_without_a_fault_is_not_blamed() {
-    assert_eq!(noticed(Fault::None).await, Vec::<String>::new());
+async fn layer_without_fault_passes() {
+    assert_eq!(detected(Fault::None).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn the_value_of_another_key_is_noticed() {
-    let kept = noticed(Fault::OtherKey).await;
-    assert!(kept.iter().all(|text| text.contains(": OfAnother")), "{kept:?}");
+async fn value_of_another_key_is_detected() {
+    let messages = detected(Fault::OtherKey).await;
+    assert!(messages.iter().all(|text| text.contains(": OtherEntry")), "{messages:?}");
 }
 
 #[tokio::test]
-async fn a_torn_value_is_noticed() {
-    let kept = noticed(Fault::Torn).await;
-    assert!(kept.iter().all(|text| text.contains(": Torn")), "{kept:?}");
+async fn torn_value_is_detected() {
+    let messages = detected(Fault::Torn).await;
+    assert!(messages.iter().all(|text| text.contains(": Torn")), "{messages:?}");
 }
 
 #[tokio::test]
-async fn a_write_that_was_acknowledged_and_lost_is_noticed() {
-    let kept = noticed(Fault::LostWrite).await;
-    assert!(kept.iter().any(|text| text.contains("NotAsWritten")), "{kept:?}");
+async fn lost_acknowledged_write_is_detected() {
+    let messages = detected(Fault::LostWrite).await;
+    assert!(messages.iter().any(|text| text.contains("UnexpectedState")), "{messages:?}");
 }
 
 #[tokio::test]
-async fn a_condition_that_is_ignored_is_noticed() {
-    let kept = noticed(Fault::IgnoredCondition).await;
-    assert!(kept.iter().any(|text| text.contains("to WriteOwn: NotAsWritten")), "{kept:?}");
+async fn ignored_condition_is_detected() {
+    let messages = detected(Fault::IgnoredCondition).await;
+    assert!(
+        messages.iter().any(|text| text.contains("to WriteOwn: UnexpectedState")),
+        "{messages:?}"
+    );
 }
 
 #[tokio::test]
-async fn namespaces_of_other_tenants_are_noticed() {
-    let kept = noticed(Fault::OtherTenants).await;
-    assert!(kept.iter().all(|text| text.contains("of another tenant")), "{kept:?}");
+async fn namespace_of_another_tenant_is_detected() {
+    let messages = detected(Fault::OtherTenants).await;
+    assert!(messages.iter().all(|text| text.contains("of another tenant")), "{messages:?}");
 }
 
 #[tokio::test]
-async fn namespaces_that_are_not_listed_are_noticed() {
-    let kept = noticed(Fault::NoNamespaces).await;
-    assert!(kept.iter().all(|text| text.contains("\"missing\"")), "{kept:?}");
+async fn missing_namespaces_are_detected() {
+    let messages = detected(Fault::NoNamespaces).await;
+    assert!(messages.iter().all(|text| text.contains("\"missing\"")), "{messages:?}");
 }
 
-/// The clock of this store stands still, so that nothing in it ever expires.
+/// The clock of this store is stopped, so no entry ever expires.
 #[tokio::test]
-async fn an_expired_entry_that_is_still_seen_is_noticed() {
+async fn expired_entry_is_detected() {
     let clock = ManualClock::new(SystemClock.now());
     let store: InMemoryStore<Bytes> =
         InMemoryStore::builder().with_value_size(Bytes::len).with_clock(clock).build();
     let load = Load::new(Arc::new(store), CALLERS, 7, Duration::ZERO).unwrap();
-    load.fill(&patience()).await.unwrap();
-    let began = SystemClock.now();
-    // What is mortal lives for three seconds at most.
-    while load.tally().wrong == 0 {
-        let waited = SystemClock.now().saturating_since(began);
-        assert!(waited < Duration::from_secs(60), "nothing was noticed");
-        load.run(&patience(), 100).await;
+    load.fill(&ctx()).await.unwrap();
+    let start = SystemClock.now();
+    // Short-lived entries expire after at most three seconds.
+    while load.counts().wrong == 0 {
+        let waited = SystemClock.now().saturating_since(start);
+        assert!(waited < Duration::from_secs(60), "no expired entry was detected");
+        load.run(&ctx(), 100).await;
     }
-    let tally = load.tally();
-    assert!(tally.kept.iter().all(|text| text.contains("Expired")), "{:?}", tally.kept);
+    let counts = load.counts();
+    assert!(counts.messages.iter().all(|text| text.contains("Expired")), "{:?}", counts.messages);
 }

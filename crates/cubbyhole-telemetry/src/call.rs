@@ -1,4 +1,4 @@
-//! One call, from its first poll to its end.
+//! `Call`: emits the span, the event and the metrics of one call.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::operation::Operation;
-use crate::outcome::{Answer, Outcome, Severity};
+use crate::outcome::{Outcome, Severity, Summary};
 use crate::signals::Signals;
 
-/// A call under way. One that is dropped before it was told is told as dropped.
+/// An in-flight call. If it is dropped before its end is reported, `Drop` reports it as dropped.
 pub(crate) struct Call<'a> {
     signals: &'a Signals,
     operation: Operation,
-    scope: Option<&'a Namespace>,
+    namespace: Option<&'a Namespace>,
     span: Span,
     started: Instant,
-    is_told: bool,
+    is_reported: bool,
 }
 
-/// What the event of an ending tells besides the outcome.
+/// The fields of the event that depend on the outcome.
 #[derive(Default)]
 struct Details<'e> {
     error: Option<&'e str>,
@@ -31,45 +31,46 @@ struct Details<'e> {
 }
 
 impl<'a> Call<'a> {
-    /// `scope` is where the call works; its tenant is all that is told of it.
+    /// Starts the clock and opens the span. Of `namespace`, only the tenant is recorded.
     pub(crate) fn begin(
         signals: &'a Signals,
         operation: Operation,
-        scope: Option<&'a Namespace>,
+        namespace: Option<&'a Namespace>,
     ) -> Self {
         let span = debug_span!(
             target: "cubbyhole::operation",
             "cubbyhole.operation",
             backend = signals.backend(),
             operation = operation.as_str(),
-            tenant = tenant(scope).as_ref().map(TenantId::as_str),
+            tenant = tenant(namespace).as_ref().map(TenantId::as_str),
             outcome = Empty,
         );
-        Self { signals, operation, scope, span, started: now(), is_told: false }
+        Self { signals, operation, namespace, span, started: now(), is_reported: false }
     }
 
-    /// Runs the call itself, and tells how it ended; `read` finds in the answer what is to be told.
+    /// Awaits the call within the span and reports its end. `summarise` extracts the reported
+    /// details from a successful result.
     pub(crate) async fn run<T>(
         mut self,
         future: impl Future<Output = Result<T>>,
-        read: impl FnOnce(&T) -> Answer,
+        summarise: impl FnOnce(&T) -> Summary,
     ) -> Result<T> {
         let result = future.instrument(self.span.clone()).await;
-        self.is_told = true;
+        self.is_reported = true;
         match &result {
-            Ok(answer) => self.succeeded(read(answer)),
-            Err(error) => self.failed(error),
+            Ok(answer) => self.report_success(summarise(answer)),
+            Err(error) => self.report_failure(error),
         }
         result
     }
 
-    fn succeeded(&self, answer: Answer) {
+    fn report_success(&self, summary: Summary) {
         let mut details = Details::default();
-        match answer {
-            Answer::Done => self.tell(Outcome::Ok, Severity::Debug, &details),
-            Answer::Found(true) => self.tell(Outcome::Ok, Severity::Debug, &details),
-            Answer::Found(false) => self.tell(Outcome::NotFound, Severity::Debug, &details),
-            Answer::Removed(removed) => {
+        match summary {
+            Summary::Done => self.report(Outcome::Ok, Severity::Debug, &details),
+            Summary::Found(true) => self.report(Outcome::Ok, Severity::Debug, &details),
+            Summary::Found(false) => self.report(Outcome::NotFound, Severity::Debug, &details),
+            Summary::Removed(removed) => {
                 details.removed = Some(removed);
                 let mut severity = Severity::Debug;
                 if self.operation == Operation::EvictExpired {
@@ -78,33 +79,33 @@ impl<'a> Call<'a> {
                         severity = Severity::Info;
                     }
                 }
-                self.tell(Outcome::Ok, severity, &details);
+                self.report(Outcome::Ok, severity, &details);
             }
-            Answer::Unreadable(errors) => {
+            Summary::Unreadable(errors) => {
                 for error in &errors {
                     self.signals.error(self.operation, error.kind());
                 }
                 details.unreadable = Some(errors.len());
                 details.error = errors.first().map(Error::message);
                 let severity = errors.first().map_or(Severity::Debug, |e| Severity::of(e.kind()));
-                self.tell(Outcome::Ok, severity, &details);
+                self.report(Outcome::Ok, severity, &details);
             }
         }
     }
 
-    fn failed(&self, error: &Error) {
+    fn report_failure(&self, error: &Error) {
         let kind = error.kind();
         self.signals.error(self.operation, kind);
-        // Not the source: it may be a server's own words, which may quote what was sent.
+        // The source is left out: it may be a server's text, which may quote the request.
         let details = Details {
             error: Some(error.message()),
             may_have_been_applied: Some(error.may_have_been_applied()),
             ..Details::default()
         };
-        self.tell(Outcome::Failed(kind), Severity::of(kind), &details);
+        self.report(Outcome::Failed(kind), Severity::of(kind), &details);
     }
 
-    fn tell(&self, outcome: Outcome, severity: Severity, details: &Details<'_>) {
+    fn report(&self, outcome: Outcome, severity: Severity, details: &Details<'_>) {
         let took = now().saturating_duration_since(self.started);
         self.signals.ended(self.operation, outcome, took);
         self.span.record("outcome", outcome.as_str());
@@ -112,14 +113,14 @@ impl<'a> Call<'a> {
     }
 
     fn emit(&self, outcome: Outcome, severity: Severity, details: &Details<'_>, took: Duration) {
-        // The level of an event is part of its callsite: one callsite for each.
+        // `tracing` makes the level part of the callsite, so each level needs its own.
         macro_rules! event {
             ($level:ident) => {
                 tracing::$level!(
                     target: "cubbyhole::operation",
                     backend = self.signals.backend(),
                     operation = self.operation.as_str(),
-                    tenant = tenant(self.scope).as_ref().map(TenantId::as_str),
+                    tenant = tenant(self.namespace).as_ref().map(TenantId::as_str),
                     outcome = outcome.as_str(),
                     elapsed_ms = took.as_secs_f64() * 1e3,
                     error = details.error,
@@ -141,19 +142,19 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if !self.is_told {
-            self.tell(Outcome::Dropped, Severity::Debug, &Details::default());
+        if !self.is_reported {
+            self.report(Outcome::Dropped, Severity::Debug, &Details::default());
         }
     }
 }
 
-fn tenant(scope: Option<&Namespace>) -> Option<TenantId> {
-    scope.map(Namespace::tenant)
+fn tenant(namespace: Option<&Namespace>) -> Option<TenantId> {
+    namespace.map(Namespace::tenant)
 }
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "what is measured is real time, which decides nothing; and stores in memory are called without a runtime"
+    reason = "durations are measured in real time and decide nothing; in-memory stores are called without a runtime"
 )]
 fn now() -> Instant {
     Instant::now()

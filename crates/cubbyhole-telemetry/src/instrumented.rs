@@ -1,4 +1,4 @@
-//! The layer: every method of a store, told of.
+//! `Instrumented`: the layer that reports every method of a store.
 
 use std::fmt;
 use std::future::Future;
@@ -12,17 +12,17 @@ use cubbyhole_core::{
 };
 
 use crate::call::Call;
-use crate::describe_metrics;
 use crate::operation::Operation;
-use crate::outcome::Answer;
-use crate::signals::Signals;
+use crate::outcome::Summary;
+use crate::signals::{Signals, describe_metrics};
 
-/// A store that tells of every call to the store that it wraps: a span, an event and metrics, as
-/// the [crate's documentation](crate) lists them. It changes nothing else.
+/// A store that emits a span, an event and metrics for every call to the store that it wraps.
 ///
-/// `cubbyhole::open` returns its backends wrapped. Wrap by yourself what you build by yourself, and
-/// only once, for two layers count twice. Over `Typed` it tells of values that the codec refuses,
-/// too; under it, of what the backend does.
+/// The [crate documentation](crate) lists them. The layer changes no argument and no result.
+///
+/// `cubbyhole::open` returns wrapped stores. Wrap a store that you build yourself, and wrap it only
+/// once: two layers count each call twice. A layer above `Typed` also reports values that the codec
+/// rejects; a layer below it reports only the calls of the backend.
 ///
 /// ```
 /// use cubbyhole_core::{ExecutionContext, Namespace, Store};
@@ -35,7 +35,7 @@ use crate::signals::Signals;
 /// let ctx = ExecutionContext::new();
 /// let ns = Namespace::parse("acme:counters")?;
 ///
-/// // counted as cubbyhole_operations_total{backend="memory",operation="get",outcome="not_found"}
+/// // Counted as cubbyhole_operations_total{backend="memory",operation="get",outcome="not_found"}
 /// assert_eq!(store.get(&ctx, &ns, "visits").await?, None);
 /// # Ok(())
 /// # })
@@ -48,18 +48,19 @@ pub struct Instrumented<S> {
 }
 
 impl<S> Instrumented<S> {
-    /// Wraps `inner`. `backend` names it in every span, event and label: a name of few, such as
-    /// `memory` or `redis`, and no URL, which may hold a password.
+    /// Wraps `inner`.
+    ///
+    /// `backend` names the store in every span, event and label. Use one of a few fixed names, such
+    /// as `memory` or `redis`, and never a URL, which may contain a password.
     #[must_use]
     pub fn new(inner: S, backend: impl Into<Arc<str>>) -> Self {
         Self::with_signals(inner, Signals::new(backend.into()))
     }
 
-    /// Waits for a store that is being opened, tells of that as the operation `open`, and wraps the
-    /// store.
+    /// Awaits `opening`, reports it as the operation `open`, and wraps the opened store.
     ///
     /// # Errors
-    /// Those of `opening`.
+    /// The errors of `opening`.
     ///
     /// ```
     /// use cubbyhole_core::{Error, ErrorKind};
@@ -68,8 +69,8 @@ impl<S> Instrumented<S> {
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let opening = async { Err::<InMemoryStore<u64>, _>(Error::unavailable("no such server")) };
-    /// let refused = Instrumented::open(opening, "ours").await;
-    /// assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::Unavailable));
+    /// let opened = Instrumented::open(opening, "ours").await;
+    /// assert_eq!(opened.err().map(|error| error.kind()), Some(ErrorKind::Unavailable));
     /// # });
     /// ```
     pub async fn open(
@@ -78,16 +79,16 @@ impl<S> Instrumented<S> {
     ) -> Result<Self> {
         let signals = Signals::new(backend.into());
         let call = Call::begin(&signals, Operation::Open, None);
-        let inner = call.run(opening, Answer::done).await?;
+        let inner = call.run(opening, Summary::done).await?;
         Ok(Self::with_signals(inner, signals))
     }
 
-    /// The store beneath, whose calls are not told of.
+    /// Returns the wrapped store. Calls on it are not reported.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Gives the store beneath back.
+    /// Unwraps the store.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -97,8 +98,8 @@ impl<S> Instrumented<S> {
         Self { inner, signals: Arc::new(signals) }
     }
 
-    fn call<'a>(&'a self, operation: Operation, scope: Option<&'a Namespace>) -> Call<'a> {
-        Call::begin(&self.signals, operation, scope)
+    fn call<'a>(&'a self, operation: Operation, ns: Option<&'a Namespace>) -> Call<'a> {
+        Call::begin(&self.signals, operation, ns)
     }
 }
 
@@ -123,17 +124,17 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for Instrumented<S> {
         options: PutOptions,
     ) -> Result<()> {
         let call = self.call(Operation::Put, Some(ns));
-        call.run(self.inner.put_with_options(ctx, ns, key, value, options), Answer::done).await
+        call.run(self.inner.put_with_options(ctx, ns, key, value, options), Summary::done).await
     }
 
     async fn get(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<Option<V>> {
         let call = self.call(Operation::Get, Some(ns));
-        call.run(self.inner.get(ctx, ns, key), Answer::option).await
+        call.run(self.inner.get(ctx, ns, key), Summary::option).await
     }
 
     async fn delete(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str) -> Result<()> {
         let call = self.call(Operation::Delete, Some(ns));
-        call.run(self.inner.delete(ctx, ns, key), Answer::done).await
+        call.run(self.inner.delete(ctx, ns, key), Summary::done).await
     }
 
     async fn list(
@@ -143,12 +144,12 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for Instrumented<S> {
         prefix: Option<&str>,
     ) -> Result<Vec<String>> {
         let call = self.call(Operation::List, Some(ns));
-        call.run(self.inner.list(ctx, ns, prefix), Answer::done).await
+        call.run(self.inner.list(ctx, ns, prefix), Summary::done).await
     }
 
     async fn put(&self, ctx: &ExecutionContext, ns: &Namespace, key: &str, value: V) -> Result<()> {
         let call = self.call(Operation::Put, Some(ns));
-        call.run(self.inner.put(ctx, ns, key, value), Answer::done).await
+        call.run(self.inner.put(ctx, ns, key, value), Summary::done).await
     }
 
     async fn list_namespaces(
@@ -157,12 +158,12 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for Instrumented<S> {
         prefix: &NamespacePrefix,
     ) -> Result<Vec<Namespace>> {
         let call = self.call(Operation::ListNamespaces, Some(prefix.as_namespace()));
-        call.run(self.inner.list_namespaces(ctx, prefix), Answer::done).await
+        call.run(self.inner.list_namespaces(ctx, prefix), Summary::done).await
     }
 
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         let call = self.call(Operation::EvictExpired, None);
-        let removed = |removed: &usize| Answer::Removed(*removed as u64);
+        let removed = |removed: &usize| Summary::Removed(*removed as u64);
         call.run(self.inner.evict_expired(ctx), removed).await
     }
 }
@@ -178,7 +179,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         let call = self.call(Operation::GetEntry, Some(ns));
-        call.run(self.inner.get_entry(ctx, ns, key, options), Answer::option).await
+        call.run(self.inner.get_entry(ctx, ns, key, options), Summary::option).await
     }
 
     async fn get_many(
@@ -189,7 +190,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
         let call = self.call(Operation::GetMany, Some(ns));
         let errors = |answers: &Vec<Result<Option<Entry<V>>>>| {
-            Answer::values(answers.iter().filter_map(|answer| answer.as_ref().err()))
+            Summary::values(answers.iter().filter_map(|answer| answer.as_ref().err()))
         };
         call.run(self.inner.get_many(ctx, ns, keys), errors).await
     }
@@ -205,7 +206,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
     ) -> Result<Version> {
         let call = self.call(Operation::PutEntry, Some(ns));
         let putting = self.inner.put_entry(ctx, ns, key, value, options, condition);
-        call.run(putting, Answer::done).await
+        call.run(putting, Summary::done).await
     }
 
     async fn delete_entry(
@@ -216,7 +217,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         condition: Condition,
     ) -> Result<bool> {
         let call = self.call(Operation::DeleteEntry, Some(ns));
-        let found = |found: &bool| Answer::Found(*found);
+        let found = |found: &bool| Summary::Found(*found);
         call.run(self.inner.delete_entry(ctx, ns, key, condition), found).await
     }
 
@@ -227,7 +228,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         batch: Batch<V>,
     ) -> Result<Vec<Option<Version>>> {
         let call = self.call(Operation::Write, Some(ns));
-        call.run(self.inner.write(ctx, ns, batch), Answer::done).await
+        call.run(self.inner.write(ctx, ns, batch), Summary::done).await
     }
 
     async fn scan(
@@ -239,7 +240,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         let call = self.call(Operation::Scan, Some(ns));
         let errors = |page: &Page<ScanItem<V>, String>| {
             let values = page.items.iter().filter_map(|item| item.value.as_ref());
-            Answer::values(values.filter_map(|value| value.as_ref().err()))
+            Summary::values(values.filter_map(|value| value.as_ref().err()))
         };
         call.run(self.inner.scan(ctx, ns, options), errors).await
     }
@@ -252,7 +253,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         limit: usize,
     ) -> Result<Page<Namespace>> {
         let call = self.call(Operation::ScanNamespaces, Some(prefix.as_namespace()));
-        call.run(self.inner.scan_namespaces(ctx, prefix, after, limit), Answer::done).await
+        call.run(self.inner.scan_namespaces(ctx, prefix, after, limit), Summary::done).await
     }
 
     async fn scan_tenants(
@@ -262,7 +263,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         limit: usize,
     ) -> Result<Page<TenantId>> {
         let call = self.call(Operation::ScanTenants, None);
-        call.run(self.inner.scan_tenants(ctx, after, limit), Answer::done).await
+        call.run(self.inner.scan_tenants(ctx, after, limit), Summary::done).await
     }
 
     async fn touch(
@@ -273,7 +274,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         expiry: Expiry,
     ) -> Result<bool> {
         let call = self.call(Operation::Touch, Some(ns));
-        let found = |found: &bool| Answer::Found(*found);
+        let found = |found: &bool| Summary::Found(*found);
         call.run(self.inner.touch(ctx, ns, key, expiry), found).await
     }
 
@@ -284,7 +285,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         key: &str,
     ) -> Result<Option<Entry<V>>> {
         let call = self.call(Operation::Take, Some(ns));
-        call.run(self.inner.take(ctx, ns, key), Answer::option).await
+        call.run(self.inner.take(ctx, ns, key), Summary::option).await
     }
 
     async fn erase(
@@ -294,18 +295,18 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         limit: usize,
     ) -> Result<Erased> {
         let call = self.call(Operation::Erase, Some(prefix.as_namespace()));
-        let removed = |erased: &Erased| Answer::Removed(erased.removed);
+        let removed = |erased: &Erased| Summary::Removed(erased.removed);
         call.run(self.inner.erase(ctx, prefix, limit), removed).await
     }
 
     async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
         let call = self.call(Operation::Usage, Some(prefix.as_namespace()));
-        call.run(self.inner.usage(ctx, prefix), Answer::done).await
+        call.run(self.inner.usage(ctx, prefix), Summary::done).await
     }
 
     async fn current_time(&self, ctx: &ExecutionContext, ns: &Namespace) -> Result<Timestamp> {
         let call = self.call(Operation::CurrentTime, Some(ns));
-        call.run(self.inner.current_time(ctx, ns), Answer::done).await
+        call.run(self.inner.current_time(ctx, ns), Summary::done).await
     }
 }
 
@@ -314,11 +315,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
 impl<S: Backend> Backend for Instrumented<S> {
     async fn close(&self, ctx: &ExecutionContext) -> Result<()> {
         let call = self.call(Operation::Close, None);
-        call.run(self.inner.close(ctx), Answer::done).await
+        call.run(self.inner.close(ctx), Summary::done).await
     }
 
     async fn compact(&self, ctx: &ExecutionContext) -> Result<Compaction> {
         let call = self.call(Operation::Compact, None);
-        call.run(self.inner.compact(ctx), Answer::done).await
+        call.run(self.inner.compact(ctx), Summary::done).await
     }
 }

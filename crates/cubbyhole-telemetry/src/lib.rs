@@ -1,15 +1,15 @@
-//! What a store does, for those who run it: a span and an event for every call through `tracing`,
-//! and metrics through the facade `metrics`.
+//! Telemetry for stores: a span, an event and metrics for every call, emitted through `tracing` and
+//! the facade `metrics`.
 //!
-//! [`Instrumented`] is a layer: a store that wraps a store, of any kind and of any value.
-//! `cubbyhole::open` wraps what it returns by itself (the feature `telemetry`, on by default), so
-//! that a program only installs a subscriber and a recorder; `docs/observability.md` shows how.
-//! Without them a call costs a tenth of a microsecond more, mostly for the clock and
-//! the second boxed future; a simple recorder makes that a sixth.
+//! [`Instrumented`] is a layer: a store that wraps another store, of any kind and any value type.
+//! `cubbyhole::open` wraps every store that it returns (feature `telemetry`, on by default). A
+//! program only installs a subscriber and a recorder; `docs/observability.md` shows how. Without
+//! them, the layer adds a tenth of a microsecond to a call, mostly for the clock and the second
+//! boxed future. With a simple recorder it adds a sixth of a microsecond.
 //!
-//! **What is never told:** values, keys, and of a namespace anything but its tenant. The messages of
-//! errors are told; none holds a value or a credential, and their sources, which may be a server's
-//! own words, are left out.
+//! **Never recorded:** values, keys and scope segments. Of a namespace, only the tenant is
+//! recorded. Error messages are recorded; they contain no value and no credential. Error sources
+//! are not recorded, because a server's text may quote the request.
 //!
 //! # Spans
 //!
@@ -17,15 +17,16 @@
 //! |---|---|---|---|
 //! | `cubbyhole.operation` | `cubbyhole::operation` | DEBUG | `backend`, `operation`, `tenant`, `outcome` |
 //!
-//! One for each call, from its first poll to its end; what a backend tells meanwhile stands in it.
-//! `tenant` is the tenant's name, unescaped, and is missing for calls that name none
-//! (`scan_tenants`, `evict_expired`, `open`, `close`, `compact`). `outcome` is recorded at the end.
+//! Each call has one span, from its first poll to its end. Events that the backend emits during the
+//! call are inside this span. `tenant` is the name of the tenant, unescaped. It is missing for
+//! calls that name no tenant: `scan_tenants`, `evict_expired`, `open`, `close` and `compact`.
+//! `outcome` is recorded at the end.
 //!
 //! # Events
 //!
-//! One for each call, at its end, with the target `cubbyhole::operation` and the message `operation
-//! ended`. It stands in the span and repeats the span's fields, so that a warning is whole where
-//! spans of its level are not collected.
+//! Each call emits one event at its end, with the target `cubbyhole::operation` and the message
+//! `operation ended`. The event is inside the span and repeats its fields. A warning is therefore
+//! complete even if the subscriber does not collect DEBUG spans.
 //!
 //! | field | meaning |
 //! |---|---|
@@ -35,48 +36,51 @@
 //! | `outcome` | see below |
 //! | `elapsed_ms` | milliseconds since the first poll, with a fraction |
 //! | `error` | the message, if the call failed or values could not be read |
-//! | `may_have_been_applied` | if the call failed: whether the write may have taken effect |
-//! | `removed` | entries removed, of `evict_expired` and `erase` |
-//! | `unreadable` | of `get_many` and `scan`: how many values could not be read, if any |
+//! | `may_have_been_applied` | for a failed call: whether the write may have taken effect |
+//! | `removed` | entries that `evict_expired` or `erase` removed |
+//! | `unreadable` | values that `get_many` or `scan` could not read, if any |
 //!
 //! | outcome | meaning | level |
 //! |---|---|---|
-//! | `ok` | it succeeded | DEBUG; INFO for a sweep that removed something; as the error if values were unreadable |
-//! | `not_found` | it succeeded, and there was no live entry: `None`, or `false` of `touch` and `delete_entry` | DEBUG |
-//! | `dropped` | its future was dropped before its end: the caller went away, or panicked | DEBUG |
-//! | `invalid_argument`, `conflict`, `cancelled`, `unsupported` | it failed, which is the caller's own matter | DEBUG |
-//! | `unavailable`, `deadline_exceeded`, `resource_exhausted`, `permission_denied`, `codec` | it failed, and somebody should look | WARN |
-//! | `corrupt`, `internal` | it failed, and somebody must look | ERROR |
+//! | `ok` | the call succeeded | DEBUG; INFO for a sweep that removed entries; the level of the first error if values were unreadable |
+//! | `not_found` | the call succeeded, and there was no live entry: `None`, or `false` from `touch` and `delete_entry` | DEBUG |
+//! | `dropped` | the future was dropped before its end: the caller stopped waiting, or panicked | DEBUG |
+//! | `invalid_argument`, `conflict`, `cancelled`, `unsupported` | the call failed because of the caller | DEBUG |
+//! | `unavailable`, `deadline_exceeded`, `resource_exhausted`, `permission_denied`, `codec` | the call failed and needs attention | WARN |
+//! | `corrupt`, `internal` | damaged data or a defect | ERROR |
 //!
-//! A failure has the name of its [`ErrorKind`](cubbyhole_core::ErrorKind).
+//! The outcome of a failed call is the name of its [`ErrorKind`](cubbyhole_core::ErrorKind).
 //!
-//! Backends tell besides, under targets of their own, what no single call shows:
+//! Backends emit further events, under their own targets, for conditions that no single call shows:
 //!
-//! | target | level | what |
+//! | target | level | event |
 //! |---|---|---|
-//! | `cubbyhole_embedded::file` | WARN | the file was, or could not be, opened anew after a failure: `path`, `error` |
-//! | `cubbyhole_postgres::connection` | INFO | a connection was lost: `host`, `sql_state` if the server ended it |
-//! | `cubbyhole_postgres::call` | DEBUG | a statement is made again after a deadlock or a serialization failure: `function`, `attempt`, `sql_state` |
-//! | `cubbyhole_redis::connection` | INFO; DEBUG the first time | connected, again or for the first time: `address` |
-//! | `cubbyhole_redis::topology` | INFO | the map of slots is another than before: `slots`, how many |
-//! | `cubbyhole_redis::topology` | DEBUG | a redirection told of another master: `slot`, `address` |
+//! | `cubbyhole_embedded::file` | WARN | the file was reopened after a failure, or could not be reopened: `path`, `error` |
+//! | `cubbyhole_postgres::connection` | INFO | a connection was lost: `host`, and `sql_state` if the server ended it |
+//! | `cubbyhole_postgres::call` | DEBUG | a statement is repeated after a deadlock or a serialization failure: `function`, `attempt`, `sql_state` |
+//! | `cubbyhole_postgres::conninfo::hosts` | WARN | a password file was ignored; the message says why |
+//! | `cubbyhole_redis::connection` | INFO; DEBUG the first time | a connection was opened: `address` |
+//! | `cubbyhole_redis::topology` | INFO | the slot map has changed: `slots` is the number of changed slots |
+//! | `cubbyhole_redis::topology` | DEBUG | a redirection named another master: `slot`, `address` |
 //!
 //! # Metrics
 //!
 //! | name | kind, unit | labels | counts |
 //! |---|---|---|---|
-//! | `cubbyhole_operations_total` | counter | `backend`, `operation`, `outcome` | calls that ended, dropped ones included |
-//! | `cubbyhole_operation_duration_seconds` | histogram, seconds | `backend`, `operation` | how long they took, whatever their outcome |
-//! | `cubbyhole_errors_total` | counter | `backend`, `operation`, `kind` | calls that failed, and each unreadable value of a `get_many` or `scan` that succeeded otherwise |
-//! | `cubbyhole_sweeps_total` | counter | `backend` | sweeps that succeeded, whoever asked for them |
-//! | `cubbyhole_swept_entries_total` | counter | `backend` | expired entries that they removed |
+//! | `cubbyhole_operations_total` | counter | `backend`, `operation`, `outcome` | finished calls, including dropped ones |
+//! | `cubbyhole_operation_duration_seconds` | histogram, seconds | `backend`, `operation` | duration of a call, for any outcome |
+//! | `cubbyhole_errors_total` | counter | `backend`, `operation`, `kind` | failed calls, and each unreadable value of a `get_many` or `scan` that otherwise succeeded |
+//! | `cubbyhole_sweeps_total` | counter | `backend` | successful sweeps, regardless of the caller |
+//! | `cubbyhole_swept_entries_total` | counter | `backend` | expired entries that sweeps removed |
 //!
-//! The tenant is no label: a time series for each tenant is more than most recorders can bear. Ask the
-//! events, or `usage`. The names are constants in [`metric_names`].
+//! The tenant is not a label, because one time series per tenant is too many for most recorders.
+//! The events name the tenant, and `usage` returns its size. [`metric_names`] has the names as
+//! constants.
 //!
-//! The recorder may be installed before or after a store is opened, for it is asked at each call;
-//! what was counted before is lost. Units and help texts are given to the recorder that is there when
-//! a store is wrapped; call [`describe_metrics`] if yours came later.
+//! The recorder is looked up at each call, so it may be installed before or after a store is
+//! opened. Calls that end before it is installed are not counted. Wrapping a store gives units and
+//! help texts to the recorder that is installed then; if yours is installed later, call
+//! [`describe_metrics`].
 //!
 //! ```
 //! use cubbyhole_core::{ExecutionContext, Namespace, Store};

@@ -1,16 +1,15 @@
-//! The names of the metrics, for whoever sets buckets, routes or filters by name.
+//! The names of the metrics, as constants for histogram buckets, routes and filters.
 
-/// Counter of calls that ended, by `backend`, `operation` and `outcome`.
+/// Counter of finished calls, by `backend`, `operation` and `outcome`.
 pub const OPERATIONS: &str = "cubbyhole_operations_total";
 
-/// Histogram of how long calls took, in seconds, by `backend` and `operation`.
+/// Histogram of the duration of calls, in seconds, by `backend` and `operation`.
 pub const OPERATION_DURATION: &str = "cubbyhole_operation_duration_seconds";
 
-/// Counter of calls that failed and of values that could not be read, by `backend`, `operation` and
-/// `kind`.
+/// Counter of failed calls and unreadable values, by `backend`, `operation` and `kind`.
 pub const ERRORS: &str = "cubbyhole_errors_total";
 
-/// Counter of sweeps that succeeded, by `backend`.
+/// Counter of successful sweeps, by `backend`.
 pub const SWEEPS: &str = "cubbyhole_sweeps_total";
 
 /// Counter of expired entries that sweeps removed, by `backend`.

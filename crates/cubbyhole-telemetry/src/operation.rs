@@ -1,16 +1,16 @@
-//! What is called.
+//! The operations of a store, as spans, events and labels name them.
 
-/// Declares the operations and counts them, so that none lacks a name or a place.
+/// Declares `Operation` with the name of each variant and the number of variants.
 macro_rules! operations {
     ($($variant:ident => $name:literal,)*) => {
-        /// An operation of a store, named as its errors name it.
+        /// An operation of a store. Its name is the one that the store's errors use.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub(crate) enum Operation {
             $($variant,)*
         }
 
         impl Operation {
-            /// How many there are; `self as usize` is below.
+            /// The number of operations; `self as usize` is less.
             pub(crate) const COUNT: usize = [$($name),*].len();
 
             pub(crate) const fn as_str(self) -> &'static str {

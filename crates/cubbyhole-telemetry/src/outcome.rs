@@ -1,8 +1,8 @@
-//! How a call ended, and who should hear of it.
+//! The outcome of a call and the level at which it is reported.
 
 use cubbyhole_core::{Error, ErrorKind};
 
-/// How a call ended: one word in spans, events and labels.
+/// The outcome of a call: one word in spans, events and labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ok,
@@ -11,7 +11,7 @@ pub(crate) enum Outcome {
     Failed(ErrorKind),
 }
 
-/// The kinds that have a place among the prepared keys.
+/// The error kinds whose metric keys are cached.
 const KINDS: [ErrorKind; 11] = [
     ErrorKind::InvalidArgument,
     ErrorKind::Conflict,
@@ -28,13 +28,13 @@ const KINDS: [ErrorKind; 11] = [
 
 pub(crate) const KIND_COUNT: usize = KINDS.len();
 
-/// Where the key of a kind is kept; `None` for a kind that came after this was written.
+/// The index of the cached key for `kind`; `None` for a kind added to core later.
 pub(crate) fn kind_index(kind: ErrorKind) -> Option<usize> {
     KINDS.iter().position(|known| *known == kind)
 }
 
 impl Outcome {
-    /// How many have a place among the prepared keys.
+    /// The number of outcomes whose metric keys are cached.
     pub(crate) const COUNT: usize = 3 + KIND_COUNT;
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -46,7 +46,7 @@ impl Outcome {
         }
     }
 
-    /// Where its key is kept.
+    /// The index of the cached key; `None` for an error kind added to core later.
     pub(crate) fn index(self) -> Option<usize> {
         match self {
             Self::Ok => Some(0),
@@ -57,7 +57,7 @@ impl Outcome {
     }
 }
 
-/// Who should hear of an ending.
+/// The level of the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Severity {
     Debug,
@@ -67,7 +67,8 @@ pub(crate) enum Severity {
 }
 
 impl Severity {
-    /// A caller's own matter is no operator's: it would bury what is.
+    /// Errors that the caller caused are DEBUG. At a higher level they would hide the errors that
+    /// an operator must see.
     pub(crate) const fn of(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::InvalidArgument
@@ -79,25 +80,24 @@ impl Severity {
             | ErrorKind::ResourceExhausted
             | ErrorKind::PermissionDenied
             | ErrorKind::Codec => Self::Warn,
-            // Corrupt, Internal, and a kind that came after this was written: too loud rather
-            // than too quiet.
+            // Corrupt, Internal, and kinds added to core later.
             _ => Self::Error,
         }
     }
 }
 
-/// What there is to tell of a call that succeeded.
+/// The reported details of a successful call.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Summary {
     Done,
     /// Whether there was a live entry.
     Found(bool),
     Removed(u64),
-    /// The values that could not be read, in an answer that is sound otherwise; never empty.
+    /// The errors of the unreadable values in a result that otherwise succeeded; never empty.
     Unreadable(Vec<Error>),
 }
 
-impl Answer {
+impl Summary {
     pub(crate) fn done<T>(_: &T) -> Self {
         Self::Done
     }
@@ -119,12 +119,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_outcome_has_a_place_and_a_word_of_its_own() {
+    fn outcomes_have_distinct_indexes_and_names() {
         let failed = KINDS.map(Outcome::Failed);
         let all = [Outcome::Ok, Outcome::NotFound, Outcome::Dropped].into_iter().chain(failed);
-        let (places, words): (HashSet<_>, HashSet<_>) =
+        let (indexes, names): (HashSet<_>, HashSet<_>) =
             all.map(|outcome| (outcome.index(), outcome.as_str())).unzip();
-        assert_eq!(places, (0..Outcome::COUNT).map(Some).collect());
-        assert_eq!(words.len(), Outcome::COUNT);
+        assert_eq!(indexes, (0..Outcome::COUNT).map(Some).collect());
+        assert_eq!(names.len(), Outcome::COUNT);
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted and measured, and under which keys.
+//! The metrics of one store and their cached keys.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,36 +14,39 @@ use crate::outcome::{KIND_COUNT, Outcome, kind_index};
 
 static METADATA: Metadata<'static> = Metadata::new("cubbyhole", Level::INFO, Some(module_path!()));
 
-/// Gives units and help texts of the metrics to the recorder that is installed, as wrapping a store
-/// does. For a recorder that is installed later than that; may be called again.
+/// Gives the units and help texts of the metrics to the installed recorder.
+///
+/// Wrapping a store does the same. Call this function if you install a recorder later; repeated
+/// calls are harmless.
 ///
 /// ```
-/// // after the recorder was installed:
+/// // After the recorder is installed:
 /// cubbyhole_telemetry::describe_metrics();
 /// ```
 pub fn describe_metrics() {
     describe_counter!(
         OPERATIONS,
         Unit::Count,
-        "Calls of a store that ended, by backend, operation and outcome."
+        "Finished calls of a store, by backend, operation and outcome."
     );
     describe_histogram!(
         OPERATION_DURATION,
         Unit::Seconds,
-        "How long calls of a store took, whatever their outcome."
+        "Duration of calls of a store, for any outcome."
     );
     describe_counter!(
         ERRORS,
         Unit::Count,
-        "Calls of a store that failed, and values that could not be read, by kind of error."
+        "Failed calls of a store and unreadable values, by kind of error."
     );
-    describe_counter!(SWEEPS, Unit::Count, "Sweeps of expired entries that succeeded.");
+    describe_counter!(SWEEPS, Unit::Count, "Successful sweeps of expired entries.");
     describe_counter!(SWEPT_ENTRIES, Unit::Count, "Expired entries that sweeps removed.");
 }
 
-/// The metrics of one store. The keys are made once, at their first use, because to make one costs
-/// more than a `get` in memory; the recorder is asked at each call, so that one may be installed at
-/// any time.
+/// The metrics of one store.
+///
+/// Keys are created at their first use and cached, because creating one costs more than a `get` in
+/// memory. The recorder is looked up at each call, so it may be installed at any time.
 pub(crate) struct Signals {
     backend: Arc<str>,
     operations: Box<[OperationKeys]>,
@@ -60,10 +63,11 @@ struct OperationKeys {
 
 impl Signals {
     pub(crate) fn new(backend: Arc<str>) -> Self {
-        let of_backend = |name| Key::from_parts(name, vec![Label::new("backend", backend.clone())]);
+        let backend_key =
+            |name| Key::from_parts(name, vec![Label::new("backend", backend.clone())]);
         Self {
-            sweeps: of_backend(SWEEPS),
-            swept_entries: of_backend(SWEPT_ENTRIES),
+            sweeps: backend_key(SWEEPS),
+            swept_entries: backend_key(SWEPT_ENTRIES),
             operations: (0..Operation::COUNT).map(|_| OperationKeys::default()).collect(),
             backend,
         }
@@ -76,9 +80,9 @@ impl Signals {
     pub(crate) fn ended(&self, operation: Operation, outcome: Outcome, took: Duration) {
         let keys = &self.operations[operation as usize];
         let duration = keys.duration.get_or_init(|| self.key(OPERATION_DURATION, operation, None));
-        let place = outcome.index().map(|index| &keys.ended[index]);
+        let slot = outcome.index().map(|index| &keys.ended[index]);
         let label = ("outcome", outcome.as_str());
-        self.with_key(place, OPERATIONS, operation, label, |ended| {
+        self.with_key(slot, OPERATIONS, operation, label, |ended| {
             with_recorder(|recorder| {
                 recorder.register_histogram(duration, &METADATA).record(took);
                 recorder.register_counter(ended, &METADATA).increment(1);
@@ -87,9 +91,8 @@ impl Signals {
     }
 
     pub(crate) fn error(&self, operation: Operation, kind: ErrorKind) {
-        let place =
-            kind_index(kind).map(|index| &self.operations[operation as usize].errors[index]);
-        self.with_key(place, ERRORS, operation, ("kind", kind.as_str()), |key| count(key, 1));
+        let slot = kind_index(kind).map(|index| &self.operations[operation as usize].errors[index]);
+        self.with_key(slot, ERRORS, operation, ("kind", kind.as_str()), |key| count(key, 1));
     }
 
     pub(crate) fn swept(&self, removed: u64) {
@@ -97,18 +100,18 @@ impl Signals {
         count(&self.swept_entries, removed);
     }
 
-    /// Uses the key that is kept at `place`, or one that is made for this once where it has none.
+    /// Calls `f` with the key cached in `slot`, or with a temporary key if there is no slot.
     fn with_key(
         &self,
-        place: Option<&OnceLock<Key>>,
+        slot: Option<&OnceLock<Key>>,
         name: &'static str,
         operation: Operation,
         label: (&'static str, &'static str),
         f: impl FnOnce(&Key),
     ) {
         let make = || self.key(name, operation, Some(label));
-        match place {
-            Some(place) => f(place.get_or_init(make)),
+        match slot {
+            Some(slot) => f(slot.get_or_init(make)),
             None => f(&make()),
         }
     }

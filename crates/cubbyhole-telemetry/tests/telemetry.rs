@@ -1,4 +1,4 @@
-//! What is told of a call: tenant, operation and outcome; and what is never told.
+//! Every call is reported with tenant, operation and outcome, and without keys, values and scopes.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a failed test")]
 
@@ -15,7 +15,7 @@ use cubbyhole_core::{
 use cubbyhole_memory::InMemoryStore;
 use cubbyhole_telemetry::Instrumented;
 use futures_util::FutureExt as _;
-use support::{Told, listen};
+use support::{Captured, capture};
 use tracing::Level;
 
 fn ns() -> Namespace {
@@ -26,7 +26,8 @@ fn memory() -> Instrumented<InMemoryStore<Bytes>> {
     Instrumented::new(InMemoryStore::builder().with_value_size(Bytes::len).build(), "memory")
 }
 
-/// A store whose `get` fails as told, or never ends; whose `scan` has a value that cannot be read.
+/// A store whose `get` returns the given error or never ends, and whose `scan` returns a page with
+/// two unreadable values.
 struct Failing(Option<Error>);
 
 #[async_trait]
@@ -85,25 +86,25 @@ impl EntryStore<Bytes> for Failing {
     }
 }
 
-/// A call of `get` on a store that fails so.
-fn failing_get(error: Error) -> Told {
-    listen(async {
+/// Captures a `get` on a store that fails with `error`.
+fn failing_get(error: Error) -> Captured {
+    capture(async {
         let store = Instrumented::new(Failing(Some(error)), "ours");
         store.get(&ExecutionContext::new(), &ns(), "k").await.unwrap_err();
     })
 }
 
-/// That the one span, the one event and the metrics all name the call and its outcome.
+/// Asserts that the only span, the only event and the metrics name the call and its outcome.
 #[track_caller]
-fn assert_told(told: &Told, backend: &str, operation: &str, outcome: &str, level: Level) {
-    let (event_level, event) = told.event();
+fn assert_call(captured: &Captured, backend: &str, operation: &str, outcome: &str, level: Level) {
+    let (event_level, event) = captured.event();
     assert_eq!(event_level, level);
     assert_eq!(event["message"], "operation ended");
     assert!(event["elapsed_ms"].parse::<f64>().unwrap() >= 0.0);
-    assert_eq!(told.spans.len(), 1);
-    let (name, span_level, span) = &told.spans[0];
+    assert_eq!(captured.spans.len(), 1);
+    let (name, span_level, span) = &captured.spans[0];
     assert_eq!((*name, *span_level), ("cubbyhole.operation", Level::DEBUG));
-    assert_eq!(told.events[0].2, ["cubbyhole.operation"]);
+    assert_eq!(captured.events[0].2, ["cubbyhole.operation"]);
     for fields in [event, span] {
         assert_eq!(fields["backend"], backend);
         assert_eq!(fields["tenant"], "acme");
@@ -115,51 +116,51 @@ fn assert_told(told: &Told, backend: &str, operation: &str, outcome: &str, level
 
     let labels = format!("backend={backend:?},operation={operation:?}");
     let ended = format!("cubbyhole_operations_total{{{labels},outcome={outcome:?}}}");
-    assert_eq!(told.metrics.get(&ended), Some(&1), "{:?}", told.metrics);
+    assert_eq!(captured.metrics.get(&ended), Some(&1), "{:?}", captured.metrics);
     let took = format!("cubbyhole_operation_duration_seconds{{{labels}}}");
-    assert_eq!(told.metrics.get(&took), Some(&1), "{:?}", told.metrics);
+    assert_eq!(captured.metrics.get(&took), Some(&1), "{:?}", captured.metrics);
 }
 
 #[test]
-fn success_is_told() {
-    let told = listen(async {
+fn successful_call_is_reported() {
+    let captured = capture(async {
         memory().put(&ExecutionContext::new(), &ns(), "k", Bytes::new()).await.unwrap();
     });
-    assert_told(&told, "memory", "put", "ok", Level::DEBUG);
-    assert!(!told.event().1.contains_key("error"));
-    assert_eq!(told.metrics.len(), 2, "no error was counted: {:?}", told.metrics);
+    assert_call(&captured, "memory", "put", "ok", Level::DEBUG);
+    assert!(!captured.event().1.contains_key("error"));
+    assert_eq!(captured.metrics.len(), 2, "an error was counted: {:?}", captured.metrics);
 }
 
 #[test]
-fn absence_is_told() {
-    let told = listen(async {
+fn absent_entry_is_reported_as_not_found() {
+    let captured = capture(async {
         memory().get(&ExecutionContext::new(), &ns(), "k").await.unwrap();
     });
-    assert_told(&told, "memory", "get", "not_found", Level::DEBUG);
-    let told = listen(async {
+    assert_call(&captured, "memory", "get", "not_found", Level::DEBUG);
+    let captured = capture(async {
         let (ctx, always) = (ExecutionContext::new(), Condition::Always);
         assert!(!memory().delete_entry(&ctx, &ns(), "k", always).await.unwrap());
     });
-    assert_told(&told, "memory", "delete_entry", "not_found", Level::DEBUG);
+    assert_call(&captured, "memory", "delete_entry", "not_found", Level::DEBUG);
 }
 
 #[test]
-fn a_conflict_is_told_as_the_callers_matter() {
-    let told = listen(async {
+fn conflict_is_reported_at_debug() {
+    let captured = capture(async {
         let condition = Condition::IfVersion(Version::draw());
         let (ctx, options) = (ExecutionContext::new(), PutOptions::new());
         let put = memory();
         let put = put.put_entry(&ctx, &ns(), "k", Bytes::new(), options, condition).await;
         assert_eq!(put.unwrap_err().kind(), ErrorKind::Conflict);
     });
-    assert_told(&told, "memory", "put_entry", "conflict", Level::DEBUG);
+    assert_call(&captured, "memory", "put_entry", "conflict", Level::DEBUG);
     let errors =
         r#"cubbyhole_errors_total{backend="memory",kind="conflict",operation="put_entry"}"#;
-    assert_eq!(told.metrics[errors], 1);
+    assert_eq!(captured.metrics[errors], 1);
 }
 
 #[test]
-fn each_failure_is_told_at_the_level_of_who_should_hear_of_it() {
+fn each_error_kind_is_reported_at_its_level_without_source() {
     for (error, level) in [
         (Error::invalid_argument("why"), Level::DEBUG),
         (Error::cancelled(), Level::DEBUG),
@@ -174,47 +175,47 @@ fn each_failure_is_told_at_the_level_of_who_should_hear_of_it() {
     ] {
         let error = error.with_unknown_outcome().with_source(std::io::Error::other("the source"));
         let kind = error.kind().as_str();
-        let told = failing_get(error.clone());
-        assert_told(&told, "ours", "get", kind, level);
-        assert_eq!(told.event().1["error"], error.message());
-        assert_eq!(told.event().1["may_have_been_applied"], "true");
-        assert!(!told.text.contains("the source"), "a source may quote what was sent");
+        let captured = failing_get(error.clone());
+        assert_call(&captured, "ours", "get", kind, level);
+        assert_eq!(captured.event().1["error"], error.message());
+        assert_eq!(captured.event().1["may_have_been_applied"], "true");
+        assert!(!captured.text.contains("the source"), "the error's source was recorded");
         let errors =
             format!(r#"cubbyhole_errors_total{{backend="ours",kind="{kind}",operation="get"}}"#);
-        assert_eq!(told.metrics[&errors], 1);
+        assert_eq!(captured.metrics[&errors], 1);
     }
 }
 
 #[test]
-fn a_call_that_is_dropped_is_told() {
-    let told = listen(async {
+fn dropped_call_is_reported() {
+    let captured = capture(async {
         let store = Instrumented::new(Failing(None), "ours");
         let (ctx, ns) = (ExecutionContext::new(), ns());
         let mut call = store.get(&ctx, &ns, "k");
         assert!((&mut call).now_or_never().is_none());
         drop(call);
-        // One that was never polled never was.
+        // A call that was never polled is not reported.
         drop(store.get(&ctx, &ns, "k"));
     });
-    assert_told(&told, "ours", "get", "dropped", Level::DEBUG);
+    assert_call(&captured, "ours", "get", "dropped", Level::DEBUG);
 }
 
 #[test]
-fn unreadable_values_of_a_sound_page_are_told() {
-    let told = listen(async {
+fn unreadable_values_of_a_page_are_reported() {
+    let captured = capture(async {
         let store = Instrumented::new(Failing(None), "ours");
         store.scan(&ExecutionContext::new(), &ns(), ScanOptions::new()).await.unwrap();
     });
-    assert_told(&told, "ours", "scan", "ok", Level::ERROR);
-    assert_eq!(told.event().1["unreadable"], "2");
-    assert_eq!(told.event().1["error"], "bad checksum");
+    assert_call(&captured, "ours", "scan", "ok", Level::ERROR);
+    assert_eq!(captured.event().1["unreadable"], "2");
+    assert_eq!(captured.event().1["error"], "bad checksum");
     let errors = r#"cubbyhole_errors_total{backend="ours",kind="corrupt",operation="scan"}"#;
-    assert_eq!(told.metrics[errors], 2);
+    assert_eq!(captured.metrics[errors], 2);
 }
 
 #[test]
-fn sweeps_are_counted_and_told_loudly_only_if_they_removed_something() {
-    let told = listen(async {
+fn sweep_is_reported_at_info_only_if_it_removed_entries() {
+    let captured = capture(async {
         let clock = ManualClock::default();
         let store = InMemoryStore::<u64>::builder().with_clock(clock.clone()).build();
         let ctx = ExecutionContext::new();
@@ -227,43 +228,43 @@ fn sweeps_are_counted_and_told_loudly_only_if_they_removed_something() {
         assert_eq!(store.evict_expired(&ctx).await.unwrap(), 3);
         assert_eq!(store.evict_expired(&ctx).await.unwrap(), 0);
     });
-    let heard: Vec<(Level, &str)> =
-        told.events.iter().map(|(level, fields, _)| (*level, &*fields["removed"])).collect();
-    assert_eq!(heard, [(Level::INFO, "3"), (Level::DEBUG, "0")]);
-    assert!(!told.events[0].1.contains_key("tenant"), "a sweep is of no tenant");
-    assert_eq!(told.metrics[r#"cubbyhole_sweeps_total{backend="memory"}"#], 2);
-    assert_eq!(told.metrics[r#"cubbyhole_swept_entries_total{backend="memory"}"#], 3);
+    let removed: Vec<(Level, &str)> =
+        captured.events.iter().map(|(level, fields, _)| (*level, &*fields["removed"])).collect();
+    assert_eq!(removed, [(Level::INFO, "3"), (Level::DEBUG, "0")]);
+    assert!(!captured.events[0].1.contains_key("tenant"), "the event of a sweep names a tenant");
+    assert_eq!(captured.metrics[r#"cubbyhole_sweeps_total{backend="memory"}"#], 2);
+    assert_eq!(captured.metrics[r#"cubbyhole_swept_entries_total{backend="memory"}"#], 3);
 }
 
 #[test]
-fn opening_is_told() {
-    let told = listen(async {
+fn open_is_counted_with_its_outcome() {
+    let captured = capture(async {
         let opening = async { Err::<Failing, _>(Error::unavailable("no such server")) };
         Instrumented::open(opening, "ours").await.map(drop).unwrap_err();
         Instrumented::open(async { Ok(Failing(None)) }, "ours").await.map(drop).unwrap();
     });
     let labels = r#"backend="ours",operation="open""#;
     let ended = |outcome| format!("cubbyhole_operations_total{{{labels},outcome={outcome:?}}}");
-    assert_eq!(told.metrics[&ended("unavailable")], 1);
-    assert_eq!(told.metrics[&ended("ok")], 1);
+    assert_eq!(captured.metrics[&ended("unavailable")], 1);
+    assert_eq!(captured.metrics[&ended("ok")], 1);
 }
 
 #[test]
-fn a_recorder_that_is_installed_after_the_store_was_wrapped_counts() {
+fn recorder_installed_after_wrapping_counts_calls() {
     let store = memory();
-    let told = listen(async {
+    let captured = capture(async {
         store.get(&ExecutionContext::new(), &ns(), "k").await.unwrap();
     });
-    assert_told(&told, "memory", "get", "not_found", Level::DEBUG);
+    assert_call(&captured, "memory", "get", "not_found", Level::DEBUG);
 }
 
 #[test]
-fn nothing_needs_a_runtime_a_subscriber_or_a_recorder() {
+fn call_works_without_runtime_subscriber_and_recorder() {
     let found = memory().get(&ExecutionContext::new(), &ns(), "k").now_or_never();
     assert_eq!(found.unwrap().unwrap(), None);
 }
 
-/// Calls every method, with names and values that can be told apart from all else.
+/// Calls every method with names and values that occur nowhere else in the captured text.
 async fn call_everything(store: &impl Backend) -> Result<()> {
     let ctx = &ExecutionContext::new();
     let ns = &Namespace::parse("acme:scope-sesame")?;
@@ -299,22 +300,22 @@ async fn call_everything(store: &impl Backend) -> Result<()> {
 }
 
 #[test]
-fn no_key_no_value_and_no_scope_is_told_and_every_method_is() {
-    let told = listen(async { call_everything(&memory()).await.unwrap() });
-    assert!(told.text.contains("acme"), "the tenant is told: {}", told.text);
-    assert!(!told.text.contains("sesame"), "{}", told.text);
+fn every_method_is_reported_without_key_value_or_scope() {
+    let captured = capture(async { call_everything(&memory()).await.unwrap() });
+    assert!(captured.text.contains("acme"), "no tenant: {}", captured.text);
+    assert!(!captured.text.contains("sesame"), "{}", captured.text);
 
     let operations: BTreeSet<&str> =
-        told.events.iter().map(|(_, fields, _)| &*fields["operation"]).collect();
-    // All but `open`; `put` is two methods.
+        captured.events.iter().map(|(_, fields, _)| &*fields["operation"]).collect();
+    // All operations except `open`. `put` and `put_with_options` share one.
     assert_eq!(operations.len(), 21, "{operations:?}");
-    assert_eq!(told.events.len(), 24);
-    assert_eq!(told.spans.len(), 24);
+    assert_eq!(captured.events.len(), 24);
+    assert_eq!(captured.spans.len(), 24);
 }
 
 #[test]
-fn a_refused_value_of_a_typed_store_is_not_told() {
-    let told = listen(async {
+fn undecodable_value_of_typed_store_is_not_recorded() {
+    let captured = capture(async {
         let store = InMemoryStore::<Bytes>::new();
         let ctx = ExecutionContext::new();
         let sesame = Bytes::from_static(b"\"value-sesame\"");
@@ -323,6 +324,6 @@ fn a_refused_value_of_a_typed_store_is_not_told() {
         let error = store.get(&ctx, &ns(), "key-sesame").await.unwrap_err();
         assert!(!error.is_retryable());
     });
-    assert!(!told.text.contains("sesame"), "{}", told.text);
-    assert_eq!(told.event().0, Level::WARN);
+    assert!(!captured.text.contains("sesame"), "{}", captured.text);
+    assert_eq!(captured.event().0, Level::WARN);
 }

@@ -1,10 +1,10 @@
 /*
- * A disk that is full, or whose syncs fail, for a program that is started with this library in
- * LD_PRELOAD and the path of a file in CUBBYHOLE_TEST_DISK. The file says how it fails, in its
- * first byte (0: not at all), and after it a text ending in 0: the files that are meant are those
- * whose paths contain it.
+ * A disk that is full or fails to sync, for a program that is started with this library in LD_PRELOAD
+ * and the path of a control file in CUBBYHOLE_TEST_DISK. The first byte of the control file is the mode
+ * of failure (0: none). A text that ends with 0 follows. The failure affects files whose paths contain
+ * that text.
  *
- * A full disk still takes what overwrites a file: refused is what makes one longer.
+ * A full disk accepts writes that overwrite a file. It rejects writes that extend one.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -41,7 +41,7 @@ __attribute__((constructor)) static void open_orders(void) {
     close(file);
 }
 
-static int is_meant(int fd) {
+static int is_affected(int fd) {
     char link[64], path[4096];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
@@ -50,12 +50,12 @@ static int is_meant(int fd) {
     return strstr(path, orders->files) != 0;
 }
 
-/* Whether there is no room for bytes at an offset, or where the file goes on if that is -1. */
+/* Whether a write at an offset, or at the file position if that is -1, must fail for want of space. */
 static int has_no_room(int fd, off_t offset, size_t bytes) {
     struct stat about;
     if (!orders || orders->mode != FULL) return 0;
     int before = errno, refused = 0;
-    if (!fstat(fd, &about) && S_ISREG(about.st_mode) && is_meant(fd)) {
+    if (!fstat(fd, &about) && S_ISREG(about.st_mode) && is_affected(fd)) {
         if (offset == -1) {
             int appends = fcntl(fd, F_GETFL) & O_APPEND;
             offset = appends ? about.st_size : lseek(fd, 0, SEEK_CUR);
@@ -68,7 +68,7 @@ static int has_no_room(int fd, off_t offset, size_t bytes) {
 
 static int fails_to_sync(int fd) {
     if (!orders || orders->mode != FAILS_SYNCS) return 0;
-    int before = errno, fails = is_meant(fd);
+    int before = errno, fails = is_affected(fd);
     errno = fails ? EIO : before;
     return fails;
 }
@@ -112,7 +112,7 @@ int fallocate(int fd, int mode, off_t offset, off_t bytes) {
     return fallocate64(fd, mode, offset, bytes);
 }
 
-/* This one answers with the error's number. */
+/* Unlike the others, this function returns the error number. */
 int posix_fallocate64(int fd, off64_t offset, off64_t bytes) {
     return fallocate64(fd, 0, offset, bytes) ? errno : 0;
 }

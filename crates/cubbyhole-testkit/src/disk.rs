@@ -1,4 +1,4 @@
-//! A disk that is full or fails when a test says so.
+//! A disk that is full or fails to sync on demand.
 
 use std::fmt;
 
@@ -7,14 +7,14 @@ use crate::process::preload::{Library, Preload};
 
 static LIBRARY: Library = Library::new("disk", include_str!("disk.c"), "CUBBYHOLE_TEST_DISK");
 
-/// The size of what the library reads.
+/// The size of the file that the library reads.
 const ORDERS: usize = 256;
 const SOUND: u8 = 0;
 const FULL: u8 = b'f';
 const FAILS_SYNCS: u8 = b's';
 
-/// The disk of a server, which does as a test says for the files that it names: those whose paths
-/// contain a text, such as `/base/`. It begins sound.
+/// The disk of a server. It fails for the files whose paths contain a text that the test chooses, such
+/// as `/base/`. A new disk does not fail.
 pub struct Disk(Preload);
 
 impl Disk {
@@ -26,38 +26,38 @@ impl Disk {
         &self.0
     }
 
-    /// Makes it full for `files`: none of them can grow; within their length they are written.
+    /// Fills the disk for `files`: they cannot grow, but writes within their length succeed.
     ///
     /// # Errors
     ///
-    /// A text of more than 254 bytes; the file by which the server is told cannot be written.
+    /// The text has more than 254 bytes, or the control file cannot be written.
     pub fn fill(&self, files: &str) -> Result<(), String> {
         self.order(FULL, files)
     }
 
-    /// Makes each sync of `files` fail; what they are given is written all the same.
+    /// Makes each fsync of `files` fail. Writes still succeed.
     ///
     /// # Errors
     ///
-    /// As [`fill`](Self::fill).
+    /// The same errors as [`fill`](Self::fill).
     pub fn fail_syncs(&self, files: &str) -> Result<(), String> {
         self.order(FAILS_SYNCS, files)
     }
 
-    /// Makes it sound again.
+    /// Ends the failures.
     ///
     /// # Errors
     ///
-    /// As [`fill`](Self::fill).
+    /// The same errors as [`fill`](Self::fill).
     pub fn mend(&self) -> Result<(), String> {
         self.0.overwrite(&[SOUND], 0)
     }
 
     fn order(&self, mode: u8, files: &str) -> Result<(), String> {
         if files.len() > ORDERS - 2 {
-            return Err(format!("the files of a disk are named in at most {} bytes", ORDERS - 2));
+            return Err(format!("the text that selects files has more than {} bytes", ORDERS - 2));
         }
-        // Never one order with the files of another.
+        // The library never sees a mode with the files of another order.
         self.mend()?;
         self.0.overwrite(&[files.as_bytes(), &[0]].concat(), 1)?;
         self.0.overwrite(&[mode], 0)

@@ -1,21 +1,18 @@
-//! A private PgBouncer, the pooler in front of a PostgreSQL server.
+//! A private PgBouncer: a connection pooler in front of a PostgreSQL server.
 
 use std::fmt;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::process::folder::Folder;
 use crate::process::install::{self, Installed};
 use crate::process::port;
+use crate::process::server::LIMIT;
 use crate::process::table::last_lines;
 use crate::process::wait;
 use crate::process::watcher::Watcher;
 
-/// How long it may take to start on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Where Debian has the program, which is not on everyone's `PATH`.
+/// The program on Debian, in a folder that is not on every user's `PATH`.
 const DEBIAN: &str = "/usr/sbin/pgbouncer";
 
 const ADVICE: &str = "PgBouncer, the program `pgbouncer`, was not found; install it: \
@@ -23,21 +20,22 @@ const ADVICE: &str = "PgBouncer, the program `pgbouncer`, was not found; install
 
 static PROGRAM: Installed = Installed::new(find, "pgbouncer", ADVICE);
 
-/// A PgBouncer of one test's own, on loopback alone; dropping it ends it.
+/// A private PgBouncer on 127.0.0.1. Dropping it ends the program.
 pub struct PgBouncer {
     port: u16,
-    /// Before the folder: dropping it ends the program.
+    /// Before the folder, because dropping the watcher ends the program.
     _watcher: Watcher,
     _folder: Folder,
 }
 
 impl PgBouncer {
-    /// Starts one in front of the server at `host:port`, for users with their passwords, with
-    /// lines of `pgbouncer.ini` such as `"pool_mode = transaction"`. It asks clients for no password.
+    /// Starts a pooler in front of the server at `host:port`, for users with their passwords and with
+    /// lines of `pgbouncer.ini` such as `"pool_mode = transaction"`. Clients need no password.
     ///
     /// # Errors
     ///
-    /// What to install, or the end of the log.
+    /// PgBouncer is missing or did not start. The message says what to install, or has the end of the
+    /// log.
     pub fn start(server: &str, users: &[(&str, &str)], settings: &[&str]) -> Result<Self, String> {
         let program = PROGRAM.path()?;
         let (host, server_port) = server.rsplit_once(':').ok_or("the server has no port")?;
@@ -64,7 +62,7 @@ impl PgBouncer {
                 is_ready = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
                 Ok(is_ready || watcher.program()?.is_none())
             })?;
-            // What answers may be another program that took the port.
+            // Another program may have taken the port and answer there.
             if is_ready && watcher.program()?.is_some() {
                 return Ok(Self { port, _watcher: watcher, _folder: folder });
             }
@@ -77,7 +75,7 @@ impl PgBouncer {
         }
     }
 
-    /// `127.0.0.1:PORT`.
+    /// Returns `127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)

@@ -7,71 +7,63 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::process::folder::{Folder, random_word};
 use crate::process::port;
 use crate::process::preload::variables;
-use crate::process::table::{children, last_lines, none_runs, output, signal};
-use crate::process::wait;
-use crate::process::watcher::{Watcher, without_settings};
+use crate::process::server::{Kind, Server, launch_on_free_ports, retry_launch, server_methods};
+use crate::process::table::{Process, output};
+use crate::process::watcher::without_settings;
 
-/// How long a server may take to start or to stop on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+static KIND: Kind =
+    Kind { name: "PostgreSQL", variables: VARIABLES, stop_signal: "INT", is_obstacle };
 
-/// How long what stands in the way of a start may take to go: the memory of a killed server, its
-/// port.
-const OBSTACLE_LIMIT: Duration = Duration::from_secs(15);
-
-/// PostgreSQL's server and its tools take settings from variables that begin so.
+/// The server and its tools read settings from variables with this prefix.
 const VARIABLES: &str = "PG";
 
-/// A PostgreSQL server of one test's own, on loopback alone; dropping it stops it and removes its
-/// data.
+/// A private PostgreSQL server on 127.0.0.1. Dropping it stops the server and removes its data.
 ///
-/// The programs are those on `PATH`, or under `/usr/lib/postgresql`, or where `pg_config` says;
-/// missing, they are installed where the tests run as root on a system with `apt-get`. Under root
-/// the server runs as the user `postgres` or `nobody`. Databases are UTF-8, and their default
-/// collation is not that of bytes where the system has another.
+/// The programs come from `PATH`, from `/usr/lib/postgresql`, or from the folder that `pg_config`
+/// reports. Missing programs are installed if the tests run as root on a system with `apt-get`. As
+/// root, the server runs as the user `postgres` or `nobody`. Databases are UTF-8. Their default
+/// collation does not order by bytes, unless the system has no other.
 pub struct PostgresServer {
-    programs: PathBuf,
     port: u16,
+    /// `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`, with the superuser's role.
     url: String,
     password: String,
     disk: Option<Disk>,
-    /// Before the folder: dropping it ends the server.
-    watcher: Watcher,
-    folder: Folder,
+    server: Server,
 }
 
 impl PostgresServer {
-    /// Starts a server with settings meant for tests: no fsync, 200 connections, autovacuum on.
+    /// Starts a server with settings for tests: no fsync, 200 connections, autovacuum on.
     ///
     /// # Errors
     ///
-    /// What to install, or the end of the server's log.
+    /// PostgreSQL is missing or did not start. The message says what to install, or has the end of
+    /// the server's log.
     pub fn start() -> Result<Self, String> {
         Self::start_with(&[])
     }
 
-    /// [`start`](Self::start) with settings of `postgresql.conf` that overrule those for tests,
+    /// [`start`](Self::start) with settings of `postgresql.conf` that override those for tests,
     /// such as `("fsync", "on")`.
     ///
     /// # Errors
     ///
-    /// What to install, or the end of the server's log; a setting that the server does not know is
-    /// in that.
+    /// The same errors as [`start`](Self::start). The log names unknown settings.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Self, String> {
         Self::start_on(settings, false, port::free)
     }
 
-    /// [`start_with`](Self::start_with) with a [disk](Self::disk) that fails when a test says so.
-    /// Linux alone.
+    /// [`start_with`](Self::start_with) with a [disk](Self::disk) that fails on demand. Tables are
+    /// in `/base/`, the write-ahead log is in `/pg_wal/`. Linux only.
     ///
     /// # Errors
     ///
-    /// As those of [`start_with`](Self::start_with).
+    /// The same errors as [`start_with`](Self::start_with).
     pub fn start_with_disk(settings: &[(&str, &str)]) -> Result<Self, String> {
         Self::start_on(settings, true, port::free)
     }
@@ -79,7 +71,7 @@ impl PostgresServer {
     fn start_on(
         settings: &[(&str, &str)],
         has_disk: bool,
-        mut next_port: impl FnMut() -> Result<u16, String>,
+        next_port: impl FnMut() -> Result<u16, String>,
     ) -> Result<Self, String> {
         let programs = programs::folder()?;
         let folder = Folder::create()?;
@@ -87,48 +79,34 @@ impl PostgresServer {
         let password_file = folder.write("password", &password)?;
         let watcher = data::initialise(&programs, &folder, &password_file)?;
         let disk = if has_disk { Some(Disk::create(&folder)?) } else { None };
-        let url = String::new();
-        let mut server = Self { programs, port: 0, url, password, disk, watcher, folder };
+        let server = Server::new(&KIND, programs, watcher, folder);
+        let mut server = Self { port: 0, url: String::new(), password, disk, server };
         data::configure(&server.data(), settings)?;
-        let mut attempt = 1;
-        loop {
-            server.use_port(next_port()?);
-            match server.launch() {
-                Err(log) if is_port_taken(&log) && attempt < port::ATTEMPTS => attempt += 1,
-                result => return result.map(|()| server),
-            }
-        }
+        launch_on_free_ports(next_port, is_port_taken, |port| {
+            server.use_port(port);
+            server.launch()
+        })?;
+        Ok(server)
     }
 
-    /// `postgres://postgres:PASSWORD@127.0.0.1:PORT/postgres`, of the superuser.
-    #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// The port on 127.0.0.1; it stays the same over [`start_again`](Self::start_again).
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// The folder of the Unix socket. It asks for the password too.
+    /// Returns the folder of the Unix socket. Connections through it need the password too.
     #[must_use]
     pub fn socket_folder(&self) -> &Path {
-        self.folder.path()
+        self.server.folder().path()
     }
 
-    /// What `psql` prints for `sql` as the superuser: rows without heading, `|` between columns.
+    /// Returns the output of `psql` for `sql`, run as the superuser: rows without heading, with `|`
+    /// between columns.
     ///
     /// # Errors
     ///
-    /// The complaint of `psql`.
+    /// `psql` failed. The message has its output.
     pub fn psql(&self, sql: &str) -> Result<String, String> {
         Ok(output(&mut self.psql_command(sql))?.trim_end().to_owned())
     }
 
     fn psql_command(&self, sql: &str) -> Command {
-        let mut command = Command::new(self.programs.join("psql"));
+        let mut command = Command::new(self.server.program().join("psql"));
         without_settings(&mut command, VARIABLES).env("PGPASSWORD", &self.password);
         command.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres"]);
         command.args(["-h", "127.0.0.1", "-d", "postgres", "-p", &self.port.to_string()]);
@@ -136,109 +114,8 @@ impl PostgresServer {
         command
     }
 
-    /// The disk of a server that was started with one. Tables are in `/base/`, what was written
-    /// ahead is in `/pg_wal/`.
-    ///
-    /// # Errors
-    ///
-    /// The server has the system's disk.
-    pub fn disk(&self) -> Result<&Disk, String> {
-        self.disk.as_ref().ok_or_else(|| "this PostgreSQL has the system's disk".to_owned())
-    }
-
-    /// Waits until the server has ended by itself.
-    ///
-    /// # Errors
-    ///
-    /// It still runs after a minute; the end of its log.
-    pub fn await_end(&mut self) -> Result<(), String> {
-        if !wait::until(LIMIT, || Ok(self.watcher.program()?.is_none()))? {
-            return Err(self.complaint("did not end by itself", &self.log_from(0)));
-        }
-        self.watcher.end().map(drop)
-    }
-
-    /// Stops the server in order: sessions are ended, what they had not committed is undone. Does
-    /// nothing where it does not run.
-    ///
-    /// # Errors
-    ///
-    /// The server did not end in time; the end of its log.
-    pub fn stop(&mut self) -> Result<(), String> {
-        if let Some(server) = self.watcher.program()? {
-            self.resume()?;
-            signal("INT", std::slice::from_ref(&server))?;
-            if !wait::until(LIMIT, || Ok(!server.is_running()?))? {
-                return Err(self.complaint("did not stop", &self.log_from(0)));
-            }
-        }
-        self.watcher.end().map(drop)
-    }
-
-    /// Ends the server and its sessions' processes with `kill -9`, all at once, whatever they are
-    /// about. Does nothing where it does not run.
-    ///
-    /// # Errors
-    ///
-    /// A process did not end in time.
-    pub fn kill(&mut self) -> Result<(), String> {
-        if let Some(server) = self.watcher.program()? {
-            // Halted, it starts no process that would be missing from the list.
-            signal("STOP", std::slice::from_ref(&server))?;
-            let mut processes = children(server.pid)?;
-            processes.push(server);
-            signal("KILL", &processes)?;
-            if !wait::until(LIMIT, || none_runs(&processes))? {
-                return Err("processes of PostgreSQL did not end after `kill -9`".to_owned());
-            }
-        }
-        self.watcher.end().map(drop)
-    }
-
-    /// Starts the server again after [`stop`](Self::stop) or [`kill`](Self::kill), on the same
-    /// port and data, and waits until it accepts connections. Does nothing where it runs.
-    ///
-    /// # Errors
-    ///
-    /// The end of the server's log.
-    pub fn start_again(&mut self) -> Result<(), String> {
-        if self.watcher.program()?.is_some() {
-            return Ok(());
-        }
-        let mut result = Ok(());
-        wait::until(OBSTACLE_LIMIT, || {
-            result = self.launch();
-            Ok(result.as_ref().err().is_none_or(|log| !is_passing(log)))
-        })?;
-        result
-    }
-
-    /// Halts the server and all its processes, as a machine does that hangs: connections stay open
-    /// and nothing answers.
-    ///
-    /// # Errors
-    ///
-    /// The server does not run.
-    pub fn pause(&self) -> Result<(), String> {
-        let server = self.watcher.program()?.ok_or("PostgreSQL does not run")?;
-        // First, so that no process is started after the list was made.
-        signal("STOP", std::slice::from_ref(&server))?;
-        signal("STOP", &children(server.pid)?)
-    }
-
-    /// Lets the server go on after [`pause`](Self::pause).
-    ///
-    /// # Errors
-    ///
-    /// The server does not run.
-    pub fn resume(&self) -> Result<(), String> {
-        let server = self.watcher.program()?.ok_or("PostgreSQL does not run")?;
-        signal("CONT", &children(server.pid)?)?;
-        signal("CONT", &[server])
-    }
-
     fn data(&self) -> PathBuf {
-        data::data_folder(&self.folder)
+        data::data_folder(self.server.folder())
     }
 
     fn use_port(&mut self, port: u16) {
@@ -246,77 +123,39 @@ impl PostgresServer {
         self.url = format!("postgres://postgres:{}@127.0.0.1:{port}/postgres", self.password);
     }
 
-    /// Starts the server on the port and waits until it accepts connections.
+    /// Starts the server on its port and waits until it accepts connections.
     fn launch(&mut self) -> Result<(), String> {
-        // Else the watcher still has the dead server's pid, which makes a new one think that the
-        // data is in use.
-        self.watcher.end()?;
-        let seen = self.log_from(0).len();
-        // The pid remains the server's: `env` becomes it.
         let mut arguments = variables(self.disk.iter().map(Disk::preload));
-        arguments.push(self.programs.join("postgres").into());
+        arguments.push(self.server.program().join("postgres").into());
         arguments.extend(["-p".into(), self.port.to_string().into()]);
-        arguments.extend(["-k".into(), self.folder.path().into(), "-D".into(), self.data().into()]);
-        let log = data::log_file(&self.folder);
-        let watcher = Watcher::start(&self.folder, &log, "env".as_ref(), &arguments, VARIABLES)?;
-        std::mem::replace(&mut self.watcher, watcher).release()?;
-
-        let mut is_ready = false;
-        let in_time = wait::until(LIMIT, || {
-            let server = self.watcher.program()?;
-            is_ready = server.as_ref().is_some_and(|server| self.is_ready(server.pid));
-            Ok(is_ready || server.is_none())
-        })?;
-        if is_ready {
-            return Ok(());
-        }
-        self.watcher.end()?;
-        let what = if in_time { "ended on starting" } else { "was not ready in time" };
-        Err(self.complaint(what, &self.log_from(seen)))
+        arguments.extend(["-k".into(), self.socket_folder().into(), "-D".into()]);
+        arguments.push(self.data().into());
+        self.server.launch(&arguments, is_ready)
     }
 
-    /// Where a server that runs, or was killed, says what it is about.
-    fn pid_file_line(&self, index: usize) -> Option<String> {
-        let text = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-        text.lines().nth(index).map(|line| line.trim().to_owned())
-    }
-
-    /// The segment that tells the server whether its data is in use.
+    /// Returns the id of the shared memory segment by which the server detects that its data is in
+    /// use.
     fn shared_memory(&self) -> Option<String> {
-        self.pid_file_line(6)?.split_whitespace().nth(1).map(str::to_owned)
-    }
-
-    /// Whether the server accepts connections, as `pg_ctl` finds out: it writes so beside its pid.
-    /// Asking at the port could reach another server that took it.
-    fn is_ready(&self, pid: u32) -> bool {
-        self.pid_file_line(0).is_some_and(|line| line == pid.to_string())
-            && self.pid_file_line(7).is_some_and(|line| line == "ready")
-    }
-
-    fn log_from(&self, start: usize) -> String {
-        data::read_log(&self.folder).get(start..).unwrap_or_default().to_owned()
-    }
-
-    fn complaint(&self, what: &str, log: &str) -> String {
-        format!("PostgreSQL in {} {what}; its log:\n{}", self.programs.display(), last_lines(log))
+        let line = pid_file_line(&self.server, 6)?;
+        line.split_whitespace().nth(1).map(str::to_owned)
     }
 }
 
+server_methods!(PostgresServer);
+
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // The watcher wakes the server, not the processes of its sessions, which would keep it
-        // waiting.
+        // The watcher continues the server but not its child processes, for which it would wait.
         drop(self.resume());
-        // A killed server leaves a few bytes of the system's shared memory, which the next start
-        // would have taken away.
-        if let (Ok(None), Some(id)) = (self.watcher.program(), self.shared_memory()) {
+        // A killed server leaves a segment of shared memory, which the next start would remove.
+        if let (Ok(None), Some(id)) = (self.server.process(), self.shared_memory()) {
             drop(output(Command::new("ipcrm").args(["-m", &id])));
         }
     }
 }
 
 impl fmt::Debug for PostgresServer {
-    /// Without the password.
+    /// Omits the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresServer").field("port", &self.port).finish_non_exhaustive()
     }
@@ -326,11 +165,25 @@ fn is_port_taken(log: &str) -> bool {
     log.contains("could not bind")
 }
 
-/// Whether the server may start if it is tried again.
-fn is_passing(log: &str) -> bool {
+/// Returns whether the log reports an obstacle to a start that may go away.
+fn is_obstacle(log: &str) -> bool {
     is_port_taken(log)
         || log.contains("pre-existing shared memory block")
         || log.contains("lock file \"postmaster.pid\" already exists")
+}
+
+/// Returns a line of the file in which the server describes itself.
+fn pid_file_line(server: &Server, index: usize) -> Option<String> {
+    let path = data::data_folder(server.folder()).join("postmaster.pid");
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().nth(index).map(|line| line.trim().to_owned())
+}
+
+/// Returns whether the server accepts connections, in the way of `pg_ctl`: the server writes its
+/// state next to its pid. A connection to the port could reach another program.
+fn is_ready(server: &Server, process: &Process, _log: &str) -> bool {
+    pid_file_line(server, 0).is_some_and(|line| line == process.pid.to_string())
+        && pid_file_line(server, 7).is_some_and(|line| line == "ready")
 }
 
 #[cfg(test)]
@@ -339,12 +192,14 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
     use std::process::{Child, Stdio};
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
-    use crate::process::table::Process;
+    use crate::process::server::LIMIT;
+    use crate::process::wait;
 
     #[test]
-    fn a_taken_port_is_exchanged_at_first_and_waited_for_later() {
+    fn taken_port_is_replaced_at_first_start_and_awaited_at_restart() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let taken_port = taken.local_addr().unwrap().port();
         let mut ports = [taken_port].into_iter();
@@ -356,7 +211,7 @@ mod tests {
 
         server.stop().unwrap();
         let in_the_way = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-        let log = data::log_file(&server.folder);
+        let log = server.server.log_file();
         let complaints = || fs::read_to_string(&log).unwrap().matches("could not bind").count();
         let before = complaints();
         std::thread::scope(|scope| {
@@ -367,7 +222,8 @@ mod tests {
         });
         assert_eq!(server.port(), port);
     }
-    /// A session that stays: it answers each line that is sent.
+
+    /// An open session that answers each line.
     struct Session {
         client: Child,
         answers: mpsc::Receiver<String>,
@@ -398,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_halt_with_the_server_and_end_with_it() {
+    fn sessions_pause_and_end_with_the_server() {
         let mut server = PostgresServer::start().unwrap();
         let mut session = Session::open(&server);
         server.pause().unwrap();
@@ -417,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_ends_sessions_in_the_midst_of_their_work() {
+    fn kill_ends_sessions_that_run_statements() {
         let mut server = PostgresServer::start().unwrap();
         let loops = "DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$";
         let mut command = server.psql_command(loops);

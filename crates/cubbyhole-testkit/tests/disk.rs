@@ -1,15 +1,15 @@
-//! Disks that fail when a test says so, and are sound before and after.
+//! Disks that fail on demand, and work before and after.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-#[expect(dead_code, reason = "most of it is for those that end processes")]
+#[expect(dead_code, reason = "most helpers are for tests that end processes")]
 mod support;
 
 use cubbyhole_testkit::{PostgresServer, RedisServer};
 use support::eventually;
 
 #[test]
-fn tables_do_not_grow_on_a_full_disk_and_are_written_within_their_length() {
+fn full_disk_rejects_growth_and_accepts_overwrites_of_tables() {
     let server = PostgresServer::start_with_disk(&[]).unwrap();
     let disk = server.disk().unwrap();
     server
@@ -26,7 +26,7 @@ fn tables_do_not_grow_on_a_full_disk_and_are_written_within_their_length() {
 }
 
 #[test]
-fn a_postgres_whose_log_cannot_be_synced_ends_and_can_be_started_again() {
+fn postgres_restarts_after_its_wal_could_not_be_synced() {
     let settings = [("fsync", "on"), ("restart_after_crash", "off")];
     let mut server = PostgresServer::start_with_disk(&settings).unwrap();
     server.psql("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").unwrap();
@@ -39,20 +39,20 @@ fn a_postgres_whose_log_cannot_be_synced_ends_and_can_be_started_again() {
 }
 
 #[test]
-fn redis_refuses_writes_while_its_disk_is_full() {
+fn redis_rejects_writes_while_its_disk_is_full() {
     let server = RedisServer::start_with_disk(&[]).unwrap();
     server.cli(&["SET", "k", "1"]).unwrap();
     server.disk().unwrap().fill("/data/").unwrap();
-    // It notices once it has tried.
+    // Redis notices after it has tried to write.
     let refuses = || server.cli(&["SET", "k", "2"]).is_err_and(|e| e.starts_with("MISCONF"));
-    eventually("a write that is refused", refuses);
+    eventually("a rejected write", refuses);
     assert_eq!(server.cli(&["GET", "k"]).unwrap(), "2");
     server.disk().unwrap().mend().unwrap();
-    eventually("a write that is taken", || server.cli(&["SET", "k", "3"]).is_ok());
+    eventually("an accepted write", || server.cli(&["SET", "k", "3"]).is_ok());
 }
 
 #[test]
-fn a_redis_whose_log_cannot_be_synced_ends_where_it_must_be() {
+fn redis_ends_and_restarts_after_a_failed_sync() {
     let mut server = RedisServer::start_with_disk(&["appendfsync always"]).unwrap();
     server.cli(&["SET", "k", "1"]).unwrap();
     server.disk().unwrap().fail_syncs("/data/").unwrap();
@@ -64,7 +64,7 @@ fn a_redis_whose_log_cannot_be_synced_ends_where_it_must_be() {
 }
 
 #[test]
-fn a_server_without_a_disk_of_the_tests_says_so() {
+fn disk_of_a_server_without_one_is_an_error() {
     let server = RedisServer::start().unwrap();
     assert!(server.disk().unwrap_err().contains("the system's disk"));
     let server = RedisServer::start_with_disk(&[]).unwrap();

@@ -1,19 +1,23 @@
-//! Private PostgreSQL servers: they work, come back, and leave nothing behind.
+//! Private PostgreSQL servers: they work, restart, and leave nothing behind.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/owner.rs"]
+mod owner;
 mod support;
 
 use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::process::Command;
-use std::thread;
-use std::time::Duration;
 
 use cubbyhole_testkit::PostgresServer;
-use support::{ROLE, connects, eventually, is_empty, is_named_by_a_process, kill, owner, place};
+use owner::{
+    check_answers_after_resume, check_killed_start_leaves_nothing, check_server_ends_with_owner,
+    run_as_owner,
+};
+use support::{ROLE, connects, kill};
 
 fn pid(server: &PostgresServer) -> String {
     let path = server.socket_folder().join("data/postmaster.pid");
@@ -21,7 +25,7 @@ fn pid(server: &PostgresServer) -> String {
 }
 
 #[test]
-fn two_servers_run_at_once_and_apart() {
+fn two_servers_run_in_parallel_and_share_nothing() {
     let (a, b) = (PostgresServer::start().unwrap(), PostgresServer::start().unwrap());
     assert_ne!(a.port(), b.port());
     assert_ne!(a.socket_folder(), b.socket_folder());
@@ -39,7 +43,7 @@ fn two_servers_run_at_once_and_apart() {
 }
 
 #[test]
-fn the_server_is_as_tests_need_it() {
+fn server_has_the_settings_for_tests() {
     let server = PostgresServer::start().unwrap();
     let show = |name: &str| server.psql(&format!("SHOW {name}")).unwrap();
     for (name, value) in [
@@ -53,14 +57,14 @@ fn the_server_is_as_tests_need_it() {
     ] {
         assert_eq!(show(name), value, "{name}");
     }
-    // Bytes order otherwise.
+    // Bytes have another order.
     assert_eq!(server.psql("SELECT 'a' < 'B', 'a' < 'B' COLLATE \"C\"").unwrap(), "t|f");
     let trusting = "SELECT count(*) FROM pg_hba_file_rules WHERE auth_method <> 'scram-sha-256'";
     assert_eq!(server.psql(trusting).unwrap(), "0");
 }
 
 #[test]
-fn settings_overrule_those_for_tests_and_a_wrong_one_is_explained() {
+fn settings_override_those_for_tests_and_errors_name_unknown_ones() {
     let settings = [("fsync", "on"), ("max_connections", "17"), ("cluster_name", r"it's \n")];
     let server = PostgresServer::start_with(&settings).unwrap();
     let sql = "SELECT string_agg(setting, ' ' ORDER BY name DESC) FROM pg_settings \
@@ -73,7 +77,7 @@ fn settings_overrule_those_for_tests_and_a_wrong_one_is_explained() {
 }
 
 #[test]
-fn what_was_written_is_there_after_a_stop_and_after_a_kill() {
+fn writes_survive_a_stop_and_a_kill() {
     let mut server = PostgresServer::start().unwrap();
     let (url, first) = (server.url().to_owned(), pid(&server));
     server.psql("CREATE TABLE t (n int)").unwrap();
@@ -93,7 +97,7 @@ fn what_was_written_is_there_after_a_stop_and_after_a_kill() {
     server.kill().unwrap();
     server.kill().unwrap();
     assert!(!connects(server.port()) && !kill("0", &second));
-    // What is stopped in order takes its pid away.
+    // Only a server that stops in order removes its pid file.
     assert_eq!(pid(&server), second);
 
     server.start_again().unwrap();
@@ -102,18 +106,11 @@ fn what_was_written_is_there_after_a_stop_and_after_a_kill() {
 }
 
 #[test]
-fn a_paused_server_answers_nobody_until_it_is_resumed() {
+fn paused_server_answers_only_after_resume() {
     let mut server = PostgresServer::start().unwrap();
     server.pause().unwrap();
-    thread::scope(|scope| {
-        let (send, answer) = std::sync::mpsc::channel();
-        let server = &server;
-        scope.spawn(move || send.send(server.psql("SELECT 1")).unwrap());
-        let early = answer.recv_timeout(Duration::from_millis(700));
-        assert!(early.is_err(), "{early:?}");
-        server.resume().unwrap();
-        assert_eq!(answer.recv().unwrap().unwrap(), "1");
-    });
+    let ask = || server.psql("SELECT 1");
+    check_answers_after_resume(ask, || server.resume(), "1");
     for end in [PostgresServer::stop, PostgresServer::kill] {
         server.pause().unwrap();
         end(&mut server).unwrap();
@@ -124,7 +121,7 @@ fn a_paused_server_answers_nobody_until_it_is_resumed() {
 }
 
 #[test]
-fn dropping_leaves_nothing() {
+fn dropping_a_server_leaves_nothing() {
     type Prepare = fn(&mut PostgresServer) -> Result<(), String>;
     let ways: [Prepare; 4] =
         [|_| Ok(()), PostgresServer::stop, PostgresServer::kill, |server| server.pause()];
@@ -140,7 +137,7 @@ fn dropping_leaves_nothing() {
     }
 }
 
-/// The id of the server's segment of shared memory.
+/// Returns the id of the server's shared memory segment.
 fn segment(folder: &Path) -> String {
     let text = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap();
     text.lines().nth(6).unwrap().split_whitespace().nth(1).unwrap().to_owned()
@@ -153,59 +150,27 @@ fn segment_exists(id: &str) -> bool {
 }
 
 #[test]
-fn a_server_ends_with_its_owner_however_that_ends() {
-    const TEST: &str = "a_server_ends_with_its_owner_however_that_ends";
+fn server_ends_with_its_owner_after_each_signal() {
+    const TEST: &str = "server_ends_with_its_owner_after_each_signal";
     if env::var_os(ROLE).is_some() {
         let server = PostgresServer::start().unwrap();
-        let answer = server.psql("SELECT 'works'").unwrap();
-        writeln!(io::stdout(), "\nserver {answer} {} {}", pid(&server), server.port()).unwrap();
-        // Until the other end of the pipe is gone.
-        drop(io::read_to_string(io::stdin()));
-        return;
+        assert_eq!(server.psql("SELECT 'works'").unwrap(), "works");
+        return run_as_owner(&pid(&server), server.port());
     }
-    // A crash, a power user, Ctrl-C in the terminal, a panic that aborts.
-    for (signal, whole_group) in [("KILL", false), ("KILL", true), ("INT", true), ("ABRT", false)] {
-        let place = place("owner");
-        let mut owner = owner(TEST, &place);
-        let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-        let line =
-            lines.map_while(Result::ok).find(|line| line.starts_with("server works ")).unwrap();
-        let (pid, port) = line["server works ".len()..].split_once(' ').unwrap();
-        assert!(kill("0", pid) && connects(port.parse().unwrap()) && !is_empty(&place));
-
-        let group = if whole_group { "-" } else { "" };
-        assert!(kill(signal, &format!("{group}{}", owner.id())));
-        assert!(!owner.wait().unwrap().success());
-        eventually("the server is gone", || !kill("0", pid));
-        eventually("the folder is gone", || is_empty(&place));
-        assert!(!connects(port.parse().unwrap()));
-        fs::remove_dir(&place).unwrap();
-    }
+    // A crash, an administrator, Ctrl-C in the terminal, a panic that aborts.
+    let signals = [("KILL", false), ("KILL", true), ("INT", true), ("ABRT", false)];
+    check_server_ends_with_owner(TEST, "owner", &signals);
 }
 
 #[test]
-fn an_owner_that_is_killed_while_it_starts_a_server_leaves_nothing() {
-    const TEST: &str = "an_owner_that_is_killed_while_it_starts_a_server_leaves_nothing";
+fn owner_killed_during_the_start_leaves_nothing() {
+    const TEST: &str = "owner_killed_during_the_start_leaves_nothing";
     if env::var_os(ROLE).is_some() {
         let _server = PostgresServer::start().unwrap();
         drop(io::read_to_string(io::stdin()));
         return;
     }
-    // What there is once `initdb` has begun, is half done, and the server has begun.
-    for sign in ["log", "data/global", "data/postmaster.pid"] {
-        let place = place("starting");
-        let mut owner = owner(TEST, &place);
-        let mut folder = PathBuf::new();
-        eventually(sign, || {
-            let entry = fs::read_dir(&place).unwrap().flatten().next();
-            folder = entry.map(|entry| entry.path()).unwrap_or_default();
-            folder.join(sign).exists()
-        });
-        owner.kill().unwrap();
-        owner.wait().unwrap();
-        eventually("the folder is gone", || is_empty(&place));
-        eventually("no process is left", || !is_named_by_a_process(&place));
-        assert!(is_empty(&place), "it came again");
-        fs::remove_dir(&place).unwrap();
-    }
+    // These files exist when `initdb` has begun, is half done, and when the server has begun.
+    let files = ["log", "data/global", "data/postmaster.pid"];
+    check_killed_start_leaves_nothing(TEST, "starting", &files);
 }

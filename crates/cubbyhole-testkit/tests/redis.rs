@@ -1,19 +1,26 @@
-//! Private Redis servers: they work, come back, keep the time they are told, and leave nothing
-//! behind.
+//! Private Redis servers: they work, restart, use a manual clock, and leave nothing behind.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "support/owner.rs"]
+mod owner;
 mod support;
 
 use std::env;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+#[cfg(target_os = "linux")]
+use std::io;
 use std::path::PathBuf;
+#[cfg(target_os = "linux")]
 use std::thread;
 use std::time::Duration;
 
 use cubbyhole_testkit::RedisServer;
-use support::{ROLE, connects, eventually, is_empty, is_named_by_a_process, kill, owner, place};
+use owner::{
+    check_answers_after_resume, check_killed_start_leaves_nothing, check_server_ends_with_owner,
+    run_as_owner,
+};
+use support::{ROLE, connects, kill};
 
 fn setting(server: &RedisServer, name: &str) -> String {
     let answer = server.cli(&["CONFIG", "GET", name]).unwrap();
@@ -31,7 +38,7 @@ fn pid(server: &RedisServer) -> String {
 }
 
 #[test]
-fn two_servers_run_at_once_and_apart() {
+fn two_servers_run_in_parallel_and_share_nothing() {
     let (a, b) = (RedisServer::start().unwrap(), RedisServer::start().unwrap());
     assert_ne!(a.port(), b.port());
     assert_ne!(folder(&a), folder(&b));
@@ -44,7 +51,7 @@ fn two_servers_run_at_once_and_apart() {
 }
 
 #[test]
-fn the_server_is_as_tests_need_it() {
+fn server_has_the_settings_for_tests() {
     let server = RedisServer::start().unwrap();
     for (name, value) in [
         ("bind", "127.0.0.1"),
@@ -60,7 +67,7 @@ fn the_server_is_as_tests_need_it() {
 }
 
 #[test]
-fn lines_overrule_those_for_tests_and_a_wrong_one_is_explained() {
+fn lines_override_those_for_tests_and_errors_quote_invalid_ones() {
     let server = RedisServer::start_with(&["maxclients 17", "appendonly no"]).unwrap();
     assert_eq!(setting(&server, "maxclients"), "17");
     assert_eq!(setting(&server, "appendonly"), "no");
@@ -71,7 +78,7 @@ fn lines_overrule_those_for_tests_and_a_wrong_one_is_explained() {
 }
 
 #[test]
-fn what_was_written_is_there_after_a_stop_and_after_a_kill() {
+fn writes_survive_a_stop_and_a_kill() {
     let mut server = RedisServer::start_with(&["appendfsync always"]).unwrap();
     let (url, first, folder) = (server.url().to_owned(), pid(&server), folder(&server));
     server.cli(&["SET", "a", "1"]).unwrap();
@@ -99,18 +106,11 @@ fn what_was_written_is_there_after_a_stop_and_after_a_kill() {
 }
 
 #[test]
-fn a_paused_server_answers_nobody_until_it_is_resumed() {
+fn paused_server_answers_only_after_resume() {
     let mut server = RedisServer::start().unwrap();
     server.pause().unwrap();
-    thread::scope(|scope| {
-        let (send, answer) = std::sync::mpsc::channel();
-        let server = &server;
-        scope.spawn(move || send.send(server.cli(&["PING"])).unwrap());
-        let early = answer.recv_timeout(Duration::from_millis(700));
-        assert!(early.is_err(), "{early:?}");
-        server.resume().unwrap();
-        assert_eq!(answer.recv().unwrap().unwrap(), "PONG");
-    });
+    let ask = || server.cli(&["PING"]);
+    check_answers_after_resume(ask, || server.resume(), "PONG");
     for end in [RedisServer::stop, RedisServer::kill] {
         server.pause().unwrap();
         end(&mut server).unwrap();
@@ -122,7 +122,7 @@ fn a_paused_server_answers_nobody_until_it_is_resumed() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn keys_expire_by_a_clock_that_stands_still_until_it_is_moved() {
+fn keys_expire_by_the_manual_clock() {
     let time = |server: &RedisServer| {
         let now = server.now().unwrap();
         assert_eq!(
@@ -135,7 +135,7 @@ fn keys_expire_by_a_clock_that_stands_still_until_it_is_moved() {
     let start = time(&server);
     assert_eq!(start.subsec_micros() % 1000, 0);
     assert_eq!(server.cli(&["SET", "a", "1", "PX", "5"]).unwrap(), "OK");
-    // Well beyond the five milliseconds in the time of the machine.
+    // These calls take longer than five milliseconds of real time.
     for _ in 0..50 {
         assert_eq!(server.cli(&["PTTL", "a"]).unwrap(), "5");
     }
@@ -162,7 +162,7 @@ fn keys_expire_by_a_clock_that_stands_still_until_it_is_moved() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn servers_that_start_at_once_have_clocks_of_their_own() {
+fn servers_started_in_parallel_have_separate_clocks() {
     let servers: Vec<RedisServer> = thread::scope(|scope| {
         let starts: Vec<_> = (0..4).map(|_| scope.spawn(RedisServer::start_with_clock)).collect();
         starts.into_iter().map(|start| start.join().unwrap().unwrap()).collect()
@@ -178,7 +178,7 @@ fn servers_that_start_at_once_have_clocks_of_their_own() {
 }
 
 #[test]
-fn dropping_leaves_nothing() {
+fn dropping_a_server_leaves_nothing() {
     type Prepare = fn(&mut RedisServer) -> Result<(), String>;
     let ways: [Prepare; 4] =
         [|_| Ok(()), RedisServer::stop, RedisServer::kill, |server| server.pause()];
@@ -193,59 +193,25 @@ fn dropping_leaves_nothing() {
 }
 
 #[test]
-fn a_server_ends_with_its_owner_however_that_ends() {
-    const TEST: &str = "a_server_ends_with_its_owner_however_that_ends";
+fn server_ends_with_its_owner_after_each_signal() {
+    const TEST: &str = "server_ends_with_its_owner_after_each_signal";
     if env::var_os(ROLE).is_some() {
         let server = RedisServer::start().unwrap();
-        let answer = server.cli(&["PING"]).unwrap();
-        writeln!(io::stdout(), "\nserver {answer} {} {}", pid(&server), server.port()).unwrap();
-        // Until the other end of the pipe is gone.
-        drop(io::read_to_string(io::stdin()));
-        return;
+        assert_eq!(server.cli(&["PING"]).unwrap(), "PONG");
+        return run_as_owner(&pid(&server), server.port());
     }
-    for (signal, whole_group) in [("KILL", false), ("INT", true)] {
-        let place = place("redis-owner");
-        let mut owner = owner(TEST, &place);
-        let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-        let line =
-            lines.map_while(Result::ok).find(|line| line.starts_with("server PONG ")).unwrap();
-        let (pid, port) = line["server PONG ".len()..].split_once(' ').unwrap();
-        assert!(kill("0", pid) && connects(port.parse().unwrap()) && !is_empty(&place));
-
-        let group = if whole_group { "-" } else { "" };
-        assert!(kill(signal, &format!("{group}{}", owner.id())));
-        assert!(!owner.wait().unwrap().success());
-        eventually("the server is gone", || !kill("0", pid));
-        eventually("the folder is gone", || is_empty(&place));
-        assert!(!connects(port.parse().unwrap()));
-        fs::remove_dir(&place).unwrap();
-    }
+    check_server_ends_with_owner(TEST, "redis-owner", &[("KILL", false), ("INT", true)]);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_owner_that_is_killed_while_it_starts_a_server_leaves_nothing() {
-    const TEST: &str = "an_owner_that_is_killed_while_it_starts_a_server_leaves_nothing";
+fn owner_killed_during_the_start_leaves_nothing() {
+    const TEST: &str = "owner_killed_during_the_start_leaves_nothing";
     if env::var_os(ROLE).is_some() {
         let _server = RedisServer::start_with_clock().unwrap();
         drop(io::read_to_string(io::stdin()));
         return;
     }
-    // What there is once the compiler has begun, and the server has.
-    for sign in ["clock.c", "data/appendonlydir"] {
-        let place = place("redis-starting");
-        let mut owner = owner(TEST, &place);
-        let mut folder = PathBuf::new();
-        eventually(sign, || {
-            let entry = fs::read_dir(&place).unwrap().flatten().next();
-            folder = entry.map(|entry| entry.path()).unwrap_or_default();
-            folder.join(sign).exists()
-        });
-        owner.kill().unwrap();
-        owner.wait().unwrap();
-        eventually("the folder is gone", || is_empty(&place));
-        eventually("no process is left", || !is_named_by_a_process(&place));
-        assert!(is_empty(&place), "it came again");
-        fs::remove_dir(&place).unwrap();
-    }
+    // These files exist when the compiler has begun, and when the server has begun.
+    check_killed_start_leaves_nothing(TEST, "redis-starting", &["clock.c", "data/appendonlydir"]);
 }

@@ -1,5 +1,5 @@
-//! Private Redis Clusters: they serve all slots, move them, survive a master, keep the time they
-//! are told, and leave nothing behind.
+//! Private Redis Clusters: they serve and move all slots, survive the loss of a master, use a manual
+//! clock, and leave nothing behind.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -17,13 +17,13 @@ fn slot_of(cluster: &RedisCluster, key: &str) -> u16 {
     cluster.nodes()[0].cli(&["CLUSTER", "KEYSLOT", key]).unwrap().parse().unwrap()
 }
 
-/// The node that a key belongs to.
+/// Returns the node that serves a key.
 fn node_for<'a>(cluster: &'a RedisCluster, key: &str) -> &'a RedisServer {
     &cluster.nodes()[cluster.owner_of(slot_of(cluster, key)).unwrap()]
 }
 
 #[test]
-fn all_nodes_agree_and_all_slots_are_served() {
+fn all_nodes_agree_and_serve_all_slots() {
     let cluster = RedisCluster::start_with(&["maxclients 99"]).unwrap();
     let nodes = cluster.nodes();
     let ports: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.port())).collect();
@@ -50,7 +50,7 @@ fn all_nodes_agree_and_all_slots_are_served() {
 }
 
 #[test]
-fn a_slot_moves_with_its_keys() {
+fn slot_moves_with_its_keys() {
     let cluster = RedisCluster::start().unwrap();
     let slot = slot_of(&cluster, "{a}");
     let from = cluster.owner_of(slot).unwrap();
@@ -82,7 +82,7 @@ fn a_slot_moves_with_its_keys() {
 }
 
 #[test]
-fn a_replica_takes_over_from_a_master_that_was_killed_or_hangs() {
+fn replica_takes_over_from_a_killed_or_paused_master() {
     let mut cluster = RedisCluster::start().unwrap();
     let slot = slot_of(&cluster, "a");
     let first = cluster.owner_of(slot).unwrap();
@@ -109,7 +109,7 @@ fn a_replica_takes_over_from_a_master_that_was_killed_or_hangs() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn all_nodes_have_one_clock_and_years_do_not_part_them() {
+fn nodes_share_a_manual_clock_and_stay_connected_over_years() {
     let cluster = RedisCluster::start_with_clock().unwrap();
     assert_eq!(cluster.masters().unwrap(), [0, 1, 2]);
     let all_agree = || {
@@ -135,9 +135,9 @@ fn all_nodes_have_one_clock_and_years_do_not_part_them() {
         cluster.advance(year).unwrap();
         all_agree();
     }
-    // As many rounds of the nodes' own talk as follow such a leap.
+    // The nodes exchange this many rounds of messages after such a step.
     let mut rounds = 0;
-    eventually("the nodes have talked", || {
+    eventually("the nodes have exchanged messages", || {
         all_agree();
         rounds += 1;
         rounds > 15
@@ -150,14 +150,14 @@ fn all_nodes_have_one_clock_and_years_do_not_part_them() {
 }
 
 #[test]
-fn a_cluster_leaves_nothing_behind_however_its_owner_ends() {
-    const TEST: &str = "a_cluster_leaves_nothing_behind_however_its_owner_ends";
+fn cluster_leaves_nothing_when_dropped_or_killed() {
+    const TEST: &str = "cluster_leaves_nothing_when_dropped_or_killed";
     if env::var_os(ROLE).is_some() {
         let cluster = RedisCluster::start().unwrap();
         let ports: Vec<_> = cluster.nodes().iter().map(|node| node.port().to_string()).collect();
         writeln!(io::stdout(), "\nports {}", ports.join(" ")).unwrap();
         let mut line = String::new();
-        // `drop`, or the other end of the pipe is gone.
+        // The line `drop`, or the end of the pipe.
         io::stdin().read_line(&mut line).unwrap();
         drop(cluster);
         writeln!(io::stdout(), "\ndropped").unwrap();

@@ -1,15 +1,11 @@
-//! An agent that remembers: a namespace for each conversation, turns that are appended and never
-//! lost, a memory that fades when nobody comes back, and what it knows of a person across
-//! conversations. The model is a stand-in that needs no network.
+//! The memory of an agent: one namespace for each conversation, turns appended by conditional
+//! batches, conversations that expire when they are idle, and a profile of each person that all
+//! conversations share. The language model is a stub that needs no network.
 //!
 //! ```text
 //! cargo run -p cubbyhole-examples --bin agent -- redb:agent.redb
 //! ```
-#![expect(
-    clippy::print_stdout,
-    clippy::disallowed_macros,
-    reason = "it tells what it does on the terminal"
-)]
+#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "the example prints its steps")]
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -22,16 +18,18 @@ use cubbyhole::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A conversation is over when nobody has looked at it for that long.
+/// A conversation ends when it has not been read or written for this long.
 const IDLE: Duration = Duration::from_secs(30 * 60);
-/// A turn is kept for that long, whatever becomes of its conversation.
+/// The TTL of a turn, which does not depend on the conversation.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How much of a conversation the model is shown, and how much of it is read at once.
-const REMEMBERED: u64 = 6;
+/// The number of turns that the model receives.
+const CONTEXT_TURNS: u64 = 6;
+/// The number of turns read in one page.
 const PAGE: usize = 4;
 const HEAD: &str = "head";
 
-/// What stands in a conversation's namespace. One type, because a batch writes both kinds.
+/// The values in the namespace of a conversation. One type, because a batch writes values of one
+/// type.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Memory {
@@ -39,13 +37,13 @@ enum Memory {
     Turn(Turn),
 }
 
-/// How far a conversation has come. It alone has a sliding expiry: without it, the conversation is
-/// over and its turns are not looked at any more.
+/// The state of a conversation. Only the head has a sliding expiry. When it has expired, the
+/// conversation is over and its turns are no longer read.
 #[derive(Serialize, Deserialize)]
 struct Head {
-    /// Drawn when the conversation began, and part of its turns' keys: a conversation that begins
-    /// anew under the same name never meets turns of the old one.
-    began: Version,
+    /// Identifies this conversation in the keys of its turns. If a new conversation begins under
+    /// the same name, its turns have other keys, so the two are never mixed.
+    start: Version,
     turns: u64,
 }
 
@@ -55,22 +53,21 @@ struct Turn {
     text: String,
 }
 
-/// What the agent knows of a person across conversations.
+/// The agent's knowledge about a person, shared by all conversations.
 #[derive(Serialize, Deserialize, Default)]
 struct Profile {
     name: Option<String>,
     questions: u64,
 }
 
-type Memories = Typed<Memory, JsonCodec, Arc<dyn Backend>>;
-
 struct Conversation {
-    store: Memories,
+    store: Typed<Memory, JsonCodec, Arc<dyn Backend>>,
     ns: Namespace,
 }
 
 impl Conversation {
-    /// The head, if the conversation is not over. Whoever looks at it prolongs it, in the same step.
+    /// Reads the head and its version, and extends its TTL in the same step. Returns `None` if the
+    /// conversation is over.
     async fn head(&self, ctx: &ExecutionContext) -> Result<Option<(Head, Version)>> {
         let sliding = GetOptions::new().with_extended_ttl(IDLE);
         let Some(entry) = self.store.get_entry(ctx, &self.ns, HEAD, sliding).await? else {
@@ -78,18 +75,18 @@ impl Conversation {
         };
         match entry.value {
             Memory::Head(head) => Ok(Some((head, entry.meta.version))),
-            Memory::Turn(_) => Err(Error::new(ErrorKind::Corrupt, "a turn stands for the head")),
+            Memory::Turn(_) => Err(Error::new(ErrorKind::Corrupt, "the head is a turn")),
         }
     }
 
-    /// Appends a turn, after those of everybody else: turn and head are written together, and only
-    /// if nobody moved the head meanwhile. Returns the turn's number, counted from 0.
+    /// Appends a turn and returns its number, counted from 0. The turn and the new head are one
+    /// batch, which is applied only if no other writer has changed the head since it was read.
     async fn append(&self, ctx: &ExecutionContext, speaker: &str, text: &str) -> Result<u64> {
         loop {
             ctx.check()?;
             let (head, condition) = match self.head(ctx).await? {
                 Some((head, version)) => (head, Condition::IfVersion(version)),
-                None => (Head { began: Version::draw(), turns: 0 }, Condition::IfAbsent),
+                None => (Head { start: Version::draw(), turns: 0 }, Condition::IfAbsent),
             };
             let number = head.turns;
             let turn = Turn { speaker: speaker.to_owned(), text: text.to_owned() };
@@ -105,19 +102,20 @@ impl Conversation {
             );
             match self.store.write(ctx, &self.ns, batch).await {
                 Ok(_) => return Ok(number),
-                // Somebody else's turn came first, and ours is after it.
+                // Another writer appended first. Read the new head and try again.
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// The last `count` turns in order, read page by page; none if the conversation is over.
+    /// Returns the last `count` turns in order, read page by page. Returns none if the conversation
+    /// is over.
     async fn last(&self, ctx: &ExecutionContext, count: u64) -> Result<Vec<Turn>> {
         let mut turns = Vec::new();
         let Some((head, _)) = self.head(ctx).await? else { return Ok(turns) };
         let mut options =
-            ScanOptions::new().with_prefix(format!("turn:{}:", head.began)).with_limit(PAGE);
+            ScanOptions::new().with_prefix(format!("turn:{}:", head.start)).with_limit(PAGE);
         if let Some(before) = head.turns.checked_sub(count + 1) {
             options = options.with_after(turn_key(&head, before));
         }
@@ -126,8 +124,8 @@ impl Conversation {
             for item in page.items {
                 match item.value {
                     Some(Ok(Memory::Turn(turn))) => turns.push(turn),
-                    // A turn that cannot be read is a gap, and does not end the conversation.
-                    _ => println!("  (the turn at {} cannot be read)", item.key),
+                    // An unreadable turn is a gap. The conversation continues.
+                    _ => println!("  (cannot read {})", item.key),
                 }
             }
             match page.next {
@@ -138,9 +136,9 @@ impl Conversation {
     }
 }
 
-/// In byte order, as keys are listed, these are in the order of their numbers.
+/// The zero padding makes the byte order, in which keys are listed, the order of the numbers.
 fn turn_key(head: &Head, number: u64) -> String {
-    format!("turn:{}:{number:010}", head.began)
+    format!("turn:{}:{number:010}", head.start)
 }
 
 struct Agent {
@@ -154,7 +152,7 @@ impl Agent {
         Ok(Conversation { store: self.store.clone().typed(), ns })
     }
 
-    /// One question and its answer.
+    /// Asks one question and returns the answer.
     async fn ask(
         &self,
         ctx: &ExecutionContext,
@@ -163,11 +161,11 @@ impl Agent {
         text: &str,
     ) -> Result<String> {
         conversation.append(ctx, person, text).await?;
-        let seen = conversation.last(ctx, REMEMBERED).await?;
+        let context = conversation.last(ctx, CONTEXT_TURNS).await?;
 
         let profiles = self.store.clone().typed::<Profile>();
         let key = format!("profile:{person}");
-        // Read, change, write, and again if another conversation with this person came between.
+        // `update` repeats this if another conversation changes the profile at the same time.
         let learn = |entry: Option<cubbyhole::Entry<Profile>>| {
             let mut profile = entry.map(|entry| entry.value).unwrap_or_default();
             profile.questions += 1;
@@ -179,24 +177,24 @@ impl Agent {
         profiles.update(ctx, &self.ns, &key, learn).await?;
         let profile = profiles.get(ctx, &self.ns, &key).await?.unwrap_or_default();
 
-        let answer = model(&seen, &profile);
+        let answer = model(&context, &profile);
         conversation.append(ctx, "agent", &answer).await?;
         println!("  {person}: {text}\n  agent: {answer}");
         Ok(answer)
     }
 
-    /// Removes what was said in a conversation, and nothing else. Can be repeated.
+    /// Erases a conversation and nothing else. Can be repeated.
     async fn forget(&self, ctx: &ExecutionContext, conversation: &Conversation) -> Result<u64> {
         self.store.erase_all(ctx, &NamespacePrefix::from(&conversation.ns)).await
     }
 }
 
-/// Where a program of yours asks its model: what it answers depends on what it is shown.
-fn model(seen: &[Turn], profile: &Profile) -> String {
+/// Replaces a language model in this example. Its answer depends on its input.
+fn model(context: &[Turn], profile: &Profile) -> String {
     let name = profile.name.as_deref().unwrap_or("stranger");
-    let said = seen.iter().filter(|turn| turn.speaker != "agent").count();
-    let asked = profile.questions;
-    format!("Hello {name}. You told me {said} here, {asked} in all.")
+    let here = context.iter().filter(|turn| turn.speaker != "agent").count();
+    let total = profile.questions;
+    format!("Hello {name}. Your messages: {here} here, {total} in total.")
 }
 
 #[tokio::main]
@@ -207,32 +205,32 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let store = cubbyhole::open(&ctx, &url).await?;
     let ns = Namespace::from_parts("acme", ["helper"])?;
     let agent = Agent { store: store.clone(), ns };
-    // What an earlier run left.
+    // Remove the entries of an earlier run.
     store.erase_all(&ctx, &NamespacePrefix::from(&agent.ns)).await?;
 
     remember(&ctx, &agent).await?;
-    two_writers(&ctx, &agent).await?;
-    fade(&ctx, &agent).await?;
+    append_concurrently(&ctx, &agent).await?;
+    expire(&ctx, &agent).await?;
     forget(&ctx, &agent).await?;
     store.close(&ctx).await?;
     Ok(())
 }
 
 async fn remember(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
-    println!("A conversation, and another that knows the person and not what was said:");
+    println!("Two conversations. The second one knows the person, but not the turns of the first:");
     let first = agent.conversation("chat-1")?;
     agent.ask(ctx, &first, "maria", "Hello!").await?;
     agent.ask(ctx, &first, "maria", "I am Maria.").await?;
     let answer = agent.ask(ctx, &first, "maria", "Where is my parcel?").await?;
-    assert_eq!(answer, "Hello Maria. You told me 3 here, 3 in all.");
+    assert_eq!(answer, "Hello Maria. Your messages: 3 here, 3 in total.");
     let second = agent.conversation("chat-2")?;
     let answer = agent.ask(ctx, &second, "maria", "And today?").await?;
-    assert_eq!(answer, "Hello Maria. You told me 1 here, 4 in all.");
+    assert_eq!(answer, "Hello Maria. Your messages: 1 here, 4 in total.");
     Ok(())
 }
 
-/// A person with two windows, or an agent with two tools.
-async fn two_writers(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
+/// Two writers append to one conversation, for example from two browser windows.
+async fn append_concurrently(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
     const EACH: u64 = 10;
     let conversation = agent.conversation("chat-3")?;
     let write = async |speaker: &str| {
@@ -246,43 +244,47 @@ async fn two_writers(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
     for speaker in ["left", "right"] {
         let said = turns.iter().filter(|turn| turn.speaker == speaker);
         let expected = (0..EACH).map(|number| number.to_string());
-        assert!(said.map(|turn| turn.text.clone()).eq(expected), "{speaker}: in order, none lost");
+        assert!(
+            said.map(|turn| turn.text.clone()).eq(expected),
+            "{speaker}: a turn is lost or out of order"
+        );
     }
-    // What the model is shown of a long conversation: its end.
-    let last = conversation.last(ctx, REMEMBERED).await?;
+    // The model receives the end of a long conversation.
+    let last = conversation.last(ctx, CONTEXT_TURNS).await?;
     let end = turns.iter().skip(turns.len() - last.len());
-    assert_eq!(last.len() as u64, REMEMBERED);
+    assert_eq!(last.len() as u64, CONTEXT_TURNS);
     assert!(last.iter().map(|turn| &turn.text).eq(end.map(|turn| &turn.text)));
-    println!("Two wrote to one conversation at once: {} turns, none lost", turns.len());
+    println!("Two writers appended to one conversation: {} turns, none lost", turns.len());
     Ok(())
 }
 
-async fn fade(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
+async fn expire(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
     let conversation = agent.conversation("chat-2")?;
     let head = async |options| conversation.store.get_entry(ctx, &conversation.ns, HEAD, options);
     let expires_at = async || {
         let entry = head(GetOptions::new()).await.await?;
         Ok::<_, Error>(entry.and_then(|entry| entry.meta.expires_at))
     };
-    // As if nobody had come for all but a minute of the time.
+    // Simulate a conversation that expires in one minute.
     let minute = Expiry::After(Duration::from_secs(60));
     conversation.store.touch(ctx, &conversation.ns, HEAD, minute).await?;
     let before = expires_at().await?;
-    conversation.last(ctx, REMEMBERED).await?;
+    conversation.last(ctx, CONTEXT_TURNS).await?;
     let after = expires_at().await?;
-    assert!(before < after, "reading prolongs");
-    println!("Who reads a conversation prolongs it");
+    assert!(before < after, "reading must extend the TTL");
+    println!("Reading a conversation extends its TTL");
 
-    // As if nobody had come for all of it. A plain read does not prolong.
+    // Simulate an idle conversation: let it expire. `get_entry` without options does not extend the
+    // TTL.
     let moment = Expiry::After(Duration::from_millis(1));
     conversation.store.touch(ctx, &conversation.ns, HEAD, moment).await?;
     while expires_at().await?.is_some() {
         ctx.sleep(Duration::from_millis(1)).await?;
     }
-    assert!(conversation.last(ctx, REMEMBERED).await?.is_empty());
+    assert!(conversation.last(ctx, CONTEXT_TURNS).await?.is_empty());
     let answer = agent.ask(ctx, &conversation, "maria", "Are you still there?").await?;
-    assert_eq!(answer, "Hello Maria. You told me 1 here, 5 in all.");
-    println!("One that nobody read is over: the next question began it anew");
+    assert_eq!(answer, "Hello Maria. Your messages: 1 here, 5 in total.");
+    println!("An idle conversation expired: the next question started a new one");
     Ok(())
 }
 
@@ -293,7 +295,7 @@ async fn forget(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
     assert_eq!(left.entries, 0);
     println!("chat-1 was erased on request: {removed} entries");
     for other in agent.store.list_namespaces(ctx, &NamespacePrefix::from(&agent.ns)).await? {
-        println!("  still there: {other}");
+        println!("  remaining: {other}");
     }
     Ok(())
 }

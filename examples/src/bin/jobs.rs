@@ -1,17 +1,13 @@
-//! Workers that share a queue of jobs: each job is claimed by one of them, a claim is a lease that a
-//! dead worker loses, and what was done is recorded once.
+//! A job queue that several workers share. One worker claims each job with a lease. If the worker
+//! crashes, the lease expires and another worker takes the job. Each result is recorded once.
 //!
 //! ```text
 //! cargo run -p cubbyhole-examples --bin jobs -- redb:jobs.redb
 //! ```
 //!
-//! All that belongs to a job stands in one namespace under three keys, so that one batch moves it on:
-//! `job:ID` while it is to be done, `lease:ID` while somebody works on it, `done:ID` afterwards.
-#![expect(
-    clippy::print_stdout,
-    clippy::disallowed_macros,
-    reason = "it tells what it does on the terminal"
-)]
+//! A job uses three keys of one namespace, because a batch changes one namespace: `job:ID` until
+//! the job is done, `lease:ID` while a worker works on it, and `done:ID` afterwards.
+#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "the example prints its steps")]
 
 use std::error::Error as StdError;
 use std::pin::pin;
@@ -26,21 +22,22 @@ use cubbyhole::{
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-/// A worker that does not say for that long that it is alive has lost its job. The longest pause of
-/// a process that lives must be shorter.
+/// A worker loses its job if it sends no heartbeat for this long. The lease must be longer than the
+/// longest pause of a healthy process.
 const LEASE: Duration = Duration::from_secs(2);
+/// The interval at which a worker extends its lease.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How often a worker that finds nothing to claim looks again.
+/// The pause before a worker tries again to claim a job, if other workers have claimed all of them.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const JOBS: usize = 20;
 const WORKERS: [&str; 3] = ["anna", "ben", "cleo"];
-/// Claims a job and is never heard of again.
-const DYING: &str = "dora";
-/// A job that takes longer than a lease lasts.
+/// Claims a job and crashes.
+const CRASHING: &str = "dora";
+/// The number of a job that takes longer than a lease.
 const LONG: usize = 5;
 
-/// What stands in the queue's namespace. One type, because a batch writes all kinds.
+/// The values in the namespace of the queue. One type, because a batch writes values of one type.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Record {
@@ -53,7 +50,7 @@ enum Record {
 struct Job {
     to: String,
     work_ms: u64,
-    /// How often it was claimed. A program of yours gives a job up that has killed a few workers.
+    /// The number of claims. A real program gives up a job after several attempts.
     attempts: u32,
 }
 
@@ -63,7 +60,7 @@ struct Queue {
     ns: Namespace,
 }
 
-/// A job that is ours as long as the lease is.
+/// A job that this worker owns until the lease expires.
 struct Claim {
     id: String,
     job: Job,
@@ -71,16 +68,17 @@ struct Claim {
     lease_version: Version,
 }
 
-/// What a look at the queue gave.
-enum Found {
+/// The result of an attempt to claim a job.
+enum ClaimOutcome {
     Claimed(Claim),
-    /// Others work on all there is. Should one of them die, its job comes back.
-    AllTaken,
-    Nothing,
+    /// Other workers have claimed all jobs. If one of them crashes, its job becomes available
+    /// again.
+    AllClaimed,
+    QueueEmpty,
 }
 
 impl Queue {
-    /// Adds a job; adding it again changes nothing.
+    /// Adds a job. Adding the same id again has no effect.
     async fn add(&self, ctx: &ExecutionContext, id: &str, job: Job) -> Result<()> {
         let key = format!("job:{id}");
         let options = PutOptions::new();
@@ -92,9 +90,9 @@ impl Queue {
         }
     }
 
-    /// Claims the first job that nobody else has.
-    async fn claim(&self, ctx: &ExecutionContext, worker: &str) -> Result<Found> {
-        let mut found = Found::Nothing;
+    /// Claims the first job that no other worker has claimed.
+    async fn claim(&self, ctx: &ExecutionContext, worker: &str) -> Result<ClaimOutcome> {
+        let mut outcome = ClaimOutcome::QueueEmpty;
         let mut options = ScanOptions::new().with_prefix("job:");
         loop {
             let page = self.store.scan(ctx, &self.ns, options.clone()).await?;
@@ -102,26 +100,26 @@ impl Queue {
                 let id = item.key.strip_prefix("job:").unwrap_or(&item.key).to_owned();
                 match item.value {
                     Some(Ok(Record::Job(job))) => {
-                        found = Found::AllTaken;
+                        outcome = ClaimOutcome::AllClaimed;
                         if let Some(claim) =
                             self.try_claim(ctx, worker, id, job, item.meta.version).await?
                         {
-                            return Ok(Found::Claimed(claim));
+                            return Ok(ClaimOutcome::Claimed(claim));
                         }
                     }
-                    // Somebody must look at it; the others are done meanwhile.
-                    _ => println!("{worker}: job {id} cannot be read"),
+                    // An unreadable job needs an operator. It must not block the other jobs.
+                    _ => println!("{worker}: cannot read job {id}"),
                 }
             }
             match page.next {
                 Some(next) => options = options.with_after(next),
-                None => return Ok(found),
+                None => return Ok(outcome),
             }
         }
     }
 
-    /// The lease is written only if there is none, or only an expired one; the job is counted up
-    /// only if it is as we saw it, and not done meanwhile. Both or neither.
+    /// Writes the lease and counts the attempt in one batch. The batch is applied only if no live
+    /// lease exists and the job is unchanged since it was read. Otherwise returns `None`.
     async fn try_claim(
         &self,
         ctx: &ExecutionContext,
@@ -132,7 +130,7 @@ impl Queue {
     ) -> Result<Option<Claim>> {
         let job = Job { attempts: job.attempts + 1, ..job };
         let lease = Record::Lease { worker: worker.to_owned() };
-        // Drawn here, so that we know what is ours.
+        // The worker draws the versions itself, so it knows which versions are its own.
         let (lease_version, job_version) = (Version::draw(), Version::draw());
         let leased = PutOptions::new().with_ttl(LEASE).with_version(lease_version);
         let counted = PutOptions::new().with_version(job_version);
@@ -151,8 +149,9 @@ impl Queue {
         }
     }
 
-    /// Works, and says every now and then that the worker is alive. Stops if the lease is lost.
-    async fn work<F: Future>(
+    /// Runs `work` and extends the lease at each heartbeat. Fails with `Conflict` if the lease has
+    /// expired.
+    async fn with_lease<F: Future>(
         &self,
         ctx: &ExecutionContext,
         claim: &Claim,
@@ -166,16 +165,16 @@ impl Queue {
                 return Ok(output);
             }
             ctx.check()?;
-            // If another has the lease by now, this prolongs theirs, which does no harm: what counts
-            // is that `finish` asks for our own.
+            // `touch` does not check the owner. If another worker has the lease by now, this
+            // extends that worker's lease, which is harmless: `finish` checks the version.
             if !self.store.touch(ctx, &self.ns, &key, Expiry::After(LEASE)).await? {
                 return Err(Error::conflict(None));
             }
         }
     }
 
-    /// Records what was done, if the lease is still ours. `Conflict` if not: then it is another's to
-    /// record. The work itself may so have been begun twice; only one of both ends here.
+    /// Records the result if this worker still has the lease. Fails with `Conflict` otherwise: then
+    /// another worker records it. A job can be started twice, but only one result is recorded.
     async fn finish(&self, ctx: &ExecutionContext, worker: &str, claim: &Claim) -> Result<()> {
         let (id, attempts) = (&claim.id, claim.job.attempts);
         let done = Record::Done { worker: worker.to_owned(), attempts };
@@ -188,35 +187,35 @@ impl Queue {
     }
 }
 
-/// Claims and does jobs until there is none. Returns how many it did.
+/// Claims and runs jobs until the queue is empty. Returns the number of jobs done.
 async fn worker(ctx: ExecutionContext, queue: Queue, name: &'static str) -> Result<usize> {
     let mut count = 0;
     loop {
         let claim = match queue.claim(&ctx, name).await? {
-            Found::Claimed(claim) => claim,
-            Found::AllTaken => {
+            ClaimOutcome::Claimed(claim) => claim,
+            ClaimOutcome::AllClaimed => {
                 ctx.sleep(PAUSE).await?;
                 continue;
             }
-            Found::Nothing => return Ok(count),
+            ClaimOutcome::QueueEmpty => return Ok(count),
         };
         if claim.job.attempts > 1 {
-            println!("{name}: job {} comes back, attempt {}", claim.id, claim.job.attempts);
+            println!("{name}: retrying job {}, attempt {}", claim.id, claim.job.attempts);
         }
-        // In place of sending a mail. Give the mail server the job's id, so that it drops a mail that
-        // comes twice.
+        // The sleep replaces sending mail. A real program passes the job's id to the mail server,
+        // which then drops a mail that is sent twice.
         let send = ctx.sleep(Duration::from_millis(claim.job.work_ms));
-        let ended = async {
-            queue.work(&ctx, &claim, send).await??;
+        let result = async {
+            queue.with_lease(&ctx, &claim, send).await??;
             queue.finish(&ctx, name, &claim).await
         };
-        match ended.await {
+        match result.await {
             Ok(()) => {
                 println!("{name}: mailed {}, job {}", claim.job.to, claim.id);
                 count += 1;
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                println!("{name}: lost job {}", claim.id);
+                println!("{name}: lost the lease of job {}", claim.id);
             }
             Err(error) => return Err(error),
         }
@@ -230,7 +229,7 @@ async fn main() -> std::result::Result<(), Box<dyn StdError>> {
     let ctx = ExecutionContext::new().with_timeout(Duration::from_secs(120));
     let store = cubbyhole::open(&ctx, &url).await?;
     let ns = Namespace::from_parts("acme", ["mail", "jobs"])?;
-    // What an earlier run left.
+    // Remove the records of an earlier run.
     store.erase_all(&ctx, &NamespacePrefix::from(&ns)).await?;
     let queue = Queue { store: store.clone().typed(), ns };
 
@@ -239,21 +238,21 @@ async fn main() -> std::result::Result<(), Box<dyn StdError>> {
         let job = Job { to: format!("person{number}@example.org"), work_ms, attempts: 0 };
         queue.add(&ctx, &format!("{number:04}"), job).await?;
     }
-    println!("{JOBS} jobs, {} workers, and one that dies", WORKERS.len());
+    println!("{JOBS} jobs, {} workers and one worker that crashes", WORKERS.len());
 
-    // Its process is killed, in the midst of a job: nothing is given back.
-    if let Found::Claimed(claim) = queue.claim(&ctx, DYING).await? {
-        println!("{DYING}: claimed job {} and died", claim.id);
+    // A crashed worker neither finishes its job nor releases its lease.
+    if let ClaimOutcome::Claimed(claim) = queue.claim(&ctx, CRASHING).await? {
+        println!("{CRASHING}: claimed job {} and crashed", claim.id);
     }
     let mut workers = JoinSet::new();
     for name in WORKERS {
         workers.spawn(worker(ctx.clone(), queue.clone(), name));
     }
     let mut done = 0;
-    while let Some(ended) = workers.join_next().await {
-        done += ended??;
+    while let Some(result) = workers.join_next().await {
+        done += result??;
     }
-    println!("{done} jobs were done");
+    println!("{done} jobs done");
     store.close(&ctx).await?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! An HTTP service that keeps notes for many tenants. Each request names its tenant and how long it
-//! may take; versions are ETags; a signal ends the service without losing a request.
+//! An HTTP service that stores notes for many tenants. Each request names its tenant and its
+//! timeout, versions are ETags, and SIGTERM or Ctrl-C shuts the service down gracefully.
 //!
 //! ```text
 //! cargo run -p cubbyhole-examples --bin service -- redb:service.redb 127.0.0.1:8080
@@ -10,7 +10,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_macros,
-    reason = "its log; a service of yours has a logger"
+    reason = "stdout is the log of this example; a real service uses a logger"
 )]
 
 use std::error::Error as StdError;
@@ -33,14 +33,15 @@ use cubbyhole::{
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-/// Whose notes. A service of yours takes the tenant from a token that it has verified.
-const TENANT: &str = "x-tenant";
-/// How long the caller waits for the answer.
-const TIMEOUT: &str = "x-timeout-ms";
-/// For callers that do not say, and the most that one may ask for.
+/// The header with the tenant. A real service takes the tenant from a verified token.
+const TENANT_HEADER: &str = "x-tenant";
+/// The header with the time that the client waits for a response.
+const TIMEOUT_HEADER: &str = "x-timeout-ms";
+/// The timeout of requests without the header.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest timeout that a client can request.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests under way may go on after the signal to end.
+/// The time that in-flight requests have to finish after a shutdown signal.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
@@ -50,7 +51,7 @@ struct Service {
     requests: ExecutionContext,
 }
 
-/// What is stored.
+/// The stored value.
 #[derive(Serialize, Deserialize)]
 struct Note {
     text: String,
@@ -67,19 +68,18 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let opening = ExecutionContext::new().with_timeout(Duration::from_secs(30));
     let store = cubbyhole::open(&opening, &url).await?;
     let listener = TcpListener::bind(&address).await?;
-    // Before anybody knows that the service is there: a signal that comes early counts too.
-    let signal = end_signals()?;
+    // Installed before the address is announced, so an early signal is not lost.
+    let signal = shutdown_signal()?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    // Ends when the service is told to end: what runs beside the requests ends with it, and no new
-    // request is taken.
+    // Cancelled at shutdown. The sweeper stops and the server accepts no more requests.
     let running = ExecutionContext::new();
     let sweeper = Sweeper::new(store.clone()).with_interval(Duration::from_secs(60));
     let ctx = running.clone();
     let sweeper = tokio::spawn(async move {
         match sweeper.run(&ctx).await {
             Ok(swept) => println!("the sweeper removed {} expired notes", swept.removed),
-            Err(error) => println!("the sweeper gave up: {error}"),
+            Err(error) => println!("the sweeper failed: {error}"),
         }
     });
 
@@ -91,14 +91,14 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let mut server = tokio::spawn(server.into_future());
 
     tokio::select! {
-        // It ends by itself only if it fails.
-        ended = &mut server => ended??,
+        // Without a shutdown signal, the server ends only if it fails.
+        result = &mut server => result??,
         name = signal => {
-            println!("{name}: ending");
+            println!("{name}: shutting down");
             running.cancel();
             let grace = ExecutionContext::new().with_timeout(GRACE);
             if grace.race(&mut server).await.is_err() {
-                println!("requests are still under way; they are cancelled");
+                println!("cancelling the requests that are still in flight");
                 requests.cancel();
                 server.abort();
             }
@@ -106,7 +106,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     }
     running.cancel();
     sweeper.await?;
-    // Waits for the calls under way, makes all durable, lets go of file and connections.
+    // Waits for pending calls, makes writes durable and releases files and connections.
     store.close(&ExecutionContext::new().with_timeout(GRACE)).await?;
     println!("closed");
     Ok(())
@@ -120,86 +120,87 @@ fn router(service: Service) -> Router {
         .with_state(service)
 }
 
-/// Gives each request its context: the deadline that its header asks for, cancelled when the client
-/// goes away.
+/// Gives each request a context with the requested deadline. The context is cancelled if the client
+/// disconnects.
 async fn with_context(
     State(service): State<Service>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Failure> {
-    let timeout = match request.headers().get(TIMEOUT) {
+    let timeout = match request.headers().get(TIMEOUT_HEADER) {
         None => DEFAULT_TIMEOUT,
         Some(value) => {
             let millis = value.to_str().ok().and_then(|text| text.parse().ok());
-            let message = || bad_request(format!("{TIMEOUT}: not a number of milliseconds"));
+            let message = || bad_request(format!("{TIMEOUT_HEADER}: not a number of milliseconds"));
             Duration::from_millis(millis.ok_or_else(message)?)
         }
     };
     let ctx = service.requests.child().with_timeout(timeout.min(MAX_TIMEOUT));
     request.extensions_mut().insert(ctx.clone());
     let line = format!("{} {}", request.method(), request.uri().path());
-    let mut guard = Unanswered { ctx, line, answered: false };
+    let mut guard = RequestGuard { ctx, line, answered: false };
     let response = next.run(request).await;
     guard.answered = true;
     println!("{}: {}", guard.line, response.status().as_u16());
     Ok(response)
 }
 
-/// When the client goes away, the server drops the request's future and this with it. What works for
-/// the request elsewhere, in a task of its own, ends by the context.
-struct Unanswered {
+/// Cancels the context of a request if the client disconnects. The server then drops the future of
+/// the request, and this guard with it. Tasks that the handler has spawned end with the context.
+struct RequestGuard {
     ctx: ExecutionContext,
     line: String,
     answered: bool,
 }
 
-impl Drop for Unanswered {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         if !self.answered {
             self.ctx.cancel();
-            println!("{}: the client went away", self.line);
+            println!("{}: the client disconnected", self.line);
         }
     }
 }
 
-/// The namespace of the tenant's notes. No handler has another way to one, so none can forget to
-/// ask whose notes it works on.
+/// The namespace of the tenant's notes. Handlers get a namespace only from this extractor, so no
+/// handler can forget the tenant.
 struct TenantNotes(Namespace);
 
 impl FromRequestParts<Service> for TenantNotes {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &Service) -> Result<Self, Failure> {
-        let header = parts.headers.get(TENANT);
+        let header = parts.headers.get(TENANT_HEADER);
         let header =
-            header.ok_or_else(|| bad_request(format!("the header {TENANT} is missing")))?;
+            header.ok_or_else(|| bad_request(format!("the header {TENANT_HEADER} is missing")))?;
         let name = header.to_str();
-        let name = name.map_err(|_| bad_request(format!("{TENANT}: not plain ASCII")))?;
+        let name = name.map_err(|_| bad_request(format!("{TENANT_HEADER}: not plain ASCII")))?;
         let tenant = TenantId::new(name)?;
         Ok(Self(Namespace::new(tenant).with_scope("notes")?))
     }
 }
 
+/// The query parameters of a listing.
 #[derive(Deserialize)]
-struct Listing {
+struct ListQuery {
     prefix: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
 #[derive(Serialize)]
-struct Listed {
-    notes: Vec<ListedNote>,
-    /// The `after` of the next page.
+struct NotePage {
+    notes: Vec<NoteItem>,
+    /// The value of `after` for the next page.
     next: Option<String>,
 }
 
 #[derive(Serialize)]
-struct ListedNote {
+struct NoteItem {
     key: String,
     version: Version,
     text: Option<String>,
-    /// Why there is no text. One note that cannot be read hides no other.
+    /// The kind of error if the note cannot be read. The other notes are still listed.
     error: Option<&'static str>,
 }
 
@@ -207,15 +208,15 @@ async fn list(
     State(service): State<Service>,
     Extension(ctx): Extension<ExecutionContext>,
     TenantNotes(ns): TenantNotes,
-    query: Result<Query<Listing>, QueryRejection>,
-) -> Result<Json<Listed>, Failure> {
-    let Query(listing) = query?;
-    // A limit out of bounds is the store's to refuse: it is the caller's mistake there too.
-    let mut options = ScanOptions::new().with_limit(listing.limit.unwrap_or(100));
-    if let Some(prefix) = listing.prefix {
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<NotePage>, Failure> {
+    let Query(query) = query?;
+    // The store rejects a limit out of range with `InvalidArgument`, which becomes status 400.
+    let mut options = ScanOptions::new().with_limit(query.limit.unwrap_or(100));
+    if let Some(prefix) = query.prefix {
         options = options.with_prefix(prefix);
     }
-    if let Some(after) = listing.after {
+    if let Some(after) = query.after {
         options = options.with_after(after);
     }
     let page = service.notes.scan(&ctx, &ns, options).await?.map(|item| {
@@ -224,9 +225,9 @@ async fn list(
             Some(Err(error)) => (None, Some(error.kind().as_str())),
             None => (None, None),
         };
-        ListedNote { key: item.key, version: item.meta.version, text, error }
+        NoteItem { key: item.key, version: item.meta.version, text, error }
     });
-    Ok(Json(Listed { notes: page.items, next: page.next }))
+    Ok(Json(NotePage { notes: page.items, next: page.next }))
 }
 
 async fn read(
@@ -241,7 +242,7 @@ async fn read(
     }
 }
 
-/// What a client sends.
+/// The body of a write request.
 #[derive(Deserialize)]
 struct NewNote {
     text: String,
@@ -256,7 +257,7 @@ async fn write(
     request: Request,
 ) -> Result<Response, Failure> {
     let condition = condition(request.headers())?;
-    // A body that trickles in is under the deadline too.
+    // The deadline also applies to a body that arrives slowly.
     let Json(new) = ctx.race(Json::<NewNote>::from_request(request, &service)).await??;
     let mut options = PutOptions::new();
     if let Some(seconds) = new.ttl_seconds {
@@ -285,7 +286,7 @@ fn etag(version: Version) -> [(axum::http::HeaderName, String); 1] {
     [(ETAG, format!("\"{version}\""))]
 }
 
-/// `If-Match: "VERSION"` and `If-None-Match: *`, as a condition of the write.
+/// Converts `If-Match: "VERSION"` or `If-None-Match: *` to the condition of the write.
 fn condition(headers: &HeaderMap) -> Result<Condition, Failure> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     match (text(IF_MATCH), text(IF_NONE_MATCH)) {
@@ -294,14 +295,14 @@ fn condition(headers: &HeaderMap) -> Result<Condition, Failure> {
         (Some(tag), None) => {
             let version = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
             let version = version.and_then(|text| text.parse().ok());
-            let message = || bad_request("If-Match: give one ETag as this service sent it");
+            let message = || bad_request("If-Match: give one ETag that this service sent");
             Ok(Condition::IfVersion(version.ok_or_else(message)?))
         }
         _ => Err(bad_request("give If-Match with one ETag, or If-None-Match: *")),
     }
 }
 
-/// What a client is told in place of an answer.
+/// An error response.
 struct Failure {
     status: StatusCode,
     kind: &'static str,
@@ -310,15 +311,15 @@ struct Failure {
 }
 
 fn bad_request(message: impl Into<String>) -> Failure {
-    refused(StatusCode::BAD_REQUEST, message)
+    rejected(StatusCode::BAD_REQUEST, message)
 }
 
 fn not_found() -> Failure {
-    Failure { kind: "not_found", ..refused(StatusCode::NOT_FOUND, "there is no such note") }
+    Failure { kind: "not_found", ..rejected(StatusCode::NOT_FOUND, "no such note") }
 }
 
-/// The request itself is wrong; nothing was done.
-fn refused(status: StatusCode, message: impl Into<String>) -> Failure {
+/// Rejects an invalid request. Nothing was changed.
+fn rejected(status: StatusCode, message: impl Into<String>) -> Failure {
     Failure {
         status,
         kind: ErrorKind::InvalidArgument.as_str(),
@@ -327,19 +328,19 @@ fn refused(status: StatusCode, message: impl Into<String>) -> Failure {
     }
 }
 
-/// What each kind of error is in HTTP.
+/// The HTTP status for each kind of error.
 fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::InvalidArgument => StatusCode::BAD_REQUEST,
-        // Conditions come from If-Match and If-None-Match alone.
+        // Conditions come only from If-Match and If-None-Match.
         ErrorKind::Conflict => StatusCode::PRECONDITION_FAILED,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        // A client that cancelled reads no answer; one that does meets a service that is ending.
+        // A client that cancelled its request reads no response. A client that reads `Cancelled`
+        // has reached a service that is shutting down.
         ErrorKind::Cancelled | ErrorKind::Unavailable | ErrorKind::ResourceExhausted => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        // The service's own fault and not the client's: its role, its data, its build. Kinds that
-        // come later are too until somebody decides.
+        // The service's role, data or build is wrong. Kinds that are added later belong here too.
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -348,9 +349,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = status(error.kind());
         let message = if status == StatusCode::INTERNAL_SERVER_ERROR {
-            // For whoever operates the service. No message of the store holds a value or a password.
+            // Logged for the operator. Messages of the store contain no value and no password.
             println!("{}: {error}", error.kind());
-            "the service failed".to_owned()
+            "internal error".to_owned()
         } else {
             error.message().to_owned()
         };
@@ -361,13 +362,13 @@ impl From<Error> for Failure {
 
 impl From<JsonRejection> for Failure {
     fn from(rejection: JsonRejection) -> Self {
-        refused(rejection.status(), rejection.body_text())
+        rejected(rejection.status(), rejection.body_text())
     }
 }
 
 impl From<QueryRejection> for Failure {
     fn from(rejection: QueryRejection) -> Self {
-        refused(rejection.status(), rejection.body_text())
+        rejected(rejection.status(), rejection.body_text())
     }
 }
 
@@ -377,7 +378,7 @@ impl IntoResponse for Failure {
         struct Body {
             kind: &'static str,
             message: String,
-            /// After a write: whether the client must look before it writes again.
+            /// After a failed write: whether the client must read the note before it writes again.
             may_have_been_applied: bool,
         }
         let Self { status, kind, message, may_have_been_applied } = self;
@@ -385,9 +386,9 @@ impl IntoResponse for Failure {
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM, and says which came.
+/// Waits for Ctrl-C or SIGTERM and returns its name.
 #[cfg(unix)]
-fn end_signals() -> std::io::Result<impl Future<Output = &'static str>> {
+fn shutdown_signal() -> std::io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let (mut interrupt, mut terminate) =
@@ -402,11 +403,11 @@ fn end_signals() -> std::io::Result<impl Future<Output = &'static str>> {
 
 /// Waits for Ctrl-C.
 #[cfg(not(unix))]
-fn end_signals() -> std::io::Result<impl Future<Output = &'static str>> {
+fn shutdown_signal() -> std::io::Result<impl Future<Output = &'static str>> {
     Ok(async {
         match tokio::signal::ctrl_c().await {
             Ok(()) => "Ctrl-C",
-            // It cannot be received: the service runs until it is killed.
+            // Without a signal handler, the service runs until it is killed.
             Err(_) => std::future::pending().await,
         }
     })

@@ -1,14 +1,10 @@
-//! Sessions as a web framework wants them: an id in a cookie, data behind it, a sliding expiry, a new
-//! id at sign-in, and an end for one session or for all that a user has.
+//! A session store for a web service: a session id in a cookie, session data in the store, sliding
+//! expiry, a new id at sign-in, and sign-out of one session or of all sessions of a user.
 //!
 //! ```text
 //! cargo run -p cubbyhole-examples --bin sessions -- redb:sessions.redb
 //! ```
-#![expect(
-    clippy::print_stdout,
-    clippy::disallowed_macros,
-    reason = "it tells what it does on the terminal"
-)]
+#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "the example prints its steps")]
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -23,30 +19,29 @@ use cubbyhole::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A session that nobody loads for that long is gone.
+/// A session expires when no request has loaded it for this long.
 const IDLE: Duration = Duration::from_secs(30 * 60);
 
-/// What stands in the cookie, `USER.SECRET`. The user is in it because a user's sessions stand
-/// together, in a namespace of the user's own; use a number that tells strangers nothing.
+/// The text of the cookie, `USER.SECRET`. It contains the user because each user's sessions have
+/// their own namespace. Use a user number that is meaningless to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct SessionId {
     user: u64,
-    /// 122 bits from the system's random numbers: nobody guesses one.
+    /// 122 random bits from the operating system, so the secret cannot be guessed.
     secret: Uuid,
 }
 
 impl SessionId {
-    fn draw(user: u64) -> Self {
+    fn generate(user: u64) -> Self {
         Self { user, secret: Uuid::new_v4() }
     }
 
-    /// Cookies come from anybody: one that this program never gave is as good as none.
+    /// Parses a cookie. Clients can send any text; text in another format is treated as no cookie.
     fn from_cookie(text: &str) -> Option<Self> {
         let (user, secret) = text.split_once('.')?;
         Some(Self { user: user.parse().ok()?, secret: secret.parse().ok()? })
     }
 
-    /// The secret as a key.
     fn key(&self) -> String {
         self.secret.to_string()
     }
@@ -58,17 +53,18 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// What a program keeps in a session.
+/// The data of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Data {
     signed_in: bool,
     cart: Vec<String>,
 }
 
-/// A session as it was loaded.
+/// A loaded session.
 struct Session {
     data: Data,
-    /// Goes back to `save`, which writes only if nobody else did meanwhile.
+    /// The version that `load` returned. `save` writes only if the stored version is still this
+    /// one.
     version: Version,
 }
 
@@ -83,9 +79,9 @@ impl Sessions {
     }
 
     async fn create(&self, ctx: &ExecutionContext, user: u64, data: Data) -> Result<SessionId> {
-        let id = SessionId::draw(user);
+        let id = SessionId::generate(user);
         let options = PutOptions::new().with_ttl(IDLE);
-        // Never over another's session, should the random numbers ever repeat.
+        // A repeated random number must not overwrite another session.
         let condition = Condition::IfAbsent;
         self.store
             .put_entry(ctx, &self.of_user(user)?, &id.key(), data, options, condition)
@@ -93,15 +89,16 @@ impl Sessions {
         Ok(id)
     }
 
-    /// `None` if it expired, was destroyed or never was. Loading prolongs it, in the same step.
+    /// Loads a session and extends its TTL, in one step. Returns `None` if the session has expired,
+    /// was destroyed or never existed.
     async fn load(&self, ctx: &ExecutionContext, id: SessionId) -> Result<Option<Session>> {
         let sliding = GetOptions::new().with_extended_ttl(IDLE);
         let entry = self.store.get_entry(ctx, &self.of_user(id.user)?, &id.key(), sliding).await?;
         Ok(entry.map(|entry| Session { data: entry.value, version: entry.meta.version }))
     }
 
-    /// Saves what was loaded and changed. `Conflict` if another request saved it meanwhile, and if it
-    /// is gone: a session that was destroyed does not come back by a slow request.
+    /// Saves a changed session. Fails with `Conflict` if another request has saved or destroyed the
+    /// session since it was loaded. A slow request therefore cannot recreate a destroyed session.
     async fn save(
         &self,
         ctx: &ExecutionContext,
@@ -117,15 +114,16 @@ impl Sessions {
         Ok(())
     }
 
-    /// Gives a session a new id, as must be done when its rights change: who knew the old one knows
-    /// nothing. Both happen or neither does.
+    /// Moves a session to a new id. This is required when its rights change: a stolen old id must
+    /// not become a signed-in session. The batch creates the new entry and deletes the old one
+    /// atomically.
     async fn rotate(
         &self,
         ctx: &ExecutionContext,
         id: SessionId,
         session: &Session,
     ) -> Result<SessionId> {
-        let new = SessionId::draw(id.user);
+        let new = SessionId::generate(id.user);
         let options = PutOptions::new().with_ttl(IDLE);
         let batch = Batch::new()
             .put_with(new.key(), session.data.clone(), options, Condition::IfAbsent)
@@ -134,13 +132,13 @@ impl Sessions {
         Ok(new)
     }
 
-    /// Signing out; whether there was such a session.
+    /// Signs out. Returns whether the session existed.
     async fn destroy(&self, ctx: &ExecutionContext, id: SessionId) -> Result<bool> {
         let ns = self.of_user(id.user)?;
         self.store.delete_entry(ctx, &ns, &id.key(), Condition::Always).await
     }
 
-    /// Signing out everywhere, as after a new password; how many sessions there were.
+    /// Signs out everywhere, for example after a password change. Returns the number of sessions.
     async fn destroy_all(&self, ctx: &ExecutionContext, user: u64) -> Result<u64> {
         self.store.erase_all(ctx, &NamespacePrefix::from(self.of_user(user)?)).await
     }
@@ -158,11 +156,11 @@ async fn main() -> std::result::Result<(), Box<dyn StdError>> {
     let ns = Namespace::from_parts("acme", ["sessions"])?;
     let sessions = Sessions { store: store.clone().typed(), ns };
     for user in [MARIA, JOHN] {
-        // What an earlier run left.
+        // Remove the sessions of an earlier run.
         sessions.destroy_all(&ctx, user).await?;
     }
 
-    let id = two_requests(&ctx, &sessions).await?;
+    let id = save_concurrently(&ctx, &sessions).await?;
     let id = sign_in(&ctx, &sessions, id).await?;
     expire(&ctx, &sessions, id).await?;
     sign_out(&ctx, &sessions).await?;
@@ -170,11 +168,11 @@ async fn main() -> std::result::Result<(), Box<dyn StdError>> {
     Ok(())
 }
 
-async fn two_requests(ctx: &ExecutionContext, sessions: &Sessions) -> Result<SessionId> {
+async fn save_concurrently(ctx: &ExecutionContext, sessions: &Sessions) -> Result<SessionId> {
     let id = sessions.create(ctx, MARIA, Data::default()).await?;
     assert_eq!(SessionId::from_cookie(&id.to_string()), Some(id));
-    let strange = ["", "7", "7.", ".x", "../../etc", "7.not-a-uuid"];
-    assert!(strange.iter().all(|cookie| SessionId::from_cookie(cookie).is_none()));
+    let malformed = ["", "7", "7.", ".x", "../../etc", "7.not-a-uuid"];
+    assert!(malformed.iter().all(|cookie| SessionId::from_cookie(cookie).is_none()));
     println!("user {MARIA} has a session");
 
     let mut first = load(ctx, sessions, id).await?;
@@ -182,13 +180,13 @@ async fn two_requests(ctx: &ExecutionContext, sessions: &Sessions) -> Result<Ses
     first.data.cart.push("book".to_owned());
     sessions.save(ctx, id, &mut first).await?;
     second.data.cart.push("lamp".to_owned());
-    let lost = sessions.save(ctx, id, &mut second).await.map_err(|error| error.kind());
-    assert_eq!(lost, Err(ErrorKind::Conflict), "nobody's change is overwritten unseen");
-    // What a request does then: it loads again, and makes its change to what is there now.
+    let stale = sessions.save(ctx, id, &mut second).await.map_err(|error| error.kind());
+    assert_eq!(stale, Err(ErrorKind::Conflict), "a stale save must not overwrite a newer one");
+    // After a conflict, a request loads the session again and repeats its change.
     let mut second = load(ctx, sessions, id).await?;
     second.data.cart.push("lamp".to_owned());
     sessions.save(ctx, id, &mut second).await?;
-    println!("two requests at once: the cart holds {}", second.data.cart.join(" and "));
+    println!("two concurrent requests: the cart contains {}", second.data.cart.join(" and "));
     Ok(id)
 }
 
@@ -196,38 +194,38 @@ async fn sign_in(ctx: &ExecutionContext, sessions: &Sessions, old: SessionId) ->
     let mut session = load(ctx, sessions, old).await?;
     session.data.signed_in = true;
     let new = sessions.rotate(ctx, old, &session).await?;
-    assert!(sessions.load(ctx, old).await?.is_none(), "the old id opens nothing");
+    assert!(sessions.load(ctx, old).await?.is_none(), "the old id must be invalid");
     let moved = load(ctx, sessions, new).await?;
     assert_eq!(moved.data, session.data);
     let again = sessions.rotate(ctx, old, &session).await.map_err(|error| error.kind());
-    assert_eq!(again, Err(ErrorKind::Conflict), "a session has one new id");
-    println!("signed in: the session has a new id and still {} things", moved.data.cart.len());
+    assert_eq!(again, Err(ErrorKind::Conflict), "a session must get only one new id");
+    println!("signed in: the session has a new id and still {} items", moved.data.cart.len());
     Ok(new)
 }
 
 async fn expire(ctx: &ExecutionContext, sessions: &Sessions, id: SessionId) -> Result<()> {
     let ns = sessions.of_user(id.user)?;
-    let plain = async || {
+    let meta = async || {
         let entry = sessions.store.get_entry(ctx, &ns, &id.key(), GetOptions::new()).await?;
         Ok::<_, cubbyhole::Error>(entry.map(|entry| entry.meta))
     };
-    // As if nobody had loaded it for all but a minute of the time.
+    // Simulate a session that expires in one minute.
     let minute = Expiry::After(Duration::from_secs(60));
     sessions.store.touch(ctx, &ns, &id.key(), minute).await?;
-    let before = plain().await?.and_then(|meta| meta.expires_at);
+    let before = meta().await?.and_then(|meta| meta.expires_at);
     let mut session = load(ctx, sessions, id).await?;
-    let after = plain().await?.and_then(|meta| meta.expires_at);
-    assert!(before < after, "loading prolongs");
+    let after = meta().await?.and_then(|meta| meta.expires_at);
+    assert!(before < after, "loading must extend the TTL");
 
-    // As if nobody had loaded it for all of it. A plain read does not prolong.
+    // Simulate an idle session: let it expire. `get_entry` without options does not extend the TTL.
     sessions.store.touch(ctx, &ns, &id.key(), Expiry::After(Duration::from_millis(1))).await?;
-    while plain().await?.is_some() {
+    while meta().await?.is_some() {
         ctx.sleep(Duration::from_millis(1)).await?;
     }
     assert!(sessions.load(ctx, id).await?.is_none());
     let late = sessions.save(ctx, id, &mut session).await.map_err(|error| error.kind());
-    assert_eq!(late, Err(ErrorKind::Conflict), "what expired does not come back");
-    println!("nobody loaded it for {} minutes: it is gone", IDLE.as_secs() / 60);
+    assert_eq!(late, Err(ErrorKind::Conflict), "a save must not recreate an expired session");
+    println!("the session expired after {} idle minutes", IDLE.as_secs() / 60);
     Ok(())
 }
 
@@ -242,13 +240,16 @@ async fn sign_out(ctx: &ExecutionContext, sessions: &Sessions) -> Result<()> {
     }
     let ended = sessions.destroy_all(ctx, MARIA).await?;
     assert_eq!(ended, 3);
-    assert!(sessions.load(ctx, johns).await?.is_some(), "and nobody else's");
-    println!("signed out everywhere: {ended} sessions of user {MARIA} ended, user {JOHN} has one");
+    assert!(sessions.load(ctx, johns).await?.is_some(), "sessions of other users must remain");
+    println!(
+        "signed out everywhere: {ended} sessions of user {MARIA} ended, user {JOHN} still has one"
+    );
     Ok(())
 }
 
-/// A session that must be there.
+/// Loads a session and fails if it does not exist.
 async fn load(ctx: &ExecutionContext, sessions: &Sessions, id: SessionId) -> Result<Session> {
-    let missing = || cubbyhole::Error::new(ErrorKind::Conflict, "the session is gone: sign in");
+    let missing =
+        || cubbyhole::Error::new(ErrorKind::Conflict, "the session has expired: sign in again");
     sessions.load(ctx, id).await?.ok_or_else(missing)
 }

@@ -1,4 +1,4 @@
-//! As much of an HTTP client as the tests need: a request a connection.
+//! A minimal HTTP client: one request per connection.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::Outcome;
+use crate::support::TestResult;
 
-/// Longer than anything may take: a service that does not answer fails the test.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit of each step. A service that does not respond fails the test.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A request that was sent, and its answer that is still to come.
-pub(crate) struct Sent(TcpStream);
+/// A sent request whose response has not been read.
+pub(crate) struct PendingRequest(TcpStream);
 
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     head: String,
     pub(crate) body: String,
 }
 
-/// Sends a request; `headers` are lines of a header each.
+/// Sends a request. Each item of `headers` is one header line.
 pub(crate) fn send(
     address: SocketAddr,
     request: &str,
     headers: &[&str],
     body: &str,
-) -> Outcome<Sent> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+) -> TestResult<PendingRequest> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut text = format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for header in headers {
         text += &format!("{header}\r\n");
@@ -37,25 +37,25 @@ pub(crate) fn send(
         text += &format!("content-length: {}\r\n", body.len());
     }
     stream.write_all(format!("{text}\r\n{body}").as_bytes())?;
-    Ok(Sent(stream))
+    Ok(PendingRequest(stream))
 }
 
-impl Sent {
-    pub(crate) fn answer(mut self) -> Outcome<Answer> {
+impl PendingRequest {
+    pub(crate) fn response(mut self) -> TestResult<Response> {
         let mut text = String::new();
         self.0.read_to_string(&mut text)?;
         let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("{text:?}"))?;
-        let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
-        Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+        let status = head.split(' ').nth(1).ok_or("no status line")?.parse()?;
+        Ok(Response { status, head: head.to_owned(), body: body.to_owned() })
     }
 }
 
-impl Answer {
-    pub(crate) fn json(&self) -> Outcome<Value> {
+impl Response {
+    pub(crate) fn json(&self) -> TestResult<Value> {
         serde_json::from_str(&self.body).map_err(|error| format!("{:?}: {error}", self.body).into())
     }
 
-    pub(crate) fn etag(&self) -> Outcome<String> {
+    pub(crate) fn etag(&self) -> TestResult<String> {
         let mut lines = self.head.lines();
         let tag = lines.find_map(|line| line.strip_prefix("etag: "));
         Ok(tag.ok_or_else(|| format!("no ETag in {:?}", self.head))?.to_owned())

@@ -1,5 +1,5 @@
-//! Runs each program as built, on a file, on PostgreSQL and on Redis, and looks at what it printed
-//! and at what it left in the store.
+//! Runs each built program on a file, on PostgreSQL and on Redis, and checks its output and the
+//! contents of the store.
 #![cfg(unix)]
 
 mod agent;

@@ -1,31 +1,25 @@
-//! A prefix of its own on Redis.
-
-use std::sync::atomic::{AtomicU32, Ordering};
+//! A private key prefix on a Redis server.
 
 use cubbyhole::{EntryStore, EntryStoreExt, ExecutionContext, NamespacePrefix, Store};
 use cubbyhole_testkit::shared;
 
-use crate::support::{Outcome, block_on};
+use crate::support::{TestResult, block_on};
 
-/// A store with a prefix of its own on Redis.
+/// A store with a private key prefix.
 pub(crate) struct Prefix {
     pub(crate) store: String,
 }
 
 impl Prefix {
-    pub(crate) fn new() -> Outcome<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let url = shared::redis_url()?;
-        let joint = if url.contains('?') { '&' } else { '?' };
-        Ok(Self { store: format!("{url}{joint}prefix=examples{}_{number}:", std::process::id()) })
+    pub(crate) fn new() -> TestResult<Self> {
+        Ok(Self { store: shared::with_new_prefix(shared::redis_url()?, "examples") })
     }
 }
 
-/// Leaves nothing on a server that may be the developer's own, but fences that expire.
+/// Erases the store, because the server can be the developer's. Only fences remain, which expire.
 impl Drop for Prefix {
     fn drop(&mut self) {
-        // Without it a test fails no less; what is left has a prefix of its own.
+        // Errors are ignored: remaining keys have a unique prefix and affect no other test.
         drop(block_on(async {
             let ctx = ExecutionContext::new();
             let store = cubbyhole::open(&ctx, &self.store).await?;

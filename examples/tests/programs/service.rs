@@ -1,4 +1,4 @@
-//! `service`, spoken to over HTTP: tenants, versions, deadlines, clients that go away, its end.
+//! `service` over HTTP: tenants, versions, deadlines, disconnecting clients and shutdown.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use cubbyhole::ExecutionContext;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use crate::http::{Answer, PATIENCE, Sent, send};
+use crate::http::{PendingRequest, Response, TIMEOUT, send};
 use crate::postgres;
-use crate::support::{Outcome, Place, all, block_on, on_each_place, value};
+use crate::support::{TestResult, TestStore, block_on, on_each_store, scan_all, value};
 
 const ACME: &str = "x-tenant: acme";
 const GLOBEX: &str = "x-tenant: globex";
 const JSON: &str = "content-type: application/json";
 
-/// The service, running.
+/// The running service.
 struct Service {
     child: Child,
     log: Receiver<String>,
@@ -26,46 +26,53 @@ struct Service {
 }
 
 impl Service {
-    fn start(place: &Place) -> Outcome<Self> {
+    fn start(test_store: &TestStore) -> TestResult<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_service"))
-            .args([&place.url(), "127.0.0.1:0"])
+            .args([&test_store.url(), "127.0.0.1:0"])
             .env_remove("CUBBYHOLE_STORE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
-        let stdout = child.stdout.take().ok_or("no pipe")?;
+        let stdout = child.stdout.take().ok_or("stdout is not a pipe")?;
         let (sender, log) = mpsc::channel();
-        // Reads on whatever the test does, so that the service never waits for its log.
+        // Always drains stdout, so the service never blocks on its log.
         std::thread::spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(Result::ok);
             lines.for_each(|line| drop(sender.send(line)));
         });
         let mut service = Self { child, log, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        let line = service.log.recv_timeout(PATIENCE)?;
+        let line = service.log.recv_timeout(TIMEOUT)?;
         service.address = line.strip_prefix("listening on http://").ok_or("no address")?.parse()?;
         Ok(service)
     }
 
-    fn send(&self, request: &str, headers: &[&str], body: &str) -> Outcome<Sent> {
+    fn send(&self, request: &str, headers: &[&str], body: &str) -> TestResult<PendingRequest> {
         send(self.address, request, headers, body)
     }
 
-    fn ask(&self, request: &str, headers: &[&str], body: &str) -> Outcome<Answer> {
-        self.send(request, headers, body)?.answer()
+    fn request(&self, request: &str, headers: &[&str], body: &str) -> TestResult<Response> {
+        self.send(request, headers, body)?.response()
     }
 
-    /// Asks for what must be refused; the answer's body, which says why.
-    fn refused(&self, status: u16, request: &str, headers: &[&str], body: &str) -> Outcome<Value> {
-        let answer = self.ask(request, headers, body)?;
-        assert_eq!(answer.status, status, "{request} {headers:?}: {}", answer.body);
-        answer.json()
+    /// Sends a request that the service must reject with `status`. Returns the body, which contains
+    /// the error.
+    fn rejected(
+        &self,
+        status: u16,
+        request: &str,
+        headers: &[&str],
+        body: &str,
+    ) -> TestResult<Value> {
+        let response = self.request(request, headers, body)?;
+        assert_eq!(response.status, status, "{request} {headers:?}: {}", response.body);
+        response.json()
     }
 
-    /// Reads the log up to a line, and returns what stood before it.
-    fn wait_for(&self, line: &str) -> Outcome<Vec<String>> {
+    /// Reads the log up to `line` and returns the lines before it.
+    fn wait_for(&self, line: &str) -> TestResult<Vec<String>> {
         let mut before = Vec::new();
         loop {
-            match self.log.recv_timeout(PATIENCE) {
+            match self.log.recv_timeout(TIMEOUT) {
                 Ok(read) if read == line => return Ok(before),
                 Ok(read) => before.push(read),
                 Err(error) => return Err(format!("no line `{line}`: {error}").into()),
@@ -73,47 +80,47 @@ impl Service {
         }
     }
 
-    fn terminate(&self) -> Outcome {
+    fn terminate(&self) -> TestResult {
         let kill = format!("kill -TERM {}", self.child.id());
         Ok(Command::new("sh").args(["-c", &kill]).status()?.success().then_some(()).ok_or(kill)?)
     }
 
-    /// Waits for its end, which may cut off no request.
-    fn ended(mut self) -> Outcome<ExitStatus> {
+    /// Waits for the process to exit. It must not have cancelled a request.
+    fn wait_for_exit(mut self) -> TestResult<ExitStatus> {
         let log = self.wait_for("closed")?;
-        assert!(!log.iter().any(|line| line.contains("cancelled")), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("cancelling")), "{log:#?}");
         Ok(self.child.wait()?)
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It has ended already unless the test failed.
+        // The process has already exited, unless the test failed.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-fn check(place: &Place) -> Outcome {
-    let service = Service::start(place)?;
+fn check(test_store: &TestStore) -> TestResult {
+    let service = Service::start(test_store)?;
     tenants(&service)?;
     versions(&service)?;
     deadlines(&service)?;
-    refusals(&service)?;
+    rejections(&service)?;
     pages(&service)?;
     let note = r#"{"text":"short","ttl_seconds":3600}"#;
-    assert_eq!(service.ask("PUT /notes/short", &[GLOBEX, JSON], note)?.status, 204);
+    assert_eq!(service.request("PUT /notes/short", &[GLOBEX, JSON], note)?.status, 204);
     service.terminate()?;
-    assert_eq!(service.ended()?.code(), Some(0));
+    assert_eq!(service.wait_for_exit()?.code(), Some(0));
 
-    place.look(async |ctx, store| {
+    test_store.with_store(async |ctx, store| {
         let texts = async |ns| {
-            let items = all(ctx, store, ns).await?;
+            let items = scan_all(ctx, store, ns).await?;
             items.iter().map(|item| Ok((item.key.clone(), value(item)?.clone()))).collect()
         };
-        let acme: Outcome<Vec<(String, Value)>> = texts("acme:notes").await;
+        let acme: TestResult<Vec<(String, Value)>> = texts("acme:notes").await;
         assert_eq!(acme?, [("shopping".to_owned(), json!({ "text": "milk, eggs" }))]);
-        let globex = all(ctx, store, "globex:notes").await?;
+        let globex = scan_all(ctx, store, "globex:notes").await?;
         let expires: Vec<_> =
             globex.iter().map(|item| (item.key.as_str(), item.meta.expires_at.is_some())).collect();
         assert_eq!(expires, [("shopping", false), ("short", true)]);
@@ -121,38 +128,41 @@ fn check(place: &Place) -> Outcome {
     })
 }
 
-on_each_place!(check);
+on_each_store!(check);
 
-fn tenants(service: &Service) -> Outcome {
+fn tenants(service: &Service) -> TestResult {
     let note = r#"{"text":"milk"}"#;
-    assert_eq!(service.ask("PUT /notes/shopping", &[ACME, JSON], note)?.status, 204);
-    assert_eq!(service.ask("GET /notes/shopping", &[ACME], "")?.json()?["text"], "milk");
+    assert_eq!(service.request("PUT /notes/shopping", &[ACME, JSON], note)?.status, 204);
+    assert_eq!(service.request("GET /notes/shopping", &[ACME], "")?.json()?["text"], "milk");
 
-    assert_eq!(service.refused(404, "GET /notes/shopping", &[GLOBEX], "")?["kind"], "not_found");
-    assert_eq!(service.ask("GET /notes", &[GLOBEX], "")?.json()?["notes"], json!([]));
-    service.refused(404, "DELETE /notes/shopping", &[GLOBEX], "")?;
+    assert_eq!(service.rejected(404, "GET /notes/shopping", &[GLOBEX], "")?["kind"], "not_found");
+    assert_eq!(service.request("GET /notes", &[GLOBEX], "")?.json()?["notes"], json!([]));
+    service.rejected(404, "DELETE /notes/shopping", &[GLOBEX], "")?;
     let theirs = r#"{"text":"theirs"}"#;
-    assert_eq!(service.ask("PUT /notes/shopping", &[GLOBEX, JSON], theirs)?.status, 204);
-    assert_eq!(service.ask("GET /notes/shopping", &[ACME], "")?.json()?["text"], "milk");
-    // Text like any other: the tenant of that name, and not a namespace of acme's.
-    service.refused(404, "GET /notes/shopping", &["x-tenant: acme:notes"], "")?;
+    assert_eq!(service.request("PUT /notes/shopping", &[GLOBEX, JSON], theirs)?.status, 204);
+    assert_eq!(service.request("GET /notes/shopping", &[ACME], "")?.json()?["text"], "milk");
+    // The header is literal text: it names the tenant `acme:notes`, not a namespace of `acme`.
+    service.rejected(404, "GET /notes/shopping", &["x-tenant: acme:notes"], "")?;
 
-    let missing = service.refused(400, "GET /notes", &[], "")?;
+    let missing = service.rejected(400, "GET /notes", &[], "")?;
     assert_eq!(missing["message"], "the header x-tenant is missing");
     for invalid in ["x-tenant:", "x-tenant: M\u{fc}nchen"] {
-        assert_eq!(service.refused(400, "GET /notes", &[invalid], "")?["kind"], "invalid_argument");
+        assert_eq!(
+            service.rejected(400, "GET /notes", &[invalid], "")?["kind"],
+            "invalid_argument"
+        );
     }
     Ok(())
 }
 
-fn versions(service: &Service) -> Outcome {
-    let read = service.ask("GET /notes/shopping", &[ACME], "")?.etag()?;
+fn versions(service: &Service) -> TestResult {
+    let read = service.request("GET /notes/shopping", &[ACME], "")?.etag()?;
     let if_match = format!("if-match: {read}");
     let note = r#"{"text":"milk, eggs"}"#;
-    let written = service.ask("PUT /notes/shopping", &[ACME, JSON, &if_match], note)?;
+    let written = service.request("PUT /notes/shopping", &[ACME, JSON, &if_match], note)?;
     assert_eq!(written.status, 204);
     assert_ne!(written.etag()?, read);
-    let now = service.ask("GET /notes/shopping", &[ACME], "")?;
+    let now = service.request("GET /notes/shopping", &[ACME], "")?;
     assert_eq!(now.etag()?, written.etag()?);
 
     let late = r#"{"text":"late"}"#;
@@ -162,64 +172,67 @@ fn versions(service: &Service) -> Outcome {
         ("PUT /notes/shopping", "if-none-match: *"),
         ("PUT /notes/absent", &if_match),
     ] {
-        let refused = service.refused(412, request, &[ACME, JSON, header], late)?;
-        assert_eq!(refused["kind"], "conflict");
-        assert_eq!(refused["may_have_been_applied"], false);
+        let rejected = service.rejected(412, request, &[ACME, JSON, header], late)?;
+        assert_eq!(rejected["kind"], "conflict");
+        assert_eq!(rejected["may_have_been_applied"], false);
     }
     for header in ["if-match: *", "if-match: \"1\"", "if-none-match: \"1\""] {
-        service.refused(400, "PUT /notes/shopping", &[ACME, JSON, header], late)?;
+        service.rejected(400, "PUT /notes/shopping", &[ACME, JSON, header], late)?;
     }
-    assert_eq!(service.ask("GET /notes/shopping", &[ACME], "")?.etag()?, written.etag()?);
+    assert_eq!(service.request("GET /notes/shopping", &[ACME], "")?.etag()?, written.etag()?);
 
-    let created = service.ask("PUT /notes/new", &[ACME, JSON, "if-none-match: *"], late)?;
+    let created = service.request("PUT /notes/new", &[ACME, JSON, "if-none-match: *"], late)?;
     let if_match = format!("if-match: {}", created.etag()?);
-    assert_eq!(service.ask("DELETE /notes/new", &[ACME, &if_match], "")?.status, 204);
-    service.refused(404, "DELETE /notes/new", &[ACME], "")?;
+    assert_eq!(service.request("DELETE /notes/new", &[ACME, &if_match], "")?.status, 204);
+    service.rejected(404, "DELETE /notes/new", &[ACME], "")?;
     Ok(())
 }
 
-/// A deadline that has passed is refused before any work, on every backend alike.
-fn deadlines(service: &Service) -> Outcome {
-    let before = service.ask("GET /notes/shopping", &[ACME], "")?.etag()?;
+/// Every backend rejects a request whose deadline has passed, before it does any work.
+fn deadlines(service: &Service) -> TestResult {
+    let before = service.request("GET /notes/shopping", &[ACME], "")?.etag()?;
     for request in ["GET /notes/shopping", "GET /notes", "DELETE /notes/shopping"] {
-        let refused = service.refused(504, request, &[ACME, "x-timeout-ms: 0"], "")?;
-        assert_eq!(refused["kind"], "deadline_exceeded");
-        assert_eq!(refused["may_have_been_applied"], false);
+        let rejected = service.rejected(504, request, &[ACME, "x-timeout-ms: 0"], "")?;
+        assert_eq!(rejected["kind"], "deadline_exceeded");
+        assert_eq!(rejected["may_have_been_applied"], false);
     }
     let note = r#"{"text":"late"}"#;
-    service.refused(504, "PUT /notes/shopping", &[ACME, JSON, "x-timeout-ms: 0"], note)?;
-    service.refused(400, "GET /notes", &[ACME, "x-timeout-ms: soon"], "")?;
-    // A body that does not come.
+    service.rejected(504, "PUT /notes/shopping", &[ACME, JSON, "x-timeout-ms: 0"], note)?;
+    service.rejected(400, "GET /notes", &[ACME, "x-timeout-ms: soon"], "")?;
+    // A body that never arrives.
     let headers = [ACME, JSON, "x-timeout-ms: 50", "content-length: 10"];
-    service.refused(504, "PUT /notes/shopping", &headers, "")?;
-    assert_eq!(service.ask("GET /notes/shopping", &[ACME], "")?.etag()?, before);
+    service.rejected(504, "PUT /notes/shopping", &headers, "")?;
+    assert_eq!(service.request("GET /notes/shopping", &[ACME], "")?.etag()?, before);
     Ok(())
 }
 
-fn refusals(service: &Service) -> Outcome {
-    service.refused(400, "PUT /notes/x", &[ACME, JSON], "{")?;
-    service.refused(422, "PUT /notes/x", &[ACME, JSON], "{}")?;
-    service.refused(415, "PUT /notes/x", &[ACME], r#"{"text":""}"#)?;
+fn rejections(service: &Service) -> TestResult {
+    service.rejected(400, "PUT /notes/x", &[ACME, JSON], "{")?;
+    service.rejected(422, "PUT /notes/x", &[ACME, JSON], "{}")?;
+    service.rejected(415, "PUT /notes/x", &[ACME], r#"{"text":""}"#)?;
     let zero =
-        service.refused(400, "PUT /notes/x", &[ACME, JSON], r#"{"text":"","ttl_seconds":0}"#)?;
+        service.rejected(400, "PUT /notes/x", &[ACME, JSON], r#"{"text":"","ttl_seconds":0}"#)?;
     assert_eq!(zero["kind"], "invalid_argument");
-    service.refused(400, "GET /notes?limit=0", &[ACME], "")?;
-    service.refused(400, "GET /notes?limit=many", &[ACME], "")?;
-    service.refused(400, "GET /notes/%00", &[ACME], "")?;
-    service.refused(400, &format!("GET /notes/{}", "k".repeat(1025)), &[ACME], "")?;
+    service.rejected(400, "GET /notes?limit=0", &[ACME], "")?;
+    service.rejected(400, "GET /notes?limit=many", &[ACME], "")?;
+    service.rejected(400, "GET /notes/%00", &[ACME], "")?;
+    service.rejected(400, &format!("GET /notes/{}", "k".repeat(1025)), &[ACME], "")?;
     Ok(())
 }
 
-fn pages(service: &Service) -> Outcome {
+fn pages(service: &Service) -> TestResult {
     const TENANT: &str = "x-tenant: initech";
     let keys = ["a", "b/1", "b/2", "ü"];
     for key in ["a", "b%2F1", "b%2F2", "%C3%BC"] {
         let note = r#"{"text":"x"}"#;
-        assert_eq!(service.ask(&format!("PUT /notes/{key}"), &[TENANT, JSON], note)?.status, 204);
+        assert_eq!(
+            service.request(&format!("PUT /notes/{key}"), &[TENANT, JSON], note)?.status,
+            204
+        );
     }
     let (mut found, mut after) = (Vec::new(), String::new());
     loop {
-        let page = service.ask(&format!("GET /notes?limit=1{after}"), &[TENANT], "")?.json()?;
+        let page = service.request(&format!("GET /notes?limit=1{after}"), &[TENANT], "")?.json()?;
         for note in page["notes"].as_array().ok_or("no notes")? {
             assert_eq!(note["text"], "x");
             found.push(note["key"].as_str().ok_or("no key")?.to_owned());
@@ -230,40 +243,39 @@ fn pages(service: &Service) -> Outcome {
         }
     }
     assert_eq!(found, keys);
-    let some = service.ask("GET /notes?prefix=b/", &[TENANT], "")?.json()?;
+    let some = service.request("GET /notes?prefix=b/", &[TENANT], "")?.json()?;
     assert_eq!(some["notes"].as_array().map(Vec::len), Some(2));
     Ok(())
 }
 
-/// What happens to a request that has to wait. PostgreSQL can be made to let it: somebody has its
-/// row locked.
+/// Requests that wait for a row lock. Only PostgreSQL is tested: its locks make a request wait.
 mod waiting {
     use super::*;
 
     const NOTE: &str = r#"{"text":"new"}"#;
 
-    /// Runs `check` while another transaction has the note `k` of acme locked.
+    /// Runs `check` while another transaction holds a lock on the note `k` of `acme`.
     fn while_locked(
-        check: impl AsyncFnOnce(Service, &Client, &postgres::Schema) -> Outcome,
-    ) -> Outcome {
-        let place = Place::postgres()?;
-        let Place::Postgres(schema) = &place else { return Err("not PostgreSQL".into()) };
-        let service = Service::start(&place)?;
+        check: impl AsyncFnOnce(Service, &Client, &postgres::Schema) -> TestResult,
+    ) -> TestResult {
+        let test_store = TestStore::postgres()?;
+        let TestStore::Postgres(schema) = &test_store else { return Err("not PostgreSQL".into()) };
+        let service = Service::start(&test_store)?;
         let old = r#"{"text":"old"}"#;
-        assert_eq!(service.ask("PUT /notes/k", &[ACME, JSON], old)?.status, 204);
+        assert_eq!(service.request("PUT /notes/k", &[ACME, JSON], old)?.status, 204);
         block_on(async {
             let client = postgres::connect().await?;
             let lock = format!(
                 "BEGIN; SELECT 1 FROM {}.entries WHERE namespace = 'acme:notes' FOR UPDATE",
-                schema.name
+                schema.names.name
             );
             client.batch_execute(&lock).await?;
             check(service, &client, schema).await
         })
     }
 
-    /// Waits until so many calls wait for the lock.
-    async fn until_waiting(client: &Client, schema: &postgres::Schema, count: i64) -> Outcome {
+    /// Waits until exactly `count` calls wait for the lock.
+    async fn until_waiting(client: &Client, schema: &postgres::Schema, count: i64) -> TestResult {
         let ctx = ExecutionContext::new().with_timeout(Duration::from_secs(60));
         while schema.waiting(client).await? != count {
             ctx.sleep(Duration::from_millis(5)).await?;
@@ -272,44 +284,44 @@ mod waiting {
     }
 
     #[test]
-    fn a_deadline_ends_it() -> Outcome {
+    fn deadline_ends_the_request() -> TestResult {
         while_locked(async |service, client, schema| {
             let headers = [ACME, JSON, "x-timeout-ms: 200"];
-            let refused = service.refused(504, "PUT /notes/k", &headers, NOTE)?;
-            assert_eq!(refused["kind"], "deadline_exceeded");
+            let rejected = service.rejected(504, "PUT /notes/k", &headers, NOTE)?;
+            assert_eq!(rejected["kind"], "deadline_exceeded");
             until_waiting(client, schema, 0).await?;
             client.batch_execute("COMMIT").await?;
-            // Reads never wait, and the service works on.
-            assert_eq!(service.ask("GET /notes/k", &[ACME], "")?.json()?["text"], "old");
+            // Reads do not wait for the lock, and the service still works.
+            assert_eq!(service.request("GET /notes/k", &[ACME], "")?.json()?["text"], "old");
             Ok(())
         })
     }
 
     #[test]
-    fn a_client_that_goes_away_ends_it() -> Outcome {
+    fn client_disconnect_ends_the_request() -> TestResult {
         while_locked(async |service, client, schema| {
             let sent = service.send("PUT /notes/k", &[ACME, JSON], NOTE)?;
             until_waiting(client, schema, 1).await?;
             drop(sent);
-            service.wait_for("PUT /notes/k: the client went away")?;
-            // Nobody works for a client that is gone, the server neither.
+            service.wait_for("PUT /notes/k: the client disconnected")?;
+            // The PostgreSQL server has cancelled the statement too.
             until_waiting(client, schema, 0).await?;
             client.batch_execute("COMMIT").await?;
-            assert_eq!(service.ask("GET /notes/k", &[ACME], "")?.json()?["text"], "old");
+            assert_eq!(service.request("GET /notes/k", &[ACME], "")?.json()?["text"], "old");
             Ok(())
         })
     }
 
     #[test]
-    fn the_end_of_the_service_does_not() -> Outcome {
+    fn shutdown_waits_for_the_request() -> TestResult {
         while_locked(async |service, client, schema| {
             let sent = service.send("PUT /notes/k", &[ACME, JSON], NOTE)?;
             until_waiting(client, schema, 1).await?;
             service.terminate()?;
-            service.wait_for("SIGTERM: ending")?;
+            service.wait_for("SIGTERM: shutting down")?;
             client.batch_execute("COMMIT").await?;
-            assert_eq!(sent.answer()?.status, 204);
-            assert_eq!(service.ended()?.code(), Some(0));
+            assert_eq!(sent.response()?.status, 204);
+            assert_eq!(service.wait_for_exit()?.code(), Some(0));
             Ok(())
         })
     }

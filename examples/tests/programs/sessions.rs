@@ -1,36 +1,36 @@
-//! `sessions`: its own assertions held, and what is left is who is still signed in.
+//! `sessions`: the program's assertions hold, and only the session that is still open remains.
 
 use cubbyhole::NamespacePrefix;
 use cubbyhole::{EntryStore, Namespace, Store};
 
-use crate::support::{Outcome, Place, all, on_each_place, value};
+use crate::support::{TestResult, TestStore, on_each_store, scan_all, value};
 
-fn check(place: &Place) -> Outcome {
+fn check(test_store: &TestStore) -> TestResult {
     for _ in 0..2 {
-        let printed = place.run(env!("CARGO_BIN_EXE_sessions"))?;
+        let printed = test_store.run(env!("CARGO_BIN_EXE_sessions"))?;
         assert_eq!(
             printed,
             [
                 "user 7 has a session",
-                "two requests at once: the cart holds book and lamp",
-                "signed in: the session has a new id and still 2 things",
-                "nobody loaded it for 30 minutes: it is gone",
-                "signed out everywhere: 3 sessions of user 7 ended, user 8 has one",
+                "two concurrent requests: the cart contains book and lamp",
+                "signed in: the session has a new id and still 2 items",
+                "the session expired after 30 idle minutes",
+                "signed out everywhere: 3 sessions of user 7 ended, user 8 still has one",
             ]
         );
     }
-    place.look(async |ctx, store| {
+    test_store.with_store(async |ctx, store| {
         let prefix = NamespacePrefix::parse("acme:sessions")?;
         assert_eq!(
             store.list_namespaces(ctx, &prefix).await?,
             [Namespace::parse("acme:sessions:8")?]
         );
         assert_eq!(store.usage(ctx, &prefix).await?.entries, 1);
-        let left = all(ctx, store, "acme:sessions:8").await?;
-        assert!(left[0].meta.expires_at.is_some(), "a session ends by itself");
-        assert_eq!(value(&left[0])?["signed_in"], false);
+        let remaining = scan_all(ctx, store, "acme:sessions:8").await?;
+        assert!(remaining[0].meta.expires_at.is_some(), "a session must have a TTL");
+        assert_eq!(value(&remaining[0])?["signed_in"], false);
         Ok(())
     })
 }
 
-on_each_place!(check);
+on_each_store!(check);

@@ -1,4 +1,4 @@
-//! Places for stores, running programs, and looking into stores.
+//! Test stores, and helpers that run programs and read stores.
 
 use std::error::Error;
 use std::process::{Command, Stdio};
@@ -14,25 +14,25 @@ use tempfile::TempDir;
 use crate::postgres::Schema;
 use crate::redis::Prefix;
 
-pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+pub(crate) type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 
-/// A store of one test's own.
-pub(crate) enum Place {
+/// A private store for one test.
+pub(crate) enum TestStore {
     File(TempDir),
     Postgres(Schema),
     Redis(Prefix),
 }
 
-impl Place {
-    pub(crate) fn file() -> Outcome<Self> {
+impl TestStore {
+    pub(crate) fn file() -> TestResult<Self> {
         Ok(Self::File(tempfile::tempdir()?))
     }
 
-    pub(crate) fn postgres() -> Outcome<Self> {
+    pub(crate) fn postgres() -> TestResult<Self> {
         Ok(Self::Postgres(Schema::new()?))
     }
 
-    pub(crate) fn redis() -> Outcome<Self> {
+    pub(crate) fn redis() -> TestResult<Self> {
         Ok(Self::Redis(Prefix::new()?))
     }
 
@@ -45,10 +45,10 @@ impl Place {
     }
 
     /// Runs a program to its end and returns the lines that it printed.
-    pub(crate) fn run(&self, program: &str) -> Outcome<Vec<String>> {
+    pub(crate) fn run(&self, program: &str) -> TestResult<Vec<String>> {
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).env_remove("CUBBYHOLE_STORE");
-        // Both ways to name the store.
+        // Tests both ways to name the store.
         match self {
             Self::File(_) => command.env("CUBBYHOLE_STORE", self.url()),
             _ => command.arg(self.url()),
@@ -60,22 +60,22 @@ impl Place {
         Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
-    /// Opens the store and hands it to `look`.
-    pub(crate) fn look<T>(
+    /// Opens the store, calls `f` with it and closes it.
+    pub(crate) fn with_store<T>(
         &self,
-        look: impl AsyncFnOnce(&ExecutionContext, &Arc<dyn Backend>) -> Outcome<T>,
-    ) -> Outcome<T> {
+        f: impl AsyncFnOnce(&ExecutionContext, &Arc<dyn Backend>) -> TestResult<T>,
+    ) -> TestResult<T> {
         block_on(async {
             let ctx = ExecutionContext::new().with_timeout(Duration::from_secs(60));
             let store = cubbyhole::open(&ctx, &self.url()).await?;
-            let found = look(&ctx, &store).await?;
+            let result = f(&ctx, &store).await?;
             store.close(&ctx).await?;
-            Ok(found)
+            Ok(result)
         })
     }
 }
 
-pub(crate) fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+pub(crate) fn block_on<T>(future: impl Future<Output = TestResult<T>>) -> TestResult<T> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -83,40 +83,40 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Outcome<T>>) -> Outcome<T
         .block_on(future)
 }
 
-/// Everything in a namespace, as JSON.
-pub(crate) async fn all(
+/// Returns all entries of a namespace, as JSON.
+pub(crate) async fn scan_all(
     ctx: &ExecutionContext,
     store: &Arc<dyn Backend>,
     ns: &str,
-) -> Outcome<Vec<ScanItem<Value>>> {
+) -> TestResult<Vec<ScanItem<Value>>> {
     let page = store.clone().typed::<Value>();
     let page = page.scan(ctx, &Namespace::parse(ns)?, ScanOptions::new().with_limit(1000)).await?;
-    assert!(page.next.is_none(), "{ns} has more than a page");
+    assert!(page.next.is_none(), "{ns} has more than one page");
     Ok(page.items)
 }
 
-/// The value of an item, which must be readable.
-pub(crate) fn value(item: &ScanItem<Value>) -> Outcome<&Value> {
-    Ok(item.value.as_ref().ok_or("without a value")?.as_ref().map_err(Clone::clone)?)
+/// Returns the value of an item. Fails if it cannot be read.
+pub(crate) fn value(item: &ScanItem<Value>) -> TestResult<&Value> {
+    Ok(item.value.as_ref().ok_or("the item has no value")?.as_ref().map_err(Clone::clone)?)
 }
 
-/// Makes a test of each place for a function that takes one.
-macro_rules! on_each_place {
+/// Declares a test on each kind of store for a function that takes a `TestStore`.
+macro_rules! on_each_store {
     ($check:ident) => {
         #[test]
-        fn on_a_file() -> crate::support::Outcome {
-            $check(&crate::support::Place::file()?)
+        fn on_file() -> crate::support::TestResult {
+            $check(&crate::support::TestStore::file()?)
         }
 
         #[test]
-        fn on_postgres() -> crate::support::Outcome {
-            $check(&crate::support::Place::postgres()?)
+        fn on_postgres() -> crate::support::TestResult {
+            $check(&crate::support::TestStore::postgres()?)
         }
 
         #[test]
-        fn on_redis() -> crate::support::Outcome {
-            $check(&crate::support::Place::redis()?)
+        fn on_redis() -> crate::support::TestResult {
+            $check(&crate::support::TestStore::redis()?)
         }
     };
 }
-pub(crate) use on_each_place;
+pub(crate) use on_each_store;

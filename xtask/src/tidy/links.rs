@@ -178,6 +178,7 @@ fn anchor_of(heading: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tidy::tree::assert_rule;
 
     fn findings(page: &str) -> Vec<String> {
         let tree = Tree::of(&[
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn link_to_a_missing_file_is_found() {
-        for good in [
+        let good = [
             "[a](guide/one.md)",
             "[a](./guide/one.md \"title\")",
             "[a](../README.md)",
@@ -203,10 +204,8 @@ mod tests {
             "`[a](none.md)`",
             "```text\n[a](none.md)\n```",
             "[`a`]: guide/one.md",
-        ] {
-            assert_eq!(findings(good), [""; 0], "{good}");
-        }
-        for bad in [
+        ];
+        let bad = [
             "[a](none.md)",
             "![a](none.svg)",
             "[`a`](guide/none.md)",
@@ -214,23 +213,19 @@ mod tests {
             "[a]: none.md",
             "[a](../../README.md)",
             "```text\n```\n[a](none.md)",
-        ] {
-            assert_eq!(findings(bad).len(), 1, "{bad}");
-        }
+        ];
+        assert_rule(findings, &good, &bad);
     }
 
     #[test]
     fn link_to_a_missing_heading_is_found() {
-        for good in [
+        let good = [
             "# Own heading\n[a](#own-heading)",
             "[a](guide/one.md#one-two-three)",
             "[a](guide/one.md#twice-1)",
             "[a](guide/one.md#x)",
-        ] {
-            assert_eq!(findings(good), [""; 0], "{good}");
-        }
-        for bad in ["[a](#own-heading)", "[a](guide/one.md#two)", "[a](guide/one.md#twice-2)"] {
-            assert_eq!(findings(bad).len(), 1, "{bad}");
-        }
+        ];
+        let bad = ["[a](#own-heading)", "[a](guide/one.md#two)", "[a](guide/one.md#twice-2)"];
+        assert_rule(findings, &good, &bad);
     }
 }

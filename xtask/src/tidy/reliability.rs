@@ -16,6 +16,9 @@ const PAGES: [&str; 2] = ["docs/reliability.md", "RELIABILITY.md"];
 /// The heading of the last column of a table that names tests.
 const HEADINGS: [&str; 2] = ["test", "caught by"];
 
+/// The file with the filters of `cargo xtask prove`.
+const PROVE: &str = "xtask/src/prove.rs";
+
 const ELLIPSIS: &str = "…";
 
 /// Checks that each test that the page names exists.
@@ -40,6 +43,22 @@ pub(super) fn check_test_names(tree: &Tree) -> Vec<Finding> {
         findings.push(Finding::in_file(page, "no table names a test in its last column"));
     }
     findings
+}
+
+/// Checks that the filters of `cargo xtask prove` match a test: a filter without one would pass.
+pub(super) fn check_prove_filters(tree: &Tree) -> Vec<Finding> {
+    let tests = tests(tree);
+    let is_missing = |filter: &&str| {
+        let mut parts: Vec<&str> = filter.split("::").collect();
+        let name = parts.pop().unwrap_or_default();
+        // The first part of a case's name is that of its suite, such as `bytes`.
+        let module = parts.last().copied().unwrap_or_default();
+        !tests
+            .iter()
+            .any(|test| test.name.contains(name) && (module.is_empty() || test.is_in(&[module])))
+    };
+    let missing = crate::prove::filters().filter(is_missing);
+    missing.map(|filter| Finding::in_file(PROVE, format!("no test matches `{filter}`"))).collect()
 }
 
 /// Returns the last cells of the rows of each table whose last heading is one of [`HEADINGS`].
@@ -143,6 +162,7 @@ fn test_names(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tidy::tree::assert_rule;
 
     fn findings(cell: &str) -> Vec<String> {
         let text =
@@ -171,7 +191,7 @@ mod tests {
 
     #[test]
     fn name_of_a_missing_test_is_found() {
-        for good in [
+        let good = [
             "`server::faults::calls_end_in_time`",
             "`server::faults::…_in_time`, `…_end_in_time`",
             "`server::faults`",
@@ -180,10 +200,8 @@ mod tests {
             "`crash::a_kill_loses_nothing`",
             "`faults.rs`, `a/tests/server/faults.rs`, `a/tests`",
             "`ttl` (`CLIENT KILL`, 20 runs)",
-        ] {
-            assert_eq!(findings(good), [""; 0], "{good}");
-        }
-        for bad in [
+        ];
+        let bad = [
             "`server::faults::calls_end`",
             "`server::faults::…_late`",
             "`ttl`, `…_in_time`",
@@ -191,9 +209,15 @@ mod tests {
             "`keys::helper`",
             "`none.rs`",
             "`a/tests/none`",
-        ] {
-            assert_eq!(findings(bad).len(), 1, "{bad}");
-        }
+        ];
+        assert_rule(findings, &good, &bad);
+    }
+
+    #[test]
+    fn filter_without_a_test_is_found() {
+        assert!(!check_prove_filters(&Tree::of(&[])).is_empty());
+        let root = crate::process::root();
+        assert_eq!(check_prove_filters(&Tree::read(root).unwrap()), []);
     }
 
     #[test]

@@ -112,6 +112,17 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Asserts that a rule finds nothing in each good text and one thing in each bad text.
+#[cfg(test)]
+pub(super) fn assert_rule(findings: impl Fn(&str) -> Vec<String>, good: &[&str], bad: &[&str]) {
+    for text in good {
+        assert_eq!(findings(text), [""; 0], "{text}");
+    }
+    for text in bad {
+        assert_eq!(findings(text).len(), 1, "{text}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

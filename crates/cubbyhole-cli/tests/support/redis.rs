@@ -1,7 +1,5 @@
 //! A separate key prefix for each test, on Redis or Redis Cluster.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use cubbyhole_testkit::shared;
 
 use crate::support::{Outcome, tool};
@@ -30,12 +28,7 @@ pub(crate) struct Prefix {
 
 impl Prefix {
     pub(crate) fn new(kind: Kind) -> Outcome<Self> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let url = kind.url()?;
-        let joint = if url.contains('?') { '&' } else { '?' };
-        let store = format!("{url}{joint}prefix=tool{}_{number}:", std::process::id());
-        Ok(Self { store })
+        Ok(Self { store: shared::with_new_prefix(kind.url()?, "tool") })
     }
 }
 

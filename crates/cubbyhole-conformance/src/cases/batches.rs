@@ -1,15 +1,17 @@
-//! `write`: several puts and deletes, all or nothing.
+//! `write`: atomic batches of puts and deletes.
 
 use cubbyhole_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
 use cubbyhole_core::{Batch, Condition, ErrorKind, PutOptions, Version};
 
-use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq, refused};
+use crate::world::World;
 
 cases! {
-    /// A batch puts and deletes, and answers with the versions in its order.
+    /// A batch applies its puts and deletes, and returns the versions in their order.
     #[case(tenant, entry)]
-    async fn a_batch_is_applied<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_applies_puts_and_deletes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["gone", "changed", "kept"]).await?;
         let batch = Batch::new()
@@ -19,9 +21,17 @@ cases! {
             .delete("never")
             .put("a", V::sample(12));
         let versions = w.store().write(w.ctx(), &ns, batch).await?;
-        let told: Vec<_> = versions.iter().map(Option::is_some).collect();
-        check_eq!(told, [true, false, true, false, true], "versions for the puts alone");
-        check_eq!(w.list(&ns, None).await?, ["a", "changed", "kept", "z"], "the keys");
+        let has_version: Vec<_> = versions.iter().map(Option::is_some).collect();
+        check_eq!(
+            has_version,
+            [true, false, true, false, true],
+            "which operations return a version"
+        );
+        check_eq!(
+            w.list(&ns, None).await?,
+            ["a", "changed", "kept", "z"],
+            "the keys after the batch"
+        );
         for (key, index, number) in [("z", 0, 10), ("changed", 2, 11), ("a", 4, 12)] {
             check_eq!(w.number(&ns, key).await?, Some(number), "the value of {key}");
             check_eq!(Some(w.live(&ns, key).await?.meta.version), versions[index], "{key}");
@@ -29,9 +39,9 @@ cases! {
         Ok(())
     }
 
-    /// The versions of one batch differ from each other.
+    /// Each put of a batch gets a different version.
     #[case(tenant, entry)]
-    async fn each_put_has_a_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn each_put_gets_a_different_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let batch = Batch::new().put("a", V::sample(1)).put("b", V::sample(1));
         let versions = w.store().write(w.ctx(), &ns, batch).await?;
@@ -39,18 +49,23 @@ cases! {
         Ok(())
     }
 
-    /// The empty batch succeeds and does nothing.
+    /// An empty batch succeeds and changes nothing.
     #[case(tenant, entry)]
-    async fn the_empty_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_batch_succeeds_without_effect<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
-        check_eq!(w.store().write(w.ctx(), &ns, Batch::new()).await?, [], "no versions");
-        check_eq!(w.namespaces(&w.everything()).await?, [], "no namespace came to be");
+        check_eq!(
+            w.store().write(w.ctx(), &ns, Batch::new()).await?,
+            [],
+            "the versions of an empty batch"
+        );
+        check_eq!(w.namespaces(&w.everything()).await?, [], "the namespaces after an empty batch");
         Ok(())
     }
 
-    /// One failed condition, and nothing is written; the conflict says which operation failed.
+    /// If one condition fails, the batch writes nothing. The conflict names the operation that
+    /// failed.
     #[case(tenant, entry)]
-    async fn all_or_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn failed_condition_writes_nothing<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["b", "d"]).await?;
         let before = (w.live(&ns, "b").await?, w.live(&ns, "d").await?);
@@ -61,18 +76,21 @@ cases! {
             .put_with("d2", V::sample(12), PutOptions::new(), Condition::IfVersion(Version::draw()))
             .put("e", V::sample(13));
         let error = refused(w.store().write(w.ctx(), &ns, batch).await, ErrorKind::Conflict, "a")?;
-        check_eq!(error.batch_index(), Some(3), "the operation that failed");
-        check_eq!(error.current_version(), None, "nothing stands there");
-        check!(!error.may_have_been_applied(), "a conflict that may have been applied");
-        check_eq!(w.list(&ns, None).await?, ["b", "d"], "the keys are as before");
+        check_eq!(error.batch_index(), Some(3), "the index of the failed operation");
+        check_eq!(error.current_version(), None, "the current version in the conflict");
+        check!(
+            !error.may_have_been_applied(),
+            "a conflict must have no effect, but says that it may have been applied"
+        );
+        check_eq!(w.list(&ns, None).await?, ["b", "d"], "the keys after the failed batch");
         let after = (w.live(&ns, "b").await?, w.live(&ns, "d").await?);
-        check_eq!(after, before, "the entries are as before");
+        check_eq!(after, before, "the entries after the failed batch");
         Ok(())
     }
 
-    /// The first, the last and a middle operation can fail; each is named, with what stands there.
+    /// A conflict has the index of the operation that failed, and the current version of its key.
     #[case(tenant, entry)]
-    async fn the_failed_operation_is_named<V: Sample>(w: &World<V>) -> Outcome {
+    async fn conflict_names_the_failed_operation<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let version = w.put_entry(&ns, "there", 1, PutOptions::new(), Condition::Always).await?;
         for failing in 0..4 {
@@ -85,35 +103,48 @@ cases! {
                 };
             }
             let written = w.store().write(w.ctx(), &ns, batch).await;
-            let error = refused(written, ErrorKind::Conflict, "a put if absent over an entry")?;
-            check_eq!(error.batch_index(), Some(failing), "the operation that failed");
-            check_eq!(error.current_version(), Some(version), "what stands there");
+            let error = refused(
+                written,
+                ErrorKind::Conflict,
+                "a batch with a put if absent of an existing key",
+            )?;
+            check_eq!(error.batch_index(), Some(failing), "the index of the failed operation");
+            check_eq!(
+                error.current_version(),
+                Some(version),
+                "the current version in the conflict"
+            );
         }
-        check_eq!(w.list(&ns, None).await?, ["there"], "nothing was written");
+        check_eq!(w.list(&ns, None).await?, ["there"], "the keys after the rejected batch");
         Ok(())
     }
 
-    /// A delete in a batch has its condition too.
+    /// A delete in a batch checks its condition.
     #[case(tenant, entry)]
-    async fn deletes_have_conditions<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_checks_its_condition<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         let stale = Condition::IfVersion(Version::draw());
         let batch = Batch::new().put("other", V::sample(2)).delete_if("k", stale);
         let written = w.store().write(w.ctx(), &ns, batch).await;
-        let error = refused(written, ErrorKind::Conflict, "a delete at a wrong version")?;
-        check_eq!(error.batch_index(), Some(1), "the operation that failed");
-        check_eq!(w.list(&ns, None).await?, ["k"], "nothing was written");
+        let error =
+            refused(written, ErrorKind::Conflict, "a batch with a delete at another version")?;
+        check_eq!(error.batch_index(), Some(1), "the index of the failed operation");
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys after the rejected batch");
         let current = Condition::IfVersion(version);
         let batch = Batch::new().put("other", V::sample(2)).delete_if("k", current);
         w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(w.list(&ns, None).await?, ["other"], "the delete at the right version");
+        check_eq!(
+            w.list(&ns, None).await?,
+            ["other"],
+            "the keys after the batch with the current version"
+        );
         Ok(())
     }
 
-    /// Conditions that hold are all accepted together.
+    /// A batch succeeds if all its conditions hold.
     #[case(tenant, entry)]
-    async fn conditions_that_hold<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_succeeds_if_all_conditions_hold<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let one = w.put_entry(&ns, "one", 1, PutOptions::new(), Condition::Always).await?;
         let two = w.put_entry(&ns, "two", 2, PutOptions::new(), Condition::Always).await?;
@@ -124,14 +155,14 @@ cases! {
             .put_with("three", V::sample(13), none, Condition::IfAbsent)
             .delete_if("four", Condition::IfAbsent);
         w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(w.number(&ns, "one").await?, Some(11), "written at its version");
-        check_eq!(w.list(&ns, None).await?, ["one", "three"], "the keys");
+        check_eq!(w.number(&ns, "one").await?, Some(11), "the value of the key with `IfVersion`");
+        check_eq!(w.list(&ns, None).await?, ["one", "three"], "the keys after the batch");
         Ok(())
     }
 
-    /// A key named twice is an invalid argument, whatever the operations are.
+    /// A batch that names a key twice is `InvalidArgument`, for puts and deletes alike.
     #[case(tenant, entry)]
-    async fn a_key_named_twice_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn duplicate_key_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let twice = [
             Batch::new().put("k", V::sample(1)).put("k", V::sample(2)),
@@ -141,32 +172,37 @@ cases! {
         ];
         for batch in twice {
             let written = w.store().write(w.ctx(), &ns, batch).await;
-            refused(written, ErrorKind::InvalidArgument, "a key named twice")?;
+            refused(written, ErrorKind::InvalidArgument, "a batch that names a key twice")?;
         }
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         Ok(())
     }
 
     /// An expired entry counts as absent for the conditions of a batch.
     #[case(tenant, entry)]
-    async fn an_expired_entry_counts_as_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_counts_as_absent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let expired = w.put_expired(&ns, "k").await?;
         let stale = Condition::IfVersion(expired);
         let batch = Batch::new().put_with("k", V::sample(1), PutOptions::new(), stale);
         let written = w.store().write(w.ctx(), &ns, batch).await;
-        let error = refused(written, ErrorKind::Conflict, "the version of an expired entry")?;
-        check_eq!(error.current_version(), None, "it is absent");
+        let error =
+            refused(written, ErrorKind::Conflict, "a batch at the version of an expired entry")?;
+        check_eq!(error.current_version(), None, "the current version in the conflict");
         let absent = Condition::IfAbsent;
         let batch = Batch::new().put_with("k", V::sample(2), PutOptions::new(), absent);
         w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "put if absent over it");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(2),
+            "the value after put if absent of an expired key"
+        );
         Ok(())
     }
 
-    /// TTLs in a batch hold, and a put without one removes the TTL that stood there.
+    /// A put in a batch sets its TTL. A put without a TTL removes the old one.
     #[case(time, entry)]
-    async fn ttls_in_a_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_sets_and_removes_ttls<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "freed", 1, w.short()).await?;
         let ttl = PutOptions::new().with_ttl(w.short());
@@ -176,13 +212,13 @@ cases! {
             .put("kept", V::sample(3));
         w.store().write(w.ctx(), &ns, batch).await?;
         w.expire().await;
-        check_eq!(w.list(&ns, None).await?, ["freed", "kept"], "after the TTL");
+        check_eq!(w.list(&ns, None).await?, ["freed", "kept"], "the keys after the TTL");
         Ok(())
     }
 
-    /// A batch keeps `created_at` of what it overwrites.
+    /// A batch keeps `created_at` of the entries that it overwrites.
     #[case(time, entry)]
-    async fn a_batch_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn overwrite_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "old", 1).await?;
         let before = w.live(&ns, "old").await?.meta;
@@ -191,53 +227,63 @@ cases! {
         w.store().write(w.ctx(), &ns, batch).await?;
         let (old, new) = (w.live(&ns, "old").await?.meta, w.live(&ns, "new").await?.meta);
         check_eq!(old.created_at, before.created_at, "created_at of the old entry");
-        check!(old.updated_at > before.updated_at, "updated_at stands still");
-        check_eq!(new.created_at, new.updated_at, "the new entry");
+        check!(
+            old.updated_at > before.updated_at,
+            "updated_at must advance when a batch overwrites an entry"
+        );
+        check_eq!(new.created_at, new.updated_at, "created_at and updated_at of the new entry");
         Ok(())
     }
 
-    /// 1000 operations are taken, one more is refused and nothing is written.
+    /// 1,000 operations are accepted. 1,001 are rejected, and nothing is written.
     #[case(tenant, entry)]
-    async fn a_thousand_operations<V: Sample>(w: &World<V>) -> Outcome {
+    async fn more_than_1000_operations_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let batch = |count: usize| {
             (0..count).fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), V::sample(1)))
         };
         let written = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS + 1)).await;
-        refused(written, ErrorKind::InvalidArgument, "1001 operations")?;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        refused(written, ErrorKind::InvalidArgument, "a batch of 1,001 operations")?;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         let versions = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS)).await?;
-        check_eq!(versions.len(), MAX_BATCH_OPERATIONS, "a version for each");
-        check_eq!(w.list(&ns, None).await?.len(), MAX_BATCH_OPERATIONS, "all are written");
+        check_eq!(versions.len(), MAX_BATCH_OPERATIONS, "the number of versions");
+        check_eq!(
+            w.list(&ns, None).await?.len(),
+            MAX_BATCH_OPERATIONS,
+            "the number of keys after the puts"
+        );
         let deletes = (0..1000).fold(Batch::new(), |batch, n| batch.delete(format!("{n:04}")));
         w.store().write(w.ctx(), &ns, deletes).await?;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "all are deleted");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the deletes");
         Ok(())
     }
 
-    /// A batch of more than 64 MiB of keys and values is refused, and nothing is written.
+    /// A batch with more than 64 MiB of keys and values is rejected, and nothing is written.
     #[case(tenant, entry)]
-    async fn the_bytes_of_a_batch_are_limited<V: Sample>(w: &World<V>) -> Outcome {
+    async fn more_than_64_mib_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let largest = w.needs_value_limit()?.min(MAX_BATCH_BYTES / 4);
         let count = MAX_BATCH_BYTES / largest.max(1);
         if count >= MAX_BATCH_OPERATIONS {
-            return Err(Stop::ignored("values of the largest size do not fill a batch"));
+            return Err(Stop::ignored("64 MiB need more operations than a batch can have"));
         }
         let ns = w.ns(&["a"])?;
         let value = w.sized(largest)?;
-        // The values alone reach the limit, so that any key is one byte too many.
+        // The values alone reach the limit, so the keys exceed it.
         let batch =
             (0..=count).fold(Batch::new(), |batch, n| batch.put(format!("{n:04}"), value.clone()));
         let written = w.store().write(w.ctx(), &ns, batch).await;
-        let error = refused(written, ErrorKind::InvalidArgument, "more than 64 MiB")?;
-        check!(error.message().contains("MAX_BATCH_BYTES"), "the limit is not named: {error}");
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        let error = refused(written, ErrorKind::InvalidArgument, "a batch of more than 64 MiB")?;
+        check!(
+            error.message().contains("MAX_BATCH_BYTES"),
+            "the error must name MAX_BATCH_BYTES: {error}"
+        );
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         Ok(())
     }
 
-    /// A bad key or a bad value anywhere refuses the whole batch.
+    /// An invalid key in any operation rejects the whole batch.
     #[case(tenant, entry)]
-    async fn a_bad_key_refuses_the_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn invalid_key_rejects_the_whole_batch<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for bad in ["a\0b".to_owned(), "x".repeat(1025)] {
             let batches = [
@@ -246,23 +292,23 @@ cases! {
             ];
             for batch in batches {
                 let written = w.store().write(w.ctx(), &ns, batch).await;
-                refused(written, ErrorKind::InvalidArgument, "a bad key")?;
+                refused(written, ErrorKind::InvalidArgument, "a batch with an invalid key")?;
             }
         }
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing was written");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
         Ok(())
     }
 
-    /// A batch touches its own namespace alone.
+    /// A batch changes only its own namespace.
     #[case(tenant, entry)]
-    async fn a_batch_stays_in_its_namespace<V: Sample>(w: &World<V>) -> Outcome {
-        let places = [w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
-        for ns in &places {
+    async fn batch_changes_no_other_namespace<V: Sample>(w: &World<V>) -> Outcome {
+        let namespaces = [w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
+        for ns in &namespaces {
             w.put_all(ns, &["k", "b:k", "%"]).await?;
         }
         let batch = Batch::new().delete("k").delete("b:k").delete("%").put("n", V::sample(1));
         w.store().write(w.ctx(), &w.ns(&["a"])?, batch).await?;
-        for ns in &places {
+        for ns in &namespaces {
             check_eq!(w.list(ns, None).await?, ["%", "b:k", "k"], "the keys of {ns:?}");
         }
         Ok(())

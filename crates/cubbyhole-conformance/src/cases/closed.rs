@@ -1,35 +1,41 @@
-//! A closed store refuses every call.
+//! A closed store rejects every call.
 
 use cubbyhole_core::ErrorKind;
 
-use crate::calls::Call;
-use crate::case::{Outcome, cases, check, refused};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::calls::MethodCall;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, refused};
+use crate::world::World;
 
 cases! {
-    /// A closed store answers `InvalidArgument` to every method of the core trait.
+    /// A closed store returns `InvalidArgument` from every method of `Store`.
     #[case(tenant, core)]
-    async fn core_calls_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_calls_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
-        all_refused(closed.core()).await?;
-        all_refused(closed.core_refused()).await
+        all_rejected(closed.core()).await?;
+        all_rejected(closed.core_rejected()).await
     }
 
-    /// A closed store answers `InvalidArgument` to every method of `EntryStore`, also to one with
-    /// empty input.
+    /// A closed store returns `InvalidArgument` from every method of `EntryStore`, even for empty
+    /// input.
     #[case(tenant, entry)]
-    async fn entry_calls_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
-        all_refused(closed.entries()).await?;
-        all_refused(vec![closed.tenants()]).await?;
-        all_refused(closed.entries_refused()).await
+        all_rejected(closed.entries()).await?;
+        all_rejected(vec![closed.tenants()]).await?;
+        all_rejected(closed.entries_rejected()).await
     }
 }
 
-async fn all_refused(calls: Vec<Call<'_>>) -> Outcome {
+async fn all_rejected(calls: Vec<MethodCall<'_>>) -> Outcome {
     for call in calls {
         let error = refused(call.make().await, ErrorKind::InvalidArgument, call.name)?;
-        check!(!error.may_have_been_applied(), "`{}` may have been applied", call.name);
+        check!(
+            !error.may_have_been_applied(),
+            "`{}` on a closed store must have no effect, but says that it may have been applied",
+            call.name
+        );
     }
     Ok(())
 }

@@ -1,16 +1,18 @@
-//! Many callers at once.
+//! Concurrent callers.
 
 use cubbyhole_core::{Batch, Condition, EntryStoreExt, PutOptions, Update};
 
-use crate::case::{Outcome, cases, check, check_eq};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::world::World;
 use crate::world::{is_conflict, number_of};
-use crate::{Sample, World};
 
 cases! {
-    /// Writers to different keys lose nothing.
+    /// Concurrent puts of different keys are all kept.
     #[case(tenant, core)]
-    async fn writers_to_different_keys<V: Sample>(w: &World<V>) -> Outcome {
-        let answers = w
+    async fn concurrent_puts_of_different_keys_are_kept<V: Sample>(w: &World<V>) -> Outcome {
+        let results = w
             .at_once(8, |task, w| async move {
                 let ns = w.ns(&["a"])?;
                 for number in 0..25 {
@@ -19,20 +21,20 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(())
             })
             .await?;
-        answers.into_iter().collect::<Result<(), _>>()?;
+        results.into_iter().collect::<Result<(), _>>()?;
         let ns = w.ns(&["a"])?;
-        check_eq!(w.list(&ns, None).await?.len(), 200, "all are listed");
+        check_eq!(w.list(&ns, None).await?.len(), 200, "the number of keys");
         for task in 0..8 {
             let read = w.number(&ns, &format!("{task}-24")).await?;
-            check_eq!(read, Some(24), "the last of task {task}");
+            check_eq!(read, Some(24), "the last value of task {task}");
         }
         Ok(())
     }
 
-    /// Writers to different tenants lose nothing, and every tenant keeps its own.
+    /// Concurrent puts of different tenants are all kept, each in its tenant.
     #[case(tenant, core)]
-    async fn writers_to_different_tenants<V: Sample>(w: &World<V>) -> Outcome {
-        let answers = w
+    async fn concurrent_puts_of_different_tenants_are_kept<V: Sample>(w: &World<V>) -> Outcome {
+        let results = w
             .at_once(8, |task, w| async move {
                 let ns = cubbyhole_core::Namespace::new(w.tenant_with(&task.to_string())?);
                 for number in 0..20 {
@@ -41,18 +43,18 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(ns)
             })
             .await?;
-        for (task, ns) in answers.into_iter().enumerate() {
+        for (task, ns) in results.into_iter().enumerate() {
             let ns = ns?;
-            check_eq!(w.list(&ns, None).await?.len(), 20, "the keys of tenant {task}");
+            check_eq!(w.list(&ns, None).await?.len(), 20, "the number of keys of tenant {task}");
             check_eq!(w.number(&ns, "07").await?, Some(task as u64), "a value of tenant {task}");
         }
         Ok(())
     }
 
-    /// Writers to one key leave one of their values, whole.
+    /// Concurrent puts of one key leave the last value of one of the writers.
     #[case(tenant, core)]
-    async fn writers_to_one_key<V: Sample>(w: &World<V>) -> Outcome {
-        let answers = w
+    async fn concurrent_puts_of_one_key_leave_one_value<V: Sample>(w: &World<V>) -> Outcome {
+        let results = w
             .at_once(8, |task, w| async move {
                 let ns = w.ns(&["a"])?;
                 for number in 0..20 {
@@ -61,21 +63,25 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(())
             })
             .await?;
-        answers.into_iter().collect::<Result<(), _>>()?;
+        results.into_iter().collect::<Result<(), _>>()?;
         let ns = w.ns(&["a"])?;
         let last = w.number(&ns, "k").await?;
-        check!(last.is_some_and(|number| number % 20 == 19), "not the last of anyone: {last:?}");
-        check_eq!(w.list(&ns, None).await?, ["k"], "one entry");
+        check!(
+            last.is_some_and(|number| number % 20 == 19),
+            "the value must be the last one of a writer, but is {last:?}"
+        );
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys");
         Ok(())
     }
 
-    /// Of several puts if absent at once, one wins; the others learn its version.
+    /// Exactly one of several concurrent puts if absent succeeds. The others return a conflict with
+    /// its version.
     #[case(tenant, entry)]
-    async fn one_put_if_absent_wins<V: Sample>(w: &World<V>) -> Outcome {
+    async fn one_concurrent_put_if_absent_wins<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for round in 0..20 {
             let key = format!("k{round}");
-            let answers = w
+            let results = w
                 .at_once(8, move |task, w| {
                     let key = key.clone();
                     async move {
@@ -86,66 +92,74 @@ cases! {
                 })
                 .await?;
             let mut winners = Vec::new();
-            let mut told = Vec::new();
-            for (task, answer) in answers.into_iter().enumerate() {
-                match answer {
+            let mut conflicts = Vec::new();
+            for (task, result) in results.into_iter().enumerate() {
+                match result {
                     Ok(version) => winners.push((task as u64, version)),
-                    Err(error) if is_conflict(&error) => told.push(error.current_version()),
+                    Err(error) if is_conflict(&error) => conflicts.push(error.current_version()),
                     Err(error) => return Err(error.into()),
                 }
             }
-            check_eq!(winners.len(), 1, "winners of round {round}");
+            check_eq!(winners.len(), 1, "the number of successful calls in round {round}");
             let (number, version) = winners[0];
-            check_eq!(told, [Some(version); 7], "what the others learn");
+            check_eq!(conflicts, [Some(version); 7], "the current versions in the conflicts");
             let read = w.number(&ns, &format!("k{round}")).await?;
-            check_eq!(read, Some(number), "the value is the winner's");
+            check_eq!(read, Some(number), "the value after the successful put");
         }
         Ok(())
     }
 
-    /// Of several writes at one version at once, one wins.
+    /// Exactly one of several concurrent puts at the same version succeeds.
     #[case(tenant, entry)]
-    async fn one_write_at_a_version_wins<V: Sample>(w: &World<V>) -> Outcome {
+    async fn one_concurrent_put_if_version_wins<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut version = w.put_entry(&ns, "k", 0, PutOptions::new(), Condition::Always).await?;
         for round in 0..20 {
             let at = Condition::IfVersion(version);
-            let answers = w
+            let results = w
                 .at_once(6, move |task, w| async move {
                     let ns = w.ns(&["a"])?;
                     w.put_entry(&ns, "k", task as u64, PutOptions::new(), at).await
                 })
                 .await?;
-            let won: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
-            check_eq!(won.len(), 1, "winners of round {round}");
+            let won: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
+            check_eq!(won.len(), 1, "the number of successful calls in round {round}");
             version = won[0];
-            check_eq!(w.live(&ns, "k").await?.meta.version, version, "the winner's version");
+            check_eq!(
+                w.live(&ns, "k").await?.meta.version,
+                version,
+                "the version after the successful put"
+            );
         }
         Ok(())
     }
 
-    /// Of several deletions at once, one finds the entry.
+    /// Exactly one of several concurrent deletes reports that the entry existed.
     #[case(tenant, entry)]
-    async fn one_deletion_finds_the_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn one_concurrent_delete_finds_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         for round in 0..20 {
             w.put(&w.ns(&["a"])?, "k", round).await?;
-            let answers = w
+            let results = w
                 .at_once(6, |_, w| async move {
                     let ns = w.ns(&["a"])?;
                     w.store().delete_entry(w.ctx(), &ns, "k", Condition::Always).await
                 })
                 .await?;
-            let found = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-            check_eq!(found.iter().filter(|found| **found).count(), 1, "round {round}");
+            let found = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+            check_eq!(
+                found.iter().filter(|found| **found).count(),
+                1,
+                "the number of deletes that found the entry in round {round}"
+            );
         }
         Ok(())
     }
 
-    /// Increments through `update` are all counted.
+    /// Concurrent increments through `update` are all counted.
     #[case(tenant, entry)]
-    async fn every_increment_counts<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_increments_are_all_counted<V: Sample>(w: &World<V>) -> Outcome {
         let (tasks, each) = (6, 10);
-        let answers = w
+        let results = w
             .at_once(tasks, move |_, w| async move {
                 let ns = w.ns(&["a"])?;
                 for _ in 0..each {
@@ -154,19 +168,19 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(())
             })
             .await?;
-        answers.into_iter().collect::<Result<(), _>>()?;
+        results.into_iter().collect::<Result<(), _>>()?;
         let counted = w.number(&w.ns(&["a"])?, "counter").await?;
-        check_eq!(counted, Some(tasks as u64 * each), "the counter");
+        check_eq!(counted, Some(tasks as u64 * each), "the counter after all increments");
         Ok(())
     }
 
-    /// A batch is seen whole or not at all, by those that read meanwhile.
+    /// Concurrent reads see all writes of a batch or none.
     #[case(tenant, entry)]
-    async fn a_batch_is_seen_whole<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_reads_never_see_half_a_batch<V: Sample>(w: &World<V>) -> Outcome {
         let pair = |number| Batch::new().put("a", V::sample(number)).put("b", V::sample(number));
         let ns = w.ns(&["a"])?;
         w.store().write(w.ctx(), &ns, pair(0)).await?;
-        let answers = w
+        let results = w
             .at_once(4, move |task, w| async move {
                 let ns = w.ns(&["a"])?;
                 for number in 0..50 {
@@ -177,18 +191,21 @@ cases! {
                     let many = w.store().get_many(w.ctx(), &ns, &["a", "b"]).await?;
                     let seen = many.into_iter().collect::<Result<Vec<_>, _>>()?;
                     let seen: Vec<_> = seen.into_iter().flatten().map(|e| e.value).collect();
-                    check!(seen.len() == 2 && seen[0] == seen[1], "half a batch is seen");
+                    check!(
+                        seen.len() == 2 && seen[0] == seen[1],
+                        "a read sees only one of the two writes of a batch"
+                    );
                 }
                 Ok(())
             })
             .await?;
-        answers.into_iter().collect()
+        results.into_iter().collect()
     }
 
-    /// Batches with conditions that touch the same keys in other orders: one at a time.
+    /// Concurrent batches over the same keys, in different orders, do not interleave.
     #[case(tenant, entry)]
-    async fn batches_do_not_interleave<V: Sample>(w: &World<V>) -> Outcome {
-        let answers = w
+    async fn concurrent_batches_do_not_interleave<V: Sample>(w: &World<V>) -> Outcome {
+        let results = w
             .at_once(6, |task, w| async move {
                 let ns = w.ns(&["a"])?;
                 let mut keys = ["a", "b", "c", "d"];
@@ -202,11 +219,15 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(())
             })
             .await?;
-        answers.into_iter().collect::<Result<(), _>>()?;
+        results.into_iter().collect::<Result<(), _>>()?;
         let ns = w.ns(&["a"])?;
         let first = w.number(&ns, "a").await?;
         for key in ["b", "c", "d"] {
-            check_eq!(w.number(&ns, key).await?, first, "{key} is of the same batch as a");
+            check_eq!(
+                w.number(&ns, key).await?,
+                first,
+                "the value of {key} compared with that of a: both must be from one batch"
+            );
         }
         Ok(())
     }
@@ -218,7 +239,8 @@ fn increment<V: Sample>(
     let Some(entry) = entry else {
         return Ok(Update::Put(V::sample(1)));
     };
-    let number = number_of(&entry.value)
-        .map_err(|_| cubbyhole_core::Error::internal("the counter holds no sample"))?;
+    let number = number_of(&entry.value).map_err(|_| {
+        cubbyhole_core::Error::internal("the counter has a value that the case did not write")
+    })?;
     Ok(Update::Put(V::sample(number + 1)))
 }

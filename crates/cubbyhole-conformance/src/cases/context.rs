@@ -7,127 +7,146 @@ use cubbyhole_core::{
     ScanOptions,
 };
 
-use crate::case::{Outcome, Stop, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq};
+use crate::world::World;
 
 cases! {
-    /// A context that has ended is refused by every method of the core trait, before any work; a
-    /// store that says that it ignores its context works with one that has ended.
+    /// Every method of `Store` rejects a context that has ended, before it does any work. A store
+    /// whose capabilities say that it ignores its context works with a context that has ended.
     #[case(tenant, core)]
-    async fn an_ended_context_is_refused_or_ignored_as_said<V: Sample>(w: &World<V>) -> Outcome {
-        if w.can().honours_context { refuses_ended(w).await } else { ignores_ended(w).await }
+    async fn core_calls_reject_or_ignore_ended_context<V: Sample>(w: &World<V>) -> Outcome {
+        if w.can().honours_context { rejects_ended(w).await } else { ignores_ended(w).await }
     }
 
-    /// A context that has ended is refused by every method of `EntryStore`, before any work.
+    /// Every method of `EntryStore` rejects a context that has ended, before it does any work.
     #[case(tenant, entry)]
-    async fn an_ended_context_is_refused_for_entries<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_reject_ended_context<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
         for (ctx, kind) in ended(w) {
-            all_refused(entry_calls(w, &ctx).await?, kind)?;
+            all_rejected(entry_calls(w, &ctx).await?, kind)?;
         }
-        check_eq!(w.live(&ns, "k").await?, before, "the entry is as it was");
-        check_eq!(w.list(&ns, None).await?, ["k"], "nothing was written");
+        check_eq!(w.live(&ns, "k").await?, before, "the entry after the rejected calls");
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys after the rejected calls");
         Ok(())
     }
 
-    /// A child ends with its parent.
+    /// Cancelling a context also cancels its children.
     #[case(tenant, core)]
-    async fn a_child_ends_with_its_parent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn child_context_ends_with_its_parent<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         let ns = w.ns(&["a"])?;
         let parent = ExecutionContext::new();
         let child = parent.child().with_timeout(Duration::from_secs(3_600));
         w.store().put(&child, &ns, "k", V::sample(1)).await?;
         parent.cancel();
-        let answers = vec![("put", w.store().put(&child, &ns, "k", V::sample(2)).await.err())];
-        all_refused(answers, ErrorKind::Cancelled)?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing was overwritten");
+        let errors = vec![("put", w.store().put(&child, &ns, "k", V::sample(2)).await.err())];
+        all_rejected(errors, ErrorKind::Cancelled)?;
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the rejected calls");
         Ok(())
     }
 
-    /// A context with time left changes nothing about a call.
+    /// A deadline in the future does not affect a call.
     #[case(tenant, core)]
-    async fn time_left_changes_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn deadline_in_the_future_has_no_effect<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for timeout in [Duration::from_secs(3_600), Duration::MAX] {
             let ctx = ExecutionContext::new().with_timeout(timeout);
             w.store().put(&ctx, &ns, "k", V::sample(1)).await?;
-            check_eq!(w.store().get(&ctx, &ns, "k").await?, Some(V::sample(1)), "{timeout:?}");
+            check_eq!(
+                w.store().get(&ctx, &ns, "k").await?,
+                Some(V::sample(1)),
+                "get with a timeout of {timeout:?}"
+            );
             w.store().delete(&ctx, &ns, "k").await?;
         }
         Ok(())
     }
 
-    /// A put whose context ends in flight is applied whole or not at all; an error that says that
-    /// it had no effect tells the truth; and the store goes on working.
+    /// A put whose deadline passes in flight is applied completely or not at all. If its error says
+    /// that it had no effect, it had none. The store continues to work.
     #[case(tenant, core)]
-    async fn a_put_that_ends_in_flight<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_past_its_deadline_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         let ns = w.ns(&["a"])?;
         for round in 0..60_u64 {
             let key = format!("k{round}");
-            let ctx = flight(round);
+            let ctx = ending_in_flight(round);
             let put = w.store().put(&ctx, &ns, &key, V::sample(round)).await;
-            let applied = in_flight(put)?;
+            let applied = was_applied(put)?;
             let found = w.number(&ns, &key).await?;
-            check!(found.is_none_or(|number| number == round), "half a value is there");
+            check!(
+                found.is_none_or(|number| number == round),
+                "get returns {found:?}, which the case did not write in round {round}"
+            );
             check!(
                 applied.is_none_or(|applied| applied == found.is_some()),
-                "round {round}: the answer says applied = {applied:?}, but {found:?} is there"
+                "round {round}: the put says applied = {applied:?}, but get returns {found:?}"
             );
         }
         Ok(())
     }
 
-    /// A batch whose context ends in flight is applied whole or not at all.
+    /// A batch whose deadline passes in flight is applied completely or not at all. If its error
+    /// says that it had no effect, it had none.
     #[case(tenant, entry)]
-    async fn a_batch_that_ends_in_flight<V: Sample>(w: &World<V>) -> Outcome {
+    async fn batch_past_its_deadline_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
         for round in 0..40_u64 {
             let ns = w.ns(&["batch", &round.to_string()])?;
             let batch = (0..50)
                 .fold(Batch::new(), |batch, n| batch.put(format!("{n:02}"), V::sample(round)));
-            let applied = in_flight(w.store().write(&flight(round), &ns, batch).await)?;
+            let applied = was_applied(w.store().write(&ending_in_flight(round), &ns, batch).await)?;
             let found = w.list(&ns, None).await?.len();
-            check!(found == 0 || found == 50, "{found} of 50 are there");
+            check!(found == 0 || found == 50, "{found} of the 50 entries of a batch exist");
             check!(
                 applied.is_none_or(|applied| applied == (found == 50)),
-                "round {round}: the answer says applied = {applied:?}, but {found} are there"
+                "round {round}: the batch says applied = {applied:?}, but {found} entries exist"
             );
         }
         Ok(())
     }
 
-    /// A caller that drops a call leaves the store working, and the write whole or not done.
+    /// A batch whose future is dropped is applied completely or not at all. The store continues to
+    /// work.
     #[case(tenant, entry)]
-    async fn a_dropped_call_leaves_the_store_whole<V: Sample>(w: &World<V>) -> Outcome {
+    async fn dropped_batch_is_atomic<V: Sample>(w: &World<V>) -> Outcome {
         for round in 0..40_u64 {
             let ns = w.ns(&["dropped", &round.to_string()])?;
             let batch = (0..20)
                 .fold(Batch::new(), |batch, n| batch.put(format!("{n:02}"), V::sample(round)));
             let write = w.store().write(w.ctx(), &ns, batch);
             let wait = Duration::from_micros(round * 50);
-            if let Ok(answer) = tokio::time::timeout(wait, write).await {
-                answer?;
+            if let Ok(result) = tokio::time::timeout(wait, write).await {
+                result?;
             }
             w.put(&ns, "after", round).await?;
-            check_eq!(w.number(&ns, "after").await?, Some(round), "the next call");
+            check_eq!(
+                w.number(&ns, "after").await?,
+                Some(round),
+                "the value of a put after the dropped call"
+            );
             let found = w.list(&ns, None).await?.len();
-            check!(found == 1 || found == 21, "{} of 20 are there", found - 1);
+            check!(
+                found == 1 || found == 21,
+                "{} of the 20 entries of a dropped batch exist",
+                found - 1
+            );
         }
         Ok(())
     }
 }
 
-async fn refuses_ended<V: Sample>(w: &World<V>) -> Outcome {
+async fn rejects_ended<V: Sample>(w: &World<V>) -> Outcome {
     let ns = w.ns(&["a"])?;
     w.put(&ns, "k", 1).await?;
     for (ctx, kind) in ended(w) {
         let (s, none) = (w.store(), PutOptions::new());
-        let mut answers = vec![
+        let mut errors = vec![
             ("put", s.put(&ctx, &ns, "k", V::sample(2)).await.err()),
             (
                 "put_with_options",
@@ -139,15 +158,15 @@ async fn refuses_ended<V: Sample>(w: &World<V>) -> Outcome {
         ];
         if w.can().lists_namespaces {
             let all = w.everything();
-            answers.push(("list_namespaces", s.list_namespaces(&ctx, &all).await.err()));
+            errors.push(("list_namespaces", s.list_namespaces(&ctx, &all).await.err()));
         }
         if w.can().keeps_expired {
-            answers.push(("evict_expired", s.evict_expired(&ctx).await.err()));
+            errors.push(("evict_expired", s.evict_expired(&ctx).await.err()));
         }
-        all_refused(answers, kind)?;
+        all_rejected(errors, kind)?;
     }
-    check_eq!(w.list(&ns, None).await?, ["k"], "nothing was written or deleted");
-    check_eq!(w.number(&ns, "k").await?, Some(1), "nothing was overwritten");
+    check_eq!(w.list(&ns, None).await?, ["k"], "the keys after the rejected calls");
+    check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the rejected calls");
     Ok(())
 }
 
@@ -165,7 +184,7 @@ async fn ignores_ended<V: Sample>(w: &World<V>) -> Outcome {
     Ok(())
 }
 
-/// Contexts that have ended, with how.
+/// Returns contexts that have ended, with the kind of error that they cause.
 fn ended<V: Sample>(w: &World<V>) -> [(ExecutionContext, ErrorKind); 3] {
     let cancelled = w.ctx().child();
     cancelled.cancel();
@@ -178,14 +197,15 @@ fn ended<V: Sample>(w: &World<V>) -> [(ExecutionContext, ErrorKind); 3] {
     ]
 }
 
-/// A context that ends very soon: anywhere between at once and some milliseconds.
-fn flight(round: u64) -> ExecutionContext {
+/// Returns a context that ends in flight: its deadline is between 0 and 11 milliseconds, by round.
+fn ending_in_flight(round: u64) -> ExecutionContext {
     ExecutionContext::new().with_timeout(Duration::from_micros(round * round * 3))
 }
 
-/// Whether a write that may have ended in flight was applied, where the answer says so.
-fn in_flight<T>(answer: Result<T>) -> Outcome<Option<bool>> {
-    match answer {
+/// Returns whether a write was applied, according to its result. `None` means that the result says
+/// that the outcome is unknown.
+fn was_applied<T>(result: Result<T>) -> Outcome<Option<bool>> {
+    match result {
         Ok(_) => Ok(Some(true)),
         Err(error) if error.kind() != ErrorKind::DeadlineExceeded => Err(error.into()),
         Err(error) if error.may_have_been_applied() => Ok(None),
@@ -193,24 +213,32 @@ fn in_flight<T>(answer: Result<T>) -> Outcome<Option<bool>> {
     }
 }
 
-type Answers = Vec<(&'static str, Option<Error>)>;
+type CallErrors = Vec<(&'static str, Option<Error>)>;
 
-fn all_refused(answers: Answers, kind: ErrorKind) -> Outcome {
-    for (operation, error) in answers {
+fn all_rejected(errors: CallErrors, kind: ErrorKind) -> Outcome {
+    for (operation, error) in errors {
         let Some(error) = error else {
-            return Err(Stop::failed(format!("{operation} takes a context that has ended")));
+            return Err(Stop::failed(format!(
+                "{operation} must reject a context that has ended, but succeeded"
+            )));
         };
         if error.kind() != kind {
-            return Err(Stop::unexpected(error, format!("{operation} is not `{kind}`")));
+            return Err(Stop::unexpected(
+                error,
+                format!("{operation} must fail with `{kind}`, but failed with"),
+            ));
         }
-        check!(!error.may_have_been_applied(), "{operation} may have been applied");
-        check!(!error.is_retryable(), "{operation} is retryable");
+        check!(
+            !error.may_have_been_applied(),
+            "{operation} must have no effect, but says that it may have been applied"
+        );
+        check!(!error.is_retryable(), "the error of {operation} must not be retryable, but is");
     }
     Ok(())
 }
 
-/// Every method of `EntryStore` with that context.
-async fn entry_calls<V: Sample>(w: &World<V>, ctx: &ExecutionContext) -> Outcome<Answers> {
+/// Calls every method of `EntryStore` with this context, and returns the errors.
+async fn entry_calls<V: Sample>(w: &World<V>, ctx: &ExecutionContext) -> Outcome<CallErrors> {
     let (s, ns, all) = (w.store(), w.ns(&["a"])?, w.everything());
     let (none, always) = (PutOptions::new(), Condition::Always);
     let sliding = GetOptions::new().with_extended_ttl(w.long() * 2);

@@ -4,44 +4,50 @@ use std::time::Duration;
 
 use cubbyhole_core::{Condition, PutOptions};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::world::World;
 
 cases! {
-    /// An absent entry is `None`.
+    /// `get_entry` returns `None` for an absent key.
     #[case(tenant, entry)]
-    async fn an_absent_entry_is_none<V: Sample>(w: &World<V>) -> Outcome {
-        check_eq!(w.entry(&w.ns(&["a"])?, "k").await?, None, "nothing was written");
+    async fn absent_entry_is_none<V: Sample>(w: &World<V>) -> Outcome {
+        check_eq!(w.entry(&w.ns(&["a"])?, "k").await?, None, "get_entry before any write");
         Ok(())
     }
 
-    /// A new entry was created when it was updated, and never expires.
+    /// A new entry has equal `created_at` and `updated_at`, and no expiry.
     #[case(tenant, entry)]
-    async fn a_new_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn new_entry_has_equal_instants_and_no_expiry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let entry = w.live(&ns, "k").await?;
         check_eq!(entry.value, V::sample(1), "the value");
-        check_eq!(entry.meta.created_at, entry.meta.updated_at, "both instants");
-        check_eq!(entry.meta.expires_at, None, "it never expires");
+        check_eq!(
+            entry.meta.created_at,
+            entry.meta.updated_at,
+            "created_at, compared with updated_at"
+        );
+        check_eq!(entry.meta.expires_at, None, "expires_at");
         Ok(())
     }
 
-    /// Reading changes nothing.
+    /// Reads do not change an entry.
     #[case(tenant, entry)]
-    async fn reading_changes_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn reads_do_not_change_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let first = w.live(&ns, "k").await?;
         w.get(&ns, "k").await?;
         w.list(&ns, None).await?;
-        check_eq!(w.live(&ns, "k").await?, first, "the entry read again");
+        check_eq!(w.live(&ns, "k").await?, first, "the entry after the reads");
         Ok(())
     }
 
-    /// Overwriting keeps `created_at` and sets `updated_at`.
+    /// Overwriting keeps `created_at` and advances `updated_at`.
     #[case(time, entry)]
-    async fn overwriting_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn overwrite_keeps_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let first = w.live(&ns, "k").await?.meta;
@@ -49,18 +55,24 @@ cases! {
         w.put(&ns, "k", 2).await?;
         let second = w.live(&ns, "k").await?.meta;
         check_eq!(second.created_at, first.created_at, "created_at after put");
-        check!(second.updated_at > first.updated_at, "updated_at stands still");
+        check!(
+            second.updated_at > first.updated_at,
+            "updated_at must advance when an entry is overwritten"
+        );
         w.advance_millis(20).await;
         w.put_entry(&ns, "k", 3, PutOptions::new(), Condition::IfVersion(second.version)).await?;
         let third = w.live(&ns, "k").await?.meta;
         check_eq!(third.created_at, first.created_at, "created_at after put_entry");
-        check!(third.updated_at > second.updated_at, "updated_at stands still");
+        check!(
+            third.updated_at > second.updated_at,
+            "updated_at must advance when an entry is overwritten"
+        );
         Ok(())
     }
 
-    /// Re-creation after a deletion starts `created_at` anew.
+    /// An entry that is created again after a delete has a new `created_at`.
     #[case(time, entry)]
-    async fn a_deletion_ends_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_resets_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let first = w.live(&ns, "k").await?.meta;
@@ -68,14 +80,14 @@ cases! {
         w.delete(&ns, "k").await?;
         w.put(&ns, "k", 2).await?;
         let second = w.live(&ns, "k").await?.meta;
-        check!(second.created_at > first.created_at, "created_at outlives the deletion");
-        check_eq!(second.created_at, second.updated_at, "it is new");
+        check!(second.created_at > first.created_at, "created_at must be new after a delete");
+        check_eq!(second.created_at, second.updated_at, "created_at, compared with updated_at");
         Ok(())
     }
 
-    /// Re-creation after expiry starts `created_at` anew, swept or not.
+    /// An entry that is created again after its expiry has a new `created_at`, swept or not.
     #[case(time, entry)]
-    async fn expiry_ends_created_at<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expiry_resets_created_at<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "probe", 1).await?;
         let first = w.live(&ns, "probe").await?.meta;
@@ -83,14 +95,14 @@ cases! {
         w.expire().await;
         w.put(&ns, "k", 2).await?;
         let second = w.live(&ns, "k").await?.meta;
-        check!(second.created_at > first.created_at, "created_at outlives the expiry");
-        check_eq!(second.created_at, second.updated_at, "it is new");
+        check!(second.created_at > first.created_at, "created_at must be new after an expiry");
+        check_eq!(second.created_at, second.updated_at, "created_at, compared with updated_at");
         Ok(())
     }
 
-    /// To the millisecond: the instants are those of the store's clock.
+    /// `created_at` and `updated_at` are instants of the store's clock, to the millisecond.
     #[case(time, entry)]
-    async fn instants_follow_the_clock<V: Sample>(w: &World<V>) -> Outcome {
+    async fn instants_are_those_of_the_clock<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put(&ns, "a", 1).await?;
@@ -100,21 +112,29 @@ cases! {
         w.put(&ns, "a", 2).await?;
         let (a, b) = (w.live(&ns, "a").await?.meta, w.live(&ns, "b").await?.meta);
         let since = |millis| a.created_at.checked_add(Duration::from_millis(millis));
-        check_eq!(b.created_at, since(1)?, "created one millisecond later");
-        check_eq!(a.updated_at, since(1_235)?, "updated 1235 ms later");
+        check_eq!(
+            b.created_at,
+            since(1)?,
+            "created_at of an entry that was written one millisecond later"
+        );
+        check_eq!(
+            a.updated_at,
+            since(1_235)?,
+            "updated_at of an entry that was overwritten 1,235 ms later"
+        );
         Ok(())
     }
 
-    /// Instants of one entry never go back, and those of several writes stand in their order.
+    /// `updated_at` never goes back, and is never before `created_at`.
     #[case(tenant, entry)]
-    async fn instants_never_go_back<V: Sample>(w: &World<V>) -> Outcome {
+    async fn updated_at_never_goes_back<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut last = None;
         for number in 0..20 {
             w.put(&ns, "k", number).await?;
             let meta = w.live(&ns, "k").await?.meta;
-            check!(meta.created_at <= meta.updated_at, "created after it was updated");
-            check!(last <= Some(meta.updated_at), "updated_at goes back");
+            check!(meta.created_at <= meta.updated_at, "created_at must not be after updated_at");
+            check!(last <= Some(meta.updated_at), "updated_at must not go back");
             last = Some(meta.updated_at);
         }
         Ok(())

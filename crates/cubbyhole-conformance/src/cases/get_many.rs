@@ -1,66 +1,80 @@
-//! `get_many`: many keys of one namespace in one call.
+//! `get_many`: reads several keys of one namespace in one call.
 
 use cubbyhole_core::ErrorKind;
 use cubbyhole_core::limits::MAX_GET_MANY_KEYS;
 
-use crate::case::{Outcome, cases, check_eq, refused};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq, refused};
+use crate::world::World;
 use crate::world::number_of;
-use crate::{Sample, World};
 
 cases! {
-    /// The answers stand in the order asked, with `None` for what is absent.
+    /// The replies are in the order of the keys, with `None` for absent keys.
     #[case(tenant, entry)]
-    async fn answers_stand_in_the_order_asked<V: Sample>(w: &World<V>) -> Outcome {
+    async fn replies_are_in_request_order<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         let found = numbers(w, &["c", "missing", "a", "", "b"]).await?;
-        check_eq!(found, [Some(2), None, Some(0), None, Some(1)], "c, missing, a, empty, b");
+        check_eq!(
+            found,
+            [Some(2), None, Some(0), None, Some(1)],
+            "the values of c, missing, a, the empty key, b"
+        );
         Ok(())
     }
 
-    /// A key that is asked twice is answered twice.
+    /// A key that is requested twice gets two replies.
     #[case(tenant, entry)]
-    async fn a_key_asked_twice_is_answered_twice<V: Sample>(w: &World<V>) -> Outcome {
+    async fn duplicate_key_gets_two_replies<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b"]).await?;
         let found = numbers(w, &["b", "a", "b", "x", "x", "b"]).await?;
-        check_eq!(found, [Some(1), Some(0), Some(1), None, None, Some(1)], "b, a, b, x, x, b");
+        check_eq!(
+            found,
+            [Some(1), Some(0), Some(1), None, None, Some(1)],
+            "the values of b, a, b, x, x, b"
+        );
         Ok(())
     }
 
-    /// No keys give no answers.
+    /// A call without keys returns no replies.
     #[case(tenant, entry)]
-    async fn no_keys_give_no_answers<V: Sample>(w: &World<V>) -> Outcome {
-        check_eq!(numbers(w, &[]).await?, [], "nothing was asked");
+    async fn no_keys_give_no_replies<V: Sample>(w: &World<V>) -> Outcome {
+        check_eq!(numbers(w, &[]).await?, [], "the replies for no keys");
         Ok(())
     }
 
-    /// The answers are whole entries.
+    /// The replies are complete entries, equal to those of `get_entry`.
     #[case(tenant, entry)]
-    async fn answers_are_whole_entries<V: Sample>(w: &World<V>) -> Outcome {
+    async fn replies_are_whole_entries<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "ttl", 1, w.long()).await?;
         w.put(&ns, "none", 2).await?;
-        let answers = w.store().get_many(w.ctx(), &ns, &["none", "ttl"]).await?;
-        let entries = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let results = w.store().get_many(w.ctx(), &ns, &["none", "ttl"]).await?;
+        let entries = results.into_iter().collect::<Result<Vec<_>, _>>()?;
         let expected = [Some(w.live(&ns, "none").await?), Some(w.live(&ns, "ttl").await?)];
-        check_eq!(entries, expected, "as get_entry answers");
+        check_eq!(entries, expected, "the entries, compared with get_entry");
         Ok(())
     }
 
-    /// It reads one namespace alone, and expired entries are absent.
+    /// `get_many` reads only its own namespace, and expired entries are absent.
     #[case(tenant, entry)]
-    async fn it_reads_one_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn only_live_entries_of_its_namespace_are_read<V: Sample>(w: &World<V>) -> Outcome {
         w.put_all(&w.ns(&["ab"])?, &["k"]).await?;
         w.put_all(&w.ns(&["a", "b"])?, &["k"]).await?;
         w.put_all(&w.ns(&[])?, &["k"]).await?;
         w.put_expired(&w.ns(&["a"])?, "expired").await?;
         let found = numbers(w, &["k", "b:k", "expired", "%"]).await?;
-        check_eq!(found, [None; 4], "nothing of its neighbours");
+        check_eq!(
+            found,
+            [None; 4],
+            "the values of keys that other namespaces have, or that have expired"
+        );
         Ok(())
     }
 
-    /// Hostile keys are found as they are.
+    /// Keys with special characters are found.
     #[case(tenant, entry)]
     async fn hostile_keys_are_found<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -68,22 +82,26 @@ cases! {
         w.put_all(&ns, &hostile).await?;
         let found = numbers(w, &hostile).await?;
         let expected: Vec<_> = (0..hostile.len() as u64).map(Some).collect();
-        check_eq!(found, expected, "each by its name");
+        check_eq!(found, expected, "the values of the hostile keys");
         Ok(())
     }
 
-    /// 1000 keys are taken, one more is refused; so is a bad key among good ones.
+    /// 1,000 keys are accepted and 1,001 are rejected. An invalid key rejects the whole call.
     #[case(tenant, entry)]
-    async fn a_thousand_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn more_than_1000_keys_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["k0000", "k0999"]).await?;
         let keys: Vec<_> = (0..=MAX_GET_MANY_KEYS).map(|number| format!("k{number:04}")).collect();
         let keys: Vec<_> = keys.iter().map(String::as_str).collect();
         let found = numbers(w, &keys[..MAX_GET_MANY_KEYS]).await?;
-        check_eq!(found.len(), MAX_GET_MANY_KEYS, "as many answers as keys");
-        check_eq!((found[0], found[999]), (Some(0), Some(1)), "the first and the last");
+        check_eq!(found.len(), MAX_GET_MANY_KEYS, "the number of replies");
+        check_eq!(
+            (found[0], found[999]),
+            (Some(0), Some(1)),
+            "the values of the first and the last key"
+        );
         let invalid = ErrorKind::InvalidArgument;
-        refused(w.store().get_many(w.ctx(), &ns, &keys).await, invalid, "1001 keys")?;
+        refused(w.store().get_many(w.ctx(), &ns, &keys).await, invalid, "1,001 keys")?;
         let nul = w.store().get_many(w.ctx(), &ns, &["k0000", "\0"]).await;
         refused(nul, invalid, "a key with NUL")?;
         let long = "x".repeat(1025);
@@ -93,11 +111,11 @@ cases! {
     }
 }
 
-/// The numbers that stand at these keys of `a`.
+/// Returns the numbers of the values at these keys of `a`.
 async fn numbers<V: Sample>(w: &World<V>, keys: &[&str]) -> Outcome<Vec<Option<u64>>> {
     let mut numbers = Vec::with_capacity(keys.len());
-    for answer in w.store().get_many(w.ctx(), &w.ns(&["a"])?, keys).await? {
-        numbers.push(answer?.map(|entry| number_of(&entry.value)).transpose()?);
+    for result in w.store().get_many(w.ctx(), &w.ns(&["a"])?, keys).await? {
+        numbers.push(result?.map(|entry| number_of(&entry.value)).transpose()?);
     }
     Ok(numbers)
 }

@@ -1,119 +1,152 @@
-//! Limits, each at its last legal value and one past it, with names that do not compress.
+//! Limits, tested at the last valid value and one above it, with names that do not compress.
 
 use cubbyhole_core::limits::{MAX_KEY_BYTES, MAX_NAMESPACE_BYTES};
 use cubbyhole_core::{Condition, ErrorKind, Namespace, PutOptions, ScanOptions};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::world::World;
 
 cases! {
-    /// A key of 1024 bytes is taken, one of 1025 refused, and nothing is written.
+    /// A key of 1,024 bytes is accepted. A key of 1,025 bytes is rejected, and nothing is written.
     #[case(tenant, core)]
-    async fn the_longest_key<V: Sample>(w: &World<V>) -> Outcome {
+    async fn key_of_1025_bytes_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for wide in [false, true] {
             let key = incompressible(MAX_KEY_BYTES, wide);
             w.put(&ns, &key, 1).await?;
-            check_eq!(w.number(&ns, &key).await?, Some(1), "a key at the limit");
-            check!(w.list(&ns, Some(&key)).await? == [key.clone()], "its own prefix");
+            check_eq!(w.number(&ns, &key).await?, Some(1), "the value of a key of 1,024 bytes");
+            check!(
+                w.list(&ns, Some(&key)).await? == [key.clone()],
+                "list with a prefix of 1,024 bytes must return its key"
+            );
             w.delete(&ns, &key).await?;
             let invalid = ErrorKind::InvalidArgument;
             let key = format!("{key}x");
-            refused(w.put(&ns, &key, 1).await, invalid, "put past the limit")?;
-            refused(w.get(&ns, &key).await, invalid, "get past the limit")?;
-            refused(w.delete(&ns, &key).await, invalid, "delete past the limit")?;
-            refused(w.list(&ns, Some(&key)).await, invalid, "a prefix past the limit")?;
+            refused(w.put(&ns, &key, 1).await, invalid, "put with a key of 1,025 bytes")?;
+            refused(w.get(&ns, &key).await, invalid, "get with a key of 1,025 bytes")?;
+            refused(w.delete(&ns, &key).await, invalid, "delete with a key of 1,025 bytes")?;
+            refused(w.list(&ns, Some(&key)).await, invalid, "list with a prefix of 1,025 bytes")?;
         }
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing is written");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected call");
         Ok(())
     }
 
-    /// A namespace of 1024 bytes is taken, and no longer one can be made.
+    /// A namespace of 1,024 bytes is accepted, and a longer one cannot be created.
     #[case(tenant, core)]
-    async fn the_longest_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn namespace_of_1025_bytes_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         for wide in [false, true] {
             let ns = longest(w, wide)?;
-            check_eq!(ns.as_str().len(), MAX_NAMESPACE_BYTES, "as long as can be");
+            check_eq!(ns.as_str().len(), MAX_NAMESPACE_BYTES, "the length of the namespace");
             w.put(&ns, "k", 1).await?;
-            check_eq!(w.number(&ns, "k").await?, Some(1), "an entry in it");
-            check_eq!(w.list(&ns, None).await?, ["k"], "its keys");
-            refused(ns.with_scope(""), ErrorKind::InvalidArgument, "one byte more")?;
+            check_eq!(w.number(&ns, "k").await?, Some(1), "the value in the longest namespace");
+            check_eq!(w.list(&ns, None).await?, ["k"], "the keys of the longest namespace");
+            refused(
+                ns.with_scope(""),
+                ErrorKind::InvalidArgument,
+                "a name or value that is one byte over the limit",
+            )?;
         }
         Ok(())
     }
 
-    /// The longest key in the longest namespace is a place like any other.
+    /// The longest key in the longest namespace works like any other.
     #[case(tenant, core)]
-    async fn the_longest_place<V: Sample>(w: &World<V>) -> Outcome {
+    async fn longest_key_in_longest_namespace_works<V: Sample>(w: &World<V>) -> Outcome {
         for wide in [false, true] {
             let (ns, key) = (longest(w, wide)?, incompressible(MAX_KEY_BYTES, wide));
             w.put_for(&ns, &key, 1, w.long()).await?;
             w.put(&ns, &key, 2).await?;
-            check_eq!(w.number(&ns, &key).await?, Some(2), "overwritten");
-            check!(w.list(&ns, None).await? == [key.clone()], "listed");
+            check_eq!(w.number(&ns, &key).await?, Some(2), "the value after it was overwritten");
+            check!(w.list(&ns, None).await? == [key.clone()], "list must return the longest key");
             if w.can().lists_namespaces {
-                check!(w.namespaces(&ns.clone().into()).await? == [ns.clone()], "enumerated");
+                check!(
+                    w.namespaces(&ns.clone().into()).await? == [ns.clone()],
+                    "list_namespaces must return the longest namespace"
+                );
             }
             w.delete(&ns, &key).await?;
-            check_eq!(w.get(&ns, &key).await?, None, "deleted");
+            check_eq!(w.get(&ns, &key).await?, None, "get after the delete");
         }
         Ok(())
     }
 
     /// Escapes count towards the length of a namespace.
     #[case(tenant, core)]
-    async fn escapes_count<V: Sample>(w: &World<V>) -> Outcome {
+    async fn escapes_count_towards_namespace_length<V: Sample>(w: &World<V>) -> Outcome {
         let room = MAX_NAMESPACE_BYTES - w.ns(&[""])?.as_str().len();
         let segment = ":".repeat(room / 2);
         let ns = w.ns(&[&segment])?;
         w.put(&ns, "k", 1).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "colons, each of them escaped");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value in a namespace of escaped colons");
         let longer = w.ns(&[&format!("{segment}:")]);
-        refused(longer, ErrorKind::InvalidArgument, "one colon more")?;
+        refused(longer, ErrorKind::InvalidArgument, "a namespace with one more colon")?;
         Ok(())
     }
 
-    /// `EntryStore` has the same limits on keys, and writes nothing past them.
+    /// `EntryStore` has the same limit for keys, and writes nothing over it.
     #[case(tenant, entry)]
-    async fn entries_have_the_same_limits<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_have_the_same_key_limit<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let key = incompressible(MAX_KEY_BYTES, false);
         let (none, always) = (PutOptions::new(), Condition::Always);
         let version = w.put_entry(&ns, &key, 1, none, always).await?;
-        check_eq!(w.live(&ns, &key).await?.meta.version, version, "at the limit");
+        check_eq!(
+            w.live(&ns, &key).await?.meta.version,
+            version,
+            "the version of a key of 1,024 bytes"
+        );
         let items = w.pages(&ns, ScanOptions::new().with_prefix(&*key)).await?;
-        check_eq!(items.len(), 1, "a prefix at the limit");
+        check_eq!(items.len(), 1, "the number of items with a prefix of 1,024 bytes");
         let items = w.pages(&ns, ScanOptions::new().with_after(&*key)).await?;
-        check_eq!(items.len(), 0, "an `after` at the limit");
-        check!(w.store().take(w.ctx(), &ns, &key).await?.is_some(), "take at the limit");
+        check_eq!(items.len(), 0, "the number of items with an `after` of 1,024 bytes");
+        check!(
+            w.store().take(w.ctx(), &ns, &key).await?.is_some(),
+            "take with a key of 1,024 bytes must return the entry"
+        );
         let put = w.put_entry(&ns, &format!("{key}x"), 1, none, always).await;
-        refused(put, ErrorKind::InvalidArgument, "one past it")?;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing is written");
+        refused(put, ErrorKind::InvalidArgument, "put_entry with a key of 1,025 bytes")?;
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected call");
         Ok(())
     }
 
-    /// A value of the largest size is taken, one byte more is refused and nothing is written.
+    /// A value of the maximum size is accepted. One more byte is rejected, and nothing is written.
     #[case(tenant, core)]
-    async fn the_largest_value<V: Sample>(w: &World<V>) -> Outcome {
+    async fn value_over_the_limit_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let limit = w.needs_value_limit()?;
         let ns = w.ns(&["a"])?;
         let largest = w.sized(limit)?;
         w.store().put(w.ctx(), &ns, "k", largest.clone()).await?;
-        check!(w.get(&ns, "k").await?.as_ref() == Some(&largest), "it comes back different");
+        check!(
+            w.get(&ns, "k").await?.as_ref() == Some(&largest),
+            "a value of the maximum size is returned changed"
+        );
         let put = w.store().put(w.ctx(), &ns, "k", w.sized(limit + 1)?).await;
-        let error = refused(put, ErrorKind::InvalidArgument, "one byte more, over an entry")?;
-        check!(error.message().contains(&limit.to_string()), "the limit is not named: {error}");
-        check!(w.get(&ns, "k").await? == Some(largest), "the entry is not as it was");
+        let error = refused(
+            put,
+            ErrorKind::InvalidArgument,
+            "put of a value over the limit to an existing key",
+        )?;
+        check!(
+            error.message().contains(&limit.to_string()),
+            "the error must name the limit: {error}"
+        );
+        check!(w.get(&ns, "k").await? == Some(largest), "the rejected put changed the entry");
         let put = w.store().put(w.ctx(), &ns, "new", w.sized(limit + 1)?).await;
-        refused(put, ErrorKind::InvalidArgument, "one byte more")?;
-        check_eq!(w.list(&ns, None).await?, ["k"], "nothing is written");
+        refused(
+            put,
+            ErrorKind::InvalidArgument,
+            "a name or value that is one byte over the limit",
+        )?;
+        check_eq!(w.list(&ns, None).await?, ["k"], "the keys after the rejected call");
         w.delete(&ns, "k").await?;
         Ok(())
     }
 
-    /// The limit on values holds for `put_entry` and in batches.
+    /// `put_entry` and batches have the same limit for values.
     #[case(tenant, entry)]
-    async fn the_largest_value_of_an_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_reject_value_over_the_limit<V: Sample>(w: &World<V>) -> Outcome {
         let past = w.needs_value_limit()? + 1;
         let ns = w.ns(&["a"])?;
         let (none, always) = (PutOptions::new(), Condition::Always);
@@ -121,13 +154,13 @@ cases! {
         refused(put, ErrorKind::InvalidArgument, "put_entry")?;
         let batch = cubbyhole_core::Batch::new().put("j", V::sample(1)).put("k", w.sized(past)?);
         refused(w.store().write(w.ctx(), &ns, batch).await, ErrorKind::InvalidArgument, "write")?;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "nothing is written");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected call");
         Ok(())
     }
 }
 
-/// Text of exactly that many bytes that looks random: printable ASCII, or characters of up to four
-/// bytes.
+/// Returns random text of exactly this number of bytes: printable ASCII, or characters of up to
+/// four bytes.
 fn incompressible(bytes: usize, wide: bool) -> String {
     let mut random = fastrand::Rng::with_seed(bytes as u64);
     let mut text = String::with_capacity(bytes);
@@ -143,10 +176,10 @@ fn incompressible(bytes: usize, wide: bool) -> String {
     text
 }
 
-/// A namespace of the case's tenant that is as long as can be.
+/// Returns a namespace of the case's tenant with the maximum length.
 fn longest<V: Sample>(w: &World<V>, wide: bool) -> cubbyhole_core::Result<Namespace> {
     let room = MAX_NAMESPACE_BYTES - w.ns(&[""])?.as_str().len();
-    // Escapes would make it longer.
+    // Characters that need an escape would make it longer.
     let segment = incompressible(room, wide).replace([':', '\\'], ".");
     w.ns(&[&segment])
 }

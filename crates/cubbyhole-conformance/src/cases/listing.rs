@@ -1,11 +1,13 @@
-//! `list`: which keys, and in which order.
+//! `list`: the keys of a namespace, and their order.
 
 use cubbyhole_core::ScanOptions;
 
-use crate::case::{Outcome, cases, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq};
+use crate::world::World;
 
-/// Keys whose byte order is not that of a locale, of UTF-16, or of numbers.
+/// Keys in byte order. A locale, UTF-16 or numeric order would sort them differently.
 const ORDERED: [&str; 18] = [
     "",
     " ",
@@ -28,92 +30,118 @@ const ORDERED: [&str; 18] = [
 ];
 
 cases! {
-    /// An empty namespace lists nothing.
+    /// `list` of an empty namespace returns no keys.
     #[case(tenant, core)]
-    async fn an_empty_namespace_lists_nothing<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_namespace_lists_nothing<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["empty"])?;
-        check_eq!(w.list(&ns, None).await?, [""; 0], "without a prefix");
-        check_eq!(w.list(&ns, Some("")).await?, [""; 0], "with the empty prefix");
-        check_eq!(w.list(&ns, Some("a")).await?, [""; 0], "with a prefix");
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys without a prefix");
+        check_eq!(w.list(&ns, Some("")).await?, [""; 0], "the keys with the empty prefix");
+        check_eq!(w.list(&ns, Some("a")).await?, [""; 0], "the keys with a prefix");
         Ok(())
     }
 
-    /// Without a prefix, and with the empty one, every key is listed once.
+    /// `list` returns every key once, without a prefix and with the empty prefix.
     #[case(tenant, core)]
     async fn every_key_is_listed_once<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &ORDERED).await?;
         w.put_all(&ns, &ORDERED).await?;
-        check_eq!(w.list(&ns, None).await?, ORDERED, "without a prefix");
-        check_eq!(w.list(&ns, Some("")).await?, ORDERED, "with the empty prefix");
+        check_eq!(w.list(&ns, None).await?, ORDERED, "the keys without a prefix");
+        check_eq!(w.list(&ns, Some("")).await?, ORDERED, "the keys with the empty prefix");
         Ok(())
     }
 
-    /// With a prefix, those keys are listed that start with it, the prefix itself included.
+    /// A prefix selects the keys that start with it, including the key that equals it.
     #[case(tenant, core)]
-    async fn a_prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "ab", "abc", "abd", "ac", "b", "Ab", " ab", "xab"]).await?;
-        check_eq!(w.list(&ns, Some("ab")).await?, ["ab", "abc", "abd"], "prefix ab");
-        check_eq!(w.list(&ns, Some("abcd")).await?, [""; 0], "longer than any key");
-        check_eq!(w.list(&ns, Some("b")).await?, ["b"], "prefix b");
+        check_eq!(
+            w.list(&ns, Some("ab")).await?,
+            ["ab", "abc", "abd"],
+            "the keys with the prefix ab"
+        );
+        check_eq!(
+            w.list(&ns, Some("abcd")).await?,
+            [""; 0],
+            "the keys with a prefix that is longer than any key"
+        );
+        check_eq!(w.list(&ns, Some("b")).await?, ["b"], "the keys with the prefix b");
         Ok(())
     }
 
-    /// Prefixes that end in the last characters of Unicode have no upper neighbour, and still work.
+    /// A prefix that ends with the last Unicode character works, although it has no successor of
+    /// the same length.
     #[case(tenant, core)]
-    async fn a_prefix_of_the_last_character<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_of_last_unicode_characters_works<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let keys = ["a", "a\u{10ffff}", "a\u{10ffff}\u{10ffff}", "b", "\u{d7ff}x", "\u{e000}x"];
         w.put_all(&ns, &keys).await?;
         w.put_all(&ns, &["\u{10ffff}", "\u{10ffff}a", "\u{10ffff}\u{10ffff}"]).await?;
         let last = "\u{10ffff}";
         let expected = ["\u{10ffff}", "\u{10ffff}a", "\u{10ffff}\u{10ffff}"];
-        check_eq!(w.list(&ns, Some(last)).await?, expected, "U+10FFFF");
+        check_eq!(w.list(&ns, Some(last)).await?, expected, "the keys with the prefix U+10FFFF");
         let expected = ["a\u{10ffff}", "a\u{10ffff}\u{10ffff}"];
-        check_eq!(w.list(&ns, Some("a\u{10ffff}")).await?, expected, "a, U+10FFFF");
-        check_eq!(w.list(&ns, Some("\u{d7ff}")).await?, ["\u{d7ff}x"], "before the surrogates");
-        check_eq!(w.list(&ns, Some("\u{e000}")).await?, ["\u{e000}x"], "after the surrogates");
+        check_eq!(
+            w.list(&ns, Some("a\u{10ffff}")).await?,
+            expected,
+            "the keys with the prefix a, U+10FFFF"
+        );
+        check_eq!(
+            w.list(&ns, Some("\u{d7ff}")).await?,
+            ["\u{d7ff}x"],
+            "the keys with the last prefix before the surrogates"
+        );
+        check_eq!(
+            w.list(&ns, Some("\u{e000}")).await?,
+            ["\u{e000}x"],
+            "the keys with the first prefix after the surrogates"
+        );
         check_eq!(w.list(&ns, Some("b")).await?, ["b"], "b");
         Ok(())
     }
 
-    /// The stores of this project list in ascending byte order.
+    /// A store that implements `EntryStore` lists keys in ascending byte order.
     #[case(tenant, entry)]
-    async fn a_listing_is_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_is_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["order"])?;
         for key in ORDERED.iter().rev() {
             w.put(&ns, key, 1).await?;
         }
-        // A store with only the core trait may list in any order: this call tells.
+        // A store that only implements `Store` may list in any order. For that store, this call
+        // ends the case as ignored.
         w.page(&ns, ScanOptions::new()).await?;
-        check_eq!(w.store().list(w.ctx(), &ns, None).await?, ORDERED, "byte order");
+        check_eq!(w.store().list(w.ctx(), &ns, None).await?, ORDERED, "the keys in byte order");
         Ok(())
     }
 
-    /// A deleted key is not listed any more, one that was written since is.
+    /// `list` reflects puts and deletes.
     #[case(tenant, core)]
-    async fn a_listing_follows_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_reflects_puts_and_deletes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         w.delete(&ns, "b").await?;
-        check_eq!(w.list(&ns, None).await?, ["a", "c"], "after the deletion");
+        check_eq!(w.list(&ns, None).await?, ["a", "c"], "the keys after the delete");
         w.put(&ns, "bb", 1).await?;
-        check_eq!(w.list(&ns, None).await?, ["a", "bb", "c"], "after the put");
+        check_eq!(w.list(&ns, None).await?, ["a", "bb", "c"], "the keys after the put");
         Ok(())
     }
 
-    /// `list` has no limit on what it returns: more keys than any page holds.
+    /// `list` has no limit: it returns more keys than a page of a scan.
     #[case(tenant, core)]
-    async fn a_listing_is_complete<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_returns_more_keys_than_a_page<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["many"])?;
         let keys: Vec<String> = (0..1500).map(|number| format!("k{number:04}")).collect();
         for chunk in keys.chunks(100) {
             let puts = chunk.iter().map(|key| w.put(&ns, key, 1));
             futures_util::future::try_join_all(puts).await?;
         }
-        check_eq!(w.list(&ns, None).await?, keys, "1500 keys");
-        check_eq!(w.list(&ns, Some("k14")).await?.len(), 100, "those that start with k14");
+        check_eq!(w.list(&ns, None).await?, keys, "the keys of a namespace with 1,500 entries");
+        check_eq!(
+            w.list(&ns, Some("k14")).await?.len(),
+            100,
+            "the number of keys that start with k14"
+        );
         Ok(())
     }
 }

@@ -1,11 +1,14 @@
-//! Names are literal text: no character in a tenant, a segment, a key or a prefix means anything.
+//! Names are literal text: no character in a tenant, a segment, a key or a prefix has a special
+//! meaning.
 
 use cubbyhole_core::{ErrorKind, Namespace, ScanOptions, TenantId};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::world::World;
 
-/// Names that mean something to some engine, escape or script.
+/// Names with characters that are special in some engine, escape or script.
 pub(super) const HOSTILE: [&str; 44] = [
     "%",
     "_",
@@ -54,25 +57,25 @@ pub(super) const HOSTILE: [&str; 44] = [
 ];
 
 cases! {
-    /// Every hostile name works as a key, and none is mistaken for another.
+    /// Keys with special characters work, and no two of them are confused.
     #[case(tenant, core)]
-    async fn hostile_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_keys_stay_distinct<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["keys"])?;
         for (number, key) in HOSTILE.iter().enumerate() {
             w.put(&ns, key, number as u64).await?;
         }
         for (number, key) in HOSTILE.iter().enumerate() {
-            check_eq!(w.number(&ns, key).await?, Some(number as u64), "key {key:?}");
+            check_eq!(w.number(&ns, key).await?, Some(number as u64), "the value of key {key:?}");
         }
         let mut all = HOSTILE.to_vec();
         all.sort_unstable();
-        check_eq!(w.list(&ns, None).await?, all, "all keys are listed as they are");
+        check_eq!(w.list(&ns, None).await?, all, "the keys");
         Ok(())
     }
 
-    /// Deleting a hostile key deletes that key alone.
+    /// Deleting a key with special characters deletes only that key.
     #[case(tenant, core)]
-    async fn hostile_keys_are_deleted_one_by_one<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_of_hostile_key_removes_only_that_key<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["keys"])?;
         w.put_all(&ns, &HOSTILE).await?;
         let mut left = HOSTILE.to_vec();
@@ -80,43 +83,51 @@ cases! {
         for key in HOSTILE {
             w.delete(&ns, key).await?;
             left.retain(|other| *other != key);
-            check_eq!(w.list(&ns, None).await?, left, "after deleting {key:?}");
+            check_eq!(w.list(&ns, None).await?, left, "the keys after the delete of {key:?}");
         }
         Ok(())
     }
 
-    /// Every hostile name works as a scope segment, and none is mistaken for another.
+    /// Scope segments with special characters work, and no two of them are confused.
     #[case(tenant, core)]
-    async fn hostile_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_segments_stay_distinct<V: Sample>(w: &World<V>) -> Outcome {
         for (number, segment) in HOSTILE.iter().enumerate() {
             w.put(&w.ns(&[segment])?, "k", number as u64).await?;
         }
         for (number, segment) in HOSTILE.iter().enumerate() {
             let ns = w.ns(&[segment])?;
-            check_eq!(w.number(&ns, "k").await?, Some(number as u64), "segment {segment:?}");
+            check_eq!(
+                w.number(&ns, "k").await?,
+                Some(number as u64),
+                "the value in segment {segment:?}"
+            );
             check_eq!(w.list(&ns, None).await?, ["k"], "the keys of segment {segment:?}");
         }
         Ok(())
     }
 
-    /// Every hostile name works as a tenant, and none is mistaken for another.
+    /// Tenants with special characters work, and no two of them are confused.
     #[case(store, core)]
-    async fn hostile_tenants<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_tenants_stay_distinct<V: Sample>(w: &World<V>) -> Outcome {
         for (number, name) in HOSTILE.iter().enumerate() {
             let ns = Namespace::new(TenantId::new(name)?);
             w.put(&ns, "k", number as u64).await?;
         }
         for (number, name) in HOSTILE.iter().enumerate() {
             let ns = Namespace::new(TenantId::new(name)?);
-            check_eq!(w.number(&ns, "k").await?, Some(number as u64), "tenant {name:?}");
+            check_eq!(
+                w.number(&ns, "k").await?,
+                Some(number as u64),
+                "the value of tenant {name:?}"
+            );
             check_eq!(w.list(&ns, None).await?, ["k"], "the keys of tenant {name:?}");
         }
         Ok(())
     }
 
-    /// Hostile namespaces are enumerated as they are.
+    /// Namespaces with special characters are listed unchanged.
     #[case(tenant, core)]
-    async fn hostile_segments_are_enumerated<V: Sample>(w: &World<V>) -> Outcome {
+    async fn hostile_segments_are_listed_unchanged<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let mut expected = Vec::new();
         for segment in HOSTILE {
@@ -127,17 +138,17 @@ cases! {
         expected.sort_unstable();
         let mut found = w.namespaces(&w.everything()).await?;
         found.sort_unstable();
-        check_eq!(found, expected, "the namespaces as they were written");
+        check_eq!(found, expected, "the namespaces");
         for ns in &expected {
             let found = w.namespaces(&ns.into()).await?;
-            check_eq!(found, std::slice::from_ref(ns), "each is found by its own prefix");
+            check_eq!(found, std::slice::from_ref(ns), "the namespaces under the prefix of {ns:?}");
         }
         Ok(())
     }
 
-    /// A prefix of `list` is literal text, not a pattern.
+    /// The prefix of `list` is literal text, not a pattern.
     #[case(tenant, core)]
-    async fn a_hostile_prefix_is_literal<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_prefix_is_literal_text<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["prefix"])?;
         w.put(&ns, "plain", 0).await?;
         w.put(&ns, "", 0).await?;
@@ -152,14 +163,18 @@ cases! {
         for prefix in HOSTILE {
             let expected: Vec<_> = all.iter().filter(|key| key.starts_with(prefix)).collect();
             let found = w.list(&ns, Some(prefix)).await?;
-            check_eq!(found.iter().collect::<Vec<_>>(), expected, "prefix {prefix:?}");
+            check_eq!(
+                found.iter().collect::<Vec<_>>(),
+                expected,
+                "the keys with the prefix {prefix:?}"
+            );
         }
         Ok(())
     }
 
-    /// A prefix of `scan` is literal text, not a pattern.
+    /// The prefix of `scan` is literal text, not a pattern.
     #[case(tenant, entry)]
-    async fn a_hostile_prefix_of_a_scan_is_literal<V: Sample>(w: &World<V>) -> Outcome {
+    async fn scan_prefix_is_literal_text<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["prefix"])?;
         let mut all: Vec<_> = HOSTILE.iter().map(|prefix| format!("{prefix}x")).collect();
         for key in &all {
@@ -170,43 +185,48 @@ cases! {
             let expected: Vec<_> = all.iter().filter(|key| key.starts_with(prefix)).collect();
             let items = w.pages(&ns, ScanOptions::new().with_prefix(prefix).with_limit(7)).await?;
             let found: Vec<_> = items.iter().map(|item| &item.key).collect();
-            check_eq!(found, expected, "prefix {prefix:?}");
+            check_eq!(found, expected, "the keys with the prefix {prefix:?}");
         }
         Ok(())
     }
 
-    /// The empty key is a key.
+    /// The empty string is a valid key.
     #[case(tenant, core)]
-    async fn the_empty_key_is_a_key<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_key_is_valid<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "", 1).await?;
-        check_eq!(w.number(&ns, "").await?, Some(1), "the empty key");
-        check_eq!(w.list(&ns, None).await?, [""], "it is listed");
-        check_eq!(w.list(&ns, Some("")).await?, [""], "under the empty prefix too");
-        check_eq!(w.list(&ns, Some("a")).await?, [""; 0], "not under another");
+        check_eq!(w.number(&ns, "").await?, Some(1), "the value of the empty key");
+        check_eq!(w.list(&ns, None).await?, [""], "the keys without a prefix");
+        check_eq!(w.list(&ns, Some("")).await?, [""], "the keys with the empty prefix");
+        check_eq!(w.list(&ns, Some("a")).await?, [""; 0], "the keys with another prefix");
         w.put(&ns, "a", 2).await?;
         w.delete(&ns, "").await?;
-        check_eq!(w.list(&ns, None).await?, ["a"], "it is deleted alone");
+        check_eq!(w.list(&ns, None).await?, ["a"], "the keys after the delete of the empty key");
         Ok(())
     }
 
-    /// Empty segments are legal and count: `t`, `t:` and `t::` are three namespaces.
+    /// Empty segments are valid and significant: `t`, `t:` and `t::` are three namespaces.
     #[case(tenant, core)]
-    async fn empty_segments_count<V: Sample>(w: &World<V>) -> Outcome {
-        let places = [w.ns(&[])?, w.ns(&[""])?, w.ns(&["", ""])?, w.ns(&["", "a"])?, w.ns(&["a"])?];
-        for (number, ns) in places.iter().enumerate() {
+    async fn empty_segments_are_significant<V: Sample>(w: &World<V>) -> Outcome {
+        let namespaces =
+            [w.ns(&[])?, w.ns(&[""])?, w.ns(&["", ""])?, w.ns(&["", "a"])?, w.ns(&["a"])?];
+        for (number, ns) in namespaces.iter().enumerate() {
             w.put(ns, "k", number as u64).await?;
         }
-        for (number, ns) in places.iter().enumerate() {
-            check_eq!(w.number(ns, "k").await?, Some(number as u64), "namespace {ns:?}");
+        for (number, ns) in namespaces.iter().enumerate() {
+            check_eq!(
+                w.number(ns, "k").await?,
+                Some(number as u64),
+                "the value in namespace {ns:?}"
+            );
             check_eq!(w.list(ns, None).await?, ["k"], "the keys of {ns:?}");
         }
         Ok(())
     }
 
-    /// NUL is refused in keys and prefixes, and nothing is written.
+    /// NUL is rejected in keys and prefixes, and nothing is written.
     #[case(tenant, core)]
-    async fn nul_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn nul_in_key_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "a", 1).await?;
         for key in ["\0", "a\0", "\0a", "a\0b"] {
@@ -216,13 +236,13 @@ cases! {
             refused(w.delete(&ns, key).await, invalid, format_args!("delete of {key:?}"))?;
             refused(w.list(&ns, Some(key)).await, invalid, format_args!("list of {key:?}"))?;
         }
-        check_eq!(w.list(&ns, None).await?, ["a"], "nothing was written or deleted");
+        check_eq!(w.list(&ns, None).await?, ["a"], "the keys after the rejected calls");
         Ok(())
     }
 
-    /// NUL is refused in tenants and segments, so no namespace holds one.
+    /// NUL is rejected in tenants and segments, so no namespace contains it.
     #[case(tenant, core)]
-    async fn nul_is_refused_in_namespaces<V: Sample>(w: &World<V>) -> Outcome {
+    async fn nul_in_namespace_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let invalid = ErrorKind::InvalidArgument;
         refused(TenantId::new("a\0"), invalid, "a tenant with NUL")?;
         refused(w.ns(&["a\0b"]), invalid, "a segment with NUL")?;
@@ -230,7 +250,7 @@ cases! {
         Ok(())
     }
 
-    /// Text is kept as it is: no normalisation makes two names one.
+    /// Text is stored unchanged: no normalisation merges two names.
     #[case(tenant, core)]
     async fn text_is_not_normalised<V: Sample>(w: &World<V>) -> Outcome {
         let pairs =
@@ -238,12 +258,19 @@ cases! {
         for (index, (one, other)) in pairs.into_iter().enumerate() {
             let ns = w.ns(&["pair", &index.to_string()])?;
             w.put(&ns, one, 1).await?;
-            check_eq!(w.get(&ns, other).await?, None, "{other:?} is not {one:?}");
+            check_eq!(w.get(&ns, other).await?, None, "get of {other:?} after a put of {one:?}");
             w.put(&ns, other, 2).await?;
-            check_eq!(w.number(&ns, one).await?, Some(1), "{one:?} is not {other:?}");
+            check_eq!(
+                w.number(&ns, one).await?,
+                Some(1),
+                "the value of {one:?} after a put of {other:?}"
+            );
             let (one, other) = (w.ns(&[one])?, w.ns(&[other])?);
             w.put(&one, &index.to_string(), 3).await?;
-            check!(w.get(&other, &index.to_string()).await?.is_none(), "{other:?} sees {one:?}");
+            check!(
+                w.get(&other, &index.to_string()).await?.is_none(),
+                "the namespace {other:?} has the entry of {one:?}"
+            );
         }
         Ok(())
     }

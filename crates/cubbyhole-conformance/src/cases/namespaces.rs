@@ -2,11 +2,13 @@
 
 use cubbyhole_core::{ErrorKind, Namespace, NamespacePrefix};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::world::World;
 
-/// Scopes whose rendered forms surround those of `a`: `a!`, `a-b` and `a/x` sort before `a:`, and
-/// `a;`, `aa` and `b` behind it.
+/// Scopes that sort close to `a`: `a!`, `a-b` and `a/x` sort before `a:`, and `a;`, `aa` and `b`
+/// after it.
 const SCOPES: [&[&str]; 16] = [
     &[],
     &[""],
@@ -27,41 +29,43 @@ const SCOPES: [&[&str]; 16] = [
 ];
 
 cases! {
-    /// `list_namespaces` finds every namespace under a prefix that holds an entry, itself included.
+    /// `list_namespaces` returns every namespace under a prefix that has entries, including the
+    /// namespace that the prefix names.
     #[case(tenant, core)]
     async fn every_namespace_is_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let all = fill(w).await?;
         let mut found = w.namespaces(&w.everything()).await?;
         found.sort_unstable();
-        check_eq!(found, all, "everything of the tenant");
+        check_eq!(found, all, "the namespaces of the tenant");
         Ok(())
     }
 
-    /// A prefix matches by whole segments: `a` finds `a` and `a:b`, and neither `ab` nor `a-b`.
+    /// A prefix matches whole segments: `a` matches `a` and `a:b`, but not `ab` or `a-b`.
     #[case(tenant, core)]
-    async fn a_prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let all = fill(w).await?;
         for prefix in prefixes(w)? {
             let mut found = w.namespaces(&prefix).await?;
             found.sort_unstable();
-            check_eq!(found, under(&prefix, &all), "under {prefix}");
+            check_eq!(found, under(&prefix, &all), "the namespaces under {prefix}");
         }
         Ok(())
     }
 
-    /// The stores of this project list namespaces in byte order of the rendered form.
+    /// A store that implements `EntryStore` lists namespaces in byte order of the rendered form.
     #[case(tenant, entry)]
-    async fn namespaces_are_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_is_in_byte_order<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let all = fill(w).await?;
         w.store().scan_namespaces(w.ctx(), &w.everything(), None, 1).await?;
-        check_eq!(w.namespaces(&w.everything()).await?, all, "byte order");
+        check_eq!(w.namespaces(&w.everything()).await?, all, "the namespaces in byte order");
         Ok(())
     }
 
-    /// A tenant's listing holds nothing of a tenant whose name begins with its own.
+    /// `list_namespaces` returns no namespace of a tenant whose name starts with the name of the
+    /// given one.
     #[case(tenant, core)]
     async fn tenants_with_longer_names_are_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
@@ -70,48 +74,64 @@ cases! {
             w.put(&theirs, "k", 1).await?;
             w.put(&theirs.with_scope("a")?, "k", 1).await?;
         }
-        check_eq!(w.namespaces(&w.everything()).await?, [], "ours is empty");
+        check_eq!(
+            w.namespaces(&w.everything()).await?,
+            [],
+            "the namespaces of a tenant without entries"
+        );
         let ours = w.ns(&["a"])?;
         w.put(&ours, "k", 1).await?;
-        check_eq!(w.namespaces(&w.everything()).await?, [ours], "ours alone");
+        check_eq!(w.namespaces(&w.everything()).await?, [ours], "the namespaces of the tenant");
         Ok(())
     }
 
-    /// A namespace is listed once, however many entries it holds, and by itself if nothing lies
-    /// above it.
+    /// A namespace is listed once for any number of entries. Its parents are listed only if they
+    /// have entries.
     #[case(tenant, core)]
-    async fn a_namespace_is_listed_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn namespace_is_listed_once_without_parents<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let deep = w.ns(&["a", "b", "c"])?;
         for number in 0..20 {
             w.put(&deep, &format!("k{number}"), number).await?;
         }
         let found = w.namespaces(&w.everything()).await?;
-        check_eq!(found, std::slice::from_ref(&deep), "without the levels above it");
+        check_eq!(found, std::slice::from_ref(&deep), "the namespaces of the tenant");
         let found = w.namespaces(&w.ns(&["a"])?.into()).await?;
-        check_eq!(found, [deep], "under a prefix that is no namespace itself");
+        check_eq!(found, [deep], "the namespaces under a prefix whose namespace is empty");
         Ok(())
     }
 
-    /// A namespace whose last entry was deleted is not listed any more.
+    /// A namespace is not listed after its last entry was deleted.
     #[case(tenant, core)]
-    async fn an_emptied_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn emptied_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let (a, b) = (w.ns(&["a"])?, w.ns(&["b"])?);
         w.put_all(&a, &["j", "k"]).await?;
         w.put(&b, "k", 1).await?;
         w.delete(&a, "j").await?;
-        check_eq!(w.namespaces(&w.everything()).await?.len(), 2, "one entry is left in a");
+        check_eq!(
+            w.namespaces(&w.everything()).await?.len(),
+            2,
+            "the number of namespaces while a has one entry"
+        );
         w.delete(&a, "k").await?;
-        check_eq!(w.namespaces(&w.everything()).await?, [b], "a is empty");
+        check_eq!(
+            w.namespaces(&w.everything()).await?,
+            [b],
+            "the namespaces after the last delete in a"
+        );
         w.put(&a, "k", 1).await?;
-        check_eq!(w.namespaces(&w.everything()).await?.len(), 2, "a is back");
+        check_eq!(
+            w.namespaces(&w.everything()).await?.len(),
+            2,
+            "the number of namespaces after a new put in a"
+        );
         Ok(())
     }
 
-    /// A namespace with nothing but expired entries is not listed, swept or not.
+    /// A namespace that has only expired entries is not listed, swept or not.
     #[case(time, core)]
-    async fn an_expired_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_namespace_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let (a, b) = (w.ns(&["a"])?, w.ns(&["b"])?);
         w.put_for(&a, "j", 1, w.short()).await?;
@@ -119,15 +139,19 @@ cases! {
         w.put_for(&b, "j", 1, w.short()).await?;
         w.put(&b, "k", 1).await?;
         w.expire().await;
-        check_eq!(w.namespaces(&w.everything()).await?, std::slice::from_ref(&b), "b has one left");
+        check_eq!(
+            w.namespaces(&w.everything()).await?,
+            std::slice::from_ref(&b),
+            "the namespaces after the entries of a have expired"
+        );
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.namespaces(&w.everything()).await?, [b], "after a sweep");
+        check_eq!(w.namespaces(&w.everything()).await?, [b], "the namespaces after a sweep");
         Ok(())
     }
 
-    /// The listing has no limit on what it returns.
+    /// `list_namespaces` has no limit: it returns more namespaces than a page of a scan.
     #[case(tenant, core)]
-    async fn a_listing_of_namespaces_is_complete<V: Sample>(w: &World<V>) -> Outcome {
+    async fn list_returns_more_namespaces_than_a_page<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_namespaces()?;
         let mut expected = Vec::new();
         for number in 0..1100 {
@@ -138,37 +162,42 @@ cases! {
         }
         let mut found = w.namespaces(&w.everything()).await?;
         found.sort_unstable();
-        check_eq!(found, expected, "1100 namespaces");
+        check_eq!(found, expected, "the 1,100 namespaces");
         Ok(())
     }
 
-    /// Pages of namespaces of every size hold each one once, in byte order.
+    /// Pages of every size return each namespace once, in byte order.
     #[case(tenant, entry)]
-    async fn pages_of_every_size<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_of_every_size_return_each_once<V: Sample>(w: &World<V>) -> Outcome {
         let all = fill(w).await?;
         for limit in 1..=all.len() + 1 {
             let found = w.namespace_pages(&w.everything(), limit).await?;
-            check_eq!(found, all, "pages of {limit}");
+            check_eq!(found, all, "the namespaces on pages of {limit}");
         }
         Ok(())
     }
 
-    /// Pages of namespaces under a prefix match by whole segments.
+    /// The prefix of `scan_namespaces` matches whole segments.
     #[case(tenant, entry)]
-    async fn pages_match_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
+    async fn page_prefix_matches_whole_segments<V: Sample>(w: &World<V>) -> Outcome {
         let all = fill(w).await?;
         for prefix in prefixes(w)? {
             for limit in [1, 2, 1000] {
                 let found = w.namespace_pages(&prefix, limit).await?;
-                check_eq!(found, under(&prefix, &all), "under {prefix}, pages of {limit}");
+                check_eq!(
+                    found,
+                    under(&prefix, &all),
+                    "the namespaces under {prefix}, on pages of {limit}"
+                );
             }
         }
         Ok(())
     }
 
-    /// `after` excludes the namespace it names, which need not exist nor lie under the prefix.
+    /// `after` excludes the namespace that it names. That namespace need not exist or be under the
+    /// prefix.
     #[case(tenant, entry)]
-    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_may_name_absent_namespace<V: Sample>(w: &World<V>) -> Outcome {
         let all = fill(w).await?;
         let mut afters = all.clone();
         for segments in [&["a", "a"][..], &["a", "z"], &["a-"], &["zz"], &["a!", "x"], &["!"]] {
@@ -181,15 +210,15 @@ cases! {
                 let mut expected = under(&prefix, &all);
                 expected.retain(|ns| ns > after);
                 let page = w.store().scan_namespaces(w.ctx(), &prefix, Some(after), 1000).await?;
-                check_eq!(page.items, expected, "under {prefix} after {after}");
+                check_eq!(page.items, expected, "the namespaces under {prefix} after {after}");
             }
         }
         Ok(())
     }
 
-    /// Expired and emptied namespaces are on no page.
+    /// `scan_namespaces` skips namespaces whose entries were deleted or have expired.
     #[case(tenant, entry)]
-    async fn pages_pass_what_is_empty<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_skip_empty_namespaces<V: Sample>(w: &World<V>) -> Outcome {
         let mut expected = Vec::new();
         for number in 0..12 {
             let ns = w.ns(&[&format!("{number:02}")])?;
@@ -208,14 +237,14 @@ cases! {
         }
         for limit in [1, 3, 100] {
             let found = w.namespace_pages(&w.everything(), limit).await?;
-            check_eq!(found, expected, "pages of {limit}");
+            check_eq!(found, expected, "the namespaces on pages of {limit}");
         }
         Ok(())
     }
 
-    /// A limit of 0 or 1001 namespaces is refused.
+    /// A limit of 0 or more than 1,000 is rejected.
     #[case(tenant, entry)]
-    async fn bad_limits_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn limit_out_of_range_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         for limit in [0, 1001, usize::MAX] {
             let page = w.store().scan_namespaces(w.ctx(), &w.everything(), None, limit).await;
             refused(page, ErrorKind::InvalidArgument, format_args!("a limit of {limit}"))?;
@@ -223,9 +252,10 @@ cases! {
         Ok(())
     }
 
-    /// What exists throughout a listing of namespaces appears exactly once.
+    /// A namespace that exists during a whole scan is returned exactly once, even if others are
+    /// created between the pages.
     #[case(tenant, entry)]
-    async fn what_stays_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn writes_between_pages_lose_no_namespace<V: Sample>(w: &World<V>) -> Outcome {
         let mut stays = Vec::new();
         for number in 0..20 {
             let ns = w.ns(&[&format!("n{number:02}")])?;
@@ -244,14 +274,17 @@ cases! {
             w.put(&w.ns(&["a", &found.len().to_string()])?, "k", 1).await?;
             after = Some(next);
         }
-        check!(found.is_sorted_by(|a, b| a < b), "some namespace appears twice");
+        check!(
+            found.is_sorted_by(|a, b| a < b),
+            "the pages must return each namespace once and in order"
+        );
         found.retain(|ns| stays.contains(ns));
-        check_eq!(found, stays, "what stayed");
+        check_eq!(found, stays, "the namespaces that existed during the whole scan");
         Ok(())
     }
 }
 
-/// Writes an entry to every scope; the namespaces in order.
+/// Writes an entry to every scope, and returns the namespaces in order.
 async fn fill<V: Sample>(w: &World<V>) -> Outcome<Vec<Namespace>> {
     let mut all = Vec::new();
     for segments in SCOPES {
@@ -268,7 +301,7 @@ fn prefixes<V: Sample>(w: &World<V>) -> cubbyhole_core::Result<Vec<NamespacePref
     scopes.map(|segments| w.ns(segments).map(NamespacePrefix::from)).collect()
 }
 
-/// What lies under a prefix, judged by segments and not by text.
+/// Returns the namespaces under a prefix, by segments and not by text.
 fn under(prefix: &NamespacePrefix, all: &[Namespace]) -> Vec<Namespace> {
     let segments: Vec<_> = prefix.as_namespace().segments().collect();
     let beneath = |ns: &&Namespace| {

@@ -1,4 +1,4 @@
-//! Calls outside any tokio runtime: they work, or are refused with an error that says so.
+//! Calls outside a tokio runtime: they work, or return an error that says so.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,54 +9,63 @@ use std::time::Duration;
 
 use cubbyhole_core::ErrorKind;
 
-use crate::calls::{Call, Target};
-use crate::case::{Outcome, Stop, cases};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::calls::{CallTarget, MethodCall};
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop};
+use crate::world::World;
 
 cases! {
-    /// Without a runtime a call of the core trait works or answers `InvalidArgument`, with a
-    /// deadline or without one, and never panics.
+    /// Without a tokio runtime, a call of `Store` works or returns `InvalidArgument`, with and
+    /// without a deadline. It never panics.
     #[case(tenant, core)]
-    async fn core_calls_work_or_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn core_calls_work_or_return_invalid_argument<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
         w.put(&target.ns, "k", 1).await?;
         for target in with_and_without_deadline(target) {
-            all_answer(&target.core())?;
+            all_work_or_fail(&target.core())?;
         }
         Ok(())
     }
 
-    /// So does a call of `EntryStore`.
+    /// Without a tokio runtime, a call of `EntryStore` works or returns `InvalidArgument`, with and
+    /// without a deadline. It never panics.
     #[case(tenant, entry)]
-    async fn entry_calls_work_or_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_calls_work_or_return_invalid_argument<V: Sample>(w: &World<V>) -> Outcome {
         let target = w.target()?;
         w.put(&target.ns, "k", 1).await?;
         w.live(&target.ns, "k").await?;
         for target in with_and_without_deadline(target) {
-            all_answer(&target.entries())?;
-            // Some roles may not see across tenants.
-            let _ = outside(&target.tenants())?;
+            all_work_or_fail(&target.entries())?;
+            // The result is not checked: not every role is allowed to see across tenants.
+            let _ = outside_runtime(&target.tenants())?;
         }
         Ok(())
     }
 }
 
-fn with_and_without_deadline<V: Sample>(target: Target<V>) -> [Target<V>; 2] {
+fn with_and_without_deadline<V: Sample>(target: CallTarget<V>) -> [CallTarget<V>; 2] {
     let ctx = target.ctx.clone().with_timeout(Duration::from_secs(3_600));
-    let limited = Target {
+    let limited = CallTarget {
         store: Arc::clone(&target.store),
         ctx,
         ns: target.ns.clone(),
-        elsewhere: target.elsewhere.clone(),
+        empty_prefix: target.empty_prefix.clone(),
     };
     [target, limited]
 }
 
-fn all_answer(calls: &[Call<'_>]) -> Outcome {
+fn all_work_or_fail(calls: &[MethodCall<'_>]) -> Outcome {
     for call in calls {
-        match outside(call)? {
+        match outside_runtime(call)? {
             Err(error) if error.kind() != ErrorKind::InvalidArgument => {
-                return Err(Stop::unexpected(error, format!("`{}` without a runtime", call.name)));
+                return Err(Stop::unexpected(
+                    error,
+                    format!(
+                        "without a runtime, `{}` must work or be an invalid argument, not",
+                        call.name
+                    ),
+                ));
             }
             _ => {}
         }
@@ -65,14 +74,14 @@ fn all_answer(calls: &[Call<'_>]) -> Outcome {
 }
 
 /// Makes a call on a thread without a runtime.
-fn outside(call: &Call<'_>) -> Outcome<cubbyhole_core::Result<()>> {
-    let answer = thread::scope(|scope| scope.spawn(|| block_on(call.make())).join());
-    let answer =
-        answer.map_err(|_| Stop::failed(format!("`{}` panics without a runtime", call.name)))?;
-    answer.ok_or_else(|| Stop::failed(format!("`{}` hangs without a runtime", call.name)))
+fn outside_runtime(call: &MethodCall<'_>) -> Outcome<cubbyhole_core::Result<()>> {
+    let result = thread::scope(|scope| scope.spawn(|| block_on(call.make())).join());
+    let result =
+        result.map_err(|_| Stop::failed(format!("`{}` panics without a runtime", call.name)))?;
+    result.ok_or_else(|| Stop::failed(format!("`{}` hangs without a runtime", call.name)))
 }
 
-/// The least that runs a future; `None` for one that does not end.
+/// Runs a future without a runtime. Returns `None` if it does not end.
 fn block_on<F: Future>(future: F) -> Option<F::Output> {
     struct Unpark(Thread);
 
@@ -85,8 +94,8 @@ fn block_on<F: Future>(future: F) -> Option<F::Output> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
     for _ in 0..10_000 {
-        if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return Some(answer);
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(result);
         }
         thread::park_timeout(Duration::from_secs(1));
     }

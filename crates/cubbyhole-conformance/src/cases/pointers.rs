@@ -1,4 +1,4 @@
-//! `Arc<S>`, `Box<S>` and `dyn` stores forward every method, the provided ones too.
+//! `Arc<S>`, `Box<S>` and `dyn` stores forward every method, including the provided ones.
 
 use std::sync::Arc;
 
@@ -7,31 +7,41 @@ use cubbyhole_core::{
     Store, Update,
 };
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::world::World;
 
 cases! {
-    /// `Arc<dyn EntryStore<V>>` coerces to `Arc<dyn Store<V>>`, and is the same store.
+    /// `Arc<dyn EntryStore<V>>` coerces to `Arc<dyn Store<V>>`, and both use the same store.
     #[case(tenant, core)]
-    async fn an_entry_store_is_a_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn entry_store_coerces_to_store<V: Sample>(w: &World<V>) -> Outcome {
         let core: Arc<dyn Store<V>> = w.core();
         let ns = w.ns(&["a"])?;
         core.put(w.ctx(), &ns, "k", V::sample(1)).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "written through the core trait");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(1),
+            "the value that was written through the `Store` trait"
+        );
         w.delete(&ns, "k").await?;
-        check_eq!(core.get(w.ctx(), &ns, "k").await?, None, "read through the core trait");
+        check_eq!(
+            core.get(w.ctx(), &ns, "k").await?,
+            None,
+            "get through the `Store` trait after a delete"
+        );
         Ok(())
     }
 
-    /// `Arc<dyn Store<V>>` forwards the whole core trait.
+    /// `Arc<dyn Store<V>>` forwards every method of `Store`.
     #[case(time, core)]
-    async fn arc_dyn_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn arc_dyn_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         core_methods(w, w.core()).await
     }
 
-    /// `Box<dyn Store<V>>`, and an `Arc` of it, forward the whole core trait.
+    /// `Box<dyn Store<V>>`, and an `Arc` of it, forward every method of `Store`.
     #[case(time, core)]
-    async fn box_dyn_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn box_dyn_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         let boxed: Box<dyn Store<V>> = Box::new(Arc::clone(w.store()));
         core_methods(w, boxed).await?;
         let boxed: Box<dyn Store<V>> = Box::new(Arc::clone(w.store()));
@@ -40,13 +50,13 @@ cases! {
 
     /// `Arc<dyn EntryStore<V>>` forwards every method of `EntryStore`.
     #[case(tenant, entry)]
-    async fn arc_dyn_entry_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn arc_dyn_entry_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         entry_methods(w, Arc::clone(w.store())).await
     }
 
     /// `Box<dyn EntryStore<V>>`, and an `Arc` of it, forward every method of `EntryStore`.
     #[case(tenant, entry)]
-    async fn box_dyn_entry_store<V: Sample>(w: &World<V>) -> Outcome {
+    async fn box_dyn_entry_store_forwards_every_method<V: Sample>(w: &World<V>) -> Outcome {
         let boxed: Box<dyn EntryStore<V>> = Box::new(Arc::clone(w.store()));
         entry_methods(w, boxed).await?;
         let boxed: Box<dyn EntryStore<V>> = Box::new(Arc::clone(w.store()));
@@ -54,7 +64,7 @@ cases! {
     }
 }
 
-/// Every method of the core trait through `store`, each compared with the store beneath.
+/// Calls every method of `Store` through the pointer, and compares the results.
 async fn core_methods<V: Sample>(w: &World<V>, store: impl Store<V>) -> Outcome {
     let (ctx, ns) = (w.ctx(), w.ns(&["core"])?);
     let all = w.everything();
@@ -68,17 +78,17 @@ async fn core_methods<V: Sample>(w: &World<V>, store: impl Store<V>) -> Outcome 
     let ttl = PutOptions::new().with_ttl(w.short());
     store.put_with_options(ctx, &ns, "b", V::sample(2), ttl).await?;
     w.expire().await;
-    check_eq!(store.list(ctx, &ns, None).await?, ["a"], "the TTL was passed on");
+    check_eq!(store.list(ctx, &ns, None).await?, ["a"], "the keys after the TTL");
     let swept = store.evict_expired(ctx).await?;
     if w.can().keeps_expired && w.can().real_time.is_none() {
-        check_eq!(swept, 1, "the sweep was passed on");
+        check_eq!(swept, 1, "the number of entries that the sweep removed");
     }
     store.delete(ctx, &ns, "a").await?;
     check_eq!(w.get(&ns, "a").await?, None, "delete");
     Ok(())
 }
 
-/// Every method of `EntryStore` through `store`, each compared with the store beneath.
+/// Calls every method of `EntryStore` through the pointer, and compares the results.
 async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Outcome {
     let (ctx, ns, all) = (w.ctx(), w.ns(&["entry"])?, w.everything());
     let none = PutOptions::new();
@@ -100,7 +110,11 @@ async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Ou
     check!(store.current_time(ctx, &ns).await? >= before, "current_time");
     store.update(ctx, &ns, "b", |_| Ok(Update::Put(V::sample(4)))).await?;
     let taken = store.take(ctx, &ns, "b").await?;
-    check_eq!(taken.map(|entry| entry.value), Some(V::sample(4)), "update and take");
+    check_eq!(
+        taken.map(|entry| entry.value),
+        Some(V::sample(4)),
+        "the value that update wrote and take returned"
+    );
     check_eq!(store.delete_entry(ctx, &ns, "c", Condition::Always).await?, true, "delete_entry");
     check_eq!(store.erase(ctx, &all, 10).await?.removed, 1, "erase");
     check_eq!(store.erase_all(ctx, &all).await?, 0, "erase_all");

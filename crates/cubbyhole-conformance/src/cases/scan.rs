@@ -1,82 +1,100 @@
-//! `scan`: entries page by page.
+//! `scan`: returns entries page by page.
 
 use cubbyhole_core::limits::{MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
 use cubbyhole_core::{ErrorKind, Namespace, ScanItem, ScanOptions};
 
-use crate::case::{Outcome, Stop, cases, check, check_eq, refused};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, Stop, check, check_eq, refused};
+use crate::world::World;
 use crate::world::number_of;
-use crate::{Sample, World};
 
 const KEYS: [&str; 9] = ["", "a", "a%", "aa", "ab", "b", "ba", "c", "\u{10ffff}"];
 
 cases! {
-    /// An empty namespace is one empty page.
+    /// A scan of an empty namespace returns one empty page.
     #[case(tenant, entry)]
-    async fn an_empty_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_namespace_is_one_empty_page<V: Sample>(w: &World<V>) -> Outcome {
         let page = w.page(&w.ns(&["a"])?, ScanOptions::new()).await?;
-        check_eq!((page.items.len(), page.next), (0, None), "items and next page");
+        check_eq!((page.items.len(), page.next), (0, None), "the number of items and `next`");
         Ok(())
     }
 
-    /// Pages of every size hold each entry once, in byte order.
+    /// Pages of every size return each entry once, in byte order.
     #[case(tenant, entry)]
-    async fn pages_of_every_size<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_of_every_size_return_each_key_once<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for limit in 1..=KEYS.len() + 2 {
             let items = w.pages(&ns, ScanOptions::new().with_limit(limit)).await?;
-            check_eq!(keys(&items), KEYS, "pages of {limit}");
+            check_eq!(keys(&items), KEYS, "the keys on pages of {limit}");
         }
         Ok(())
     }
 
-    /// A page that holds the last entry says that there is no next one, sooner or later.
+    /// The last page has no `next`.
     #[case(tenant, entry)]
-    async fn the_last_page_has_no_next<V: Sample>(w: &World<V>) -> Outcome {
+    async fn last_page_has_no_next<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c"]).await?;
         let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
-        check!(page.next.is_some(), "there is more");
+        check!(page.next.is_some(), "the page must have a `next`, because there is another entry");
         let page = w.page(&ns, ScanOptions::new().with_after("c")).await?;
-        check_eq!((page.items.len(), page.next), (0, None), "past the last key");
+        check_eq!(
+            (page.items.len(), page.next),
+            (0, None),
+            "the number of items and `next` after the last key"
+        );
         let page = w.page(&ns, ScanOptions::new().with_limit(1000)).await?;
-        check_eq!((page.items.len(), page.next), (3, None), "room for all");
+        check_eq!(
+            (page.items.len(), page.next),
+            (3, None),
+            "the number of items and `next` of a page with room for all"
+        );
         Ok(())
     }
 
-    /// An item is the key with the whole entry.
+    /// An item has the key and the complete entry.
     #[case(tenant, entry)]
-    async fn an_item_is_the_whole_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn item_is_the_whole_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "a", 1).await?;
         w.put_for(&ns, "b", 2, w.long()).await?;
         for item in w.pages(&ns, ScanOptions::new()).await? {
             let key = item.key.clone();
             let Some(entry) = item.into_entry() else {
-                return Err(Stop::failed("an item without its value"));
+                return Err(Stop::failed("an item has no value"));
             };
-            check_eq!(entry?, w.live(&ns, &key).await?, "the entry of {key}");
+            check_eq!(
+                entry?,
+                w.live(&ns, &key).await?,
+                "the entry of {key}, compared with get_entry"
+            );
         }
         Ok(())
     }
 
-    /// A scan for keys only brings no values, and everything else.
+    /// A scan of keys only returns everything except the values.
     #[case(tenant, entry)]
-    async fn keys_only_brings_no_values<V: Sample>(w: &World<V>) -> Outcome {
+    async fn keys_only_returns_no_values<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         let items = w.pages(&ns, ScanOptions::new().keys_only().with_limit(4)).await?;
         check_eq!(keys(&items), KEYS, "the keys");
         for item in items {
-            check!(item.value.is_none(), "{:?} comes with a value", item.key);
-            check_eq!(item.meta, w.live(&ns, &item.key).await?.meta, "the rest of it");
+            check!(
+                item.value.is_none(),
+                "the item {:?} of a scan of keys only has a value",
+                item.key
+            );
+            check_eq!(item.meta, w.live(&ns, &item.key).await?.meta, "the metadata of the item");
         }
         Ok(())
     }
 
-    /// Where the store knows the length of values, items tell it, with values or without.
+    /// If the store knows the size of values, items have it, with or without values.
     #[case(tenant, entry)]
-    async fn items_tell_the_length_of_values<V: Sample>(w: &World<V>) -> Outcome {
+    async fn items_have_the_length_of_values<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_value_limit()?;
         let ns = w.ns(&["a"])?;
         for (key, bytes) in [("a", 500), ("b", 5_000)] {
@@ -85,14 +103,14 @@ cases! {
         for options in [ScanOptions::new(), ScanOptions::new().keys_only()] {
             let items = w.pages(&ns, options).await?;
             let lengths: Vec<_> = items.iter().map(|item| item.value_bytes).collect();
-            check_eq!(lengths, [Some(500), Some(5_000)], "the lengths");
+            check_eq!(lengths, [Some(500), Some(5_000)], "the lengths of the values");
         }
         Ok(())
     }
 
     /// A prefix selects keys, on every page.
     #[case(tenant, entry)]
-    async fn a_prefix_selects_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn prefix_selects_keys_on_every_page<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for prefix in ["", "a", "a%", "b", "ba", "x", "\u{10ffff}", "a\u{10ffff}"] {
@@ -100,28 +118,32 @@ cases! {
             for limit in [1, 2, 100] {
                 let options = ScanOptions::new().with_prefix(prefix).with_limit(limit);
                 let items = w.pages(&ns, options).await?;
-                check_eq!(keys(&items), expected, "prefix {prefix:?}, pages of {limit}");
+                check_eq!(
+                    keys(&items),
+                    expected,
+                    "the keys with the prefix {prefix:?}, on pages of {limit}"
+                );
             }
         }
         Ok(())
     }
 
-    /// `after` excludes the key it names, and need not name one that exists.
+    /// `after` excludes the key that it names. That key need not exist.
     #[case(tenant, entry)]
-    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_may_name_absent_key<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for after in ["", "!", "a", "a$", "a%", "aaa", "b", "bzzz", "c", "\u{10ffff}", "d%_"] {
             let expected: Vec<_> = KEYS.into_iter().filter(|key| *key > after).collect();
             let items = w.pages(&ns, ScanOptions::new().with_after(after).with_limit(2)).await?;
-            check_eq!(keys(&items), expected, "after {after:?}");
+            check_eq!(keys(&items), expected, "the keys after {after:?}");
         }
         Ok(())
     }
 
-    /// `after` and a prefix together: keys that satisfy both, wherever `after` lies.
+    /// With `after` and a prefix, the scan returns the keys that satisfy both, for any `after`.
     #[case(tenant, entry)]
-    async fn after_and_prefix<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_and_prefix_combine<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &KEYS).await?;
         for prefix in ["", "a", "b", "x"] {
@@ -132,15 +154,20 @@ cases! {
                     .collect();
                 let options = ScanOptions::new().with_prefix(prefix).with_after(after);
                 let items = w.pages(&ns, options.with_limit(1)).await?;
-                check_eq!(keys(&items), expected, "prefix {prefix:?} after {after:?}");
+                check_eq!(
+                    keys(&items),
+                    expected,
+                    "the keys with the prefix {prefix:?} after {after:?}"
+                );
             }
         }
         Ok(())
     }
 
-    /// A limit of 0 or 1001 is refused, and so are NUL and too long a prefix or `after`.
+    /// A limit of 0 or more than 1,000 is rejected. So are NUL and too many bytes in a prefix or in
+    /// `after`.
     #[case(tenant, entry)]
-    async fn bad_options_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn invalid_options_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let long = "x".repeat(1025);
         let options = ScanOptions::new;
@@ -159,9 +186,9 @@ cases! {
         Ok(())
     }
 
-    /// A page holds 1000 items where there are as many, and the next one the rest.
+    /// A page has up to 1,000 items, and the next page has the rest.
     #[case(tenant, entry)]
-    async fn a_page_of_a_thousand<V: Sample>(w: &World<V>) -> Outcome {
+    async fn page_has_up_to_1000_items<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for batch in 0..3 {
             let numbers = batch * 400..(batch + 1) * 400;
@@ -172,13 +199,13 @@ cases! {
         }
         let items = w.pages(&ns, ScanOptions::new().with_limit(MAX_PAGE_ITEMS)).await?;
         let expected: Vec<_> = (0..1200).map(|number| format!("{number:04}")).collect();
-        check_eq!(keys(&items), expected, "1200 entries in two pages");
+        check_eq!(keys(&items), expected, "the 1,200 keys of two pages");
         Ok(())
     }
 
-    /// Expired entries are passed over, on every page.
+    /// A scan skips expired entries, on every page.
     #[case(tenant, entry)]
-    async fn expired_entries_are_passed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entries_are_skipped<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..30 {
             let key = format!("{number:02}");
@@ -190,32 +217,36 @@ cases! {
         let expected: Vec<_> = (0..10).map(|number| format!("{:02}", number * 3)).collect();
         for limit in [1, 2, 3, 100] {
             let items = w.pages(&ns, ScanOptions::new().with_limit(limit)).await?;
-            check_eq!(keys(&items), expected, "pages of {limit}");
+            check_eq!(keys(&items), expected, "the keys on pages of {limit}");
         }
         Ok(())
     }
 
-    /// A scan reads one namespace alone.
+    /// A scan reads only its own namespace.
     #[case(tenant, entry)]
-    async fn a_scan_stays_in_its_namespace<V: Sample>(w: &World<V>) -> Outcome {
+    async fn scan_reads_no_other_namespace<V: Sample>(w: &World<V>) -> Outcome {
         for ns in neighbours(w)? {
             w.put_all(&ns, &KEYS).await?;
         }
         let ns = w.ns(&["a"])?;
-        check_eq!(w.pages(&ns, ScanOptions::new()).await?.len(), 0, "nothing of its neighbours");
+        check_eq!(
+            w.pages(&ns, ScanOptions::new()).await?.len(),
+            0,
+            "the number of items of an empty namespace"
+        );
         w.put(&ns, "k", 7).await?;
         let items = w.pages(&ns, ScanOptions::new().with_limit(1)).await?;
-        check_eq!(keys(&items), ["k"], "its own entry alone");
+        check_eq!(keys(&items), ["k"], "the keys of the namespace");
         Ok(())
     }
 
-    /// A page ends early rather than hold more than 64 MiB, and no entry is lost by it.
+    /// A page ends before it exceeds 64 MiB, and the next page has the rest.
     #[case(tenant, entry)]
-    async fn a_page_ends_early<V: Sample>(w: &World<V>) -> Outcome {
+    async fn page_is_limited_to_64_mib<V: Sample>(w: &World<V>) -> Outcome {
         let size = w.needs_value_limit()?.min(15 << 20);
         let fit = MAX_PAGE_BYTES / (size + 4);
         if fit >= 100 {
-            return Err(Stop::ignored("values of the largest size do not fill a page"));
+            return Err(Stop::ignored("64 MiB need more items than a page can have"));
         }
         let ns = w.ns(&["a"])?;
         let value = w.sized(size)?;
@@ -224,21 +255,24 @@ cases! {
             w.store().put(w.ctx(), &ns, key, value.clone()).await?;
         }
         let page = w.page(&ns, ScanOptions::new()).await?;
-        check_eq!(page.items.len(), fit, "as many as fit");
-        let next = page.next.ok_or_else(|| Stop::failed("there is more, but no next page"))?;
+        check_eq!(page.items.len(), fit, "the number of items of a full page");
+        let next = page.next.ok_or_else(|| {
+            Stop::failed("the page must have a `next`, because there is another entry")
+        })?;
         drop(page.items);
         let rest = w.page(&ns, ScanOptions::new().with_after(next)).await?;
-        check_eq!(keys(&rest.items), expected[fit..], "the rest");
+        check_eq!(keys(&rest.items), expected[fit..], "the keys of the next page");
         drop(rest);
         let items = w.page(&ns, ScanOptions::new().keys_only()).await?.items;
-        check_eq!(keys(&items), expected, "without values they all fit");
+        check_eq!(keys(&items), expected, "the keys of a scan without values");
         w.store().erase(w.ctx(), &w.everything(), 1000).await?;
         Ok(())
     }
 
-    /// What exists throughout a listing appears exactly once, whatever comes and goes meanwhile.
+    /// An entry that exists during a whole scan is returned exactly once, even if others change
+    /// between the pages.
     #[case(tenant, entry)]
-    async fn what_stays_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn writes_between_pages_lose_no_key<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let stays: Vec<_> = (0..40).map(|number| format!("k{number:02}")).collect();
         for key in &stays {
@@ -252,7 +286,7 @@ cases! {
             let Some(next) = page.next else {
                 break;
             };
-            // Before, at and behind the page's end; at the end stood an entry that now goes.
+            // Writes before, at and after the end of the page, and deletes an entry after it.
             for key in [format!("{next}-{round}"), format!("a{round}"), format!("k{round:02}-")] {
                 w.put(&ns, &key, 2).await?;
             }
@@ -261,36 +295,46 @@ cases! {
             options = options.with_after(next);
         }
         let kept: Vec<_> = found.iter().filter(|key| stays.contains(key)).collect();
-        check_eq!(kept, stays.iter().collect::<Vec<_>>(), "what stayed");
-        check!(found.is_sorted_by(|a, b| a < b), "some key appears twice: {found:?}");
+        check_eq!(
+            kept,
+            stays.iter().collect::<Vec<_>>(),
+            "the keys that existed during the whole scan"
+        );
+        check!(
+            found.is_sorted_by(|a, b| a < b),
+            "the pages must return each key once and in order: {found:?}"
+        );
         Ok(())
     }
 
-    /// The next page begins where the last one ended also if that entry has gone meanwhile.
+    /// The next page starts where the last one ended, even if that entry was deleted.
     #[case(tenant, entry)]
-    async fn the_end_of_a_page_may_vanish<V: Sample>(w: &World<V>) -> Outcome {
+    async fn deleted_page_end_does_not_stop_the_scan<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["a", "b", "c", "d"]).await?;
         let page = w.page(&ns, ScanOptions::new().with_limit(2)).await?;
-        let next = page.next.ok_or_else(|| Stop::failed("there is more, but no next page"))?;
+        let next = page.next.ok_or_else(|| {
+            Stop::failed("the page must have a `next`, because there is another entry")
+        })?;
         w.delete(&ns, "b").await?;
         w.delete(&ns, &next).await?;
         let items = w.pages(&ns, ScanOptions::new().with_after(next)).await?;
-        check_eq!(keys(&items), ["c", "d"], "the rest");
+        check_eq!(keys(&items), ["c", "d"], "the keys of the next page");
         Ok(())
     }
 
-    /// Values on a page are those of their keys.
+    /// Each item has the value of its key.
     #[case(tenant, entry)]
-    async fn values_go_with_their_keys<V: Sample>(w: &World<V>) -> Outcome {
+    async fn values_belong_to_their_keys<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..50 {
             w.put(&ns, &format!("{:02}", 49 - number), number).await?;
         }
         for item in w.pages(&ns, ScanOptions::new().with_limit(7)).await? {
-            let value = item.value.transpose()?.ok_or_else(|| Stop::failed("no value"))?;
+            let value =
+                item.value.transpose()?.ok_or_else(|| Stop::failed("an item has no value"))?;
             let key = format!("{:02}", 49 - number_of(&value)?);
-            check_eq!(item.key, key, "the key of the value");
+            check_eq!(item.key, key, "the key of the item, compared with the key of its value");
         }
         Ok(())
     }
@@ -300,7 +344,7 @@ fn keys<V>(items: &[ScanItem<V>]) -> Vec<&str> {
     items.iter().map(|item| item.key.as_str()).collect()
 }
 
-/// Namespaces that stand close to `a` in any order.
+/// Returns namespaces that sort close to `a` in some order.
 fn neighbours<V: Sample>(w: &World<V>) -> cubbyhole_core::Result<Vec<Namespace>> {
     [&[][..], &[""], &["ab"], &["a", "b"], &["a", ""], &["a-"], &["a:"], &["A"], &["%"], &["_"]]
         .into_iter()

@@ -1,28 +1,38 @@
-//! `evict_expired`: expired entries go, and nothing else.
+//! `evict_expired`: removes expired entries, and no others.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Expiry, Namespace, PutOptions, TenantId};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::world::World;
 
 cases! {
     /// A sweep of a store without expired entries removes none.
     #[case(store, core)]
-    async fn nothing_to_sweep<V: Sample>(w: &World<V>) -> Outcome {
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "an empty store");
+    async fn sweep_without_expired_entries_removes_none<V: Sample>(w: &World<V>) -> Outcome {
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of removed entries in an empty store"
+        );
         let ns = w.ns(&["a"])?;
         w.put(&ns, "kept", 1).await?;
         w.put_for(&ns, "long", 2, w.long()).await?;
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "nothing has expired");
-        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "both are there");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of removed entries without expired ones"
+        );
+        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "the keys after the sweep");
         Ok(())
     }
 
-    /// A sweep leaves live entries alone, with a TTL or without.
+    /// A sweep keeps live entries, with or without a TTL.
     #[case(store, core)]
-    async fn live_entries_survive<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_live_entries<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..10 {
             w.put_for(&ns, &format!("short{number}"), 1, w.short()).await?;
@@ -31,15 +41,24 @@ cases! {
         w.put_for(&ns, "long", 2, w.long()).await?;
         w.expire().await;
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "the live ones");
-        check_eq!(w.number(&ns, "kept").await?, Some(1), "their values");
-        check_eq!(w.number(&ns, "long").await?, Some(2), "their values");
+        check_eq!(w.list(&ns, None).await?, ["kept", "long"], "the live keys after the sweep");
+        check_eq!(
+            w.number(&ns, "kept").await?,
+            Some(1),
+            "the value of a live entry after the sweep"
+        );
+        check_eq!(
+            w.number(&ns, "long").await?,
+            Some(2),
+            "the value of a live entry after the sweep"
+        );
         Ok(())
     }
 
-    /// A sweep says how many entries it removed, over all tenants; a second one removes none.
+    /// A sweep returns the number of entries that it removed, over all tenants. A second sweep
+    /// removes none.
     #[case(store, entry)]
-    async fn the_count_is_of_what_was_removed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_returns_number_of_removed_entries<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         for tenant in ["a", "ab", "b"] {
             let ns = Namespace::new(TenantId::new(tenant)?);
@@ -47,18 +66,22 @@ cases! {
             w.put_expired(&ns.clone().with_scope("s")?, "x").await?;
             w.put(&ns, "kept", 1).await?;
         }
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 6, "six had expired");
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "a second time");
+        check_eq!(w.store().evict_expired(w.ctx()).await?, 6, "the number of removed entries");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of entries that a second sweep removes"
+        );
         for tenant in ["a", "ab", "b"] {
             let ns = Namespace::new(TenantId::new(tenant)?);
-            check_eq!(w.list(&ns, None).await?, ["kept"], "the keys of {tenant}");
+            check_eq!(w.list(&ns, None).await?, ["kept"], "the keys of tenant {tenant}");
         }
         Ok(())
     }
 
-    /// An entry that was refreshed after it was due survives: by a put, with a TTL or without.
+    /// A sweep keeps an entry that was written again after its expiry, with or without a TTL.
     #[case(store, core)]
-    async fn a_rewritten_entry_survives<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_rewritten_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for key in ["again", "ttl", "gone"] {
             w.put_for(&ns, key, 1, w.short()).await?;
@@ -67,15 +90,23 @@ cases! {
         w.put(&ns, "again", 2).await?;
         w.put_for(&ns, "ttl", 3, w.long()).await?;
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.number(&ns, "again").await?, Some(2), "written without a TTL");
-        check_eq!(w.number(&ns, "ttl").await?, Some(3), "written with a new one");
+        check_eq!(
+            w.number(&ns, "again").await?,
+            Some(2),
+            "the value of the entry that was written without a TTL"
+        );
+        check_eq!(
+            w.number(&ns, "ttl").await?,
+            Some(3),
+            "the value of the entry that was written with a new TTL"
+        );
         check_eq!(w.list(&ns, None).await?, ["again", "ttl"], "the keys");
         Ok(())
     }
 
-    /// An entry whose TTL was extended before its end survives the sweep after the old end.
+    /// A sweep after the old expiry keeps an entry whose TTL was extended in time.
     #[case(store, entry)]
-    async fn a_touched_entry_survives<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_touched_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             for key in ["touched", "freed", "gone"] {
@@ -88,14 +119,14 @@ cases! {
         .await?;
         w.expire().await;
         let removed = w.store().evict_expired(w.ctx()).await?;
-        check!(removed <= 1, "{removed} removed, but one had expired");
+        check!(removed <= 1, "the sweep removed {removed} entries, but only one had expired");
         check_eq!(w.list(ns, None).await?, ["freed", "touched"], "the keys");
         Ok(())
     }
 
-    /// A sweep of more entries than one step removes gets them all.
+    /// A sweep removes more expired entries than one step can.
     #[case(store, entry)]
-    async fn many_are_swept<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_removes_more_than_one_step<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         let expired = PutOptions::new().with_expires_at(cubbyhole_core::Timestamp::EPOCH);
         for part in ["a", "b", "c"] {
@@ -105,14 +136,18 @@ cases! {
             });
             w.store().write(w.ctx(), &w.ns(&[part])?, batch).await?;
         }
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 2_400, "all of them");
-        check_eq!(w.store().usage(w.ctx(), &w.everything()).await?.expired, 0, "none is left");
+        check_eq!(w.store().evict_expired(w.ctx()).await?, 2_400, "the number of removed entries");
+        check_eq!(
+            w.store().usage(w.ctx(), &w.everything()).await?.expired,
+            0,
+            "the number of expired entries after the sweep"
+        );
         Ok(())
     }
 
-    /// Several sweepers at once count every expired entry once, and no live one.
+    /// Concurrent sweeps count each expired entry once, and keep live entries.
     #[case(store, entry)]
-    async fn several_sweepers_add_up<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_sweeps_count_each_entry_once<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
         let ns = w.ns(&["a"])?;
         for number in 0..100 {
@@ -121,20 +156,24 @@ cases! {
         }
         let counts =
             w.at_once(4, |_, w| async move { w.store().evict_expired(w.ctx()).await }).await?;
-        check_eq!(counts.into_iter().sum::<Result<usize, _>>()?, 100, "together");
-        check_eq!(w.list(&ns, None).await?.len(), 100, "the live ones");
+        check_eq!(
+            counts.into_iter().sum::<Result<usize, _>>()?,
+            100,
+            "the number of entries that all sweeps removed"
+        );
+        check_eq!(w.list(&ns, None).await?.len(), 100, "the live keys after the sweep");
         Ok(())
     }
 
-    /// A sweep while others write removes nothing that they wrote.
+    /// A sweep removes no entry that a concurrent caller wrote.
     #[case(store, core)]
-    async fn a_sweep_disturbs_no_writer<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_keeps_concurrent_writes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..50 {
             w.put_for(&ns, &format!("{number:02}"), 1, w.short()).await?;
         }
         w.expire().await;
-        let answers = w
+        let results = w
             .at_once(4, |task, w| async move {
                 let ns = w.ns(&["a"])?;
                 for number in (0..50_u64).filter(|number| number % 2 == 0) {
@@ -147,16 +186,16 @@ cases! {
                 Ok::<_, cubbyhole_core::Error>(())
             })
             .await?;
-        answers.into_iter().collect::<Result<(), _>>()?;
+        results.into_iter().collect::<Result<(), _>>()?;
         w.store().evict_expired(w.ctx()).await?;
         let expected: Vec<_> = (0..25).map(|number| format!("{:02}", number * 2)).collect();
-        check_eq!(w.list(&ns, None).await?, expected, "what was written again");
+        check_eq!(w.list(&ns, None).await?, expected, "the keys that were written again");
         Ok(())
     }
 
-    /// To the millisecond: a sweep removes an entry at its end and not before.
+    /// A sweep removes an entry from its expiry on, and not a millisecond before.
     #[case(store, entry)]
-    async fn a_sweep_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sweep_is_exact_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         w.needs_kept_expired()?;
         let ns = w.ns(&["a"])?;
@@ -164,10 +203,18 @@ cases! {
             w.put_for(&ns, &format!("{millis}"), 1, Duration::from_millis(millis)).await?;
         }
         w.advance_millis(9).await;
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 0, "after 9 ms");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            0,
+            "the number of removed entries after 9 ms"
+        );
         w.advance_millis(2).await;
-        check_eq!(w.store().evict_expired(w.ctx()).await?, 2, "after 11 ms");
-        check_eq!(w.list(&ns, None).await?, ["12"], "one is left");
+        check_eq!(
+            w.store().evict_expired(w.ctx()).await?,
+            2,
+            "the number of removed entries after 11 ms"
+        );
+        check_eq!(w.list(&ns, None).await?, ["12"], "the keys after the sweep");
         Ok(())
     }
 }

@@ -1,79 +1,83 @@
-//! Sweeps and refreshes of the same entries at once, while their time runs out.
+//! Races between sweeps and refreshes of the same entries, while their TTLs end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cubbyhole_core::{EntryStore, Expiry, GetOptions, Namespace, Result};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::world::World;
 
 const SWEEPERS: usize = 2;
 const WRITERS: usize = 4;
-/// How many entries each writer refreshes in a round, each in a way of its own.
+/// The number of entries that each writer refreshes in a round.
 const KEYS: usize = 15;
 
-/// What a writer does to an entry whose time runs out.
+/// The way in which a writer refreshes an entry whose TTL ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Refresh {
     Put,
-    PutFor,
+    PutWithTtl,
     Touch,
-    Slide,
-    Nothing,
+    SlidingRead,
+    None,
 }
 
-const WAYS: [Way; 5] = [Way::Put, Way::PutFor, Way::Touch, Way::Slide, Way::Nothing];
+const REFRESHES: [Refresh; 5] =
+    [Refresh::Put, Refresh::PutWithTtl, Refresh::Touch, Refresh::SlidingRead, Refresh::None];
 
-/// What is known of the entries of a round, together.
+/// The results of the refreshes of a round.
 #[derive(Debug, Default)]
-struct Told {
-    /// These must be there.
+struct RefreshResults {
+    /// The keys that were refreshed, and must exist.
     kept: Vec<String>,
-    /// So many had ended for certain, and nobody wrote them again: a sweep removes them.
-    ended: usize,
-    /// So many were written again. Whether they had ended by then, and were swept, is open.
+    /// The number of entries that certainly expired without a refresh. A sweep removes them.
+    expired: usize,
+    /// The number of entries that were written again. They may have expired and been swept before.
     rewritten: usize,
 }
 
-/// Refreshes the entries of one writer. A touch and a sliding read tell whether they came in time.
-async fn refresh<V: Sample>(w: &World<V>, ns: &Namespace, writer: usize) -> Result<Told> {
-    let mut told = Told::default();
+/// Refreshes the entries of one writer. A touch and a sliding read report whether they were in
+/// time.
+async fn refresh<V: Sample>(w: &World<V>, ns: &Namespace, writer: usize) -> Result<RefreshResults> {
+    let mut results = RefreshResults::default();
     for number in 0..KEYS {
         let key = key(writer, number);
-        let is_kept = match WAYS[number % WAYS.len()] {
-            Way::Put => {
+        let is_kept = match REFRESHES[number % REFRESHES.len()] {
+            Refresh::Put => {
                 w.put(ns, &key, 2).await?;
-                told.rewritten += 1;
+                results.rewritten += 1;
                 true
             }
-            Way::PutFor => {
+            Refresh::PutWithTtl => {
                 w.put_for(ns, &key, 2, w.long()).await?;
-                told.rewritten += 1;
+                results.rewritten += 1;
                 true
             }
-            Way::Touch => w.store().touch(w.ctx(), ns, &key, Expiry::Never).await?,
-            Way::Slide => {
+            Refresh::Touch => w.store().touch(w.ctx(), ns, &key, Expiry::Never).await?,
+            Refresh::SlidingRead => {
                 let options = GetOptions::new().with_extended_ttl(w.long());
                 w.store().get_entry(w.ctx(), ns, &key, options).await?.is_some()
             }
-            Way::Nothing => false,
+            Refresh::None => false,
         };
         if is_kept {
-            told.kept.push(key);
+            results.kept.push(key);
         } else {
-            told.ended += 1;
+            results.expired += 1;
         }
         tokio::task::yield_now().await;
     }
-    Ok(told)
+    Ok(results)
 }
 
 fn key(writer: usize, number: usize) -> String {
     format!("{writer}-{number:02}")
 }
 
-/// Entries whose time runs out while they are refreshed and swept.
+/// Runs a round: entries whose TTLs end while writers refresh them and sweepers remove them.
 async fn race<V: Sample>(w: &World<V>, round: usize) -> Outcome {
     let ns = w.ns(&[&format!("round-{round}")])?;
     for writer in 0..WRITERS {
@@ -81,16 +85,17 @@ async fn race<V: Sample>(w: &World<V>, round: usize) -> Outcome {
             w.put_for(&ns, &key(writer, number), 1, w.short()).await?;
         }
     }
-    let (is_over, writing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(WRITERS)));
-    let answers = w
+    let (is_over, writing) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(WRITERS)));
+    let results = w
         .at_once(1 + SWEEPERS + WRITERS, |task, w| {
             let (ns, is_over, writing) = (ns.clone(), Arc::clone(&is_over), Arc::clone(&writing));
             async move {
                 let mut swept = 0;
-                let mut told = Told::default();
+                let mut results = RefreshResults::default();
                 match task {
                     0 => {
-                        // At any place in the writers' turn.
+                        // Each round advances the clock at another point of the refreshes.
                         for _ in 0..round * 7 {
                             tokio::task::yield_now().await;
                         }
@@ -108,44 +113,54 @@ async fn race<V: Sample>(w: &World<V>, round: usize) -> Outcome {
                     }
                     _ => {
                         let refreshed = refresh(&w, &ns, task - 1 - SWEEPERS).await;
-                        // First: who waits for it waits also if this failed.
+                        // This comes before the `?`: the clock task waits for it even if the
+                        // refresh failed.
                         writing.fetch_sub(1, Ordering::AcqRel);
-                        told = refreshed?;
+                        results = refreshed?;
                     }
                 }
-                Ok::<_, cubbyhole_core::Error>((swept, told))
+                Ok::<_, cubbyhole_core::Error>((swept, results))
             }
         })
         .await?;
     let mut swept = w.store().evict_expired(w.ctx()).await?;
-    let mut all = Told::default();
-    for answer in answers {
-        let (by_one, told) = answer?;
+    let mut all = RefreshResults::default();
+    for result in results {
+        let (by_one, results) = result?;
         swept += by_one;
-        all.kept.extend(told.kept);
-        all.ended += told.ended;
-        all.rewritten += told.rewritten;
+        all.kept.extend(results.kept);
+        all.expired += results.expired;
+        all.rewritten += results.rewritten;
     }
     all.kept.sort();
-    check_eq!(w.list(&ns, None).await?, all.kept, "what was refreshed in time, in round {round}");
-    let most = all.ended + all.rewritten;
+    check_eq!(
+        w.list(&ns, None).await?,
+        all.kept,
+        "the keys that were refreshed in time, in round {round}"
+    );
+    let most = all.expired + all.rewritten;
     check!(
-        (all.ended..=most).contains(&swept),
-        "{swept} were swept in round {round}; {} had ended, and at most {most}",
-        all.ended
+        (all.expired..=most).contains(&swept),
+        "the sweeps of round {round} must count {} to {most} entries, but count {swept}",
+        all.expired
     );
     let usage = w.store().usage(w.ctx(), &ns.into()).await?;
-    check_eq!((usage.entries, usage.expired), (all.kept.len() as u64, 0), "what is left");
+    check_eq!(
+        (usage.entries, usage.expired),
+        (all.kept.len() as u64, 0),
+        "live and expired entries after the sweeps"
+    );
     Ok(())
 }
 
 cases! {
-    /// What is refreshed while several sweep, by a put, a touch or a sliding read, is there
-    /// afterwards; what was not is swept once, and the counts add up.
+    /// An entry that a put, a touch or a sliding read refreshes during concurrent sweeps is never
+    /// removed. An entry that was not refreshed is removed once, and the counts of the sweeps add
+    /// up.
     #[case(store, entry)]
-    async fn a_refreshed_entry_is_never_swept<V: Sample>(w: &World<V>) -> Outcome {
+    async fn refreshed_entry_is_never_swept<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;
-        // A real clock has to be waited for in each.
+        // With a real clock, each round waits for the TTLs.
         let rounds = if w.can().real_time.is_some() { 3 } else { 20 };
         for round in 0..rounds {
             race(w, round).await?;

@@ -1,12 +1,14 @@
-//! `scan_tenants`, for operators.
+//! `scan_tenants`: lists the tenants, for operators.
 
 use cubbyhole_core::{ErrorKind, Namespace, TenantId};
 
-use crate::case::{Outcome, cases, check_eq, refused};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check_eq, refused};
+use crate::world::World;
 
-/// Tenants whose rendered names stand between those of the namespaces of `t`: `t-b`, `t/x` and
-/// `t0` sort between `t` and `t:`, or right behind.
+/// Tenants that sort close to the namespaces of `t`: `t-b`, `t/x` and `t0` sort between `t` and
+/// `t:`.
 const NAMES: [&str; 14] = [
     "t",
     "t!",
@@ -25,9 +27,9 @@ const NAMES: [&str; 14] = [
 ];
 
 cases! {
-    /// Where the role may not see across tenants, `scan_tenants` says so.
+    /// `scan_tenants` returns `PermissionDenied` if the role is not allowed to see across tenants.
     #[case(store, entry)]
-    async fn who_may_not_see_is_told<V: Sample>(w: &World<V>) -> Outcome {
+    async fn scan_without_permission_is_permission_denied<V: Sample>(w: &World<V>) -> Outcome {
         let page = w.store().scan_tenants(w.ctx(), None, 10).await;
         if w.can().sees_tenants {
             page?;
@@ -39,51 +41,51 @@ cases! {
 
     /// A store without entries has no tenants.
     #[case(store, entry)]
-    async fn an_empty_store_has_no_tenants<V: Sample>(w: &World<V>) -> Outcome {
+    async fn empty_store_has_no_tenants<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
-        check_eq!(w.tenant_pages(10).await?, [], "nothing was written");
+        check_eq!(w.tenant_pages(10).await?, [], "the tenants of an empty store");
         Ok(())
     }
 
-    /// Each tenant appears exactly once, in byte order of the rendered name, on pages of any size.
+    /// Pages of every size return each tenant once, in byte order of the rendered name.
     #[case(store, entry)]
-    async fn each_tenant_appears_once<V: Sample>(w: &World<V>) -> Outcome {
+    async fn pages_of_every_size_return_each_tenant_once<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let tenants = fill(w, &[&[], &["a"], &["a", "b"], &["-"]]).await?;
         for limit in 1..=NAMES.len() + 1 {
-            check_eq!(w.tenant_pages(limit).await?, tenants, "pages of {limit}");
+            check_eq!(w.tenant_pages(limit).await?, tenants, "the tenants on pages of {limit}");
         }
         Ok(())
     }
 
-    /// Tenants that hold entries only beneath a scope appear as well.
+    /// A tenant that has entries only under a scope is listed.
     #[case(store, entry)]
-    async fn tenants_with_scopes_alone_appear<V: Sample>(w: &World<V>) -> Outcome {
+    async fn tenant_with_only_scoped_entries_is_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let tenants = fill(w, &[&["", ""], &["x", "y"]]).await?;
         for limit in [1, 4, 1000] {
-            check_eq!(w.tenant_pages(limit).await?, tenants, "pages of {limit}");
+            check_eq!(w.tenant_pages(limit).await?, tenants, "the tenants on pages of {limit}");
         }
         Ok(())
     }
 
-    /// `after` excludes the tenant it names, which need not exist.
+    /// `after` excludes the tenant that it names. That tenant need not exist.
     #[case(store, entry)]
-    async fn after_need_not_exist<V: Sample>(w: &World<V>) -> Outcome {
+    async fn after_may_name_absent_tenant<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let tenants = fill(w, &[&["a"], &["b"]]).await?;
         for after in NAMES.into_iter().chain(["!", "t,", "t.", "t:y", "z", "\u{10ffff}x"]) {
             let after = TenantId::new(after)?;
             let expected: Vec<_> = tenants.iter().filter(|tenant| **tenant > after).collect();
             let page = w.store().scan_tenants(w.ctx(), Some(&after), 1000).await?;
-            check_eq!(page.items.iter().collect::<Vec<_>>(), expected, "after {after}");
+            check_eq!(page.items.iter().collect::<Vec<_>>(), expected, "the tenants after {after}");
         }
         Ok(())
     }
 
-    /// Tenants whose entries were deleted, erased or have expired do not appear.
+    /// A tenant whose entries were deleted or erased, or have expired, is not listed.
     #[case(store, entry)]
-    async fn tenants_without_live_entries_do_not_appear<V: Sample>(w: &World<V>) -> Outcome {
+    async fn tenant_without_live_entries_is_not_listed<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         let namespace = |name: &str| TenantId::new(name).map(Namespace::new);
         w.put(&namespace("deleted")?, "k", 1).await?;
@@ -94,14 +96,18 @@ cases! {
         w.put_expired(&namespace("half")?, "k").await?;
         w.put(&namespace("half")?.with_scope("a")?, "k", 1).await?;
         for limit in [1, 1000] {
-            check_eq!(w.tenant_pages(limit).await?, [TenantId::new("half")?], "pages of {limit}");
+            check_eq!(
+                w.tenant_pages(limit).await?,
+                [TenantId::new("half")?],
+                "the tenants on pages of {limit}"
+            );
         }
         Ok(())
     }
 
-    /// A limit of 0 or 1001 tenants is refused.
+    /// A limit of 0 or more than 1,000 is rejected.
     #[case(store, entry)]
-    async fn bad_limits_are_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn limit_out_of_range_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_tenants()?;
         for limit in [0, 1001, usize::MAX] {
             let page = w.store().scan_tenants(w.ctx(), None, limit).await;
@@ -111,7 +117,7 @@ cases! {
     }
 }
 
-/// Writes to these scopes of every tenant; the tenants in order.
+/// Writes to these scopes of every tenant, and returns the tenants in order.
 async fn fill<V: Sample>(w: &World<V>, scopes: &[&[&str]]) -> Outcome<Vec<TenantId>> {
     let mut tenants = Vec::new();
     for name in NAMES {

@@ -1,63 +1,80 @@
-//! `touch`: a new expiry without rewriting the value.
+//! `touch`: sets the expiry without writing the value.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Condition, Expiry, Timestamp};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::world::World;
 
 cases! {
-    /// `touch` tells whether there was an entry, and creates none.
+    /// `touch` returns whether the entry exists, and creates none.
     #[case(tenant, entry)]
-    async fn touch_tells_whether_there_was_one<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_reports_whether_entry_exists<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let (ctx, day) = (w.ctx(), Expiry::After(w.long()));
-        check!(!w.store().touch(ctx, &ns, "k", day).await?, "never written");
-        check!(!w.store().touch(ctx, &ns, "k", Expiry::Never).await?, "never written");
-        check_eq!(w.list(&ns, None).await?, [""; 0], "it creates none");
+        check!(
+            !w.store().touch(ctx, &ns, "k", day).await?,
+            "touch of an absent key must return false, but returned true"
+        );
+        check!(
+            !w.store().touch(ctx, &ns, "k", Expiry::Never).await?,
+            "touch of an absent key must return false, but returned true"
+        );
+        check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the touches");
         w.put(&ns, "k", 1).await?;
-        check!(w.store().touch(ctx, &ns, "k", day).await?, "written");
+        check!(
+            w.store().touch(ctx, &ns, "k", day).await?,
+            "touch of an existing key must return true, but returned false"
+        );
         w.delete(&ns, "k").await?;
-        check!(!w.store().touch(ctx, &ns, "k", day).await?, "deleted");
+        check!(
+            !w.store().touch(ctx, &ns, "k", day).await?,
+            "touch of a deleted key must return false, but returned true"
+        );
         Ok(())
     }
 
-    /// `touch` gives a TTL to an entry that had none.
+    /// `touch` sets a TTL on an entry without one.
     #[case(time, entry)]
     async fn touch_adds_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_all(ns, &["j", "k"]).await?;
             w.store().touch(w.ctx(), ns, "k", Expiry::After(w.short())).await?;
-            check!(w.live(ns, "k").await?.meta.expires_at.is_some(), "no expiry is told");
+            check!(
+                w.live(ns, "k").await?.meta.expires_at.is_some(),
+                "the entry must have an expiry after the touch"
+            );
             Ok(())
         })
         .await?;
         w.expire().await;
-        check_eq!(w.list(ns, None).await?, ["j"], "past the new TTL");
+        check_eq!(w.list(ns, None).await?, ["j"], "the keys after the new TTL");
         Ok(())
     }
 
-    /// `touch` makes an entry permanent.
+    /// `touch` with `Never` removes the TTL.
     #[case(time, entry)]
-    async fn touch_makes_permanent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_removes_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_for(ns, "k", 1, w.short()).await?;
             w.store().touch(w.ctx(), ns, "k", Expiry::Never).await?;
-            check_eq!(w.live(ns, "k").await?.meta.expires_at, None, "no expiry is told");
+            check_eq!(w.live(ns, "k").await?.meta.expires_at, None, "expires_at after the touch");
             Ok(())
         })
         .await?;
         w.expire().await;
-        check_eq!(w.number(ns, "k").await?, Some(1), "past the old TTL");
+        check_eq!(w.number(ns, "k").await?, Some(1), "the value after the old TTL");
         w.store().evict_expired(w.ctx()).await?;
-        check_eq!(w.number(ns, "k").await?, Some(1), "after a sweep");
+        check_eq!(w.number(ns, "k").await?, Some(1), "the value after a sweep");
         Ok(())
     }
 
-    /// `touch` makes a TTL longer or shorter.
+    /// `touch` replaces a TTL by a longer or a shorter one.
     #[case(time, entry)]
     async fn touch_replaces_a_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = &w.ns(&["a"])?;
@@ -70,66 +87,81 @@ cases! {
         w.put_for(ns, "shorter", 1, w.long()).await?;
         w.store().touch(w.ctx(), ns, "shorter", Expiry::After(w.short())).await?;
         w.expire().await;
-        check_eq!(w.list(ns, None).await?, ["longer"], "past the short TTL");
+        check_eq!(w.list(ns, None).await?, ["longer"], "the keys after the short TTL");
         Ok(())
     }
 
-    /// `touch` with an instant sets it; one that has passed ends the entry at once.
+    /// `touch` sets an instant of expiry. An instant in the past ends the entry immediately.
     #[case(tenant, entry)]
-    async fn touch_takes_an_instant<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_sets_an_instant<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["j", "k"]).await?;
-        check!(w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::MAX)).await?, "not found");
-        check_eq!(w.live(&ns, "k").await?.meta.expires_at, Some(Timestamp::MAX), "the instant");
+        check!(
+            w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::MAX)).await?,
+            "touch of an existing key must return true, but returned false"
+        );
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, Some(Timestamp::MAX), "expires_at");
         check!(
             w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::EPOCH)).await?,
-            "not found"
+            "touch of an existing key must return true, but returned false"
         );
-        check_eq!(w.list(&ns, None).await?, ["j"], "ended");
+        check_eq!(
+            w.list(&ns, None).await?,
+            ["j"],
+            "the keys after a touch with an instant in the past"
+        );
         Ok(())
     }
 
-    /// `touch` changes its own entry alone.
+    /// `touch` changes no other entry.
     #[case(tenant, entry)]
     async fn touch_changes_one_entry<V: Sample>(w: &World<V>) -> Outcome {
-        let places = [w.ns(&["a"])?, w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
-        for ns in &places {
+        let namespaces = [w.ns(&["a"])?, w.ns(&["ab"])?, w.ns(&["a", "b"])?, w.ns(&[])?];
+        for ns in &namespaces {
             w.put_all(ns, &["k", "kk", ""]).await?;
         }
-        w.store().touch(w.ctx(), &places[0], "k", Expiry::At(Timestamp::EPOCH)).await?;
-        check_eq!(w.list(&places[0], None).await?, ["", "kk"], "its neighbours");
-        for ns in &places[1..] {
+        w.store().touch(w.ctx(), &namespaces[0], "k", Expiry::At(Timestamp::EPOCH)).await?;
+        check_eq!(w.list(&namespaces[0], None).await?, ["", "kk"], "the keys of the namespace");
+        for ns in &namespaces[1..] {
             check_eq!(w.list(ns, None).await?, ["", "k", "kk"], "the keys of {ns:?}");
             check_eq!(w.live(ns, "k").await?.meta.expires_at, None, "the expiry in {ns:?}");
         }
         Ok(())
     }
 
-    /// A condition read before `touch` still holds after it.
+    /// A version that was read before a `touch` is still valid after it.
     #[case(tenant, entry)]
-    async fn touch_breaks_no_condition<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_keeps_the_version_for_conditions<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let version = w.live(&ns, "k").await?.meta.version;
         w.store().touch(w.ctx(), &ns, "k", Expiry::After(w.long())).await?;
         let options = cubbyhole_core::PutOptions::new();
         w.put_entry(&ns, "k", 2, options, Condition::IfVersion(version)).await?;
-        check_eq!(w.number(&ns, "k").await?, Some(2), "written at the version read before");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(2),
+            "the value after a put at the version from before the touch"
+        );
         Ok(())
     }
 
-    /// To the millisecond: a TTL that `touch` sets counts from the touch.
+    /// A TTL that `touch` sets starts at the touch, and is exact to the millisecond.
     #[case(time, entry)]
-    async fn a_touched_ttl_is_exact<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touched_ttl_is_exact_to_the_millisecond<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_exact_clock()?;
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, Duration::from_millis(100)).await?;
         w.advance_millis(50).await;
         w.store().touch(w.ctx(), &ns, "k", Expiry::After(Duration::from_millis(100))).await?;
         w.advance_millis(99).await;
-        check_eq!(w.number(&ns, "k").await?, Some(1), "one millisecond before");
+        check_eq!(
+            w.number(&ns, "k").await?,
+            Some(1),
+            "the value one millisecond before the expiry"
+        );
         w.advance_millis(1).await;
-        check_eq!(w.get(&ns, "k").await?, None, "100 ms after the touch");
+        check_eq!(w.get(&ns, "k").await?, None, "get 100 ms after the touch");
         Ok(())
     }
 }

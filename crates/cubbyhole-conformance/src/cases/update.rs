@@ -1,17 +1,19 @@
-//! `update`: read, compute, write at the version read.
+//! `update`: reads an entry, calls a closure, and writes at the version that was read.
 
 use std::time::Duration;
 
 use cubbyhole_core::{Entry, EntryStoreExt, Error, ErrorKind, PutOptions, Update};
 
-use crate::case::{Outcome, cases, check, check_eq, refused};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq, refused};
+use crate::world::World;
 use crate::world::number_of;
-use crate::{Sample, World};
 
 cases! {
-    /// `Put` writes, where there was nothing and over what was there, and answers the version.
+    /// `Put` creates an entry or overwrites it, and returns its version.
     #[case(tenant, entry)]
-    async fn put_writes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_creates_and_overwrites<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..3 {
             let mut seen = None;
@@ -22,63 +24,70 @@ cases! {
                     Ok(Update::Put(V::sample(number)))
                 })
                 .await?;
-            check_eq!(seen, number.checked_sub(1).map(V::sample), "what stood there");
-            check_eq!(Some(w.live(&ns, "k").await?.meta.version), version, "the version");
+            check_eq!(
+                seen,
+                number.checked_sub(1).map(V::sample),
+                "the value that the closure gets"
+            );
+            check_eq!(Some(w.live(&ns, "k").await?.meta.version), version, "the returned version");
         }
-        check_eq!(w.number(&ns, "k").await?, Some(2), "the last value");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value after the last update");
         Ok(())
     }
 
-    /// `Put` removes a TTL, as a plain put does.
+    /// `Put` removes a TTL, like a put without options.
     #[case(tenant, entry)]
     async fn put_removes_the_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Put(V::sample(2)))).await?;
-        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "no TTL");
+        check_eq!(w.live(&ns, "k").await?.meta.expires_at, None, "expires_at");
         Ok(())
     }
 
-    /// `PutWith` writes with its options.
+    /// `PutWith` applies its options.
     #[case(tenant, entry)]
-    async fn put_with_writes_with_options<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_with_applies_its_options<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let options = PutOptions::new().with_ttl(w.long());
         let decide = |_| Ok(Update::PutWith(V::sample(1), options));
         w.store().update(w.ctx(), &ns, "k", decide).await?;
-        check!(w.live(&ns, "k").await?.meta.expires_at.is_some(), "the TTL is lost");
+        check!(
+            w.live(&ns, "k").await?.meta.expires_at.is_some(),
+            "the entry must have the TTL of `PutWith`, but has none"
+        );
         Ok(())
     }
 
-    /// `Delete` removes the entry, or does nothing where there is none.
+    /// `Delete` removes the entry, and has no effect on an absent key.
     #[case(tenant, entry)]
-    async fn delete_removes<V: Sample>(w: &World<V>) -> Outcome {
+    async fn delete_removes_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for _ in 0..2 {
             let version = w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Delete)).await?;
-            check_eq!(version, None, "nothing was put");
-            check_eq!(w.get(&ns, "k").await?, None, "it is gone");
+            check_eq!(version, None, "the returned version of a delete");
+            check_eq!(w.get(&ns, "k").await?, None, "get after the delete");
             w.put(&ns, "k", 1).await?;
         }
         Ok(())
     }
 
-    /// `Keep` leaves the entry as it is.
+    /// `Keep` does not change the entry.
     #[case(tenant, entry)]
-    async fn keep_leaves_the_entry<V: Sample>(w: &World<V>) -> Outcome {
+    async fn keep_does_not_change_the_entry<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
         check_eq!(w.store().update(w.ctx(), &ns, "k", |_| Ok(Update::Keep)).await?, None, "Keep");
-        check_eq!(w.live(&ns, "k").await?, before, "the entry");
+        check_eq!(w.live(&ns, "k").await?, before, "the entry after `Keep`");
         check_eq!(w.store().update(w.ctx(), &ns, "j", |_| Ok(Update::Keep)).await?, None, "Keep");
-        check_eq!(w.get(&ns, "j").await?, None, "nothing is created");
+        check_eq!(w.get(&ns, "j").await?, None, "get of an absent key after `Keep`");
         Ok(())
     }
 
     /// An expired entry is absent for `update`.
     #[case(tenant, entry)]
-    async fn an_expired_entry_is_absent<V: Sample>(w: &World<V>) -> Outcome {
+    async fn expired_entry_is_absent<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_expired(&ns, "k").await?;
         let mut absent = false;
@@ -88,34 +97,34 @@ cases! {
                 Ok(Update::Put(V::sample(2)))
             })
             .await?;
-        check!(absent, "an expired entry is shown");
-        check_eq!(w.number(&ns, "k").await?, Some(2), "the new value");
+        check!(absent, "the closure must get `None` for an expired entry, but got the entry");
+        check_eq!(w.number(&ns, "k").await?, Some(2), "the value after the update");
         Ok(())
     }
 
-    /// What `decide` answers as an error comes back, and nothing is written.
+    /// `update` returns an error of its closure, and writes nothing.
     #[case(tenant, entry)]
-    async fn an_error_of_the_decision_comes_back<V: Sample>(w: &World<V>) -> Outcome {
+    async fn error_of_the_closure_is_returned<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let decide = |_| Err::<Update<V>, _>(Error::corrupt("mine"));
         let error = refused(
             w.store().update(w.ctx(), &ns, "k", decide).await,
             ErrorKind::Corrupt,
-            "the caller's error",
+            "update whose closure fails",
         )?;
-        check_eq!(error.message(), "mine", "the message");
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing is written");
+        check_eq!(error.message(), "mine", "the message of the error");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the failed update");
         Ok(())
     }
 
-    /// Another write between reading and writing is noticed, and the decision asked again.
+    /// If another caller writes between the read and the write, `update` calls the closure again.
     #[case(tenant, entry)]
-    async fn a_write_in_between_is_noticed<V: Sample>(w: &World<V>) -> Outcome {
+    async fn concurrent_write_repeats_the_closure<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let mut seen = Vec::new();
-        // The decision itself cannot await, so another task writes while it waits for it.
+        // The closure is synchronous, so another task writes while the closure blocks.
         let runtime = tokio::runtime::Handle::current();
         w.store()
             .update(w.ctx(), &ns, "k", |entry| {
@@ -124,18 +133,22 @@ cases! {
                     let (w, ns) = (w.clone(), ns.clone());
                     let intruder = runtime.spawn(async move { w.put(&ns, "k", 2).await });
                     tokio::task::block_in_place(|| runtime.block_on(intruder))
-                        .map_err(|_| Error::internal("the other writer died"))??;
+                        .map_err(|_| Error::internal("the other writer panicked"))??;
                 }
                 Ok(Update::Put(V::sample(3)))
             })
             .await?;
-        check_eq!(seen, [Some(V::sample(1)), Some(V::sample(2))], "what the decision was shown");
-        check_eq!(w.number(&ns, "k").await?, Some(3), "the value at the end");
+        check_eq!(
+            seen,
+            [Some(V::sample(1)), Some(V::sample(2))],
+            "the values that the closure got"
+        );
+        check_eq!(w.number(&ns, "k").await?, Some(3), "the value after the update");
         Ok(())
     }
 
-    /// Callers that update one key at the same time back off, so that few of their attempts lose:
-    /// on average at most three of four. None of their updates is lost.
+    /// Concurrent updates of one key back off. An update takes at most four attempts on average,
+    /// and no update is lost.
     #[case(tenant, entry)]
     async fn callers_of_one_key_back_off<V: Sample>(w: &World<V>) -> Outcome {
         const CALLERS: usize = 16;
@@ -150,9 +163,10 @@ cases! {
                 for _ in 0..UPDATES {
                     let next = |entry: Option<Entry<V>>| {
                         attempts += 1;
-                        let entry = entry.ok_or_else(|| Error::internal("it is gone"))?;
-                        let number = number_of(&entry.value)
-                            .map_err(|_| Error::internal("the value is none of the case"))?;
+                        let entry = entry.ok_or_else(|| Error::internal("get after the delete"))?;
+                        let number = number_of(&entry.value).map_err(|_| {
+                            Error::internal("the counter has a value that the case did not write")
+                        })?;
                         Ok(Update::Put(V::sample(number + 1)))
                     };
                     w.store().update(w.ctx(), &ns, "k", next).await?;
@@ -165,14 +179,18 @@ cases! {
             total += attempts?;
         }
         let updates = CALLERS * UPDATES;
-        check_eq!(w.number(&ns, "k").await?, Some(updates as u64), "the number of updates");
-        check!(total <= 4 * updates, "{updates} updates took {total} attempts");
+        check_eq!(w.number(&ns, "k").await?, Some(updates as u64), "the value after all updates");
+        check!(
+            total <= 4 * updates,
+            "{updates} updates must take at most {} attempts, but took {total}",
+            4 * updates
+        );
         Ok(())
     }
 
-    /// `update` checks its context itself, over any store.
+    /// `update` and `erase_all` check their context, even if the store ignores it.
     #[case(tenant, entry)]
-    async fn an_ended_context_is_refused<V: Sample>(w: &World<V>) -> Outcome {
+    async fn ended_context_is_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_entry(&ns, "k", 1, PutOptions::new(), cubbyhole_core::Condition::Always).await?;
         let cancelled = w.ctx().child();
@@ -181,20 +199,23 @@ cases! {
         for (ctx, kind) in [(cancelled, ErrorKind::Cancelled), (late, ErrorKind::DeadlineExceeded)]
         {
             let mut asked = false;
-            let answer = w
+            let result = w
                 .store()
                 .update(&ctx, &ns, "k", |_| {
                     asked = true;
                     Ok(Update::Put(V::sample(2)))
                 })
                 .await;
-            let error = refused(answer, kind, "update")?;
-            check!(!asked, "the decision was asked");
-            check!(!error.may_have_been_applied(), "it may have been applied");
+            let error = refused(result, kind, "update")?;
+            check!(!asked, "the closure must not run with a context that has ended");
+            check!(
+                !error.may_have_been_applied(),
+                "update must have no effect, but says that it may have been applied"
+            );
             let erased = w.store().erase_all(&ctx, &w.everything()).await;
             refused(erased, kind, "erase_all")?;
         }
-        check_eq!(w.number(&ns, "k").await?, Some(1), "nothing was written or erased");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the rejected calls");
         Ok(())
     }
 }

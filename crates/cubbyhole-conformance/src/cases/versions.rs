@@ -1,37 +1,49 @@
-//! Versions: a new one for each write, and only for a write.
+//! Versions: every write draws a new one, and no other call does.
 
 use std::collections::HashSet;
 
 use cubbyhole_core::{Batch, Condition, Expiry, GetOptions, PutOptions, ScanOptions, Version};
 
-use crate::case::{Outcome, cases, check, check_eq};
-use crate::{Sample, World};
+use crate::Sample;
+use crate::case::cases;
+use crate::outcome::{Outcome, check, check_eq};
+use crate::world::World;
 
 cases! {
-    /// `put_entry` returns the version that then stands in the entry.
+    /// `put_entry` returns the version that the entry then has.
     #[case(tenant, entry)]
-    async fn the_returned_version_is_stored<V: Sample>(w: &World<V>) -> Outcome {
+    async fn put_entry_returns_the_stored_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         for number in 0..3 {
             let version =
                 w.put_entry(&ns, "k", number, PutOptions::new(), Condition::Always).await?;
-            check_eq!(w.live(&ns, "k").await?.meta.version, version, "write {number}");
+            check_eq!(
+                w.live(&ns, "k").await?.meta.version,
+                version,
+                "the stored version after write {number}"
+            );
         }
         Ok(())
     }
 
-    /// Every write has a version of its own, also one of the same value.
+    /// Every write gets a new version, even if the value is the same.
     #[case(tenant, entry)]
-    async fn every_write_has_its_own<V: Sample>(w: &World<V>) -> Outcome {
+    async fn every_write_gets_a_new_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut seen = HashSet::new();
         for key in ["a", "b"] {
             for _ in 0..10 {
                 w.put(&ns, key, 1).await?;
-                check!(seen.insert(w.live(&ns, key).await?.meta.version), "a version came twice");
+                check!(
+                    seen.insert(w.live(&ns, key).await?.meta.version),
+                    "each write must get a new version, but a version is repeated"
+                );
                 let always = Condition::Always;
                 let version = w.put_entry(&ns, key, 1, PutOptions::new(), always).await?;
-                check!(seen.insert(version), "a version came twice");
+                check!(
+                    seen.insert(version),
+                    "each write must get a new version, but a version is repeated"
+                );
             }
         }
         Ok(())
@@ -39,47 +51,53 @@ cases! {
 
     /// A version never repeats, not even after the key was deleted and written again.
     #[case(tenant, entry)]
-    async fn a_version_never_repeats<V: Sample>(w: &World<V>) -> Outcome {
+    async fn version_never_repeats_after_delete<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mut seen = HashSet::new();
         for _ in 0..20 {
             let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::IfAbsent).await?;
-            check!(seen.insert(version), "a version came twice");
+            check!(
+                seen.insert(version),
+                "each write must get a new version, but a version is repeated"
+            );
             w.delete(&ns, "k").await?;
         }
         Ok(())
     }
 
-    /// A version from before a deletion does not fit the entry that was created since.
+    /// A version from before a delete does not match the entry that was created after it.
     #[case(tenant, entry)]
-    async fn a_version_from_before_a_deletion_is_stale<V: Sample>(w: &World<V>) -> Outcome {
+    async fn version_from_before_a_delete_is_stale<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let old = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         w.delete(&ns, "k").await?;
         w.put(&ns, "k", 1).await?;
         let put = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfVersion(old)).await;
-        check!(put.is_err(), "a stale version is accepted");
-        check_eq!(w.number(&ns, "k").await?, Some(1), "the entry stays as it was");
+        check!(put.is_err(), "put at a version from before the delete must fail, but succeeded");
+        check_eq!(w.number(&ns, "k").await?, Some(1), "the value after the conflict");
         Ok(())
     }
 
-    /// The caller's own version is the one that is written.
+    /// A version that the caller gives is stored. The next write without one draws a new version.
     #[case(tenant, entry)]
-    async fn a_version_of_ones_own<V: Sample>(w: &World<V>) -> Outcome {
+    async fn given_version_is_stored<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let mine = Version::draw();
         let options = PutOptions::new().with_version(mine);
         let version = w.put_entry(&ns, "k", 1, options, Condition::Always).await?;
-        check_eq!(version, mine, "the version returned");
-        check_eq!(w.live(&ns, "k").await?.meta.version, mine, "the version stored");
+        check_eq!(version, mine, "the returned version");
+        check_eq!(w.live(&ns, "k").await?.meta.version, mine, "the stored version");
         w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfVersion(mine)).await?;
-        check!(w.live(&ns, "k").await?.meta.version != mine, "the next write draws a new one");
+        check!(
+            w.live(&ns, "k").await?.meta.version != mine,
+            "the next write must draw a new version, but the version is unchanged"
+        );
         Ok(())
     }
 
-    /// The caller's own version is kept with an expiry, and in a batch.
+    /// A version that the caller gives in a batch is stored, with and without a TTL.
     #[case(tenant, entry)]
-    async fn a_version_of_ones_own_in_a_batch<V: Sample>(w: &World<V>) -> Outcome {
+    async fn given_version_in_a_batch_is_stored<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let (one, two) = (Version::draw(), Version::draw());
         let ttl = PutOptions::new().with_ttl(w.long());
@@ -87,21 +105,29 @@ cases! {
             .put_with("a", V::sample(1), ttl.with_version(one), Condition::Always)
             .put_with("b", V::sample(2), PutOptions::new().with_version(two), Condition::IfAbsent);
         let versions = w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(versions, [Some(one), Some(two)], "the versions returned");
-        check_eq!(w.live(&ns, "a").await?.meta.version, one, "stored with a TTL");
-        check_eq!(w.live(&ns, "b").await?.meta.version, two, "stored without");
+        check_eq!(versions, [Some(one), Some(two)], "the returned versions");
+        check_eq!(
+            w.live(&ns, "a").await?.meta.version,
+            one,
+            "the stored version of the entry with a TTL"
+        );
+        check_eq!(
+            w.live(&ns, "b").await?.meta.version,
+            two,
+            "the stored version of the entry without a TTL"
+        );
         Ok(())
     }
 
-    /// Every way to read tells the same version.
+    /// Every method that reads returns the same version.
     #[case(tenant, entry)]
-    async fn every_way_to_read_tells_the_same<V: Sample>(w: &World<V>) -> Outcome {
+    async fn every_read_method_returns_the_same_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         let meta = w.live(&ns, "k").await?.meta;
         check_eq!(meta.version, version, "get_entry");
-        for answer in w.store().get_many(w.ctx(), &ns, &["k"]).await? {
-            check_eq!(answer?.map(|entry| entry.meta), Some(meta), "get_many");
+        for result in w.store().get_many(w.ctx(), &ns, &["k"]).await? {
+            check_eq!(result?.map(|entry| entry.meta), Some(meta), "get_many");
         }
         for options in [ScanOptions::new(), ScanOptions::new().keys_only()] {
             for item in w.page(&ns, options).await?.items {
@@ -113,23 +139,26 @@ cases! {
         Ok(())
     }
 
-    /// A failed write leaves the version as it was.
+    /// A write that fails does not change the version.
     #[case(tenant, entry)]
-    async fn a_failed_write_leaves_it<V: Sample>(w: &World<V>) -> Outcome {
+    async fn failed_write_keeps_the_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
         let put = w.put_entry(&ns, "k", 2, PutOptions::new(), Condition::IfAbsent).await;
-        check!(put.is_err(), "if absent is accepted");
+        check!(put.is_err(), "put if absent of an existing key must fail, but succeeded");
         let stale = Condition::IfVersion(Version::draw());
-        check!(w.store().delete_entry(w.ctx(), &ns, "k", stale).await.is_err(), "a wrong version");
-        check_eq!(w.live(&ns, "k").await?, before, "the whole entry");
+        check!(
+            w.store().delete_entry(w.ctx(), &ns, "k", stale).await.is_err(),
+            "delete at another version must fail, but succeeded"
+        );
+        check_eq!(w.live(&ns, "k").await?, before, "the entry after the failed calls");
         Ok(())
     }
 
-    /// `touch` changes neither version nor instants of creation and update.
+    /// `touch` changes neither the version nor `created_at` nor `updated_at`.
     #[case(time, entry)]
-    async fn touch_changes_no_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn touch_keeps_the_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let before = w.live(&ns, "k").await?;
@@ -145,9 +174,9 @@ cases! {
         Ok(())
     }
 
-    /// Sliding expiry changes neither version nor instants of creation and update.
+    /// A sliding read changes neither the version nor `created_at` nor `updated_at`.
     #[case(time, entry)]
-    async fn sliding_changes_no_version<V: Sample>(w: &World<V>) -> Outcome {
+    async fn sliding_read_keeps_the_version<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, w.long()).await?;
         let before = w.live(&ns, "k").await?;
@@ -155,7 +184,10 @@ cases! {
         let options = GetOptions::new().with_extended_ttl(w.long() * 2);
         w.store().get_entry(w.ctx(), &ns, "k", options).await?;
         let after = w.live(&ns, "k").await?;
-        check!(after.meta.expires_at > before.meta.expires_at, "it is not extended");
+        check!(
+            after.meta.expires_at > before.meta.expires_at,
+            "expires_at must be later after the sliding read"
+        );
         check_eq!(after.meta.version, before.meta.version, "the version");
         check_eq!(after.meta.updated_at, before.meta.updated_at, "updated_at");
         check_eq!(after.meta.created_at, before.meta.created_at, "created_at");

@@ -1,60 +1,61 @@
-//! The checker: is there an order of the calls that a store without concurrency would answer alike?
+//! The checker: searches for a sequential order of the calls that explains every reply.
 //!
-//! The search is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993) with the
-//! memory of Lowe (Testing for Linearizability, 2017): a call may come next unless another ended
-//! before it began, and no set of calls is followed twice in the same state. Calls of unknown
-//! outcome may come at any later time or never; they are tried last, and those that nobody can have
-//! seen are left out.
+//! The search is that of Wing and Gong (Testing and Verifying Concurrent Objects, 1993), with the
+//! memoisation of Lowe (Testing for Linearizability, 2017). A call may come next unless another
+//! remaining call ended before it started. The search visits each pair of a set of calls and a
+//! state only once. A call with an unknown outcome may take effect at any later time, or never. The
+//! search tries these calls last, and ignores those whose effect no other call can have seen.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-/// How many keys a round has.
+/// The number of keys of a round.
 pub(super) const KEYS: usize = 3;
-/// After so many steps of the search a history counts as undecided.
-const MOST_STEPS: usize = 5_000_000;
-/// How many calls of the longest order an explanation shows.
+/// The search gives up after this number of steps, and the history counts as undecided.
+const MAX_STEPS: usize = 5_000_000;
+/// The number of calls of the longest order that an explanation shows.
 const SHOWN: usize = 8;
 
-/// The number of the value of each key; `None` where there is none.
-pub(super) type State = [Option<u64>; KEYS];
+/// The number of the value of each key, or `None` for an absent key.
+pub(super) type KeyValues = [Option<u64>; KEYS];
 
-/// What a call has seen of a key, or what an unknown one asked for.
+/// The state of a key that a call saw. For a call with an unknown outcome: the state that its
+/// condition requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Seen {
-    /// That value, or none.
+pub(super) enum Observation {
+    /// The key has this value, or is absent.
     Is(Option<u64>),
-    /// Some value.
-    Something,
+    /// The key has some value.
+    Present,
 }
 
-impl Seen {
+impl Observation {
     fn fits(self, value: Option<u64>) -> bool {
         match self {
             Self::Is(seen) => value == seen,
-            Self::Something => value.is_some(),
+            Self::Present => value.is_some(),
         }
     }
 }
 
-/// One call as it was made and answered. Everything that a store can be asked is of this form: if
-/// it sees this, it does that.
+/// A call and its reply. Every method of a store has this form: if it sees `seen`, it writes
+/// `wrote`.
 #[derive(Debug, Clone)]
-pub(super) struct Call {
-    /// What an explanation says.
+pub(super) struct RecordedCall {
+    /// The text of the call in an explanation.
     pub(super) text: String,
     pub(super) called: u64,
     /// `None`: the outcome is unknown.
     pub(super) returned: Option<u64>,
-    pub(super) seen: Vec<(usize, Seen)>,
-    /// What stands at these keys afterwards. A call of unknown outcome that does not see what it
-    /// asked for does nothing.
+    pub(super) seen: Vec<(usize, Observation)>,
+    /// The values of these keys after the call. A call with an unknown outcome writes nothing if
+    /// the keys are not in the state that its condition requires.
     pub(super) wrote: Vec<(usize, Option<u64>)>,
 }
 
-impl Call {
-    /// The state after the call, unless it cannot be answered so in this one.
-    fn apply(&self, state: &State) -> Option<State> {
+impl RecordedCall {
+    /// Returns the state after the call, or `None` if the reply does not fit `state`.
+    fn apply(&self, state: &KeyValues) -> Option<KeyValues> {
         let fits = self.seen.iter().all(|(key, seen)| seen.fits(state[*key]));
         if !fits {
             return None;
@@ -63,7 +64,7 @@ impl Call {
         for (key, value) in &self.wrote {
             after[*key] = *value;
         }
-        // One that is unknown and changes nothing need not have been made.
+        // A call with an unknown outcome that changes nothing can be left out of the order.
         (self.returned.is_some() || after != *state).then_some(after)
     }
 
@@ -72,41 +73,42 @@ impl Call {
     }
 }
 
-/// Finds an order for the calls, from nothing at all on.
+/// Searches for an order of the calls. All keys are absent at the start.
 ///
 /// # Errors
-/// An explanation, if there is none.
-pub(super) fn check(calls: &[Call]) -> Result<(), String> {
-    let mut calls: Vec<&Call> = calls.iter().collect();
-    leave_out_unseen(&mut calls);
+/// An explanation, if there is no order.
+pub(super) fn check(calls: &[RecordedCall]) -> Result<(), String> {
+    let mut calls: Vec<&RecordedCall> = calls.iter().collect();
+    remove_unseen_puts(&mut calls);
     calls.sort_by_key(|call| call.called);
     Search::new(&calls).run()
 }
 
-/// Leaves out the puts of unknown outcome whose values no call has seen: whether they were made or
-/// not, no answer differs. (It would if an answer said that there is something and not what.)
-fn leave_out_unseen(calls: &mut Vec<&Call>) {
-    let answered = || calls.iter().filter(|call| call.returned.is_some());
-    let is_blind =
-        answered().any(|call| call.seen.iter().any(|(_, seen)| *seen == Seen::Something));
-    if is_blind {
+/// Removes the puts with an unknown outcome whose values no call saw. Whether they took effect
+/// changes no reply. If any reply only says that an entry exists, nothing is removed, because that
+/// reply may have seen one of these puts.
+fn remove_unseen_puts(calls: &mut Vec<&RecordedCall>) {
+    let replied = || calls.iter().filter(|call| call.returned.is_some());
+    let has_presence =
+        replied().any(|call| call.seen.iter().any(|(_, seen)| *seen == Observation::Present));
+    if has_presence {
         return;
     }
-    let seen: HashSet<(usize, Seen)> =
-        answered().flat_map(|call| call.seen.iter().copied()).collect();
+    let seen: HashSet<(usize, Observation)> =
+        replied().flat_map(|call| call.seen.iter().copied()).collect();
     calls.retain(|call| {
         let is_seen = |(key, value): &(usize, Option<u64>)| {
-            value.is_none() || seen.contains(&(*key, Seen::Is(*value)))
+            value.is_none() || seen.contains(&(*key, Observation::Is(*value)))
         };
         call.returned.is_some() || call.wrote.iter().any(is_seen)
     });
 }
 
-/// What has been put in order so far.
+/// A set of calls, as bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Done(Vec<u64>);
+struct CallSet(Vec<u64>);
 
-impl Done {
+impl CallSet {
     fn contains(&self, call: usize) -> bool {
         self.0[call / 64] & (1 << (call % 64)) != 0
     }
@@ -116,85 +118,86 @@ impl Done {
     }
 }
 
-/// A place on the way: the state there, and which calls may come next.
-struct Place {
-    state: State,
+/// A step of the current order: the state after it, and the calls that may come next.
+struct SearchNode {
+    state: KeyValues,
     next: std::vec::IntoIter<usize>,
-    /// The call that led here.
-    by: Option<usize>,
+    /// The call of this step; `None` at the start.
+    call: Option<usize>,
 }
 
 struct Search<'a> {
-    calls: &'a [&'a Call],
-    done: Done,
-    /// How many calls that were answered are not in order yet.
-    left: usize,
-    way: Vec<Place>,
-    visited: HashSet<(Done, State)>,
-    /// The longest order that was found: its calls, and the state at its end.
-    longest: (Vec<usize>, State),
+    calls: &'a [&'a RecordedCall],
+    ordered: CallSet,
+    /// The number of calls with a reply that are not in the order yet.
+    remaining: usize,
+    path: Vec<SearchNode>,
+    visited: HashSet<(CallSet, KeyValues)>,
+    /// The longest order so far: its calls, and the state at its end.
+    longest: (Vec<usize>, KeyValues),
 }
 
 impl<'a> Search<'a> {
-    fn new(calls: &'a [&'a Call]) -> Self {
+    fn new(calls: &'a [&'a RecordedCall]) -> Self {
         Self {
             calls,
-            done: Done(vec![0; calls.len().div_ceil(64)]),
-            left: calls.iter().filter(|call| call.returned.is_some()).count(),
-            way: Vec::new(),
+            ordered: CallSet(vec![0; calls.len().div_ceil(64)]),
+            remaining: calls.iter().filter(|call| call.returned.is_some()).count(),
+            path: Vec::new(),
             visited: HashSet::new(),
-            longest: (Vec::new(), State::default()),
+            longest: (Vec::new(), KeyValues::default()),
         }
     }
 
     fn run(mut self) -> Result<(), String> {
-        self.go_to(State::default(), None);
-        for _ in 0..MOST_STEPS {
-            if self.left == 0 {
+        self.push(KeyValues::default(), None);
+        for _ in 0..MAX_STEPS {
+            if self.remaining == 0 {
                 return Ok(());
             }
-            let Some(place) = self.way.last_mut() else {
-                return Err(self.explain("no order of these calls explains their answers"));
+            let Some(node) = self.path.last_mut() else {
+                return Err(self.explain("no order of these calls explains their replies"));
             };
-            let state = place.state;
-            match place.next.next() {
+            let state = node.state;
+            match node.next.next() {
                 Some(call) => self.try_next(call, &state),
-                None => self.go_back(),
+                None => self.pop(),
             }
         }
-        Err(self.explain("undecided: too many orders to try"))
+        Err(self.explain("undecided: the search gave up after too many steps"))
     }
 
-    fn try_next(&mut self, call: usize, state: &State) {
+    fn try_next(&mut self, call: usize, state: &KeyValues) {
         let Some(after) = self.calls[call].apply(state) else {
             return;
         };
-        self.done.flip(call);
-        if self.visited.insert((self.done.clone(), after)) {
-            self.left -= usize::from(self.calls[call].returned.is_some());
-            self.go_to(after, Some(call));
+        self.ordered.flip(call);
+        if self.visited.insert((self.ordered.clone(), after)) {
+            self.remaining -= usize::from(self.calls[call].returned.is_some());
+            self.push(after, Some(call));
         } else {
-            self.done.flip(call);
+            self.ordered.flip(call);
         }
     }
 
-    fn go_to(&mut self, state: State, by: Option<usize>) {
+    fn push(&mut self, state: KeyValues, call: Option<usize>) {
         let next = self.candidates().into_iter();
-        self.way.push(Place { state, next, by });
-        if self.way.len() > self.longest.0.len() + 1 {
-            let order = self.way.iter().filter_map(|place| place.by).collect();
+        self.path.push(SearchNode { state, next, call });
+        if self.path.len() > self.longest.0.len() + 1 {
+            let order = self.path.iter().filter_map(|node| node.call).collect();
             self.longest = (order, state);
         }
     }
 
-    fn go_back(&mut self) {
-        if let Some(call) = self.way.pop().and_then(|place| place.by) {
-            self.done.flip(call);
-            self.left += usize::from(self.calls[call].returned.is_some());
+    fn pop(&mut self) {
+        if let Some(call) = self.path.pop().and_then(|node| node.call) {
+            self.ordered.flip(call);
+            self.remaining += usize::from(self.calls[call].returned.is_some());
         }
     }
 
-    /// The calls that began before any other that is left had ended, those that ended first first.
+    /// Returns the calls that may come next, sorted by their end. These are the remaining calls
+    /// that started before any other remaining call ended.
     fn candidates(&self) -> Vec<usize> {
         let mut candidates = Vec::new();
         let mut first_end = u64::MAX;
@@ -202,7 +205,7 @@ impl<'a> Search<'a> {
             if call.called > first_end {
                 break;
             }
-            if !self.done.contains(number) {
+            if !self.ordered.contains(number) {
                 candidates.push(number);
                 first_end = first_end.min(call.ended());
             }
@@ -213,15 +216,18 @@ impl<'a> Search<'a> {
 
     fn explain(&self, verdict: &str) -> String {
         let (order, state) = &self.longest;
-        let mut text = format!("{verdict}\n  the longest order found ends with");
-        let line = |text: &mut String, call: &Call| {
+        let mut text = format!("{verdict}\n  the longest order found ends with these calls:");
+        let line = |text: &mut String, call: &RecordedCall| {
             let ended = call.returned.map_or_else(|| "?".to_owned(), |end| end.to_string());
             let _ = write!(text, "\n    [{} to {ended}] {}", call.called, call.text);
         };
         for call in &order[order.len().saturating_sub(SHOWN)..] {
             line(&mut text, self.calls[*call]);
         }
-        let _ = write!(text, "\n  which leaves {state:?}; none of these can follow");
+        let _ = write!(
+            text,
+            "\n  values of the keys after it: {state:?}; none of these calls can follow:"
+        );
         let mut first_end = u64::MAX;
         for (number, call) in self.calls.iter().enumerate() {
             if call.called <= first_end && !order.contains(&number) {
@@ -237,8 +243,8 @@ impl<'a> Search<'a> {
 mod tests {
     use super::*;
 
-    fn call(text: &str, span: (u64, Option<u64>)) -> Call {
-        let mut call = Call {
+    fn call(text: &str, span: (u64, Option<u64>)) -> RecordedCall {
+        let mut call = RecordedCall {
             text: text.to_owned(),
             called: span.0,
             returned: span.1,
@@ -250,9 +256,9 @@ mod tests {
             match part.split_at(2) {
                 ("a=", number) => call.wrote.push((0, value(number))),
                 ("b=", number) => call.wrote.push((1, value(number))),
-                ("a?", number) => call.seen.push((0, Seen::Is(value(number)))),
-                ("b?", number) => call.seen.push((1, Seen::Is(value(number)))),
-                ("a!", _) => call.seen.push((0, Seen::Something)),
+                ("a?", number) => call.seen.push((0, Observation::Is(value(number)))),
+                ("b?", number) => call.seen.push((1, Observation::Is(value(number)))),
+                ("a!", _) => call.seen.push((0, Observation::Present)),
                 _ => unreachable!("{part}"),
             }
         }
@@ -260,7 +266,7 @@ mod tests {
     }
 
     fn is_linearizable(calls: &[(&str, u64, u64)]) -> bool {
-        // Past 100: it never ended.
+        // An end of 100 or more means that the call has no reply.
         let span = |from: u64, to: u64| (from, (to < 100).then_some(to));
         let calls: Vec<_> =
             calls.iter().map(|(text, from, to)| call(text, span(*from, *to))).collect();
@@ -268,25 +274,25 @@ mod tests {
     }
 
     #[test]
-    fn calls_one_after_the_other_have_one_order() {
+    fn sequential_calls_have_exactly_one_order() {
         assert!(is_linearizable(&[("a?-", 0, 1), ("a=1", 2, 3), ("a?1", 4, 5)]));
         assert!(!is_linearizable(&[("a=1", 0, 1), ("a?-", 2, 3)]));
         assert!(!is_linearizable(&[("a=1", 0, 1), ("a=2", 2, 3), ("a?1", 4, 5)]));
     }
 
     #[test]
-    fn calls_at_once_have_any_order() {
+    fn concurrent_calls_may_take_effect_in_any_order() {
         assert!(is_linearizable(&[("a=1", 0, 9), ("a=2", 1, 8), ("a?1", 10, 11)]));
         assert!(is_linearizable(&[("a=1", 0, 9), ("a=2", 1, 8), ("a?2", 2, 3), ("a?1", 4, 5)]));
-        // Back and forth is no order.
+        // The value changes back, but there are only two puts.
         let back = [("a=1", 0, 9), ("a=2", 1, 8), ("a?2", 2, 3), ("a?1", 4, 5), ("a?2", 6, 7)];
         assert!(!is_linearizable(&back));
-        // Seen, and then not seen any more.
+        // A read sees the value, and a later read does not.
         assert!(!is_linearizable(&[("a=1", 0, 9), ("a?1", 1, 2), ("a?-", 3, 4)]));
     }
 
     #[test]
-    fn writes_of_several_keys_are_seen_whole() {
+    fn torn_batch_is_detected() {
         let batch = [("a=1 b=2", 0, 9), ("a?1", 1, 2)];
         assert!(is_linearizable(&[batch[0], batch[1], ("b?2", 3, 4)]));
         assert!(!is_linearizable(&[batch[0], batch[1], ("b?-", 3, 4)]));
@@ -294,27 +300,27 @@ mod tests {
     }
 
     #[test]
-    fn of_two_conditional_writes_at_once_one_is_made() {
+    fn only_one_concurrent_conditional_write_succeeds() {
         assert!(!is_linearizable(&[("a?- a=1", 0, 9), ("a?- a=2", 1, 8)]));
         assert!(is_linearizable(&[("a?- a=1", 0, 9), ("a?1", 1, 8)]));
-        // Both take the same.
+        // Two calls take the same entry.
         let taken = [("a=1", 0, 1), ("a?1 a=-", 2, 9), ("a?1 a=-", 3, 8)];
         assert!(!is_linearizable(&taken));
     }
 
     #[test]
-    fn an_unknown_outcome_may_come_true_at_any_later_time_or_never() {
+    fn unknown_outcome_may_take_effect_later_or_never() {
         assert!(is_linearizable(&[("a=1", 0, 100), ("a?-", 1, 2), ("a?1", 3, 4)]));
         assert!(is_linearizable(&[("a=1", 0, 100), ("a?-", 1, 2)]));
         assert!(is_linearizable(&[("a=1", 0, 1), ("a=-", 2, 100), ("a?1", 3, 4), ("a?-", 5, 6)]));
-        // But once only, and not before it was asked for.
+        // It takes effect at most once, and not before its start.
         let twice = [("a=1", 0, 100), ("a?1", 1, 2), ("a=-", 3, 4), ("a?1", 5, 6)];
         assert!(!is_linearizable(&twice));
         assert!(!is_linearizable(&[("a?1", 0, 1), ("a=1", 2, 100)]));
-        // It does nothing where its condition does not hold.
+        // It has no effect if its condition does not hold.
         let condition = [("a=1", 0, 1), ("a?- a=2", 2, 100), ("a?2", 3, 4)];
         assert!(!is_linearizable(&condition));
-        // Something was there: it may have been that.
+        // A reply that only says that an entry exists may have seen it.
         assert!(is_linearizable(&[("a=1", 0, 100), ("a!", 1, 2)]));
     }
 

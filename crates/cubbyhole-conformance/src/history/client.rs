@@ -1,6 +1,6 @@
-//! A client of a round: it draws calls, makes them, and writes down what they were answered.
+//! A client of a round: it draws random calls, makes them, and records the replies.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cubbyhole_core::{
@@ -8,75 +8,85 @@ use cubbyhole_core::{
     PutOptions, Result, Version,
 };
 
-use super::check::{Call, KEYS, Seen};
+use super::check::{KEYS, Observation, RecordedCall};
+use super::plan::Plan;
+use super::progress::Progress;
+use super::report::Failure;
 use super::round::Round;
-use super::{Failure, Plan, Progress};
 use crate::Sample;
 
 /// The names of a round's keys.
 const NAMES: [&str; KEYS] = ["a", "b", "c"];
-/// Longer than any run.
+/// A TTL that is longer than any run.
 const LONG: Duration = Duration::from_secs(86_400);
-/// How long a client waits after a failure.
+/// The pause of a client after a failure.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Counts calls and answers of all clients: what began after another's end has a larger number.
-#[derive(Debug, Default)]
-pub(super) struct Ticks(AtomicU64);
-
-impl Ticks {
-    fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::SeqCst)
-    }
-}
-
 pub(super) struct Client<'a, V: Sample> {
-    pub(super) store: &'a dyn EntryStore<V>,
-    pub(super) plan: &'a Plan,
-    pub(super) round: &'a Round<V>,
-    pub(super) progress: &'a Progress,
-    pub(super) random: fastrand::Rng,
-    /// Its last write has an unknown outcome: it looks before it writes again.
-    pub(super) must_look: bool,
+    store: &'a dyn EntryStore<V>,
+    plan: &'a Plan,
+    round: &'a Round<V>,
+    progress: &'a Progress,
+    random: fastrand::Rng,
+    /// The last write has an unknown outcome. The client reads before it writes again.
+    must_read: bool,
 }
 
-/// What a call is, before it is made.
-struct Asked {
+/// A call before it is made: its text, the required states, and its effect.
+struct PlannedCall {
     text: String,
-    /// It reads, and extends the life of what it finds.
+    /// The call reads an entry and extends its TTL.
     extends: bool,
-    seen: Vec<(usize, Seen)>,
-    wrote: Vec<(usize, Option<u64>)>,
+    requires: Vec<(usize, Observation)>,
+    writes: Vec<(usize, Option<u64>)>,
 }
 
-impl Asked {
+impl PlannedCall {
     fn new(text: String) -> Self {
-        Self { text, extends: false, seen: Vec::new(), wrote: Vec::new() }
+        Self { text, extends: false, requires: Vec::new(), writes: Vec::new() }
     }
 }
 
-/// How a call ended, for the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// It stands in the history.
-    Written,
-    /// It certainly had no effect.
-    Refused,
+/// A reply, with the logical times of the call and its duration.
+struct Timed<T> {
+    reply: Result<T>,
+    called: u64,
+    returned: u64,
+    took: Duration,
 }
 
-impl<V: Sample> Client<'_, V> {
-    /// Makes one call.
-    pub(super) async fn step(&mut self) -> Ended {
+/// The result of a step, for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StepOutcome {
+    /// The call is in the history.
+    Recorded,
+    /// The call certainly had no effect, and is not in the history.
+    NoEffect,
+}
+
+impl<'a, V: Sample> Client<'a, V> {
+    pub(super) fn new(
+        store: &'a dyn EntryStore<V>,
+        plan: &'a Plan,
+        round: &'a Round<V>,
+        progress: &'a Progress,
+        seed: u64,
+    ) -> Self {
+        let random = fastrand::Rng::with_seed(seed);
+        Self { store, plan, round, progress, random, must_read: false }
+    }
+
+    /// Makes one random call.
+    pub(super) async fn step(&mut self) -> StepOutcome {
         let ctx = self.context();
-        if self.must_look {
-            return self.look_at_all(&ctx).await;
+        if self.must_read {
+            return self.get_many(&ctx).await;
         }
         let key = self.random.usize(..KEYS);
-        let is_plain = self.plan.sees_presence;
-        match self.random.u32(..if is_plain { 23 } else { 21 }) {
+        match self.random.u32(..if self.plan.with_presence { 23 } else { 21 }) {
             0..=3 => self.get(&ctx, key).await,
             4..=5 => self.get_entry(&ctx, key).await,
-            6..=7 => self.look_at_all(&ctx).await,
+            6..=7 => self.get_many(&ctx).await,
             8..=10 => self.put(&ctx, key).await,
             11..=15 => self.put_entry(&ctx, key).await,
             16 => self.delete(&ctx, key).await,
@@ -88,23 +98,23 @@ impl<V: Sample> Client<'_, V> {
         }
     }
 
-    /// Reads all keys, as often as it takes.
-    pub(super) async fn look_at_last(&mut self, patience: &ExecutionContext) -> Result<()> {
+    /// Reads all keys. Repeats the read until it succeeds or `limit` ends.
+    pub(super) async fn read_all_keys(&mut self, limit: &ExecutionContext) -> Result<()> {
         loop {
             let ctx = self.plan.timeout.map_or_else(ExecutionContext::new, |timeout| {
                 ExecutionContext::new().with_timeout(timeout)
             });
-            if self.look_at_all(&ctx).await == Ended::Written {
+            if self.get_many(&ctx).await == StepOutcome::Recorded {
                 return Ok(());
             }
-            patience.sleep(PAUSE).await?;
+            limit.sleep(PAUSE).await?;
         }
     }
 
     fn context(&mut self) -> ExecutionContext {
         let ctx = ExecutionContext::new();
         let ctx = self.plan.timeout.map_or(ctx.clone(), |timeout| ctx.with_timeout(timeout));
-        match self.plan.cut_short {
+        match self.plan.cancellations {
             Some((one_in, within)) if self.random.u32(..one_in) == 0 => {
                 ctx.with_timeout(within.mul_f64(self.random.f64()))
             }
@@ -119,15 +129,15 @@ impl<V: Sample> Client<'_, V> {
         }
         if self.random.u32(..4) > 0 {
             let version = Version::draw();
-            self.round.know(version, number);
+            self.round.learn(version, number);
             options = options.with_version(version);
         }
         options
     }
 
     fn condition(&mut self, key: usize) -> Condition {
-        let latest = self.round.known(|known| {
-            known.latest[key].filter(|version| known.by_version.contains_key(version))
+        let latest = self.round.shared(|shared| {
+            shared.latest[key].filter(|version| shared.by_version.contains_key(version))
         });
         match latest {
             Some(version) if self.random.u32(..3) > 0 => Condition::IfVersion(version),
@@ -135,140 +145,143 @@ impl<V: Sample> Client<'_, V> {
         }
     }
 
-    async fn get(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
-        let asked = Asked::new(format!("get {}", NAMES[key]));
+    async fn get(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let planned = PlannedCall::new(format!("get {}", NAMES[key]));
         let round = self.round;
         let call = self.store.get(ctx, &round.ns, NAMES[key]);
-        self.read(asked, call, |value| vec![(key, round.seen_value(value.as_ref()))]).await
+        self.read(planned, call, |value| vec![(key, round.observe_value(value.as_ref()))]).await
     }
 
-    async fn get_entry(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+    async fn get_entry(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let mut options = GetOptions::new();
-        let mut asked = Asked::new(format!("get_entry {}", NAMES[key]));
+        let mut planned = PlannedCall::new(format!("get_entry {}", NAMES[key]));
         if self.random.bool() {
             options = options.with_extended_ttl(LONG);
-            asked.extends = true;
+            planned.extends = true;
         }
         let round = self.round;
         let call = self.store.get_entry(ctx, &round.ns, NAMES[key], options);
-        self.read(asked, call, |entry| vec![(key, round.seen_entry(key, entry.as_ref()))]).await
+        self.read(planned, call, |entry| vec![(key, round.observe_entry(key, entry.as_ref()))])
+            .await
     }
 
-    async fn look_at_all(&mut self, ctx: &ExecutionContext) -> Ended {
-        let asked = Asked::new("get_many".to_owned());
+    async fn get_many(&mut self, ctx: &ExecutionContext) -> StepOutcome {
+        let planned = PlannedCall::new("get_many".to_owned());
         let round = self.round;
         let call = async {
-            let answers = self.store.get_many(ctx, &round.ns, &NAMES).await?;
-            answers.into_iter().collect::<Result<Vec<_>>>()
+            let replies = self.store.get_many(ctx, &round.ns, &NAMES).await?;
+            replies.into_iter().collect::<Result<Vec<_>>>()
         };
-        let ended = self
-            .read(asked, call, |entries| {
+        let outcome = self
+            .read(planned, call, |entries| {
                 let keyed = entries.iter().enumerate();
-                keyed.map(|(key, entry)| (key, round.seen_entry(key, entry.as_ref()))).collect()
+                keyed.map(|(key, entry)| (key, round.observe_entry(key, entry.as_ref()))).collect()
             })
             .await;
-        self.must_look &= ended != Ended::Written;
-        ended
+        self.must_read &= outcome != StepOutcome::Recorded;
+        outcome
     }
 
-    async fn put(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
-        let (number, value) = self.round.draw();
-        let mut asked = Asked::new(format!("put {}={number}", NAMES[key]));
-        asked.wrote.push((key, Some(number)));
+    async fn put(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let (number, value) = self.round.new_value();
+        let mut planned = PlannedCall::new(format!("put {}={number}", NAMES[key]));
+        planned.writes.push((key, Some(number)));
         if self.random.bool() {
             let call = self.store.put(ctx, &self.round.ns, NAMES[key], value);
-            return self.change(asked, call, |()| Vec::new()).await;
+            return self.change(planned, call, |()| Vec::new()).await;
         }
         let options = self.options(number);
         let call = self.store.put_with_options(ctx, &self.round.ns, NAMES[key], value, options);
-        self.change(asked, call, |()| Vec::new()).await
+        self.change(planned, call, |()| Vec::new()).await
     }
 
-    async fn put_entry(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
-        let (number, value) = self.round.draw();
+    async fn put_entry(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let (number, value) = self.round.new_value();
         let (options, condition) = (self.options(number), self.condition(key));
-        let mut asked = Asked::new(format!("put_entry {}={number} {condition:?}", NAMES[key]));
-        asked.seen.extend(self.round.guard(condition).map(|guard| (key, guard)));
-        asked.wrote.push((key, Some(number)));
+        let mut planned =
+            PlannedCall::new(format!("put_entry {}={number} {condition:?}", NAMES[key]));
+        planned.requires.extend(self.round.required_by(condition).map(|state| (key, state)));
+        planned.writes.push((key, Some(number)));
         let round = self.round;
         let call = self.store.put_entry(ctx, &round.ns, NAMES[key], value, options, condition);
-        self.change(asked, call, |version| {
-            round.know(version, number);
+        self.change(planned, call, |version| {
+            round.learn(version, number);
             Vec::new()
         })
         .await
     }
 
-    async fn delete(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
-        let mut asked = Asked::new(format!("delete {}", NAMES[key]));
-        asked.wrote.push((key, None));
+    async fn delete(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let mut planned = PlannedCall::new(format!("delete {}", NAMES[key]));
+        planned.writes.push((key, None));
         let call = self.store.delete(ctx, &self.round.ns, NAMES[key]);
-        self.change(asked, call, |()| Vec::new()).await
+        self.change(planned, call, |()| Vec::new()).await
     }
 
-    async fn delete_entry(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
-        let mut asked = Asked::new(format!("delete_entry {}", NAMES[key]));
-        asked.wrote.push((key, None));
+    async fn delete_entry(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let mut planned = PlannedCall::new(format!("delete_entry {}", NAMES[key]));
+        planned.writes.push((key, None));
         let call = self.store.delete_entry(ctx, &self.round.ns, NAMES[key], Condition::Always);
-        self.change(asked, call, |found| vec![(key, presence(found))]).await
+        self.change(planned, call, |found| vec![(key, presence(found))]).await
     }
 
-    async fn delete_at_version(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+    async fn delete_at_version(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let condition = self.condition(key);
-        let mut asked = Asked::new(format!("delete_entry {} {condition:?}", NAMES[key]));
-        asked.seen.extend(self.round.guard(condition).map(|guard| (key, guard)));
-        asked.wrote.push((key, None));
+        let mut planned = PlannedCall::new(format!("delete_entry {} {condition:?}", NAMES[key]));
+        planned.requires.extend(self.round.required_by(condition).map(|state| (key, state)));
+        planned.writes.push((key, None));
         let call = self.store.delete_entry(ctx, &self.round.ns, NAMES[key], condition);
-        self.change(asked, call, |_| Vec::new()).await
+        self.change(planned, call, |_| Vec::new()).await
     }
 
-    async fn take(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
-        let mut asked = Asked::new(format!("take {}", NAMES[key]));
-        asked.wrote.push((key, None));
+    async fn take(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let mut planned = PlannedCall::new(format!("take {}", NAMES[key]));
+        planned.writes.push((key, None));
         let round = self.round;
         let call = self.store.take(ctx, &round.ns, NAMES[key]);
-        self.change(asked, call, |entry| vec![(key, round.seen_entry(key, entry.as_ref()))]).await
+        self.change(planned, call, |entry| vec![(key, round.observe_entry(key, entry.as_ref()))])
+            .await
     }
 
-    async fn touch(&mut self, ctx: &ExecutionContext, key: usize) -> Ended {
+    async fn touch(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let expiry = if self.random.bool() { Expiry::Never } else { Expiry::After(LONG) };
-        let asked = Asked::new(format!("touch {}", NAMES[key]));
+        let planned = PlannedCall::new(format!("touch {}", NAMES[key]));
         let call = self.store.touch(ctx, &self.round.ns, NAMES[key], expiry);
-        self.change(asked, call, |found| vec![(key, presence(found))]).await
+        self.change(planned, call, |found| vec![(key, presence(found))]).await
     }
 
-    async fn write(&mut self, ctx: &ExecutionContext) -> Ended {
+    async fn write(&mut self, ctx: &ExecutionContext) -> StepOutcome {
         let mut keys: Vec<usize> = (0..KEYS).collect();
         self.random.shuffle(&mut keys);
         keys.truncate(self.random.usize(2..=KEYS));
         let mut batch = Batch::new();
-        let mut asked = Asked::new("write".to_owned());
+        let mut planned = PlannedCall::new("write".to_owned());
         let mut numbers = Vec::new();
         for key in keys {
             let condition = match self.random.u32(..4) {
                 0 => self.condition(key),
                 _ => Condition::Always,
             };
-            asked.seen.extend(self.round.guard(condition).map(|guard| (key, guard)));
+            planned.requires.extend(self.round.required_by(condition).map(|state| (key, state)));
             if self.random.u32(..4) == 0 {
                 batch = batch.delete_if(NAMES[key], condition);
-                asked.text += &format!(" {}=- {condition:?}", NAMES[key]);
-                asked.wrote.push((key, None));
+                planned.text += &format!(" {}=- {condition:?}", NAMES[key]);
+                planned.writes.push((key, None));
                 numbers.push(None);
             } else {
-                let (number, value) = self.round.draw();
+                let (number, value) = self.round.new_value();
                 batch = batch.put_with(NAMES[key], value, self.options(number), condition);
-                asked.text += &format!(" {}={number} {condition:?}", NAMES[key]);
-                asked.wrote.push((key, Some(number)));
+                planned.text += &format!(" {}={number} {condition:?}", NAMES[key]);
+                planned.writes.push((key, Some(number)));
                 numbers.push(Some(number));
             }
         }
         let round = self.round;
         let call = self.store.write(ctx, &round.ns, batch);
-        self.change(asked, call, |versions| {
+        self.change(planned, call, |versions| {
             for (version, number) in versions.into_iter().zip(numbers) {
                 if let (Some(version), Some(number)) = (version, number) {
-                    round.know(version, number);
+                    round.learn(version, number);
                 }
             }
             Vec::new()
@@ -276,109 +289,121 @@ impl<V: Sample> Client<'_, V> {
         .await
     }
 
-    /// Makes a call that changes nothing: without an answer it is as if it had not been made.
+    /// Makes a call that changes nothing. A read that fails is not recorded.
     async fn read<T>(
         &mut self,
-        asked: Asked,
+        planned: PlannedCall,
         call: impl Future<Output = Result<T>>,
-        seen: impl FnOnce(T) -> Vec<(usize, Seen)>,
-    ) -> Ended {
-        let (called, began) = (self.progress.ticks.next(), tokio::time::Instant::now());
-        let answer = call.await;
-        let returned = self.progress.ticks.next();
-        self.progress.count(asked.extends, answer.is_ok());
-        match answer {
-            Ok(answer) => {
-                self.note(asked, called, Some(returned), seen(answer));
-                Ended::Written
+        observe: impl FnOnce(T) -> Vec<(usize, Observation)>,
+    ) -> StepOutcome {
+        let Timed { reply, called, returned, took } = self.time(call).await;
+        self.progress.count(planned.extends, reply.is_ok());
+        match reply {
+            Ok(reply) => {
+                self.record(planned, called, Some(returned), observe(reply));
+                StepOutcome::Recorded
             }
             Err(error) => {
-                if error.may_have_been_applied() && !asked.extends {
-                    self.round.nonsense(format!("a read of unknown effect: {error:?}"));
+                if error.may_have_been_applied() && !planned.extends {
+                    self.round.contradiction(format!(
+                        "a read fails with an error that says it may have been applied: {error:?}"
+                    ));
                 }
-                self.refused(error, began.elapsed()).await
+                self.failed(error, took).await
             }
         }
     }
 
-    /// Makes a call that may change something. `seen` is what its answer shows.
+    /// Makes a call that may change an entry. `observe` returns what its reply shows.
     async fn change<T>(
         &mut self,
-        mut asked: Asked,
+        mut planned: PlannedCall,
         call: impl Future<Output = Result<T>>,
-        seen: impl FnOnce(T) -> Vec<(usize, Seen)>,
-    ) -> Ended {
-        let (called, began) = (self.progress.ticks.next(), tokio::time::Instant::now());
-        let answer = call.await;
-        let returned = self.progress.ticks.next();
+        observe: impl FnOnce(T) -> Vec<(usize, Observation)>,
+    ) -> StepOutcome {
+        let Timed { reply, called, returned, took } = self.time(call).await;
         let is_conflict = |error: &Error| error.kind() == ErrorKind::Conflict;
-        let is_answer = answer.as_ref().err().is_none_or(is_conflict);
-        self.progress.count(true, is_answer);
-        match answer {
-            Ok(answer) => {
-                let seen = seen(answer);
-                self.note(asked, called, Some(returned), seen);
-                Ended::Written
+        self.progress.count(true, reply.as_ref().err().is_none_or(is_conflict));
+        match reply {
+            Ok(reply) => {
+                let observed = observe(reply);
+                self.record(planned, called, Some(returned), observed);
+                StepOutcome::Recorded
             }
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                let Some(key) = refusing_key(&asked, &error) else {
-                    self.round.nonsense(format!("a conflict without a condition: {}", asked.text));
-                    return Ended::Refused;
+            Err(error) if is_conflict(&error) => {
+                let Some((key, required)) = failed_condition(&planned, &error) else {
+                    let text = format!("a conflict without a condition: {}", planned.text);
+                    self.round.contradiction(text);
+                    return StepOutcome::NoEffect;
                 };
-                let current = self.round.seen_version(key.0, error.current_version());
-                if current == key.1 {
-                    self.round
-                        .nonsense(format!("a conflict where the condition holds: {}", asked.text));
+                let current = self.round.observe_version(key, error.current_version());
+                if current == required {
+                    let text = format!("a conflict although the condition holds: {}", planned.text);
+                    self.round.contradiction(text);
                 }
-                asked.text += " (conflict)";
-                asked.seen = vec![(key.0, current)];
-                asked.wrote.clear();
-                self.note(asked, called, Some(returned), Vec::new());
-                Ended::Written
+                planned.text += " (conflict)";
+                planned.requires = vec![(key, current)];
+                planned.writes.clear();
+                self.record(planned, called, Some(returned), Vec::new());
+                StepOutcome::Recorded
             }
             Err(error) if error.may_have_been_applied() => {
-                self.must_look = true;
+                self.must_read = true;
                 self.progress.unknown.fetch_add(1, Ordering::SeqCst);
-                self.note(asked, called, None, Vec::new());
-                self.refused(error, began.elapsed()).await;
-                Ended::Written
+                self.record(planned, called, None, Vec::new());
+                self.failed(error, took).await;
+                StepOutcome::Recorded
             }
-            Err(error) => self.refused(error, began.elapsed()).await,
+            Err(error) => self.failed(error, took).await,
         }
     }
 
-    fn note(&self, asked: Asked, called: u64, returned: Option<u64>, seen: Vec<(usize, Seen)>) {
-        let Asked { mut text, seen: guards, wrote, .. } = asked;
+    async fn time<T>(&self, call: impl Future<Output = Result<T>>) -> Timed<T> {
+        let (called, started) = (self.progress.clock.tick(), tokio::time::Instant::now());
+        let reply = call.await;
+        let returned = self.progress.clock.tick();
+        Timed { reply, called, returned, took: started.elapsed() }
+    }
+
+    fn record(
+        &self,
+        planned: PlannedCall,
+        called: u64,
+        returned: Option<u64>,
+        observed: Vec<(usize, Observation)>,
+    ) {
+        let PlannedCall { mut text, requires, writes: wrote, .. } = planned;
         if returned.is_none() {
             text += " (unknown)";
         }
-        for (key, seen) in &seen {
-            text += &format!(" {} {seen:?}", NAMES[*key]);
+        for (key, observation) in &observed {
+            text += &format!(" {} {observation:?}", NAMES[*key]);
         }
-        let seen = guards.into_iter().chain(seen).collect();
-        self.round.known(|known| known.calls.push(Call { text, called, returned, seen, wrote }));
+        let seen = requires.into_iter().chain(observed).collect();
+        let call = RecordedCall { text, called, returned, seen, wrote };
+        self.round.shared(|shared| shared.calls.push(call));
     }
 
-    async fn refused(&mut self, error: Error, took: Duration) -> Ended {
+    async fn failed(&mut self, error: Error, took: Duration) -> StepOutcome {
         let failure = Failure { error, took };
-        self.round.known(|known| known.failures.push(failure));
-        // Nobody ends this context.
+        self.round.shared(|shared| shared.failures.push(failure));
+        // This context never ends, so the sleep cannot fail.
         let _ = ExecutionContext::new().sleep(PAUSE).await;
-        Ended::Refused
+        StepOutcome::NoEffect
     }
 }
 
-fn presence(found: bool) -> Seen {
-    if found { Seen::Something } else { Seen::Is(None) }
+fn presence(found: bool) -> Observation {
+    if found { Observation::Present } else { Observation::Is(None) }
 }
 
-/// The condition that a conflict is about.
-fn refusing_key(asked: &Asked, error: &Error) -> Option<(usize, Seen)> {
+/// Returns the key and the required state of the condition that failed.
+fn failed_condition(planned: &PlannedCall, error: &Error) -> Option<(usize, Observation)> {
     match error.batch_index() {
-        None => asked.seen.first().copied(),
+        None => planned.requires.first().copied(),
         Some(index) => {
-            let key = asked.wrote.get(index)?.0;
-            asked.seen.iter().find(|(guarded, _)| *guarded == key).copied()
+            let key = planned.writes.get(index)?.0;
+            planned.requires.iter().find(|(required, _)| *required == key).copied()
         }
     }
 }

@@ -1,50 +1,24 @@
-//! Histories that go on while a test harms the store, and a look at them meanwhile.
+//! A run in the background, for tests that break the store during the run.
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cubbyhole_core::{CancellationToken, EntryStore, ExecutionContext};
 use tokio::task::JoinHandle;
 
-use super::{Plan, Progress, Report, run_counted};
+use super::plan::Plan;
+use super::progress::{Counts, Progress};
+use super::report::Report;
+use super::run::run_counted;
 use crate::Sample;
 
-/// How long something may take that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit of each wait.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What became of the calls so far. A conflict is an answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counts {
-    /// Calls that change nothing, answered.
-    pub reads: u64,
-    /// Calls that may change something, answered.
-    pub writes: u64,
-    /// Calls that change nothing and failed.
-    pub failed_reads: u64,
-    /// Calls that may change something and failed.
-    pub failed_writes: u64,
-    /// Those of them whose outcome is unknown.
-    pub unknown: u64,
-}
-
-impl Counts {
-    /// All that failed.
-    #[must_use]
-    pub fn failures(self) -> u64 {
-        self.failed_reads + self.failed_writes
-    }
-
-    fn has_more(self, before: Self, more: u64) -> bool {
-        self.reads >= before.reads + more && self.writes >= before.writes + more
-    }
-}
-
-/// A run of histories that goes on by itself until it is finished. Dropped, it ends and nothing is
-/// said of what it showed.
+/// A run in the background, which continues until [`finish`](Self::finish). Dropping it stops the
+/// run and discards the report.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -57,7 +31,7 @@ impl Counts {
 /// let store: Arc<dyn EntryStore<Bytes>> = Arc::new(InMemoryStore::new());
 /// let histories = Live::start(&store, Plan::new(TenantId::new("histories")?, 7));
 /// histories.until_sound(100).await?;
-/// // Here the server would be stopped, and started again.
+/// // A real test stops the server here, and starts it again.
 /// histories.until_sound(100).await?;
 /// histories.finish().await?.verdict()?;
 /// # Ok(())
@@ -71,8 +45,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// Begins the plan, however many calls it says: it ends when it is finished. Within a runtime of
-    /// tokio.
+    /// Starts the clients of `plan`, and ignores its number of calls. Call it within a tokio
+    /// runtime.
     #[must_use]
     pub fn start<V: Sample>(store: &Arc<dyn EntryStore<V>>, plan: Plan) -> Self {
         let (progress, stop) = (Arc::<Progress>::default(), CancellationToken::new());
@@ -83,34 +57,30 @@ impl Live {
         Self { progress, stop, running }
     }
 
-    /// What became of the calls so far.
+    /// Returns the calls so far, by outcome.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts {
-            reads: self.progress.reads.load(Ordering::SeqCst),
-            writes: self.progress.writes.load(Ordering::SeqCst),
-            failed_reads: self.progress.failed_reads.load(Ordering::SeqCst),
-            failed_writes: self.progress.failed_writes.load(Ordering::SeqCst),
-            unknown: self.progress.unknown.load(Ordering::SeqCst),
-        }
+        self.progress.counts()
     }
 
-    /// Waits for so many more reads and so many more writes that are answered, whatever fails.
+    /// Waits until `more` further reads and `more` further writes have succeeded. Other calls may
+    /// fail.
     ///
     /// # Errors
-    /// If it does not come within a minute, or the histories have ended: they have no order.
+    /// If that takes more than a minute, or if the run has ended: its history is not linearizable.
     pub async fn until_more(&self, more: u64) -> Result<(), String> {
         let before = self.counts();
         self.until("more calls", || self.counts().has_more(before, more)).await
     }
 
-    /// Waits until so many reads and so many writes were answered and none failed between them.
+    /// Waits until `more` reads and `more` writes in a row have succeeded, without a failed call
+    /// between them.
     ///
     /// # Errors
-    /// As [`until_more`](Self::until_more).
+    /// The same errors as [`until_more`](Self::until_more).
     pub async fn until_sound(&self, more: u64) -> Result<(), String> {
         let since = Cell::new(self.counts());
-        self.until("calls that are all answered", || {
+        self.until("calls without a failure", || {
             let now = self.counts();
             if now.failures() != since.get().failures() {
                 since.set(now);
@@ -120,39 +90,41 @@ impl Live {
         .await
     }
 
-    /// Waits for so many more calls that fail. They may all be reads: a client that does not know
-    /// what became of its write looks before it writes again.
+    /// Waits until `more` further calls have failed. All of them may be reads: a client whose write
+    /// has an unknown outcome reads before it writes again.
     ///
     /// # Errors
-    /// As [`until_more`](Self::until_more).
+    /// The same errors as [`until_more`](Self::until_more).
     pub async fn until_failures(&self, more: u64) -> Result<(), String> {
         let before = self.counts().failures();
         self.until("failures", || self.counts().failures() >= before + more).await
     }
 
-    /// Waits for something that `what` names.
+    /// Waits until `is_so` returns true. `what` names the condition in the error.
     ///
     /// # Errors
-    /// As [`until_more`](Self::until_more).
+    /// The same errors as [`until_more`](Self::until_more).
     pub async fn until(&self, what: &str, is_so: impl Fn() -> bool) -> Result<(), String> {
-        let limit = ExecutionContext::new().with_timeout(PATIENCE);
+        let limit = ExecutionContext::new().with_timeout(WAIT_LIMIT);
         while !is_so() {
             if self.running.is_finished() {
-                return Err(format!("the histories ended before there were {what}"));
+                return Err(format!("the run ended while the test waited for {what}"));
             }
             let waited = limit.sleep(PAUSE).await;
-            waited.map_err(|_| format!("it never came: {what}, after {:?}", self.counts()))?;
+            waited.map_err(|_| {
+                format!("waited {WAIT_LIMIT:?} for {what}, after {:?}", self.counts())
+            })?;
         }
         Ok(())
     }
 
-    /// Ends them. What they show is in the report's [`verdict`](Report::verdict).
+    /// Stops the run, and returns its report. Check its [`verdict`](Report::verdict).
     ///
     /// # Errors
-    /// If they died.
+    /// If the run panicked.
     pub async fn finish(mut self) -> Result<Report, String> {
         self.stop.cancel();
-        (&mut self.running).await.map_err(|error| format!("the histories died: {error}"))
+        (&mut self.running).await.map_err(|error| format!("the run panicked: {error}"))
     }
 }
 

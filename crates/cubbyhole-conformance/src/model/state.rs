@@ -4,147 +4,150 @@ use std::collections::BTreeMap;
 
 use cubbyhole_core::Version;
 
-use super::operation::{KEYS, PLACES, Place};
+use super::operation::{KEYS, Location, NAMESPACES};
 
-/// When an entry expires, in milliseconds since the sequence began.
-pub(super) type Instant = i64;
+/// An instant, in milliseconds since the start of the sequence.
+pub(super) type ModelMillis = i64;
 
-/// Long before any sequence began.
-pub(super) const LONG_AGO: Instant = i64::MIN;
+/// An instant long before the start of any sequence.
+pub(super) const LONG_AGO: ModelMillis = i64::MIN;
 
-/// What stands at a place.
+/// An entry of the model, live or expired.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(super) struct ModelEntry {
     pub(super) number: u64,
     pub(super) version: Version,
-    pub(super) created: Instant,
-    pub(super) updated: Instant,
-    pub(super) expires: Option<Instant>,
-    /// It was named after it had expired: the store may have removed it then, or not.
-    doubtful: bool,
+    pub(super) created: ModelMillis,
+    pub(super) updated: ModelMillis,
+    pub(super) expires: Option<ModelMillis>,
+    /// An operation named the key after the expiry. The store may have removed the entry then.
+    may_be_removed: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    pub(super) now: Instant,
-    rows: BTreeMap<(usize, &'static str), Row>,
+    pub(super) now: ModelMillis,
+    entries: BTreeMap<(usize, &'static str), ModelEntry>,
     previous: BTreeMap<(usize, &'static str), Version>,
 }
 
 impl Model {
-    fn at(place: Place) -> (usize, &'static str) {
-        (place.namespace, KEYS[place.key])
+    fn at(location: Location) -> (usize, &'static str) {
+        (location.namespace, KEYS[location.key])
     }
 
-    fn is_live(&self, row: &Row) -> bool {
-        row.expires.is_none_or(|expires| self.now < expires)
+    fn is_live(&self, entry: &ModelEntry) -> bool {
+        entry.expires.is_none_or(|expires| self.now < expires)
     }
 
-    /// The live row, for an operation that names the place.
-    pub(super) fn live(&mut self, place: Place) -> Option<Row> {
+    /// Returns the live entry, for an operation that names the key.
+    pub(super) fn live(&mut self, location: Location) -> Option<ModelEntry> {
         let now = self.now;
-        let row = self.rows.get_mut(&Self::at(place))?;
-        if row.expires.is_some_and(|expires| expires <= now) {
-            row.doubtful = true;
+        let entry = self.entries.get_mut(&Self::at(location))?;
+        if entry.expires.is_some_and(|expires| expires <= now) {
+            entry.may_be_removed = true;
             return None;
         }
-        Some(row.clone())
+        Some(entry.clone())
     }
 
-    /// The version that stood at the place before the one of now.
-    pub(super) fn previous(&self, place: Place) -> Option<Version> {
-        self.previous.get(&Self::at(place)).copied()
+    /// Returns the version before the current one.
+    pub(super) fn previous(&self, location: Location) -> Option<Version> {
+        self.previous.get(&Self::at(location)).copied()
     }
 
     pub(super) fn put(
         &mut self,
-        place: Place,
+        location: Location,
         number: u64,
         version: Version,
-        expires: Option<Instant>,
+        expires: Option<ModelMillis>,
     ) {
-        let old = self.live(place);
+        let old = self.live(location);
         if let Some(old) = &old {
-            self.previous.insert(Self::at(place), old.version);
+            self.previous.insert(Self::at(location), old.version);
         }
-        let row = Row {
+        let entry = ModelEntry {
             number,
             version,
             created: old.map_or(self.now, |old| old.created),
             updated: self.now,
             expires,
-            doubtful: false,
+            may_be_removed: false,
         };
-        self.rows.insert(Self::at(place), row);
+        self.entries.insert(Self::at(location), entry);
     }
 
-    pub(super) fn set_expiry(&mut self, place: Place, expires: Option<Instant>) {
-        if let Some(row) = self.rows.get_mut(&Self::at(place)) {
-            row.expires = expires;
+    pub(super) fn set_expiry(&mut self, location: Location, expires: Option<ModelMillis>) {
+        if let Some(entry) = self.entries.get_mut(&Self::at(location)) {
+            entry.expires = expires;
         }
     }
 
-    /// Removes the live row; an expired one stays, as one that may be gone.
-    pub(super) fn remove(&mut self, place: Place) {
-        if let Some(row) = self.live(place) {
-            self.previous.insert(Self::at(place), row.version);
-            self.rows.remove(&Self::at(place));
+    /// Removes the entry if it is live. An expired entry stays, marked as possibly removed.
+    pub(super) fn remove(&mut self, location: Location) {
+        if let Some(entry) = self.live(location) {
+            self.previous.insert(Self::at(location), entry.version);
+            self.entries.remove(&Self::at(location));
         }
     }
 
-    /// The live keys of a namespace, in order.
-    pub(super) fn keys(&self, namespace: usize) -> Vec<(&'static str, Row)> {
-        self.rows
+    /// Returns the live entries of a namespace, in the order of their keys.
+    pub(super) fn keys(&self, namespace: usize) -> Vec<(&'static str, ModelEntry)> {
+        self.entries
             .iter()
-            .filter(|((ns, _), row)| *ns == namespace && self.is_live(row))
-            .map(|((_, key), row)| (*key, row.clone()))
+            .filter(|((ns, _), entry)| *ns == namespace && self.is_live(entry))
+            .map(|((_, key), entry)| (*key, entry.clone()))
             .collect()
     }
 
-    /// The namespaces under a prefix that hold something live, in the order of their texts, which
-    /// begin with the tenant's.
+    /// Returns the namespaces under a prefix that hold live entries, in the order of their rendered
+    /// form.
     pub(super) fn namespaces(&self, prefix: usize, tenants: &[String; 2]) -> Vec<usize> {
         let live = |ns: &usize| !self.keys(*ns).is_empty();
         let mut found: Vec<usize> =
-            (0..PLACES.len()).filter(|ns| beneath(*ns, prefix)).filter(live).collect();
+            (0..NAMESPACES.len()).filter(|ns| is_under(*ns, prefix)).filter(live).collect();
         found.sort_by_key(|ns| rendered(*ns, tenants));
         found
     }
 
-    /// How many live entries lie under a prefix.
+    /// Counts the live entries under a prefix.
     pub(super) fn live_under(&self, prefix: usize) -> u64 {
-        let namespaces = (0..PLACES.len()).filter(|ns| beneath(*ns, prefix));
+        let namespaces = (0..NAMESPACES.len()).filter(|ns| is_under(*ns, prefix));
         namespaces.map(|ns| self.keys(ns).len() as u64).sum()
     }
 
-    /// How many expired entries lie under a prefix (everywhere without one): at least and at most.
+    /// Counts the expired entries under a prefix, or in all namespaces: the minimum and the maximum
+    /// that the store may still hold.
     pub(super) fn expired_under(&self, prefix: Option<usize>) -> (u64, u64) {
-        let expired = self.rows.iter().filter(|((ns, _), row)| {
-            prefix.is_none_or(|prefix| beneath(*ns, prefix)) && !self.is_live(row)
+        let expired = self.entries.iter().filter(|((ns, _), entry)| {
+            prefix.is_none_or(|prefix| is_under(*ns, prefix)) && !self.is_live(entry)
         });
-        expired.fold((0, 0), |(least, most), (_, row)| (least + u64::from(!row.doubtful), most + 1))
+        expired.fold((0, 0), |(least, most), (_, entry)| {
+            (least + u64::from(!entry.may_be_removed), most + 1)
+        })
     }
 
     pub(super) fn erase(&mut self, prefix: usize) {
-        self.rows.retain(|(ns, _), _| !beneath(*ns, prefix));
+        self.entries.retain(|(ns, _), _| !is_under(*ns, prefix));
     }
 
     pub(super) fn evict(&mut self) {
         let now = self.now;
-        self.rows.retain(|_, row| row.expires.is_none_or(|expires| now < expires));
+        self.entries.retain(|_, entry| entry.expires.is_none_or(|expires| now < expires));
     }
 }
 
-/// Whether a namespace is the prefix or lies beneath it, by tenants and whole segments.
-fn beneath(namespace: usize, prefix: usize) -> bool {
-    let ((tenant, segments), (owner, prefix)) = (PLACES[namespace], PLACES[prefix]);
+/// Returns true if a namespace is the prefix or is under it, by tenant and whole segments.
+fn is_under(namespace: usize, prefix: usize) -> bool {
+    let ((tenant, segments), (owner, prefix)) = (NAMESPACES[namespace], NAMESPACES[prefix]);
     tenant == owner && segments.starts_with(prefix)
 }
 
-/// The text of a namespace, by the rule and not by the library: segments with `\` and `:` escaped,
-/// joined by `:`.
+/// Renders a namespace without the code of the library: the parts, with `\` and `:` escaped, joined
+/// by `:`.
 pub(super) fn rendered(namespace: usize, tenants: &[String; 2]) -> String {
-    let (tenant, segments) = PLACES[namespace];
+    let (tenant, segments) = NAMESPACES[namespace];
     let parts = std::iter::once(tenants[tenant].as_str()).chain(segments.iter().copied());
     let escaped = parts.map(|part| part.replace('\\', "\\\\").replace(':', "\\:"));
     escaped.collect::<Vec<_>>().join(":")

@@ -18,7 +18,7 @@ use cubbyhole_core::ErrorKind;
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
 use cubbyhole_testkit::helpers::{ctx, until};
-use cubbyhole_testkit::load::histories::{self, Step, TIMEOUT, disturb, goes_on, plan};
+use cubbyhole_testkit::load::histories::{self, TIMEOUT, goes_on, plan};
 use tokio::task::block_in_place;
 
 use crate::proxy::Proxy;
@@ -76,14 +76,7 @@ async fn stop_and_restart(
     let (store, histories) = start(&url_of(&schema), plan(TIMEOUT)).await;
     histories.until_sound(CALLS).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
-    disturb(&histories, goes_on, (20, CALLS), |step| {
-        block_in_place(|| match step {
-            Step::Fault => stop(&mut server),
-            Step::Recover => server.start_again(),
-        })
-        .unwrap();
-    })
-    .await;
+    histories::restart(&histories, &mut server, stop, goes_on, CALLS).await;
     finish(&schema, (store, histories), &[ErrorKind::Unavailable], TIMEOUT).await;
 }
 
@@ -104,15 +97,7 @@ async fn histories_are_linearizable_on_a_server_that_hangs() {
     let schema = Schema::on(server.url()).await;
     let (store, histories) = start(&url_of(&schema), plan(SHORT_TIMEOUT)).await;
     histories.until_more(CALLS).await.unwrap();
-    // Each client fails more than once, so some calls were made while the server hung.
-    disturb(&histories, goes_on, (12, CALLS), |step| {
-        block_in_place(|| match step {
-            Step::Fault => server.pause(),
-            Step::Recover => server.resume(),
-        })
-        .unwrap();
-    })
-    .await;
+    histories::hang(&histories, &server, 12, CALLS).await;
     let kinds = [ErrorKind::DeadlineExceeded];
     let report = finish(&schema, (store, histories), &kinds, SHORT_TIMEOUT).await;
     assert!(report.unknown > 0, "no fault hit a write in flight");
@@ -148,7 +133,7 @@ async fn histories_are_linearizable_under_cancels_and_resets() {
     let schema = Schema::on(server.url()).await;
     let proxy = Proxy::before(server.url()).await;
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(TIMEOUT).cutting_short(4, Duration::from_millis(8));
+    let plan = plan(TIMEOUT).with_cancellations(4, Duration::from_millis(8));
     let (store, histories) = start(&proxy.url(&url_of(&schema)), plan).await;
     histories.until_more(CALLS).await.unwrap();
     histories.until_failures(20).await.unwrap();

@@ -7,7 +7,7 @@ use cubbyhole_core::{Bytes, EntryStore, ErrorKind, ExecutionContext, Store};
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::PostgresServer;
 use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, check_outage, ctx, ns, until};
-use cubbyhole_testkit::load::writers::{self, LateWrites, Writers};
+use cubbyhole_testkit::load::writers::{LateWrites, run_across_restarts};
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::support::Schema;
@@ -29,18 +29,11 @@ async fn restart_under_load_loses_no_acknowledged_write() {
     let schema = Schema::on(server.url()).await;
     let store = open(&schema, "&pool_size=4").await;
     let shared: Arc<dyn EntryStore<Bytes>> = Arc::new(store.clone());
-    for ending in ["stop", "kill", "stop", "kill"] {
-        let load = Writers::start(&shared, LateWrites::Possible);
-        load.until_more(100).await;
-        block_in_place(|| if ending == "stop" { server.stop() } else { server.kill() }).unwrap();
-        load.until_every_writer_failed().await;
-        block_in_place(|| server.start_again()).unwrap();
-        load.until_more(100).await;
-        load.finish().await.check(&store).await;
+    run_across_restarts(&shared, &mut server, LateWrites::Possible, async |_, way| {
         let (open, in_use) = store.connections();
-        assert!(open <= 4 && in_use == 0, "{open} connections, {in_use} in use, after {ending}");
-        writers::delete_entries(&store).await;
-    }
+        assert!(open <= 4 && in_use == 0, "{open} connections, {in_use} in use, after {way}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

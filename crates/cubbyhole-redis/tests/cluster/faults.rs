@@ -66,7 +66,7 @@ async fn histories_have_an_order_while_their_slots_move_to_and_fro() {
     let home = ns("moving");
     let moving = slot(home.as_str());
     let home = in_slots_of(vec![home.clone(), home]);
-    let histories = start(store.clone(), plan(2, TIMEOUT).with_names(home));
+    let histories = start(store.clone(), plan(2, TIMEOUT).with_namespaces(home));
     histories.until_sound(ENOUGH).await.unwrap();
     for _ in 0..8 {
         let target = (block_in_place(|| cluster.owner_of(moving)).unwrap() + 1) % 3;
@@ -90,7 +90,7 @@ async fn histories_have_an_order_while_each_master_is_replaced_in_order() {
     let store = open(config(cluster.url())).await;
     let homes = home_of_each_master(&cluster);
     let home = in_slots_of(homes.clone());
-    let histories = start(store.clone(), plan(homes.len(), TIMEOUT).with_names(home));
+    let histories = start(store.clone(), plan(homes.len(), TIMEOUT).with_namespaces(home));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..2 {
@@ -112,7 +112,7 @@ async fn histories_have_an_order_while_each_master_hangs_for_a_moment() {
     let store = open(config(cluster.url())).await;
     let homes = home_of_each_master(&cluster);
     let home = in_slots_of(homes.clone());
-    let histories = start(store.clone(), plan(homes.len(), SHORT).with_names(home));
+    let histories = start(store.clone(), plan(homes.len(), SHORT).with_namespaces(home));
     histories.until_sound(ENOUGH).await.unwrap();
     for home in &homes {
         let hung = owner(&cluster, home.as_str());
@@ -136,7 +136,7 @@ async fn histories_have_an_order_while_the_connections_to_all_nodes_are_ended() 
     let store = open(config(cluster.url())).await;
     let homes = home_of_each_master(&cluster);
     let home = in_slots_of(homes.clone());
-    let histories = start(store.clone(), plan(homes.len(), TIMEOUT).with_names(home));
+    let histories = start(store.clone(), plan(homes.len(), TIMEOUT).with_namespaces(home));
     histories.until_sound(ENOUGH).await.unwrap();
     assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
     for _ in 0..10 {

@@ -20,7 +20,7 @@ use cubbyhole_conformance::history::Live;
 use cubbyhole_core::ErrorKind;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::until;
-use cubbyhole_testkit::load::histories::{Step, TIMEOUT, disturb, goes_on};
+use cubbyhole_testkit::load::histories::{TIMEOUT, goes_on, hang, restart};
 use tokio::task::block_in_place;
 
 use crate::by_hand::{cli, open_several};
@@ -65,15 +65,8 @@ async fn end_and_start_again(
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
     let histories = start(store.clone(), plan(GROUPS, TIMEOUT));
     histories.until_sound(ENOUGH).await.unwrap();
-    assert_eq!(histories.counts().failures(), 0, "nothing has happened yet");
-    disturb(&histories, goes_on, (20, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => end(&mut server),
-            Step::Recover => server.start_again(),
-        })
-        .unwrap();
-    })
-    .await;
+    assert_eq!(histories.counts().failures(), 0, "a call failed before the first fault");
+    restart(&histories, &mut server, end, goes_on, ENOUGH).await;
     finish(histories, &[ErrorKind::Unavailable], TIMEOUT).await;
     check_connections(&server, CONNECTIONS).await;
 }
@@ -95,15 +88,7 @@ async fn histories_have_an_order_on_a_server_that_hangs_for_longer_than_a_deadli
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
     let histories = start(store.clone(), plan(GROUPS, SHORT));
     histories.until_sound(ENOUGH).await.unwrap();
-    // Each client fails more than once, so some calls were made while the server hung.
-    disturb(&histories, goes_on, (20, ENOUGH), |step| {
-        block_in_place(|| match step {
-            Step::Fault => server.pause(),
-            Step::Recover => server.resume(),
-        })
-        .unwrap();
-    })
-    .await;
+    hang(&histories, &server, 20, ENOUGH).await;
     // The connections stand: what was given up is answered on them, and nobody is told.
     let report = finish(histories, &[ErrorKind::DeadlineExceeded], SHORT).await;
     assert!(report.unknown > 0, "no write was under way");
@@ -162,7 +147,7 @@ async fn histories_have_an_order_where_calls_are_given_up_and_connections_are_re
     let store = open_several(&proxy.url(), "p:", CONNECTIONS).await;
     // Calls are under way for about as long as the shortest of them last.
     proxy.delay(Duration::from_millis(1));
-    let plan = plan(GROUPS, TIMEOUT).cutting_short(4, Duration::from_millis(6));
+    let plan = plan(GROUPS, TIMEOUT).with_cancellations(4, Duration::from_millis(6));
     let histories = start(store.clone(), plan);
     histories.until_more(ENOUGH).await.unwrap();
     histories.until_failures(10).await.unwrap();

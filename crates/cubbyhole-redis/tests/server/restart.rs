@@ -7,7 +7,7 @@ use cubbyhole_core::{Bytes, EntryStore, ExecutionContext, Store};
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{PASSWORD, PATIENCE, bytes, check_outage, ctx, ns, shown};
-use cubbyhole_testkit::load::writers::{self, LateWrites, Writers};
+use cubbyhole_testkit::load::writers::{LateWrites, run_across_restarts};
 use tokio::task::block_in_place;
 
 use crate::by_hand::{cli, config, open, open_several, use_each};
@@ -24,18 +24,11 @@ async fn a_server_stopped_or_killed_under_load_loses_nothing_and_the_store_goes_
     let mut server = durable_server();
     let store = open_several(server.url(), "p:", CONNECTIONS).await;
     let shared: Arc<dyn EntryStore<Bytes>> = Arc::new(store.clone());
-    for way in ["stop", "kill", "stop", "kill"] {
-        let load = Writers::start(&shared, LateWrites::Impossible);
-        load.until_more(100).await;
-        block_in_place(|| if way == "stop" { server.stop() } else { server.kill() }).unwrap();
-        load.until_every_writer_failed().await;
-        block_in_place(|| server.start_again()).unwrap();
-        load.until_more(100).await;
-        load.finish().await.check(&store).await;
-        let clients = cli(&server, &["CLIENT", "LIST"]);
+    run_across_restarts(&shared, &mut server, LateWrites::Impossible, async |server, way| {
+        let clients = cli(server, &["CLIENT", "LIST"]);
         assert!(clients.lines().count() <= CONNECTIONS + 1, "after {way}: {clients}");
-        writers::delete_entries(&store).await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! A layer with a fault over a store in memory.
+//! A layer over the in-memory store with a planted fault.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,25 +7,25 @@ use cubbyhole::{
     NamespacePrefix, PutOptions, Result, Store, Version, async_trait, delegate,
 };
 
-/// A fault of reads and writes shows in one of so many.
+/// Faults of reads and writes occur in one of this many calls.
 const ONE_IN: u64 = 20;
 
-/// What is wrong with the layer.
+/// The fault of the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// `get` gives the value of another key.
+    /// `get` returns the value of another key.
     OtherKey,
-    /// `get` gives a part of the value.
+    /// `get` returns a part of the value.
     Torn,
-    /// `put_entry` says that it wrote and did not.
+    /// `put_entry` reports success but does not write.
     LostWrite,
-    /// `put_entry` writes whatever the condition says.
+    /// `put_entry` ignores the condition.
     IgnoredCondition,
-    /// `list_namespaces` lists those of another tenant.
+    /// `list_namespaces` also returns a namespace of another tenant.
     OtherTenants,
-    /// `list_namespaces` lists none.
+    /// `list_namespaces` returns no namespaces.
     NoNamespaces,
 }
 
@@ -41,8 +41,8 @@ impl Planted {
         Self { inner, fault, calls: AtomicU64::new(0) }
     }
 
-    /// Whether this call is one with `fault`.
-    fn shows(&self, fault: Fault) -> bool {
+    /// Whether `fault` occurs in this call.
+    fn occurs(&self, fault: Fault) -> bool {
         self.fault == fault && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(ONE_IN)
     }
 }
@@ -55,12 +55,12 @@ impl Store<Bytes> for Planted {
         ns: &Namespace,
         key: &str,
     ) -> Result<Option<Bytes>> {
-        if self.shows(Fault::OtherKey) {
+        if self.occurs(Fault::OtherKey) {
             let other = if key == "k:0001" { "k:0002" } else { "k:0001" };
             return self.inner.get(ctx, ns, other).await;
         }
         let value = self.inner.get(ctx, ns, key).await?;
-        if self.shows(Fault::Torn) {
+        if self.occurs(Fault::Torn) {
             return Ok(value.map(|value| value.slice(..value.len() / 2)));
         }
         Ok(value)
@@ -95,10 +95,10 @@ impl EntryStore<Bytes> for Planted {
         options: PutOptions,
         condition: Condition,
     ) -> Result<Version> {
-        if self.shows(Fault::LostWrite) {
+        if self.occurs(Fault::LostWrite) {
             return Ok(Version::draw());
         }
-        // Always: of one in so many, a run may have none that a caller can tell.
+        // In every call, because a run can contain few calls where a caller can detect it.
         let ignored = self.fault == Fault::IgnoredCondition;
         let condition = if ignored { Condition::Always } else { condition };
         self.inner.put_entry(ctx, ns, key, value, options, condition).await

@@ -1,4 +1,4 @@
-//! What the layer told, as tests read it: spans and events by field, all text, and metrics.
+//! Captures the spans, events and metrics that the layer emits while a future runs.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -17,20 +17,20 @@ use tracing_subscriber::registry::LookupSpan;
 /// The fields of a span or an event, as text.
 pub(crate) type Fields = BTreeMap<&'static str, String>;
 
-/// All that was told while a future ran.
-pub(crate) struct Told {
-    /// Each span, with what was recorded until it closed.
+/// Everything that was emitted while a future ran.
+pub(crate) struct Captured {
+    /// Each span, with the fields recorded until it closed.
     pub(crate) spans: Vec<(&'static str, Level, Fields)>,
     /// Each event, with the names of the spans around it.
     pub(crate) events: Vec<(Level, Fields, Vec<&'static str>)>,
-    /// Metrics as `name{label="value"}`, labels in order; of a histogram the count.
+    /// Values of metrics by `name{label="value"}`, labels sorted. A histogram's value is its count.
     pub(crate) metrics: BTreeMap<String, u64>,
-    /// What a log in text would hold at the most talkative level, and all metrics.
+    /// The text log at the most verbose level, followed by all metrics.
     pub(crate) text: String,
 }
 
-impl Told {
-    /// The one event that there was.
+impl Captured {
+    /// Returns the only event.
     #[track_caller]
     pub(crate) fn event(&self) -> (Level, &Fields) {
         assert_eq!(self.events.len(), 1, "{:?}", self.events);
@@ -38,8 +38,8 @@ impl Told {
     }
 }
 
-/// Runs a future on this thread, with a subscriber and a recorder of its own.
-pub(crate) fn listen(future: impl Future<Output = ()>) -> Told {
+/// Runs a future on this thread with its own subscriber and recorder.
+pub(crate) fn capture(future: impl Future<Output = ()>) -> Captured {
     let collected = Arc::new(Collected::default());
     let log = Log::default();
     let writer = log.clone();
@@ -70,13 +70,13 @@ pub(crate) fn listen(future: impl Future<Output = ()>) -> Told {
         let count = match value {
             DebugValue::Counter(count) => count,
             DebugValue::Histogram(values) => values.len() as u64,
-            DebugValue::Gauge(_) => unreachable!("no gauge is known: {name}"),
+            DebugValue::Gauge(_) => unreachable!("the layer has no gauges: {name}"),
         };
         metrics.insert(name, count);
     }
     let spans = std::mem::take(&mut *collected.spans.lock().unwrap());
     let events = std::mem::take(&mut *collected.events.lock().unwrap());
-    Told { spans, events, metrics, text }
+    Captured { spans, events, metrics, text }
 }
 
 #[derive(Default)]
@@ -89,18 +89,18 @@ struct Collector(Arc<Collected>);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Collector {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let mut fields = Reader::default();
+        let mut fields = FieldReader::default();
         attributes.record(&mut fields);
         context.span(id).unwrap().extensions_mut().insert(fields);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let span = context.span(id).unwrap();
-        values.record(span.extensions_mut().get_mut::<Reader>().unwrap());
+        values.record(span.extensions_mut().get_mut::<FieldReader>().unwrap());
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut fields = Reader::default();
+        let mut fields = FieldReader::default();
         event.record(&mut fields);
         let around = context.event_scope(event).into_iter().flatten().map(|s| s.name()).collect();
         self.0.events.lock().unwrap().push((*event.metadata().level(), fields.0, around));
@@ -108,16 +108,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Co
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let span = context.span(&id).unwrap();
-        let fields = span.extensions_mut().remove::<Reader>().unwrap().0;
+        let fields = span.extensions_mut().remove::<FieldReader>().unwrap().0;
         let level = *span.metadata().level();
         self.0.spans.lock().unwrap().push((span.name(), level, fields));
     }
 }
 
 #[derive(Default)]
-struct Reader(Fields);
+struct FieldReader(Fields);
 
-impl Visit for Reader {
+impl Visit for FieldReader {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.0.insert(field.name(), value.to_owned());
     }

@@ -1,12 +1,13 @@
-//! The data folder of a server and its settings, and the log of those who write there.
+//! The data folder of a server, and its settings.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::{LIMIT, VARIABLES};
+use super::VARIABLES;
 use crate::process::folder::Folder;
+use crate::process::server::{LIMIT, log_file};
 use crate::process::table::last_lines;
 use crate::process::wait;
 use crate::process::watcher::Watcher;
@@ -15,18 +16,17 @@ const SETTINGS: [(&str, &str); 7] = [
     ("listen_addresses", "127.0.0.1"),
     ("max_connections", "200"),
     ("shared_buffers", "128MB"),
-    // A test's data need not outlive a power cut, and what a killed server has written the
-    // kernel has.
+    // Test data need not survive a power loss, and the writes of a killed server are in the kernel.
     ("fsync", "off"),
-    // The default leaves files in the system's shared memory when the server is killed.
+    // The default leaves files in shared memory when the server is killed.
     ("dynamic_shared_memory_type", "mmap"),
     ("log_checkpoints", "off"),
     ("log_min_messages", "warning"),
 ];
 
-/// The default collation of the databases, the first that this PostgreSQL and this system know.
-/// It should order otherwise than bytes do, so that a query which forgot its own collation fails
-/// its test; the last one is better than no server.
+/// The default collation of the databases: the first that PostgreSQL and the system support. It should
+/// not order by bytes, so a query without an explicit collation fails its test. The last one is the
+/// fallback.
 const LOCALES: [&[&str]; 4] = [
     &["--locale-provider=icu", "--icu-locale=en-US", "--locale=C.UTF-8"],
     &["--locale-provider=icu", "--icu-locale=en-US", "--locale=en_US.UTF-8"],
@@ -34,7 +34,7 @@ const LOCALES: [&[&str]; 4] = [
     &["--locale=C.UTF-8"],
 ];
 
-/// Makes the data folder, and leaves the whole folder watched over.
+/// Creates the data folder with `initdb`. Returns the watcher of the server's whole folder.
 pub(super) fn initialise(
     programs: &Path,
     folder: &Folder,
@@ -46,7 +46,7 @@ pub(super) fn initialise(
         let mut arguments: Vec<OsString> = vec!["-D".into(), data_folder(folder).into()];
         arguments.extend(["--pwfile".into(), password_file.into()]);
         let fixed = ["-U", "postgres", "--auth=scram-sha-256", "--encoding=UTF8"];
-        // Its messages are read here, and its folder is not for keeping.
+        // Errors show its messages, and its folder is temporary.
         let others = ["--lc-messages=C", "--no-sync", "--no-instructions"];
         arguments.extend(fixed.iter().chain(&others).chain(locale).map(OsString::from));
         let program = programs.join("initdb");
@@ -65,11 +65,7 @@ pub(super) fn initialise(
     Err(format!("`initdb` in {} failed:\n{}", programs.display(), last_lines(&read_log(folder))))
 }
 
-pub(super) fn log_file(folder: &Folder) -> PathBuf {
-    folder.path().join("log")
-}
-
-pub(super) fn read_log(folder: &Folder) -> String {
+fn read_log(folder: &Folder) -> String {
     let bytes = fs::read(log_file(folder)).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -78,10 +74,10 @@ pub(super) fn data_folder(folder: &Folder) -> PathBuf {
     folder.path().join("data")
 }
 
-/// Writes `settings`, and before them those for tests.
+/// Appends the settings for tests and then `settings` to the configuration.
 pub(super) fn configure(data: &Path, settings: &[(&str, &str)]) -> Result<(), String> {
     let path = data.join("postgresql.conf");
-    // Of two lines for one setting the later one counts.
+    // The last line for a setting counts.
     let lines: String =
         SETTINGS.iter().chain(settings).map(|(name, value)| line(name, value)).collect();
     let file = OpenOptions::new().append(true).open(&path);
@@ -89,7 +85,7 @@ pub(super) fn configure(data: &Path, settings: &[(&str, &str)]) -> Result<(), St
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A line of `postgresql.conf`.
+/// Returns a line of `postgresql.conf`.
 fn line(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }
@@ -99,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_of_settings_are_quoted() {
+    fn setting_values_are_quoted() {
         assert_eq!(line("a.b", r"it's \n"), "a.b = 'it''s \\\\n'\n");
     }
 }

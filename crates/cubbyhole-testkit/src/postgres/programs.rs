@@ -1,4 +1,4 @@
-//! Where the programs of PostgreSQL are.
+//! Finds the programs of PostgreSQL.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use std::process::Command;
 use crate::process::install::{self, Installed};
 use crate::process::table::output;
 
-/// The oldest version that is tried; its `initdb` is the first that knows ICU.
+/// The oldest usable version: its `initdb` is the first that supports ICU.
 const MIN_VERSION: u32 = 15;
 
-/// Where Debian has a folder for each version, which is not on `PATH`.
+/// The folder in which Debian has a folder for each version. It is not on `PATH`.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 const ADVICE: &str = "\
-PostgreSQL 15 or newer was not found on PATH, under /usr/lib/postgresql, nor by `pg_config`.
+PostgreSQL 15 or newer was not found on PATH, below /usr/lib/postgresql, or with `pg_config`.
 Install it:
   Debian, Ubuntu   apt-get install postgresql
   Fedora           dnf install postgresql-server
   macOS            brew install postgresql@17, and put its `bin` folder on PATH
-Or let CUBBYHOLE_TEST_POSTGRES_URL name a server of yours.";
+Or set CUBBYHOLE_TEST_POSTGRES_URL to the URL of a server.";
 
-/// The folder that has `initdb`, `postgres` and `psql`.
+/// The folder with `initdb`, `postgres` and `psql`.
 static PROGRAMS: Installed = Installed::new(find, "postgresql", ADVICE);
 
-/// The folder of the programs.
+/// Returns the folder of the programs.
 pub(super) fn folder() -> Result<PathBuf, String> {
     PROGRAMS.path()
 }
@@ -40,7 +40,7 @@ fn find() -> Option<PathBuf> {
         .find(|folder| is_usable(folder))
 }
 
-/// `VERSION/bin` under `folder`.
+/// Returns the folders `VERSION/bin` below `folder`, the newest version first.
 fn newest_first(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut versions: Vec<(u32, PathBuf)> = entries
@@ -58,7 +58,7 @@ fn is_usable(folder: &Path) -> bool {
     has_all && version.is_ok_and(|line| major_version(&line).is_some_and(|n| n >= MIN_VERSION))
 }
 
-/// Of `postgres (PostgreSQL) 15.18 (Debian …)` or `… 19beta1`.
+/// Parses `postgres (PostgreSQL) 15.18 (Debian …)` or `… 19beta1`.
 fn major_version(line: &str) -> Option<u32> {
     let version = line.split_once(") ")?.1;
     let end = version.find(|c: char| !c.is_ascii_digit()).unwrap_or(version.len());
@@ -71,7 +71,7 @@ mod tests {
     use crate::process::folder::Folder;
 
     #[test]
-    fn the_version_is_read() {
+    fn version_is_parsed() {
         assert_eq!(
             major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
             Some(15)
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_version_comes_first_by_number() {
+    fn newest_version_comes_first_by_number() {
         let folder = Folder::create().unwrap();
         for version in ["9", "15", "100", "common"] {
             fs::create_dir(folder.path().join(version)).unwrap();

@@ -1,4 +1,4 @@
-//! The temporary folder of a server, and the user who owns it.
+//! The temporary folder of a server, and the user that owns it.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -10,13 +10,13 @@ use std::process::{self, Command};
 
 use crate::process::table::output;
 
-/// Whom servers run as where the tests run as root, which they refuse to.
+/// Servers refuse to run as root. If the tests run as root, servers run as the first of these users.
 const USERS: [&str; 2] = ["postgres", "nobody"];
 
-/// A folder that only its owner may enter; removed when dropped.
+/// A folder that only its owner may enter. Dropping it removes the folder.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// Absent where the tests themselves run without privileges.
+    /// `None` if the tests themselves run unprivileged.
     owner: Option<Owner>,
 }
 
@@ -29,7 +29,7 @@ struct Owner {
 impl Folder {
     pub(crate) fn create() -> Result<Self, String> {
         let owner = if is_root()? { Some(unprivileged_user()?) } else { None };
-        // Short: the path of a socket in it must not exceed about a hundred bytes.
+        // Short, because the path of a socket in it is limited to about a hundred bytes.
         let name = format!("cubbyhole-{}-{}", process::id(), &random_word()?[..12]);
         let path = env::temp_dir().join(name);
         let explain = |error| format!("{}: {error}", path.display());
@@ -55,7 +55,7 @@ impl Folder {
         Ok(path)
     }
 
-    /// Makes a folder in this one, of the same owner.
+    /// Creates a folder in this one, with the same owner.
     pub(crate) fn create_folder(&self, name: &str) -> Result<PathBuf, String> {
         let path = self.path.join(name);
         DirBuilder::new()
@@ -75,19 +75,19 @@ impl Folder {
         if let Some(owner) = self.owner {
             command.uid(owner.uid).gid(owner.gid);
         }
-        // The working directory of the tests may be closed to that user.
+        // That user may not have access to the working directory of the tests.
         command.current_dir("/");
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Usually the watcher of the server has done it.
+        // Usually the watcher of the server has removed it.
         drop(fs::remove_dir_all(&self.path));
     }
 }
 
-/// 32 characters that nobody guesses.
+/// Returns 32 random hexadecimal digits, usable as a password.
 pub(crate) fn random_word() -> Result<String, String> {
     const SOURCE: &str = "/dev/urandom";
     let mut bytes = [0; 16];
@@ -97,7 +97,7 @@ pub(crate) fn random_word() -> Result<String, String> {
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
-/// Whether this program runs as root; std does not tell.
+/// Returns whether this program runs as root. The standard library has no function for it.
 pub(crate) fn is_root() -> Result<bool, String> {
     Ok(output(Command::new("id").arg("-u"))?.trim() == "0")
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_found_by_the_whole_name() {
+    fn user_is_found_by_the_whole_name() {
         let text = "root:x:0:0:root:/root:/bin/sh\n\
                     postgres2:x:1:2::/:/bin/sh\n\
                     postgres:x:101:104:PostgreSQL,,,:/var/lib/postgresql:/bin/bash\n";
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_private_and_goes_with_its_guard() {
+    fn folder_is_private_and_removed_with_its_guard() {
         let (folder, other) = (Folder::create().unwrap(), Folder::create().unwrap());
         assert_ne!(folder.path(), other.path());
         let file = folder.write("word", "secret").unwrap();

@@ -1,4 +1,4 @@
-//! Finding the programs of a server, and installing them where that is this machine's way.
+//! Finds the programs of a server, and installs missing ones with `apt-get`.
 
 use std::env;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use std::sync::{Mutex, PoisonError};
 use crate::process::folder::is_root;
 use crate::process::table::output;
 
-/// Where `program` is on `PATH`, with links followed: what belongs to it is beside its file.
+/// Returns the files of `program` on `PATH`, with links resolved: related programs are next to them.
 pub(crate) fn on_path(program: &str) -> Vec<PathBuf> {
     let links = links_on_path(program);
     links.into_iter().filter_map(|file| file.canonicalize().ok()).collect()
 }
 
-/// Where `program` is on `PATH`, by the names that are there: some programs are several, and
-/// do what the name says by which they are called.
+/// Returns the files of `program` on `PATH`, without resolving links: some programs behave according
+/// to the name by which they are called.
 pub(crate) fn links_on_path(program: &str) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -24,29 +24,29 @@ pub(crate) fn links_on_path(program: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Installs `package` where this program runs as root on a system with `apt-get`, such as a
-/// build machine or a container; elsewhere it changes nothing. Whether it was installed.
+/// Installs `package` if this program runs as root on a system with `apt-get`, such as a build
+/// machine or a container. Returns whether it installed the package.
 fn with_apt_get(package: &str) -> Result<bool, String> {
     if on_path("apt-get").is_empty() || !is_root()? {
         return Ok(false);
     }
     let apt_get = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        // Another test program may be installing the same at this moment.
+        // Another test program may be installing the same package.
         command.args(["-o", "DPkg::Lock::Timeout=300"]).args(arguments);
-        // The packages start a server of the system's, which nobody asked for. In the runlevel
-        // of a single user they do not; under systemd, which has none, that server does start.
+        // The packages start a system-wide server, which the tests do not need. In the single-user
+        // runlevel they do not start it. Under systemd, which has no runlevels, they do.
         command.env("RUNLEVEL", "1");
         output(command.env("DEBIAN_FRONTEND", "noninteractive"))
     };
-    // An update that fails may leave lists that are good enough; if not, installing says so.
+    // After a failed update the old lists may suffice. If not, the installation fails.
     let update = apt_get(&["update"]);
     apt_get(&["install", "-y", "--no-install-recommends", package])
         .map_err(|error| format!("{error}\n{}", update.err().unwrap_or_default()))?;
     Ok(true)
 }
 
-/// A program, or the folder of several: found once, and installed if need be and possible.
+/// A program, or a folder of programs, that is searched once and installed if it is missing.
 pub(crate) struct Installed {
     find: fn() -> Option<PathBuf>,
     package: &'static str,
@@ -63,9 +63,9 @@ impl Installed {
         Self { find, package, advice, found: Mutex::new(None) }
     }
 
-    /// Where it is, or what to install.
+    /// Returns its path, or an error that says what to install.
     pub(crate) fn path(&self) -> Result<PathBuf, String> {
-        // The lock is held throughout: tests that start together install once.
+        // The lock is held throughout, so tests that start together install once.
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if found.is_none() {
             *found = (self.find)();
@@ -84,11 +84,11 @@ static GROFF: Installed = Installed::new(
      brew install groff",
 );
 
-/// Where `groff` is, the formatter that checks manual pages. It is installed as the servers are.
+/// Returns the path of `groff`, which checks manual pages. Installs it like the servers.
 ///
 /// # Errors
 ///
-/// What to install, or what `apt-get` said.
+/// `groff` is missing, or `apt-get` failed. The message says what to install.
 pub fn groff() -> Result<PathBuf, String> {
     GROFF.path()
 }

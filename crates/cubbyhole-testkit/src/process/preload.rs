@@ -1,5 +1,4 @@
-//! Libraries in C that are loaded into a server in front of the system's, and the file by which a
-//! test tells each what to do.
+//! C libraries that replace functions of the system in a server, and the file that controls each.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -12,18 +11,18 @@ use crate::process::folder::Folder;
 use crate::process::table::output;
 
 const ADVICE: &str = "\
-A server with a clock or a disk of the test's needs a C compiler, `cc`. Install it:
+A server with a manual clock or a failing disk needs a C compiler, `cc`. Install it:
   Debian, Ubuntu   apt-get install gcc libc6-dev
   Fedora           dnf install gcc";
 
-/// A library by its source.
+/// A library and its source.
 pub(crate) struct Library {
-    /// Of its files, and of nothing else in a server's folder.
+    /// The name of its files in a server's folder.
     name: &'static str,
     source: &'static str,
-    /// The variable that names the file to it.
+    /// The environment variable with the path of its control file.
     variable: &'static str,
-    /// Once it was compiled.
+    /// The compiled library, once it exists.
     content: Mutex<Option<Vec<u8>>>,
 }
 
@@ -36,9 +35,9 @@ impl Library {
         Self { name, source, variable, content: Mutex::new(None) }
     }
 
-    /// The library's content; compiled in `folder` if this program has not done so yet.
+    /// Returns the compiled library. Compiles it in `folder` if this program has not done so yet.
     fn content(&self, folder: &Folder) -> Result<Vec<u8>, String> {
-        // Held throughout, so that tests that start together compile once.
+        // The lock is held throughout, so tests that start together compile once.
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(content) = &*content {
             return Ok(content.clone());
@@ -55,7 +54,7 @@ impl Library {
     }
 }
 
-/// A library and its file, in the folder of a server.
+/// A library and its control file, in the folder of a server.
 pub(crate) struct Preload {
     variable: &'static str,
     library: PathBuf,
@@ -64,14 +63,14 @@ pub(crate) struct Preload {
 }
 
 impl Preload {
-    /// Puts both into `folder`; the file says `content`.
+    /// Writes both into `folder`, with `content` in the control file.
     pub(crate) fn create(
         folder: &Folder,
         library: &Library,
         content: &[u8],
     ) -> Result<Self, String> {
         if !cfg!(target_os = "linux") {
-            return Err(format!("a server with a {} of the test's needs Linux", library.name));
+            return Err(format!("a server with a replaced {} needs Linux", library.name));
         }
         let compiled = library.content(folder)?;
         let compiled = folder.write(&format!("{}.so", library.name), compiled)?;
@@ -81,14 +80,14 @@ impl Preload {
         Ok(Self { variable: library.variable, library: compiled, path, file })
     }
 
-    /// Overwrites a part of the file in one piece: the server reads at any moment.
+    /// Overwrites a part of the control file in one write, because the server reads it at any time.
     pub(crate) fn overwrite(&self, bytes: &[u8], at: u64) -> Result<(), String> {
         let written = self.file.write_all_at(bytes, at);
         written.map_err(|error| format!("{}: {error}", self.path.display()))
     }
 }
 
-/// What the program `env` sets for a server that is to have these loaded.
+/// Returns the arguments of `env` that load the libraries into a server.
 pub(crate) fn variables<'a>(preloads: impl IntoIterator<Item = &'a Preload>) -> Vec<OsString> {
     let mut variables = Vec::new();
     let mut libraries = OsString::from("LD_PRELOAD=");

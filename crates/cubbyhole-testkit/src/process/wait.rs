@@ -1,16 +1,16 @@
-//! Waiting for what another process does. There is nothing to be woken by: std has neither
-//! signals nor a wait for processes that are not its children.
+//! Polling for a condition of another process. The standard library can neither wait for processes
+//! that are not its children nor receive signals.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Short beside the time that a server takes to start.
+/// Short compared with the start of a server.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Asks `condition` until it holds, for `limit` at most; whether it held.
+/// Polls `condition` until it holds, for at most `limit`. Returns whether it held.
 #[expect(
     clippy::disallowed_methods,
-    reason = "tests wait here on their own threads, and no `ExecutionContext` is theirs"
+    reason = "tests wait on their own threads and have no `ExecutionContext`"
 )]
 pub(crate) fn until(
     limit: Duration,
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_with_the_condition_an_error_or_the_limit() {
+    fn waiting_ends_with_the_condition_an_error_or_the_limit() {
         let mut asked = 0;
         let third = until(Duration::from_secs(60), || {
             asked += 1;

@@ -1,5 +1,5 @@
-//! What ends a server also when the tests are killed: a small shell script between the two, whose
-//! stdin is a pipe that the tests hold open.
+//! A watcher: a shell script that runs a server and ends it when the tests end, even if they are
+//! killed. Its stdin is a pipe that the tests hold open.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -12,21 +12,20 @@ use crate::process::table::Process;
 
 const SCRIPT: &str = include_str!("watcher.sh");
 
-/// A program with its watcher. While this lives the folder is watched over too, also after the
-/// program has ended.
+/// A program and its watcher, which removes the program's folder in the end. The watcher continues
+/// after the program has ended.
 pub(crate) struct Watcher {
     shell: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     pid: u32,
-    /// How the program ended, once it has been waited for.
+    /// The exit status of the program, once the watcher has waited for it.
     status: Option<i32>,
 }
 
 impl Watcher {
-    /// Starts `program` as the owner of `folder`; what it prints is added to `log`. Settings in
-    /// the environment whose names begin with `prefix` are not passed on: they are meant for
-    /// servers of the developer's.
+    /// Starts `program` as the owner of `folder`, and appends its output to `log`. Environment
+    /// variables with that prefix are not passed on: they are settings for the developer's servers.
     pub(crate) fn start(
         folder: &Folder,
         log: &Path,
@@ -38,31 +37,32 @@ impl Watcher {
         command.args(["-c", SCRIPT, "cubbyhole-watcher"]);
         command.arg(folder.path()).arg(log).arg(program).args(arguments);
         folder.run_as_owner(without_settings(&mut command, prefix));
-        // Away from the group that Ctrl-C goes to: the watcher must outlive the tests.
+        // A separate process group, because the watcher must outlive the tests after Ctrl-C.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut shell = command.spawn().map_err(|error| format!("`sh` does not run: {error}"))?;
+        let mut shell = command.spawn().map_err(|error| format!("cannot run `sh`: {error}"))?;
         let input = shell.stdin.take();
         let output = shell.stdout.take().ok_or("the watcher has no stdout")?;
         let mut watcher =
             Self { shell, input, output: BufReader::new(output), pid: 0, status: None };
         let answer = watcher.read()?;
-        watcher.pid =
-            answer.parse().map_err(|_| format!("the watcher answered `{answer}` for a pid"))?;
+        watcher.pid = answer
+            .parse()
+            .map_err(|_| format!("the watcher replied `{answer}` instead of a pid"))?;
         Ok(watcher)
     }
 
-    /// The program, while it runs.
+    /// Returns the program if it runs.
     pub(crate) fn program(&self) -> Result<Option<Process>, String> {
         if self.status.is_some() {
             return Ok(None);
         }
-        // Once the shell has waited for it, its pid may be another's.
+        // After the shell has waited for it, another process may have its pid.
         Ok(Process::running(self.pid)?.filter(|process| process.parent == self.shell.id()))
     }
 
-    /// Ends the program at once if it still runs; its exit status, as shells count it. The folder
-    /// remains watched over.
+    /// Ends the program immediately if it still runs. Returns its exit status as shells count it. The
+    /// watcher keeps watching the folder.
     pub(crate) fn end(&mut self) -> Result<i32, String> {
         if let Some(status) = self.status {
             return Ok(status);
@@ -70,12 +70,12 @@ impl Watcher {
         self.write("end")?;
         let answer = self.read()?;
         let status = answer.strip_prefix("ended ").and_then(|status| status.parse().ok());
-        let status = status.ok_or_else(|| format!("the watcher answered `{answer}`"))?;
+        let status = status.ok_or_else(|| format!("the watcher replied `{answer}`"))?;
         self.status = Some(status);
         Ok(status)
     }
 
-    /// Leaves the folder, which another watcher has taken over, to that one.
+    /// Ends the watcher without removing the folder, which another watcher has taken over.
     pub(crate) fn release(mut self) -> Result<(), String> {
         self.end()?;
         self.write("keep")
@@ -100,7 +100,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Keeps the developer's own settings, such as `PGPORT`, from the server and its tools.
+/// Removes the developer's settings, such as `PGPORT`, from the environment of a command.
 pub(crate) fn without_settings<'a>(command: &'a mut Command, prefix: &str) -> &'a mut Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with(prefix) {
@@ -128,9 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_ignores_some_signals_is_ended() {
+    fn program_that_ignores_some_signals_is_ended() {
         let folder = Folder::create().unwrap();
-        // The shell has it ignore INT and QUIT from the start.
+        // The shell starts it with INT and QUIT ignored.
         let mut watcher = start(&folder, &["-c", "exec sleep 600"]);
         let program = watcher.program().unwrap().unwrap();
         assert_eq!(watcher.end(), Ok(128 + 15));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watcher_outlives_what_is_meant_for_the_tests() {
+    fn watcher_survives_signals_for_the_tests() {
         let folder = Folder::create().unwrap();
         let mut watcher = start(&folder, &["-c", "exec sleep 600"]);
         let shell = Process::running(watcher.shell.id()).unwrap().unwrap();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_released_folder_stays_and_what_was_printed_is_in_it() {
+    fn released_folder_stays_and_has_the_output() {
         let folder = Folder::create().unwrap();
         let mut watcher = start(&folder, &["-c", "echo out; echo err >&2; exit 3"]);
         let ended = wait::until(LIMIT, || Ok(watcher.program()?.is_none()));

@@ -1,11 +1,11 @@
-# Runs a program, and ends it when whoever started this says so or has gone away.
+# Runs a program, and ends it on request or when the owner of this script has ended.
 #
 #   watcher.sh FOLDER LOG PROGRAM ARGUMENT...
 #
-# It prints the pid of the program, and `ended STATUS` in answer to `end`. It reads `end`, which
-# ends the program, and `keep`, which ends the watcher too and leaves the folder. The pipe on
-# stdin has one writer: when that is gone, however it went, the program is ended and the folder
-# removed.
+# The script prints the pid of the program. It reads two commands: `end` ends the program and prints
+# `ended STATUS`, and `keep` then ends the script without removing the folder. The pipe on stdin has
+# one writer, the owner. When the owner has ended in any way, the script ends the program and removes
+# the folder.
 
 folder=$1
 log=$2
@@ -13,11 +13,11 @@ shift 2
 
 "$@" </dev/null >>"$log" 2>&1 &
 pid=$!
-# The owner may go away in the middle of an answer, and nobody else is to end this.
+# The owner may end during a reply, and signals for its group must not end this script.
 trap '' HUP INT PIPE TERM
 echo "$pid"
 
-# Some shells wait for the program on their own; from then on its pid may be another's.
+# Some shells wait for the program themselves. After that another process may have its pid.
 is_ours() {
     if [ -e "/proc/$$/status" ]; then
         grep -q "^PPid:[[:space:]]*$$\$" "/proc/$pid/status"
@@ -29,12 +29,12 @@ is_ours() {
 word=
 read -r word
 if is_ours; then
-    # One that is halted hears nothing else.
+    # A stopped process receives no other signal.
     kill -s CONT "$pid"
-    # TERM first: the shell starts programs in the background with QUIT ignored, so that it
-    # would be lost on one that has just begun.
+    # TERM first: the shell starts background programs with QUIT ignored, so a new program would
+    # lose QUIT.
     kill -s TERM "$pid"
-    # At once, for PostgreSQL: TERM waits there until every session has ended.
+    # For PostgreSQL, which ends on QUIT immediately but on TERM only after every session has ended.
     kill -s QUIT "$pid"
 fi
 wait "$pid"
@@ -45,6 +45,6 @@ if [ "$word" = end ]; then
     read -r word
 fi
 if [ "$word" != keep ]; then
-    # What the program had started may write a little longer.
+    # Child processes of the program may still write for a moment.
     rm -rf "$folder" || { sleep 1; rm -rf "$folder"; }
 fi

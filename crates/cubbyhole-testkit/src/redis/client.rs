@@ -1,11 +1,11 @@
-//! Commands to a server and its answers. `redis-cli` would do, but a process for each command
-//! makes up most of the time in which a cluster is formed, and it hangs with a server that hangs.
+//! A client that sends commands to a server. `redis-cli` would start a process for each command, which
+//! takes most of the time in which a cluster forms, and it hangs with a paused server.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long an answer may take; a paused server gives none.
+/// How long a reply may take. A paused server sends none.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection to a server on 127.0.0.1.
@@ -13,12 +13,12 @@ pub(super) struct Client {
     stream: BufReader<TcpStream>,
 }
 
-/// An answer that is no error.
+/// A reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Nil,
     Text(Vec<u8>),
-    /// Among other answers alone, as of a transaction.
+    /// Occurs only within an array, as in the reply to a transaction.
     Error(String),
     Array(Vec<Reply>),
 }
@@ -36,7 +36,7 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// What the server answers to a command; an error is one here too.
+    /// Sends a command and returns the reply. An error of the server is an error here.
     pub(super) fn call<T: AsRef<[u8]>>(&mut self, command: &[T]) -> Result<Reply, String> {
         let mut request = format!("*{}\r\n", command.len()).into_bytes();
         for argument in command {
@@ -46,7 +46,7 @@ impl Client {
             request.extend(b"\r\n");
         }
         let sent = self.stream.get_mut().write_all(&request);
-        sent.map_err(|error| format!("Redis takes no command: {error}"))?;
+        sent.map_err(|error| format!("Redis accepts no command: {error}"))?;
         match read(&mut self.stream)? {
             Reply::Error(error) => Err(error),
             reply => Ok(reply),
@@ -55,13 +55,13 @@ impl Client {
 }
 
 fn read(stream: &mut impl BufRead) -> Result<Reply, String> {
-    let explain = |error: std::io::Error| format!("Redis does not answer: {error}");
+    let explain = |error: std::io::Error| format!("Redis does not reply: {error}");
     let mut line = String::new();
     stream.read_line(&mut line).map_err(explain)?;
     let line = line.strip_suffix("\r\n").ok_or("Redis closed the connection")?;
     let kind = line.chars().next().unwrap_or_default();
     let rest = line.get(1..).unwrap_or_default();
-    let unknown = || format!("Redis answered `{line}`, which is not understood");
+    let unknown = || format!("Redis sent the unknown reply `{line}`");
     let count = || rest.parse::<i64>().map_err(|_| unknown());
     match kind {
         '+' | ':' => Ok(Reply::Text(rest.into())),
@@ -73,7 +73,7 @@ fn read(stream: &mut impl BufRead) -> Result<Reply, String> {
             let read = stream.take(length).read_to_end(&mut text).map_err(explain)?;
             text.truncate(read.saturating_sub(2));
             if u64::try_from(read) != Ok(length) {
-                return Err("Redis closed the connection within an answer".to_owned());
+                return Err("Redis closed the connection within a reply".to_owned());
             }
             Ok(Reply::Text(text))
         }
@@ -83,7 +83,7 @@ fn read(stream: &mut impl BufRead) -> Result<Reply, String> {
 }
 
 impl Reply {
-    /// As `redis-cli --raw` prints it, without the end of the last line.
+    /// Formats the reply as `redis-cli --raw` does, without the last newline.
     pub(super) fn into_text(self) -> String {
         match self {
             Self::Nil => String::new(),
@@ -95,7 +95,7 @@ impl Reply {
         }
     }
 
-    /// The parts of an answer that is a list of texts.
+    /// Returns the elements of a list of texts.
     pub(super) fn into_texts(self) -> Vec<Vec<u8>> {
         match self {
             Self::Array(replies) => replies.into_iter().flat_map(Self::into_texts).collect(),
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_read_and_printed() {
+    fn replies_are_parsed_and_formatted() {
         let cases = [
             ("+OK\r\n", "OK"),
             (":-7\r\n", "-7"),

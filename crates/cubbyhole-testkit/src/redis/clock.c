@@ -1,14 +1,14 @@
 /*
- * A clock that stands still until a test moves it, for a program that is started with this
- * library in LD_PRELOAD and the path of the clock's file in CUBBYHOLE_TEST_CLOCK.
+ * A manual clock for a program that is started with this library in LD_PRELOAD and the path of the
+ * clock's file in CUBBYHOLE_TEST_CLOCK.
  *
- * Redis judges expiry by its own clock and has no setting for it, so the functions that it asks
- * for the time are replaced: they read the file, which holds the microseconds since 1970 as eight
- * bytes in the machine's order. Only the time of day is replaced. The clocks that run from the
- * start of the machine still run, since sockets and timers wait by them.
+ * Redis expires keys by the system's clock and has no setting for another one. This library replaces
+ * the functions that return the time of day. They read the file, which contains the microseconds since
+ * 1970 as eight bytes in native order. Monotonic clocks are not replaced, because sockets and timers
+ * use them.
  *
- * The system is asked by syscall and not through dlsym: that may allocate, and the allocator of
- * Redis asks for the time while it starts.
+ * The library calls the kernel with syscall instead of dlsym. dlsym may allocate, and the allocator of
+ * Redis reads the time while it starts.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

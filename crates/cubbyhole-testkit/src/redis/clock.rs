@@ -1,5 +1,4 @@
-//! A clock that stands still until it is moved: a file that a library, loaded into the server in
-//! front of the system's, reads the time from.
+//! A manual clock: a file from which a library in the server reads the time instead of the system.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,12 +11,12 @@ static LIBRARY: Library = Library::new("clock", include_str!("clock.c"), "CUBBYH
 /// The clock of one server, or of all nodes of a cluster.
 pub(super) struct Clock {
     preload: Preload,
-    /// What its file says.
+    /// The time in its file.
     micros: Mutex<i64>,
 }
 
 impl Clock {
-    /// A clock in `folder` that stands at the present, in whole milliseconds.
+    /// Creates a clock in `folder` that starts at the current time, in whole milliseconds.
     pub(super) fn create(folder: &Folder) -> Result<Self, String> {
         let micros = present_millis()? * 1000;
         let preload = Preload::create(folder, &LIBRARY, &micros.to_ne_bytes())?;
@@ -28,7 +27,7 @@ impl Clock {
         &self.preload
     }
 
-    /// The time since 1970.
+    /// Returns the time since 1970.
     pub(super) fn now(&self) -> Duration {
         let micros = *self.micros.lock().unwrap_or_else(PoisonError::into_inner);
         Duration::from_micros(micros.unsigned_abs())
@@ -37,7 +36,7 @@ impl Clock {
     pub(super) fn advance(&self, by: Duration) -> Result<(), String> {
         let mut micros = self.micros.lock().unwrap_or_else(PoisonError::into_inner);
         let later = i64::try_from(by.as_micros()).ok().and_then(|by| micros.checked_add(by));
-        let later = later.ok_or_else(|| format!("the clock does not reach {by:?} from now"))?;
+        let later = later.ok_or_else(|| format!("the clock cannot represent {by:?} from now"))?;
         self.preload.overwrite(&later.to_ne_bytes(), 0)?;
         *micros = later;
         Ok(())
@@ -46,12 +45,12 @@ impl Clock {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "the clock that tests inject into a server has to begin somewhere"
+    reason = "the clock that tests inject into a server starts at the current time"
 )]
 fn present_millis() -> Result<i64, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok();
     now.and_then(|now| i64::try_from(now.as_millis()).ok())
-        .ok_or_else(|| "the clock of this machine is centuries off".to_owned())
+        .ok_or_else(|| "the clock of this machine is out of range".to_owned())
 }
 
 #[cfg(test)]
@@ -62,7 +61,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_clock_is_a_file_that_is_overwritten() {
+    fn advancing_the_clock_overwrites_its_file() {
         let folder = Folder::create().unwrap();
         let clock = Clock::create(&folder).unwrap();
         let start = clock.now();

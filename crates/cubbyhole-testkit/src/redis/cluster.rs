@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::RedisServer;
 use super::clock::Clock;
-use super::{LIMIT, RedisServer};
+use crate::process::server::LIMIT;
 use crate::process::wait;
 use view::Line;
 
@@ -16,50 +17,50 @@ const SLOTS: u16 = 16384;
 
 const MASTERS: usize = 3;
 
-/// How long a node must be silent until the others take it for dead. A busy machine may well halt
-/// a node for a second.
+/// How long a node must be silent before the others consider it dead. A busy machine may halt a node
+/// for a second.
 const NODE_TIMEOUT: &str = "cluster-node-timeout 2000";
 
-/// On a busy machine none of the nodes is taken for dead.
+/// Long enough that no node is considered dead on a busy machine.
 const PATIENT_NODE_TIMEOUT: &str = "cluster-node-timeout 60000";
 
-/// The nodes judge each other's silence by the clock that a test moves by years.
+/// The nodes measure silence by the manual clock, which a test advances by years.
 const ENDLESS_NODE_TIMEOUT: &str = "cluster-node-timeout 10000000000000";
 
-/// Milliseconds, for as many keys as a test moves at once.
+/// The timeout in milliseconds for the keys that a test moves in one command.
 const MIGRATE_LIMIT: &str = "5000";
 
-/// A Redis Cluster of one test's own, on loopback alone and without a password; dropping it kills
-/// its nodes and removes their data.
+/// A private Redis Cluster on 127.0.0.1, without a password. Dropping it kills its nodes and removes
+/// their data.
 ///
-/// There are three masters, and a replica of each where the cluster has the system's clock: nodes
-/// 0, 1 and 2 begin as masters, node `n + 3` as the replica of `n`.
+/// It has three masters. With the system's clock each master has a replica: nodes 0, 1 and 2 start as
+/// masters, and node `n + 3` as the replica of node `n`.
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
-    /// By which the nodes know each other, in their order.
+    /// The ids of the nodes, in their order.
     ids: Vec<String>,
     url: String,
     clock: Option<Arc<Clock>>,
 }
 
 impl RedisCluster {
-    /// Starts three masters and a replica of each, with the settings of
-    /// [`RedisServer::start`]; returns when all slots are served and the replicas follow. A master
-    /// that is gone is replaced by its replica after about four seconds.
+    /// Starts three masters and a replica of each, with the settings of [`RedisServer::start`].
+    /// Returns when all slots are served and the replicas follow. A replica takes over from a dead
+    /// master after about four seconds.
     ///
     /// # Errors
     ///
-    /// What to install, the end of a node's log, or what the nodes did not agree on.
+    /// A node did not start, or the cluster did not form. The message has the reason.
     pub fn start() -> Result<Self, String> {
         Self::start_with(&[])
     }
 
-    /// [`start`](Self::start) for tests that do not harm the cluster: a master that the machine
-    /// halts for some seconds is not replaced.
+    /// [`start`](Self::start) for tests that cause no failover: no replica takes over if the machine
+    /// halts a master for some seconds.
     ///
     /// # Errors
     ///
-    /// What to install, the end of a node's log, or what the nodes did not agree on.
+    /// The same errors as [`start`](Self::start).
     pub fn start_patient() -> Result<Self, String> {
         Self::start_with(&[PATIENT_NODE_TIMEOUT])
     }
@@ -68,19 +69,19 @@ impl RedisCluster {
     ///
     /// # Errors
     ///
-    /// What to install, the end of a node's log, or what the nodes did not agree on.
+    /// The same errors as [`start`](Self::start).
     pub fn start_with(lines: &[&str]) -> Result<Self, String> {
         let lines = [&[NODE_TIMEOUT], lines].concat();
         Self::of(form::start_nodes(2 * MASTERS, &lines, false)?)
     }
 
-    /// Starts three masters without replicas that have one clock, which stands still until
-    /// [`advance`](Self::advance) moves it. It begins at the present, some seconds
-    /// ahead of it. No node ever takes another for dead. Linux alone.
+    /// Starts three masters without replicas that share a manual clock, which only
+    /// [`advance`](Self::advance) moves. It starts some seconds after the current time. No node ever
+    /// considers another dead. Linux only.
     ///
     /// # Errors
     ///
-    /// What to install, the end of a node's log, or what the nodes did not agree on.
+    /// The same errors as [`start`](Self::start).
     pub fn start_with_clock() -> Result<Self, String> {
         Self::of(form::start_nodes(MASTERS, &[ENDLESS_NODE_TIMEOUT], true)?)
     }
@@ -97,76 +98,76 @@ impl RedisCluster {
         Ok(cluster)
     }
 
-    /// `redis+cluster://127.0.0.1:PORT,127.0.0.1:PORT…` with all nodes.
+    /// Returns `redis+cluster://127.0.0.1:PORT,127.0.0.1:PORT…` with all nodes.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// All nodes, also those that do not run; their order never changes.
+    /// Returns all nodes, also those that do not run. Their order never changes.
     #[must_use]
     pub fn nodes(&self) -> &[RedisServer] {
         &self.nodes
     }
 
-    /// A node, to stop, kill or start it.
+    /// Returns a node, to stop, kill or start it.
     ///
     /// # Panics
     ///
-    /// Where there are not that many nodes.
+    /// There is no node of that index.
     #[must_use]
     pub fn node_mut(&mut self, index: usize) -> &mut RedisServer {
         &mut self.nodes[index]
     }
 
-    /// Moves the clock of a cluster that was started with one, for all nodes at once.
+    /// Advances the manual clock of all nodes.
     ///
     /// # Errors
     ///
-    /// The cluster lives by the system's clock.
+    /// The cluster uses the system's clock.
     pub fn advance(&self, by: Duration) -> Result<(), String> {
         self.nodes[0].advance(by)
     }
 
-    /// The time since 1970 by the clock of a cluster that was started with one.
+    /// Returns the time since 1970 on the manual clock.
     ///
     /// # Errors
     ///
-    /// The cluster lives by the system's clock.
+    /// The cluster uses the system's clock.
     pub fn now(&self) -> Result<Duration, String> {
         self.nodes[0].now()
     }
 
-    /// The nodes that take themselves for masters with slots, which two do for a moment when the
-    /// old one comes back.
+    /// Returns the nodes that consider themselves masters with slots. When an old master comes back,
+    /// two nodes do so for a moment.
     ///
     /// # Errors
     ///
-    /// An answer that is not understood. A node that gives none is left out.
+    /// A reply is invalid. Nodes that do not reply are left out.
     pub fn masters(&self) -> Result<Vec<usize>, String> {
         let lines = self.own_lines()?;
         let masters = lines.iter().filter(|(_, line)| line.is_master() && line.has_slots());
         Ok(masters.map(|(index, _)| *index).collect())
     }
 
-    /// The node that serves `slot`, by the nodes' own words.
+    /// Returns the node that says that it serves `slot`.
     ///
     /// # Errors
     ///
-    /// No node that answers does, as while a replica has not yet taken over.
+    /// No node says so, as before a replica has taken over.
     pub fn owner_of(&self, slot: u16) -> Result<usize, String> {
         let lines = self.own_lines()?;
-        // A master that comes back does not know yet that it has been replaced.
+        // A master that comes back does not know yet that a replica has taken over.
         let owners = lines.into_iter().filter(|(_, line)| line.owns(slot));
         let newest = owners.max_by_key(|(_, line)| line.epoch);
         newest.map(|(index, _)| index).ok_or_else(|| format!("no node serves slot {slot}"))
     }
 
-    /// The replica of a node.
+    /// Returns the replica of a node.
     ///
     /// # Errors
     ///
-    /// No node that answers is one.
+    /// No node says that it is one.
     pub fn replica_of(&self, index: usize) -> Result<usize, String> {
         let lines = self.own_lines()?;
         let id = Some(&self.ids[index]);
@@ -175,25 +176,25 @@ impl RedisCluster {
         replica.ok_or_else(|| format!("node {index} has no replica"))
     }
 
-    /// Waits until another node than `old` serves `slot` and the others that run have agreed on
-    /// it; that node.
+    /// Waits until a node other than `old` serves `slot` and all running nodes agree. Returns that
+    /// node.
     ///
     /// # Errors
     ///
-    /// It did not happen within a minute.
+    /// No node took over within a minute.
     pub fn wait_for_successor(&self, slot: u16, old: usize) -> Result<usize, String> {
         let mut found = Err(String::new());
         wait::until(LIMIT, || {
             found = self.successor(slot, old);
             Ok(found.is_ok())
         })?;
-        found.map_err(|error| format!("nobody took over from node {old}: {error}"))
+        found.map_err(|error| format!("no node took over from node {old}: {error}"))
     }
 
     fn successor(&self, slot: u16, old: usize) -> Result<usize, String> {
         let owner = self.owner_of(slot)?;
         if owner == old {
-            return Err(format!("slot {slot} is still its"));
+            return Err(format!("node {old} still serves slot {slot}"));
         }
         for index in
             (0..self.nodes.len()).filter(|index| *index != old && self.nodes[*index].answers())
@@ -207,12 +208,12 @@ impl RedisCluster {
         Ok(owner)
     }
 
-    /// Waits until all nodes are there, agree, and serve all slots, and all replicas follow: as
-    /// after the start, only that the masters may be others.
+    /// Waits until all nodes run and agree, all slots are served, and all replicas follow. This is the
+    /// state after the start, except that other nodes may be masters.
     ///
     /// # Errors
     ///
-    /// What is missing after a minute.
+    /// The cluster is not in this state after a minute. The message has the reason.
     pub fn wait_until_whole(&self) -> Result<(), String> {
         let mut result = Ok(());
         wait::until(LIMIT, || {
@@ -222,25 +223,25 @@ impl RedisCluster {
         result.map_err(|error| format!("the cluster is not whole: {error}"))
     }
 
-    /// Declares that `slot` moves from its owner to node `to`: the one sends clients on for keys
-    /// that it has not got, the other serves those who ask for them.
+    /// Begins to move `slot` from its owner to node `to`. The owner redirects clients with `ASK` for
+    /// keys that it does not have, and the other node serves redirected clients.
     ///
     /// # Errors
     ///
-    /// A node's error, or that no node serves the slot.
+    /// A node replied with an error, or no node serves the slot.
     pub fn begin_move(&self, slot: u16, to: usize) -> Result<(), String> {
         let from = self.owner_of(slot)?;
-        // In this order: a client that is sent on must find the slot awaited.
+        // In this order, so a redirected client finds a node that imports the slot.
         self.set_slot(to, slot, "IMPORTING", from)?;
         self.set_slot(from, slot, "MIGRATING", to)
     }
 
-    /// Moves up to `count` keys of a slot whose move has begun; how many it moved, 0 when there
-    /// are none left.
+    /// Moves up to `count` keys of a slot whose move has begun. Returns how many it moved, which is 0
+    /// if none are left.
     ///
     /// # Errors
     ///
-    /// A node's error, or that the slot does not move.
+    /// A node replied with an error, or the slot does not move.
     pub fn move_keys(&self, slot: u16, count: usize) -> Result<usize, String> {
         let (from, to) = self.movement(slot)?;
         let (slot, count) = (slot.to_string(), count.to_string());
@@ -257,14 +258,15 @@ impl RedisCluster {
         Ok(keys.len())
     }
 
-    /// Ends a move: the new owner learns it first, so that no client is sent to and fro.
+    /// Ends a move. The new owner learns it first, so no client is redirected back and forth.
     ///
     /// # Errors
     ///
-    /// A node's error, that the old owner still has keys of the slot, or that it does not move.
+    /// A node replied with an error, the old owner still has keys of the slot, or the slot does not
+    /// move.
     pub fn end_move(&self, slot: u16) -> Result<(), String> {
         let (from, to) = self.movement(slot)?;
-        // The source itself refuses, but only when the target has already taken the slot.
+        // The source refuses too, but only after the target has taken the slot.
         let count = self.nodes[from].cli(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()])?;
         if count != "0" {
             return Err(format!("node {from} still has {count} keys of slot {slot}"));
@@ -279,11 +281,11 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// Moves `slot` with its keys to node `to`, from beginning to end.
+    /// Moves `slot` with all its keys to node `to`.
     ///
     /// # Errors
     ///
-    /// A node's error, or that no node serves the slot.
+    /// A node replied with an error, or no node serves the slot.
     pub fn move_slot(&self, slot: u16, to: usize) -> Result<(), String> {
         self.begin_move(slot, to)?;
         while self.move_keys(slot, 100)? > 0 {}
@@ -295,7 +297,7 @@ impl RedisCluster {
         self.nodes[index].call(&command).map(drop)
     }
 
-    /// Source and target of a slot that moves.
+    /// Returns the source and the target of a slot that moves.
     fn movement(&self, slot: u16) -> Result<(usize, usize), String> {
         for (from, line) in self.own_lines()? {
             let to = line.target_of(slot).and_then(|to| self.ids.iter().position(|id| id == to));
@@ -306,7 +308,7 @@ impl RedisCluster {
         Err(format!("slot {slot} does not move"))
     }
 
-    /// What each node that answers says about itself.
+    /// Returns what each running node says about itself.
     fn own_lines(&self) -> Result<Vec<(usize, Line)>, String> {
         let mut lines = Vec::new();
         for index in (0..self.nodes.len()).filter(|index| self.nodes[*index].answers()) {
@@ -321,13 +323,13 @@ impl RedisCluster {
         view::parse(&self.nodes[index].cli(&["CLUSTER", "NODES"])?)
     }
 
-    /// What [`wait_until_whole`](Self::wait_until_whole) waits for.
+    /// Checks the state that [`wait_until_whole`](Self::wait_until_whole) waits for.
     fn check(&self) -> Result<(), String> {
         for index in 0..self.nodes.len() {
-            let lines = self.check_terms(index)?;
+            let lines = self.check_links(index)?;
             let masters = || lines.iter().filter(|line| line.is_master());
             if masters().count() != MASTERS || !masters().all(Line::has_slots) {
-                return Err(format!("node {index} does not know who is a master: {lines:?}"));
+                return Err(format!("node {index} does not see three masters: {lines:?}"));
             }
             self.check_state(index)?;
             self.check_replication(index)?;
@@ -335,13 +337,13 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// A node's view, in which it knows all others and reaches them.
-    fn check_terms(&self, index: usize) -> Result<Vec<Line>, String> {
+    /// Returns a node's view if the node knows and reaches all others.
+    fn check_links(&self, index: usize) -> Result<Vec<Line>, String> {
         let lines = self.view(index)?;
-        if lines.len() == self.nodes.len() && lines.iter().all(Line::is_well) {
+        if lines.len() == self.nodes.len() && lines.iter().all(Line::is_reached) {
             return Ok(lines);
         }
-        Err(format!("node {index} is not on good terms with all: {lines:?}"))
+        Err(format!("node {index} does not reach all nodes: {lines:?}"))
     }
 
     fn check_state(&self, index: usize) -> Result<(), String> {
@@ -350,10 +352,10 @@ impl RedisCluster {
         if has("cluster_state:ok") && has(&format!("cluster_slots_ok:{SLOTS}")) {
             return Ok(());
         }
-        Err(format!("node {index} is not at one with the state: {info}"))
+        Err(format!("node {index} does not see all slots served: {info}"))
     }
 
-    /// A replica has its master's data; a master has its replica.
+    /// Checks that a replica has its master's data, and that a master has its replica.
     fn check_replication(&self, index: usize) -> Result<(), String> {
         let info = self.nodes[index].cli(&["INFO", "replication"])?;
         let has = |line: &str| info.lines().any(|found| found == line);

@@ -1,4 +1,4 @@
-//! Where the program of Redis is.
+//! Finds the program of Redis.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::process::install::{self, Installed};
 use crate::process::table::output;
 
-/// The oldest version that is tried: the first where a cluster's second port can be chosen.
+/// The oldest usable version: the first in which the port of the cluster bus can be set.
 const MIN_VERSION: u32 = 7;
 
 const PROGRAM: &str = "redis-server";
@@ -17,16 +17,16 @@ Install it:
   Debian, Ubuntu   apt-get install redis-server
   Fedora           dnf install redis
   macOS            brew install redis
-Or let CUBBYHOLE_TEST_REDIS_URL and CUBBYHOLE_TEST_REDIS_CLUSTER_URL name servers of yours.";
+Or set CUBBYHOLE_TEST_REDIS_URL and CUBBYHOLE_TEST_REDIS_CLUSTER_URL to the URLs of servers.";
 
 static SERVER: Installed = Installed::new(find, PROGRAM, ADVICE);
 
-/// The program of the server.
+/// Returns the program of the server.
 pub(super) fn server() -> Result<PathBuf, String> {
     SERVER.path()
 }
 
-/// By its own name: on Debian that is a link to a program that is several.
+/// Searches without resolving links: on Debian, `redis-server` is a link to another program.
 fn find() -> Option<PathBuf> {
     install::links_on_path(PROGRAM).into_iter().find(|program| is_usable(program))
 }
@@ -36,7 +36,7 @@ fn is_usable(program: &Path) -> bool {
     version.is_ok_and(|line| major_version(&line).is_some_and(|n| n >= MIN_VERSION))
 }
 
-/// Of `Redis server v=7.0.15 sha=…`.
+/// Parses `Redis server v=7.0.15 sha=…`.
 fn major_version(line: &str) -> Option<u32> {
     line.split_once(" v=")?.1.split('.').next()?.parse().ok()
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read() {
+    fn version_is_parsed() {
         let line = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n";
         assert_eq!(major_version(line), Some(7));
         assert_eq!(major_version("Redis server v=255.255.255 sha=0"), Some(255));

@@ -1,5 +1,5 @@
-//! Making a cluster of nodes that run. With the commands themselves: `redis-cli --cluster create`
-//! asks questions, waits a second at a time, and does not know a clock that stands still.
+//! Forms a cluster of running nodes, with single commands: `redis-cli --cluster create` asks
+//! questions, polls once a second, and does not work with a manual clock.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,16 +7,18 @@ use std::thread;
 use std::time::Duration;
 
 use super::{MASTERS, RedisCluster, SLOTS};
+use crate::process::server::LIMIT;
 use crate::process::wait;
 use crate::redis::client::Client;
 use crate::redis::clock::Clock;
-use crate::redis::{LIMIT, Plan, RedisServer, Time};
+use crate::redis::{Plan, RedisServer, Time};
 
-/// How far a clock is moved each time that the nodes are asked. They wait for some seconds, by
-/// their clock, until they trust a cluster that they were not in before.
+/// How far the manual clock advances between two polls. New nodes wait for some seconds on their clock
+/// before they trust the cluster.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Starts `count` nodes that do not know each other, all at once; with one clock or the system's.
+/// Starts `count` nodes that do not know each other, in parallel, with a shared manual clock or the
+/// system's clock.
 pub(super) fn start_nodes(
     count: usize,
     lines: &[&str],
@@ -26,7 +28,7 @@ pub(super) fn start_nodes(
     let mut nodes = Vec::with_capacity(count);
     let mut clock: Option<Arc<Clock>> = None;
     if with_clock {
-        // The others need its clock.
+        // The other nodes share its clock.
         let first = start(Time::Own)?;
         clock = first.clock.clone();
         nodes.push(first);
@@ -47,12 +49,12 @@ pub(super) fn start_nodes(
     Ok(nodes)
 }
 
-/// Gives the first three nodes all slots, and each of the others one of these for its master.
+/// Distributes all slots over the first three nodes, and makes each other node a replica of one.
 pub(super) fn form(cluster: &RedisCluster) -> Result<(), String> {
     for (index, node) in cluster.nodes.iter().enumerate() {
         let mut client = Client::connect(node.port)?;
-        // Before any two meet: a node that knows another takes no epoch, and without epochs they
-        // would have to find out whose slots are the newest.
+        // Before any two nodes meet, because a node that knows another one accepts no epoch. Without
+        // epochs the nodes would have to negotiate whose slots are the newest.
         client.call(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])?;
         if index < MASTERS {
             let bound = |index: usize| index * usize::from(SLOTS) / MASTERS;
@@ -61,14 +63,14 @@ pub(super) fn form(cluster: &RedisCluster) -> Result<(), String> {
         }
     }
     for index in 0..cluster.nodes.len() {
-        // Each pair once; waiting for gossip takes longer.
+        // Each pair meets explicitly, because gossip takes longer.
         introduce(cluster, index, index + 1..cluster.nodes.len())?;
     }
     until(cluster, || {
-        (0..cluster.nodes.len()).try_for_each(|index| cluster.check_terms(index).map(drop))
+        (0..cluster.nodes.len()).try_for_each(|index| cluster.check_links(index).map(drop))
     })?;
-    // A node that is met learns nothing about the slots of the other, which it does not know yet.
-    // It would the next time that it is asked for a sign of life, and that is rarely.
+    // At the first meeting a node does not learn the slots of the other, which it does not know yet.
+    // It would learn them with the next ping, and pings are rare.
     for index in 0..cluster.nodes.len() {
         introduce(cluster, index, 0..cluster.nodes.len())?;
     }
@@ -79,7 +81,7 @@ pub(super) fn form(cluster: &RedisCluster) -> Result<(), String> {
     until(cluster, || cluster.check())
 }
 
-/// Has a node greet `others`, itself excepted.
+/// Makes a node meet `others`, except itself.
 fn introduce(cluster: &RedisCluster, index: usize, others: Range<usize>) -> Result<(), String> {
     let mut client = Client::connect(cluster.nodes[index].port)?;
     for other in others.filter(|other| *other != index) {
@@ -90,7 +92,7 @@ fn introduce(cluster: &RedisCluster, index: usize, others: Range<usize>) -> Resu
     Ok(())
 }
 
-/// Waits for `check`, with a clock that moves meanwhile.
+/// Polls `check`, and advances the manual clock at each poll.
 fn until(
     cluster: &RedisCluster,
     mut check: impl FnMut() -> Result<(), String>,

@@ -1,17 +1,17 @@
-//! What one node of a cluster says about all: its answer to `CLUSTER NODES`.
+//! What one node says about all nodes of its cluster: the reply to `CLUSTER NODES`.
 
-/// A line of the answer.
+/// A line of the reply.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) id: String,
     flags: Vec<String>,
-    /// Whose replica it is.
+    /// The id of the master whose replica it is.
     pub(super) master: Option<String>,
     pub(super) epoch: u64,
     is_connected: bool,
-    /// First and last of each range.
+    /// The first and the last slot of each range.
     slots: Vec<(u16, u16)>,
-    /// Slots that are on their way to another node, in the line of the node that answers.
+    /// Slots that move to another node. Only the line of the replying node has them.
     migrating: Vec<(u16, String)>,
 }
 
@@ -24,8 +24,8 @@ impl Line {
         self.has("master")
     }
 
-    /// Whether the node that answers is on good terms with this one.
-    pub(super) fn is_well(&self) -> bool {
+    /// Returns whether the replying node reaches this one.
+    pub(super) fn is_reached(&self) -> bool {
         let is_bad = ["handshake", "fail", "fail?", "noaddr"].iter().any(|flag| self.has(flag));
         self.is_connected && !is_bad
     }
@@ -38,7 +38,7 @@ impl Line {
         self.is_master() && self.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
     }
 
-    /// Where `slot` is on its way to.
+    /// Returns the node that `slot` moves to.
     pub(super) fn target_of(&self, slot: u16) -> Option<&str> {
         let found = self.migrating.iter().find(|(migrating, _)| *migrating == slot);
         found.map(|(_, target)| target.as_str())
@@ -51,7 +51,7 @@ impl Line {
 
 pub(super) fn parse(text: &str) -> Result<Vec<Line>, String> {
     let lines = text.lines().map(|line| {
-        parse_line(line).ok_or_else(|| format!("`{line}` of CLUSTER NODES is not understood"))
+        parse_line(line).ok_or_else(|| format!("CLUSTER NODES has the invalid line `{line}`"))
     });
     lines.collect()
 }
@@ -74,7 +74,7 @@ fn parse_line(line: &str) -> Option<Line> {
     };
     for slot in slots {
         if let Some(moving) = slot.strip_prefix('[').and_then(|slot| slot.strip_suffix(']')) {
-            // `SLOT->-TARGET`, or `SLOT-<-SOURCE` where the slot is on its way here.
+            // `SLOT->-TARGET`, or `SLOT-<-SOURCE` for a slot that moves to this node.
             if let Some((slot, target)) = moving.split_once("->-") {
                 line.migrating.push((slot.parse().ok()?, target.to_owned()));
             }
@@ -91,20 +91,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_understood() {
+    fn lines_are_parsed() {
         let text = "\
             a 127.0.0.1:1@2 myself,master - 0 1 3 connected 0-5460 5500 [7->-c] [8-<-d]\n\
             b 127.0.0.1:3@4,host slave,fail? a 0 1 3 connected\n\
             c :0@0 master,noaddr - 0 1 0 disconnected\n";
         let lines = parse(text).unwrap();
         let [a, b, c] = lines.as_slice() else { panic!("{lines:?}") };
-        assert!(a.is_own() && a.is_master() && a.is_well() && a.has_slots());
+        assert!(a.is_own() && a.is_master() && a.is_reached() && a.has_slots());
         assert_eq!((a.id.as_str(), a.epoch, a.master.as_deref()), ("a", 3, None));
         assert!(a.owns(0) && a.owns(5460) && a.owns(5500) && !a.owns(5461));
         assert_eq!((a.target_of(7), a.target_of(8)), (Some("c"), None));
-        assert!(!b.is_own() && !b.is_master() && !b.is_well() && !b.has_slots());
+        assert!(!b.is_own() && !b.is_master() && !b.is_reached() && !b.has_slots());
         assert_eq!(b.master.as_deref(), Some("a"));
-        assert!(c.is_master() && !c.is_well());
+        assert!(c.is_master() && !c.is_reached());
         assert!(parse("a b c").is_err());
     }
 }
