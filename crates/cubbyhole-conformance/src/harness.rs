@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
-use cubbyhole_core::{EntryStore, async_trait};
+use cubbyhole_core::{EntryStore, ManualClock, async_trait};
 
 use crate::Sample;
 
@@ -35,15 +35,31 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
+    /// Returns the clock of the stores, if it is a [`ManualClock`]. The defaults of
+    /// [`advance`](Self::advance) and [`set_clock_back`](Self::set_clock_back) move it. The default
+    /// returns `None`.
+    fn clock(&self) -> Option<&ManualClock> {
+        None
+    }
+
     /// Advances the time of the stores. With a manual clock, moves it by exactly `duration`. With a
-    /// real clock, waits at least this long.
-    async fn advance(&self, duration: Duration);
+    /// real clock, waits at least this long. The default moves the [`clock`](Self::clock).
+    ///
+    /// # Panics
+    /// The default panics if there is no manual clock.
+    #[expect(clippy::panic, reason = "a harness that cannot advance its time fails the case")]
+    async fn advance(&self, duration: Duration) {
+        let Some(clock) = self.clock() else {
+            panic!("implement `clock` or `advance` of this harness");
+        };
+        clock.advance(duration);
+    }
 
     /// Sets the clock of the stores back by `duration`, without time passing, and returns `true`.
-    /// The default returns `false`, and the cases that need this are ignored.
+    /// The default does so with the [`clock`](Self::clock). Without a manual clock it returns `false`,
+    /// and the cases that need this are ignored.
     async fn set_clock_back(&self, duration: Duration) -> bool {
-        let _ = duration;
-        false
+        self.clock().map(|clock| clock.set_back(duration)).is_some()
     }
 
     /// Returns the capabilities of the stores. By default, they have all capabilities.

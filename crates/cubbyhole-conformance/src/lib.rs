@@ -11,7 +11,7 @@
 //! `tests/conformance.rs`:
 //!
 //! ```
-//! # use std::{process::ExitCode, sync::Arc, time::Duration};
+//! # use std::{process::ExitCode, sync::Arc};
 //! # use cubbyhole_core::{Bytes, EntryStore, ManualClock, async_trait};
 //! # use cubbyhole_memory::InMemoryStore;
 //! use cubbyhole_conformance::{Capabilities, Harness, run};
@@ -28,8 +28,8 @@
 //!         Arc::new(store.with_value_size(Bytes::len).build())
 //!     }
 //!
-//!     async fn advance(&self, duration: Duration) {
-//!         self.0.advance(duration);
+//!     fn clock(&self) -> Option<&ManualClock> {
+//!         Some(&self.0)
 //!     }
 //!
 //!     fn capabilities(&self) -> Capabilities {

@@ -11,8 +11,8 @@
 //! Copy a sequence that failed into a test, and play it with [`replay`]:
 //!
 //! ```
-//! # use std::{sync::Arc, time::Duration};
-//! # use cubbyhole_conformance::{Capabilities, Harness};
+//! # use std::sync::Arc;
+//! # use cubbyhole_conformance::Harness;
 //! # use cubbyhole_core::{Bytes, EntryStore, ManualClock, async_trait};
 //! # use cubbyhole_memory::InMemoryStore;
 //! use cubbyhole_conformance::model::{Lifetime, Location, Operation, replay};
@@ -28,8 +28,8 @@
 //! #         Arc::new(InMemoryStore::builder().with_clock(self.0.clone()).build())
 //! #     }
 //! #
-//! #     async fn advance(&self, duration: Duration) {
-//! #         self.0.advance(duration);
+//! #     fn clock(&self) -> Option<&ManualClock> {
+//! #         Some(&self.0)
 //! #     }
 //! # }
 //! #

@@ -4,7 +4,6 @@
 use std::marker::PhantomData;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Capabilities, Document, Harness, Suite};
@@ -32,13 +31,8 @@ impl Harness for Memory<Bytes> {
         Some(Arc::new(store))
     }
 
-    async fn advance(&self, duration: Duration) {
-        self.clock.advance(duration);
-    }
-
-    async fn set_clock_back(&self, duration: Duration) -> bool {
-        self.clock.set_back(duration);
-        true
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -54,13 +48,8 @@ impl Harness for Memory<Document> {
         Arc::new(InMemoryStore::builder().with_clock(self.clock.clone()).build())
     }
 
-    async fn advance(&self, duration: Duration) {
-        self.clock.advance(duration);
-    }
-
-    async fn set_clock_back(&self, duration: Duration) -> bool {
-        self.clock.set_back(duration);
-        true
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -98,7 +98,7 @@ macro_rules! leaky {
                 self.store.$name(ctx, $($arg),*).await
             })*
 
-            delegate!(Bytes, |layer| layer.store, [$($read),*]);
+            delegate!(Bytes, |layer| layer.store => $($read), *);
         }
     )*};
 }

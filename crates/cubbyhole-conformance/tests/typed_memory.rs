@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Document, Harness};
 use cubbyhole_core::{
@@ -28,13 +27,8 @@ impl Harness for TypedMemory {
         Some(Arc::new(store.typed::<Document>()))
     }
 
-    async fn advance(&self, duration: Duration) {
-        self.0.advance(duration);
-    }
-
-    async fn set_clock_back(&self, duration: Duration) -> bool {
-        self.0.set_back(duration);
-        true
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.0)
     }
 
     fn capabilities(&self) -> Capabilities {

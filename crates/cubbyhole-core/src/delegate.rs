@@ -30,9 +30,9 @@
 ///         self.inner.get(ctx, ns, key).await
 ///     }
 ///
-///     delegate!(V, |layer| layer.inner, [
+///     delegate!(V, |layer| layer.inner =>
 ///         put_with_options, delete, list, put, list_namespaces, evict_expired
-///     ]);
+///     );
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
@@ -46,7 +46,7 @@
 /// ```
 #[macro_export]
 macro_rules! delegate {
-    ($value:ty, |$this:ident| $inner:expr, [$($method:ident),+ $(,)?]) => {
+    ($value:ty, |$this:ident| $inner:expr => $($method:ident),+ $(,)?) => {
         $($crate::delegate!(@$method $value, $this, $inner);)+
     };
 

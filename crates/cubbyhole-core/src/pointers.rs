@@ -8,39 +8,22 @@ macro_rules! impl_for_pointer {
     ($pointer:ident) => {
         #[deny(clippy::missing_trait_methods)]
         impl<V: Send + 'static, S: Store<V> + ?Sized> Store<V> for $pointer<S> {
-            delegate!(
-                V,
-                |pointer| **pointer,
-                [put_with_options, get, delete, list, put, list_namespaces, evict_expired]
+            delegate!(V, |pointer| **pointer =>
+                put_with_options, get, delete, list, put, list_namespaces, evict_expired
             );
         }
 
         #[deny(clippy::missing_trait_methods)]
         impl<V: Send + 'static, S: EntryStore<V> + ?Sized> EntryStore<V> for $pointer<S> {
-            delegate!(
-                V,
-                |pointer| **pointer,
-                [
-                    get_entry,
-                    get_many,
-                    put_entry,
-                    delete_entry,
-                    write,
-                    scan,
-                    scan_namespaces,
-                    scan_tenants,
-                    touch,
-                    take,
-                    erase,
-                    usage,
-                    current_time
-                ]
+            delegate!(V, |pointer| **pointer =>
+                get_entry, get_many, put_entry, delete_entry, write, scan, scan_namespaces,
+                scan_tenants, touch, take, erase, usage, current_time
             );
         }
 
         #[deny(clippy::missing_trait_methods)]
         impl<S: Backend + ?Sized> Backend for $pointer<S> {
-            delegate!((), |pointer| **pointer, [close, compact]);
+            delegate!((), |pointer| **pointer => close, compact);
         }
     };
 }

@@ -94,7 +94,7 @@ impl<V: Send + 'static, S: Store<V>> Store<V> for ReadOnly<S> {
         self.refuse(ctx, "evict_expired").await
     }
 
-    delegate!(V, |layer| layer.inner, [get, list, list_namespaces]);
+    delegate!(V, |layer| layer.inner => get, list, list_namespaces);
 }
 
 #[async_trait]
@@ -167,10 +167,8 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         self.refuse(ctx, "erase").await
     }
 
-    delegate!(
-        V,
-        |layer| layer.inner,
-        [get_many, scan, scan_namespaces, scan_tenants, usage, current_time]
+    delegate!(V, |layer| layer.inner =>
+        get_many, scan, scan_namespaces, scan_tenants, usage, current_time
     );
 }
 

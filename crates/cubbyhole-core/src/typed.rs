@@ -114,7 +114,7 @@ impl<V: Send + 'static, C: Codec<V>, S: Store<Bytes>> Store<V> for Typed<V, C, S
         self.inner.put(ctx, ns, key, bytes).await
     }
 
-    delegate!(Bytes, |layer| layer.inner, [delete, list, list_namespaces, evict_expired]);
+    delegate!(Bytes, |layer| layer.inner => delete, list, list_namespaces, evict_expired);
 }
 
 #[async_trait]
@@ -220,10 +220,8 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         }
     }
 
-    delegate!(
-        Bytes,
-        |layer| layer.inner,
-        [delete_entry, scan_namespaces, scan_tenants, touch, erase, usage, current_time]
+    delegate!(Bytes, |layer| layer.inner =>
+        delete_entry, scan_namespaces, scan_tenants, touch, erase, usage, current_time
     );
 }
 

@@ -5,7 +5,6 @@ use std::marker::PhantomData;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Document, Harness, Suite};
@@ -59,13 +58,8 @@ impl Harness for Embedded<Bytes> {
         Some(Arc::new(store))
     }
 
-    async fn advance(&self, duration: Duration) {
-        self.clock.advance(duration);
-    }
-
-    async fn set_clock_back(&self, duration: Duration) -> bool {
-        self.clock.set_back(duration);
-        true
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
     }
 }
 
@@ -83,13 +77,8 @@ impl Harness for Embedded<Document> {
         Some(Arc::new(store.typed::<Document>()))
     }
 
-    async fn advance(&self, duration: Duration) {
-        self.clock.advance(duration);
-    }
-
-    async fn set_clock_back(&self, duration: Duration) -> bool {
-        self.clock.set_back(duration);
-        true
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Capabilities, Harness, Suite};
@@ -30,13 +29,8 @@ impl Harness for Memory {
         Some(Arc::new(store))
     }
 
-    async fn advance(&self, duration: Duration) {
-        self.clock.advance(duration);
-    }
-
-    async fn set_clock_back(&self, duration: Duration) -> bool {
-        self.clock.set_back(duration);
-        true
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -110,7 +110,7 @@ impl<V: Sample> Store<V> for FaultyStore<V> {
         self.put_with_options(ctx, ns, key, value, PutOptions::new()).await
     }
 
-    delegate!(V, |layer| layer.store, [delete, list, list_namespaces, evict_expired]);
+    delegate!(V, |layer| layer.store => delete, list, list_namespaces, evict_expired);
 }
 
 #[async_trait]
@@ -163,21 +163,8 @@ impl<V: Sample> EntryStore<V> for FaultyStore<V> {
         Ok(versions)
     }
 
-    delegate!(
-        V,
-        |layer| layer.store,
-        [
-            get_entry,
-            get_many,
-            delete_entry,
-            scan,
-            scan_namespaces,
-            scan_tenants,
-            touch,
-            take,
-            erase,
-            usage,
-            current_time
-        ]
+    delegate!(V, |layer| layer.store =>
+        get_entry, get_many, delete_entry, scan, scan_namespaces, scan_tenants, touch, take, erase,
+        usage, current_time
     );
 }

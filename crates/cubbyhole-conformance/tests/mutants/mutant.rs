@@ -2,7 +2,6 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cubbyhole_conformance::{Capabilities, Harness, Suite, Verdict};
 use cubbyhole_core::{
@@ -26,31 +25,10 @@ pub(crate) trait Mutant: Sized + Send + Sync + 'static {
         Arc::new(manual)
     }
 
-    delegate!(
-        Bytes,
-        |mutant| mutant.inner(),
-        [
-            put_with_options,
-            get,
-            delete,
-            list,
-            put,
-            list_namespaces,
-            evict_expired,
-            get_entry,
-            get_many,
-            put_entry,
-            delete_entry,
-            write,
-            scan,
-            scan_namespaces,
-            scan_tenants,
-            touch,
-            take,
-            erase,
-            usage,
-            current_time
-        ]
+    delegate!(Bytes, |mutant| mutant.inner() =>
+        put_with_options, get, delete, list, put, list_namespaces, evict_expired, get_entry,
+        get_many, put_entry, delete_entry, write, scan, scan_namespaces, scan_tenants, touch, take,
+        erase, usage, current_time
     );
 }
 
@@ -74,34 +52,17 @@ struct MutantStore<M>(M);
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<M: Mutant> Store<Bytes> for MutantStore<M> {
-    delegate!(
-        Bytes,
-        |store| store.0,
-        [put_with_options, get, delete, list, put, list_namespaces, evict_expired]
+    delegate!(Bytes, |store| store.0 =>
+        put_with_options, get, delete, list, put, list_namespaces, evict_expired
     );
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<M: Mutant> EntryStore<Bytes> for MutantStore<M> {
-    delegate!(
-        Bytes,
-        |store| store.0,
-        [
-            get_entry,
-            get_many,
-            put_entry,
-            delete_entry,
-            write,
-            scan,
-            scan_namespaces,
-            scan_tenants,
-            touch,
-            take,
-            erase,
-            usage,
-            current_time
-        ]
+    delegate!(Bytes, |store| store.0 =>
+        get_entry, get_many, put_entry, delete_entry, write, scan, scan_namespaces, scan_tenants,
+        touch, take, erase, usage, current_time
     );
 }
 
@@ -133,13 +94,8 @@ impl<M: Mutant> Harness for MutantHarness<M> {
         Some(Arc::new(MutantStore(M::around(store))))
     }
 
-    async fn advance(&self, duration: Duration) {
-        self.clock.advance(duration);
-    }
-
-    async fn set_clock_back(&self, duration: Duration) -> bool {
-        self.clock.set_back(duration);
-        true
+    fn clock(&self) -> Option<&ManualClock> {
+        Some(&self.clock)
     }
 
     fn capabilities(&self) -> Capabilities {

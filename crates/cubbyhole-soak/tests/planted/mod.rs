@@ -81,7 +81,7 @@ impl Store<Bytes> for Planted {
         Ok(listed)
     }
 
-    delegate!(Bytes, |layer| layer.inner, [put_with_options, delete, list, evict_expired]);
+    delegate!(Bytes, |layer| layer.inner => put_with_options, delete, list, evict_expired);
 }
 
 #[async_trait]
@@ -104,27 +104,13 @@ impl EntryStore<Bytes> for Planted {
         self.inner.put_entry(ctx, ns, key, value, options, condition).await
     }
 
-    delegate!(
-        Bytes,
-        |layer| layer.inner,
-        [
-            get_entry,
-            get_many,
-            delete_entry,
-            write,
-            scan,
-            scan_namespaces,
-            scan_tenants,
-            touch,
-            take,
-            erase,
-            usage,
-            current_time
-        ]
+    delegate!(Bytes, |layer| layer.inner =>
+        get_entry, get_many, delete_entry, write, scan, scan_namespaces, scan_tenants, touch, take,
+        erase, usage, current_time
     );
 }
 
 #[async_trait]
 impl Backend for Planted {
-    delegate!(Bytes, |layer| layer.inner, [close, compact]);
+    delegate!(Bytes, |layer| layer.inner => close, compact);
 }
