@@ -287,7 +287,7 @@ mod tests {
         let registered = stdout_of(&store, &["doctor", "--repair", "--orphans", "register"])?;
         assert!(registered.contains("1 orphaned values were registered"), "{registered}");
         assert!(!registered.contains("warning") && !registered.contains("problem"), "{registered}");
-        // The application can erase an entry that is missing in one part of the index.
+        // The operator can erase an entry that is missing in one part of the index.
         server.cli(&["DEL", "cubbyhole:{acme}k"])?;
         stdout_of(&store, &["erase", "acme", "--yes"])?;
         assert_eq!(call(&store, &["get", "acme", "k"])?.status.code(), Some(1));

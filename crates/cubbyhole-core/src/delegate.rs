@@ -8,8 +8,8 @@
 ///
 /// Use it in the trait impls of a layer, and write out only the methods that the layer changes. The
 /// arguments are the type of the values, an expression for the inner store, and the list of methods.
-/// A method that is neither listed nor written keeps the trait's default body, which refuses the call
-/// or returns nothing. Put `#[deny(clippy::missing_trait_methods)]` on the impl to make that an error.
+/// A method that is neither listed nor written keeps the trait's default body, which may refuse the
+/// call or return an empty result. Put `#[deny(clippy::missing_trait_methods)]` on the impl to make that an error.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};

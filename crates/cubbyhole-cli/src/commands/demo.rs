@@ -42,7 +42,7 @@ impl Demo {
                 "the demo has no JSON output; run it without --json".to_owned(),
             ));
         }
-        if session.store.is_in_memory() {
+        if session.store.url.starts_with("memory:") {
             return Err(Failure::Usage(
                 "the demo needs a store that is kept after a command, such as redb:demo.redb"
                     .to_owned(),

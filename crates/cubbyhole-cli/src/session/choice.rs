@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cubbyhole::{BackendKind, Error, ErrorKind, StoreUrl};
+use cubbyhole::{Error, ErrorKind, StoreUrl, embedded};
 
 use crate::error::Failure;
 
@@ -82,12 +82,12 @@ pub(crate) struct StoreChoice {
 impl StoreChoice {
     /// Returns the path of an embedded store.
     pub(crate) fn file(&self) -> Option<PathBuf> {
-        Some(self.parsed()?.path()?.to_owned())
+        Some(self.embedded()?.path().to_owned())
     }
 
     /// Whether the store is in memory, and therefore lost when the command ends.
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.parsed().is_some_and(|url| url.backend() == BackendKind::Memory)
+        self.url == "memory:"
     }
 
     /// Returns the URL without secrets.
@@ -95,15 +95,16 @@ impl StoreChoice {
         StoreUrl::redact(&self.url)
     }
 
-    /// Parses the URL. Returns `None` for a wrong URL; opening the store reports the error.
-    fn parsed(&self) -> Option<StoreUrl> {
-        StoreUrl::parse(&self.url).ok()
+    /// Returns the configuration of an embedded store. Returns `None` for a wrong URL; opening the
+    /// store reports the error. URLs of servers are not parsed, because that reads libpq's files.
+    fn embedded(&self) -> Option<embedded::Config> {
+        embedded::Config::from_url_path(self.url.strip_prefix("redb:")?).ok()
     }
 
     /// Refuses a URL with `read_only=true`. A command that writes checks this before it asks a
     /// question or starts an editor.
     pub(super) fn check_writable(&self) -> Result<(), Failure> {
-        if self.parsed().is_some_and(|url| url.is_read_only()) {
+        if self.embedded().is_some_and(|config| config.is_read_only()) {
             return Err(Error::permission_denied(format!(
                 "{} is open read-only; open it for writing to change it",
                 self.shown()

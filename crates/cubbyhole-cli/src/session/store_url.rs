@@ -41,7 +41,7 @@ pub(crate) fn has_password(url: &str) -> bool {
 /// Inserts the percent-encoded password into the URL of a server.
 ///
 /// # Errors
-/// What is wrong with the URL, in words that follow "the URL". The URL is not quoted.
+/// Returns the reason, in words that follow "the URL". The URL is not quoted.
 pub(crate) fn with_password(url: &str, password: &str) -> Result<String, &'static str> {
     let (scheme, _) = url.split_once("://").unwrap_or((url, ""));
     let Some((address, query)) = server_parts(url) else {
