@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod backend;
 mod backoff;
 mod batch;
 mod clock;
@@ -51,6 +52,7 @@ mod timestamp;
 mod typed;
 
 pub use async_trait::async_trait;
+pub use backend::{Backend, Compaction};
 pub use bytes::Bytes;
 pub use tokio_util::sync::CancellationToken;
 
@@ -61,7 +63,7 @@ pub use condition::Condition;
 pub use context::ExecutionContext;
 pub use diagnosis::{Check, Diagnosis, Verdict};
 pub use entry::{Entry, EntryMeta, Version};
-pub use entry_store::{Backend, Compaction, EntryStore, Erased, Usage};
+pub use entry_store::{EntryStore, Erased, Usage};
 pub use entry_store_ext::{EntryStoreExt, Update};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use namespace::{Namespace, NamespacePrefix, TenantId};

@@ -2,7 +2,6 @@
 
 mod client;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole_core::{Error, Result};
@@ -11,9 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::conninfo::{Encryption, TlsMode};
@@ -50,7 +47,8 @@ fn client_config(mode: &TlsMode, is_used: bool) -> Result<ClientConfig> {
         None => builder.with_no_client_auth(),
         Some(files) => {
             let key_file = client::key_file(files)?;
-            let (chain, key) = (client::chain(files)?, client::key(key_file)?);
+            let chain = cubbyhole_tls::certificates("sslcert", &files.certificate)?;
+            let key = client::key(key_file)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 Error::invalid_argument(format!(
                     "the client certificate {} does not match its private key (`sslkey`)",
@@ -70,8 +68,9 @@ fn authority_verifier(
     mode: &TlsMode,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>> {
-    let roots = Arc::new(roots(mode.root_cert.as_deref())?);
-    let mut builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+    let roots = cubbyhole_tls::trusted_roots("sslrootcert", mode.root_cert.as_deref())?;
+    let mut builder =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(file) = &mode.revoked {
         let unreadable = |error: pem::Error| {
             let file = file.display();
@@ -85,39 +84,6 @@ fn authority_verifier(
         Error::invalid_argument("cannot use the trusted certificates or the revocation list")
             .with_source(error)
     })
-}
-
-fn roots(file: Option<&Path>) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = file else {
-        let found = rustls_native_certs::load_native_certs();
-        let (added, _) = roots.add_parsable_certificates(found.certs);
-        if added == 0 {
-            return Err(Error::unavailable(
-                "the platform has no trusted certificates; install `ca-certificates`, or name a file \
-                 with `sslrootcert`",
-            )
-            .permanent());
-        }
-        return Ok(roots);
-    };
-    let unreadable = |error: pem::Error| {
-        Error::invalid_argument(format!(
-            "cannot read `sslrootcert` {} as PEM certificates",
-            file.display()
-        ))
-        .with_source(error)
-    };
-    for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-        roots.add(certificate.map_err(unreadable)?).map_err(|error| {
-            Error::invalid_argument("cannot use a certificate in `sslrootcert`").with_source(error)
-        })?;
-    }
-    if roots.is_empty() {
-        let message = format!("`sslrootcert` {} contains no certificate", file.display());
-        return Err(Error::invalid_argument(message));
-    }
-    Ok(roots)
 }
 
 /// Verifies less than `verify-full`. With an authority (`verify-ca`) it verifies the signature and

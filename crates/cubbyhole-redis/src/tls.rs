@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubbyhole_core::{Error, Result};
+use cubbyhole_tls::{certificates, trusted_roots};
+use rustls::ClientConfig;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
@@ -18,7 +19,7 @@ pub(crate) fn connector(config: &Config) -> Result<TlsConnector> {
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::internal("TLS cannot be set up").with_source(error))?
-        .with_root_certificates(roots(config.root_cert.as_deref())?);
+        .with_root_certificates(trusted_roots("tls_ca", config.root_cert.as_deref())?);
     let client = match (&config.client_cert, &config.client_key) {
         (Some(certificate), Some(key)) => client
             .with_client_auth_cert(certificates("tls_cert", certificate)?, private_key(key)?)
@@ -39,21 +40,6 @@ fn unusable_pair(certificate: &Path, key: &Path, error: rustls::Error) -> Error 
     Error::invalid_argument(message).with_source(error)
 }
 
-/// Reads at least one certificate from the file of an option.
-fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let unreadable = |error: pem::Error| {
-        let message = format!("`{option}` {} cannot be read as PEM certificates", file.display());
-        Error::invalid_argument(message).with_source(error)
-    };
-    let certificates = CertificateDer::pem_file_iter(file).map_err(unreadable)?;
-    let certificates: Vec<_> = certificates.collect::<Result<_, _>>().map_err(unreadable)?;
-    if certificates.is_empty() {
-        let message = format!("`{option}` {} has no certificate", file.display());
-        return Err(Error::invalid_argument(message));
-    }
-    Ok(certificates)
-}
-
 /// Reads the private key. The error of the PEM parser is dropped, because it may quote the file.
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(file).map_err(|error| match error {
@@ -67,27 +53,4 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
             file.display()
         )),
     })
-}
-
-fn roots(file: Option<&Path>) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = file else {
-        let found = rustls_native_certs::load_native_certs();
-        let (added, _) = roots.add_parsable_certificates(found.certs);
-        if added == 0 {
-            return Err(Error::unavailable(
-                "the platform has no trusted certificates; install `ca-certificates`, or name a \
-                 file with `tls_ca`",
-            )
-            .permanent());
-        }
-        return Ok(roots);
-    };
-    for certificate in certificates("tls_ca", file)? {
-        roots.add(certificate).map_err(|error| {
-            let message = format!("a certificate of `tls_ca` {} cannot be used", file.display());
-            Error::invalid_argument(message).with_source(error)
-        })?;
-    }
-    Ok(roots)
 }

@@ -1,31 +1,14 @@
-//! Loads the client certificate and its private key.
+//! Loads the private key of the client certificate.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cubbyhole_core::{Error, Result};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::conninfo::ClientFiles;
-
-pub(super) fn chain(files: &ClientFiles) -> Result<Vec<CertificateDer<'static>>> {
-    let file = files.certificate.display();
-    let unreadable = |error: pem::Error| {
-        Error::invalid_argument(format!(
-            "cannot read the client certificate {file} (`sslcert`) as PEM"
-        ))
-        .with_source(error)
-    };
-    let found = CertificateDer::pem_file_iter(&files.certificate).map_err(unreadable)?;
-    let chain = found.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-    if chain.is_empty() {
-        let message = format!("the file {file} (`sslcert`) contains no PEM certificate");
-        return Err(Error::invalid_argument(message));
-    }
-    Ok(chain)
-}
 
 /// The file of the private key. A certificate in use requires one.
 pub(super) fn key_file(files: &ClientFiles) -> Result<&Path> {

@@ -260,7 +260,7 @@ async fn unusable_client_certificate_file_is_named() {
     for (certificate, key, named, says) in [
         (missing, &*one.key, missing, "`tls_cert`"),
         (&one.certificate, missing, missing, "`tls_key`"),
-        (&one.key, &one.key, &one.key, "has no certificate"),
+        (&one.key, &one.key, &one.key, "contains no PEM certificate"),
         (&one.certificate, &one.certificate, &one.certificate, "has no readable private key"),
         (&one.certificate, &empty, &empty, "has no readable private key"),
         (&one.certificate, &other.key, &other.key, "does not belong to the certificate"),
