@@ -95,8 +95,8 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether `--timeout` applies to each step of the command and not to the whole command. Such a
-    /// command waits for a person or runs until it is stopped.
+    /// Whether `--timeout` applies to each step of the command and not to the whole command. True
+    /// for commands that wait for a person or run until they are stopped.
     pub(crate) fn applies_timeout_to_each_step(&self) -> bool {
         match self {
             Self::Edit(_) => true,

@@ -58,8 +58,8 @@ pub(crate) fn ended(command: &str, exit_code: u8, took: Duration) {
     tracing::info!(target: TARGET, command, exit_code, took_ms, "the command ended");
 }
 
-/// Returns the level for the tool and its library, and the level for all other crates, which log
-/// much more.
+/// Returns two levels: one for the tool and its library, and a lower one for other crates, because
+/// those log much more.
 fn levels(verbose: u8) -> (LevelFilter, LevelFilter) {
     match verbose {
         0 => (LevelFilter::OFF, LevelFilter::OFF),

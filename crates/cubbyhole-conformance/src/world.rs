@@ -216,7 +216,7 @@ impl<V: Sample> World<V> {
         self.harness.advance(Duration::from_millis(millis)).await;
     }
 
-    // Calls that most cases make. Numbers stand for sample values.
+    // Calls that most cases make. A number selects a sample value.
 
     pub(crate) async fn put(&self, ns: &Namespace, key: &str, number: u64) -> Result<()> {
         self.store.put(&self.ctx, ns, key, V::sample(number)).await

@@ -128,7 +128,9 @@ impl PutOptions {
         // Names every field, so a new field does not compile until it is handled here.
         let Self { expiry, version } = *self;
         if version.is_some() {
-            return Err(Error::unsupported("this store takes no version for a write"));
+            return Err(Error::unsupported(
+                "this store does not support a caller-supplied version; omit `with_version`",
+            ));
         }
         expiry.check()?;
         match expiry {

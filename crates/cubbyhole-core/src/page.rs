@@ -25,6 +25,26 @@ impl<T, C> Page<T, C> {
     }
 }
 
+impl<T: Clone> Page<T> {
+    /// Returns the first `limit` items as a page whose cursor is its last item. A store reads up to
+    /// `limit + 1` items: one more than the page shows that there is a next page.
+    ///
+    /// ```
+    /// use cubbyhole::Page;
+    ///
+    /// let page = Page::from_items(vec!["a", "b", "c"], 2);
+    /// assert_eq!((page.items, page.next), (vec!["a", "b"], Some("b")));
+    /// assert_eq!(Page::from_items(vec!["c"], 2).next, None);
+    /// ```
+    #[must_use]
+    pub fn from_items(mut items: Vec<T>, limit: usize) -> Self {
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| has_more).cloned();
+        Self { items, next }
+    }
+}
+
 /// One item of a [`scan`](crate::EntryStore::scan).
 #[derive(Debug, Clone)]
 pub struct ScanItem<V> {

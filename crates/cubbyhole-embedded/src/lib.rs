@@ -42,8 +42,8 @@
 //! and TTLs continue to count. See [`Config::with_clock`]. [`repair()`] sets the store's time back
 //! after the clock was ahead.
 //!
-//! An entry that expires during the commit of a write that extends it may read as absent until that
-//! write returns.
+//! While a write that extends an entry commits, the entry may expire. Reads may then not find it
+//! until the write returns.
 //!
 //! # Damage and disk failures
 //!

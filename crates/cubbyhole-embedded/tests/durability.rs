@@ -224,7 +224,7 @@ async fn failed_sync_has_unknown_outcome_and_store_recovers() {
 async fn all_reads_agree_after_an_unknown_outcome() {
     const SYNCS: usize = 9;
     let mut applied = 0;
-    // Each of these syncs fails at least once, until a put of unknown outcome was applied.
+    // Let each of the syncs fail once. Then repeat until a put of unknown outcome was applied.
     for (attempt, failing_sync) in (1..=SYNCS as u64).cycle().take(100 * SYNCS).enumerate() {
         if attempt >= SYNCS && applied > 0 {
             break;

@@ -380,11 +380,3 @@ fn prefetch<V: 'static>(value: &V) {
         let _ = bytes.is_unique();
     }
 }
-
-/// Returns a page of at most `limit` items. The caller has asked for one more item than `limit`.
-pub(crate) fn page_of<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
-    let has_more = items.len() > limit;
-    items.truncate(limit);
-    let next = items.last().filter(|_| has_more).cloned();
-    Page { items, next }
-}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::operations::{Operations, ValueSize, page_of};
+use crate::operations::{Operations, ValueSize};
 use crate::shards::Shards;
 use crate::space::Slot;
 use cubbyhole_core::limits::{self, DEFAULT_MAX_VALUE_BYTES};
@@ -253,7 +253,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         cooperate().await;
         let page = || {
             limits::check_page_limit(limit)?;
-            Ok(page_of(self.operations.live_namespaces(prefix, after, limit + 1)?, limit))
+            Ok(Page::from_items(self.operations.live_namespaces(prefix, after, limit + 1)?, limit))
         };
         page().in_operation("scan_namespaces")
     }
@@ -267,7 +267,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         cooperate().await;
         let page = || {
             limits::check_page_limit(limit)?;
-            Ok(page_of(self.operations.live_tenants(after, limit + 1)?, limit))
+            Ok(Page::from_items(self.operations.live_tenants(after, limit + 1)?, limit))
         };
         page().in_operation("scan_tenants")
     }

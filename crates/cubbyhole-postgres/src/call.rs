@@ -289,7 +289,7 @@ impl Call {
                     }
                     // Without BEGIN, the call ran as a transaction on its own and is committed.
                     (Err(_), answer) => answer,
-                    // The error of the call is more specific than the errors that follow from it.
+                    // Prefer the call's error: the error of COMMIT only follows from it.
                     (Ok(()), answer) => answer.and_then(|rows| ended.map(|()| rows)),
                 }
             }

@@ -137,10 +137,7 @@ impl Inspection {
     pub(crate) fn check_version(&self, schema: &str) -> Result<()> {
         match self.version {
             Some(LATEST_VERSION) => Ok(()),
-            Some(newer) if newer > LATEST_VERSION => Err(Error::unsupported(format!(
-                "the schema `{schema}` has version {newer}, which is newer than version \
-                 {LATEST_VERSION} of this build; use a newer build"
-            ))),
+            Some(newer) if newer > LATEST_VERSION => Err(newer_schema(schema, newer)),
             Some(older) => Err(Error::unavailable(format!(
                 "the schema `{schema}` has version {older} and this build needs version \
                  {LATEST_VERSION}; run `cubbyhole migrate` as an administrator"
@@ -168,6 +165,14 @@ impl Inspection {
              SECURITY, FORCE ROW LEVEL SECURITY`"
         )))
     }
+}
+
+/// The error for a schema that a newer build migrated.
+pub(crate) fn newer_schema(schema: &str, version: i32) -> Error {
+    Error::unsupported(format!(
+        "the schema `{schema}` has version {version}, which is newer than version {LATEST_VERSION} \
+         of this build; use a newer build"
+    ))
 }
 
 /// Advice on creating a role for the application.

@@ -88,10 +88,7 @@ async fn run(client: &Client, schema: &str) -> Result<Vec<String>> {
         .map_err(failed)?;
     let found = inspect::inspect(client, schema).await?;
     let version = match found.version {
-        Some(version) if version > LATEST_VERSION => {
-            found.check_version(schema)?;
-            return Err(Error::internal("a newer schema passed the version check"));
-        }
+        Some(newer) if newer > LATEST_VERSION => return Err(inspect::newer_schema(schema, newer)),
         Some(version) => version,
         None => 0,
     };

@@ -249,7 +249,7 @@ impl Operations {
         self.caller.begin(ctx).await?;
         check_page_limit(limit)?;
         let found = self.namespaces(ctx, prefix, after, Some(limit)).await?;
-        Ok(rows::page_of(found, limit))
+        Ok(Page::from_items(found, limit))
     }
 
     pub(crate) async fn scan_tenants(
@@ -263,7 +263,7 @@ impl Operations {
         let fetched = i32::try_from(limit_plus_one(limit)).unwrap_or(i32::MAX);
         let params = vec![param(after.cloned().map(TenantParam)), param(fetched)];
         let rows = self.caller.call(ctx, Read, Function::Tenants, params).await?;
-        Ok(rows::page_of(rows::tenants(&rows)?, limit))
+        Ok(Page::from_items(rows::tenants(&rows)?, limit))
     }
 
     pub(crate) async fn usage(

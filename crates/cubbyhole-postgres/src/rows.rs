@@ -137,14 +137,6 @@ pub(crate) fn tenants(rows: &[Row]) -> Result<Vec<TenantId>> {
     Ok(namespaces(rows)?.iter().map(Namespace::tenant).collect())
 }
 
-/// Builds a page of at most `limit` items. An extra item shows that there is a next page.
-pub(crate) fn page_of<T: Clone>(mut items: Vec<T>, limit: usize) -> Page<T> {
-    let more = items.len() > limit;
-    items.truncate(limit);
-    let next = if more { items.last().cloned() } else { None };
-    Page { items, next }
-}
-
 pub(crate) fn usage(rows: &[Row]) -> Result<Usage> {
     let row = first(rows)?;
     Ok(Usage {

@@ -107,7 +107,7 @@ impl Counts {
         self.interval.record(duration);
     }
 
-    /// Counts an error of a call. It is unexpected unless calls of this kind provoke it.
+    /// Counts an error as expected if calls of this kind can cause it, and as unexpected otherwise.
     pub(crate) fn error(&mut self, kind: CallKind, error: &Error) {
         let is_interrupted =
             matches!(kind, CallKind::TooShort | CallKind::Cancelled | CallKind::Dropped);

@@ -35,7 +35,7 @@ impl DataSet {
     /// The number of shared keys per namespace.
     pub const KEYS: usize = 100;
 
-    /// Creates the names, with one own key per caller in each namespace.
+    /// Creates the names. Each namespace has one key per caller, which only that caller writes.
     ///
     /// # Errors
     /// None in practice, because the names are valid.

@@ -100,25 +100,34 @@ pub use cubbyhole_memory::{InMemoryStore, InMemoryStoreBuilder};
 /// The embedded backend: one file on this machine.
 #[cfg(feature = "embedded")]
 pub mod embedded {
-    pub use cubbyhole_embedded::*;
+    pub use cubbyhole_embedded::{
+        Config, DEFAULT_CACHE_BYTES, Durability, EmbeddedStore, RELAXED_FLUSH_INTERVAL,
+        StorageBackend, is_store_file,
+    };
 }
 
 /// The PostgreSQL backend.
 #[cfg(feature = "postgres")]
 pub mod postgres {
-    pub use cubbyhole_postgres::*;
+    pub use cubbyhole_postgres::{
+        Config, DEFAULT_ACQUIRE_TIMEOUT, DEFAULT_CONNECT_TIMEOUT, DEFAULT_IDLE_TIMEOUT,
+        DEFAULT_POOL_SIZE, DEFAULT_SCHEMA, Pooler, PostgresStore,
+    };
 }
 
 /// The Redis and Redis Cluster backend.
 #[cfg(feature = "redis")]
 pub mod redis {
-    pub use cubbyhole_redis::*;
+    pub use cubbyhole_redis::{
+        Config, DEFAULT_CONNECT_TIMEOUT, DEFAULT_CONNECTIONS, DEFAULT_PREFIX,
+        DEFAULT_RETRY_TIMEOUT, DEFAULT_WAIT_CONNECTIONS, DEFAULT_WAIT_TIMEOUT, RedisStore,
+    };
 }
 
 /// The telemetry layer: spans, events and metrics of every call.
 #[cfg(feature = "telemetry")]
 pub mod telemetry {
-    pub use cubbyhole_telemetry::*;
+    pub use cubbyhole_telemetry::{Instrumented, describe_metrics, metric_names};
 }
 
 pub use store_url::{BackendKind, StoreUrl};

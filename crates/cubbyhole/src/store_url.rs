@@ -257,8 +257,8 @@ impl BackendConfig {
     fn parse(url: &str) -> Result<Self> {
         if url.contains(char::is_control) {
             return Err(Error::invalid_argument(
-                "the URL of the store holds a control character, such as a line end: remove it, or \
-                 write it percent-encoded (%0A, %0D) if it is meant",
+                "the URL of the store contains a control character, such as a line end: remove it, or \
+                 write it percent-encoded (%0A, %0D)",
             ));
         }
         let (scheme, rest) = url.split_once(':').ok_or_else(unknown)?;

@@ -37,8 +37,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 pub(crate) struct CompleteWords {
     /// Shell of the script
     shell: Scripted,
-    /// Words, of which the last is unfinished; from bash, the line up to the cursor and the
-    /// characters that separate words
+    /// Words of the line; the last is incomplete. From bash: the line up to the cursor, then the
+    /// word separators
     #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
     words: Vec<OsString>,
 }

@@ -11,9 +11,9 @@ use crate::output::{Tone, count};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
-The store is checked even if it cannot be opened. The exit code is 0 if there are at most warnings.
-If there is a problem, it is 5 (the store is missing or open in another process), 2 (not a store) or
-6 (any other problem). Without `--repair` nothing is written, and an embedded file may be read-only.
+The store is checked even if it cannot be opened. The exit code is 0 without a problem (warnings are
+allowed), 5 if the store is missing or open in another process, 2 if it is not a store, and 6 for
+other problems. Without `--repair` nothing is written, and an embedded file may be read-only.
 
 On Redis, a failover can lose the registration of a namespace but not its entries, and listings then
 miss them. `--repair` registers it again. Eviction can remove the index of a namespace, or a part of

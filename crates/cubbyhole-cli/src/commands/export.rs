@@ -44,7 +44,8 @@ const PAGE_ENTRIES: usize = 500;
 #[command(after_help = EXAMPLES)]
 #[command(group(ArgGroup::new("which").args(["first", "all"]).required(true).multiple(true)))]
 pub(crate) struct Export {
-    /// Prefix: a tenant and segments, as in acme:agent-7. With --all, this is the file
+    /// Prefix: a tenant and segments, as in acme:agent-7. With --all there is no prefix, and this
+    /// argument is the FILE
     #[arg(value_name = "PREFIX")]
     first: Option<String>,
     /// File, which is replaced only after everything is written [default: stdout]

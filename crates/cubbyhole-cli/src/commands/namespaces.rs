@@ -25,8 +25,7 @@ pub(crate) struct Namespaces {
     /// Prefix: a tenant and segments, as in acme:agent-7
     #[arg(value_parser = parse_prefix)]
     prefix: NamespacePrefix,
-    /// Show the number and the bytes of live entries before each name, as a table on a terminal;
-    /// reads every key
+    /// Show the number and bytes of live entries before each name (slow: reads every key)
     #[arg(long)]
     long: bool,
     /// Write raw names, each followed by NUL

@@ -67,8 +67,8 @@ pub(crate) fn with_password(url: &str, password: &str) -> Result<String, &'stati
 /// Why a path cannot be written in a URL, in words that follow "the URL".
 pub(crate) fn anchored(url: &str, folder: &Path) -> Result<String, &'static str> {
     if url.contains(char::is_control) {
-        return Err("holds a control character, such as a line end: remove it, or write it \
-                    percent-encoded (%0A, %0D) if it is meant");
+        return Err("contains a control character, such as a line end: remove it, or write it \
+                    percent-encoded (%0A, %0D)");
     }
     if let Some(text) = url.strip_prefix("redb:") {
         let (text, query) = cut_query(text);

@@ -8,7 +8,7 @@ fn file_contains(sandbox: &Sandbox, text: &str) -> bool {
     file.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// Imports a value of 1,000 bytes of one tenant, and `others` entries of 300 bytes of another one.
+/// Imports one value of 1,000 bytes for one tenant, and `others` values of 300 bytes for another.
 fn import(sandbox: &Sandbox, others: usize) {
     let secret = line("acme\",\"u", "card", &format!("\"SECRET {}\"", "x".repeat(993)));
     let value = format!("\"{}\"", "y".repeat(300));

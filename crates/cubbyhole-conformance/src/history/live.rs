@@ -67,7 +67,7 @@ impl Live {
     /// fail.
     ///
     /// # Errors
-    /// If that takes more than a minute, or if the run has ended: its history is not linearizable.
+    /// Fails after a minute, or if the run has ended because its history is not linearizable.
     pub async fn until_more(&self, more: u64) -> Result<(), String> {
         let before = self.counts();
         self.until("more calls", || self.counts().has_more(before, more)).await

@@ -80,13 +80,13 @@ impl Opening<'_> {
         verify: bool,
     ) -> Result<(Handle, Timestamp), OpenFailure> {
         let path = self.config.path();
-        let watched = TimedStorage::new(Box::new(engine.clone()), Arc::clone(self.latency));
+        let timed = TimedStorage::new(Box::new(engine.clone()), Arc::clone(self.latency));
         // redb may panic if another program changed the file.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = redb::Builder::new()
                 .set_cache_size(self.config.cache_bytes())
                 .set_check_integrity_on_open(verify)
-                .create_with_backend(watched)
+                .create_with_backend(timed)
                 .map_err(|error| from_open(error, path))?;
             let (log, mark) = match read_contents(&database, self.config)? {
                 FileContents::Empty => {

@@ -21,7 +21,7 @@ pub(crate) const HEADER: usize = SECTOR - 8;
 /// The offset of the engine's header in the region.
 pub(crate) const HEADER_AT: u64 = COPIES * BLOCK as u64;
 /// Distinguishes these checksums from other uses of XXH3.
-pub(crate) const SEED: u64 = u64::from_be_bytes(*b"cubbyhol");
+const SEED: u64 = u64::from_be_bytes(*b"cubbyhol");
 
 /// The state of the first blocks of the engine region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

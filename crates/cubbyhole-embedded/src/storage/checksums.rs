@@ -15,8 +15,8 @@
 //! share one sector of 512 bytes, which a disk writes atomically.
 //!
 //! **Compaction.** redb compacts with commits that write pages and header in one sync, and detects
-//! by its own checksums whether such a commit is complete. So a crash can leave blocks that only
-//! redb can judge. If opening meets a mismatch, the file is opened in
+//! by its own checksums whether such a commit is complete. So after a crash only redb can tell
+//! whether some blocks are complete. If opening meets a mismatch, the file is opened in
 //! [lenient](ChecksummedStorage::lenient) mode: redb reads every block and verifies the file. If it
 //! accepts the file, the checksums are updated.
 //!
@@ -43,7 +43,7 @@ use crate::layout::{Damaged, LOG_BYTES, SECTOR};
 use used_blocks::{UsedBlocks, contains};
 
 /// The number of groups in memory. Each takes 4 KiB and covers 2 MiB, so this covers 32 GiB.
-const MOST_GROUPS: usize = 16 * 1024;
+const MAX_GROUPS: usize = 16 * 1024;
 /// The number of blocks that [`ChecksummedStorage::zero_unused`] reads in one call.
 const BATCH: u64 = 64;
 
@@ -170,7 +170,7 @@ impl ChecksumState {
     ) -> io::Result<T> {
         let mut groups = lock(&self.groups);
         if !groups.contains_key(&number) {
-            if groups.len() >= MOST_GROUPS {
+            if groups.len() >= MAX_GROUPS {
                 let clean = groups.iter().find(|(_, group)| !group.is_dirty).map(|(old, _)| *old);
                 clean.map(|old| groups.remove(&old));
             }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use cubbyhole_core::Timestamp;
 use redb::StorageBackend;
 
-use super::record::{LogRecord, MOST_CHANGES, RECORD_BYTES, RedoBuffer, Salt};
+use super::record::{LogRecord, MAX_CHANGES, RECORD_BYTES, RedoBuffer, Salt};
 use crate::layout::{Damaged, LOG_BYTES, MAGIC, SECTOR};
 use crate::storage::SharedFile;
 
@@ -109,7 +109,7 @@ impl Log {
         let fits = |length| self.at + length <= LOG_BYTES as usize;
         self.salt.is_some()
             && redo.length().is_some_and(fits)
-            && self.changes + redo.changes <= MOST_CHANGES
+            && self.changes + redo.changes <= MAX_CHANGES
     }
 
     /// Appends a record, for which there must be room, and syncs. After an error the record may be
@@ -315,7 +315,7 @@ mod tests {
         assert!(log.has_records() && !log.has_room(&one()));
         log.restart(Salt::draw());
         assert!(!log.has_records() && log.has_room(&one()));
-        for _ in 0..MOST_CHANGES {
+        for _ in 0..MAX_CHANGES {
             assert!(log.has_room(&one()));
             log.append(one(), at(1)).unwrap();
             if log.at == LOG_BYTES as usize {
@@ -323,7 +323,7 @@ mod tests {
             }
         }
         assert!(!log.has_room(&one()), "more changes than one replay may make");
-        let many = redo((0..=MOST_CHANGES).map(|_| ("k", None)));
+        let many = redo((0..=MAX_CHANGES).map(|_| ("k", None)));
         assert!(many.length().is_none(), "the limit also applies to one transaction");
     }
 }

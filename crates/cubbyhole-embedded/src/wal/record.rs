@@ -18,7 +18,7 @@ use twox_hash::XxHash3_64;
 use crate::layout::{LOG_BYTES, SECTOR};
 
 /// The most changes in the log. It bounds the time to replay them when a file is opened.
-pub(super) const MOST_CHANGES: usize = 1024;
+pub(super) const MAX_CHANGES: usize = 1024;
 /// The space for records: all sectors but the first.
 pub(super) const RECORD_BYTES: usize = LOG_BYTES as usize - SECTOR;
 /// The length of a record's fields before the changes.
@@ -84,7 +84,7 @@ impl RedoBuffer {
         let Some(record) = &mut self.record else { return };
         let length = key.len() + value.map_or(0, <[u8]>::len);
         let room = RECORD_BYTES.saturating_sub(record.len() + 9);
-        if length > room || self.changes == MOST_CHANGES {
+        if length > room || self.changes == MAX_CHANGES {
             self.record = None;
             return;
         }

@@ -350,7 +350,8 @@ pub(crate) fn bytes(text: &str) -> Bytes {
 }
 
 /// Starts a call and polls it once, so it is in the writer's queue on return. The calls are
-/// unconstrained, because a test that starts many calls would use up its task's budget.
+/// unconstrained, because a test that starts many calls would exhaust tokio's cooperative
+/// budget.
 pub(crate) fn start<T>(
     call: impl Future<Output = T> + Send + 'static,
 ) -> Pin<Box<dyn Future<Output = T> + Send>> {

@@ -10,6 +10,9 @@ use super::environment::Environment;
 use super::parameters::{Origin, Parameters};
 use super::passfile::{self, PassfileQuery};
 
+/// The target of log events. It is documented, so it does not follow the module path.
+const EVENT_TARGET: &str = "cubbyhole_postgres::connection";
+
 /// PostgreSQL's default port.
 const DEFAULT_PORT: u16 = 5432;
 
@@ -124,7 +127,7 @@ fn set_passwords(
         None => return Ok(()),
         Some(Ok(text)) => text,
         Some(Err(warning)) => {
-            tracing::warn!("{warning}");
+            tracing::warn!(target: EVENT_TARGET, "{warning}");
             for host in hosts {
                 host.password_note = Some(warning.clone());
             }

@@ -19,8 +19,8 @@ pub(crate) fn parse(url: &str) -> Result<Uri> {
         )
     })?;
     let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // The rest of a password after an unencoded `@` would be parsed as a host or an option, which
-    // messages show.
+    // After an unencoded `@` in a password, the remainder would be parsed as a host or an option, and
+    // messages show those.
     if address.matches('@').count() > 1 || query.contains('@') {
         return Err(Error::invalid_argument(
             "the PostgreSQL URL has more than one `@`: write `%40` for all but the one before the host, \

@@ -113,7 +113,8 @@ pub(super) async fn check_policies(
 }
 
 /// Checks the owners of the `SECURITY DEFINER` functions. The functions run with the privileges of
-/// their owners, so these must be the schema's roles for them, without further privileges.
+/// their owners. Each owner must therefore be the role that the schema defines for that function,
+/// without other privileges.
 pub(super) async fn check_owners(
     diagnosis: &mut Diagnosis,
     connection: &Connection,

@@ -10,7 +10,7 @@ use cubbyhole_testkit::runtimes::{
 use crate::helpers::{config, open};
 
 #[test]
-fn calls_outside_a_runtime_are_refused() {
+fn calls_outside_a_runtime_are_rejected() {
     let runtime = one_thread();
     let server = RedisServer::start().unwrap();
     let store = runtime.block_on(open(server.url(), "p:"));

@@ -53,8 +53,8 @@ pub(super) fn start_nodes(
 pub(super) fn form(cluster: &RedisCluster) -> Result<(), String> {
     for (index, node) in cluster.nodes.iter().enumerate() {
         let mut client = Client::connect(node.port)?;
-        // Before any two nodes meet, because a node that knows another one accepts no epoch. Without
-        // epochs the nodes would have to negotiate whose slots are the newest.
+        // Set the epochs before the nodes meet: a node that knows another one rejects
+        // `SET-CONFIG-EPOCH`. Without epochs the nodes would have to negotiate whose slots are the newest.
         client.call(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])?;
         if index < MASTERS {
             let bound = |index: usize| index * usize::from(SLOTS) / MASTERS;

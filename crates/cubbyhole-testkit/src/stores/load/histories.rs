@@ -71,8 +71,8 @@ pub async fn restart<S: Disturb>(
     }
 }
 
-/// Pauses the server until `failures` more calls have failed, and continues it, in rounds while
-/// [`goes_on`] says so. `enough` calls of each kind succeed after each round.
+/// Pauses the server, waits for `failures` failed calls, and resumes it. Then waits for `enough`
+/// successful calls of each kind. Repeats while [`goes_on`] returns true.
 pub async fn hang(histories: &Live, server: &impl Disturb, failures: u64, enough: u64) {
     let mut rounds = 0;
     while goes_on(rounds, histories) {
