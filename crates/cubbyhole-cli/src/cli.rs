@@ -128,8 +128,8 @@ impl Command {
             | Self::Migrate(_)
             | Self::Compact(_)
             | Self::Demo(_) => true,
-            Self::Get(_)
-            | Self::List(_)
+            Self::Get(get) => get.writes(),
+            Self::List(_)
             | Self::Tenants(_)
             | Self::Namespaces(_)
             | Self::Usage(_)

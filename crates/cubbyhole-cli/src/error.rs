@@ -49,7 +49,7 @@ impl Failure {
                 ErrorKind::InvalidArgument => EXIT_USAGE,
                 ErrorKind::Conflict => EXIT_CONFLICT,
                 ErrorKind::DeadlineExceeded => EXIT_DEADLINE,
-                ErrorKind::Unavailable => EXIT_UNAVAILABLE,
+                ErrorKind::Unavailable | ErrorKind::RateLimited => EXIT_UNAVAILABLE,
                 ErrorKind::Cancelled => signal.unwrap_or(EXIT_INTERRUPTED),
                 _ => EXIT_OTHER,
             },

@@ -80,12 +80,17 @@ mod tests {
         Ok(call(store, arguments)?.status.code())
     }
 
-    /// Lines of an import. Every second entry has an expiry in the far future.
+    /// Lines of an import. Every second entry has an expiry in the far future, and every fourth also
+    /// an idle TTL.
     fn lines(entries: usize) -> String {
         (0..entries)
             .map(|number| {
-                let (agent, expiry) = (number % 40, number % 2 == 0);
-                let expiry = if expiry { r#","expires_at":"2999-01-01T00:00:00Z""# } else { "" };
+                let agent = number % 40;
+                let expiry = match number % 4 {
+                    0 => r#","expires_at":"2999-01-01T00:00:00Z","idle_ttl":"1d""#,
+                    2 => r#","expires_at":"2999-01-01T00:00:00Z""#,
+                    _ => "",
+                };
                 format!(
                     "{{\"namespace\":[\"acme\",\"agent-{agent}\"],\"key\":\"turn {number:05}\",\
                      \"value\":{{\"text\":\"% _ * ? [ : é {number}\"}}{expiry}}}\n"
@@ -138,6 +143,20 @@ mod tests {
             assert_eq!(stdout_of(store, &["tenants"])?, "acme\nglobex\n");
             assert_eq!(stdout_of(store, &["namespaces", "acme"])?, "acme\nacme:agent-7\n");
             stdout_of(store, &["touch", "acme:agent-7", "name", "--persist"])?;
+            stdout_of(store, &["put", "acme:s", "s-1", "1", "--idle-ttl", "30m"])?;
+            let session = json(store, &["get", "acme:s", "s-1", "--refresh"])?;
+            assert_eq!(session["idle_ttl"], "30m", "{store}");
+            let version = session["version"].as_str().ok_or("no version")?;
+            let touch = ["touch", "acme:s", "s-1", "--idle-ttl", "1h", "--if-version", version];
+            stdout_of(store, &touch)?;
+            stdout_of(store, &["put", "acme:s", "s-1", "2", "--if-present"])?;
+            assert_eq!(code(store, &touch)?, Some(3), "{store}");
+            assert_eq!(code(store, &["delete", "acme:s", "s-2", "--if-present"])?, Some(3));
+            stdout_of(store, &["put", "acme:s", "t", "3"])?;
+            assert_eq!(code(store, &["delete", "acme:s", "--prefix", "s-"])?, Some(2));
+            let deleted = json(store, &["delete", "acme:s", "--prefix", "s-", "--yes"])?;
+            assert_eq!((&deleted["removed"], &deleted["left"]), (&1.into(), &0.into()));
+            assert_eq!(stdout_of(store, &["take", "acme:s", "t"])?, "3");
             assert_eq!(json(store, &["evict"])?["evicted"], 1, "{store}");
             let usage = stdout_of(store, &["usage", "acme", "--json"])?;
             let total: serde_json::Value =
@@ -169,6 +188,40 @@ mod tests {
         stdout_of(&stores.schema.admin_store, &["migrate"])?;
         for store in [&stores.all()[0], &stores.single.store, &stores.cluster.store] {
             stdout_of(store, &["migrate"])?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn copy_within_one_store_gives_another_prefix() -> Outcome {
+        const ENTRIES: usize = 500;
+        let stores = Stores::new()?;
+        let data = stores.file("data.jsonl");
+        std::fs::write(&data, lines(ENTRIES))?;
+        for store in &stores.all() {
+            stdout_of(store, &["import", &data])?;
+            let exported = |prefix: &str| stdout_of(store, &["export", prefix]);
+            let before = exported("acme")?;
+            let copy = ["copy", "acme", "--to", store, "--as", r"glo\:bex:x", "--verify"];
+            let copied = json(store, &copy)?;
+            assert_eq!((&copied["copied"], &copied["skipped"]), (&ENTRIES.into(), &0.into()));
+            assert_eq!(copied["verified"]["equal"], true, "{copied}");
+            let again = json(store, &copy)?;
+            assert_eq!((&again["copied"], &again["skipped"]), (&0.into(), &ENTRIES.into()));
+            let expected = before.replace(r#"["acme","#, r#"["glo:bex","x","#);
+            assert_eq!(exported(r"glo\:bex")?, expected, "{store}");
+            // The same store by another URL has the same versions.
+            let other_url = match store.split_once(':').map_or("", |(scheme, _)| scheme) {
+                "postgres" => format!("{store}&connect_timeout=9"),
+                "redb" => format!("{store}?durability=relaxed"),
+                _ => format!("{store}&connections=2"),
+            };
+            for to in [store, &other_url] {
+                let copy = call(store, &["copy", "acme", "--to", to, "--as", "acme:agent-1"])?;
+                assert_eq!(copy.status.code(), Some(2), "{to}: {copy:?}");
+                assert!(text(&copy.stderr).contains("acme and acme:agent-1"), "{copy:?}");
+            }
+            assert_eq!(exported("acme")?, before, "{store}");
         }
         Ok(())
     }

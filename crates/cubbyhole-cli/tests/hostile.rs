@@ -67,8 +67,10 @@ const COMMANDS: [&str; 24] = [
     "",
     "config",
 ];
-const FLAGS: [&str; 30] = [
+const FLAGS: [&str; 32] = [
     "--entry",
+    "--refresh",
+    "--if-present",
     "--long",
     "--values",
     "--null",
@@ -99,7 +101,10 @@ const FLAGS: [&str; 30] = [
     "--verbose",
     "--log-format=json",
 ];
-const WITH_VALUES: [&str; 11] = [
+const WITH_VALUES: [&str; 14] = [
+    "--idle-ttl",
+    "--from",
+    "--as",
     "--store",
     "--timeout",
     "--ttl",
@@ -202,7 +207,7 @@ fn option() -> impl Strategy<Value = Vec<OsString>> {
     let value = |name: &'static str| match name {
         // A random address could be a real server.
         "--store" => select(&STORES).boxed(),
-        "--timeout" | "--ttl" => {
+        "--timeout" | "--ttl" | "--idle-ttl" => {
             prop_oneof![4 => select(&DURATIONS), 1 => anything(), 1 => select(&WORDS)].boxed()
         }
         _ => prop_oneof![3 => select(&WORDS), 1 => anything()].boxed(),
@@ -271,7 +276,7 @@ fn nearly_good() -> impl Strategy<Value = Vec<OsString>> {
     let more = prop::collection::vec(
         prop_oneof![
             2 => option(),
-            2 => select(&FLAGS[..17]).prop_map(|flag| vec![flag]),
+            2 => select(&FLAGS[..19]).prop_map(|flag| vec![flag]),
         ],
         0..2,
     );

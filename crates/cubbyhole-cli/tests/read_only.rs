@@ -202,6 +202,10 @@ fn read_everything(caller: Caller, stores: &Stores) {
         assert!(ok(&["usage", "--all", "--json"]).contains(r#""entries":3"#));
         assert_eq!(ok(&["export", "--all"]).lines().count(), 4);
         assert!(ok(&["erase", "acme", "--dry-run", "--json"]).contains(r#""entries":2"#));
+        let counted = ok(&["delete", "acme", "--prefix", "c", "--dry-run", "--json"]);
+        assert!(counted.contains(r#""entries":1"#), "{counted}");
+        // A dry run only reads, also within one store.
+        ok(&["copy", "acme:agent-7", "--to", &url, "--as", "acme:agent-8", "--dry-run"]);
         let target = format!("redb:{}/copy-{number}.redb", stores.folder.path().display());
         ok(&["copy", "--all", "--to", &target, "--verify"]);
         // A dry run only reads the target.
@@ -224,6 +228,9 @@ fn write_nothing(caller: Caller, stores: &Stores, url: &str, why: &str) {
         &["take", "acme", "counter"],
         &["touch", "acme", "counter", "--persist"],
         &["erase", "acme", "--yes"],
+        &["delete", "acme", "--prefix", "c", "--yes"],
+        &["get", "acme", "counter", "--refresh"],
+        &["copy", "acme", "--to", url, "--as", "globex-2"],
         &["evict"],
         &["evict", "--every", "1s"],
         &["compact"],

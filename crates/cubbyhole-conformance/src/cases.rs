@@ -29,19 +29,28 @@ topics! {
     versions
     conditions
     get_many
+    if_present
+    stat
     batches
     scan
+    reverse
+    recursive
     namespaces
     tenants
     touch
+    leases
     sliding
+    idle
+    refresh
     take
+    delete_prefix
     erase
     usage
     sweep
     sweep_races
     concurrency
     update
+    sequences
     pointers
     errors
     limits

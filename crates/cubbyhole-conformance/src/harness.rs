@@ -69,17 +69,20 @@ pub trait Harness: Send + Sync + 'static {
 }
 
 /// The methods of [`EntryStore`], by the names that their errors contain.
-pub(crate) const ENTRY_METHODS: [&str; 13] = [
+pub(crate) const ENTRY_METHODS: [&str; 16] = [
     "get_entry",
     "get_many",
+    "stat",
     "put_entry",
     "delete_entry",
     "write",
     "scan",
+    "scan_recursive",
     "scan_namespaces",
     "scan_tenants",
     "touch",
     "take",
+    "delete_prefix",
     "erase",
     "usage",
     "current_time",

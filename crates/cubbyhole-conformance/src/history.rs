@@ -1,11 +1,11 @@
 //! Histories: recorded concurrent calls, checked for linearizability.
 //!
-//! Several clients call one store concurrently: reads, puts, conditional puts, deletes, takes and
-//! batches. They record the start, the end and the reply of each call. A checker then searches for
-//! a sequential order of the calls that explains every reply. If one call ended before another one
-//! started, it must also come first in that order. A history with this order is
-//! *linearizable* (Herlihy and Wing, 1990). A call that was cancelled, or that lost its connection,
-//! may take effect once at any later time, or never.
+//! Several clients call one store concurrently: reads, puts, conditional puts and touches, deletes
+//! of keys and of prefixes, takes, appends and batches. They record the start, the end and the reply
+//! of each call. A checker then searches for a sequential order of the calls that explains every
+//! reply. If one call ended before another one started, it must also come first in that order. A
+//! history with this order is *linearizable* (Herlihy and Wing, 1990). A call that was cancelled, or
+//! that lost its connection, may take effect once at any later time, or never.
 //!
 //! The case `history::histories_are_linearizable` runs on every store. Use [`run`] in a test of
 //! your own:

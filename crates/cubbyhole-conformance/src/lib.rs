@@ -1,7 +1,7 @@
 //! The conformance suite of Cubbyhole: tests whether a store fulfils the contract of
 //! [`Store`](cubbyhole_core::Store) and [`EntryStore`](cubbyhole_core::EntryStore).
 //!
-//! The suite has more than 250 named cases, a comparison of random operations with a model, and a
+//! The suite has more than 350 named cases, a comparison of random operations with a model, and a
 //! linearizability checker. All backends and layers of Cubbyhole run it. Run it on your own store,
 //! too.
 //!
@@ -127,7 +127,7 @@
 //!
 //! # Proof that the cases can fail
 //!
-//! The tests of this crate contain about fifty deliberately broken stores. Each names the cases
+//! The tests of this crate contain about a hundred deliberately broken stores. Each names the cases
 //! that must catch it.
 
 mod calls;

@@ -54,7 +54,10 @@
 mod condition;
 mod operation;
 mod play;
+mod prefixes;
+mod reads;
 mod state;
+mod writes;
 
 use std::sync::Arc;
 
@@ -64,7 +67,9 @@ use crate::Harness;
 use crate::outcome::{Stop, Verdict};
 use crate::world::World;
 
-pub use operation::{Change, Lifetime, Location, Operation, WriteCondition};
+pub use operation::{
+    Change, DeepScan, Lifetime, Location, Operation, PageScan, ReadMode, WriteCondition,
+};
 pub(crate) use play::play;
 
 /// Returns the strategy that draws the sequences of the case, for tests of your own.

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{
     Batch, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry, GetOptions, Namespace,
-    NamespacePrefix, PutOptions, Result, ScanOptions, TenantId,
+    NamespacePrefix, PutOptions, RecursiveScanOptions, Result, ScanOptions, TenantId,
 };
 
 /// A small page size, so the stores of tests have several pages.
@@ -72,6 +72,13 @@ where
             }
         }
         lines.push(format!("{prefix}: scanned namespaces {namespaces:?}"));
+        let mut options = RecursiveScanOptions::new().with_limit(PAGE);
+        loop {
+            let page = store.scan_recursive(&ctx, &prefix, options.clone()).await?;
+            lines.push(format!("{prefix}: page of the recursive scan {:?}", page.items));
+            let Some(last) = page.next else { break };
+            options = options.with_after(last);
+        }
         for namespace in namespaces {
             add_namespace(store, &ctx, &namespace, &mut lines).await?;
         }
@@ -91,11 +98,8 @@ where
 {
     let mut keys = store.list(ctx, ns, None).await?;
     lines.push(format!("{ns}: keys {keys:?}"));
-    for values in [false, true] {
-        let mut options = ScanOptions::new().with_limit(PAGE);
-        if !values {
-            options = options.keys_only();
-        }
+    let options = ScanOptions::new().with_limit(PAGE);
+    for mut options in [options.clone(), options.clone().keys_only(), options.reversed()] {
         loop {
             let page = store.scan(ctx, ns, options.clone()).await?;
             lines.push(format!("{ns}: page {:?}", page.items));
@@ -114,8 +118,9 @@ where
     }
     for some in keys.chunks(PAGE) {
         let some: Vec<&str> = some.iter().map(String::as_str).collect();
-        let many = store.get_many(ctx, ns, &some).await?;
-        lines.push(format!("{ns} {some:?}: {many:?}"));
+        let many = store.get_many(ctx, ns, &some, GetOptions::new()).await?;
+        let stats = store.stat(ctx, ns, &some).await?;
+        lines.push(format!("{ns} {some:?}: {many:?}, stats {stats:?}"));
     }
     Ok(())
 }
@@ -199,11 +204,21 @@ async fn check_writes<V: Clone + Send + 'static>(
         refused("write", store.write(ctx, ns, batch).await)?;
     }
     for expiry in [Expiry::Never, Expiry::After(minute)] {
-        refused("touch", store.touch(ctx, ns, key, expiry).await)?;
+        for condition in [absent, always] {
+            refused("touch", store.touch(ctx, ns, key, expiry, condition).await)?;
+        }
     }
     let extending = GetOptions::new().with_extended_ttl(minute);
-    refused("get_entry that extends the TTL", store.get_entry(ctx, ns, key, extending).await)?;
+    for options in [extending, GetOptions::new().refreshing()] {
+        refused("get_entry that may extend", store.get_entry(ctx, ns, key, options).await)?;
+        for keys in [&[key][..], &[]] {
+            refused("get_many that may extend", store.get_many(ctx, ns, keys, options).await)?;
+        }
+    }
+    let refreshing = ScanOptions::new().refreshing();
+    refused("scan that refreshes", store.scan(ctx, ns, refreshing).await)?;
     refused("take", store.take(ctx, ns, key).await)?;
+    refused("delete_prefix", store.delete_prefix(ctx, ns, key, 10).await)?;
     refused("erase", store.erase(ctx, &prefix, 10).await)?;
     refused("evict_expired", store.evict_expired(ctx).await)
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, Namespace,
-    NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId, Timestamp,
-    Version,
+    Condition, Entry, EntryStore, ErrorKind, ExecutionContext, Expiry, GetOptions, Namespace,
+    NamespacePrefix, Page, Position, PutOptions, RecursiveScanOptions, Result, ScanItem,
+    ScanOptions, Store, TenantId, Timestamp, Version,
 };
 use tokio::sync::Barrier;
 
@@ -282,6 +282,19 @@ impl<V: Sample> World<V> {
         })
     }
 
+    /// Touches an entry without a condition.
+    pub(crate) async fn touch(&self, ns: &Namespace, key: &str, expiry: Expiry) -> Result<bool> {
+        self.store.touch(&self.ctx, ns, key, expiry, Condition::Always).await
+    }
+
+    pub(crate) async fn get_many(
+        &self,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        self.store.get_many(&self.ctx, ns, keys, GetOptions::new()).await
+    }
+
     pub(crate) async fn delete(&self, ns: &Namespace, key: &str) -> Result<()> {
         self.store.delete(&self.ctx, ns, key).await
     }
@@ -325,7 +338,49 @@ impl<V: Sample> World<V> {
             let Some(next) = page.next else {
                 return Ok(items);
             };
-            if options.after().is_some_and(|after| *after >= *next) {
+            let is_behind = |after: &str| match options.is_reversed() {
+                true => *after <= *next,
+                false => *after >= *next,
+            };
+            if options.after().is_some_and(is_behind) {
+                return Err(Stop::failed(format!(
+                    "`next` must be after `after`, but it is {next:?}: the scan would not end"
+                )));
+            }
+            options = options.with_after(next);
+        }
+    }
+
+    pub(crate) async fn recursive_page(
+        &self,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<V>), Position>> {
+        self.store.scan_recursive(&self.ctx, prefix, options).await
+    }
+
+    /// Returns all items of a recursive scan, page by page.
+    pub(crate) async fn recursive_pages(
+        &self,
+        prefix: &NamespacePrefix,
+        mut options: RecursiveScanOptions,
+    ) -> Outcome<Vec<(Namespace, ScanItem<V>)>> {
+        let place = |at: &Position| (at.namespace.as_str().to_owned(), at.key.clone());
+        let mut items = Vec::new();
+        loop {
+            let page = self.recursive_page(prefix, options.clone()).await?;
+            if page.items.len() > options.limit() {
+                return Err(Stop::failed(format!(
+                    "a page with limit {} has {} items",
+                    options.limit(),
+                    page.items.len()
+                )));
+            }
+            items.extend(page.items);
+            let Some(next) = page.next else {
+                return Ok(items);
+            };
+            if options.after().is_some_and(|after| place(after) >= place(&next)) {
                 return Err(Stop::failed(format!(
                     "`next` must be after `after`, but it is {next:?}: the scan would not end"
                 )));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cubbyhole_conformance::read_only::{answers, check_refusals};
 use cubbyhole_core::{
     Backend, Batch, Bytes, Condition, Entry, EntryStore, Erased, ErrorKind, ExecutionContext,
-    Expiry, GetOptions, ManualClock, Namespace, NamespacePrefix, PutOptions, ReadOnly, Result,
-    Store, Sweeper, Version, async_trait, delegate,
+    Expiry, GetOptions, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, ReadOnly,
+    Result, ScanItem, ScanOptions, Store, Sweeper, Version, Written, async_trait, delegate,
 };
 use cubbyhole_memory::InMemoryStore;
 
@@ -111,16 +111,21 @@ leaky! {
         evict_expired() -> usize;
     }
     EntryStore, delegates [
-        get_many, scan, scan_namespaces, scan_tenants, usage, current_time
+        stat, scan_recursive, scan_namespaces, scan_tenants, usage, current_time
     ] {
         get_entry(ns: &Namespace, key: &str, options: GetOptions) -> Option<Entry<Bytes>>;
+        get_many(
+            ns: &Namespace, keys: &[&str], options: GetOptions
+        ) -> Vec<Result<Option<Entry<Bytes>>>>;
+        scan(ns: &Namespace, options: ScanOptions) -> Page<ScanItem<Bytes>, String>;
         put_entry(
             ns: &Namespace, key: &str, value: Bytes, options: PutOptions, condition: Condition
         ) -> Version;
         delete_entry(ns: &Namespace, key: &str, condition: Condition) -> bool;
-        write(ns: &Namespace, batch: Batch<Bytes>) -> Vec<Option<Version>>;
-        touch(ns: &Namespace, key: &str, expiry: Expiry) -> bool;
+        write(ns: &Namespace, batch: Batch<Bytes>) -> Vec<Written>;
+        touch(ns: &Namespace, key: &str, expiry: Expiry, condition: Condition) -> bool;
         take(ns: &Namespace, key: &str) -> Option<Entry<Bytes>>;
+        delete_prefix(ns: &Namespace, key_prefix: &str, limit: usize) -> Erased;
         erase(prefix: &NamespacePrefix, limit: usize) -> Erased;
     }
 }
@@ -133,11 +138,14 @@ async fn layer_that_passes_one_write_on_is_caught() {
         "delete",
         "evict_expired",
         "get_entry",
+        "get_many",
+        "scan",
         "put_entry",
         "delete_entry",
         "write",
         "touch",
         "take",
+        "delete_prefix",
         "erase",
     ] {
         let store = LeakyReadOnly { store: ReadOnly::new(filled().await), method };

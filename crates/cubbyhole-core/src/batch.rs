@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::{self, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
-use crate::{Condition, Error, PutOptions, Result, Timestamp};
+use crate::{Condition, Error, PutOptions, Result, Timestamp, Version};
 
 /// Puts and deletes in one namespace that [`EntryStore::write`](crate::EntryStore::write) applies
 /// atomically.
@@ -46,6 +48,27 @@ pub enum Operation<V> {
         /// The condition of the delete.
         condition: Condition,
     },
+}
+
+/// The result of one operation of a [`Batch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Written {
+    /// The entry was put, and has this version.
+    Put(Version),
+    /// The entry is absent. True if there was a live entry before the batch.
+    Deleted(bool),
+}
+
+impl Written {
+    /// Returns the version of a put.
+    #[must_use]
+    pub const fn version(self) -> Option<Version> {
+        match self {
+            Self::Put(version) => Some(version),
+            Self::Deleted(_) => None,
+        }
+    }
 }
 
 impl<V> Operation<V> {

@@ -13,6 +13,8 @@ pub enum Condition {
     Always,
     /// Holds if there is no live entry.
     IfAbsent,
+    /// Holds if there is a live entry, with any version.
+    IfPresent,
     /// Holds if there is a live entry with this version.
     IfVersion(Version),
 }
@@ -26,6 +28,7 @@ impl Condition {
         let holds = match self {
             Self::Always => true,
             Self::IfAbsent => current.is_none(),
+            Self::IfPresent => current.is_some(),
             Self::IfVersion(version) => current == Some(version),
         };
         if holds { Ok(()) } else { Err(Error::conflict(current)) }

@@ -91,8 +91,13 @@ macro_rules! delegate {
     };
     (@get_many $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['n 'k 's] get_many(
-            ns: &'n $crate::Namespace, keys: &'k [&'s str]
+            ns: &'n $crate::Namespace, keys: &'k [&'s str], options: $crate::GetOptions
         ) -> ::std::vec::Vec<$crate::Result<::core::option::Option<$crate::Entry<$value>>>>);
+    };
+    (@stat $value:ty, $this:ident, $inner:expr) => {
+        $crate::delegate!(@fn $this, $inner, ['n 'k 's] stat(
+            ns: &'n $crate::Namespace, keys: &'k [&'s str]
+        ) -> ::std::vec::Vec<::core::option::Option<$crate::EntryStat>>);
     };
     (@put_entry $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['n 'k] put_entry(
@@ -111,12 +116,17 @@ macro_rules! delegate {
     (@write $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['n] write(
             ns: &'n $crate::Namespace, batch: $crate::Batch<$value>
-        ) -> ::std::vec::Vec<::core::option::Option<$crate::Version>>);
+        ) -> ::std::vec::Vec<$crate::Written>);
     };
     (@scan $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['n] scan(
             ns: &'n $crate::Namespace, options: $crate::ScanOptions
         ) -> $crate::Page<$crate::ScanItem<$value>, ::std::string::String>);
+    };
+    (@scan_recursive $value:ty, $this:ident, $inner:expr) => {
+        $crate::delegate!(@fn $this, $inner, ['p] scan_recursive(
+            prefix: &'p $crate::NamespacePrefix, options: $crate::RecursiveScanOptions
+        ) -> $crate::Page<($crate::Namespace, $crate::ScanItem<$value>), $crate::Position>);
     };
     (@scan_namespaces $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['p 'a] scan_namespaces(
@@ -132,13 +142,21 @@ macro_rules! delegate {
     };
     (@touch $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['n 'k] touch(
-            ns: &'n $crate::Namespace, key: &'k str, expiry: $crate::Expiry
+            ns: &'n $crate::Namespace,
+            key: &'k str,
+            expiry: $crate::Expiry,
+            condition: $crate::Condition
         ) -> bool);
     };
     (@take $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['n 'k] take(
             ns: &'n $crate::Namespace, key: &'k str
         ) -> ::core::option::Option<$crate::Entry<$value>>);
+    };
+    (@delete_prefix $value:ty, $this:ident, $inner:expr) => {
+        $crate::delegate!(@fn $this, $inner, ['n 'k] delete_prefix(
+            ns: &'n $crate::Namespace, key_prefix: &'k str, limit: usize
+        ) -> $crate::Erased);
     };
     (@erase $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, ['p] erase(

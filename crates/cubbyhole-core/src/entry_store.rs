@@ -4,16 +4,17 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Batch, Condition, Entry, Error, ExecutionContext, Expiry, GetOptions, Namespace,
-    NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store, TenantId, Timestamp,
-    Version, runtime,
+    Batch, Condition, Entry, EntryStat, Error, ExecutionContext, Expiry, GetOptions, Namespace,
+    NamespacePrefix, Page, Position, PutOptions, RecursiveScanOptions, Result, ScanItem,
+    ScanOptions, Store, TenantId, Timestamp, Version, Written, runtime,
 };
 
 /// Versions, conditional writes, batches, pages, atomic take and erasure, on top of [`Store`].
 ///
 /// Every method has a default body that returns `Unsupported`. A store with only the core trait
 /// writes `impl EntryStore<V> for MyStore {}`, and adding a method to this trait is a minor release.
-/// [`EntryStoreExt`](crate::EntryStoreExt) adds `update` and `erase_all` to every implementation.
+/// [`EntryStoreExt`](crate::EntryStoreExt) adds `insert`, `replace`,
+/// `update`, `append`, `last` and `erase_all` to every implementation.
 ///
 /// # Cost
 ///
@@ -49,8 +50,9 @@ use crate::{
 pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// Returns the entry of `key` with its metadata, or `None` if it is absent or expired.
     ///
-    /// With [`GetOptions::with_extended_ttl`] the call also extends the TTL of the entry, atomically.
-    /// Extending changes neither the version nor `updated_at`.
+    /// With [`GetOptions::refreshing`] the call also restarts the idle TTL of the entry, and with
+    /// [`GetOptions::with_extended_ttl`] it extends any TTL, atomically. Neither changes the version or
+    /// `updated_at`. The metadata has the new expiry.
     ///
     /// # Errors
     /// - `InvalidArgument`: the key or the TTL is invalid.
@@ -93,14 +95,14 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     ///
     /// The results have the order of `keys`; a key may occur twice. They are a snapshot of one
     /// instant, so a concurrent batch is visible whole or not at all. Each value has its own
-    /// `Result`: one unreadable value does not hide the others.
+    /// `Result`: one unreadable value does not hide the others. The options apply to each entry.
     ///
     /// # Errors
-    /// - `InvalidArgument`: a key is invalid, or there are too many.
+    /// - `InvalidArgument`: a key or the TTL is invalid, or there are too many keys.
     /// - Any error of the backend.
     ///
     /// ```
-    /// use cubbyhole::{EntryStore, ExecutionContext, InMemoryStore, Namespace, Store};
+    /// use cubbyhole::{EntryStore, ExecutionContext, GetOptions, InMemoryStore, Namespace, Store};
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
     /// let ctx = ExecutionContext::new();
@@ -108,7 +110,8 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// let ns = Namespace::parse("acme:counters")?;
     ///
     /// store.put(&ctx, &ns, "a", 1).await?;
-    /// let entries = store.get_many(&ctx, &ns, &["a", "b"]).await?;
+    /// let options = GetOptions::new();
+    /// let entries = store.get_many(&ctx, &ns, &["a", "b"], options).await?;
     /// let values: Vec<Option<u32>> = entries
     ///     .into_iter()
     ///     .map(|entry| Ok(entry?.map(|entry| entry.value)))
@@ -122,9 +125,45 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
+        options: GetOptions,
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
-        let _ = (ctx, ns, keys);
+        let _ = (ctx, ns, keys, options);
         Err(unsupported("get_many").await)
+    }
+
+    /// Returns the metadata and the sizes of many entries without reading their values, at most
+    /// [`MAX_GET_MANY_KEYS`](crate::limits::MAX_GET_MANY_KEYS).
+    ///
+    /// The results have the order of `keys`, and are `None` for absent entries. They are a snapshot of
+    /// one instant. On both servers the call is one round trip.
+    ///
+    /// # Errors
+    /// - `InvalidArgument`: a key is invalid, or there are too many.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{Bytes, EntryStore, ExecutionContext, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = cubbyhole::open(&ctx, "memory:").await?;
+    /// let ns = Namespace::parse("acme:files")?;
+    ///
+    /// store.put(&ctx, &ns, "a", Bytes::from("12345")).await?;
+    /// let stats = store.stat(&ctx, &ns, &["a", "b"]).await?;
+    /// assert_eq!(stats[0].and_then(|stat| stat.value_bytes), Some(5));
+    /// assert_eq!(stats[1], None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn stat(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Option<EntryStat>>> {
+        let _ = (ctx, ns, keys);
+        Err(unsupported("stat").await)
     }
 
     /// Inserts or replaces the value of `key` if `condition` holds, and returns the new version.
@@ -206,7 +245,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// Applies a batch of writes to one namespace atomically.
     ///
     /// Conditions are evaluated against the state before the batch. Returns one result for each
-    /// operation: the new version of a put, `None` for a delete.
+    /// operation: the new version of a put, and whether a delete removed a live entry.
     ///
     /// # Errors
     /// On an error nothing is written, unless
@@ -220,6 +259,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// ```
     /// use cubbyhole::{
     ///     Batch, Condition, EntryStore, ExecutionContext, InMemoryStore, Namespace, PutOptions,
+    ///     Written,
     /// };
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
@@ -231,9 +271,9 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     ///     .put("a", 1)
     ///     .put_with("b", 2, PutOptions::new(), Condition::IfAbsent)
     ///     .delete("c");
-    /// let versions = store.write(&ctx, &ns, batch).await?;
-    /// assert_eq!(versions.len(), 3);
-    /// assert_eq!(versions[2], None);
+    /// let written = store.write(&ctx, &ns, batch).await?;
+    /// assert!(matches!(written[0], Written::Put(_)));
+    /// assert_eq!(written[2], Written::Deleted(false));
     /// # Ok(())
     /// # }
     /// ```
@@ -242,15 +282,16 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<V>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         let _ = (ctx, ns, batch);
         Err(unsupported("write").await)
     }
 
-    /// Returns one page of the entries of `ns`, in ascending byte order of their keys.
+    /// Returns one page of the entries of `ns`, in ascending byte order of their keys, or in descending
+    /// order with [`ScanOptions::reversed`].
     ///
     /// The cost is proportional to the returned entries plus the expired, unswept entries in their
-    /// range. On Redis a page with values takes two round trips, or more if the values are large; a
+    /// range, in both directions. On Redis a page with values takes two round trips, or more if the values are large; a
     /// page of keys takes one.
     ///
     /// # Errors
@@ -288,6 +329,51 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     ) -> Result<Page<ScanItem<V>, String>> {
         let _ = (ctx, ns, options);
         Err(unsupported("scan").await)
+    }
+
+    /// Returns one page of the entries of all namespaces under `prefix`, ordered by the text of the
+    /// namespace, then by the key.
+    ///
+    /// The page has the limits of a [`scan`](Self::scan). The cost is proportional to the returned
+    /// entries. On Redis the store asks several namespaces at the same time.
+    ///
+    /// # Errors
+    /// - `InvalidArgument`: the errors of [`RecursiveScanOptions::check`].
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{
+    ///     EntryStore, ExecutionContext, InMemoryStore, Namespace, NamespacePrefix,
+    ///     RecursiveScanOptions, Store,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// store.put(&ctx, &Namespace::parse("acme:agent-7")?, "n", 1).await?;
+    /// store.put(&ctx, &Namespace::parse("acme:agent-7:chat")?, "turn-1", 2).await?;
+    ///
+    /// let prefix = NamespacePrefix::parse("acme:agent-7")?;
+    /// let mut options = RecursiveScanOptions::new().with_limit(1);
+    /// let mut found = Vec::new();
+    /// loop {
+    ///     let page = store.scan_recursive(&ctx, &prefix, options.clone()).await?;
+    ///     found.extend(page.items.into_iter().map(|(ns, item)| format!("{ns} {}", item.key)));
+    ///     let Some(last) = page.next else { break };
+    ///     options = options.with_after(last);
+    /// }
+    /// assert_eq!(found, ["acme:agent-7 n", "acme:agent-7:chat turn-1"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn scan_recursive(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<V>), Position>> {
+        let _ = (ctx, prefix, options);
+        Err(unsupported("scan_recursive").await)
     }
 
     /// Returns one page of [`Store::list_namespaces`]: at most `limit` namespaces after `after`.
@@ -362,17 +448,22 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         Err(unsupported("scan_tenants").await)
     }
 
-    /// Sets or removes the expiry of an entry without rewriting its value. Returns whether there was
-    /// a live entry.
+    /// Sets or removes the expiry of an entry if `condition` holds, without rewriting its value.
+    /// Returns whether there was a live entry.
     ///
-    /// Changes neither the version nor `updated_at`.
+    /// Changes neither the version nor `updated_at`. With [`Condition::IfVersion`] a holder extends a
+    /// lease only while it still holds it.
     ///
     /// # Errors
+    /// - `Conflict`: the condition does not hold. The error has the
+    ///   [current version](Error::current_version).
     /// - `InvalidArgument`: the key or the TTL is invalid.
     /// - Any error of the backend.
     ///
     /// ```
-    /// use cubbyhole::{EntryStore, ExecutionContext, Expiry, InMemoryStore, Namespace, Store};
+    /// use cubbyhole::{
+    ///     Condition, EntryStore, ExecutionContext, Expiry, InMemoryStore, Namespace, PutOptions,
+    /// };
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
     /// use std::time::Duration;
@@ -381,10 +472,12 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     /// let store = InMemoryStore::<u32>::new();
     /// let ns = Namespace::parse("acme:counters")?;
     ///
-    /// store.put(&ctx, &ns, "n", 1).await?;
-    /// assert!(store.touch(&ctx, &ns, "n", Expiry::After(Duration::from_secs(60))).await?);
-    /// assert!(store.touch(&ctx, &ns, "n", Expiry::Never).await?);
-    /// assert!(!store.touch(&ctx, &ns, "absent", Expiry::Never).await?);
+    /// let minute = Expiry::After(Duration::from_secs(60));
+    /// let options = PutOptions::new().with_expiry(minute);
+    /// let version = store.put_entry(&ctx, &ns, "lease", 1, options, Condition::IfAbsent).await?;
+    /// assert!(store.touch(&ctx, &ns, "lease", minute, Condition::IfVersion(version)).await?);
+    /// assert!(store.touch(&ctx, &ns, "lease", Expiry::Never, Condition::Always).await?);
+    /// assert!(!store.touch(&ctx, &ns, "absent", Expiry::Never, Condition::Always).await?);
     /// # Ok(())
     /// # }
     /// ```
@@ -394,8 +487,9 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         ns: &Namespace,
         key: &str,
         expiry: Expiry,
+        condition: Condition,
     ) -> Result<bool> {
-        let _ = (ctx, ns, key, expiry);
+        let _ = (ctx, ns, key, expiry, condition);
         Err(unsupported("touch").await)
     }
 
@@ -431,6 +525,44 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     ) -> Result<Option<Entry<V>>> {
         let _ = (ctx, ns, key);
         Err(unsupported("take").await)
+    }
+
+    /// Removes at most `limit` entries of `ns` whose keys start with `key_prefix`: one step of a
+    /// deletion in bounded steps. An empty prefix matches every key.
+    ///
+    /// Repeat the call until [`Erased::done`]. `limit` is 1 to
+    /// [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS). A step takes effect completely or not at all,
+    /// but it is not a snapshot: an entry that is written during the step may remain although another
+    /// one was removed later.
+    ///
+    /// # Errors
+    /// - `InvalidArgument`: the prefix or the limit is invalid.
+    /// - Any error of the backend.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, InMemoryStore, Namespace, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:agent-7:chat")?;
+    /// for key in ["turn-1", "turn-2", "summary"] {
+    ///     store.put(&ctx, &ns, key, 0).await?;
+    /// }
+    /// while !store.delete_prefix(&ctx, &ns, "turn-", 1000).await?.done {}
+    /// assert_eq!(store.list(&ctx, &ns, None).await?, ["summary"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    async fn delete_prefix(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key_prefix: &str,
+        limit: usize,
+    ) -> Result<Erased> {
+        let _ = (ctx, ns, key_prefix, limit);
+        Err(unsupported("delete_prefix").await)
     }
 
     /// Removes at most `limit` entries under `prefix`: one bounded step of an erasure.
@@ -529,7 +661,7 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
     }
 }
 
-/// The result of one step of [`EntryStore::erase`].
+/// The result of one step of [`EntryStore::erase`] or [`EntryStore::delete_prefix`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Erased {
     /// Number of live entries that were removed. Expired entries are removed too, but not counted.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Version;
 
@@ -30,6 +31,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// Out of space, memory or connections.
     ResourceExhausted,
+    /// The caller exceeded a rate limit. See [`Error::retry_after`].
+    RateLimited,
     /// A value could not be encoded or decoded.
     Codec,
     /// The stored data is damaged.
@@ -52,6 +55,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::PermissionDenied => "permission_denied",
             Self::ResourceExhausted => "resource_exhausted",
+            Self::RateLimited => "rate_limited",
             Self::Codec => "codec",
             Self::Corrupt => "corrupt",
             Self::Unsupported => "unsupported",
@@ -91,6 +95,7 @@ struct Inner {
     may_have_been_applied: bool,
     permanent: bool,
     conflict: Option<Conflict>,
+    retry_after: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -121,6 +126,7 @@ impl Error {
             may_have_been_applied: false,
             permanent: false,
             conflict: None,
+            retry_after: None,
             source: None,
         }))
     }
@@ -156,6 +162,17 @@ impl Error {
         };
         let mut error = Self::new(ErrorKind::Conflict, message);
         error.inner_mut().conflict = Some(Conflict { current, batch_index: None });
+        error
+    }
+
+    /// Creates an [`ErrorKind::RateLimited`]: a call after `retry_after` may succeed.
+    #[must_use]
+    pub fn rate_limited(
+        message: impl Into<Cow<'static, str>>,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        let mut error = Self::new(ErrorKind::RateLimited, message);
+        error.inner_mut().retry_after = retry_after;
         error
     }
 
@@ -223,14 +240,32 @@ impl Error {
     }
 
     /// Returns true if repeating the same call later is safe and may succeed: the backend was
-    /// unavailable and the call had no effect.
+    /// unavailable or a rate limit was exceeded, and the call had no effect.
     ///
     /// Before you repeat a write of unknown outcome, read the entry: see
     /// [`may_have_been_applied`](Self::may_have_been_applied).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         let inner = &*self.0;
-        inner.kind == ErrorKind::Unavailable && !inner.permanent && !inner.may_have_been_applied
+        matches!(inner.kind, ErrorKind::Unavailable | ErrorKind::RateLimited)
+            && !inner.permanent
+            && !inner.may_have_been_applied
+    }
+
+    /// Returns how long to wait before the call is repeated, if the layer or the server that
+    /// [limited the rate](ErrorKind::RateLimited) knows it. `None` for every other kind.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cubbyhole::Error;
+    ///
+    /// let error = Error::rate_limited("100 calls a second are allowed", Some(Duration::from_secs(1)));
+    /// assert!(error.is_retryable());
+    /// assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
+    /// ```
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// Returns true if the write may have taken effect although the call failed. If false, the call

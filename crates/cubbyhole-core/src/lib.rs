@@ -33,6 +33,7 @@ mod condition;
 mod context;
 mod delegate;
 mod diagnosis;
+mod duration_text;
 mod entry;
 mod entry_store;
 mod entry_store_ext;
@@ -56,19 +57,19 @@ pub use backend::{Backend, Compaction};
 pub use bytes::Bytes;
 pub use tokio_util::sync::CancellationToken;
 
-pub use batch::{Batch, Operation};
+pub use batch::{Batch, Operation, Written};
 pub use clock::{Clock, HighWaterClock, ManualClock, SystemClock};
 pub use codec::{BytesCodec, Codec, JsonCodec};
 pub use condition::Condition;
 pub use context::ExecutionContext;
 pub use diagnosis::{Check, Diagnosis, Verdict};
-pub use entry::{Entry, EntryMeta, Version};
+pub use entry::{Entry, EntryMeta, EntryStat, Version};
 pub use entry_store::{EntryStore, Erased, Usage};
 pub use entry_store_ext::{EntryStoreExt, Update};
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use namespace::{Namespace, NamespacePrefix, TenantId};
 pub use options::{Expiry, GetOptions, PutOptions};
-pub use page::{Page, ScanItem, ScanOptions};
+pub use page::{Page, Position, RecursiveScanOptions, ScanItem, ScanOptions};
 pub use read_only::ReadOnly;
 pub use repair::{
     ClockAction, ClockAhead, OrphanAction, OrphanedValue, Orphans, RepairOptions, RepairReport,

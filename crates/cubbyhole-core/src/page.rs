@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{check_after, check_page_limit, check_prefix};
-use crate::{Entry, EntryMeta, Result};
+use crate::limits::{check_after, check_key, check_page_limit, check_prefix};
+use crate::{Entry, EntryMeta, Error, Namespace, NamespacePrefix, Result};
+
+/// The number of items in a page unless a caller sets another one.
+const DEFAULT_LIMIT: usize = 100;
 
 /// One page of a listing.
 ///
@@ -11,7 +14,7 @@ use crate::{Entry, EntryMeta, Result};
 /// once; one that is written or removed during the listing may appear or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T, C = T> {
-    /// The items, in ascending order.
+    /// The items, in the order of the listing.
     pub items: Vec<T>,
     /// The cursor of the next page: pass it as `after`. `None` on the last page. A page with fewer
     /// items than the limit, even an empty one, can have a next page.
@@ -82,13 +85,22 @@ pub struct ScanOptions {
     after: Option<String>,
     limit: usize,
     values: bool,
+    reversed: bool,
+    refresh: bool,
 }
 
 impl ScanOptions {
     /// Creates the default options: the first 100 entries with their values.
     #[must_use]
     pub const fn new() -> Self {
-        Self { prefix: None, after: None, limit: 100, values: true }
+        Self {
+            prefix: None,
+            after: None,
+            limit: DEFAULT_LIMIT,
+            values: true,
+            reversed: false,
+            refresh: false,
+        }
     }
 
     /// Restricts the scan to keys that start with `prefix`.
@@ -98,10 +110,42 @@ impl ScanOptions {
         self
     }
 
-    /// Starts after this key. Pass [`Page::next`] of the previous page.
+    /// Starts after this key in the direction of the scan. Pass [`Page::next`] of the previous page.
     #[must_use]
     pub fn with_after(mut self, after: impl Into<String>) -> Self {
         self.after = Some(after.into());
+        self
+    }
+
+    /// Scans in descending byte order of the keys. `after` then excludes that key and all greater
+    /// ones.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, InMemoryStore, Namespace, ScanOptions, Store};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let (ctx, ns) = (ExecutionContext::new(), Namespace::parse("acme:counters")?);
+    /// let store = InMemoryStore::<u32>::new();
+    /// for key in ["a", "b", "c"] {
+    ///     store.put(&ctx, &ns, key, 0).await?;
+    /// }
+    /// let page = store.scan(&ctx, &ns, ScanOptions::new().reversed().with_limit(2)).await?;
+    /// let keys: Vec<&str> = page.items.iter().map(|item| item.key.as_str()).collect();
+    /// assert_eq!((keys, page.next.as_deref()), (vec!["c", "b"], Some("b")));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn reversed(mut self) -> Self {
+        self.reversed = true;
+        self
+    }
+
+    /// Restarts the idle TTL of each returned entry, as
+    /// [`GetOptions::refreshing`](crate::GetOptions::refreshing) does.
+    #[must_use]
+    pub const fn refreshing(mut self) -> Self {
+        self.refresh = true;
         self
     }
 
@@ -143,6 +187,18 @@ impl ScanOptions {
         self.values
     }
 
+    /// Returns whether the scan is in descending order.
+    #[must_use]
+    pub const fn is_reversed(&self) -> bool {
+        self.reversed
+    }
+
+    /// Returns whether the scan restarts idle TTLs.
+    #[must_use]
+    pub const fn is_refreshing(&self) -> bool {
+        self.refresh
+    }
+
     /// Checks the prefix, `after` and the limit. Every store calls this before any work.
     ///
     /// # Errors
@@ -155,6 +211,96 @@ impl ScanOptions {
 }
 
 impl Default for ScanOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The place of an entry in a [`scan_recursive`](crate::EntryStore::scan_recursive), which is ordered
+/// by the text of the namespace, then by the key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The key.
+    pub key: String,
+}
+
+/// Options of a [`scan_recursive`](crate::EntryStore::scan_recursive). By default it returns the first
+/// 100 entries under the prefix with their values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecursiveScanOptions {
+    after: Option<Position>,
+    limit: usize,
+    values: bool,
+}
+
+impl RecursiveScanOptions {
+    /// Creates the default options: the first 100 entries with their values.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { after: None, limit: DEFAULT_LIMIT, values: true }
+    }
+
+    /// Starts after this position. Pass [`Page::next`] of the previous page.
+    #[must_use]
+    pub fn with_after(mut self, after: Position) -> Self {
+        self.after = Some(after);
+        self
+    }
+
+    /// Sets the maximum number of items, 1 to [`MAX_PAGE_ITEMS`](crate::limits::MAX_PAGE_ITEMS).
+    #[must_use]
+    pub const fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Leaves the values out.
+    #[must_use]
+    pub const fn keys_only(mut self) -> Self {
+        self.values = false;
+        self
+    }
+
+    /// Returns the position after which the page starts.
+    #[must_use]
+    pub const fn after(&self) -> Option<&Position> {
+        self.after.as_ref()
+    }
+
+    /// Returns the maximum number of items.
+    #[must_use]
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Returns whether the scan returns values.
+    #[must_use]
+    pub const fn values(&self) -> bool {
+        self.values
+    }
+
+    /// Checks the position and the limit. Every store calls this before any work.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the position is not under `prefix`, its key is invalid, or the limit is
+    /// out of range.
+    pub fn check(&self, prefix: &NamespacePrefix) -> Result<()> {
+        if let Some(after) = &self.after {
+            check_key(&after.key)?;
+            if !prefix.matches(&after.namespace) {
+                return Err(Error::invalid_argument(format!(
+                    "the position's namespace `{}` is not under the prefix `{prefix}`",
+                    after.namespace
+                )));
+            }
+        }
+        check_page_limit(self.limit)
+    }
+}
+
+impl Default for RecursiveScanOptions {
     fn default() -> Self {
         Self::new()
     }

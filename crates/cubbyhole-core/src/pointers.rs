@@ -16,8 +16,8 @@ macro_rules! impl_for_pointer {
         #[deny(clippy::missing_trait_methods)]
         impl<V: Send + 'static, S: EntryStore<V> + ?Sized> EntryStore<V> for $pointer<S> {
             delegate!(V, |pointer| **pointer =>
-                get_entry, get_many, put_entry, delete_entry, write, scan, scan_namespaces,
-                scan_tenants, touch, take, erase, usage, current_time
+                get_entry, get_many, stat, put_entry, delete_entry, write, scan, scan_recursive,
+                scan_namespaces, scan_tenants, touch, take, delete_prefix, erase, usage, current_time
             );
         }
 

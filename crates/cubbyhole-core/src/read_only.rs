@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use crate::{
     Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, Error, ExecutionContext,
-    Expiry, GetOptions, Namespace, NamespacePrefix, PutOptions, Result, Store, Version, delegate,
+    Expiry, GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem,
+    ScanOptions, Store, Version, Written, delegate,
 };
 
 /// A layer that passes reads to the inner store and refuses every write with `PermissionDenied`.
@@ -107,10 +108,35 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
-        if options.extended_ttl().is_some() {
+        if options.may_write() {
             return self.refuse(ctx, "get_entry").await;
         }
         self.inner.get_entry(ctx, ns, key, options).await
+    }
+
+    async fn get_many(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+        options: GetOptions,
+    ) -> Result<Vec<Result<Option<Entry<V>>>>> {
+        if options.may_write() {
+            return self.refuse(ctx, "get_many").await;
+        }
+        self.inner.get_many(ctx, ns, keys, options).await
+    }
+
+    async fn scan(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<V>, String>> {
+        if options.is_refreshing() {
+            return self.refuse(ctx, "scan").await;
+        }
+        self.inner.scan(ctx, ns, options).await
     }
 
     async fn put_entry(
@@ -140,7 +166,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         ctx: &ExecutionContext,
         _: &Namespace,
         _: Batch<V>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         self.refuse(ctx, "write").await
     }
 
@@ -150,6 +176,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         _: &Namespace,
         _: &str,
         _: Expiry,
+        _: Condition,
     ) -> Result<bool> {
         self.refuse(ctx, "touch").await
     }
@@ -163,12 +190,22 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
         self.refuse(ctx, "take").await
     }
 
+    async fn delete_prefix(
+        &self,
+        ctx: &ExecutionContext,
+        _: &Namespace,
+        _: &str,
+        _: usize,
+    ) -> Result<Erased> {
+        self.refuse(ctx, "delete_prefix").await
+    }
+
     async fn erase(&self, ctx: &ExecutionContext, _: &NamespacePrefix, _: usize) -> Result<Erased> {
         self.refuse(ctx, "erase").await
     }
 
     delegate!(V, |layer| layer.inner =>
-        get_many, scan, scan_namespaces, scan_tenants, usage, current_time
+        stat, scan_recursive, scan_namespaces, scan_tenants, usage, current_time
     );
 }
 

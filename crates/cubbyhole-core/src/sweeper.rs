@@ -187,6 +187,7 @@ fn is_transient(error: &Error) -> bool {
         error.kind(),
         ErrorKind::Unavailable
             | ErrorKind::ResourceExhausted
+            | ErrorKind::RateLimited
             | ErrorKind::DeadlineExceeded
             | ErrorKind::Conflict
     )

@@ -13,8 +13,8 @@ use crate::limits::check_key;
 use crate::runtime::cooperate;
 use crate::{
     Batch, Codec, Condition, Entry, EntryStore, ErrorKind, ExecutionContext, GetOptions, JsonCodec,
-    Namespace, Operation, Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store,
-    Version, delegate,
+    Namespace, NamespacePrefix, Operation, Page, Position, PutOptions, RecursiveScanOptions,
+    Result, ResultExt, ScanItem, ScanOptions, Store, Version, Written, delegate,
 };
 
 /// A store of `V` on top of a store of [`Bytes`]. A [`Codec`] encodes the values, by default as JSON.
@@ -87,6 +87,12 @@ impl<V: Send + 'static, C: Codec<V>, S: Send + Sync + 'static> Typed<V, C, S> {
     fn decode_entry(&self, operation: &'static str, entry: Entry<Bytes>) -> Result<Entry<V>> {
         entry.try_map(|bytes| self.decode(operation, &bytes))
     }
+
+    fn decode_item(&self, operation: &'static str, item: ScanItem<Bytes>) -> ScanItem<V> {
+        let ScanItem { key, meta, value_bytes, value } = item;
+        let value = value.map(|value| value.and_then(|bytes| self.decode(operation, &bytes)));
+        ScanItem { key, meta, value_bytes, value }
+    }
 }
 
 #[async_trait]
@@ -136,8 +142,9 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
+        options: GetOptions,
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
-        let answers = self.inner.get_many(ctx, ns, keys).await?;
+        let answers = self.inner.get_many(ctx, ns, keys, options).await?;
         let decode = |entry| self.decode_entry("get_many", entry);
         Ok(answers
             .into_iter()
@@ -163,7 +170,7 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<V>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         let encode = |operation| {
             Ok(match operation {
                 Operation::Put { key, value, options, condition } => {
@@ -185,12 +192,17 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         options: ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
         let page = self.inner.scan(ctx, ns, options).await?;
-        Ok(page.map(|item| ScanItem {
-            key: item.key,
-            meta: item.meta,
-            value_bytes: item.value_bytes,
-            value: item.value.map(|value| value.and_then(|bytes| self.decode("scan", &bytes))),
-        }))
+        Ok(page.map(|item| self.decode_item("scan", item)))
+    }
+
+    async fn scan_recursive(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<V>), Position>> {
+        let page = self.inner.scan_recursive(ctx, prefix, options).await?;
+        Ok(page.map(|(ns, item)| (ns, self.decode_item("scan_recursive", item))))
     }
 
     async fn take(
@@ -221,7 +233,8 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
     }
 
     delegate!(Bytes, |layer| layer.inner =>
-        delete_entry, scan_namespaces, scan_tenants, touch, erase, usage, current_time
+        stat, delete_entry, scan_namespaces, scan_tenants, touch, delete_prefix, erase, usage,
+        current_time
     );
 }
 

@@ -356,7 +356,14 @@ proptest! {
         prop_assert_eq!(Expiry::After(ttl).check().is_ok(), fits);
         prop_assert_eq!(options.ttl_only().is_ok(), fits);
         let slide = GetOptions::new().with_extended_ttl(ttl);
-        prop_assert_eq!(slide.extend(now, Some(Timestamp::EPOCH)).is_ok(), expected_end(now, ttl).is_some());
+        let meta = EntryMeta {
+            version: Version::draw(),
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+            expires_at: Some(Timestamp::EPOCH),
+            idle_ttl: None,
+        };
+        prop_assert_eq!(slide.extend(now, &meta).is_ok(), expected_end(now, ttl).is_some());
         let since = Timestamp::MAX.saturating_since(now) + now.saturating_since(Timestamp::MAX);
         prop_assert_eq!(since.as_millis(), u128::from(Timestamp::MAX.as_millis() - now.as_millis()));
     }

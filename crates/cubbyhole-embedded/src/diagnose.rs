@@ -93,8 +93,13 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
     }
     check_durability(&mut diagnosis, config);
     let verified = config.clone().with_read_only(true).with_integrity_check(true);
-    let store = match EmbeddedStore::open(ctx, verified).await {
-        Ok(store) => store,
+    let opened = async {
+        let store = EmbeddedStore::open(ctx, verified).await?;
+        let format = store.format(ctx).await?;
+        Ok((store, format))
+    };
+    let (store, format) = match opened.await {
+        Ok(opened) => opened,
         Err(error) => {
             ctx.check()?;
             let advice = advice_on_opening(&error);
@@ -102,7 +107,6 @@ pub async fn diagnose(ctx: &ExecutionContext, config: &Config) -> Result<Diagnos
             return Ok(diagnosis);
         }
     };
-    let format = crate::engine::format::FORMAT;
     diagnosis.ok("open", format!("opens, format {format}, all checksums are valid"));
     check_clock(ctx, &mut diagnosis, &store, config.clock().now()).await?;
     if let Err(error) = store.verify(ctx).await {
@@ -236,7 +240,7 @@ mod tests {
 
         let error = EmbeddedStore::open(&ctx, config.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.message().contains("format 2"), "{error}");
+        assert!(error.message().contains("format 3"), "{error}");
         let diagnosis = diagnose(&ctx, &config).await.unwrap();
         assert_eq!(diagnosis.verdict(), Verdict::Problem);
     }

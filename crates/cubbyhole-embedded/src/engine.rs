@@ -6,4 +6,4 @@ mod snapshot;
 mod tables;
 
 pub(crate) use snapshot::{ReadMode, Snapshot};
-pub(crate) use tables::Tables;
+pub(crate) use tables::{ReadEntry, Tables};

@@ -59,6 +59,7 @@ mod engine;
 mod error;
 mod file;
 mod layout;
+mod migrate;
 mod reader;
 mod repair;
 mod storage;
@@ -69,6 +70,7 @@ mod writer;
 
 pub use config::{Config, DEFAULT_CACHE_BYTES, Durability, RELAXED_FLUSH_INTERVAL};
 pub use diagnose::{diagnose, is_store_file};
+pub use migrate::migrate;
 #[doc(hidden)]
 pub use redb::StorageBackend;
 pub use repair::{repair, repair_with_options};

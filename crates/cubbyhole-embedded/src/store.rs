@@ -1,5 +1,7 @@
 //! [`EmbeddedStore`] and its trait implementations.
 
+mod entry_store;
+mod extend;
 mod open;
 
 use std::fmt;
@@ -7,17 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cubbyhole_core::limits::{
-    MAX_PAGE_ITEMS, check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
-};
+use cubbyhole_core::limits::{MAX_PAGE_ITEMS, check_key, check_prefix, check_value_bytes};
 use cubbyhole_core::{
-    Backend, Batch, Bytes, ClockAhead, Compaction, Condition, Entry, EntryStore, Erased,
-    ExecutionContext, Expiry, GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions,
-    Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Backend, Bytes, ClockAhead, Compaction, Condition, Entry, ErrorKind, ExecutionContext,
+    Namespace, NamespacePrefix, Page, PutOptions, Result, ResultExt, ScanItem, ScanOptions, Store,
+    Timestamp, Version,
 };
 
 use crate::call::begin;
 use crate::config::Config;
+use crate::engine::Snapshot;
+use crate::engine::format::FORMAT;
 use crate::error::Failure;
 use crate::reader::Reader;
 use crate::writer::Writer;
@@ -35,7 +37,8 @@ use crate::writer::Writer;
 /// **Closing.** [`Backend::close`] writes the queued requests, closes the file and returns errors.
 /// Dropping the last clone does the same, blocks until the file is closed, and ignores errors.
 ///
-/// **Erasure.** [`compact`](Backend::compact), and closing after [`erase`](EntryStore::erase),
+/// **Erasure.** [`compact`](Backend::compact), and closing after
+/// [`erase`](cubbyhole_core::EntryStore::erase),
 /// rewrite the file. Afterwards it contains no byte of an erased, deleted or overwritten entry.
 /// This needs time and free space in proportion to the size of the store.
 ///
@@ -123,6 +126,21 @@ impl EmbeddedStore {
         verified.and_then(|found| found.verdict()).in_operation("verify")
     }
 
+    /// The format version of the file.
+    pub(crate) async fn format(&self, ctx: &ExecutionContext) -> Result<u32> {
+        self.reader.run(ctx, |snapshot| snapshot.format()).await
+    }
+
+    /// Gives a file of an earlier format the current one. Returns the earlier format, or `None` if
+    /// the file had the current one.
+    pub(crate) async fn upgrade_format(&self, ctx: &ExecutionContext) -> Result<Option<u32>> {
+        // Checks first, so a file that is open read-only is refused only if it needs an upgrade.
+        if self.format(ctx).await? == FORMAT {
+            return Ok(None);
+        }
+        self.writer.submit(ctx, 0, |tables| tables.upgrade_format()).await
+    }
+
     /// Returns the number of entries, expired ones included, and the number of expired ones.
     pub(crate) async fn counts(&self, ctx: &ExecutionContext) -> Result<(u64, u64)> {
         self.reader.run(ctx, |snapshot| snapshot.counts()).await
@@ -151,6 +169,38 @@ impl EmbeddedStore {
         check_key(key)?;
         let (ns, key) = (ns.clone(), key.to_owned());
         self.reader.run(ctx, move |snapshot| snapshot.get(&ns, &key)).await
+    }
+
+    async fn lookup_many(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+        let ns = ns.clone();
+        let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+        let read = move |snapshot: &Snapshot<'_>| {
+            let one = |key: &String| match snapshot.get(&ns, key) {
+                Ok(entry) => Ok(Ok(entry)),
+                // A damaged entry fails only its key. The end of the context fails the whole call.
+                Err(Failure::Refused(error)) if error.kind() == ErrorKind::Corrupt => {
+                    Ok(Err(error.in_operation("get_many")))
+                }
+                Err(failure) => Err(failure),
+            };
+            keys.iter().map(one).collect()
+        };
+        self.reader.run(ctx, read).await
+    }
+
+    async fn page(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        options: ScanOptions,
+    ) -> Result<Page<ScanItem<Bytes>, String>> {
+        let ns = ns.clone();
+        self.reader.run(ctx, move |snapshot| snapshot.scan(&ns, &options)).await
     }
 
     async fn put_if(
@@ -204,11 +254,6 @@ impl EmbeddedStore {
             swept => swept.map(|()| removed),
         }
     }
-}
-
-fn page<T: Clone>((items, more): (Vec<T>, bool)) -> Page<T> {
-    let next = if more { items.last().cloned() } else { None };
-    Page { items, next }
 }
 
 #[async_trait]
@@ -280,208 +325,6 @@ impl Store<Bytes> for EmbeddedStore {
     async fn evict_expired(&self, ctx: &ExecutionContext) -> Result<usize> {
         begin(ctx, "evict_expired").await?;
         self.evict(ctx).await.in_operation("evict_expired")
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl EntryStore<Bytes> for EmbeddedStore {
-    async fn get_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        options: GetOptions,
-    ) -> Result<Option<Entry<Bytes>>> {
-        begin(ctx, "get_entry").await?;
-        let get = async {
-            if let Some(ttl) = options.extended_ttl() {
-                self.writer.check_writable()?;
-                Expiry::After(ttl).resolve(self.reader.now())?;
-            }
-            let read = self.lookup(ctx, ns, key).await?;
-            // Only an entry with an expiry can be extended. Other entries need no write.
-            let expires = read.as_ref().is_some_and(|entry| entry.meta.expires_at.is_some());
-            if options.extended_ttl().is_none() || !expires {
-                return Ok(read);
-            }
-            let (ns, key) = (ns.clone(), key.to_owned());
-            self.writer
-                .submit(ctx, 0, move |tables| tables.get_and_extend(&ns, &key, options))
-                .await
-        };
-        get.await.in_operation("get_entry")
-    }
-
-    async fn get_many(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        keys: &[&str],
-    ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
-        begin(ctx, "get_many").await?;
-        check_keys(keys).in_operation("get_many")?;
-        let ns = ns.clone();
-        let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-        let get = self.reader.run(ctx, move |snapshot| {
-            let one = |key: &String| match snapshot.get(&ns, key) {
-                Ok(entry) => Ok(Ok(entry)),
-                // A damaged entry fails only its key. The end of the context fails the whole call.
-                Err(Failure::Refused(error))
-                    if error.kind() == cubbyhole_core::ErrorKind::Corrupt =>
-                {
-                    Ok(Err(error.in_operation("get_many")))
-                }
-                Err(failure) => Err(failure),
-            };
-            keys.iter().map(one).collect()
-        });
-        get.await.in_operation("get_many")
-    }
-
-    async fn put_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        value: Bytes,
-        options: PutOptions,
-        condition: Condition,
-    ) -> Result<Version> {
-        begin(ctx, "put_entry").await?;
-        self.put_if(ctx, ns, key, value, options, condition).await.in_operation("put_entry")
-    }
-
-    async fn delete_entry(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        condition: Condition,
-    ) -> Result<bool> {
-        begin(ctx, "delete_entry").await?;
-        self.delete_if(ctx, ns, key, condition).await.in_operation("delete_entry")
-    }
-
-    async fn write(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        batch: Batch<Bytes>,
-    ) -> Result<Vec<Option<Version>>> {
-        begin(ctx, "write").await?;
-        batch.check(self.max_value_bytes, |value| Some(value.len())).in_operation("write")?;
-        let ns = ns.clone();
-        let value_bytes = |operation: &Operation<Bytes>| match operation {
-            Operation::Put { value, .. } => value.len(),
-            Operation::Delete { .. } => 0,
-        };
-        let bytes = batch.operations().iter().map(value_bytes).sum();
-        self.writer
-            .submit(ctx, bytes, move |tables| tables.write(&ns, &batch))
-            .await
-            .in_operation("write")
-    }
-
-    async fn scan(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        options: ScanOptions,
-    ) -> Result<Page<ScanItem<Bytes>, String>> {
-        begin(ctx, "scan").await?;
-        options.check().in_operation("scan")?;
-        let ns = ns.clone();
-        self.reader
-            .run(ctx, move |snapshot| snapshot.scan(&ns, &options))
-            .await
-            .in_operation("scan")
-    }
-
-    async fn scan_namespaces(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        after: Option<&Namespace>,
-        limit: usize,
-    ) -> Result<Page<Namespace>> {
-        begin(ctx, "scan_namespaces").await?;
-        check_page_limit(limit).in_operation("scan_namespaces")?;
-        let (prefix, after) = (prefix.clone(), after.cloned());
-        self.reader
-            .run(ctx, move |snapshot| snapshot.namespaces(&prefix, after.as_ref(), limit))
-            .await
-            .map(page)
-            .in_operation("scan_namespaces")
-    }
-
-    async fn scan_tenants(
-        &self,
-        ctx: &ExecutionContext,
-        after: Option<&TenantId>,
-        limit: usize,
-    ) -> Result<Page<TenantId>> {
-        begin(ctx, "scan_tenants").await?;
-        check_page_limit(limit).in_operation("scan_tenants")?;
-        let after = after.cloned();
-        self.reader
-            .run(ctx, move |snapshot| snapshot.tenants(after.as_ref(), limit))
-            .await
-            .map(page)
-            .in_operation("scan_tenants")
-    }
-
-    async fn touch(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-        expiry: Expiry,
-    ) -> Result<bool> {
-        begin(ctx, "touch").await?;
-        check_key(key).in_operation("touch")?;
-        expiry.check().in_operation("touch")?;
-        let (ns, key) = (ns.clone(), key.to_owned());
-        let touch = self.writer.submit(ctx, 0, move |tables| tables.touch(&ns, &key, expiry));
-        touch.await.in_operation("touch")
-    }
-
-    async fn take(
-        &self,
-        ctx: &ExecutionContext,
-        ns: &Namespace,
-        key: &str,
-    ) -> Result<Option<Entry<Bytes>>> {
-        begin(ctx, "take").await?;
-        check_key(key).in_operation("take")?;
-        let (ns, key) = (ns.clone(), key.to_owned());
-        self.writer.submit(ctx, 0, move |tables| tables.take(&ns, &key)).await.in_operation("take")
-    }
-
-    async fn erase(
-        &self,
-        ctx: &ExecutionContext,
-        prefix: &NamespacePrefix,
-        limit: usize,
-    ) -> Result<Erased> {
-        begin(ctx, "erase").await?;
-        check_page_limit(limit).in_operation("erase")?;
-        let prefix = prefix.clone();
-        self.writer
-            .submit(ctx, 0, move |tables| tables.erase(&prefix, limit))
-            .await
-            .in_operation("erase")
-    }
-
-    async fn usage(&self, ctx: &ExecutionContext, prefix: &NamespacePrefix) -> Result<Usage> {
-        begin(ctx, "usage").await?;
-        let prefix = prefix.clone();
-        self.reader.run(ctx, move |snapshot| snapshot.usage(&prefix)).await.in_operation("usage")
-    }
-
-    async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
-        begin(ctx, "current_time").await?;
-        self.reader.run(ctx, |snapshot| Ok(snapshot.now())).await.in_operation("current_time")
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{
     Backend, Batch, Bytes, Condition, EntryStore, ErrorKind, ExecutionContext, Expiry, GetOptions,
-    NamespacePrefix, PutOptions, Result, ScanOptions, Store,
+    NamespacePrefix, PutOptions, RecursiveScanOptions, Result, ScanOptions, Store,
 };
 use cubbyhole_embedded::EmbeddedStore;
 use support::{Disk, bytes, contents, ctx, ns, start};
@@ -62,6 +62,7 @@ fn calls(store: &EmbeddedStore, ctx: &ExecutionContext) -> Vec<Call> {
     }
     let prefix = || NamespacePrefix::from(ns());
     let (prefix_1, prefix_2, prefix_3, prefix_4) = (prefix(), prefix(), prefix(), prefix());
+    let prefix_5 = prefix();
     vec![
         call!(|s, c, n| s.put(&c, &n, "a", bytes("new"))),
         call!(|s, c, n| s.get(&c, &n, "a")),
@@ -75,7 +76,14 @@ fn calls(store: &EmbeddedStore, ctx: &ExecutionContext) -> Vec<Call> {
             "ttl",
             GetOptions::new().with_extended_ttl(Duration::from_secs(7200))
         )),
-        call!(|s, c, n| s.get_many(&c, &n, &["a", "b"])),
+        call!(|s, c, n| s.get_many(&c, &n, &["a", "b"], GetOptions::new())),
+        call!(|s, c, n| s.get_many(
+            &c,
+            &n,
+            &["a", "ttl"],
+            GetOptions::new().with_extended_ttl(Duration::from_secs(7200))
+        )),
+        call!(|s, c, n| s.stat(&c, &n, &["a", "b"])),
         call!(|s, c, n| s.put_entry(
             &c,
             &n,
@@ -91,10 +99,13 @@ fn calls(store: &EmbeddedStore, ctx: &ExecutionContext) -> Vec<Call> {
             Batch::new().put("e", bytes("new")).put("f", bytes("new"))
         )),
         call!(|s, c, n| s.scan(&c, &n, ScanOptions::new())),
+        call!(|s, c, n| s.scan(&c, &n, ScanOptions::new().reversed().refreshing())),
+        call!(|s, c, _n| s.scan_recursive(&c, &prefix_5, RecursiveScanOptions::new())),
         call!(|s, c, _n| s.scan_namespaces(&c, &prefix_2, None, 10)),
         call!(|s, c, _n| s.scan_tenants(&c, None, 10)),
-        call!(|s, c, n| s.touch(&c, &n, "a", Expiry::Never)),
+        call!(|s, c, n| s.touch(&c, &n, "a", Expiry::Never, Condition::Always)),
         call!(|s, c, n| s.take(&c, &n, "g")),
+        call!(|s, c, n| s.delete_prefix(&c, &n, "d", 1)),
         call!(|s, c, _n| s.erase(&c, &prefix_3, 1)),
         call!(|s, c, _n| s.usage(&c, &prefix_4)),
     ]
@@ -105,6 +116,12 @@ async fn fill(store: &EmbeddedStore) {
     let batch = ["a", "b", "c", "d", "e", "f", "g"].into_iter().fold(Batch::new(), old);
     let options = PutOptions::new().with_ttl(Duration::from_secs(3600));
     let batch = batch.put_with("ttl", bytes("old"), options, Condition::Always);
+    // Its refresh is due at any time.
+    let ttl = Duration::from_secs(36_000);
+    let expires_at = store.current_time(&ctx(), &ns()).await.unwrap();
+    let expires_at = expires_at.checked_add(Duration::from_secs(3600)).unwrap();
+    let options = PutOptions::new().with_expiry(Expiry::IdleUntil { ttl, expires_at });
+    let batch = batch.put_with("idle", bytes("old"), options, Condition::Always);
     store.write(&ctx(), &ns(), batch).await.unwrap();
 }
 

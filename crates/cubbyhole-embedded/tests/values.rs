@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Bytes, EntryStore, Expiry, ManualClock, NamespacePrefix, PutOptions, ScanOptions, Store,
+    Batch, Bytes, Condition, EntryStore, Expiry, ManualClock, NamespacePrefix, PutOptions,
+    ScanOptions, Store,
 };
 use cubbyhole_embedded::{Config, EmbeddedStore};
 use support::{ctx, ns};
@@ -39,9 +40,11 @@ async fn values_of_every_length_round_trip_through_every_read() {
         store.put(&ctx(), &ns(), "changing", value(length)).await.unwrap();
         store.put(&ctx(), &ns(), &length.to_string(), value(length)).await.unwrap();
         assert_eq!(store.get(&ctx(), &ns(), "changing").await.unwrap(), Some(value(length)));
-        assert!(store.touch(&ctx(), &ns(), "changing", Expiry::Never).await.unwrap());
+        assert!(
+            store.touch(&ctx(), &ns(), "changing", Expiry::Never, Condition::Always).await.unwrap()
+        );
         let ttl = Expiry::After(Duration::from_secs(60));
-        assert!(store.touch(&ctx(), &ns(), "changing", ttl).await.unwrap());
+        assert!(store.touch(&ctx(), &ns(), "changing", ttl, Condition::Always).await.unwrap());
         assert_eq!(store.get(&ctx(), &ns(), "changing").await.unwrap(), Some(value(length)));
     }
     let page = store.scan(&ctx(), &ns(), ScanOptions::new()).await.unwrap();

@@ -21,6 +21,7 @@ mod expiring;
 mod index;
 mod operations;
 mod order;
+mod pages;
 mod shards;
 mod space;
 mod store;

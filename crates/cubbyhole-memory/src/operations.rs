@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use crate::directory::Liveness;
 use crate::shards::Shards;
-use crate::space::{Displaced, Slot};
-use cubbyhole_core::limits::{self, MAX_PAGE_BYTES, MAX_PAGE_ITEMS};
+use crate::space::{Displaced, Lifetime, Slot, Space};
+use cubbyhole_core::limits::{self, MAX_PAGE_ITEMS};
 use cubbyhole_core::{
-    Batch, Clock, Condition, Entry, Erased, Expiry, GetOptions, HighWaterClock, Namespace,
-    NamespacePrefix, Operation, Page, PutOptions, Result, ScanItem, ScanOptions, TenantId,
-    Timestamp, Usage, Version,
+    Batch, Clock, Condition, Entry, EntryStat, Erased, Expiry, GetOptions, HighWaterClock,
+    Namespace, NamespacePrefix, Operation, PutOptions, Result, TenantId, Timestamp, Usage, Version,
+    Written,
 };
 
 /// The encoded length of a value in bytes.
@@ -31,7 +31,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         self.clock.now()
     }
 
-    fn value_bytes(&self, value: &V) -> Option<usize> {
+    pub(crate) fn value_bytes(&self, value: &V) -> Option<usize> {
         self.value_size.as_ref().map(|size| size(value))
     }
 
@@ -54,55 +54,85 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         })
     }
 
-    /// Reads many keys at one instant.
-    pub(crate) fn lookup_many(
-        &self,
-        ns: &Namespace,
-        keys: &[&str],
-    ) -> Result<Vec<Option<Entry<V>>>> {
-        limits::check_keys(keys)?;
-        self.shards.read(ns, |space| {
-            let now = self.now();
-            let live = |key: &&str| space?.slot(key).filter(|slot| slot.is_live(now));
-            let slots: Vec<_> = keys.iter().map(live).collect();
-            slots.iter().flatten().for_each(|slot| prefetch(slot.value()));
-            slots.into_iter().map(|slot| slot.map(Slot::entry)).collect()
-        })
-    }
-
-    /// Reads an entry and extends its TTL as `options` require.
-    pub(crate) fn lookup_and_extend(
+    /// Reads an entry and extends its TTL as `options` require. Takes the write lock only if the expiry
+    /// changes.
+    pub(crate) fn lookup_entry(
         &self,
         ns: &Namespace,
         key: &str,
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
-        limits::check_key(key)?;
+        if !options.may_write() {
+            return self.lookup(ns, key, Slot::entry);
+        }
+        let mut entries = self.lookup_many(ns, &[key], options)?;
+        Ok(entries.pop().flatten())
+    }
+
+    /// Reads many keys at one instant, and extends their TTLs as `options` require.
+    pub(crate) fn lookup_many(
+        &self,
+        ns: &Namespace,
+        keys: &[&str],
+        options: GetOptions,
+    ) -> Result<Vec<Option<Entry<V>>>> {
+        limits::check_keys(keys)?;
+        options.check()?;
+        let read = self.shards.read(ns, |space| {
+            let now = self.now();
+            let entries = live_entries(space, keys, now);
+            let is_due = extensions(&entries, options, now)?.iter().any(Option::is_some);
+            Ok((!is_due).then_some(entries))
+        })??;
+        if let Some(entries) = read {
+            return Ok(entries);
+        }
         self.shards.change(ns, |space| {
             let now = self.now();
-            let live = space.slot(key).filter(|slot| slot.is_live(now));
-            let mut entry = live.map(Slot::entry);
-            let current = entry.as_ref().and_then(|entry| entry.meta.expires_at);
-            if let (Some(extended), Some(entry)) = (options.extend(now, current)?, &mut entry) {
-                space.set_expiry(key, Some(extended));
-                entry.meta.expires_at = Some(extended);
+            let mut entries = live_entries(Some(space), keys, now);
+            let extensions = extensions(&entries, options, now)?;
+            for ((key, entry), extended) in keys.iter().zip(&mut entries).zip(extensions) {
+                if let (Some(entry), Some(extended)) = (entry, extended) {
+                    space.extend(key, extended);
+                    entry.meta.expires_at = Some(extended);
+                }
             }
-            // The extended TTL may already have ended.
-            Ok(entry.filter(|entry| entry.meta.is_live(now)))
+            Ok(entries)
         })?
     }
 
-    /// Sets the expiry of a live entry. Returns whether there was one.
-    pub(crate) fn set_expiry(&self, ns: &Namespace, key: &str, expiry: Expiry) -> Result<bool> {
+    /// Returns the metadata and sizes of many entries at one instant.
+    pub(crate) fn stats(&self, ns: &Namespace, keys: &[&str]) -> Result<Vec<Option<EntryStat>>> {
+        limits::check_keys(keys)?;
+        self.shards.read(ns, |space| {
+            let now = self.now();
+            let stat = |key: &&str| {
+                let slot = space?.slot(key).filter(|slot| slot.is_live(now))?;
+                let value_bytes = self.value_bytes(slot.value()).map(|bytes| bytes as u64);
+                Some(EntryStat { meta: slot.meta(), value_bytes })
+            };
+            keys.iter().map(stat).collect()
+        })
+    }
+
+    /// Sets the expiry of a live entry if the condition holds. Returns whether there was one.
+    pub(crate) fn set_expiry(
+        &self,
+        ns: &Namespace,
+        key: &str,
+        expiry: Expiry,
+        condition: Condition,
+    ) -> Result<bool> {
         limits::check_key(key)?;
         self.shards.change(ns, |space| {
             let now = self.now();
-            let expires_at = expiry.resolve(now)?;
-            let live = space.version(key, now).is_some();
-            if live {
-                space.set_expiry(key, expires_at);
+            let lifetime = Lifetime::of(expiry, now)?;
+            let current = space.version(key, now);
+            condition.check(current)?;
+            if current.is_some() {
+                space.set_lifetime(key, lifetime);
             }
-            Ok(live)
+            Ok(current.is_some())
         })?
     }
 
@@ -120,12 +150,12 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         // The replaced value is dropped after the lock is released.
         let put = self.shards.change(ns, |space| {
             let now = self.now();
-            let expires_at = options.expiry().resolve(now)?;
+            let lifetime = Lifetime::of(options.expiry(), now)?;
             if condition != Condition::Always {
                 condition.check(space.version(key, now))?;
             }
             space.check_room(1)?;
-            Ok(space.put(key, value, version, expires_at, now))
+            Ok(space.put(key, value, version, lifetime, now))
         })?;
         put.map(|_| version)
     }
@@ -151,53 +181,6 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
             let slots = space.into_iter().flat_map(|space| space.slots(prefix.unwrap_or(""), None));
             slots.filter(|slot| slot.is_live(now)).map(|slot| slot.key().to_owned()).collect()
         })
-    }
-
-    pub(crate) fn scan_page(
-        &self,
-        ns: &Namespace,
-        options: &ScanOptions,
-    ) -> Result<Page<ScanItem<V>, String>> {
-        options.check()?;
-        self.shards.read(ns, |space| {
-            let now = self.now();
-            let prefix = options.prefix().unwrap_or("");
-            let slots = space.into_iter().flat_map(|space| space.slots(prefix, options.after()));
-            self.page(slots.filter(|slot| slot.is_live(now)), options)
-        })
-    }
-
-    fn page<'a>(
-        &self,
-        slots: impl Iterator<Item = &'a Slot<V>>,
-        options: &ScanOptions,
-    ) -> Page<ScanItem<V>, String> {
-        let slots: Vec<_> = slots.take(options.limit() + 1).collect();
-        if options.values() {
-            slots.iter().for_each(|slot| prefetch(slot.value()));
-        }
-        let mut page = Page { items: Vec::with_capacity(slots.len()), next: None };
-        let mut page_bytes = 0;
-        for slot in slots {
-            let size = self.value_bytes(slot.value());
-            let value_bytes = size.filter(|_| options.values()).unwrap_or(0);
-            let item_bytes = slot.key().len().saturating_add(value_bytes);
-            let full = page.items.len() == options.limit()
-                || (!page.items.is_empty()
-                    && item_bytes.saturating_add(page_bytes) > MAX_PAGE_BYTES);
-            if full {
-                page.next = page.items.last().map(|item: &ScanItem<V>| item.key.clone());
-                break;
-            }
-            page_bytes += item_bytes;
-            page.items.push(ScanItem {
-                key: slot.key().to_owned(),
-                meta: slot.meta(),
-                value_bytes: size.map(|size| size as u64),
-                value: options.values().then(|| Ok(slot.value().clone())),
-            });
-        }
-        page
     }
 
     /// Returns at most `limit` namespaces under `prefix` after `after` that have a live entry, in order.
@@ -262,17 +245,43 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         self.shards.read(ns, |space| space.is_some_and(|space| space.has_live(self.now())))
     }
 
-    /// Returns at most `limit` namespaces under `prefix` that have entries, expired or not.
-    fn namespaces(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Vec<Namespace>> {
+    /// Returns at most `limit` namespaces under `prefix` after `after` that have entries, expired or
+    /// not.
+    pub(crate) fn namespaces(
+        &self,
+        prefix: &NamespacePrefix,
+        after: Option<&Namespace>,
+        limit: usize,
+    ) -> Result<Vec<Namespace>> {
         let directory = self.shards.directory()?;
-        Ok(directory.namespaces(prefix, None).take(limit).map(|(ns, _)| ns.clone()).collect())
+        Ok(directory.namespaces(prefix, after).take(limit).map(|(ns, _)| ns.clone()).collect())
+    }
+
+    /// Removes at most `limit` entries of one namespace whose keys start with `prefix`.
+    pub(crate) fn delete_prefix_step(
+        &self,
+        ns: &Namespace,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Erased> {
+        limits::check_prefix(Some(prefix))?;
+        limits::check_page_limit(limit)?;
+        // The removed values are dropped after the lock is released.
+        let (removed, live, done) = self.shards.change(ns, |space| {
+            let now = self.now();
+            let removed = space.remove_prefix(prefix, limit);
+            let live = removed.iter().flatten().filter(|entry| entry.meta.is_live(now)).count();
+            (removed, live as u64, space.slots(prefix, None).next().is_none())
+        })?;
+        drop(removed);
+        Ok(Erased { removed: live, done })
     }
 
     pub(crate) fn erase_step(&self, prefix: &NamespacePrefix, limit: usize) -> Result<Erased> {
         limits::check_page_limit(limit)?;
         let mut removed: Vec<Displaced<V>> = Vec::new();
         let mut live = 0;
-        for ns in self.namespaces(prefix, limit)? {
+        for ns in self.namespaces(prefix, None, limit)? {
             let room = limit - removed.len();
             self.shards.change(&ns, |space| {
                 let now = self.now();
@@ -285,7 +294,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
                 break;
             }
         }
-        let done = self.namespaces(prefix, 1)?.is_empty();
+        let done = self.namespaces(prefix, None, 1)?.is_empty();
         Ok(Erased { removed: live, done })
     }
 
@@ -310,7 +319,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
 
     pub(crate) fn count(&self, prefix: &NamespacePrefix) -> Result<Usage> {
         let mut usage = Usage { bytes: self.value_size.as_ref().map(|_| 0), ..Usage::default() };
-        for ns in self.namespaces(prefix, usize::MAX)? {
+        for ns in self.namespaces(prefix, None, usize::MAX)? {
             self.shards.read(&ns, |space| {
                 let now = self.now();
                 let entries_before = usage.entries;
@@ -331,11 +340,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
         Ok(usage)
     }
 
-    pub(crate) fn write_all(
-        &self,
-        ns: &Namespace,
-        batch: Batch<V>,
-    ) -> Result<Vec<Option<Version>>> {
+    pub(crate) fn write_all(&self, ns: &Namespace, batch: Batch<V>) -> Result<Vec<Written>> {
         batch.check(self.max_value_bytes, |value| self.value_bytes(value))?;
         let mut displaced = Vec::with_capacity(batch.len());
         // Replaced values are dropped after the lock is released.
@@ -352,30 +357,64 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
                 }
             }
             space.check_room(batch.len())?;
-            let mut versions = Vec::with_capacity(batch.len());
+            let mut written = Vec::with_capacity(batch.len());
             for (operation, expires_at) in batch.into_operations().into_iter().zip(expiries) {
                 match operation {
                     Operation::Put { key, value, options, .. } => {
                         let version = options.version_or_draw();
-                        displaced.push(space.put(&key, value, version, expires_at, now));
-                        versions.push(Some(version));
+                        let idle_ttl = options.expiry().idle_ttl();
+                        let lifetime = Lifetime { expires_at, idle_ttl };
+                        displaced.push(space.put(&key, value, version, lifetime, now));
+                        written.push(Written::Put(version));
                     }
                     Operation::Delete { key, .. } => {
-                        displaced.push(space.remove(&key));
-                        versions.push(None);
+                        let removed = space.remove(&key);
+                        let was_live =
+                            removed.as_ref().is_some_and(|entry| entry.meta.is_live(now));
+                        displaced.push(removed);
+                        written.push(Written::Deleted(was_live));
                     }
                 }
             }
-            Ok(versions)
+            Ok(written)
         })?
     }
+}
+
+/// The live entries of the keys, in their order.
+fn live_entries<V: Clone + 'static>(
+    space: Option<&Space<V>>,
+    keys: &[&str],
+    now: Timestamp,
+) -> Vec<Option<Entry<V>>> {
+    let live = |key: &&str| space?.slot(key).filter(|slot| slot.is_live(now));
+    let slots: Vec<_> = keys.iter().map(live).collect();
+    slots.iter().flatten().for_each(|slot| prefetch(slot.value()));
+    slots.into_iter().map(|slot| slot.map(Slot::entry)).collect()
+}
+
+/// The new expiry of each entry whose expiry the read changes. An invalid TTL is an error even if no
+/// entry is live.
+fn extensions<V>(
+    entries: &[Option<Entry<V>>],
+    options: GetOptions,
+    now: Timestamp,
+) -> Result<Vec<Option<Timestamp>>> {
+    if let Some(ttl) = options.extended_ttl() {
+        Expiry::After(ttl).resolve(now)?;
+    }
+    let extension = |entry: &Option<Entry<V>>| match entry {
+        Some(entry) => options.extend(now, &entry.meta),
+        None => Ok(None),
+    };
+    entries.iter().map(extension).collect()
 }
 
 /// Prefetches the reference count of a value before the value is cloned.
 ///
 /// Cloning `Bytes` increments an atomic count, and the processor waits for each increment before it
 /// starts the next. Plain reads of many counts overlap. See `docs/design/memory.md`.
-fn prefetch<V: 'static>(value: &V) {
+pub(crate) fn prefetch<V: 'static>(value: &V) {
     if let Some(bytes) = (value as &dyn Any).downcast_ref::<Bytes>() {
         let _ = bytes.is_unique();
     }

@@ -84,6 +84,26 @@ impl Order {
         first.iter().chain(rest.iter().flatten()).copied()
     }
 
+    /// Returns, in descending order, the slots of the keys for which `is_below` returns true. It must
+    /// be true for all keys below a bound and false for all others.
+    pub(crate) fn descending<'b>(
+        &self,
+        is_below: impl Fn(&str) -> bool,
+        key_of: impl Fn(u32) -> &'b str,
+    ) -> impl Iterator<Item = u32> {
+        let is_below = |slot: &u32| is_below(key_of(*slot));
+        // Every slot of the chunks before this one is below the bound.
+        let whole = self.chunks.partition_point(|chunk| chunk.last().is_some_and(is_below));
+        let part = self.chunks.get(whole).map_or(&[][..], |chunk| {
+            let end = chunk.partition_point(is_below);
+            &chunk[..end]
+        });
+        part.iter()
+            .rev()
+            .chain(self.chunks[..whole].iter().rev().flat_map(|c| c.iter().rev()))
+            .copied()
+    }
+
     /// Returns the slot of the first key.
     pub(crate) fn first(&self) -> Option<u32> {
         self.chunks.first()?.first().copied()
@@ -132,6 +152,9 @@ mod tests {
                 assert!(order.from("", false, key_of).eq(map.values().copied()), "step {step}");
                 let behind = map.range("2000"..).map(|(_, slot)| *slot);
                 assert!(order.from("2000", false, key_of).eq(behind));
+                let below = map.range(.."2000").rev().map(|(_, slot)| *slot);
+                assert!(order.descending(|key| key < "2000", key_of).eq(below));
+                assert!(order.descending(|_| true, key_of).eq(map.values().rev().copied()));
                 assert_eq!(order.first(), map.values().next().copied());
             }
         }

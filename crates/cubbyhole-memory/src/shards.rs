@@ -229,6 +229,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::space::Lifetime;
     use cubbyhole_core::{NamespacePrefix, Version};
 
     const NAMESPACES: usize = 20;
@@ -240,7 +241,8 @@ mod tests {
     fn put(shards: &Shards<u8>, ns: &Namespace, key: &str, expires_at: Option<Timestamp>) {
         shards
             .change(ns, |space| {
-                space.put(key, 0, Version::draw(), expires_at, Timestamp::EPOCH);
+                let lifetime = Lifetime { expires_at, idle_ttl: None };
+                space.put(key, 0, Version::draw(), lifetime, Timestamp::EPOCH);
             })
             .unwrap();
     }

@@ -5,6 +5,7 @@
 //! key. Two more structures hold the numbers in key order and in order of expiry.
 
 use std::hash::BuildHasher;
+use std::time::Duration;
 
 use hashbrown::DefaultHashBuilder;
 use smol_str::SmolStr;
@@ -12,7 +13,7 @@ use smol_str::SmolStr;
 use crate::expiring::Expiring;
 use crate::index::Index;
 use crate::order::Order;
-use cubbyhole_core::{Entry, EntryMeta, Error, Namespace, Result, Timestamp, Version};
+use cubbyhole_core::{Entry, EntryMeta, Error, Expiry, Namespace, Result, Timestamp, Version};
 
 /// A value that a write has removed. The caller drops it after it has released the lock, because
 /// dropping it runs user code.
@@ -39,6 +40,38 @@ pub(crate) struct Slot<V> {
     version: Version,
     created_at: Timestamp,
     updated_at: Timestamp,
+    idle_ttl: IdleTtl,
+}
+
+/// When an entry expires.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) idle_ttl: Option<Duration>,
+}
+
+impl Lifetime {
+    /// The lifetime of an entry that is written with `expiry` at `now`.
+    pub(crate) fn of(expiry: Expiry, now: Timestamp) -> Result<Self> {
+        Ok(Self { expires_at: expiry.resolve(now)?, idle_ttl: expiry.idle_ttl() })
+    }
+}
+
+/// An idle TTL in milliseconds; 0 for none. Half the size of an `Option<Duration>`.
+#[derive(Clone, Copy)]
+struct IdleTtl(u64);
+
+impl From<Option<Duration>> for IdleTtl {
+    fn from(ttl: Option<Duration>) -> Self {
+        // A valid TTL ends before the year 10000, so its milliseconds fit.
+        Self(ttl.map_or(0, |ttl| ttl.as_millis() as u64))
+    }
+}
+
+impl IdleTtl {
+    fn get(self) -> Option<Duration> {
+        (self.0 > 0).then(|| Duration::from_millis(self.0))
+    }
 }
 
 /// An instant in milliseconds, or [`NEVER`]. Half the size of an `Option<Timestamp>`.
@@ -75,6 +108,7 @@ impl<V> Slot<V> {
             created_at: self.created_at,
             updated_at: self.updated_at,
             expires_at: self.expires_at.get(),
+            idle_ttl: self.idle_ttl.get(),
         }
     }
 
@@ -158,6 +192,20 @@ impl<V> Space<V> {
         slots.map(|number| self.at(number)).take_while(move |slot| slot.key.starts_with(prefix))
     }
 
+    /// Returns the entries whose keys start with `prefix` and come before `after`, in descending key
+    /// order, expired or not.
+    pub(crate) fn slots_descending<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Slot<V>> {
+        let is_below = move |key: &str| {
+            (key < prefix || key.starts_with(prefix)) && after.is_none_or(|after| key < after)
+        };
+        let slots = self.order.descending(is_below, |number| self.at(number).key());
+        slots.map(|number| self.at(number)).take_while(move |slot| slot.key.starts_with(prefix))
+    }
+
     /// Returns an error if `new` more entries would overflow the entry numbers.
     pub(crate) fn check_room(&self, new: usize) -> Result<()> {
         match self.slots.len().checked_add(new) {
@@ -174,7 +222,7 @@ impl<V> Space<V> {
         key: &str,
         value: V,
         version: Version,
-        expires_at: Option<Timestamp>,
+        lifetime: Lifetime,
         now: Timestamp,
     ) -> Displaced<V> {
         let Some(number) = self.number(key) else {
@@ -183,23 +231,33 @@ impl<V> Space<V> {
                 version,
                 created_at: now,
                 updated_at: now,
-                expires_at: expires_at.into(),
+                expires_at: lifetime.expires_at.into(),
+                idle_ttl: lifetime.idle_ttl.into(),
                 value,
             };
             self.push(slot);
             return None;
         };
-        self.set_expiry_at(number, expires_at, Some(now));
+        self.set_expiry_at(number, lifetime.expires_at, Some(now));
         let slot = &mut self.slots[number as usize];
+        slot.idle_ttl = lifetime.idle_ttl.into();
         let meta = slot.meta();
         slot.version = version;
         slot.updated_at = now;
         Some(Entry { value: std::mem::replace(&mut slot.value, value), meta })
     }
 
-    pub(crate) fn set_expiry(&mut self, key: &str, expires_at: Option<Timestamp>) {
+    pub(crate) fn set_lifetime(&mut self, key: &str, lifetime: Lifetime) {
         if let Some(number) = self.number(key) {
-            self.set_expiry_at(number, expires_at, None);
+            self.set_expiry_at(number, lifetime.expires_at, None);
+            self.slots[number as usize].idle_ttl = lifetime.idle_ttl.into();
+        }
+    }
+
+    /// Sets the expiry and keeps the idle TTL.
+    pub(crate) fn extend(&mut self, key: &str, expires_at: Timestamp) {
+        if let Some(number) = self.number(key) {
+            self.set_expiry_at(number, Some(expires_at), None);
         }
     }
 
@@ -213,6 +271,14 @@ impl<V> Space<V> {
     pub(crate) fn remove_expired(&mut self, now: Timestamp) -> Displaced<V> {
         let number = self.expiring.first_expired(now)?;
         Some(self.remove_at(number))
+    }
+
+    /// Removes the first `limit` entries whose keys start with `prefix`, expired or not.
+    pub(crate) fn remove_prefix(&mut self, prefix: &str, limit: usize) -> Vec<Displaced<V>> {
+        // Removing an entry changes numbers, so the entries are identified by key.
+        let keys: Vec<SmolStr> =
+            self.slots(prefix, None).take(limit).map(|slot| slot.key.clone()).collect();
+        keys.iter().map(|key| self.remove(key)).collect()
     }
 
     /// Removes the entry with the first key, expired or not.
@@ -312,6 +378,10 @@ mod tests {
         Timestamp::from_millis(millis).unwrap()
     }
 
+    fn lifetime(expires_at: Option<Timestamp>) -> Lifetime {
+        Lifetime { expires_at, idle_ttl: None }
+    }
+
     /// Compares a space with a map of values and expiries.
     fn compare(space: &Space<u64>, map: &BTreeMap<String, (u64, Option<Timestamp>)>) {
         let slots = space.slots("", None);
@@ -321,6 +391,11 @@ mod tests {
         assert_eq!(space.first_expiry(), expiries.clone().min());
         assert_eq!(space.has_permanent(), expiries.count() < map.len());
         assert_eq!(space.is_empty(), map.is_empty());
+        let reversed = space.slots_descending("key-1", None).map(Slot::key);
+        let expected = map.keys().rev().map(String::as_str);
+        assert!(reversed.eq(expected.filter(|key| key.starts_with("key-1"))));
+        let reversed = space.slots_descending("", Some("key-2")).map(Slot::key);
+        assert!(reversed.eq(map.range(.."key-2".to_owned()).rev().map(|(key, _)| key.as_str())));
         assert_eq!(space.index.len(), map.len());
         for key in map.keys() {
             assert_eq!(space.slot(key).unwrap().key(), key);
@@ -341,11 +416,11 @@ mod tests {
             let expiry = random.bool().then(|| at(random.u64(1..100)));
             match random.u32(..if step < 10_000 { 5 } else { 9 }) {
                 0..3 => {
-                    let _ = space.put(&key, step, Version::draw(), expiry, at(0));
+                    let _ = space.put(&key, step, Version::draw(), lifetime(expiry), at(0));
                     map.insert(key, (step, expiry));
                 }
                 3 => {
-                    space.set_expiry(&key, expiry);
+                    space.set_lifetime(&key, lifetime(expiry));
                     map.entry(key).and_modify(|entry| entry.1 = expiry);
                 }
                 4 => {
@@ -383,10 +458,10 @@ mod tests {
     #[test]
     fn rewriting_an_expired_entry_resets_created_at() {
         let mut space = Space::new("acme".parse().unwrap(), DefaultHashBuilder::default());
-        let _ = space.put("k", 1, Version::draw(), Some(at(10)), at(5));
-        let _ = space.put("k", 2, Version::draw(), Some(at(20)), at(9));
+        let _ = space.put("k", 1, Version::draw(), lifetime(Some(at(10))), at(5));
+        let _ = space.put("k", 2, Version::draw(), lifetime(Some(at(20))), at(9));
         assert_eq!(space.slot("k").unwrap().meta().created_at, at(5));
-        let _ = space.put("k", 3, Version::draw(), None, at(20));
+        let _ = space.put("k", 3, Version::draw(), lifetime(None), at(20));
         assert_eq!(space.slot("k").unwrap().meta().created_at, at(20));
     }
 }

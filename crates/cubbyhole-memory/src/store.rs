@@ -8,13 +8,13 @@ use bytes::Bytes;
 
 use crate::operations::{Operations, ValueSize};
 use crate::shards::Shards;
-use crate::space::Slot;
 use cubbyhole_core::limits::{self, DEFAULT_MAX_VALUE_BYTES};
 use cubbyhole_core::runtime::cooperate;
 use cubbyhole_core::{
-    Backend, Batch, Clock, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext,
-    Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
-    ResultExt, ScanItem, ScanOptions, Store, SystemClock, TenantId, Timestamp, Usage, Version,
+    Backend, Batch, Clock, Compaction, Condition, Entry, EntryStat, EntryStore, Erased,
+    ExecutionContext, Expiry, GetOptions, HighWaterClock, Namespace, NamespacePrefix, Page,
+    Position, PutOptions, RecursiveScanOptions, Result, ResultExt, ScanItem, ScanOptions, Store,
+    SystemClock, TenantId, Timestamp, Usage, Version, Written,
 };
 
 /// An in-memory store of any cloneable type. It uses no codec. Clones of the store share its entries.
@@ -179,10 +179,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         options: GetOptions,
     ) -> Result<Option<Entry<V>>> {
         cooperate().await;
-        if options.extended_ttl().is_none() {
-            return self.operations.lookup(ns, key, Slot::entry).in_operation("get_entry");
-        }
-        self.operations.lookup_and_extend(ns, key, options).in_operation("get_entry")
+        self.operations.lookup_entry(ns, key, options).in_operation("get_entry")
     }
 
     async fn get_many(
@@ -190,10 +187,21 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         _ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
+        options: GetOptions,
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
         cooperate().await;
-        let entries = self.operations.lookup_many(ns, keys).in_operation("get_many")?;
+        let entries = self.operations.lookup_many(ns, keys, options).in_operation("get_many")?;
         Ok(entries.into_iter().map(Ok).collect())
+    }
+
+    async fn stat(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Option<EntryStat>>> {
+        cooperate().await;
+        self.operations.stats(ns, keys).in_operation("stat")
     }
 
     async fn put_entry(
@@ -228,7 +236,7 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         _ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<V>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         cooperate().await;
         self.operations.write_all(ns, batch).in_operation("write")
     }
@@ -241,6 +249,16 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
     ) -> Result<Page<ScanItem<V>, String>> {
         cooperate().await;
         self.operations.scan_page(ns, &options).in_operation("scan")
+    }
+
+    async fn scan_recursive(
+        &self,
+        _ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<V>), Position>> {
+        cooperate().await;
+        self.operations.scan_recursive_page(prefix, &options).in_operation("scan_recursive")
     }
 
     async fn scan_namespaces(
@@ -278,9 +296,10 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         ns: &Namespace,
         key: &str,
         expiry: Expiry,
+        condition: Condition,
     ) -> Result<bool> {
         cooperate().await;
-        self.operations.set_expiry(ns, key, expiry).in_operation("touch")
+        self.operations.set_expiry(ns, key, expiry, condition).in_operation("touch")
     }
 
     async fn take(
@@ -291,6 +310,17 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
     ) -> Result<Option<Entry<V>>> {
         cooperate().await;
         self.operations.remove_live(ns, key, Condition::Always).in_operation("take")
+    }
+
+    async fn delete_prefix(
+        &self,
+        _ctx: &ExecutionContext,
+        ns: &Namespace,
+        key_prefix: &str,
+        limit: usize,
+    ) -> Result<Erased> {
+        cooperate().await;
+        self.operations.delete_prefix_step(ns, key_prefix, limit).in_operation("delete_prefix")
     }
 
     async fn erase(

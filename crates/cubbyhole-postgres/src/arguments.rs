@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Bytes, Condition, Expiry, Namespace, NamespacePrefix, Operation, Version,
+    Batch, Bytes, Condition, Expiry, Namespace, NamespacePrefix, Operation, Version, Written,
 };
 use uuid::Uuid;
 
@@ -11,8 +11,8 @@ use crate::functions::{NamespaceParam, Param, TenantParam, ValueParam, param};
 
 /// Tenant, namespace and key. Callers append further arguments.
 pub(crate) fn location(ns: &Namespace, key: &str) -> Vec<Param> {
-    // Most functions take at most eight arguments.
-    let mut params = Vec::with_capacity(8);
+    // Most functions take at most ten arguments.
+    let mut params = Vec::with_capacity(10);
     params.extend(namespace(ns));
     params.push(param(key.to_owned()));
     params
@@ -25,18 +25,37 @@ pub(crate) fn namespace(ns: &Namespace) -> [Param; 2] {
 
 /// Tenant and namespace of a prefix. Callers append further arguments.
 pub(crate) fn prefix(prefix: &NamespacePrefix) -> Vec<Param> {
-    let mut params = Vec::with_capacity(4);
+    let mut params = Vec::with_capacity(7);
     params.push(param(TenantParam(prefix.tenant())));
     params.push(param(NamespaceParam(prefix.as_namespace().clone())));
     params
 }
 
-/// A TTL and an instant, in milliseconds. At most one of them is set.
-pub(crate) fn expiry(expiry: Expiry) -> (Option<i64>, Option<i64>) {
-    match expiry {
-        Expiry::Never => (None, None),
-        Expiry::After(ttl) => (Some(ttl_millis(ttl)), None),
-        Expiry::At(instant) => (None, i64::try_from(instant.as_millis()).ok()),
+/// An expiry in milliseconds.
+#[derive(Clone, Copy)]
+pub(crate) struct ExpiryColumns {
+    /// The time from the write to the expiry.
+    ttl: Option<i64>,
+    /// The instant of expiry. Not set together with `ttl`.
+    instant: Option<i64>,
+    /// The idle TTL that is stored.
+    idle_ttl: Option<i64>,
+}
+
+impl ExpiryColumns {
+    pub(crate) fn new(expiry: Expiry) -> Self {
+        let (ttl, instant) = match expiry {
+            Expiry::Never => (None, None),
+            Expiry::After(ttl) | Expiry::Idle(ttl) => (Some(ttl_millis(ttl)), None),
+            Expiry::At(instant) | Expiry::IdleUntil { expires_at: instant, .. } => {
+                (None, i64::try_from(instant.as_millis()).ok())
+            }
+        };
+        Self { ttl, instant, idle_ttl: expiry.idle_ttl().map(ttl_millis) }
+    }
+
+    pub(crate) fn params(self) -> [Param; 3] {
+        [param(self.ttl), param(self.instant), param(self.idle_ttl)]
     }
 }
 
@@ -49,14 +68,34 @@ pub(crate) fn version_uuid(version: Version) -> Uuid {
     Uuid::from_bytes(version.to_bytes())
 }
 
-/// The version that the entry must have: `None` without a condition, `Some(None)` if the entry must
-/// be absent.
-pub(crate) fn expected_version(condition: Condition) -> Option<Option<Uuid>> {
+/// The number of a condition in SQL, and the version that it expects.
+fn condition_columns(condition: Condition) -> (i32, Option<Uuid>) {
     match condition {
-        Condition::Always => None,
-        Condition::IfAbsent => Some(None),
-        Condition::IfVersion(version) => Some(Some(version_uuid(version))),
+        Condition::Always => (0, None),
+        Condition::IfAbsent => (1, None),
+        Condition::IfVersion(version) => (2, Some(version_uuid(version))),
+        Condition::IfPresent => (3, None),
     }
+}
+
+/// The last two arguments of the functions with a condition.
+pub(crate) fn condition(condition: Condition) -> [Param; 2] {
+    let (number, expected) = condition_columns(condition);
+    [param(number), param(expected)]
+}
+
+/// Tenant, namespace and keys. The keys are distinct and in order if the call may lock rows, because
+/// rows are locked in that order.
+pub(crate) fn keys(ns: &Namespace, keys: &[&str], may_lock: bool) -> Vec<Param> {
+    let mut owned: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+    if may_lock {
+        owned.sort_unstable();
+        owned.dedup();
+    }
+    let mut params = Vec::with_capacity(5);
+    params.extend(namespace(ns));
+    params.push(param(owned));
+    params
 }
 
 /// The limit of a page plus one: the extra row shows that there are more.
@@ -88,12 +127,22 @@ struct BatchColumns {
     versions: Vec<Option<Uuid>>,
     ttls: Vec<Option<i64>>,
     instants: Vec<Option<i64>>,
+    idle_ttls: Vec<Option<i64>>,
     values: Vec<Option<ValueParam>>,
 }
 
-/// The arguments of a checked batch, and the new version of each operation in the caller's order.
-pub(crate) fn batch(ns: &Namespace, batch: Batch<Bytes>) -> (Vec<Param>, Vec<Option<Version>>) {
-    let mut versions = vec![None; batch.len()];
+impl BatchColumns {
+    fn push_expiry(&mut self, expiry: ExpiryColumns) {
+        self.ttls.push(expiry.ttl);
+        self.instants.push(expiry.instant);
+        self.idle_ttls.push(expiry.idle_ttl);
+    }
+}
+
+/// The arguments of a checked batch, and its results in the caller's order as if no delete found an
+/// entry.
+pub(crate) fn batch(ns: &Namespace, batch: Batch<Bytes>) -> (Vec<Param>, Vec<Written>) {
+    let mut written = vec![Written::Deleted(false); batch.len()];
     let mut operations: Vec<(usize, Operation<Bytes>)> =
         batch.into_operations().into_iter().enumerate().collect();
     operations.sort_unstable_by(|(_, one), (_, other)| one.key().cmp(other.key()));
@@ -101,34 +150,27 @@ pub(crate) fn batch(ns: &Namespace, batch: Batch<Bytes>) -> (Vec<Param>, Vec<Opt
     for (index, operation) in operations {
         // The conversion cannot fail: a batch has at most 1,000 operations.
         columns.indices.push(i32::try_from(index).unwrap_or(i32::MAX));
-        let (condition, expected) = match operation.condition() {
-            Condition::Always => (0, None),
-            Condition::IfAbsent => (1, None),
-            Condition::IfVersion(version) => (2, Some(version_uuid(version))),
-        };
+        let (condition, expected) = condition_columns(operation.condition());
         columns.conditions.push(condition);
         columns.expected.push(expected);
         match operation {
             Operation::Put { key, value, options, .. } => {
                 let version = options.version_or_draw();
-                let (ttl, instant) = expiry(options.expiry());
-                versions[index] = Some(version);
+                written[index] = Written::Put(version);
                 columns.keys.push(key);
                 columns.versions.push(Some(version_uuid(version)));
-                columns.ttls.push(ttl);
-                columns.instants.push(instant);
+                columns.push_expiry(ExpiryColumns::new(options.expiry()));
                 columns.values.push(Some(ValueParam(value)));
             }
             Operation::Delete { key, .. } => {
                 columns.keys.push(key);
                 columns.versions.push(None);
-                columns.ttls.push(None);
-                columns.instants.push(None);
+                columns.push_expiry(ExpiryColumns::new(Expiry::Never));
                 columns.values.push(None);
             }
         }
     }
-    let mut params = Vec::with_capacity(10);
+    let mut params = Vec::with_capacity(11);
     params.extend(namespace(ns));
     params.extend([
         param(columns.keys),
@@ -138,9 +180,10 @@ pub(crate) fn batch(ns: &Namespace, batch: Batch<Bytes>) -> (Vec<Param>, Vec<Opt
         param(columns.versions),
         param(columns.ttls),
         param(columns.instants),
+        param(columns.idle_ttls),
         param(columns.values),
     ]);
-    (params, versions)
+    (params, written)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub(crate) enum Function {
     Get,
     GetEntry,
     GetMany,
+    Stat,
     Put,
     PutIf,
     Delete,
@@ -21,8 +22,11 @@ pub(crate) enum Function {
     WriteBatch,
     List,
     Scan,
+    ScanRefreshing,
+    ScanRecursive,
     Namespaces,
     Usage,
+    DeletePrefix,
     Erase,
     Evict,
     Tenants,
@@ -34,21 +38,25 @@ pub(crate) const FUNCTION_COUNT: usize = ALL.len();
 
 /// Each function with its SQL name and a letter for the type of each parameter (see [`type_of`]),
 /// in the order of the enum.
-const ALL: [(Function, &str, &str); 18] = [
+const ALL: [(Function, &str, &str); 22] = [
     (Function::Get, "get", "ttt"),
-    (Function::GetEntry, "get_entry", "tttl"),
-    (Function::GetMany, "get_many", "ttT"),
-    (Function::Put, "put", "tttbull"),
-    (Function::PutIf, "put_if", "tttbullu"),
+    (Function::GetEntry, "get_entry", "tttlo"),
+    (Function::GetMany, "get_many", "ttTlo"),
+    (Function::Stat, "stat", "ttT"),
+    (Function::Put, "put", "tttbulll"),
+    (Function::PutIf, "put_if", "tttbullliu"),
     (Function::Delete, "delete", "ttt"),
-    (Function::DeleteIf, "delete_if", "tttu"),
-    (Function::Take, "take", "ttt"),
-    (Function::Touch, "touch", "tttll"),
-    (Function::WriteBatch, "write_batch", "ttTIIUULLB"),
+    (Function::DeleteIf, "delete_if", "tttiu"),
+    (Function::Take, "take_entry", "ttt"),
+    (Function::Touch, "touch", "tttllliu"),
+    (Function::WriteBatch, "write_batch", "ttTIIUULLLB"),
     (Function::List, "list", "tttt"),
-    (Function::Scan, "scan", "ttttilo"),
+    (Function::Scan, "scan", "ttttiloo"),
+    (Function::ScanRefreshing, "scan_refreshing", "ttttiloo"),
+    (Function::ScanRecursive, "scan_recursive", "ttttilo"),
     (Function::Namespaces, "namespaces", "tttl"),
     (Function::Usage, "usage", "tt"),
+    (Function::DeletePrefix, "delete_prefix", "ttttl"),
     (Function::Erase, "erase", "ttl"),
     (Function::Evict, "evict", "i"),
     (Function::Tenants, "tenants", "ti"),
@@ -76,11 +84,9 @@ impl CallStatements {
             let call = format!("\"{schema}\".\"{name}\"({})", placeholders.join(", "));
             // A function that returns one value needs no FROM clause.
             let text = match function {
-                Function::Get
-                | Function::Put
-                | Function::Delete
-                | Function::Touch
-                | Function::Clock => format!("SELECT {call}"),
+                Function::Get | Function::Put | Function::Delete | Function::Clock => {
+                    format!("SELECT {call}")
+                }
                 _ => format!("SELECT * FROM {call}"),
             };
             CallStatement { text, types: letters.chars().map(type_of).collect() }

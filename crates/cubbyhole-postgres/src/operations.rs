@@ -7,17 +7,17 @@ use cubbyhole_core::limits::{
     check_value_bytes,
 };
 use cubbyhole_core::{
-    Batch, Compaction, Condition, Entry, Erased, Error, ExecutionContext, Expiry, GetOptions,
-    Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, TenantId,
-    Timestamp, Usage, Version,
+    Batch, Compaction, Condition, Entry, EntryStat, Erased, Error, ExecutionContext, Expiry,
+    GetOptions, Namespace, NamespacePrefix, Page, Position, PutOptions, RecursiveScanOptions,
+    Result, ScanItem, ScanOptions, TenantId, Timestamp, Usage, Version, Written,
 };
 
 use crate::arguments::{
-    self, expected_version, expiry, limit_plus_one, location, prefix_end, ttl_millis, version_uuid,
+    self, ExpiryColumns, limit_plus_one, location, prefix_end, ttl_millis, version_uuid,
 };
 use crate::call::Caller;
-use crate::error::Effect::{Read, Write};
-use crate::functions::{Function, NamespaceParam, TenantParam, ValueParam, param};
+use crate::error::Effect::{self, Read, Write};
+use crate::functions::{Function, NamespaceParam, Param, TenantParam, ValueParam, param};
 use crate::{compact, rows};
 
 #[derive(Clone)]
@@ -49,13 +49,10 @@ impl Operations {
     ) -> Result<Option<Entry<Bytes>>> {
         self.caller.begin(ctx).await?;
         check_key(key)?;
-        let extend = options.extended_ttl();
-        if let Some(ttl) = extend {
-            Expiry::After(ttl).check()?;
-        }
+        options.check()?;
         let mut params = location(ns, key);
-        params.push(param(extend.map(ttl_millis)));
-        let effect = if extend.is_some() { Write } else { Read };
+        params.extend(read_params(options));
+        let effect = read_effect(options.may_write());
         let rows = self.caller.call(ctx, effect, Function::GetEntry, params).await?;
         rows::optional_entry(&rows)
     }
@@ -65,18 +62,35 @@ impl Operations {
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
+        options: GetOptions,
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
+        self.caller.begin(ctx).await?;
+        check_keys(keys)?;
+        options.check()?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut params = arguments::keys(ns, keys, options.may_write());
+        params.extend(read_params(options));
+        let effect = read_effect(options.may_write());
+        let rows = self.caller.call(ctx, effect, Function::GetMany, params).await?;
+        rows::entries_by_key(&rows, keys)
+    }
+
+    pub(crate) async fn stat(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Option<EntryStat>>> {
         self.caller.begin(ctx).await?;
         check_keys(keys)?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let owned: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
-        let mut params = Vec::with_capacity(3);
-        params.extend(arguments::namespace(ns));
-        params.push(param(owned));
-        let rows = self.caller.call(ctx, Read, Function::GetMany, params).await?;
-        rows::entries_by_key(&rows, keys)
+        let params = arguments::keys(ns, keys, false);
+        let rows = self.caller.call(ctx, Read, Function::Stat, params).await?;
+        rows::stats_by_key(&rows, keys)
     }
 
     pub(crate) async fn put(
@@ -93,19 +107,14 @@ impl Operations {
         check_value_bytes(value.len(), self.max_value_bytes)?;
         options.expiry().check()?;
         let version = options.version_or_draw();
-        let (ttl, instant) = expiry(options.expiry());
         let mut params = location(ns, key);
-        params.extend([
-            param(ValueParam(value)),
-            param(version_uuid(version)),
-            param(ttl),
-            param(instant),
-        ]);
-        let Some(expected) = expected_version(condition) else {
+        params.extend([param(ValueParam(value)), param(version_uuid(version))]);
+        params.extend(ExpiryColumns::new(options.expiry()).params());
+        if condition == Condition::Always {
             self.caller.call(ctx, Write, Function::Put, params).await?;
             return Ok(version);
-        };
-        params.push(param(expected));
+        }
+        params.extend(arguments::condition(condition));
         let rows = self.caller.call(ctx, Write, Function::PutIf, params).await?;
         let row = rows::first(&rows)?;
         if rows::column(row, "written")? {
@@ -125,15 +134,15 @@ impl Operations {
         self.caller.begin(ctx).await?;
         check_key(key)?;
         let mut params = location(ns, key);
-        let Some(expected) = expected_version(condition) else {
+        if condition == Condition::Always {
             let rows = self.caller.call(ctx, Write, Function::Delete, params).await?;
             return rows::scalar(&rows);
-        };
-        params.push(param(expected));
+        }
+        params.extend(arguments::condition(condition));
         let rows = self.caller.call(ctx, Write, Function::DeleteIf, params).await?;
         let row = rows::first(&rows)?;
         if rows::column(row, "held")? {
-            return Ok(expected.is_some());
+            return Ok(condition != Condition::IfAbsent);
         }
         Err(Error::conflict(rows::version(row, "current")?))
     }
@@ -143,16 +152,15 @@ impl Operations {
         ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<Bytes>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         self.caller.begin(ctx).await?;
         batch.check(self.max_value_bytes, |value| Some(value.len()))?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let (params, versions) = arguments::batch(ns, batch);
+        let (params, written) = arguments::batch(ns, batch);
         let rows = self.caller.call(ctx, Write, Function::WriteBatch, params).await?;
-        rows::batch_outcome(&rows)?;
-        Ok(versions)
+        rows::batch_outcome(&rows, written)
     }
 
     pub(crate) async fn touch(
@@ -161,15 +169,20 @@ impl Operations {
         ns: &Namespace,
         key: &str,
         new_expiry: Expiry,
+        condition: Condition,
     ) -> Result<bool> {
         self.caller.begin(ctx).await?;
         check_key(key)?;
         new_expiry.check()?;
-        let (ttl, instant) = expiry(new_expiry);
         let mut params = location(ns, key);
-        params.extend([param(ttl), param(instant)]);
+        params.extend(ExpiryColumns::new(new_expiry).params());
+        params.extend(arguments::condition(condition));
         let rows = self.caller.call(ctx, Write, Function::Touch, params).await?;
-        rows::scalar(&rows)
+        let row = rows::first(&rows)?;
+        if rows::column(row, "held")? {
+            return rows::column(row, "touched");
+        }
+        Err(Error::conflict(rows::version(row, "current")?))
     }
 
     pub(crate) async fn take(
@@ -209,18 +222,45 @@ impl Operations {
         self.caller.begin(ctx).await?;
         options.check()?;
         let prefix = options.prefix().unwrap_or("");
-        // No key contains NUL, so every key greater than `after` is at least `after` and U+0001.
-        let start = options.after().map(|after| format!("{after}\u{1}"));
-        let from = start.as_deref().unwrap_or("").max(prefix);
-        let mut params = location(ns, from);
-        params.extend([
-            param(prefix_end(prefix)),
-            param(i32::try_from(limit_plus_one(options.limit())).unwrap_or(i32::MAX)),
-            param(i64::try_from(MAX_PAGE_BYTES).unwrap_or(i64::MAX)),
-            param(options.values()),
-        ]);
-        let rows = self.caller.call(ctx, Read, Function::Scan, params).await?;
-        rows::page(&rows, &options)
+        let (mut start, mut end) = (prefix.to_owned(), prefix_end(prefix));
+        match options.after() {
+            Some(after) if options.is_reversed() => {
+                let after = after.to_owned();
+                end = Some(match end {
+                    Some(end) => end.min(after),
+                    None => after,
+                });
+            }
+            // No key contains NUL, so every key greater than `after` is at least `after` and U+0001.
+            Some(after) => start = start.max(format!("{after}\u{1}")),
+            None => {}
+        }
+        let mut params = location(ns, &start);
+        params.push(param(end));
+        params.extend(page_params(options.limit(), options.values()));
+        params.push(param(options.is_reversed()));
+        let function =
+            if options.is_refreshing() { Function::ScanRefreshing } else { Function::Scan };
+        let effect = read_effect(options.is_refreshing());
+        let rows = self.caller.call(ctx, effect, function, params).await?;
+        rows::page(&rows, options.values())
+    }
+
+    pub(crate) async fn scan_recursive(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<Bytes>), Position>> {
+        self.caller.begin(ctx).await?;
+        options.check(prefix)?;
+        let mut params = arguments::prefix(prefix);
+        let after = options.after();
+        params.push(param(after.map(|after| NamespaceParam(after.namespace.clone()))));
+        params.push(param(after.map(|after| after.key.clone())));
+        params.extend(page_params(options.limit(), options.values()));
+        let rows = self.caller.call(ctx, Read, Function::ScanRecursive, params).await?;
+        rows::recursive_page(&rows, options.values())
     }
 
     /// The namespaces under `prefix` after `after`: all of them, or `limit` and one more.
@@ -277,6 +317,23 @@ impl Operations {
         rows::usage(&rows)
     }
 
+    pub(crate) async fn delete_prefix(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key_prefix: &str,
+        limit: usize,
+    ) -> Result<Erased> {
+        self.caller.begin(ctx).await?;
+        check_prefix(Some(key_prefix))?;
+        check_page_limit(limit)?;
+        let mut params = location(ns, key_prefix);
+        params.push(param(prefix_end(key_prefix)));
+        params.push(param(i64::try_from(limit).unwrap_or(i64::MAX)));
+        let rows = self.caller.call(ctx, Write, Function::DeletePrefix, params).await?;
+        rows::erased(&rows)
+    }
+
     pub(crate) async fn erase(
         &self,
         ctx: &ExecutionContext,
@@ -329,4 +386,23 @@ impl Operations {
         let compact = |lease, stopped| compact::compact(lease, schema, stopped);
         self.caller.run(ctx, Read, compact).await
     }
+}
+
+/// The TTL to extend to, and whether to restart idle TTLs.
+fn read_params(options: GetOptions) -> [Param; 2] {
+    [param(options.extended_ttl().map(ttl_millis)), param(options.is_refreshing())]
+}
+
+/// The effect of a read that may extend an expiry: a lost connection then leaves its outcome unknown.
+fn read_effect(may_write: bool) -> Effect {
+    if may_write { Write } else { Read }
+}
+
+/// The limits of a page and whether it has values.
+fn page_params(limit: usize, values: bool) -> [Param; 3] {
+    [
+        param(i32::try_from(limit_plus_one(limit)).unwrap_or(i32::MAX)),
+        param(i64::try_from(MAX_PAGE_BYTES).unwrap_or(i64::MAX)),
+        param(values),
+    ]
 }

@@ -1,12 +1,12 @@
 //! Converts rows that the SQL functions return into the contract's types.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use cubbyhole_core::limits::MAX_PAGE_BYTES;
 use cubbyhole_core::{
-    Entry, EntryMeta, Erased, Error, Namespace, Page, Result, ScanItem, ScanOptions, TenantId,
-    Timestamp, Usage, Version,
+    Entry, EntryMeta, EntryStat, Erased, Error, Namespace, Page, Position, Result, ScanItem,
+    TenantId, Timestamp, Usage, Version, Written,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -47,13 +47,28 @@ pub(crate) fn instant(millis: i64) -> Result<Timestamp> {
 
 fn meta(row: &Row) -> Result<EntryMeta> {
     let expires_at: Option<i64> = column(row, "expires_at")?;
+    let idle_ttl: Option<i64> = column(row, "idle_ttl")?;
     Ok(EntryMeta {
         version: version(row, "version")?
             .ok_or_else(|| Error::corrupt("an entry in the table has no version"))?,
         created_at: instant(column(row, "created_at")?)?,
         updated_at: instant(column(row, "updated_at")?)?,
         expires_at: expires_at.map(instant).transpose()?,
+        idle_ttl: idle_ttl.map(positive_millis).transpose()?,
     })
+}
+
+fn positive_millis(millis: i64) -> Result<Duration> {
+    match u64::try_from(millis) {
+        Ok(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+        _ => Err(Error::corrupt("an idle TTL in the table is not more than zero")),
+    }
+}
+
+/// The length of the value in bytes.
+fn value_bytes(row: &Row) -> Result<u64> {
+    u64::try_from(column::<i32>(row, "value_bytes")?)
+        .map_err(|_| Error::corrupt("a value in the table has a negative length"))
 }
 
 fn required_value(row: &Row) -> Result<Bytes> {
@@ -88,49 +103,81 @@ pub(crate) fn entries_by_key(
     Ok(keys.iter().map(answer).collect())
 }
 
+/// The metadata and sizes in the order of `keys`.
+pub(crate) fn stats_by_key(rows: &[Row], keys: &[&str]) -> Result<Vec<Option<EntryStat>>> {
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let stat = EntryStat { meta: meta(row)?, value_bytes: Some(value_bytes(row)?) };
+        found.insert(column::<&str>(row, "key")?, stat);
+    }
+    Ok(keys.iter().map(|key| found.get(key).copied()).collect())
+}
+
 pub(crate) fn keys(rows: &[Row]) -> Result<Vec<String>> {
     rows.iter().map(|row| row.try_get(0).map_err(unexpected_row)).collect()
 }
 
-/// Builds a page. An extra row shows that there is a next page.
-pub(crate) fn page(rows: &[Row], options: &ScanOptions) -> Result<Page<ScanItem<Bytes>, String>> {
-    let mut page: Page<ScanItem<Bytes>, String> = Page { items: Vec::new(), next: None };
-    let mut page_bytes = 0;
+fn scan_item(row: &Row, has_value: bool) -> Result<ScanItem<Bytes>> {
+    Ok(ScanItem {
+        key: column(row, "key")?,
+        meta: meta(row)?,
+        value_bytes: Some(value_bytes(row)?),
+        value: has_value.then(|| required_value(row)),
+    })
+}
+
+/// Whether the row is not part of its page, and only shows that there is a next page. It is the last
+/// row.
+fn is_extra(row: &Row) -> Result<bool> {
+    column(row, "is_extra")
+}
+
+/// Builds a page of one namespace.
+pub(crate) fn page(rows: &[Row], has_values: bool) -> Result<Page<ScanItem<Bytes>, String>> {
+    let mut items: Vec<ScanItem<Bytes>> = Vec::with_capacity(rows.len());
     for row in rows {
-        let key: &str = column(row, "key")?;
-        let value_bytes = u64::try_from(column::<i32>(row, "value_bytes")?)
-            .map_err(|_| Error::corrupt("a value in the table has a negative length"))?;
-        let size = key.len() as u64 + if options.values() { value_bytes } else { 0 };
-        let full = page.items.len() == options.limit()
-            || (!page.items.is_empty() && page_bytes + size > MAX_PAGE_BYTES as u64);
-        if full {
-            page.next = page.items.last().map(|item| item.key.clone());
-            break;
+        if is_extra(row)? {
+            let next = items.last().map(|item| item.key.clone());
+            return Ok(Page { items, next });
         }
-        page_bytes += size;
-        let value = match options.values() {
-            false => None,
-            true => Some(required_value(row)),
-        };
-        let item = ScanItem {
-            key: key.to_owned(),
-            meta: meta(row)?,
-            value_bytes: Some(value_bytes),
-            value,
-        };
-        page.items.push(item);
+        items.push(scan_item(row, has_values)?);
     }
-    Ok(page)
+    Ok(Page { items, next: None })
+}
+
+/// Builds a page across namespaces.
+pub(crate) fn recursive_page(
+    rows: &[Row],
+    has_values: bool,
+) -> Result<Page<(Namespace, ScanItem<Bytes>), Position>> {
+    let mut items: Vec<(Namespace, ScanItem<Bytes>)> = Vec::with_capacity(rows.len());
+    for row in rows {
+        if is_extra(row)? {
+            let position = |(namespace, item): &(Namespace, ScanItem<Bytes>)| Position {
+                namespace: namespace.clone(),
+                key: item.key.clone(),
+            };
+            let next = items.last().map(position);
+            return Ok(Page { items, next });
+        }
+        let rendered: &str = column(row, "namespace")?;
+        // Entries of one namespace follow each other.
+        let namespace = match items.last() {
+            Some((last, _)) if last.as_str() == rendered => last.clone(),
+            _ => parse_namespace(rendered)?,
+        };
+        items.push((namespace, scan_item(row, has_values)?));
+    }
+    Ok(Page { items, next: None })
+}
+
+fn parse_namespace(rendered: &str) -> Result<Namespace> {
+    Namespace::parse(rendered)
+        .map_err(|error| Error::corrupt("a namespace in the table is malformed").with_source(error))
 }
 
 pub(crate) fn namespaces(rows: &[Row]) -> Result<Vec<Namespace>> {
-    let parse = |row: &Row| {
-        let rendered: &str = row.try_get(0).map_err(unexpected_row)?;
-        Namespace::parse(rendered).map_err(|error| {
-            Error::corrupt("a namespace in the table is malformed").with_source(error)
-        })
-    };
-    rows.iter().map(parse).collect()
+    rows.iter().map(|row| parse_namespace(row.try_get(0).map_err(unexpected_row)?)).collect()
 }
 
 pub(crate) fn tenants(rows: &[Row]) -> Result<Vec<TenantId>> {
@@ -157,11 +204,19 @@ fn count(row: &Row, name: &str) -> Result<u64> {
         .map_err(|_| Error::internal("the database returned a negative count"))
 }
 
-/// `Conflict` with the index of the first operation whose condition failed, if the batch was not
-/// applied.
-pub(crate) fn batch_outcome(rows: &[Row]) -> Result<()> {
+/// Marks the deletes that removed a live entry. `Conflict` with the index of the first operation whose
+/// condition failed, if the batch was not applied.
+pub(crate) fn batch_outcome(rows: &[Row], mut written: Vec<Written>) -> Result<Vec<Written>> {
     let row = first(rows)?;
-    let Some(failed) = column::<Option<i32>>(row, "failed")? else { return Ok(()) };
-    let conflict = Error::conflict(version(row, "current")?);
-    Err(conflict.at_batch_index(usize::try_from(failed).unwrap_or(0)))
+    if let Some(failed) = column::<Option<i32>>(row, "failed")? {
+        let conflict = Error::conflict(version(row, "current")?);
+        return Err(conflict.at_batch_index(usize::try_from(failed).unwrap_or(0)));
+    }
+    for index in column::<Option<Vec<i32>>>(row, "deleted")?.unwrap_or_default() {
+        let deleted = usize::try_from(index).ok().and_then(|index| written.get_mut(index));
+        if let Some(deleted) = deleted {
+            *deleted = Written::Deleted(true);
+        }
+    }
+    Ok(written)
 }

@@ -8,9 +8,10 @@ pub(crate) struct Migration {
 
 /// The migrations in order: the first one creates version 1, the second one version 2. A released
 /// migration must not change.
-pub(crate) const MIGRATIONS: [Migration; 2] = [
+pub(crate) const MIGRATIONS: [Migration; 3] = [
     Migration { name: "entries", sql: include_str!("../migrations/0001_entries.sql") },
     Migration { name: "backlog", sql: include_str!("../migrations/0002_backlog.sql") },
+    Migration { name: "idle_ttl", sql: include_str!("../migrations/0003_idle_ttl.sql") },
 ];
 
 /// The version of the schema that this build reads and writes.

@@ -5,9 +5,10 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cubbyhole_core::{
-    Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
-    GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ResultExt, ScanItem,
-    ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Backend, Batch, Compaction, Condition, Entry, EntryStat, EntryStore, Erased, ExecutionContext,
+    Expiry, GetOptions, Namespace, NamespacePrefix, Page, Position, PutOptions,
+    RecursiveScanOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp,
+    Usage, Version, Written,
 };
 
 use crate::call::Caller;
@@ -46,6 +47,7 @@ use crate::{inspect, migrate};
 ///
 /// - `list_namespaces` and `scan_namespaces` make one index lookup for each namespace.
 /// - `usage` reads every entry under the prefix.
+/// - A refreshing `scan` reads its page twice. A refreshing read writes only if a refresh is due.
 /// - `evict_expired` makes one round trip for every 1,000 expired entries.
 ///
 /// `scan_tenants` requires the role `<schema>_operator`, and `compact` the owner of the table.
@@ -168,8 +170,18 @@ impl EntryStore<Bytes> for PostgresStore {
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
+        options: GetOptions,
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
-        self.operations.get_many(ctx, ns, keys).await.in_operation("get_many")
+        self.operations.get_many(ctx, ns, keys, options).await.in_operation("get_many")
+    }
+
+    async fn stat(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Option<EntryStat>>> {
+        self.operations.stat(ctx, ns, keys).await.in_operation("stat")
     }
 
     async fn put_entry(
@@ -200,7 +212,7 @@ impl EntryStore<Bytes> for PostgresStore {
         ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<Bytes>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         self.operations.write(ctx, ns, batch).await.in_operation("write")
     }
 
@@ -211,6 +223,16 @@ impl EntryStore<Bytes> for PostgresStore {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<Bytes>, String>> {
         self.operations.scan(ctx, ns, options).await.in_operation("scan")
+    }
+
+    async fn scan_recursive(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<Bytes>), Position>> {
+        let scan = self.operations.scan_recursive(ctx, prefix, options);
+        scan.await.in_operation("scan_recursive")
     }
 
     async fn scan_namespaces(
@@ -239,8 +261,10 @@ impl EntryStore<Bytes> for PostgresStore {
         ns: &Namespace,
         key: &str,
         new_expiry: Expiry,
+        condition: Condition,
     ) -> Result<bool> {
-        self.operations.touch(ctx, ns, key, new_expiry).await.in_operation("touch")
+        let touch = self.operations.touch(ctx, ns, key, new_expiry, condition);
+        touch.await.in_operation("touch")
     }
 
     async fn take(
@@ -250,6 +274,17 @@ impl EntryStore<Bytes> for PostgresStore {
         key: &str,
     ) -> Result<Option<Entry<Bytes>>> {
         self.operations.take(ctx, ns, key).await.in_operation("take")
+    }
+
+    async fn delete_prefix(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key_prefix: &str,
+        limit: usize,
+    ) -> Result<Erased> {
+        let delete = self.operations.delete_prefix(ctx, ns, key_prefix, limit);
+        delete.await.in_operation("delete_prefix")
     }
 
     async fn erase(

@@ -9,10 +9,7 @@ local live = 0
 if #members > 0 then
   local metas = redis.call('HMGET', KEYS[2], unpack(members))
   for i = 1, #members do
-    -- An entry with unreadable metadata counts as live.
-    if metas[i] and (#metas[i] ~= 38 or is_live(metas[i], time)) then
-      live = live + 1
-    end
+    live = live + counts_as_live(metas[i], time)
   end
   -- A key of the wrong type or an expired fence fails here, before the first write.
   redis.call('ZCARD', KEYS[1])

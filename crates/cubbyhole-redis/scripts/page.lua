@@ -1,16 +1,17 @@
--- Returns live keys of a namespace in byte order, optionally with their metadata.
+-- Returns live keys of a namespace in byte order or in reverse, optionally with their metadata.
 --
--- KEYS: keys, metas, expiries. ARGV: from and to (bounds of ZRANGE BYLEX), the limit, 'metas' or
--- ''. Returns the bound at which to continue if the script stopped early, else nil; then the keys,
--- each followed by its metadata if requested.
+-- KEYS: keys, metas, expiries. ARGV: from and to (bounds of ZRANGE BYLEX, in the direction of the
+-- page), the limit, 'metas' or '', 'reversed' or ''. Returns the bound at which to continue if the
+-- script stopped early, else nil; the time; then the keys, each followed by its metadata if
+-- requested.
 local keys, metas, expiries = KEYS[1], KEYS[2], KEYS[3]
 local from, to, wanted = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local with_metas = ARGV[4] == 'metas'
+local with_metas, reversed = ARGV[4] == 'metas', ARGV[5] == 'reversed'
 local time = now()
 local some_dead = redis.call('ZCOUNT', expiries, 0, time) > 0
 -- Limits how many keys, live or dead, the script reads while the server serves no other client.
 local budget = wanted + 4000
-local answer, found = { false }, 0
+local answer, found = { false, time }, 0
 
 while found < wanted do
   if budget <= 0 then
@@ -18,7 +19,12 @@ while found < wanted do
     break
   end
   local ask = math.min(wanted - found, 1000)
-  local members = redis.call('ZRANGE', keys, from, to, 'BYLEX', 'LIMIT', 0, ask)
+  local members
+  if reversed then
+    members = redis.call('ZRANGE', keys, from, to, 'BYLEX', 'REV', 'LIMIT', 0, ask)
+  else
+    members = redis.call('ZRANGE', keys, from, to, 'BYLEX', 'LIMIT', 0, ask)
+  end
   if #members == 0 then
     break
   end

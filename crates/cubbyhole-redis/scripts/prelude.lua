@@ -6,7 +6,8 @@
 -- have expired since the script started is accessed before the first write.
 --
 -- The metadata of an entry has 38 bytes, big-endian: version (16), created_at, updated_at and
--- expires_at (6 each, milliseconds since 1970, 0 for never), length of the value (4).
+-- expires_at (6 each, milliseconds since 1970, 0 for never), length of the value (4). An entry with
+-- an idle TTL has it in 6 more bytes, in milliseconds.
 
 -- The last millisecond of the year 9999.
 local LAST_INSTANT = 253402300799999
@@ -27,6 +28,18 @@ local function expires_at(meta)
   return (struct.unpack('>I6', meta, 29))
 end
 
+-- Returns the idle TTL, or nil if the entry has none.
+local function idle_ttl(meta)
+  if #meta == 44 then
+    return (struct.unpack('>I6', meta, 39))
+  end
+end
+
+-- Returns whether the metadata has one of the two lengths.
+local function is_readable(meta)
+  return #meta == 38 or #meta == 44
+end
+
 -- Returns whether the metadata (false if missing) belongs to a live entry.
 local function is_live(meta, time)
   if not meta then
@@ -36,20 +49,10 @@ local function is_live(meta, time)
   return expires == 0 or expires > time
 end
 
--- Returns the instant of an expiry argument: '' is never (0), '+N' is N milliseconds from now, '@N'
--- is N. Returns nil for an instant past the year 9999.
-local function instant_of(argument, time)
-  if argument == '' then
-    return 0
-  end
-  local number = tonumber(string.sub(argument, 2))
-  if string.sub(argument, 1, 1) == '+' then
-    number = time + number
-  end
-  if number <= LAST_INSTANT then
-    -- Zero means never. Instant 0 has expired, and so has instant 1.
-    return math.max(number, 1)
-  end
+-- Returns how much an entry that is removed adds to the number of removed live entries. An entry
+-- with unreadable metadata counts as live.
+local function counts_as_live(meta, time)
+  return meta and (not is_readable(meta) or is_live(meta, time)) and 1 or 0
 end
 
 -- Formats a number as a command argument. Some versions of Redis would write `1.8e+12`.
@@ -61,6 +64,51 @@ end
 -- its work, and a refusal that it wrote nothing.
 local function refuse(code, ...)
   return { err = table.concat({ code, ... }, ' ') }
+end
+
+-- Returns the instant and the idle TTL of an expiry argument: '' is never (0), '+N' is N milliseconds
+-- from now, '@N' is N, '~N' is an idle TTL of N, and '~N@I' an idle TTL of N that first ends at I.
+-- For an instant past the year 9999, the instant is nil.
+local function instant_of(argument, time)
+  if argument == '' then
+    return 0
+  end
+  local kind, number, idle = string.sub(argument, 1, 1), string.sub(argument, 2), nil
+  if kind == '+' then
+    number = time + tonumber(number)
+  elseif kind == '~' then
+    local ttl, instant = string.match(number, '^(%d+)@?(%d*)$')
+    idle = tonumber(ttl)
+    number = tonumber(instant) or time + idle
+  else
+    number = tonumber(number)
+  end
+  if number <= LAST_INSTANT then
+    -- Zero means never. Instant 0 has expired, and so has instant 1.
+    return math.max(number, 1), idle
+  end
+  return nil, idle
+end
+
+-- Returns the refusal of an expiry past the year 9999.
+local function too_late(index, idle)
+  return refuse('TOOLATE', index, idle and 'idle' or 'ttl')
+end
+
+-- Returns whether a condition other than '' (always) holds: 'absent', 'present' or a version.
+-- `current` is the version of the live entry, or 'absent'.
+local function holds(condition, current)
+  return condition == current or condition == 'present' and current ~= 'absent'
+end
+
+-- Returns the refusal for a condition that does not hold, with the version in hexadecimal digits.
+local function conflict(index, current)
+  if current ~= 'absent' then
+    current = string.gsub(current, '.', function(byte)
+      return string.format('%02x', string.byte(byte))
+    end)
+  end
+  return refuse('CONFLICT', index, current)
 end
 
 local function unregistered(time, fence)
@@ -116,7 +164,7 @@ local function dead_and_live(metas, expiries, time, limit)
     for i = 1, #members do
       local meta = found[i]
       -- Unreadable metadata counts as dead.
-      if meta and #meta == 38 and is_live(meta, time) then
+      if meta and is_readable(meta) and is_live(meta, time) then
         live[#live + 1] = digits(expires_at(meta))
         live[#live + 1] = members[i]
       else
@@ -186,16 +234,21 @@ local function expire_value(value, expires, time)
   end
 end
 
--- Changes the expiry of a live entry and returns its new metadata.
-local function set_expiry(metas, expiries, value, key, meta, expires, time)
+-- Returns metadata with another expiry and idle TTL (nil for none).
+local function with_expiry(meta, expires, idle)
+  return string.sub(meta, 1, 28) .. struct.pack('>I6', expires) .. string.sub(meta, 35, 38)
+    .. (idle and struct.pack('>I6', idle) or '')
+end
+
+-- Replaces the expiry and the idle TTL of a live entry.
+local function set_expiry(metas, expiries, value, key, meta, expires, idle, time)
   -- A key of the wrong type fails here, before the first write.
   redis.call('ZCARD', expiries)
-  local changed = string.sub(meta, 1, 28) .. struct.pack('>I6', expires) .. string.sub(meta, 35)
-  redis.call('HSET', metas, key, changed)
+  redis.call('HSET', metas, key, with_expiry(meta, expires, idle))
   if expires == 0 then
     redis.call('ZREM', expiries, key)
     redis.call('PERSIST', value)
-    return changed
+    return
   end
   redis.call('ZADD', expiries, expires, key)
   if expires > time then
@@ -203,5 +256,4 @@ local function set_expiry(metas, expiries, value, key, meta, expires, time)
   else
     redis.call('UNLINK', value)
   end
-  return changed
 end

@@ -85,7 +85,7 @@ end
 for i = 1, count do
   local value = KEYS[i + 3]
   -- Metadata of another length counts as lost.
-  local meta = found_metas[i] and #found_metas[i] == 38 and found_metas[i]
+  local meta = found_metas[i] and is_readable(found_metas[i]) and found_metas[i]
   local length = redis.pcall('STRLEN', value)
   local found, expires
   if type(length) ~= 'number' then

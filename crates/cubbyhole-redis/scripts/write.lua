@@ -3,8 +3,9 @@
 --
 -- KEYS: keys, metas, expiries, the value of each operation; with a token, also the fence.
 -- ARGV: the token or '', the instant at which it was requested; then five for each operation: key,
---       condition ('' always, 'absent', or a version), new version ('' deletes), expiry, value.
--- Returns the number of live entries that were deleted.
+--       condition ('' always, 'absent', 'present', or a version), new version ('' deletes), expiry,
+--       value.
+-- Returns the indexes of the deletes that removed a live entry.
 --
 -- The script is about half of the cost of a put, so the common path avoids function calls.
 local call = redis.call
@@ -13,8 +14,8 @@ local clock = call('TIME')
 local time = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local count = (#ARGV - 2) / 5
 -- For each operation: the metadata before it, the creation instant (0 if there is no live entry),
--- and the new expiry (nil is never).
-local metas_before, created_before, instants = {}, {}, {}
+-- and the new expiry (nil is never) and idle TTL (nil is none).
+local metas_before, created_before, instants, idles = {}, {}, {}, {}
 -- The marker and the keys of puts without metadata; for each operation, the position of its key.
 local unknown, unknown_at = { MARKER }, {}
 -- For each delete, whether it removes a value without metadata.
@@ -26,9 +27,9 @@ local touches_keys, touches_expiries = false, false
 for i = 1, count do
   local at = i * 5 - 2
   if ARGV[at + 3] ~= '' then
-    instants[i] = instant_of(ARGV[at + 3], time)
+    instants[i], idles[i] = instant_of(ARGV[at + 3], time)
     if not instants[i] then
-      return refuse('TOOLATE', i - 1)
+      return too_late(i - 1, idles[i])
     end
     may_expire = true
   end
@@ -51,13 +52,8 @@ for i = 1, count do
   local condition = ARGV[at + 1]
   if condition ~= '' then
     local current = created > 0 and string.sub(meta, 1, 16) or 'absent'
-    if condition ~= current then
-      if current ~= 'absent' then
-        current = string.gsub(current, '.', function(byte)
-          return string.format('%02x', string.byte(byte))
-        end)
-      end
-      return refuse('CONFLICT', i - 1, current)
+    if not holds(condition, current) then
+      return conflict(i - 1, current)
     end
   end
   if ARGV[at + 2] ~= '' then
@@ -95,7 +91,7 @@ if scores and not scores[1] then
   call('ZADD', expiries, -1, MARKER)
 end
 
-local deleted, forgotten = 0, {}
+local deleted, forgotten = {}, {}
 for i = 1, count do
   local at = i * 5 - 2
   local key, version, value = ARGV[at], ARGV[at + 2], KEYS[i + 3]
@@ -108,7 +104,11 @@ for i = 1, count do
     if created == 0 then
       created = time
     end
-    call('HSET', metas, key, version .. struct.pack('>I6I6I6I4', created, time, expires, #bytes))
+    local new = version .. struct.pack('>I6I6I6I4', created, time, expires, #bytes)
+    if idles[i] then
+      new = new .. struct.pack('>I6', idles[i])
+    end
+    call('HSET', metas, key, new)
     if expires == 0 then
       call('SET', value, bytes)
       -- A leftover expiry without metadata would expire the new entry.
@@ -128,7 +128,7 @@ for i = 1, count do
     call('UNLINK', value)
     forgotten[#forgotten + 1] = key
     if created > 0 then
-      deleted = deleted + 1
+      deleted[#deleted + 1] = i - 1
     end
   end
 end

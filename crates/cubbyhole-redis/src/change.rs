@@ -1,5 +1,7 @@
 //! The changes of a batch, and the requests that apply them.
 
+use std::time::Duration;
+
 use cubbyhole_core::{Condition, Expiry, Version};
 
 use crate::cluster::Request;
@@ -55,12 +57,7 @@ pub(crate) fn write_request(
     let (drawn, issued) = token.map_or(("", ""), |token| (&token.drawn, &token.issued));
     let mut request = Request::script(tag, Write, &scripts::WRITE, &names).arg(drawn).arg(issued);
     for change in changes {
-        request = request.arg(change.key);
-        request = match change.condition {
-            Condition::Always => request.arg(""),
-            Condition::IfAbsent => request.arg("absent"),
-            Condition::IfVersion(version) => request.arg(&version.to_bytes()[..]),
-        };
+        request = with_condition(request.arg(change.key), change.condition);
         request = match &change.put {
             Some(put) => request
                 .arg(&put.version.to_bytes()[..])
@@ -72,11 +69,30 @@ pub(crate) fn write_request(
     request
 }
 
+/// Adds a condition as an argument of a script.
+pub(crate) fn with_condition(request: Request, condition: Condition) -> Request {
+    match condition {
+        Condition::Always => request.arg(""),
+        Condition::IfAbsent => request.arg("absent"),
+        Condition::IfPresent => request.arg("present"),
+        Condition::IfVersion(version) => request.arg(&version.to_bytes()[..]),
+    }
+}
+
 /// Formats an expiry for the scripts, which reject one past the year 9999 by the server's clock.
 pub(crate) fn expiry_argument(expiry: Expiry) -> String {
     match expiry {
         Expiry::Never => String::new(),
-        Expiry::After(ttl) => format!("+{}", ttl.as_nanos().div_ceil(1_000_000)),
+        Expiry::After(ttl) => format!("+{}", millis(ttl)),
         Expiry::At(instant) => format!("@{}", instant.as_millis()),
+        Expiry::Idle(ttl) => format!("~{}", millis(ttl)),
+        Expiry::IdleUntil { ttl, expires_at } => {
+            format!("~{}@{}", millis(ttl), expires_at.as_millis())
+        }
     }
+}
+
+/// Returns a TTL in milliseconds, the unit of all stored times, rounded up.
+fn millis(ttl: Duration) -> u128 {
+    ttl.as_nanos().div_ceil(1_000_000)
 }

@@ -27,6 +27,20 @@ impl EntryReply {
         Ok(Some(Entry { value: Bytes::from(value), meta: StoredMeta::decode(&meta)?.meta }))
     }
 
+    /// Decodes a reply that contains this many entries: metadata and value of each.
+    pub(crate) fn decode_all(answer: Value, count: usize) -> Result<Vec<Self>> {
+        let answer = array(answer)?;
+        if answer.len() != 2 * count {
+            return Err(unexpected());
+        }
+        let mut answer = answer.into_iter();
+        let mut entries = Vec::with_capacity(count);
+        while let (Some(meta), Some(value)) = (answer.next(), answer.next()) {
+            entries.push(Self { meta: bytes(meta)?, value: bytes(value)? });
+        }
+        Ok(entries)
+    }
+
     /// Decodes a reply that contains one entry.
     pub(crate) fn decode_one(answer: Value) -> Result<Option<Entry<Bytes>>> {
         let [meta, value] = array(answer)?.try_into().map_err(|_| unexpected())?;
@@ -53,6 +67,7 @@ mod tests {
         let bulk = prop_oneof![
             prop::collection::vec(any::<u8>(), 0..50),
             prop::collection::vec(0..3_u8, META_BYTES..=META_BYTES),
+            prop::collection::vec(0..3_u8, META_BYTES + 6..=META_BYTES + 6),
         ];
         let leaf = prop_oneof![
             Just(Value::Nil),
@@ -92,6 +107,7 @@ mod tests {
             assert_refused(bytes(value.clone()));
             assert_refused(text(value.clone()));
             assert_refused(EntryReply::decode_one(value.clone()));
+            assert_refused(EntryReply::decode_all(value.clone(), 2));
             if let Ok(items) = array(value.clone()) {
                 prop_assert_eq!(Value::Array(items), value);
             }

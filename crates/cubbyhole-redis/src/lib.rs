@@ -40,6 +40,7 @@
 //! - Most calls cost one round trip; `get` is a plain `GET`. The first put into a namespace costs
 //!   more, because it registers the namespace in the index of its tenant.
 //! - A batch is one script. A listing of many keys and a page with values run several scripts.
+//! - `scan_recursive` asks up to eight namespaces at the same time.
 //! - `list_namespaces`, `usage` and `evict_expired` send a request to every namespace that they
 //!   cover.
 //!
@@ -72,6 +73,7 @@ mod index;
 mod key_range;
 mod keys;
 mod listing;
+mod recursive_scan;
 mod refusal;
 mod registry;
 mod removal;

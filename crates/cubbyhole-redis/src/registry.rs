@@ -12,6 +12,8 @@
 mod listed_name;
 mod token;
 
+use std::cmp::Ordering;
+
 use cubbyhole_core::{Error, ExecutionContext, Namespace, NamespacePrefix, Page, Result, TenantId};
 
 use crate::cluster::{Caller, Request, Retry};
@@ -168,7 +170,7 @@ impl<'a> Registry<'a> {
             .arg(&["BYLEX", "LIMIT", "0"])
             .arg(count);
         let members = replies::array(self.caller.ask(ctx, &request).await?)?;
-        replies::check_order(from, &members)?;
+        replies::check_order(from, Ordering::Greater, &members)?;
         members.into_iter().map(|member| ListedName::parse(&replies::text(member)?)).collect()
     }
 

@@ -1,5 +1,7 @@
 //! Decoding of replies.
 
+use std::cmp::Ordering;
+
 use cubbyhole_core::{Error, Result, Timestamp};
 use redis::Value;
 
@@ -8,6 +10,11 @@ use crate::keys::lex_bound;
 /// The error for a reply of an unexpected form.
 pub(crate) fn unexpected() -> Error {
     Error::internal("Redis sent an unexpected reply; run `cubbyhole doctor`")
+}
+
+/// The error for members of a sorted set that are not in order.
+pub(crate) fn out_of_order() -> Error {
+    Error::corrupt("the keys are not in order: another program added one")
 }
 
 pub(crate) fn integer(value: &Value) -> Result<u64> {
@@ -29,6 +36,11 @@ pub(crate) fn integers<const N: usize>(value: Value) -> Result<[u64; N]> {
     numbers.try_into().map_err(|_| unexpected())
 }
 
+/// Decodes milliseconds since 1970.
+pub(crate) fn instant(value: &Value) -> Result<Timestamp> {
+    Timestamp::from_millis(integer(value)?).map_err(|_| unexpected())
+}
+
 /// Decodes the reply to `TIME`: seconds and microseconds.
 pub(crate) fn time(value: Value) -> Result<Timestamp> {
     let mut numbers = array(value)?.into_iter().map(text);
@@ -41,33 +53,33 @@ pub(crate) fn time(value: Value) -> Result<Timestamp> {
     Timestamp::from_millis(millis.unwrap_or(u64::MAX)).map_err(|_| unexpected())
 }
 
-/// Checks that members are in order and at or after the lower bound. Another program may have added
-/// members with other scores, and reading page by page would then never end.
+/// Checks that members are in order and at or after the first bound. `onward` is the order of a
+/// member that comes later. Another program may have added members with other scores, and reading
+/// page by page would then never end.
 pub(crate) fn check_order<'a>(
     from: &[u8],
+    onward: Ordering,
     members: impl IntoIterator<Item = &'a Value>,
 ) -> Result<()> {
     let mut last: Option<&[u8]> = None;
     for member in members {
         let Value::BulkString(member) = member else { continue };
-        if !lex_bound::admits(from, member) || last.is_some_and(|last| last >= member.as_slice()) {
-            return Err(Error::corrupt("the keys are not in order: another program added one"));
+        let follows = last.is_none_or(|last| member.as_slice().cmp(last) == onward);
+        if !follows || !lex_bound::admits(from, member, onward) {
+            return Err(out_of_order());
         }
         last = Some(member);
     }
     Ok(())
 }
 
-/// Checks that the bound of the next page is above the bound of this page.
-pub(crate) fn check_progress(from: &[u8], next: Option<&[u8]>) -> Result<()> {
-    match next {
-        Some(next)
-            if next == from || !lex_bound::admits(from, next.get(1..).unwrap_or_default()) =>
-        {
-            Err(Error::corrupt("the keys are not in order: another program added one"))
-        }
-        _ => Ok(()),
+/// Checks that the bound of the next page is after the bound of this page.
+pub(crate) fn check_progress(from: &[u8], onward: Ordering, next: Option<&[u8]>) -> Result<()> {
+    let Some(next) = next else { return Ok(()) };
+    if next == from || !lex_bound::admits(from, next.get(1..).unwrap_or_default(), onward) {
+        return Err(out_of_order());
     }
+    Ok(())
 }
 
 /// Decodes a string that may be missing.

@@ -19,22 +19,24 @@ pub(crate) static PUT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../scripts/put.lua")));
 
 macro_rules! scripts {
-    ($($name:ident: $file:literal;)*) => {
+    ($($name:ident: $($file:literal)+;)*) => {
         $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(include_str!("../scripts/prelude.lua"), include_str!($file)))
+            Script::new(concat!(include_str!("../scripts/prelude.lua"), $(include_str!($file)),+))
         });)*
     };
 }
 
 scripts! {
     WRITE: "../scripts/write.lua";
-    ENTRIES: "../scripts/entries.lua";
-    EXTEND: "../scripts/extend.lua";
+    ENTRIES: "../scripts/reading.lua" "../scripts/entries.lua";
+    EXTEND: "../scripts/reading.lua" "../scripts/extend.lua";
+    STAT: "../scripts/stat.lua";
     TOUCH: "../scripts/touch.lua";
     TAKE: "../scripts/take.lua";
     PAGE: "../scripts/page.lua";
     COUNT: "../scripts/count.lua";
     USAGE: "../scripts/usage.lua";
+    DELETE_PREFIX: "../scripts/delete_prefix.lua";
     SWEEP: "../scripts/sweep.lua";
     ERASE: "../scripts/erase.lua";
     RECONCILE: "../scripts/reconcile.lua";

@@ -8,9 +8,10 @@ use cubbyhole_core::limits::{
     check_key, check_keys, check_page_limit, check_prefix, check_value_bytes,
 };
 use cubbyhole_core::{
-    Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
-    GetOptions, Namespace, NamespacePrefix, Operation, Page, PutOptions, Result, ResultExt,
-    ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage, Version,
+    Backend, Batch, Compaction, Condition, Entry, EntryStat, EntryStore, Erased, ExecutionContext,
+    Expiry, GetOptions, Namespace, NamespacePrefix, Operation, Page, Position, PutOptions,
+    RecursiveScanOptions, Result, ResultExt, ScanItem, ScanOptions, Store, TenantId, Timestamp,
+    Usage, Version, Written,
 };
 
 use crate::change::{Change, NewEntry};
@@ -19,8 +20,9 @@ use crate::config::Config;
 use crate::entries::Entries;
 use crate::entry_reply::EntryReply;
 use crate::listing::Listing;
+use crate::recursive_scan::RecursiveScan;
 use crate::registry::Registry;
-use crate::removal::{Erasure, Sweep};
+use crate::removal::{Erasure, PrefixDeletion, Sweep};
 use crate::usage::UsageCounter;
 
 /// A store on a Redis server or a Redis Cluster.
@@ -108,7 +110,7 @@ impl RedisStore {
         self.caller.begin(ctx).await?;
         check_key(key)?;
         let change = Change { key, condition, put: None };
-        Ok(self.entries().write(ctx, ns, &[change]).await? > 0)
+        Ok(!self.entries().write(ctx, ns, &[change]).await?.is_empty())
     }
 }
 
@@ -206,11 +208,8 @@ impl EntryStore<Bytes> for RedisStore {
         let get = async {
             self.caller.begin(ctx).await?;
             check_key(key)?;
-            if let Some(ttl) = options.extended_ttl() {
-                Expiry::After(ttl).check()?;
-                return self.entries().extend(ctx, ns, key, ttl).await;
-            }
-            let mut entries = self.entries().read(ctx, ns, &[key]).await?;
+            options.check()?;
+            let mut entries = self.entries().read(ctx, ns, &[key], options).await?;
             entries.pop().map_or(Ok(None), EntryReply::into_entry)
         };
         get.await.in_operation("get_entry")
@@ -221,17 +220,36 @@ impl EntryStore<Bytes> for RedisStore {
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
+        options: GetOptions,
     ) -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
         let get = async {
+            self.caller.begin(ctx).await?;
+            check_keys(keys)?;
+            options.check()?;
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
+            let entries = self.entries().read(ctx, ns, keys, options).await?;
+            Ok(entries.into_iter().map(EntryReply::into_entry).collect())
+        };
+        get.await.in_operation("get_many")
+    }
+
+    async fn stat(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Option<EntryStat>>> {
+        let stat = async {
             self.caller.begin(ctx).await?;
             check_keys(keys)?;
             if keys.is_empty() {
                 return Ok(Vec::new());
             }
-            let entries = self.entries().read(ctx, ns, keys).await?;
-            Ok(entries.into_iter().map(EntryReply::into_entry).collect())
+            self.entries().stat(ctx, ns, keys).await
         };
-        get.await.in_operation("get_many")
+        stat.await.in_operation("stat")
     }
 
     async fn put_entry(
@@ -261,7 +279,7 @@ impl EntryStore<Bytes> for RedisStore {
         ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<Bytes>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         let write = async {
             self.caller.begin(ctx).await?;
             batch.check(self.max_value_bytes(), |value| Some(value.len()))?;
@@ -271,11 +289,16 @@ impl EntryStore<Bytes> for RedisStore {
             let changes: Vec<Change<'_>> = batch.operations().iter().map(change).collect();
             let written = self.entries().write(ctx, ns, &changes).await;
             // A batch of one reports an index, too.
-            written.map_err(|error| {
+            let deletes = written.map_err(|error| {
                 let index = error.batch_index().unwrap_or(0);
                 error.at_batch_index(index)
             })?;
-            Ok(changes.iter().map(|change| change.put.as_ref().map(|put| put.version)).collect())
+            let mut deletes = deletes.into_iter().peekable();
+            let result = |(index, change): (u64, &Change<'_>)| match &change.put {
+                Some(put) => Written::Put(put.version),
+                None => Written::Deleted(deletes.next_if_eq(&index).is_some()),
+            };
+            Ok((0..).zip(&changes).map(result).collect())
         };
         write.await.in_operation("write")
     }
@@ -292,6 +315,20 @@ impl EntryStore<Bytes> for RedisStore {
             Listing::new(&self.caller).scan(ctx, ns, &options).await
         };
         scan.await.in_operation("scan")
+    }
+
+    async fn scan_recursive(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<Bytes>), Position>> {
+        let scan = async {
+            self.caller.begin(ctx).await?;
+            options.check(prefix)?;
+            RecursiveScan::new(ctx, &self.caller, prefix, &options).run().await
+        };
+        scan.await.in_operation("scan_recursive")
     }
 
     async fn scan_namespaces(
@@ -329,12 +366,13 @@ impl EntryStore<Bytes> for RedisStore {
         ns: &Namespace,
         key: &str,
         expiry: Expiry,
+        condition: Condition,
     ) -> Result<bool> {
         let touch = async {
             self.caller.begin(ctx).await?;
             check_key(key)?;
             expiry.check()?;
-            self.entries().touch(ctx, ns, key, expiry).await
+            self.entries().touch(ctx, ns, key, expiry, condition).await
         };
         touch.await.in_operation("touch")
     }
@@ -351,6 +389,22 @@ impl EntryStore<Bytes> for RedisStore {
             self.entries().take(ctx, ns, key).await
         };
         take.await.in_operation("take")
+    }
+
+    async fn delete_prefix(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key_prefix: &str,
+        limit: usize,
+    ) -> Result<Erased> {
+        let delete = async {
+            self.caller.begin(ctx).await?;
+            check_prefix(Some(key_prefix))?;
+            check_page_limit(limit)?;
+            PrefixDeletion::new(&self.caller, ns, key_prefix).run(ctx, limit).await
+        };
+        delete.await.in_operation("delete_prefix")
     }
 
     async fn erase(

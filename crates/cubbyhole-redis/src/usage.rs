@@ -1,5 +1,7 @@
 //! Usage: entries and bytes under a prefix.
 
+use std::cmp::Ordering;
+
 use cubbyhole_core::{ExecutionContext, NamespacePrefix, Result, Usage};
 
 use crate::cluster::{Caller, Request};
@@ -62,7 +64,7 @@ impl<'a> UsageCounter<'a> {
                 *sum += replies::integer(number)?;
             }
             let next = replies::bytes(answer.swap_remove(0))?;
-            replies::check_progress(&from, next.as_deref())?;
+            replies::check_progress(&from, Ordering::Greater, next.as_deref())?;
             match next {
                 Some(next) => from = next,
                 None => return Ok(sum),

@@ -196,9 +196,9 @@ impl Caller {
         }
         let operations = batch.len();
         let ns = self.data_set.namespace(first);
-        let versions = self.store.write(ctx, ns, batch).await?;
-        let written = versions.iter().flatten().count();
-        if versions.len() != operations || written != operations - 1 {
+        let results = self.store.write(ctx, ns, batch).await?;
+        let written = results.iter().filter(|result| result.version().is_some()).count();
+        if results.len() != operations || written != operations - 1 {
             return Err(WrongReply::ResultCount { expected: operations, found: written }.into());
         }
         Ok(())
@@ -214,13 +214,18 @@ impl Caller {
         Ok(())
     }
 
-    /// Half of the calls extend the TTL.
+    /// A plain read, one that extends the TTL, or one that restarts an idle TTL.
+    fn get_options(&mut self) -> GetOptions {
+        match self.random.u32(..4) {
+            0 => GetOptions::new().with_extended_ttl(self.ttl()),
+            1 => GetOptions::new().refreshing(),
+            _ => GetOptions::new(),
+        }
+    }
+
     async fn get_entry(&mut self, ctx: &ExecutionContext) -> CallResult {
         let id = self.any_lasting_entry();
-        let options = match self.random.bool() {
-            true => GetOptions::new().with_extended_ttl(self.ttl()),
-            false => GetOptions::new(),
-        };
+        let options = self.get_options();
         let (ns, key) = (self.data_set.namespace(id), self.data_set.key(id));
         let began = now();
         if let Some(entry) = self.store.get_entry(ctx, ns, key, options).await? {
@@ -231,12 +236,15 @@ impl Caller {
 
     async fn get_many(&mut self, ctx: &ExecutionContext) -> CallResult {
         let first = self.any_entry();
+        // Refreshes only what `touch` made idle: an extended TTL would outlive the expiry in a value.
+        let options = GetOptions::new();
+        let options = if self.random.bool() { options.refreshing() } else { options };
         let ids: Vec<EntryId> =
             (0..KEYS_PER_CALL).map(|_| EntryId { key: self.any_entry().key, ..first }).collect();
         let keys: Vec<&str> = ids.iter().map(|id| self.data_set.key(*id)).collect();
         let ns = self.data_set.namespace(first);
         let began = now();
-        let answers = self.store.get_many(ctx, ns, &keys).await?;
+        let answers = self.store.get_many(ctx, ns, &keys, options).await?;
         if answers.len() != ids.len() {
             return Err(
                 WrongReply::ResultCount { expected: ids.len(), found: answers.len() }.into()
@@ -326,9 +334,13 @@ impl Caller {
 
     async fn touch(&mut self, ctx: &ExecutionContext) -> CallResult {
         let id = self.any_lasting_entry();
-        let expiry = if self.random.bool() { Expiry::Never } else { Expiry::After(self.ttl()) };
+        let expiry = match self.random.u32(..4) {
+            0 => Expiry::After(self.ttl()),
+            1 => Expiry::Idle(self.ttl()),
+            _ => Expiry::Never,
+        };
         let (ns, key) = (self.data_set.namespace(id), self.data_set.key(id));
-        self.store.touch(ctx, ns, key, expiry).await?;
+        self.store.touch(ctx, ns, key, expiry, Condition::Always).await?;
         Ok(())
     }
 

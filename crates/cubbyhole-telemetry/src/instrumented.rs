@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cubbyhole_core::{
-    Backend, Batch, Compaction, Condition, Entry, EntryStore, Erased, ExecutionContext, Expiry,
-    GetOptions, Namespace, NamespacePrefix, Page, PutOptions, Result, ScanItem, ScanOptions, Store,
-    TenantId, Timestamp, Usage, Version,
+    Backend, Batch, Compaction, Condition, Entry, EntryStat, EntryStore, Erased, Error,
+    ExecutionContext, Expiry, GetOptions, Namespace, NamespacePrefix, Page, Position, PutOptions,
+    RecursiveScanOptions, Result, ScanItem, ScanOptions, Store, TenantId, Timestamp, Usage,
+    Version, Written,
 };
 
 use crate::call::Call;
@@ -187,12 +188,23 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         ctx: &ExecutionContext,
         ns: &Namespace,
         keys: &[&str],
+        options: GetOptions,
     ) -> Result<Vec<Result<Option<Entry<V>>>>> {
         let call = self.call(Operation::GetMany, Some(ns));
         let errors = |answers: &Vec<Result<Option<Entry<V>>>>| {
             Summary::values(answers.iter().filter_map(|answer| answer.as_ref().err()))
         };
-        call.run(self.inner.get_many(ctx, ns, keys), errors).await
+        call.run(self.inner.get_many(ctx, ns, keys, options), errors).await
+    }
+
+    async fn stat(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        keys: &[&str],
+    ) -> Result<Vec<Option<EntryStat>>> {
+        let call = self.call(Operation::Stat, Some(ns));
+        call.run(self.inner.stat(ctx, ns, keys), Summary::done).await
     }
 
     async fn put_entry(
@@ -226,7 +238,7 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<V>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         let call = self.call(Operation::Write, Some(ns));
         call.run(self.inner.write(ctx, ns, batch), Summary::done).await
     }
@@ -238,11 +250,22 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         options: ScanOptions,
     ) -> Result<Page<ScanItem<V>, String>> {
         let call = self.call(Operation::Scan, Some(ns));
-        let errors = |page: &Page<ScanItem<V>, String>| {
-            let values = page.items.iter().filter_map(|item| item.value.as_ref());
-            Summary::values(values.filter_map(|value| value.as_ref().err()))
-        };
+        let errors =
+            |page: &Page<ScanItem<V>, String>| Summary::values(page.items.iter().filter_map(error));
         call.run(self.inner.scan(ctx, ns, options), errors).await
+    }
+
+    async fn scan_recursive(
+        &self,
+        ctx: &ExecutionContext,
+        prefix: &NamespacePrefix,
+        options: RecursiveScanOptions,
+    ) -> Result<Page<(Namespace, ScanItem<V>), Position>> {
+        let call = self.call(Operation::ScanRecursive, Some(prefix.as_namespace()));
+        let errors = |page: &Page<(Namespace, ScanItem<V>), Position>| {
+            Summary::values(page.items.iter().filter_map(|(_, item)| error(item)))
+        };
+        call.run(self.inner.scan_recursive(ctx, prefix, options), errors).await
     }
 
     async fn scan_namespaces(
@@ -272,10 +295,11 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         ns: &Namespace,
         key: &str,
         expiry: Expiry,
+        condition: Condition,
     ) -> Result<bool> {
         let call = self.call(Operation::Touch, Some(ns));
         let found = |found: &bool| Summary::Found(*found);
-        call.run(self.inner.touch(ctx, ns, key, expiry), found).await
+        call.run(self.inner.touch(ctx, ns, key, expiry, condition), found).await
     }
 
     async fn take(
@@ -286,6 +310,18 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
     ) -> Result<Option<Entry<V>>> {
         let call = self.call(Operation::Take, Some(ns));
         call.run(self.inner.take(ctx, ns, key), Summary::option).await
+    }
+
+    async fn delete_prefix(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        key_prefix: &str,
+        limit: usize,
+    ) -> Result<Erased> {
+        let call = self.call(Operation::DeletePrefix, Some(ns));
+        let removed = |erased: &Erased| Summary::Removed(erased.removed);
+        call.run(self.inner.delete_prefix(ctx, ns, key_prefix, limit), removed).await
     }
 
     async fn erase(
@@ -322,4 +358,9 @@ impl<S: Backend> Backend for Instrumented<S> {
         let call = self.call(Operation::Compact, None);
         call.run(self.inner.compact(ctx), Summary::done).await
     }
+}
+
+/// The error of the item's value.
+fn error<V>(item: &ScanItem<V>) -> Option<&Error> {
+    item.value.as_ref().and_then(|value| value.as_ref().err())
 }

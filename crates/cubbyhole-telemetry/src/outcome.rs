@@ -12,7 +12,7 @@ pub(crate) enum Outcome {
 }
 
 /// The error kinds whose metric keys are cached.
-const KINDS: [ErrorKind; 11] = [
+const KINDS: [ErrorKind; 12] = [
     ErrorKind::InvalidArgument,
     ErrorKind::Conflict,
     ErrorKind::Cancelled,
@@ -20,6 +20,7 @@ const KINDS: [ErrorKind; 11] = [
     ErrorKind::Unavailable,
     ErrorKind::PermissionDenied,
     ErrorKind::ResourceExhausted,
+    ErrorKind::RateLimited,
     ErrorKind::Codec,
     ErrorKind::Corrupt,
     ErrorKind::Unsupported,
@@ -78,6 +79,7 @@ impl Severity {
             ErrorKind::Unavailable
             | ErrorKind::DeadlineExceeded
             | ErrorKind::ResourceExhausted
+            | ErrorKind::RateLimited
             | ErrorKind::PermissionDenied
             | ErrorKind::Codec => Self::Warn,
             // Corrupt, Internal, and kinds added to core later.

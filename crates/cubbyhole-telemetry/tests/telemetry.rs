@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use cubbyhole_core::{
     Backend, Batch, Bytes, Condition, EntryMeta, EntryStore, Error, ErrorKind, ExecutionContext,
-    Expiry, GetOptions, ManualClock, Namespace, NamespacePrefix, Page, PutOptions, Result,
-    ScanItem, ScanOptions, Store, Timestamp, TypedExt, Version, async_trait,
+    Expiry, GetOptions, ManualClock, Namespace, NamespacePrefix, Page, PutOptions,
+    RecursiveScanOptions, Result, ScanItem, ScanOptions, Store, Timestamp, TypedExt, Version,
+    async_trait,
 };
 use cubbyhole_memory::InMemoryStore;
 use cubbyhole_telemetry::Instrumented;
@@ -78,6 +79,7 @@ impl EntryStore<Bytes> for Failing {
             created_at: now,
             updated_at: now,
             expires_at: None,
+            idle_ttl: None,
         };
         let item =
             |value| ScanItem { key: "k".into(), meta, value_bytes: None, value: Some(value) };
@@ -281,18 +283,21 @@ async fn call_everything(store: &impl Backend) -> Result<()> {
     store.get(ctx, ns, "key-sesame").await?;
     store.get(ctx, ns, &"key-sesame".repeat(1000)).await.unwrap_err();
     store.get_entry(ctx, ns, "key-sesame", GetOptions::new()).await?;
-    store.get_many(ctx, ns, &["key-sesame"]).await?;
+    store.get_many(ctx, ns, &["key-sesame"], GetOptions::new()).await?;
+    store.stat(ctx, ns, &["key-sesame"]).await?;
     store.list(ctx, ns, Some("key-sesame")).await?;
     store.list_namespaces(ctx, prefix).await?;
     store.scan(ctx, ns, ScanOptions::new().with_prefix("key-sesame")).await?;
+    store.scan_recursive(ctx, prefix, RecursiveScanOptions::new()).await?;
     store.scan_namespaces(ctx, prefix, Some(ns), 1).await?;
     store.scan_tenants(ctx, None, 1).await?;
-    store.touch(ctx, ns, "key-sesame", Expiry::After(hour)).await?;
+    store.touch(ctx, ns, "key-sesame", Expiry::After(hour), always).await?;
     store.delete(ctx, ns, "key-sesame").await?;
     store.delete_entry(ctx, ns, "key-sesame", always).await?;
     store.take(ctx, ns, "key-sesame-2").await?;
     store.usage(ctx, prefix).await?;
     store.current_time(ctx, ns).await?;
+    store.delete_prefix(ctx, ns, "key-sesame", 10).await?;
     store.erase(ctx, prefix, 10).await?;
     store.evict_expired(ctx).await?;
     store.compact(ctx).await?;
@@ -308,9 +313,9 @@ fn every_method_is_reported_without_key_value_or_scope() {
     let operations: BTreeSet<&str> =
         captured.events.iter().map(|(_, fields, _)| &*fields["operation"]).collect();
     // All operations except `open`. `put` and `put_with_options` share one.
-    assert_eq!(operations.len(), 21, "{operations:?}");
-    assert_eq!(captured.events.len(), 24);
-    assert_eq!(captured.spans.len(), 24);
+    assert_eq!(operations.len(), 24, "{operations:?}");
+    assert_eq!(captured.events.len(), 27);
+    assert_eq!(captured.spans.len(), 27);
 }
 
 #[test]

@@ -176,7 +176,8 @@ pub async fn open(ctx: &ExecutionContext, url: &str) -> Result<Arc<dyn Backend>>
 ///
 /// On PostgreSQL this creates or upgrades the schema and its roles. Connect as a role with the
 /// privileges for that; the application's role does not need them. The start-up checks of [`open`]
-/// are skipped. The other backends have had one format so far, and are only opened and closed.
+/// are skipped. An embedded file of an earlier format gets the current one; no other process may have
+/// it open. The other backends have had one format so far, and are only opened and closed.
 ///
 /// # Errors
 /// The same errors as [`open`]. A missing embedded file is `Unavailable`, and is not created.
@@ -184,6 +185,10 @@ pub async fn migrate(ctx: &ExecutionContext, url: &str) -> Result<Vec<String>> {
     match StoreUrl::parse(url)?.config {
         #[cfg(feature = "postgres")]
         BackendConfig::Postgres(config) => cubbyhole_postgres::migrate(ctx, &config).await,
+        #[cfg(feature = "embedded")]
+        BackendConfig::Embedded(config) => {
+            Box::pin(cubbyhole_embedded::migrate(ctx, &config)).await
+        }
         // The other backends have no older format: opening checks the current one.
         other => {
             let store = OpenOptions::new().with_create(false).open_config(ctx, other).await?;

@@ -10,8 +10,9 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use cubbyhole::{
-    Backend, Bytes, Error, ErrorKind, ExecutionContext, GetOptions, Namespace, NamespacePrefix,
-    PutOptions, Result, ScanOptions, diagnose, migrate, open, repair,
+    Backend, Bytes, EntryStoreExt, Error, ErrorKind, ExecutionContext, GetOptions, Namespace,
+    NamespacePrefix, PutOptions, RecursiveScanOptions, Result, ScanOptions, diagnose, migrate,
+    open, repair,
 };
 use tempfile::TempDir;
 use tokio::runtime::Builder;
@@ -98,8 +99,18 @@ async fn loops_time_out(url: &str) {
     times_out("get", || store.get(ctx, ns, "k")).await;
     times_out("list", || store.list(ctx, ns, None)).await;
     times_out("scan", || store.scan(ctx, ns, ScanOptions::new())).await;
-    times_out("get_many", || store.get_many(ctx, ns, &["k"])).await;
-    times_out("get_many (no keys)", || store.get_many(ctx, ns, &[])).await;
+    let (plain, refreshing) = (GetOptions::new(), GetOptions::new().refreshing());
+    times_out("get_many", || store.get_many(ctx, ns, &["k"], plain)).await;
+    times_out("get_many (no keys)", || store.get_many(ctx, ns, &[], plain)).await;
+    times_out("get_entry (refreshing)", || store.get_entry(ctx, ns, "k", refreshing)).await;
+    times_out("stat", || store.stat(ctx, ns, &["k"])).await;
+    times_out("stat (no keys)", || store.stat(ctx, ns, &[])).await;
+    let recursive = RecursiveScanOptions::new;
+    times_out("scan_recursive", || store.scan_recursive(ctx, prefix, recursive())).await;
+    times_out("delete_prefix", || store.delete_prefix(ctx, ns, "absent", 1)).await;
+    times_out("last (none)", || store.last(ctx, ns, "k", 0)).await;
+    times_out("append (nothing)", || store.append(ctx, ns, "k", Vec::new(), PutOptions::new()))
+        .await;
     times_out("get_entry (sliding)", || store.get_entry(ctx, ns, "t", sliding)).await;
     times_out("usage", || store.usage(ctx, prefix)).await;
     times_out("list_namespaces", || store.list_namespaces(ctx, prefix)).await;

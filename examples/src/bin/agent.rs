@@ -1,6 +1,6 @@
-//! The memory of an agent: one namespace for each conversation, turns appended by conditional
-//! batches, conversations that expire when they are idle, and a profile of each person that all
-//! conversations share. The language model is a stub that needs no network.
+//! The memory of an agent: one namespace for each conversation, turns that are appended in order and
+//! expire when the conversation is idle, and a profile of each person that all conversations share.
+//! The language model is a stub that needs no network.
 //!
 //! ```text
 //! cargo run -p cubbyhole-examples --bin agent -- redb:agent.redb
@@ -12,42 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole::{
-    Backend, Batch, Condition, EntryStore, EntryStoreExt, Error, ErrorKind, ExecutionContext,
-    Expiry, GetOptions, JsonCodec, Namespace, NamespacePrefix, PutOptions, Result, ScanOptions,
-    Store, Typed, TypedExt, Update, Version,
+    Backend, Condition, EntryStore, EntryStoreExt, Error, ExecutionContext, Expiry, JsonCodec,
+    Namespace, NamespacePrefix, PutOptions, Result, ScanItem, ScanOptions, Store, Typed, TypedExt,
+    Update,
 };
 use serde::{Deserialize, Serialize};
 
-/// A conversation ends when it has not been read or written for this long.
+/// A conversation ends when the agent has not read or written it for this long.
 const IDLE: Duration = Duration::from_secs(30 * 60);
-/// The TTL of a turn, which does not depend on the conversation.
-const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// The number of turns that the model receives.
-const CONTEXT_TURNS: u64 = 6;
-/// The number of turns read in one page.
-const PAGE: usize = 4;
-const HEAD: &str = "head";
+const CONTEXT_TURNS: usize = 6;
+/// The prefix of the keys of turns.
+const TURNS: &str = "turn-";
 
-/// The values in the namespace of a conversation. One type, because a batch writes values of one
-/// type.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Memory {
-    Head(Head),
-    Turn(Turn),
-}
-
-/// The state of a conversation. Only the head has a sliding expiry. When it has expired, the
-/// conversation is over and its turns are no longer read.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    /// Identifies this conversation in the keys of its turns. If a new conversation begins under
-    /// the same name, its turns have other keys, so the two are never mixed.
-    start: Version,
-    turns: u64,
-}
-
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Turn {
     speaker: String,
     text: String,
@@ -61,84 +39,45 @@ struct Profile {
 }
 
 struct Conversation {
-    store: Typed<Memory, JsonCodec, Arc<dyn Backend>>,
+    store: Typed<Turn, JsonCodec, Arc<dyn Backend>>,
     ns: Namespace,
 }
 
 impl Conversation {
-    /// Reads the head and its version, and extends its TTL in the same step. Returns `None` if the
-    /// conversation is over.
-    async fn head(&self, ctx: &ExecutionContext) -> Result<Option<(Head, Version)>> {
-        let sliding = GetOptions::new().with_extended_ttl(IDLE);
-        let Some(entry) = self.store.get_entry(ctx, &self.ns, HEAD, sliding).await? else {
-            return Ok(None);
-        };
-        match entry.value {
-            Memory::Head(head) => Ok(Some((head, entry.meta.version))),
-            Memory::Turn(_) => Err(Error::new(ErrorKind::Corrupt, "the head is a turn")),
-        }
+    /// Appends a turn and returns its key. Concurrent writers lose no turn and leave no gap.
+    async fn append(&self, ctx: &ExecutionContext, speaker: &str, text: &str) -> Result<String> {
+        let turn = Turn { speaker: speaker.to_owned(), text: text.to_owned() };
+        let idle = PutOptions::new().with_idle_ttl(IDLE);
+        let keys = self.store.append(ctx, &self.ns, TURNS, vec![turn], idle).await?;
+        keys.into_iter().next().ok_or_else(|| Error::internal("a turn has no key"))
     }
 
-    /// Appends a turn and returns its number, counted from 0. The turn and the new head are one
-    /// batch, which is applied only if no other writer has changed the head since it was read.
-    async fn append(&self, ctx: &ExecutionContext, speaker: &str, text: &str) -> Result<u64> {
-        loop {
-            ctx.check()?;
-            let (head, condition) = match self.head(ctx).await? {
-                Some((head, version)) => (head, Condition::IfVersion(version)),
-                None => (Head { start: Version::draw(), turns: 0 }, Condition::IfAbsent),
-            };
-            let number = head.turns;
-            let turn = Turn { speaker: speaker.to_owned(), text: text.to_owned() };
-            let key = turn_key(&head, number);
-            let head = Head { turns: number + 1, ..head };
-            let idle = PutOptions::new().with_ttl(IDLE);
-            let kept = PutOptions::new().with_ttl(KEPT);
-            let batch = Batch::new().put_with(HEAD, Memory::Head(head), idle, condition).put_with(
-                key,
-                Memory::Turn(turn),
-                kept,
-                Condition::IfAbsent,
-            );
-            match self.store.write(ctx, &self.ns, batch).await {
-                Ok(_) => return Ok(number),
-                // Another writer appended first. Read the new head and try again.
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                Err(error) => return Err(error),
-            }
-        }
+    /// Returns the last turns for the model, in order, and restarts their idle TTL. Older turns expire
+    /// when they have left the context for that long.
+    async fn context(&self, ctx: &ExecutionContext) -> Result<Vec<Turn>> {
+        let newest =
+            ScanOptions::new().with_prefix(TURNS).reversed().with_limit(CONTEXT_TURNS).refreshing();
+        let mut items = self.store.scan(ctx, &self.ns, newest).await?.items;
+        items.reverse();
+        Ok(turns(items))
     }
 
-    /// Returns the last `count` turns in order, read page by page. Returns none if the conversation
-    /// is over.
-    async fn last(&self, ctx: &ExecutionContext, count: u64) -> Result<Vec<Turn>> {
-        let mut turns = Vec::new();
-        let Some((head, _)) = self.head(ctx).await? else { return Ok(turns) };
-        let mut options =
-            ScanOptions::new().with_prefix(format!("turn:{}:", head.start)).with_limit(PAGE);
-        if let Some(before) = head.turns.checked_sub(count + 1) {
-            options = options.with_after(turn_key(&head, before));
-        }
-        loop {
-            let page = self.store.scan(ctx, &self.ns, options.clone()).await?;
-            for item in page.items {
-                match item.value {
-                    Some(Ok(Memory::Turn(turn))) => turns.push(turn),
-                    // An unreadable turn is a gap. The conversation continues.
-                    _ => println!("  (cannot read {})", item.key),
-                }
-            }
-            match page.next {
-                Some(next) => options = options.with_after(next),
-                None => return Ok(turns),
-            }
-        }
+    /// Returns the last `n` turns in order. Does not extend the conversation.
+    async fn last(&self, ctx: &ExecutionContext, n: usize) -> Result<Vec<Turn>> {
+        Ok(turns(self.store.last(ctx, &self.ns, TURNS, n).await?))
     }
 }
 
-/// The zero padding makes the byte order, in which keys are listed, the order of the numbers.
-fn turn_key(head: &Head, number: u64) -> String {
-    format!("turn:{}:{number:010}", head.start)
+/// The readable turns. An unreadable turn is a gap, and the conversation continues.
+fn turns(items: Vec<ScanItem<Turn>>) -> Vec<Turn> {
+    let mut turns = Vec::with_capacity(items.len());
+    for item in items {
+        match item.value {
+            Some(Ok(turn)) => turns.push(turn),
+            _ => println!("  (cannot read {})", item.key),
+        }
+    }
+    turns
 }
 
 struct Agent {
@@ -161,7 +100,7 @@ impl Agent {
         text: &str,
     ) -> Result<String> {
         conversation.append(ctx, person, text).await?;
-        let context = conversation.last(ctx, CONTEXT_TURNS).await?;
+        let context = conversation.context(ctx).await?;
 
         let profiles = self.store.clone().typed::<Profile>();
         let key = format!("profile:{person}");
@@ -231,7 +170,7 @@ async fn remember(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
 
 /// Two writers append to one conversation, for example from two browser windows.
 async fn append_concurrently(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
-    const EACH: u64 = 10;
+    const EACH: usize = 10;
     let conversation = agent.conversation("chat-3")?;
     let write = async |speaker: &str| {
         for number in 0..EACH {
@@ -250,9 +189,9 @@ async fn append_concurrently(ctx: &ExecutionContext, agent: &Agent) -> Result<()
         );
     }
     // The model receives the end of a long conversation.
-    let last = conversation.last(ctx, CONTEXT_TURNS).await?;
+    let last = conversation.context(ctx).await?;
     let end = turns.iter().skip(turns.len() - last.len());
-    assert_eq!(last.len() as u64, CONTEXT_TURNS);
+    assert_eq!(last.len(), CONTEXT_TURNS);
     assert!(last.iter().map(|turn| &turn.text).eq(end.map(|turn| &turn.text)));
     println!("Two writers appended to one conversation: {} turns, none lost", turns.len());
     Ok(())
@@ -260,28 +199,35 @@ async fn append_concurrently(ctx: &ExecutionContext, agent: &Agent) -> Result<()
 
 async fn expire(ctx: &ExecutionContext, agent: &Agent) -> Result<()> {
     let conversation = agent.conversation("chat-2")?;
-    let head = async |options| conversation.store.get_entry(ctx, &conversation.ns, HEAD, options);
+    let (store, ns) = (&conversation.store, &conversation.ns);
+    let last = conversation.append(ctx, "maria", "I will be back.").await?;
     let expires_at = async || {
-        let entry = head(GetOptions::new()).await.await?;
-        Ok::<_, Error>(entry.and_then(|entry| entry.meta.expires_at))
+        let stats = store.stat(ctx, ns, &[last.as_str()]).await?;
+        Ok::<_, Error>(stats.into_iter().flatten().find_map(|stat| stat.meta.expires_at))
     };
-    // Simulate a conversation that expires in one minute.
-    let minute = Expiry::After(Duration::from_secs(60));
-    conversation.store.touch(ctx, &conversation.ns, HEAD, minute).await?;
+    // Simulate a conversation that was idle for 29 minutes: it expires in one minute.
+    let touch = async |left: Duration| {
+        let now = store.current_time(ctx, ns).await?;
+        let expires_at = now.checked_add(left)?;
+        let expiry = Expiry::IdleUntil { ttl: IDLE, expires_at };
+        for key in store.list(ctx, ns, Some(TURNS)).await? {
+            store.touch(ctx, ns, &key, expiry, Condition::Always).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    touch(Duration::from_secs(60)).await?;
     let before = expires_at().await?;
     conversation.last(ctx, CONTEXT_TURNS).await?;
-    let after = expires_at().await?;
-    assert!(before < after, "reading must extend the TTL");
-    println!("Reading a conversation extends its TTL");
+    assert_eq!(before, expires_at().await?, "looking at a conversation must not extend it");
+    conversation.context(ctx).await?;
+    assert!(before < expires_at().await?, "the agent's reading must extend it");
+    println!("The agent's reading extends a conversation");
 
-    // Simulate an idle conversation: let it expire. `get_entry` without options does not extend the
-    // TTL.
-    let moment = Expiry::After(Duration::from_millis(1));
-    conversation.store.touch(ctx, &conversation.ns, HEAD, moment).await?;
+    // Simulate an idle conversation: let it expire.
+    touch(Duration::from_millis(1)).await?;
     while expires_at().await?.is_some() {
         ctx.sleep(Duration::from_millis(1)).await?;
     }
-    assert!(conversation.last(ctx, CONTEXT_TURNS).await?.is_empty());
     let answer = agent.ask(ctx, &conversation, "maria", "Are you still there?").await?;
     assert_eq!(answer, "Hello Maria. Your messages: 1 here, 5 in total.");
     println!("An idle conversation expired: the next question started a new one");

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole::{
-    Backend, Batch, Condition, EntryStore, EntryStoreExt, Error, ErrorKind, ExecutionContext,
-    Expiry, JsonCodec, Namespace, NamespacePrefix, PutOptions, Result, ScanOptions, Typed,
-    TypedExt, Version,
+    Backend, Batch, Condition, EntryStore, EntryStoreExt, ErrorKind, ExecutionContext, Expiry,
+    JsonCodec, Namespace, NamespacePrefix, PutOptions, Result, ScanOptions, Typed, TypedExt,
+    Version,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -165,11 +165,9 @@ impl Queue {
                 return Ok(output);
             }
             ctx.check()?;
-            // `touch` does not check the owner. If another worker has the lease by now, this
-            // extends that worker's lease, which is harmless: `finish` checks the version.
-            if !self.store.touch(ctx, &self.ns, &key, Expiry::After(LEASE)).await? {
-                return Err(Error::conflict(None));
-            }
+            // Fails with `Conflict` if the lease has expired or another worker has it.
+            let held = Condition::IfVersion(claim.lease_version);
+            self.store.touch(ctx, &self.ns, &key, Expiry::After(LEASE), held).await?;
         }
     }
 

@@ -1,5 +1,5 @@
-//! A session store for a web service: a session id in a cookie, session data in the store, sliding
-//! expiry, a new id at sign-in, and sign-out of one session or of all sessions of a user.
+//! A session store for a web service: a session id in a cookie, session data in the store, an idle
+//! TTL, a new id at sign-in, and sign-out of one session or of all sessions of a user.
 //!
 //! ```text
 //! cargo run -p cubbyhole-examples --bin sessions -- redb:sessions.redb
@@ -79,7 +79,7 @@ impl Sessions {
 
     async fn create(&self, ctx: &ExecutionContext, user: u64, data: Data) -> Result<SessionId> {
         let id = SessionId::generate(user);
-        let options = PutOptions::new().with_ttl(IDLE);
+        let options = PutOptions::new().with_idle_ttl(IDLE);
         // A repeated random number must not overwrite another session.
         let condition = Condition::IfAbsent;
         self.store
@@ -88,11 +88,12 @@ impl Sessions {
         Ok(id)
     }
 
-    /// Loads a session and extends its TTL, in one step. Returns `None` if the session has expired,
-    /// was destroyed or never existed.
+    /// Loads a session and restarts its idle TTL, in one step. Returns `None` if the session has
+    /// expired, was destroyed or never existed.
     async fn load(&self, ctx: &ExecutionContext, id: SessionId) -> Result<Option<Session>> {
-        let sliding = GetOptions::new().with_extended_ttl(IDLE);
-        let entry = self.store.get_entry(ctx, &self.of_user(id.user)?, &id.key(), sliding).await?;
+        let refreshing = GetOptions::new().refreshing();
+        let ns = self.of_user(id.user)?;
+        let entry = self.store.get_entry(ctx, &ns, &id.key(), refreshing).await?;
         Ok(entry.map(|entry| Session { data: entry.value, version: entry.meta.version }))
     }
 
@@ -105,7 +106,7 @@ impl Sessions {
         session: &mut Session,
     ) -> Result<()> {
         let ns = self.of_user(id.user)?;
-        let options = PutOptions::new().with_ttl(IDLE);
+        let options = PutOptions::new().with_idle_ttl(IDLE);
         let condition = Condition::IfVersion(session.version);
         let data = session.data.clone();
         session.version =
@@ -123,7 +124,7 @@ impl Sessions {
         session: &Session,
     ) -> Result<SessionId> {
         let new = SessionId::generate(id.user);
-        let options = PutOptions::new().with_ttl(IDLE);
+        let options = PutOptions::new().with_idle_ttl(IDLE);
         let batch = Batch::new()
             .put_with(new.key(), session.data.clone(), options, Condition::IfAbsent)
             .delete_if(id.key(), Condition::IfVersion(session.version));
@@ -208,16 +209,20 @@ async fn expire(ctx: &ExecutionContext, sessions: &Sessions, id: SessionId) -> R
         let entry = sessions.store.get_entry(ctx, &ns, &id.key(), GetOptions::new()).await?;
         Ok::<_, cubbyhole::Error>(entry.map(|entry| entry.meta))
     };
-    // Simulate a session that expires in one minute.
-    let minute = Expiry::After(Duration::from_secs(60));
-    sessions.store.touch(ctx, &ns, &id.key(), minute).await?;
+    // Simulate a session that was idle for 29 minutes: it expires in one minute.
+    let touch = async |left: Duration| {
+        let expires_at = sessions.store.current_time(ctx, &ns).await?.checked_add(left)?;
+        let expiry = Expiry::IdleUntil { ttl: IDLE, expires_at };
+        sessions.store.touch(ctx, &ns, &id.key(), expiry, Condition::IfPresent).await
+    };
+    touch(Duration::from_secs(60)).await?;
     let before = meta().await?.and_then(|meta| meta.expires_at);
     let mut session = load(ctx, sessions, id).await?;
     let after = meta().await?.and_then(|meta| meta.expires_at);
     assert!(before < after, "loading must extend the TTL");
 
-    // Simulate an idle session: let it expire. `get_entry` without options does not extend the TTL.
-    sessions.store.touch(ctx, &ns, &id.key(), Expiry::After(Duration::from_millis(1))).await?;
+    // Simulate an idle session: let it expire. `get_entry` without options does not refresh.
+    touch(Duration::from_millis(1)).await?;
     while meta().await?.is_some() {
         ctx.sleep(Duration::from_millis(1)).await?;
     }

@@ -4,14 +4,20 @@ mod engine;
 mod pages;
 mod verify;
 
+use std::sync::Arc;
+
 use clap::Args;
-use cubbyhole::{Error, Namespace};
+use cubbyhole::{
+    Backend, Error, ErrorKind, ExecutionContext, Namespace, NamespacePrefix, ScanOptions,
+};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
 use self::engine::{CopyCounts, Plan};
 use self::verify::{Difference, Verified};
+use crate::args::parse::parse_prefix;
 use crate::args::scope::{Scope, ScopeArguments};
+use crate::entries::rerooting::Rerooting;
 use crate::entries::walk::{self, Namespaces};
 use crate::error::Failure;
 use crate::output::{Output, count, escape, human_bytes, progress};
@@ -28,10 +34,15 @@ it runs, stop the writers, and copy again with --verify; the second copy only wr
 --verify compares every entry of both stores, and shows the SHA-256 of the lines that `cubbyhole
 export` would write after its header.
 
+With --as the copies have another prefix, for example to rename a tenant or to clone an agent. The
+target may then be the same store, if neither prefix is under the other. --verify compares the new
+names.
+
 Examples:
   cubbyhole copy --all --to postgres://my_service@db.internal/state --dry-run
   cubbyhole copy --all --to postgres://my_service@db.internal/state --verify
-  cubbyhole copy acme --to redis+cluster://10.0.0.1:7000 --keep-existing";
+  cubbyhole copy acme --to redis+cluster://10.0.0.1:7000 --keep-existing
+  cubbyhole copy acme:agent-7 --store redb:a.redb --to redb:a.redb --as acme:agent-8";
 
 /// The number of differences that are shown. The others are only counted.
 const MAX_SHOWN: u64 = 10;
@@ -45,6 +56,9 @@ pub(crate) struct Copy {
     /// Target store: a URL or the name of a profile; a missing file is created
     #[arg(long, value_name = "URL|PROFILE")]
     to: String,
+    /// Prefix of the copies, instead of PREFIX: acme:agent-7:chat becomes acme:agent-8:chat
+    #[arg(long = "as", value_name = "PREFIX", value_parser = parse_prefix, conflicts_with = "all")]
+    renamed: Option<NamespacePrefix>,
     /// Keep entries that differ in the target [default: overwrite them]
     #[arg(long)]
     keep_existing: bool,
@@ -74,7 +88,17 @@ struct CopySummary<'a> {
 impl Copy {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let scope = self.scope.into_scope();
-        let source = session.open_read_only().await?;
+        let rerooting = scope.prefix().cloned().zip(self.renamed);
+        let rerooting = rerooting.map(|(from, to)| Rerooting::new(from, to));
+        let to = session.choose_target(&self.to)?;
+        let same = session.is_source(&to);
+        if same {
+            check_same_store(rerooting.as_ref())?;
+        }
+        let source = match same && !self.dry_run {
+            true => session.open().await?,
+            false => session.open_read_only().await?,
+        };
         // Checked first, so a mistyped prefix creates no file.
         let first = Namespaces::new(source.clone(), session.ctx.clone(), &scope).next().await?;
         let nothing = || Failure::NotFound(format!("there is no entry {scope}"));
@@ -82,9 +106,19 @@ impl Copy {
             return Err(nothing());
         }
         let read_only = self.dry_run || first.is_none();
-        let target = session.open_target(&self.to, read_only).await?;
+        // A file can be open only once.
+        let target = match same {
+            true => Some(Arc::clone(&source)),
+            false => session.open_target(&to, read_only).await?,
+        };
         if first.is_none() && target.is_none() {
             return Err(nothing());
+        }
+        if let (Some(first), Some(target), Some(rerooting)) = (&first, &target, &rerooting)
+            && rerooting.overlaps()
+            && has_entries_of(&session.ctx, &*source, &**target, first).await?
+        {
+            return Err(overlapping(rerooting));
         }
         let total = match session.out.messages_on_terminal() {
             // Only counted for the bar, because counting takes time.
@@ -95,10 +129,11 @@ impl Copy {
         let plan = Plan {
             source: source.clone(),
             target: target.clone(),
+            rerooting: rerooting.clone(),
             keep_existing: self.keep_existing,
             dry_run: self.dry_run,
             reading: ctx.child(),
-            writing: cubbyhole::ExecutionContext::new(),
+            writing: ExecutionContext::new(),
         };
         let started = tokio::time::Instant::now();
         let bar = progress::bar(total, &session.out, true);
@@ -113,15 +148,7 @@ impl Copy {
         }
         let verified = match (&target, self.verify) {
             (Some(target), true) => {
-                let bar = progress::bar(Some(counts.entries()), &session.out, true);
-                let mut observer = ProgressReporter { bar: &bar, out: &mut session.out, shown: 0 };
-                let verified = verify::run(&ctx, &source, target, &scope, &mut observer).await;
-                bar.finish_and_clear();
-                let stopped = |error| Failure::Partway {
-                    done: format!("{}, not verified", done(&counts)),
-                    error,
-                };
-                Some(verified.map_err(stopped)?)
+                Some(verify_copy(&plan, target, &scope, &counts, session).await?)
             }
             _ => None,
         };
@@ -129,6 +156,64 @@ impl Copy {
         report(&counts, self.dry_run, seconds, verified.as_ref(), &mut session.out)?;
         check_outcome(&counts, verified.as_ref(), &scope)
     }
+}
+
+async fn verify_copy(
+    plan: &Plan,
+    target: &Arc<dyn Backend>,
+    scope: &Scope,
+    counts: &CopyCounts,
+    session: &mut Session,
+) -> Result<Verified, Failure> {
+    let bar = progress::bar(Some(counts.entries()), &session.out, true);
+    let mut observer = ProgressReporter { bar: &bar, out: &mut session.out, shown: 0 };
+    let rerooting = plan.rerooting.as_ref();
+    let verified =
+        verify::run(&session.ctx, &plan.source, target, scope, rerooting, &mut observer).await;
+    bar.finish_and_clear();
+    verified.map_err(|error| Failure::Partway {
+        done: format!("{}, not verified", done(counts)),
+        error,
+    })
+}
+
+/// Refuses a copy within one store that would copy entries to themselves or copy its own copies.
+fn check_same_store(rerooting: Option<&Rerooting>) -> Result<(), Failure> {
+    match rerooting {
+        None => Err(Failure::Usage(
+            "--to names the store that is copied; name another one, or another prefix with --as"
+                .to_owned(),
+        )),
+        Some(rerooting) if rerooting.overlaps() => Err(overlapping(rerooting)),
+        Some(_) => Ok(()),
+    }
+}
+
+fn overlapping(rerooting: &Rerooting) -> Failure {
+    Failure::Usage(format!(
+        "--to names the store that is copied, and one of the prefixes {} and {} is under the other; \
+         nothing was written; use a prefix outside, or another store",
+        escape(rerooting.from().as_str()),
+        escape(rerooting.to().as_str()),
+    ))
+}
+
+/// Whether the target has one of the first entries of a namespace with the same version. It is then
+/// the source under another URL, because versions are not copied, or a physical copy of it.
+async fn has_entries_of(
+    ctx: &ExecutionContext,
+    source: &dyn Backend,
+    target: &dyn Backend,
+    namespace: &Namespace,
+) -> Result<bool, Error> {
+    let page = source.scan(ctx, namespace, ScanOptions::new().keys_only()).await?;
+    let keys: Vec<&str> = page.items.iter().map(|item| item.key.as_str()).collect();
+    let there = target.stat(ctx, namespace, &keys).await?;
+    Ok(page
+        .items
+        .iter()
+        .zip(there)
+        .any(|(item, stat)| stat.is_some_and(|stat| stat.meta.version == item.meta.version)))
 }
 
 fn done(counts: &CopyCounts) -> String {
@@ -145,6 +230,8 @@ fn done(counts: &CopyCounts) -> String {
 fn partway(counts: &CopyCounts, dry_run: bool, error: Error) -> Failure {
     let done = match dry_run {
         true => format!("{} compared", count(counts.entries(), "entry", "entries")),
+        // Repeating would fail again, for example at a name that is too long.
+        false if error.kind() == ErrorKind::InvalidArgument => done(counts),
         false => format!("{}; repeat the command to continue", done(counts)),
     };
     Failure::Partway { done, error }

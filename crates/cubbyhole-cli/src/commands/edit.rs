@@ -5,7 +5,7 @@ mod editor;
 
 use clap::Args;
 use cubbyhole::{
-    Backend, Bytes, Condition, Entry, EntryMeta, ExecutionContext, GetOptions, Namespace,
+    Backend, Bytes, Condition, Entry, EntryMeta, ExecutionContext, Expiry, GetOptions, Namespace,
     PutOptions, Version,
 };
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::common::not_found;
 use super::put::check_json;
 use crate::args::parse::{parse_key, parse_namespace};
 use crate::error::Failure;
-use crate::output::{escape, shell_quoted};
+use crate::output::{escape, exact_duration, shell_quoted};
 use crate::session::{Origin, Session};
 
 const EXAMPLES: &str = "\
@@ -151,9 +151,8 @@ impl Edit {
                 let store = session.open().await?;
                 // `touch` may have changed the expiry, which does not change the version.
                 let now = self.entry(&*store, session).await?;
-                if let Some(at) = now.map_or(meta.expires_at, |entry| entry.meta.expires_at) {
-                    options = options.with_expires_at(at);
-                }
+                let now = now.map_or(*meta, |entry| entry.meta);
+                options = options.with_expiry(Expiry::of(&now));
                 (store, Condition::IfVersion(meta.version))
             }
         };
@@ -170,8 +169,13 @@ impl Edit {
         let path = draft.keep().display().to_string();
         let mut command = format!("cubbyhole put --file {}", shell_quoted(&path));
         let left = before.expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs());
-        if let Some(left @ 1..) = left {
-            command.push_str(&format!(" --ttl {left}s"));
+        let idle_ttl = before.meta.and_then(|meta| meta.idle_ttl);
+        match (left, idle_ttl) {
+            (Some(1..), Some(ttl)) => {
+                command.push_str(&format!(" --idle-ttl {}", exact_duration(ttl)));
+            }
+            (Some(left @ 1..), None) => command.push_str(&format!(" --ttl {left}s")),
+            _ => {}
         }
         match &session.store.origin {
             Origin::Option | Origin::File => {

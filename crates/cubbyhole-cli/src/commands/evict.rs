@@ -149,7 +149,10 @@ fn step(whole: &ExecutionContext, timeout: Option<Duration>) -> ExecutionContext
 fn may_come_up(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::Unavailable | ErrorKind::DeadlineExceeded | ErrorKind::ResourceExhausted
+        ErrorKind::Unavailable
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::ResourceExhausted
+            | ErrorKind::RateLimited
     )
 }
 

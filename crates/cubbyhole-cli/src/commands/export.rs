@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
-use cubbyhole::{Backend, Bytes, ExecutionContext, Namespace, ScanItem, ScanOptions};
+use cubbyhole::{
+    Backend, Bytes, ExecutionContext, Expiry, Namespace, NamespacePrefix, RecursiveScanOptions,
+    ScanItem,
+};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -15,7 +18,7 @@ use crate::args::parse::parse_prefix;
 use crate::args::scope::Scope;
 use crate::entries::compression;
 use crate::entries::record::{EntryLine, Header};
-use crate::entries::walk::{self, Namespaces};
+use crate::entries::walk::{self, Prefixes};
 use crate::error::Failure;
 use crate::output::{Output, count, escape, progress, shown_path};
 use crate::session::{Session, same_file};
@@ -24,8 +27,8 @@ const EXAMPLES: &str = "\
 The first line names the format and its version. Each other line is an entry, ordered by namespace
 and key:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
-\"expires_at\" is added if the entry expires. \"value_base64\" replaces \"value\" if the value is
-not one line of JSON.
+\"expires_at\" is added if the entry expires, and \"idle_ttl\" if it has an idle TTL.
+\"value_base64\" replaces \"value\" if the value is not one line of JSON.
 
 An export is not a snapshot, but every entry that exists throughout the export appears exactly once.
 If nothing matches, FILE is not changed and the exit code is 1. A new FILE is readable only by its
@@ -93,8 +96,7 @@ impl Export {
         };
         let bar = progress::bar(total, &session.out, target.is_some());
         let out = &mut session.out;
-        let mut walk =
-            Walk { store, ctx, out, target, bar: bar.clone(), done: Exported::default() };
+        let mut walk = Walk::new(store, ctx, out, target, bar.clone());
         let outcome = walk.all(&scope).await;
         bar.finish_and_clear();
         let Walk { target, done, .. } = walk;
@@ -192,34 +194,42 @@ struct Walk<'a> {
     target: Option<FileTarget>,
     bar: ProgressBar,
     done: Exported,
+    /// The namespace of the last entry.
+    last: Option<Namespace>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(
+        store: Arc<dyn Backend>,
+        ctx: ExecutionContext,
+        out: &'a mut Output,
+        target: Option<FileTarget>,
+        bar: ProgressBar,
+    ) -> Self {
+        Self { store, ctx, out, target, bar, done: Exported::default(), last: None }
+    }
+
     async fn all(&mut self, scope: &Scope) -> Result<(), Failure> {
-        let mut namespaces = Namespaces::new(Arc::clone(&self.store), self.ctx.clone(), scope);
-        while let Some(namespace) = namespaces.next().await? {
-            self.namespace(&namespace).await?;
+        let mut prefixes = Prefixes::new(Arc::clone(&self.store), self.ctx.clone(), scope);
+        while let Some(prefix) = prefixes.next().await? {
+            self.under(&prefix).await?;
         }
         Ok(())
     }
 
-    async fn namespace(&mut self, namespace: &Namespace) -> Result<(), Failure> {
-        let before = self.done.entries;
-        let mut options = ScanOptions::new().with_limit(PAGE_ENTRIES);
+    async fn under(&mut self, prefix: &NamespacePrefix) -> Result<(), Failure> {
+        let mut options = RecursiveScanOptions::new().with_limit(PAGE_ENTRIES);
         loop {
-            let page = self.store.scan(&self.ctx, namespace, options.clone()).await?;
-            for item in &page.items {
+            let page = self.store.scan_recursive(&self.ctx, prefix, options.clone()).await?;
+            for (namespace, item) in &page.items {
                 self.entry(namespace, item)?;
             }
             progress::advance(&self.bar, self.done.entries);
             match page.next {
                 Some(next) => options = options.with_after(next),
-                None => break,
+                None => return Ok(()),
             }
         }
-        // All entries may have expired since the namespace was listed.
-        self.done.namespaces += u64::from(self.done.entries > before);
-        Ok(())
     }
 
     fn entry(&mut self, namespace: &Namespace, item: &ScanItem<Bytes>) -> Result<(), Failure> {
@@ -237,13 +247,17 @@ impl Walk<'_> {
         };
         let line = EntryLine::new(namespace, &item.key)
             .with_value(value)
-            .with_expiry(item.meta.expires_at);
+            .with_expiry(Expiry::of(&item.meta));
         if self.done.entries == 0 {
             // Written with the first entry, so an export without entries writes nothing.
             write(&mut self.target, self.out, &Header::new())?;
         }
         write(&mut self.target, self.out, &line)?;
         self.done.entries += 1;
+        if self.last.as_ref() != Some(namespace) {
+            self.done.namespaces += 1;
+            self.last = Some(namespace.clone());
+        }
         Ok(())
     }
 }
@@ -268,7 +282,8 @@ mod tests {
     fn item(key: &str, value: cubbyhole::Result<Bytes>) -> ScanItem<Bytes> {
         let now = Timestamp::EPOCH;
         let version = Version::draw();
-        let meta = EntryMeta { version, created_at: now, updated_at: now, expires_at: None };
+        let (created_at, updated_at) = (now, now);
+        let meta = EntryMeta { version, created_at, updated_at, expires_at: None, idle_ttl: None };
         ScanItem { key: key.to_owned(), meta, value_bytes: None, value: Some(value) }
     }
 
@@ -278,9 +293,7 @@ mod tests {
         let store = cubbyhole::open(&ctx, "memory:").await.unwrap();
         let namespace = Namespace::parse("acme").unwrap();
         let (mut out, capture) = Output::captured();
-        let done = Exported::default();
-        let bar = ProgressBar::hidden();
-        let mut walk = Walk { store, ctx, out: &mut out, target: None, bar, done };
+        let mut walk = Walk::new(store, ctx, &mut out, None, ProgressBar::hidden());
         for (key, value) in [
             ("a", Ok(Bytes::from_static(b"1"))),
             ("b", Err(Error::corrupt("the checksum is wrong"))),
@@ -295,7 +308,7 @@ mod tests {
              {\"namespace\":[\"acme\"],\"key\":\"a\",\"value\":1}\n\
              cubbyhole: skipped `b` in acme: the checksum is wrong\n\
              {\"namespace\":[\"acme\"],\"key\":\"c\",\"value\":3}\n\
-             exported 2 entries in 0 namespaces\n";
+             exported 2 entries in 1 namespace\n";
         assert_eq!(capture.take(), expected);
     }
 }

@@ -7,13 +7,14 @@ use super::common::not_found;
 use crate::args::parse::{parse_key, parse_namespace};
 use crate::entries::record::{EntryLine, to_base64};
 use crate::error::Failure;
-use crate::output::{Output, escape};
+use crate::output::{Output, escape, exact_duration};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
 Examples:
   cubbyhole get acme:agent-7 greeting
   cubbyhole get acme:agent-7 greeting --entry
+  cubbyhole get acme:sessions s-1 --refresh
   cubbyhole get acme:agent-7 avatar > avatar.png";
 
 /// Write the value of an entry to stdout, unchanged
@@ -22,6 +23,9 @@ Examples:
 pub(crate) struct Get {
     #[command(flatten)]
     arguments: EntryArguments,
+    /// Restart the idle TTL of the entry; other entries are only read
+    #[arg(long)]
+    refresh: bool,
 }
 
 /// The arguments that name an entry, and how to print it.
@@ -39,10 +43,18 @@ pub(crate) struct EntryArguments {
 }
 
 impl Get {
+    /// Whether the command writes to the store.
+    pub(crate) fn writes(&self) -> bool {
+        self.refresh
+    }
+
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let store = session.open_read_only().await?;
+        let (store, options) = match self.refresh {
+            true => (session.open().await?, GetOptions::new().refreshing()),
+            false => (session.open_read_only().await?, GetOptions::new()),
+        };
         let EntryArguments { namespace, key, .. } = &self.arguments;
-        let entry = store.get_entry(&session.ctx, namespace, key, GetOptions::new()).await?;
+        let entry = store.get_entry(&session.ctx, namespace, key, options).await?;
         self.arguments.show(entry, &mut session.out)
     }
 }
@@ -77,6 +89,9 @@ fn show_entry(entry: &Entry<Bytes>, out: &mut Output) -> Result<(), Failure> {
     out.line(&format!("created_at  {}", meta.created_at))?;
     out.line(&format!("updated_at  {}", meta.updated_at))?;
     out.line(&format!("expires_at  {expires}"))?;
+    if let Some(ttl) = meta.idle_ttl {
+        out.line(&format!("idle_ttl    {}", exact_duration(ttl)))?;
+    }
     out.line(&format!("bytes       {}", entry.value.len()))?;
     match std::str::from_utf8(&entry.value) {
         Ok(text) => out.line(&format!("value       {}", escape(text))),

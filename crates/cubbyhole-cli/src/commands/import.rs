@@ -10,14 +10,16 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use cubbyhole::{Error, Namespace};
+use cubbyhole::{Error, Namespace, NamespacePrefix};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use self::in_flight::{FinishedBatch, InFlightBatches};
 use self::reader::{PendingBatch, Reader, ReaderEvent};
+use crate::args::parse::parse_prefix;
 use crate::entries::compression;
+use crate::entries::rerooting::Rerooting;
 use crate::error::Failure;
 use crate::output::{count, escape, progress, shown_path, streams};
 use crate::session::Session;
@@ -26,7 +28,8 @@ const EXAMPLES: &str = "\
 Each line is an entry, as `cubbyhole export` writes it:
   {\"namespace\":[\"acme\",\"agent-7\"],\"key\":\"k\",\"value\":<JSON>}
 \"value_base64\" replaces \"value\" for other bytes. \"expires_at\" (RFC 3339) sets an expiry. A
-header is skipped. Input compressed with Zstandard is detected.
+header is skipped. \"idle_ttl\" (such as 30m) sets an idle TTL. Input compressed with Zstandard is
+detected.
 
 Lines that have expired by the store's clock are skipped and counted. Nearby lines of one namespace
 are stored as one atomic batch. If a key is repeated, the last line wins. Batches may be stored in
@@ -35,7 +38,8 @@ any order. To resume an interrupted import, import the file again.
 Examples:
   cubbyhole import dialogs.jsonl
   cubbyhole import backup.jsonl.zst
-  zcat backup.jsonl.gz | cubbyhole import --on-error skip";
+  zcat backup.jsonl.gz | cubbyhole import --on-error skip
+  cubbyhole import backup.jsonl --from acme:agent-7 --as acme:agent-8";
 
 /// The batches that are read ahead.
 const READ_AHEAD: usize = 4;
@@ -54,6 +58,14 @@ pub(crate) struct Import {
     /// Lines in between may belong to other batches
     #[arg(long)]
     report_batches: bool,
+    /// Prefix that --as replaces. A line of a namespace that is not under it is unreadable
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, requires = "to")]
+    from: Option<NamespacePrefix>,
+    /// Store the entries under this prefix instead of the one of --from: acme:agent-7:chat becomes
+    /// acme:agent-8:chat
+    #[arg(id = "to", long = "as", value_name = "PREFIX", value_parser = parse_prefix)]
+    #[arg(requires = "from")]
+    to: Option<NamespacePrefix>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,7 +98,9 @@ impl Import {
         let (source, length) = open_source(path)?;
         let store = session.open_or_create().await?;
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let reader = Reader::new(sender, self.on_error == OnError::Stop);
+        let rerooting = self.from.clone().zip(self.to.clone());
+        let rerooting = rerooting.map(|(from, to)| Rerooting::new(from, to));
+        let reader = Reader::new(sender, self.on_error == OnError::Stop).with_rerooting(rerooting);
         // Reading may block indefinitely on a pipe. The process does not wait for this thread.
         let named = path.map(Path::to_owned);
         std::thread::spawn(move || match compression::reader(source, named.as_deref()) {

@@ -7,7 +7,8 @@ use crate::args::parse::{parse_key, parse_namespace};
 use crate::entries::record::EntryLine;
 use crate::error::Failure;
 use crate::output::{
-    Align, Output, Table, ago, escape, escape_bytes, human_bytes, terminal_width, until,
+    Align, Output, Table, ago, escape, escape_bytes, exact_duration, human_bytes, terminal_width,
+    until,
 };
 use crate::session::Session;
 
@@ -41,7 +42,8 @@ pub(crate) struct List {
     /// Maximum number of keys [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Show updated_at, expires_at, size and version before each key; as a table on a terminal
+    /// Show updated_at, expires_at, idle TTL, size and version before each key; as a table on a
+    /// terminal
     #[arg(long)]
     long: bool,
     /// Show the value after each key, separated by a tab
@@ -141,7 +143,9 @@ impl List {
             let expires = meta.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string());
             let bytes = item.value_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
             let updated = meta.updated_at.to_string();
-            line = format!("{updated:<24}  {expires:<24}  {bytes:>8}  {}  ", meta.version);
+            let idle = meta.idle_ttl.map_or_else(|| "-".to_owned(), exact_duration);
+            line =
+                format!("{updated:<24}  {expires:<24}  {idle:>6}  {bytes:>8}  {}  ", meta.version);
         }
         line.push_str(&escape(&item.key));
         if let Some(value) = value {
@@ -171,7 +175,12 @@ impl List {
         let meta = &item.meta;
         let mut row = vec![
             ago(meta.updated_at, now),
-            until(meta.expires_at, now),
+            match meta.idle_ttl {
+                Some(ttl) => {
+                    format!("{}, idle {}", until(meta.expires_at, now), exact_duration(ttl))
+                }
+                None => until(meta.expires_at, now),
+            },
             item.value_bytes.map_or_else(|| "-".to_owned(), human_bytes),
             meta.version.to_string(),
             item.key.clone(),

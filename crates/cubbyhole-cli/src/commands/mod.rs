@@ -20,6 +20,7 @@ pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod namespaces;
 pub(crate) mod put;
+mod removal;
 pub(crate) mod take;
 pub(crate) mod tenants;
 pub(crate) mod touch;

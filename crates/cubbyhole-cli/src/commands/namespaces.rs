@@ -54,7 +54,7 @@ impl NamespaceCounts {
         ctx: &ExecutionContext,
         namespace: &Namespace,
     ) -> Result<Self, Failure> {
-        let NamespaceUsage { entries, bytes, .. } = count_one(store, ctx, namespace).await?;
+        let NamespaceUsage { entries, bytes, .. } = count_one(store, ctx, namespace, None).await?;
         Ok(Self { entries, bytes })
     }
 }

@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   cubbyhole put acme:agent-7 greeting hello
   cubbyhole put acme:agent-7 draft --file draft.md --ttl 7d
+  cubbyhole put acme:sessions s-1 '{\"user\":\"ada\"}' --idle-ttl 30m
   date | cubbyhole put acme:jobs nightly --if-absent";
 
 /// Write an entry; the value is stored unchanged
@@ -41,9 +42,15 @@ pub(crate) struct Put {
     /// Time to live: 90s, 1h30m, 7d [default: the entry never expires]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     ttl: Option<Duration>,
+    /// Time to live after the last write or refreshing read, as in `cubbyhole get --refresh`
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "ttl")]
+    idle_ttl: Option<Duration>,
     /// Write only if the entry does not exist
-    #[arg(long, conflicts_with = "if_version")]
+    #[arg(long, conflicts_with_all = ["if_present", "if_version"])]
     if_absent: bool,
+    /// Write only if the entry exists
+    #[arg(long, conflicts_with = "if_version")]
+    if_present: bool,
     /// Write only if the entry has this version
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     if_version: Option<Version>,
@@ -73,17 +80,21 @@ impl Put {
         let mut options = PutOptions::new();
         if let Some(ttl) = self.ttl {
             options = options.with_ttl(ttl);
-            options.expiry().check()?;
         }
+        if let Some(ttl) = self.idle_ttl {
+            options = options.with_idle_ttl(ttl);
+        }
+        options.expiry().check()?;
         let condition = match self.if_version {
             Some(version) => Condition::IfVersion(version),
             None if self.if_absent => Condition::IfAbsent,
+            None if self.if_present => Condition::IfPresent,
             None => Condition::Always,
         };
-        // An entry with a known version can only be in an existing store.
+        // An existing entry can only be in an existing store.
         let store = match condition {
-            Condition::IfVersion(_) => session.open().await?,
-            _ => session.open_or_create().await?,
+            Condition::IfVersion(_) | Condition::IfPresent => session.open().await?,
+            Condition::IfAbsent | Condition::Always => session.open_or_create().await?,
         };
         let version = store
             .put_entry(&session.ctx, &self.namespace, &self.key, value, options, condition)

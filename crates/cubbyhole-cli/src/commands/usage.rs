@@ -171,7 +171,7 @@ async fn count_all(
         names.next().await.transpose().map(|name| (name, names))
     });
     let count = |namespace: Namespace| async move {
-        let counted = count_one(&**store, ctx, &namespace).await?;
+        let counted = count_one(&**store, ctx, &namespace, None).await?;
         Ok((namespace, counted))
     };
     let mut counted = std::pin::pin!(names.map_ok(count).try_buffered(CONCURRENCY));
@@ -184,14 +184,18 @@ async fn count_all(
     Ok(())
 }
 
-/// Counts one namespace by reading the name of each entry.
+/// Counts one namespace, or its keys that begin with `prefix`, by reading the name of each entry.
 pub(super) async fn count_one(
     store: &dyn Backend,
     ctx: &ExecutionContext,
     namespace: &Namespace,
+    prefix: Option<&str>,
 ) -> cubbyhole::Result<NamespaceUsage> {
     let mut counted = NamespaceUsage { namespaces: 1, ..NamespaceUsage::nothing() };
     let mut options = ScanOptions::new().keys_only().with_limit(PAGE_NAMES);
+    if let Some(prefix) = prefix {
+        options = options.with_prefix(prefix);
+    }
     loop {
         let page = store.scan(ctx, namespace, options.clone()).await?;
         for item in &page.items {

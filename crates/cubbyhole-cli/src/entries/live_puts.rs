@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cubbyhole::{Backend, Batch, Bytes, Error, ExecutionContext, Namespace, Operation, Timestamp};
+use cubbyhole::{
+    Backend, Batch, Bytes, Error, ExecutionContext, Expiry, Namespace, Operation, Timestamp,
+};
 
 /// The tolerated clock drift between the store and this machine during one write.
 const DRIFT: Duration = Duration::from_secs(1);
@@ -47,9 +49,9 @@ pub(crate) async fn write_live(
 fn expires_at(operation: &Operation<Bytes>) -> Option<Timestamp> {
     match operation {
         Operation::Put { options, .. } => match options.expiry() {
-            cubbyhole::Expiry::At(instant) => Some(instant),
+            Expiry::At(instant) | Expiry::IdleUntil { expires_at: instant, .. } => Some(instant),
             // A TTL is greater than zero, so the entry is live when it is written.
-            cubbyhole::Expiry::Never | cubbyhole::Expiry::After(_) => None,
+            Expiry::Never | Expiry::After(_) | Expiry::Idle(_) => None,
         },
         Operation::Delete { .. } => None,
     }
@@ -102,7 +104,9 @@ mod tests {
         assert_eq!(store.list(&ctx, &ns, None).await.unwrap(), ["expired", "later", "none"]);
         let old = store.get_entry(&ctx, &ns, "expired", GetOptions::new()).await.unwrap();
         assert_eq!(old.unwrap().value, "old", "an expired entry replaced a live one");
-        let batch = Batch::from_iter([put("expired", at(1)), put("now", at(1))]);
-        assert_eq!(write_live(&store, &ctx, &ns, batch).await.unwrap(), [false, false]);
+        let idle = Expiry::IdleUntil { ttl: Duration::from_secs(60), expires_at: soon };
+        let idle = PutOptions::new().with_expiry(idle);
+        let batch = Batch::from_iter([put("expired", at(1)), put("now", at(1)), put("idle", idle)]);
+        assert_eq!(write_live(&store, &ctx, &ns, batch).await.unwrap(), [false; 3]);
     }
 }

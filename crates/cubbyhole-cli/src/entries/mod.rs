@@ -3,4 +3,5 @@
 pub(crate) mod compression;
 pub(crate) mod live_puts;
 pub(crate) mod record;
+pub(crate) mod rerooting;
 pub(crate) mod walk;

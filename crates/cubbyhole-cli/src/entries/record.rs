@@ -2,12 +2,16 @@
 //! bytes.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use cubbyhole::{Bytes, EntryMeta, Namespace, Timestamp, Version, limits};
+use cubbyhole::{Bytes, EntryMeta, Expiry, Namespace, Timestamp, Version, limits};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+
+use crate::args::parse::parse_duration;
+use crate::output::exact_duration;
 
 /// The first line of an export. It is optional when reading, because older exports have none.
 #[derive(Debug, Serialize)]
@@ -91,6 +95,8 @@ pub(crate) struct EntryLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    idle_ttl: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<Version>,
     #[serde(skip_serializing_if = "Option::is_none")]
     created_at: Option<Timestamp>,
@@ -109,6 +115,7 @@ impl<'a> EntryLine<'a> {
             value: None,
             value_base64: None,
             expires_at: None,
+            idle_ttl: None,
             version: None,
             created_at: None,
             updated_at: None,
@@ -122,8 +129,13 @@ impl<'a> EntryLine<'a> {
         self
     }
 
-    pub(crate) fn with_expiry(mut self, expires_at: Option<Timestamp>) -> Self {
-        self.expires_at = expires_at;
+    /// Adds `expires_at` and the idle TTL of an [`Expiry::of`] an entry.
+    pub(crate) fn with_expiry(mut self, expiry: Expiry) -> Self {
+        self.expires_at = match expiry {
+            Expiry::At(expires_at) | Expiry::IdleUntil { expires_at, .. } => Some(expires_at),
+            Expiry::Never | Expiry::After(_) | Expiry::Idle(_) => None,
+        };
+        self.idle_ttl = expiry.idle_ttl().map(exact_duration);
         self
     }
 
@@ -131,7 +143,7 @@ impl<'a> EntryLine<'a> {
         self.version = Some(meta.version);
         self.created_at = Some(meta.created_at);
         self.updated_at = Some(meta.updated_at);
-        self.with_expiry(meta.expires_at)
+        self.with_expiry(Expiry::of(meta))
     }
 
     pub(crate) fn with_bytes(mut self, bytes: Option<u64>) -> Self {
@@ -162,7 +174,7 @@ pub(crate) struct Record {
     pub(crate) namespace: Namespace,
     pub(crate) key: String,
     pub(crate) value: Bytes,
-    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) expiry: Expiry,
 }
 
 // Unknown fields are refused, because a misspelt `expires_at` would make an entry permanent.
@@ -178,6 +190,8 @@ struct ReadLine<'a> {
     value_base64: Option<Cow<'a, str>>,
     #[serde(default)]
     expires_at: Option<Timestamp>,
+    #[serde(borrow, default)]
+    idle_ttl: Option<Cow<'a, str>>,
     // Added by `get --json` and `list --json`, and ignored: the store sets its own.
     #[serde(default, rename = "version")]
     _version: serde::de::IgnoredAny,
@@ -222,22 +236,42 @@ impl Record {
             (Some(_), Some(_)) => return Err("both `value` and `value_base64`".to_owned().into()),
             (None, None) => return Err("neither `value` nor `value_base64`".to_owned().into()),
         };
+        let expiry = expiry(read.expires_at, read.idle_ttl.as_deref())?;
         limits::check_key(&read.key)
             .and_then(|()| limits::check_value_bytes(value.len(), limits::DEFAULT_MAX_VALUE_BYTES))
             .map_err(|error| error.message().to_owned())?;
-        Ok(Some(Self {
-            namespace: read.namespace,
-            key: read.key.into_owned(),
-            value,
-            expires_at: read.expires_at,
-        }))
+        Ok(Some(Self { namespace: read.namespace, key: read.key.into_owned(), value, expiry }))
     }
+}
+
+/// Returns the expiry of a line. Without `expires_at`, an idle TTL begins when the line is stored.
+fn expiry(expires_at: Option<Timestamp>, idle_ttl: Option<&str>) -> Result<Expiry, Unreadable> {
+    let Some(text) = idle_ttl else {
+        return Ok(expires_at.map_or(Expiry::Never, Expiry::At));
+    };
+    // humantime does not read milliseconds of more than 584 years, which `exact_duration` writes.
+    let ttl = match text.strip_suffix("ms").and_then(|number| number.parse().ok()) {
+        Some(millis @ 1..) => Duration::from_millis(millis),
+        _ => parse_duration(text).map_err(|reason| shortened(format!("`idle_ttl`: {reason}")))?,
+    };
+    // In whole milliseconds, as stores keep it.
+    let ttl = Expiry::Idle(ttl).idle_ttl().unwrap_or(ttl);
+    let expiry = match expires_at {
+        Some(expires_at) => Expiry::IdleUntil { ttl, expires_at },
+        None => Expiry::Idle(ttl),
+    };
+    expiry.check().map_err(|error| error.message().to_owned())?;
+    Ok(expiry)
 }
 
 /// Returns serde's message without its line number, which is always 1.
 fn reason(error: &serde_json::Error) -> String {
+    shortened(error.to_string().replace(" at line 1 column ", " at column "))
+}
+
+/// Shortens a message, which may quote any part of a line.
+fn shortened(mut text: String) -> String {
     const LONGEST: usize = 200;
-    let mut text = error.to_string().replace(" at line 1 column ", " at column ");
     if let Some((at, _)) = text.char_indices().nth(LONGEST) {
         text.truncate(at);
         text.push('…');
@@ -353,11 +387,46 @@ mod tests {
             created_at: Timestamp::EPOCH,
             updated_at: Timestamp::EPOCH,
             expires_at: Some(Timestamp::MAX),
+            idle_ttl: Some(Duration::from_secs(90 * 60)),
         };
         let line = EntryLine::new(&namespace, "k").with_value(b"1").with_meta(&meta);
         let text = serde_json::to_string(&line.with_bytes(Some(1))).unwrap();
         let record = Record::parse(text.as_bytes()).unwrap().unwrap();
-        assert_eq!(record.expires_at, Some(Timestamp::MAX));
+        let ttl = Duration::from_secs(90 * 60);
+        assert_eq!(record.expiry, Expiry::IdleUntil { ttl, expires_at: Timestamp::MAX });
+    }
+
+    #[test]
+    fn idle_ttl_has_the_form_of_entry_metadata() {
+        let namespace = Namespace::parse("a").unwrap();
+        let mut meta = EntryMeta {
+            version: Version::draw(),
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+            expires_at: Some(Timestamp::MAX),
+            idle_ttl: None,
+        };
+        let bare = r#"{"namespace":["a"],"key":"k","expires_at":"9999-12-31T23:59:59.999Z"}"#;
+        let line =
+            serde_json::to_string(&EntryLine::new(&namespace, "k").with_expiry(Expiry::of(&meta)));
+        assert_eq!(line.unwrap(), bare);
+        let long = 7000 * 365 * 86_400_000;
+        for millis in [1, 999, 1_500, 60_000, 5_400_000, 86_400_000, 90_000_000, long + 1] {
+            meta.idle_ttl = Some(Duration::from_millis(millis));
+            let line =
+                EntryLine::new(&namespace, "k").with_value(b"1").with_expiry(Expiry::of(&meta));
+            let line = serde_json::to_value(&line).unwrap();
+            assert_eq!(line["idle_ttl"], serde_json::to_value(meta).unwrap()["idle_ttl"]);
+            let record = Record::parse(line.to_string().as_bytes()).unwrap().unwrap();
+            assert_eq!(record.expiry, Expiry::of(&meta));
+        }
+    }
+
+    #[test]
+    fn idle_ttl_without_an_expiry_begins_when_the_line_is_stored() {
+        let line = br#"{"namespace":["a"],"key":"k","value":1,"idle_ttl":"1h 30m"}"#;
+        let record = Record::parse(line).unwrap().unwrap();
+        assert_eq!(record.expiry, Expiry::Idle(Duration::from_secs(90 * 60)));
     }
 
     #[test]
@@ -374,6 +443,14 @@ mod tests {
                 "unknown field `expire_at`",
             ),
             (r#"{"namespace":["a"],"key":"k","value":1,"expires_at":"soon"}"#, "RFC 3339"),
+            (
+                r#"{"namespace":["a"],"key":"k","value":1,"idle_ttl":"soon"}"#,
+                "`idle_ttl`: expected",
+            ),
+            (r#"{"namespace":["a"],"key":"k","value":1,"idle_ttl":"0s"}"#, "greater than zero"),
+            (r#"{"namespace":["a"],"key":"k","value":1,"idle_ttl":"1M"}"#, "no fixed length"),
+            (r#"{"namespace":["a"],"key":"k","value":1,"idle_ttl":"9999999d"}"#, "year 9999"),
+            (r#"{"namespace":["a"],"key":"k","value":1,"idle_ttl":60}"#, "invalid type"),
             (r#"{"namespace":["a"],"key":"k","value_base64":"*"}"#, "not base64"),
             (r#"{"namespace":[],"key":"k","value":1}"#, "tenant"),
             (r#"{"namespace":[""],"key":"k","value":1}"#, "tenant is empty"),

@@ -57,11 +57,32 @@ impl Tenants {
     }
 }
 
+/// Iterates over prefixes that cover a scope: its prefix, or the tenants in byte order.
+pub(crate) struct Prefixes {
+    prefix: Option<NamespacePrefix>,
+    tenants: Option<Tenants>,
+}
+
+impl Prefixes {
+    pub(crate) fn new(store: Arc<dyn Backend>, ctx: ExecutionContext, scope: &Scope) -> Self {
+        let prefix = scope.prefix().cloned();
+        let tenants = prefix.is_none().then(|| Tenants::new(store, ctx));
+        Self { prefix, tenants }
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<NamespacePrefix>> {
+        match &mut self.tenants {
+            Some(tenants) => Ok(tenants.next().await?.map(NamespacePrefix::from)),
+            None => Ok(self.prefix.take()),
+        }
+    }
+}
+
 /// Iterates over the namespaces of a scope: by tenant, then in byte order.
 pub(crate) struct Namespaces {
     store: Arc<dyn Backend>,
     ctx: ExecutionContext,
-    tenants: Option<Tenants>,
+    prefixes: Prefixes,
     /// The prefix that is listed, and the namespace after which the next page starts.
     prefix: Option<(NamespacePrefix, Option<Namespace>)>,
     page: VecDeque<Namespace>,
@@ -69,9 +90,8 @@ pub(crate) struct Namespaces {
 
 impl Namespaces {
     pub(crate) fn new(store: Arc<dyn Backend>, ctx: ExecutionContext, scope: &Scope) -> Self {
-        let prefix = scope.prefix().map(|prefix| (prefix.clone(), None));
-        let tenants = prefix.is_none().then(|| Tenants::new(Arc::clone(&store), ctx.clone()));
-        Self { store, ctx, tenants, prefix, page: VecDeque::new() }
+        let prefixes = Prefixes::new(Arc::clone(&store), ctx.clone(), scope);
+        Self { store, ctx, prefixes, prefix: None, page: VecDeque::new() }
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Namespace>> {
@@ -86,9 +106,8 @@ impl Namespaces {
                 self.prefix = page.next.map(|next| (prefix, Some(next)));
                 continue;
             }
-            let Some(tenants) = &mut self.tenants else { return Ok(None) };
-            match tenants.next().await? {
-                Some(tenant) => self.prefix = Some((tenant.into(), None)),
+            match self.prefixes.next().await? {
+                Some(prefix) => self.prefix = Some((prefix, None)),
                 None => return Ok(None),
             }
         }

@@ -13,5 +13,5 @@ pub(crate) use self::escape::{
 };
 pub(crate) use self::style::Tone;
 pub(crate) use self::table::{Align, Table, terminal_width};
-pub(crate) use self::units::{ago, count, human_bytes, until};
+pub(crate) use self::units::{ago, count, exact_duration, human_bytes, until};
 pub(crate) use self::writer::{Capture, Output, abandon, clear_bar};

@@ -38,6 +38,18 @@ pub(crate) fn until(at: Option<Timestamp>, now: Timestamp) -> String {
     }
 }
 
+/// Formats a duration of whole milliseconds exactly, in the longest unit that divides it, such as
+/// `30m` or `1500ms`. It is the form of an idle TTL in the JSON of entry metadata.
+pub(crate) fn exact_duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+    let millis = duration.as_millis();
+    match UNITS.iter().find(|(unit, _)| millis.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
+    }
+}
+
 /// Formats a duration in its largest unit, rounded.
 fn rough(duration: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "m")];

@@ -100,25 +100,34 @@ impl Session {
         Ok(store)
     }
 
-    /// Opens the second store of `copy`, named by a URL or a profile. With `read_only`, a missing
-    /// file is not created, and `None` is returned for it.
-    pub(crate) async fn open_target(
-        &mut self,
-        named: &str,
-        read_only: bool,
-    ) -> Result<Option<Arc<dyn Backend>>, Failure> {
+    /// Returns the second store of `copy`, named by a URL or a profile.
+    pub(crate) fn choose_target(&self, named: &str) -> Result<StoreChoice, Failure> {
         let target = self.settings.resolve(named)?;
         if target.is_in_memory() {
             return Err(Failure::Usage(
                 "--to memory: is lost when this command ends; name a store that is kept".to_owned(),
             ));
         }
+        Ok(target)
+    }
+
+    /// Whether the target of `copy` is the store that is copied: the same file or an equal URL. Two
+    /// URLs can name one server differently.
+    pub(crate) fn is_source(&self, target: &StoreChoice) -> bool {
+        match (self.store.file(), target.file()) {
+            (Some(source), Some(target)) => same_file(&source, &target),
+            _ => self.store.url == target.url,
+        }
+    }
+
+    /// Opens the target of `copy`. With `read_only`, a missing file is not created, and `None` is
+    /// returned for it.
+    pub(crate) async fn open_target(
+        &mut self,
+        target: &StoreChoice,
+        read_only: bool,
+    ) -> Result<Option<Arc<dyn Backend>>, Failure> {
         if let Some(file) = target.file() {
-            if self.store.file().is_some_and(|source| same_file(&source, &file)) {
-                return Err(Failure::Usage(
-                    "--to names the store that is copied; name another one".to_owned(),
-                ));
-            }
             // Opening an empty file makes it a store, like opening a missing one.
             let empty = std::fs::metadata(&file).map_or(true, |about| about.len() == 0);
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -137,7 +146,7 @@ impl Session {
             .with_lock_wait(LOCK_WAIT);
         let store = options.open(&self.ctx, &target.url).await;
         let store = store.map_err(|error| target.explain(error))?;
-        log_opened(&target);
+        log_opened(target);
         self.opened_file |= target.file().is_some();
         self.opened.push(Arc::clone(&store));
         Ok(Some(store))

@@ -118,8 +118,8 @@ fn list_options_select_columns() {
     assert_eq!(full["version"], bare["version"]);
     let long = sandbox.ok(&["list", "acme", "--long"]);
     let fields: Vec<&str> = long.split_whitespace().collect();
-    assert_eq!(fields[1..3], ["never", "4"]);
-    assert_eq!(fields[3..], [bare["version"].as_str().unwrap(), "k"]);
+    assert_eq!(fields[1..4], ["never", "-", "4"]);
+    assert_eq!(fields[4..], [bare["version"].as_str().unwrap(), "k"]);
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod clock;
 #[cfg(unix)]
 mod completing;
 #[cfg(test)]
+mod deletion;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 #[cfg(unix)]
@@ -19,6 +21,8 @@ mod erasure;
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 mod exports;
+#[cfg(test)]
+mod idle_ttl;
 #[cfg(test)]
 mod kill_import;
 #[cfg(test)]
@@ -36,6 +40,8 @@ mod profiles;
 #[cfg(test)]
 #[path = "../support/program.rs"]
 mod program;
+#[cfg(test)]
+mod rerooting;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Output that only a terminal gets: colours and tables. `script` of util-linux provides the
 //! terminal.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use crate::support::{Sandbox, line};
 
@@ -30,6 +31,45 @@ fn seen(
     let seen = String::from_utf8(output.stdout).unwrap();
     assert!(!seen.is_empty(), "{:?}", String::from_utf8_lossy(&output.stderr));
     seen.replace("\r\n", "\n")
+}
+
+/// Answers the question of a command, and returns what the terminal shows.
+fn answered(sandbox: &Sandbox, answer: &str, arguments: &str) -> String {
+    let tool = format!("'{}' {arguments}", env!("CARGO_BIN_EXE_cubbyhole"));
+    let mut script = sandbox
+        .isolate(&mut Command::new("script"))
+        .args(["-qec", &tool, "/dev/null"])
+        .current_dir(sandbox.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = script.stdin.take().unwrap();
+    writeln!(stdin, "{answer}").unwrap();
+    let output = script.wait_with_output().unwrap();
+    drop(stdin);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn erase_and_delete_by_prefix_ask_the_same_question() {
+    let sandbox = Sandbox::new();
+    for key in ["a-1", "a-2", "b"] {
+        sandbox.ok(&["put", "acme", key, "1"]);
+    }
+    let shown = answered(&sandbox, "no", "delete acme --prefix a-");
+    let question = "delete 2 entries (8 B) whose keys begin with `a-` in acme from \
+                    redb:cubbyhole.redb? Type `yes` to continue: ";
+    assert!(shown.contains(question) && shown.contains("nothing was deleted"), "{shown}");
+    assert_eq!(sandbox.ok(&["list", "acme"]), "a-1\na-2\nb\n");
+    let shown = answered(&sandbox, "yes", "delete acme --prefix a-");
+    assert!(shown.contains("deleted 2 entries"), "{shown}");
+    assert_eq!(sandbox.ok(&["list", "acme"]), "b\n");
+    let shown = answered(&sandbox, "no", "erase acme");
+    assert!(shown.contains("erase 1 entry (2 B) in 1 namespace under acme from redb:"), "{shown}");
+    assert!(shown.contains("nothing was erased"), "{shown}");
+    answered(&sandbox, "yes", "erase acme");
+    assert_eq!(sandbox.ok(&["tenants"]), "");
 }
 
 #[test]
@@ -88,6 +128,11 @@ fn long_listings_are_tables_that_fit_the_terminal() {
     assert_eq!(lines.len(), 3);
     assert!(lines[1].contains(" ago    never  2.9 KiB  ") && lines[1].ends_with(long), "{shown}");
     assert!(lines[2].contains("in 3h      1 B  ") && lines[2].ends_with("日本語"), "{shown}");
+
+    sandbox.ok(&["touch", "acme", "日本語", "--idle-ttl", "3h"]);
+    let shown = seen(&sandbox, 200, &[], &["list", "acme", "--long"]);
+    assert!(shown.contains("  in 3h, idle 3h  "), "{shown}");
+    sandbox.ok(&["touch", "acme", "日本語", "--ttl", "3h"]);
 
     let shown = seen(&sandbox, 60, &[], &["list", "acme", "--long", "--values"]);
     for line in shown.lines() {

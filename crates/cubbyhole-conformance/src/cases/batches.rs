@@ -1,7 +1,9 @@
 //! `write`: atomic batches of puts and deletes.
 
 use cubbyhole_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
-use cubbyhole_core::{Batch, Condition, ErrorKind, PutOptions, Version};
+use cubbyhole_core::{
+    Batch, Condition, ErrorKind, Expiry, PutOptions, Timestamp, Version, Written,
+};
 
 use crate::Sample;
 use crate::case::cases;
@@ -9,7 +11,7 @@ use crate::outcome::{Outcome, Stop, check, check_eq, refused};
 use crate::world::World;
 
 cases! {
-    /// A batch applies its puts and deletes, and returns the versions in their order.
+    /// A batch applies its puts and deletes, and returns its results in their order.
     #[case(tenant, entry)]
     async fn batch_applies_puts_and_deletes<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
@@ -20,7 +22,8 @@ cases! {
             .put("changed", V::sample(11))
             .delete("never")
             .put("a", V::sample(12));
-        let versions = w.store().write(w.ctx(), &ns, batch).await?;
+        let written = w.store().write(w.ctx(), &ns, batch).await?;
+        let versions: Vec<_> = written.iter().map(|written| written.version()).collect();
         let has_version: Vec<_> = versions.iter().map(Option::is_some).collect();
         check_eq!(
             has_version,
@@ -36,6 +39,44 @@ cases! {
             check_eq!(w.number(&ns, key).await?, Some(number), "the value of {key}");
             check_eq!(Some(w.live(&ns, key).await?.meta.version), versions[index], "{key}");
         }
+        Ok(())
+    }
+
+    /// A delete reports whether there was a live entry before the batch. An expired entry counts as
+    /// absent.
+    #[case(tenant, entry)]
+    async fn delete_reports_whether_entry_was_live<V: Sample>(w: &World<V>) -> Outcome {
+        let ns = w.ns(&["a"])?;
+        w.put(&ns, "live", 1).await?;
+        w.put_for(&ns, "ttl", 1, w.long()).await?;
+        w.put_expired(&ns, "expired").await?;
+        w.put(&ns, "ended", 1).await?;
+        w.touch(&ns, "ended", Expiry::At(Timestamp::EPOCH)).await?;
+        w.put(&ns, "deleted", 1).await?;
+        w.delete(&ns, "deleted").await?;
+        let batch = Batch::new()
+            .delete("live")
+            .delete("absent")
+            .delete_if("ttl", Condition::IfPresent)
+            .delete("expired")
+            .delete_if("ended", Condition::IfAbsent)
+            .put("new", V::sample(2))
+            .delete("deleted");
+        let written = w.store().write(w.ctx(), &ns, batch).await?;
+        let found: Vec<_> = written
+            .iter()
+            .map(|written| match written {
+                Written::Put(_) => None,
+                Written::Deleted(found) => Some(*found),
+            })
+            .collect();
+        let (yes, no) = (Some(true), Some(false));
+        check_eq!(found, [yes, no, yes, no, no, None, no], "whether each delete found an entry");
+        check_eq!(w.list(&ns, None).await?, ["new"], "the keys after the batch");
+        let again = Batch::new().delete("live").delete("new");
+        let written = w.store().write(w.ctx(), &ns, again).await?;
+        let expected = [Written::Deleted(false), Written::Deleted(true)];
+        check_eq!(written, expected, "the results of a second batch");
         Ok(())
     }
 
@@ -56,7 +97,7 @@ cases! {
         check_eq!(
             w.store().write(w.ctx(), &ns, Batch::new()).await?,
             [],
-            "the versions of an empty batch"
+            "the results of an empty batch"
         );
         check_eq!(w.namespaces(&w.everything()).await?, [], "the namespaces after an empty batch");
         Ok(())
@@ -245,8 +286,8 @@ cases! {
         let written = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS + 1)).await;
         refused(written, ErrorKind::InvalidArgument, "a batch of 1,001 operations")?;
         check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the rejected batch");
-        let versions = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS)).await?;
-        check_eq!(versions.len(), MAX_BATCH_OPERATIONS, "the number of versions");
+        let written = w.store().write(w.ctx(), &ns, batch(MAX_BATCH_OPERATIONS)).await?;
+        check_eq!(written.len(), MAX_BATCH_OPERATIONS, "the number of results");
         check_eq!(
             w.list(&ns, None).await?.len(),
             MAX_BATCH_OPERATIONS,

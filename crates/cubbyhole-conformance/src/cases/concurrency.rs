@@ -188,7 +188,7 @@ cases! {
                         w.store().write(w.ctx(), &ns, pair(number)).await?;
                         continue;
                     }
-                    let many = w.store().get_many(w.ctx(), &ns, &["a", "b"]).await?;
+                    let many = w.get_many(&ns, &["a", "b"]).await?;
                     let seen = many.into_iter().collect::<Result<Vec<_>, _>>()?;
                     let seen: Vec<_> = seen.into_iter().flatten().map(|e| e.value).collect();
                     check!(

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Condition, Error, ErrorKind, ExecutionContext, Expiry, GetOptions, PutOptions, Result,
-    ScanOptions,
+    Batch, Condition, EntryStoreExt, Error, ErrorKind, ExecutionContext, Expiry, GetOptions,
+    PutOptions, RecursiveScanOptions, Result, ScanOptions,
 };
 
 use crate::Sample;
@@ -20,7 +20,8 @@ cases! {
         if w.can().honours_context { rejects_ended(w).await } else { ignores_ended(w).await }
     }
 
-    /// Every method of `EntryStore` rejects a context that has ended, before it does any work.
+    /// Every method of `EntryStore` and `EntryStoreExt` rejects a context that has ended, before it
+    /// does any work.
     #[case(tenant, entry)]
     async fn entry_calls_reject_ended_context<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_context()?;
@@ -237,25 +238,41 @@ fn all_rejected(errors: CallErrors, kind: ErrorKind) -> Outcome {
     Ok(())
 }
 
-/// Calls every method of `EntryStore` with this context, and returns the errors.
+/// Calls every method of `EntryStore` and of `EntryStoreExt` with this context, and returns the
+/// errors.
 async fn entry_calls<V: Sample>(w: &World<V>, ctx: &ExecutionContext) -> Outcome<CallErrors> {
     let (s, ns, all) = (w.store(), w.ns(&["a"])?, w.everything());
-    let (none, always) = (PutOptions::new(), Condition::Always);
+    let (none, always, present) = (PutOptions::new(), Condition::Always, Condition::IfPresent);
+    let (refresh, deep) = (GetOptions::new().refreshing(), RecursiveScanOptions::new());
     let sliding = GetOptions::new().with_extended_ttl(w.long() * 2);
     let batch = Batch::new().put("new", V::sample(2)).delete("k");
     Ok(vec![
         ("get_entry", s.get_entry(ctx, &ns, "k", sliding).await.err()),
-        ("get_many", s.get_many(ctx, &ns, &["k"]).await.err()),
+        ("get_many", s.get_many(ctx, &ns, &["k"], refresh).await.err()),
+        ("get_many without keys", s.get_many(ctx, &ns, &[], GetOptions::new()).await.err()),
+        ("stat", s.stat(ctx, &ns, &["k"]).await.err()),
+        ("stat without keys", s.stat(ctx, &ns, &[]).await.err()),
         ("put_entry", s.put_entry(ctx, &ns, "k", V::sample(2), none, always).await.err()),
         ("delete_entry", s.delete_entry(ctx, &ns, "k", always).await.err()),
         ("write", s.write(ctx, &ns, batch).await.err()),
+        ("empty write", s.write(ctx, &ns, Batch::new()).await.err()),
         ("scan", s.scan(ctx, &ns, ScanOptions::new()).await.err()),
+        ("reversed scan", s.scan(ctx, &ns, ScanOptions::new().reversed()).await.err()),
+        ("refreshing scan", s.scan(ctx, &ns, ScanOptions::new().refreshing()).await.err()),
+        ("scan_recursive", s.scan_recursive(ctx, &all, deep).await.err()),
         ("scan_namespaces", s.scan_namespaces(ctx, &all, None, 10).await.err()),
         ("scan_tenants", s.scan_tenants(ctx, None, 10).await.err()),
-        ("touch", s.touch(ctx, &ns, "k", Expiry::Never).await.err()),
+        ("touch", s.touch(ctx, &ns, "k", Expiry::Never, always).await.err()),
+        ("touch if present", s.touch(ctx, &ns, "k", Expiry::Never, present).await.err()),
         ("take", s.take(ctx, &ns, "k").await.err()),
+        ("delete_prefix", s.delete_prefix(ctx, &ns, "", 10).await.err()),
         ("erase", s.erase(ctx, &all, 10).await.err()),
         ("usage", s.usage(ctx, &all).await.err()),
         ("current_time", s.current_time(ctx, &ns).await.err()),
+        ("insert", s.insert(ctx, &ns, "new", V::sample(2), none).await.err()),
+        ("append", s.append(ctx, &ns, "k", vec![V::sample(2)], none).await.err()),
+        ("append without values", s.append(ctx, &ns, "k", Vec::new(), none).await.err()),
+        ("last", s.last(ctx, &ns, "", 1).await.err()),
+        ("last of none", s.last(ctx, &ns, "", 0).await.err()),
     ])
 }

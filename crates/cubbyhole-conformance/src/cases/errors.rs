@@ -1,7 +1,8 @@
 //! Errors: they have the right kind, name their operation, and contain no values.
 
 use cubbyhole_core::{
-    Batch, Condition, Error, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions, Version,
+    Batch, Condition, Error, ErrorKind, Expiry, GetOptions, PutOptions, RecursiveScanOptions,
+    ScanOptions, Version,
 };
 
 use crate::Sample;
@@ -78,6 +79,7 @@ cases! {
         let conflicts = [
             ("put_entry", w.put_entry(&ns, "k", 2, none, Condition::IfAbsent).await.err()),
             ("delete_entry", w.store().delete_entry(w.ctx(), &ns, "k", stale).await.err()),
+            ("touch", w.store().touch(w.ctx(), &ns, "k", Expiry::Never, stale).await.err()),
             ("write", w.store().write(w.ctx(), &ns, batch).await.err()),
         ];
         for (operation, error) in conflicts {
@@ -150,16 +152,20 @@ async fn invalid_calls<V: Sample>(w: &World<V>) -> Outcome<Vec<(&'static str, Er
     let (bad, none, always) = ("a\0", PutOptions::new(), Condition::Always);
     let batch = || Batch::new().put("k", V::sample(1)).put("k", V::sample(2));
     let page = ScanOptions::new().with_limit(0);
+    let deep = RecursiveScanOptions::new().with_limit(0);
     let mut results = vec![
         ("get_entry", s.get_entry(ctx, &ns, bad, GetOptions::new()).await.err()),
-        ("get_many", s.get_many(ctx, &ns, &["k", bad]).await.err()),
+        ("get_many", s.get_many(ctx, &ns, &["k", bad], GetOptions::new()).await.err()),
+        ("stat", s.stat(ctx, &ns, &["k", bad]).await.err()),
         ("put_entry", s.put_entry(ctx, &ns, bad, V::sample(1), none, always).await.err()),
         ("delete_entry", s.delete_entry(ctx, &ns, bad, always).await.err()),
         ("write", s.write(ctx, &ns, batch()).await.err()),
         ("scan", s.scan(ctx, &ns, page).await.err()),
+        ("scan_recursive", s.scan_recursive(ctx, &all, deep).await.err()),
         ("scan_namespaces", s.scan_namespaces(ctx, &all, None, 0).await.err()),
-        ("touch", s.touch(ctx, &ns, bad, Expiry::Never).await.err()),
+        ("touch", s.touch(ctx, &ns, bad, Expiry::Never, always).await.err()),
         ("take", s.take(ctx, &ns, bad).await.err()),
+        ("delete_prefix", s.delete_prefix(ctx, &ns, bad, 10).await.err()),
         ("erase", s.erase(ctx, &all, 0).await.err()),
     ];
     if w.can().sees_tenants {

@@ -19,7 +19,7 @@ cases! {
         w.put_expired(&ns, "k").await?;
         check_eq!(w.get(&ns, "k").await?, None, "get");
         check_eq!(w.entry(&ns, "k").await?, None, "get_entry");
-        let many = w.store().get_many(w.ctx(), &ns, &["k"]).await?;
+        let many = w.get_many(&ns, &["k"]).await?;
         check!(matches!(many.as_slice(), [Ok(None)]), "get_many returns an expired entry");
         check_eq!(w.list(&ns, None).await?, [""; 0], "list");
         check_eq!(w.pages(&ns, ScanOptions::new()).await?.len(), 0, "scan");
@@ -35,9 +35,9 @@ cases! {
         for key in ["touch", "persist", "take", "delete", "erase"] {
             w.put_expired(&ns, key).await?;
         }
-        let touched = w.store().touch(w.ctx(), &ns, "touch", Expiry::After(w.long())).await?;
+        let touched = w.touch(&ns, "touch", Expiry::After(w.long())).await?;
         check!(!touched, "touch finds an expired entry");
-        let touched = w.store().touch(w.ctx(), &ns, "persist", Expiry::Never).await?;
+        let touched = w.touch(&ns, "persist", Expiry::Never).await?;
         check!(!touched, "touch with `Never` finds an expired entry");
         check_eq!(w.store().take(w.ctx(), &ns, "take").await?, None, "take");
         let deleted = w.store().delete_entry(w.ctx(), &ns, "delete", Condition::Always).await?;
@@ -149,7 +149,7 @@ cases! {
             let options = PutOptions::new().with_ttl(ttl);
             let put = w.put_entry(&ns, "k", 2, options, Condition::Always).await;
             refused(put, invalid, format_args!("put_entry with a TTL of {ttl:?}"))?;
-            let touched = w.store().touch(w.ctx(), &ns, "k", Expiry::After(ttl)).await;
+            let touched = w.touch(&ns, "k", Expiry::After(ttl)).await;
             refused(touched, invalid, format_args!("touch with a TTL of {ttl:?}"))?;
             let options = GetOptions::new().with_extended_ttl(ttl);
             let read = w.store().get_entry(w.ctx(), &ns, "k", options).await;
@@ -177,7 +177,7 @@ cases! {
         let zero = PutOptions::new().with_ttl(Duration::ZERO);
         let put = w.put_entry(&ns, "k", 2, zero, Condition::Always).await;
         refused(put, invalid, "put_entry with a TTL of zero")?;
-        let touched = w.store().touch(w.ctx(), &ns, "k", Expiry::After(Duration::ZERO)).await;
+        let touched = w.touch(&ns, "k", Expiry::After(Duration::ZERO)).await;
         refused(touched, invalid, "touch with a TTL of zero")?;
         let options = GetOptions::new().with_extended_ttl(Duration::ZERO);
         refused(w.store().get_entry(w.ctx(), &ns, "k", options).await, invalid, "get_entry")?;
@@ -277,7 +277,7 @@ cases! {
 async fn found_by_each_read<V: Sample>(w: &World<V>) -> Outcome<[bool; 7]> {
     let ns = w.ns(&["a"])?;
     let all = w.everything();
-    let many = w.store().get_many(w.ctx(), &ns, &["k"]).await?;
+    let many = w.get_many(&ns, &["k"]).await?;
     Ok([
         w.get(&ns, "k").await?.is_some(),
         w.entry(&ns, "k").await?.is_some(),

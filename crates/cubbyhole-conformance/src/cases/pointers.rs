@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cubbyhole_core::{
-    Batch, Condition, EntryStore, EntryStoreExt, Expiry, GetOptions, PutOptions, ScanOptions,
-    Store, Update,
+    Batch, Condition, EntryStore, EntryStoreExt, Expiry, GetOptions, PutOptions,
+    RecursiveScanOptions, ScanOptions, Store, Update,
 };
 
 use crate::Sample;
@@ -97,14 +97,20 @@ async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Ou
     check_eq!(entry, Some(w.live(&ns, "a").await?), "get_entry");
     check_eq!(entry.map(|entry| entry.meta.version), Some(version), "put_entry");
     store.write(ctx, &ns, Batch::new().put("b", V::sample(2)).put("c", V::sample(3))).await?;
-    check_eq!(store.get_many(ctx, &ns, &["a", "b"]).await?.len(), 2, "get_many");
+    let many = store.get_many(ctx, &ns, &["a", "b"], GetOptions::new()).await?;
+    check_eq!(many.len(), 2, "get_many");
     check_eq!(store.scan(ctx, &ns, ScanOptions::new()).await?.items.len(), 3, "scan");
+    let stats = store.stat(ctx, &ns, &["a", "d"]).await?;
+    check_eq!(stats[0].map(|stat| stat.meta.version), Some(version), "stat");
+    let deep = store.scan_recursive(ctx, &all, RecursiveScanOptions::new()).await?;
+    check_eq!(deep.items.len(), 3, "scan_recursive");
     let page = store.scan_namespaces(ctx, &all, None, 10).await?;
     check_eq!(page.items, std::slice::from_ref(&ns), "scan_namespaces");
     if w.can().sees_tenants {
         check_eq!(store.scan_tenants(ctx, None, 1).await?.items.len(), 1, "scan_tenants");
     }
-    check_eq!(store.touch(ctx, &ns, "a", Expiry::After(w.long())).await?, true, "touch");
+    let day = Expiry::After(w.long());
+    check_eq!(store.touch(ctx, &ns, "a", day, Condition::IfPresent).await?, true, "touch");
     check_eq!(store.usage(ctx, &all).await?.entries, 3, "usage");
     let before = w.store().current_time(ctx, &ns).await?;
     check!(store.current_time(ctx, &ns).await? >= before, "current_time");
@@ -116,6 +122,9 @@ async fn entry_methods<V: Sample>(w: &World<V>, store: impl EntryStore<V>) -> Ou
         "the value that update wrote and take returned"
     );
     check_eq!(store.delete_entry(ctx, &ns, "c", Condition::Always).await?, true, "delete_entry");
+    store.append(ctx, &ns, "log-", vec![V::sample(5)], none).await?;
+    check_eq!(store.last(ctx, &ns, "log-", 5).await?.len(), 1, "append and last");
+    check_eq!(store.delete_prefix(ctx, &ns, "log-", 10).await?.removed, 1, "delete_prefix");
     check_eq!(store.erase(ctx, &all, 10).await?.removed, 1, "erase");
     check_eq!(store.erase_all(ctx, &all).await?, 0, "erase_all");
     Ok(())

@@ -112,8 +112,8 @@ cases! {
             for key in ["touched", "freed", "gone"] {
                 w.put_for(ns, key, 1, w.short()).await?;
             }
-            w.store().touch(w.ctx(), ns, "touched", Expiry::After(w.long())).await?;
-            w.store().touch(w.ctx(), ns, "freed", Expiry::Never).await?;
+            w.touch(ns, "touched", Expiry::After(w.long())).await?;
+            w.touch(ns, "freed", Expiry::Never).await?;
             Ok(())
         })
         .await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cubbyhole_core::{EntryStore, Expiry, GetOptions, Namespace, Result};
+use cubbyhole_core::{Condition, EntryStore, Expiry, GetOptions, Namespace, PutOptions, Result};
 
 use crate::Sample;
 use crate::case::cases;
@@ -13,7 +13,7 @@ use crate::world::World;
 const SWEEPERS: usize = 2;
 const WRITERS: usize = 4;
 /// The number of entries that each writer refreshes in a round.
-const KEYS: usize = 15;
+const KEYS: usize = 18;
 
 /// The way in which a writer refreshes an entry whose TTL ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +22,18 @@ enum Refresh {
     PutWithTtl,
     Touch,
     SlidingRead,
+    RefreshingRead,
     None,
 }
 
-const REFRESHES: [Refresh; 5] =
-    [Refresh::Put, Refresh::PutWithTtl, Refresh::Touch, Refresh::SlidingRead, Refresh::None];
+const REFRESHES: [Refresh; 6] = [
+    Refresh::Put,
+    Refresh::PutWithTtl,
+    Refresh::Touch,
+    Refresh::SlidingRead,
+    Refresh::RefreshingRead,
+    Refresh::None,
+];
 
 /// The results of the refreshes of a round.
 #[derive(Debug, Default)]
@@ -56,9 +63,13 @@ async fn refresh<V: Sample>(w: &World<V>, ns: &Namespace, writer: usize) -> Resu
                 results.rewritten += 1;
                 true
             }
-            Refresh::Touch => w.store().touch(w.ctx(), ns, &key, Expiry::Never).await?,
+            Refresh::Touch => w.touch(ns, &key, Expiry::Never).await?,
             Refresh::SlidingRead => {
                 let options = GetOptions::new().with_extended_ttl(w.long());
+                w.store().get_entry(w.ctx(), ns, &key, options).await?.is_some()
+            }
+            Refresh::RefreshingRead => {
+                let options = GetOptions::new().refreshing();
                 w.store().get_entry(w.ctx(), ns, &key, options).await?.is_some()
             }
             Refresh::None => false,
@@ -77,11 +88,20 @@ fn key(writer: usize, number: usize) -> String {
     format!("{writer}-{number:02}")
 }
 
-/// Writes the entries of all writers with a short TTL.
+/// Writes the entries of all writers. They expire soon unless they are refreshed.
 async fn fill<V: Sample>(w: &World<V>, ns: &Namespace) -> Outcome {
     for writer in 0..WRITERS {
         for number in 0..KEYS {
-            w.put_for(ns, &key(writer, number), 1, w.short()).await?;
+            let key = key(writer, number);
+            if REFRESHES[number % REFRESHES.len()] != Refresh::RefreshingRead {
+                w.put_for(ns, &key, 1, w.short()).await?;
+                continue;
+            }
+            // A refresh extends this entry beyond the round.
+            let expires_at = w.store().current_time(w.ctx(), ns).await?.checked_add(w.short())?;
+            let expiry = Expiry::IdleUntil { ttl: w.long(), expires_at };
+            let options = PutOptions::new().with_expiry(expiry);
+            w.put_entry(ns, &key, 1, options, Condition::Always).await?;
         }
     }
     Ok(())
@@ -160,9 +180,9 @@ async fn race<V: Sample>(w: &World<V>, round: usize) -> Outcome {
 }
 
 cases! {
-    /// An entry that a put, a touch or a sliding read refreshes during concurrent sweeps is never
-    /// removed. An entry that was not refreshed is removed once, and the counts of the sweeps add
-    /// up.
+    /// An entry that a put, a touch, a sliding or a refreshing read refreshes during concurrent
+    /// sweeps is never removed. An entry that was not refreshed is removed once, and the counts of
+    /// the sweeps add up.
     #[case(store, entry)]
     async fn refreshed_entry_is_never_swept<V: Sample>(w: &World<V>) -> Outcome {
         w.needs_kept_expired()?;

@@ -14,24 +14,24 @@ cases! {
     #[case(tenant, entry)]
     async fn touch_reports_whether_entry_exists<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;
-        let (ctx, day) = (w.ctx(), Expiry::After(w.long()));
+        let day = Expiry::After(w.long());
         check!(
-            !w.store().touch(ctx, &ns, "k", day).await?,
+            !w.touch(&ns, "k", day).await?,
             "touch of an absent key must return false, but returned true"
         );
         check!(
-            !w.store().touch(ctx, &ns, "k", Expiry::Never).await?,
+            !w.touch(&ns, "k", Expiry::Never).await?,
             "touch of an absent key must return false, but returned true"
         );
         check_eq!(w.list(&ns, None).await?, [""; 0], "the keys after the touches");
         w.put(&ns, "k", 1).await?;
         check!(
-            w.store().touch(ctx, &ns, "k", day).await?,
+            w.touch(&ns, "k", day).await?,
             "touch of an existing key must return true, but returned false"
         );
         w.delete(&ns, "k").await?;
         check!(
-            !w.store().touch(ctx, &ns, "k", day).await?,
+            !w.touch(&ns, "k", day).await?,
             "touch of a deleted key must return false, but returned true"
         );
         Ok(())
@@ -43,7 +43,7 @@ cases! {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_all(ns, &["j", "k"]).await?;
-            w.store().touch(w.ctx(), ns, "k", Expiry::After(w.short())).await?;
+            w.touch(ns, "k", Expiry::After(w.short())).await?;
             check!(
                 w.live(ns, "k").await?.meta.expires_at.is_some(),
                 "the entry must have an expiry after the touch"
@@ -62,7 +62,7 @@ cases! {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_for(ns, "k", 1, w.short()).await?;
-            w.store().touch(w.ctx(), ns, "k", Expiry::Never).await?;
+            w.touch(ns, "k", Expiry::Never).await?;
             check_eq!(w.live(ns, "k").await?.meta.expires_at, None, "expires_at after the touch");
             Ok(())
         })
@@ -80,12 +80,12 @@ cases! {
         let ns = &w.ns(&["a"])?;
         w.in_time(|| async move {
             w.put_for(ns, "longer", 1, w.short()).await?;
-            w.store().touch(w.ctx(), ns, "longer", Expiry::After(w.long())).await?;
+            w.touch(ns, "longer", Expiry::After(w.long())).await?;
             Ok(())
         })
         .await?;
         w.put_for(ns, "shorter", 1, w.long()).await?;
-        w.store().touch(w.ctx(), ns, "shorter", Expiry::After(w.short())).await?;
+        w.touch(ns, "shorter", Expiry::After(w.short())).await?;
         w.expire().await;
         check_eq!(w.list(ns, None).await?, ["longer"], "the keys after the short TTL");
         Ok(())
@@ -97,12 +97,12 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_all(&ns, &["j", "k"]).await?;
         check!(
-            w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::MAX)).await?,
+            w.touch(&ns, "k", Expiry::At(Timestamp::MAX)).await?,
             "touch of an existing key must return true, but returned false"
         );
         check_eq!(w.live(&ns, "k").await?.meta.expires_at, Some(Timestamp::MAX), "expires_at");
         check!(
-            w.store().touch(w.ctx(), &ns, "k", Expiry::At(Timestamp::EPOCH)).await?,
+            w.touch(&ns, "k", Expiry::At(Timestamp::EPOCH)).await?,
             "touch of an existing key must return true, but returned false"
         );
         check_eq!(
@@ -120,7 +120,7 @@ cases! {
         for ns in &namespaces {
             w.put_all(ns, &["k", "kk", ""]).await?;
         }
-        w.store().touch(w.ctx(), &namespaces[0], "k", Expiry::At(Timestamp::EPOCH)).await?;
+        w.touch(&namespaces[0], "k", Expiry::At(Timestamp::EPOCH)).await?;
         check_eq!(w.list(&namespaces[0], None).await?, ["", "kk"], "the keys of the namespace");
         for ns in &namespaces[1..] {
             check_eq!(w.list(ns, None).await?, ["", "k", "kk"], "the keys of {ns:?}");
@@ -135,7 +135,7 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         let version = w.live(&ns, "k").await?.meta.version;
-        w.store().touch(w.ctx(), &ns, "k", Expiry::After(w.long())).await?;
+        w.touch(&ns, "k", Expiry::After(w.long())).await?;
         let options = cubbyhole_core::PutOptions::new();
         w.put_entry(&ns, "k", 2, options, Condition::IfVersion(version)).await?;
         check_eq!(
@@ -153,7 +153,7 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put_for(&ns, "k", 1, Duration::from_millis(100)).await?;
         w.advance_millis(50).await;
-        w.store().touch(w.ctx(), &ns, "k", Expiry::After(Duration::from_millis(100))).await?;
+        w.touch(&ns, "k", Expiry::After(Duration::from_millis(100))).await?;
         w.advance_millis(99).await;
         check_eq!(
             w.number(&ns, "k").await?,

@@ -79,7 +79,7 @@ cases! {
         let ns = w.ns(&["a"])?;
         w.put(&ns, "k", 1).await?;
         for key in ["k", "absent"] {
-            let touched = w.store().touch(w.ctx(), &ns, key, Expiry::After(too_long()?)).await;
+            let touched = w.touch(&ns, key, Expiry::After(too_long()?)).await;
             refused(touched, ErrorKind::InvalidArgument, key)?;
         }
         check_eq!(

@@ -32,7 +32,7 @@ cases! {
                 w.live(&ns, "k").await?.value == value,
                 "get_entry returns the awkward value {index} changed"
             );
-            let many = w.store().get_many(w.ctx(), &ns, &["k"]).await?;
+            let many = w.get_many(&ns, &["k"]).await?;
             let many = many.into_iter().next().transpose()?.flatten();
             check!(
                 many.map(|entry| entry.value).as_ref() == Some(&value),

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use cubbyhole_core::{Batch, Condition, Expiry, GetOptions, PutOptions, ScanOptions, Version};
+use cubbyhole_core::{
+    Batch, Condition, Expiry, GetOptions, PutOptions, ScanOptions, Version, Written,
+};
 
 use crate::Sample;
 use crate::case::cases;
@@ -104,8 +106,8 @@ cases! {
         let batch = Batch::new()
             .put_with("a", V::sample(1), ttl.with_version(one), Condition::Always)
             .put_with("b", V::sample(2), PutOptions::new().with_version(two), Condition::IfAbsent);
-        let versions = w.store().write(w.ctx(), &ns, batch).await?;
-        check_eq!(versions, [Some(one), Some(two)], "the returned versions");
+        let written = w.store().write(w.ctx(), &ns, batch).await?;
+        check_eq!(written, [Written::Put(one), Written::Put(two)], "the returned versions");
         check_eq!(
             w.live(&ns, "a").await?.meta.version,
             one,
@@ -126,7 +128,7 @@ cases! {
         let version = w.put_entry(&ns, "k", 1, PutOptions::new(), Condition::Always).await?;
         let meta = w.live(&ns, "k").await?.meta;
         check_eq!(meta.version, version, "get_entry");
-        for result in w.store().get_many(w.ctx(), &ns, &["k"]).await? {
+        for result in w.get_many(&ns, &["k"]).await? {
             check_eq!(result?.map(|entry| entry.meta), Some(meta), "get_many");
         }
         for options in [ScanOptions::new(), ScanOptions::new().keys_only()] {
@@ -164,7 +166,7 @@ cases! {
         let before = w.live(&ns, "k").await?;
         w.advance_millis(20).await;
         for expiry in [Expiry::After(w.long()), Expiry::Never] {
-            w.store().touch(w.ctx(), &ns, "k", expiry).await?;
+            w.touch(&ns, "k", expiry).await?;
             let after = w.live(&ns, "k").await?;
             check_eq!(after.meta.version, before.meta.version, "the version after {expiry:?}");
             check_eq!(after.meta.updated_at, before.meta.updated_at, "updated_at");

@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cubbyhole_core::limits::MAX_PAGE_ITEMS;
 use cubbyhole_core::{
-    Batch, Condition, EntryStore, Error, ErrorKind, ExecutionContext, Expiry, GetOptions,
-    PutOptions, Result, Version,
+    Batch, Condition, EntryStore, EntryStoreExt, Error, ErrorKind, ExecutionContext, Expiry,
+    GetOptions, PutOptions, Result, Version, Written,
 };
 
 use super::check::{KEYS, Observation, RecordedCall};
@@ -15,8 +16,13 @@ use super::report::Failure;
 use super::round::Round;
 use crate::Sample;
 
-/// The names of a round's keys.
-const NAMES: [&str; KEYS] = ["a", "b", "c"];
+/// The names of a round's keys. The last one is the first key of the sequence `c`.
+const NAMES: [&str; KEYS] = ["a", "b", "c00000000000000000000"];
+/// The names in an explanation.
+const LABELS: [&str; KEYS] = ["a", "b", "c"];
+/// The prefix of the sequence that clients append to.
+const SEQUENCE: &str = "c";
+const ABSENT: Observation = Observation::Is(None);
 /// A TTL that is longer than any run.
 const LONG: Duration = Duration::from_secs(86_400);
 /// The pause of a client after a failure.
@@ -83,7 +89,7 @@ impl<'a, V: Sample> Client<'a, V> {
             return self.get_many(&ctx).await;
         }
         let key = self.random.usize(..KEYS);
-        match self.random.u32(..if self.plan.with_presence { 23 } else { 21 }) {
+        match self.random.u32(..if self.plan.with_presence { 27 } else { 23 }) {
             0..=3 => self.get(&ctx, key).await,
             4..=5 => self.get_entry(&ctx, key).await,
             6..=7 => self.get_many(&ctx).await,
@@ -93,8 +99,11 @@ impl<'a, V: Sample> Client<'a, V> {
             17 => self.delete_at_version(&ctx, key).await,
             18 => self.take(&ctx, key).await,
             19..=20 => self.write(&ctx).await,
-            21 => self.delete_entry(&ctx, key).await,
-            _ => self.touch(&ctx, key).await,
+            21 => self.delete_prefix(&ctx, key).await,
+            22 => self.touch_if(&ctx, key).await,
+            23 => self.delete_entry(&ctx, key).await,
+            24 => self.touch(&ctx, key).await,
+            _ => self.append(&ctx).await,
         }
     }
 
@@ -141,12 +150,13 @@ impl<'a, V: Sample> Client<'a, V> {
         });
         match latest {
             Some(version) if self.random.u32(..3) > 0 => Condition::IfVersion(version),
+            _ if self.plan.with_presence && self.random.u32(..4) == 0 => Condition::IfPresent,
             _ => Condition::IfAbsent,
         }
     }
 
     async fn get(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
-        let planned = PlannedCall::new(format!("get {}", NAMES[key]));
+        let planned = PlannedCall::new(format!("get {}", LABELS[key]));
         let round = self.round;
         let call = self.store.get(ctx, &round.ns, NAMES[key]);
         self.read(planned, call, |value| vec![(key, round.observe_value(value.as_ref()))]).await
@@ -154,7 +164,7 @@ impl<'a, V: Sample> Client<'a, V> {
 
     async fn get_entry(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let mut options = GetOptions::new();
-        let mut planned = PlannedCall::new(format!("get_entry {}", NAMES[key]));
+        let mut planned = PlannedCall::new(format!("get_entry {}", LABELS[key]));
         if self.random.bool() {
             options = options.with_extended_ttl(LONG);
             planned.extends = true;
@@ -169,7 +179,7 @@ impl<'a, V: Sample> Client<'a, V> {
         let planned = PlannedCall::new("get_many".to_owned());
         let round = self.round;
         let call = async {
-            let replies = self.store.get_many(ctx, &round.ns, &NAMES).await?;
+            let replies = self.store.get_many(ctx, &round.ns, &NAMES, GetOptions::new()).await?;
             replies.into_iter().collect::<Result<Vec<_>>>()
         };
         let outcome = self
@@ -184,7 +194,7 @@ impl<'a, V: Sample> Client<'a, V> {
 
     async fn put(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let (number, value) = self.round.new_value();
-        let mut planned = PlannedCall::new(format!("put {}={number}", NAMES[key]));
+        let mut planned = PlannedCall::new(format!("put {}={number}", LABELS[key]));
         planned.writes.push((key, Some(number)));
         if self.random.bool() {
             let call = self.store.put(ctx, &self.round.ns, NAMES[key], value);
@@ -199,7 +209,7 @@ impl<'a, V: Sample> Client<'a, V> {
         let (number, value) = self.round.new_value();
         let (options, condition) = (self.options(number), self.condition(key));
         let mut planned =
-            PlannedCall::new(format!("put_entry {}={number} {condition:?}", NAMES[key]));
+            PlannedCall::new(format!("put_entry {}={number} {condition:?}", LABELS[key]));
         planned.requires.extend(self.round.required_by(condition).map(|state| (key, state)));
         planned.writes.push((key, Some(number)));
         let round = self.round;
@@ -212,14 +222,14 @@ impl<'a, V: Sample> Client<'a, V> {
     }
 
     async fn delete(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
-        let mut planned = PlannedCall::new(format!("delete {}", NAMES[key]));
+        let mut planned = PlannedCall::new(format!("delete {}", LABELS[key]));
         planned.writes.push((key, None));
         let call = self.store.delete(ctx, &self.round.ns, NAMES[key]);
         self.change(planned, call, |()| Vec::new()).await
     }
 
     async fn delete_entry(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
-        let mut planned = PlannedCall::new(format!("delete_entry {}", NAMES[key]));
+        let mut planned = PlannedCall::new(format!("delete_entry {}", LABELS[key]));
         planned.writes.push((key, None));
         let call = self.store.delete_entry(ctx, &self.round.ns, NAMES[key], Condition::Always);
         self.change(planned, call, |found| vec![(key, presence(found))]).await
@@ -227,7 +237,7 @@ impl<'a, V: Sample> Client<'a, V> {
 
     async fn delete_at_version(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let condition = self.condition(key);
-        let mut planned = PlannedCall::new(format!("delete_entry {} {condition:?}", NAMES[key]));
+        let mut planned = PlannedCall::new(format!("delete_entry {} {condition:?}", LABELS[key]));
         planned.requires.extend(self.round.required_by(condition).map(|state| (key, state)));
         planned.writes.push((key, None));
         let call = self.store.delete_entry(ctx, &self.round.ns, NAMES[key], condition);
@@ -235,7 +245,7 @@ impl<'a, V: Sample> Client<'a, V> {
     }
 
     async fn take(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
-        let mut planned = PlannedCall::new(format!("take {}", NAMES[key]));
+        let mut planned = PlannedCall::new(format!("take {}", LABELS[key]));
         planned.writes.push((key, None));
         let round = self.round;
         let call = self.store.take(ctx, &round.ns, NAMES[key]);
@@ -245,9 +255,76 @@ impl<'a, V: Sample> Client<'a, V> {
 
     async fn touch(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let expiry = if self.random.bool() { Expiry::Never } else { Expiry::After(LONG) };
-        let planned = PlannedCall::new(format!("touch {}", NAMES[key]));
-        let call = self.store.touch(ctx, &self.round.ns, NAMES[key], expiry);
+        let planned = PlannedCall::new(format!("touch {}", LABELS[key]));
+        let call = self.store.touch(ctx, &self.round.ns, NAMES[key], expiry, Condition::Always);
         self.change(planned, call, |found| vec![(key, presence(found))]).await
+    }
+
+    async fn touch_if(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let condition = self.condition(key);
+        let mut planned = PlannedCall::new(format!("touch {} {condition:?}", LABELS[key]));
+        planned.requires.extend(self.round.required_by(condition).map(|state| (key, state)));
+        let expiry = Expiry::Idle(LONG);
+        let call = self.store.touch(ctx, &self.round.ns, NAMES[key], expiry, condition);
+        self.change(planned, call, |_| Vec::new()).await
+    }
+
+    /// Deletes one key, or all keys of the round, with `delete_prefix`. A step need not be a snapshot:
+    /// it removes each key at an instant of its own, so it is one deletion for each key.
+    async fn delete_prefix(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
+        let is_single = self.random.u32(..3) > 0;
+        let (prefix, keys) = if is_single { (LABELS[key], key..key + 1) } else { ("", 0..KEYS) };
+        // Other keys of the sequence have the prefix too, so their number says nothing about `c`.
+        let shows_presence = self.plan.with_presence && prefix != SEQUENCE && is_single;
+        let call = self.store.delete_prefix(ctx, &self.round.ns, prefix, MAX_PAGE_ITEMS);
+        let Timed { reply, called, returned, took } = self.time(call).await;
+        self.progress.count(true, reply.is_ok());
+        let (returned, observation, error) = match reply {
+            Ok(step) if step.removed == 0 => (Some(returned), Some(Observation::Is(None)), None),
+            Ok(_) => (Some(returned), shows_presence.then_some(Observation::Present), None),
+            Err(error) if error.may_have_been_applied() => (None, None, Some(error)),
+            Err(error) => return self.failed(error, took).await,
+        };
+        for key in keys {
+            let mut planned = PlannedCall::new(format!("delete_prefix {prefix:?}"));
+            planned.writes.push((key, None));
+            let observed = observation.map(|observation| (key, observation)).into_iter().collect();
+            self.record(planned, called, returned, observed);
+        }
+        if let Some(error) = error {
+            self.must_read = true;
+            self.progress.unknown.fetch_add(1, Ordering::SeqCst);
+            self.failed(error, took).await;
+        }
+        StepOutcome::Recorded
+    }
+
+    /// Appends a value to the sequence. The call is in the history if it put the first key, and
+    /// then it is a put if absent.
+    async fn append(&mut self, ctx: &ExecutionContext) -> StepOutcome {
+        let key = KEYS - 1;
+        let (number, value) = self.round.new_value();
+        let mut planned = PlannedCall::new(format!("append {}={number}", LABELS[key]));
+        let options = self.options(number);
+        let call = self.store.append(ctx, &self.round.ns, SEQUENCE, vec![value], options);
+        let Timed { reply, called, returned, took } = self.time(call).await;
+        self.progress.count(true, reply.is_ok());
+        match reply {
+            Ok(keys) if keys == [NAMES[key]] => {
+                planned.requires.push((key, Observation::Is(None)));
+                planned.writes.push((key, Some(number)));
+                self.record(planned, called, Some(returned), Vec::new());
+                StepOutcome::Recorded
+            }
+            Ok(_) => StepOutcome::NoEffect,
+            Err(error) => {
+                if error.may_have_been_applied() {
+                    let text = format!("an append has an unknown outcome: {error:?}");
+                    self.round.contradiction(text);
+                }
+                self.failed(error, took).await
+            }
+        }
     }
 
     async fn write(&mut self, ctx: &ExecutionContext) -> StepOutcome {
@@ -256,7 +333,7 @@ impl<'a, V: Sample> Client<'a, V> {
         keys.truncate(self.random.usize(2..=KEYS));
         let mut batch = Batch::new();
         let mut planned = PlannedCall::new("write".to_owned());
-        let mut numbers = Vec::new();
+        let mut keyed = Vec::new();
         for key in keys {
             let condition = match self.random.u32(..4) {
                 0 => self.condition(key),
@@ -265,26 +342,33 @@ impl<'a, V: Sample> Client<'a, V> {
             planned.requires.extend(self.round.required_by(condition).map(|state| (key, state)));
             if self.random.u32(..4) == 0 {
                 batch = batch.delete_if(NAMES[key], condition);
-                planned.text += &format!(" {}=- {condition:?}", NAMES[key]);
+                planned.text += &format!(" {}=- {condition:?}", LABELS[key]);
                 planned.writes.push((key, None));
-                numbers.push(None);
+                keyed.push((key, None));
             } else {
                 let (number, value) = self.round.new_value();
                 batch = batch.put_with(NAMES[key], value, self.options(number), condition);
-                planned.text += &format!(" {}={number} {condition:?}", NAMES[key]);
+                planned.text += &format!(" {}={number} {condition:?}", LABELS[key]);
                 planned.writes.push((key, Some(number)));
-                numbers.push(Some(number));
+                keyed.push((key, Some(number)));
             }
         }
         let round = self.round;
         let call = self.store.write(ctx, &round.ns, batch);
-        self.change(planned, call, |versions| {
-            for (version, number) in versions.into_iter().zip(numbers) {
-                if let (Some(version), Some(number)) = (version, number) {
-                    round.learn(version, number);
+        let shows_presence = self.plan.with_presence;
+        self.change(planned, call, |results| {
+            let mut observed = Vec::new();
+            for (result, (key, number)) in results.into_iter().zip(keyed) {
+                match (result, number) {
+                    (Written::Put(version), Some(number)) => round.learn(version, number),
+                    (Written::Deleted(found), None) if shows_presence || !found => {
+                        observed.push((key, presence(found)));
+                    }
+                    (Written::Deleted(_), None) => {}
+                    _ => round.contradiction(format!("a result of write is {result:?}")),
                 }
             }
-            Vec::new()
+            observed
         })
         .await
     }
@@ -337,7 +421,7 @@ impl<'a, V: Sample> Client<'a, V> {
                     return StepOutcome::NoEffect;
                 };
                 let current = self.round.observe_version(key, error.current_version());
-                if current == required {
+                if current == required || required == Observation::Present && current != ABSENT {
                     let text = format!("a conflict although the condition holds: {}", planned.text);
                     self.round.contradiction(text);
                 }
@@ -377,7 +461,7 @@ impl<'a, V: Sample> Client<'a, V> {
             text += " (unknown)";
         }
         for (key, observation) in &observed {
-            text += &format!(" {} {observation:?}", NAMES[*key]);
+            text += &format!(" {} {observation:?}", LABELS[*key]);
         }
         let seen = requires.into_iter().chain(observed).collect();
         let call = RecordedCall { text, called, returned, seen, wrote };

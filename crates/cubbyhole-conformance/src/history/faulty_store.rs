@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cubbyhole_core::{
     Batch, Condition, EntryStore, ExecutionContext, GetOptions, Namespace, Operation, PutOptions,
-    Result, Store, Version, async_trait, delegate,
+    Result, Store, Version, Written, async_trait, delegate,
 };
 
 use crate::Sample;
@@ -139,32 +139,33 @@ impl<V: Sample> EntryStore<V> for FaultyStore<V> {
         ctx: &ExecutionContext,
         ns: &Namespace,
         batch: Batch<V>,
-    ) -> Result<Vec<Option<Version>>> {
+    ) -> Result<Vec<Written>> {
         if self.fault != Fault::TornBatch {
             return self.store.write(ctx, ns, batch).await;
         }
         for operation in batch.operations() {
             self.check(ctx, ns, operation.key(), operation.condition()).await?;
         }
-        let mut versions = Vec::with_capacity(batch.len());
+        let mut written = Vec::with_capacity(batch.len());
         for operation in batch.into_operations() {
-            versions.push(match operation {
+            written.push(match operation {
                 Operation::Put { key, value, options, .. } => {
                     let always = Condition::Always;
-                    Some(self.store.put_entry(ctx, ns, &key, value, options, always).await?)
+                    let put = self.store.put_entry(ctx, ns, &key, value, options, always);
+                    Written::Put(put.await?)
                 }
                 Operation::Delete { key, .. } => {
-                    self.store.delete(ctx, ns, &key).await?;
-                    None
+                    let always = Condition::Always;
+                    Written::Deleted(self.store.delete_entry(ctx, ns, &key, always).await?)
                 }
             });
             tokio::task::yield_now().await;
         }
-        Ok(versions)
+        Ok(written)
     }
 
     delegate!(V, |layer| layer.store =>
-        get_entry, get_many, delete_entry, scan, scan_namespaces, scan_tenants, touch, take, erase,
-        usage, current_time
+        get_entry, get_many, stat, delete_entry, scan, scan_recursive, scan_namespaces,
+        scan_tenants, touch, take, delete_prefix, erase, usage, current_time
     );
 }

@@ -1,7 +1,7 @@
 //! A run in the background, for tests that break the store during the run.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cubbyhole_core::{CancellationToken, EntryStore, ExecutionContext};
@@ -42,6 +42,8 @@ pub struct Live {
     progress: Arc<Progress>,
     stop: CancellationToken,
     running: JoinHandle<Report>,
+    /// Why the run ended, if its history is not linearizable.
+    explanation: Arc<OnceLock<String>>,
 }
 
 impl Live {
@@ -52,9 +54,16 @@ impl Live {
         let (progress, stop) = (Arc::<Progress>::default(), CancellationToken::new());
         let plan = plan.with_operations(u64::MAX);
         let (store, until, shared) = (Arc::clone(store), stop.clone(), Arc::clone(&progress));
-        let running =
-            tokio::spawn(async move { run_counted(&store, &plan, &until, &shared).await });
-        Self { progress, stop, running }
+        let explanation = Arc::<OnceLock<String>>::default();
+        let explained = Arc::clone(&explanation);
+        let running = tokio::spawn(async move {
+            let report = run_counted(&store, &plan, &until, &shared).await;
+            if let Err(text) = report.verdict() {
+                explained.get_or_init(|| text);
+            }
+            report
+        });
+        Self { progress, stop, running, explanation }
     }
 
     /// Returns the calls so far, by outcome.
@@ -108,7 +117,10 @@ impl Live {
         let limit = ExecutionContext::new().with_timeout(WAIT_LIMIT);
         while !is_so() {
             if self.running.is_finished() {
-                return Err(format!("the run ended while the test waited for {what}"));
+                let explanation = self.explanation.get().map_or("", String::as_str);
+                return Err(format!(
+                    "the run ended while the test waited for {what}: {explanation}"
+                ));
             }
             let waited = limit.sleep(PAUSE).await;
             waited.map_err(|_| {

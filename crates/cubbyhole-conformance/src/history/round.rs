@@ -145,6 +145,7 @@ impl<V: Sample> Round<V> {
         match condition {
             Condition::Always => None,
             Condition::IfAbsent => Some(Observation::Is(None)),
+            Condition::IfPresent => Some(Observation::Present),
             Condition::IfVersion(version) => {
                 let number = self.shared(|shared| shared.by_version.get(&version).copied());
                 // No value has the number 0: a version that no client wrote can never match.

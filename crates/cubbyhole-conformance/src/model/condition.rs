@@ -10,6 +10,7 @@ pub(super) fn holds(condition: Condition, current: Option<Version>) -> bool {
     match condition {
         Condition::Always => true,
         Condition::IfAbsent => current.is_none(),
+        Condition::IfPresent => current.is_some(),
         Condition::IfVersion(version) => current == Some(version),
     }
 }

@@ -12,6 +12,15 @@ pub(super) type ModelMillis = i64;
 /// An instant long before the start of any sequence.
 pub(super) const LONG_AGO: ModelMillis = i64::MIN;
 
+/// The expiry of an entry of the model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct ModelExpiry {
+    /// The instant from which the entry is absent.
+    pub(super) at: Option<ModelMillis>,
+    /// The idle TTL.
+    pub(super) idle: Option<ModelMillis>,
+}
+
 /// An entry of the model, live or expired.
 #[derive(Debug, Clone)]
 pub(super) struct ModelEntry {
@@ -19,7 +28,7 @@ pub(super) struct ModelEntry {
     pub(super) version: Version,
     pub(super) created: ModelMillis,
     pub(super) updated: ModelMillis,
-    pub(super) expires: Option<ModelMillis>,
+    pub(super) expiry: ModelExpiry,
     /// An operation named the key after the expiry. The store may have removed the entry then.
     may_be_removed: bool,
 }
@@ -37,14 +46,14 @@ impl Model {
     }
 
     fn is_live(&self, entry: &ModelEntry) -> bool {
-        entry.expires.is_none_or(|expires| self.now < expires)
+        entry.expiry.at.is_none_or(|expires| self.now < expires)
     }
 
     /// Returns the live entry, for an operation that names the key.
     pub(super) fn live(&mut self, location: Location) -> Option<ModelEntry> {
         let now = self.now;
         let entry = self.entries.get_mut(&Self::at(location))?;
-        if entry.expires.is_some_and(|expires| expires <= now) {
+        if entry.expiry.at.is_some_and(|expires| expires <= now) {
             entry.may_be_removed = true;
             return None;
         }
@@ -61,7 +70,7 @@ impl Model {
         location: Location,
         number: u64,
         version: Version,
-        expires: Option<ModelMillis>,
+        expiry: ModelExpiry,
     ) {
         let old = self.live(location);
         if let Some(old) = &old {
@@ -72,15 +81,36 @@ impl Model {
             version,
             created: old.map_or(self.now, |old| old.created),
             updated: self.now,
-            expires,
+            expiry,
             may_be_removed: false,
         };
         self.entries.insert(Self::at(location), entry);
     }
 
-    pub(super) fn set_expiry(&mut self, location: Location, expires: Option<ModelMillis>) {
+    pub(super) fn set_expiry(&mut self, location: Location, expiry: ModelExpiry) {
         if let Some(entry) = self.entries.get_mut(&Self::at(location)) {
-            entry.expires = expires;
+            entry.expiry = expiry;
+        }
+    }
+
+    /// Extends the TTL of a live entry to at least `millis` from now.
+    pub(super) fn extend(&mut self, location: Location, millis: ModelMillis) {
+        let Some(ModelEntry { expiry, .. }) = self.live(location) else { return };
+        if let Some(at) = expiry.at {
+            let at = Some(at.max(self.now + millis));
+            self.set_expiry(location, ModelExpiry { at, ..expiry });
+        }
+    }
+
+    /// Restarts the idle TTL of a live entry, unless less than a tenth of it has passed.
+    pub(super) fn refresh(&mut self, location: Location) {
+        let Some(ModelEntry { expiry, .. }) = self.live(location) else { return };
+        if let (Some(at), Some(idle)) = (expiry.at, expiry.idle) {
+            let restarted = self.now + idle;
+            let passed = restarted - at;
+            if passed > 0 && 10 * passed >= idle {
+                self.set_expiry(location, ModelExpiry { at: Some(restarted), ..expiry });
+            }
         }
     }
 
@@ -132,14 +162,19 @@ impl Model {
         self.entries.retain(|(ns, _), _| !is_under(*ns, prefix));
     }
 
+    /// Removes the entries of a namespace whose keys start with `prefix`, live or expired.
+    pub(super) fn delete_prefix(&mut self, namespace: usize, prefix: &str) {
+        self.entries.retain(|(ns, key), _| *ns != namespace || !key.starts_with(prefix));
+    }
+
     pub(super) fn evict(&mut self) {
         let now = self.now;
-        self.entries.retain(|_, entry| entry.expires.is_none_or(|expires| now < expires));
+        self.entries.retain(|_, entry| entry.expiry.at.is_none_or(|expires| now < expires));
     }
 }
 
 /// Returns true if a namespace is the prefix or is under it, by tenant and whole segments.
-fn is_under(namespace: usize, prefix: usize) -> bool {
+pub(super) fn is_under(namespace: usize, prefix: usize) -> bool {
     let ((tenant, segments), (owner, prefix)) = (NAMESPACES[namespace], NAMESPACES[prefix]);
     tenant == owner && segments.starts_with(prefix)
 }

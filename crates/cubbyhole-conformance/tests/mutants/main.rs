@@ -1,10 +1,16 @@
 //! Mutants: broken stores that the suite must catch. They prove that the cases can fail.
 
+mod conditions;
+mod deletions;
+mod idle;
 mod mutant;
 mod names;
 mod pages;
 mod prefixes;
+mod recursive;
+mod reverse;
 mod runtime;
+mod stat;
 mod ttls;
 mod writes;
 

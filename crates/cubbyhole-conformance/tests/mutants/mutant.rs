@@ -27,8 +27,8 @@ pub(crate) trait Mutant: Sized + Send + Sync + 'static {
 
     delegate!(Bytes, |mutant| mutant.inner() =>
         put_with_options, get, delete, list, put, list_namespaces, evict_expired, get_entry,
-        get_many, put_entry, delete_entry, write, scan, scan_namespaces, scan_tenants, touch, take,
-        erase, usage, current_time
+        get_many, stat, put_entry, delete_entry, write, scan, scan_recursive, scan_namespaces,
+        scan_tenants, touch, take, delete_prefix, erase, usage, current_time
     );
 }
 
@@ -61,8 +61,8 @@ impl<M: Mutant> Store<Bytes> for MutantStore<M> {
 #[deny(clippy::missing_trait_methods)]
 impl<M: Mutant> EntryStore<Bytes> for MutantStore<M> {
     delegate!(Bytes, |store| store.0 =>
-        get_entry, get_many, put_entry, delete_entry, write, scan, scan_namespaces, scan_tenants,
-        touch, take, erase, usage, current_time
+        get_entry, get_many, stat, put_entry, delete_entry, write, scan, scan_recursive,
+        scan_namespaces, scan_tenants, touch, take, delete_prefix, erase, usage, current_time
     );
 }
 

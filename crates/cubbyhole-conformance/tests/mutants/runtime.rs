@@ -1,8 +1,8 @@
 //! Mutants that break the rules for runtimes and closed stores.
 
 use cubbyhole_core::{
-    Bytes, Entry, EntryStore, Error, Namespace, NamespacePrefix, Page, Result, ScanItem,
-    ScanOptions, Store, Usage, async_trait, limits,
+    Bytes, Entry, EntryStore, Error, GetOptions, Namespace, NamespacePrefix, Page, Result,
+    ScanItem, ScanOptions, Store, Usage, async_trait, limits,
 };
 use tokio::runtime::Handle;
 use tokio::task::coop::unconstrained;
@@ -67,12 +67,12 @@ mutants! {
     /// `get_many` without keys succeeds on a closed store.
     #[caught_by("closed::entry_calls_are_rejected")]
     EmptyGetManySucceedsWhenClosed {
-        async fn get_many(&self, c: Context<'_>, ns: &Namespace, keys: &[&str])
+        async fn get_many(&self, c: Context<'_>, ns: &Namespace, keys: &[&str], o: GetOptions)
             -> Result<Vec<Result<Option<Entry<Bytes>>>>> {
             if keys.is_empty() {
                 return Ok(Vec::new());
             }
-            self.inner.get_many(c, ns, keys).await
+            self.inner.get_many(c, ns, keys, o).await
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{
     Batch, Bytes, Clock, Condition, Entry, EntryStore, Expiry, GetOptions, ManualClock, Namespace,
-    PutOptions, Result, Store, SystemClock, Timestamp, Version, async_trait,
+    PutOptions, Result, Store, SystemClock, Timestamp, Version, Written, async_trait,
 };
 
 use crate::mutant::{Context, Inner, Mutant, catches, mutants};
@@ -93,12 +93,12 @@ mutants! {
     /// `touch` finds expired entries that are not swept yet.
     #[caught_by("expiry::expired_entry_is_absent_for_writes")]
     TouchRevivesExpired {
-        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry)
-            -> Result<bool> {
+        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry,
+            condition: Condition) -> Result<bool> {
             if self.inner.usage(c, &ns.into()).await?.expired > 0 {
                 self.inner.put(c, ns, key, Bytes::new()).await?;
             }
-            self.inner.touch(c, ns, key, e).await
+            self.inner.touch(c, ns, key, e, condition).await
         }
     }
 
@@ -108,7 +108,7 @@ mutants! {
         async fn get_entry(&self, c: Context<'_>, ns: &Namespace, key: &str, o: GetOptions)
             -> Result<Option<Entry<Bytes>>> {
             if let Some(ttl) = o.extended_ttl() {
-                self.inner.touch(c, ns, key, Expiry::After(ttl)).await?;
+                self.inner.touch(c, ns, key, Expiry::After(ttl), Condition::Always).await?;
             }
             self.inner.get_entry(c, ns, key, GetOptions::new()).await
         }
@@ -140,7 +140,7 @@ mutants! {
         }
 
         async fn write(&self, c: Context<'_>, ns: &Namespace, batch: Batch<Bytes>)
-            -> Result<Vec<Option<Version>>> {
+            -> Result<Vec<Written>> {
             for operation in batch.operations() {
                 let entry = self.inner.get_entry(c, ns, operation.key(), GetOptions::new()).await?;
                 operation.condition().check(entry.map(|entry| entry.meta.version))?;
@@ -155,10 +155,10 @@ mutants! {
         "ttl_limit::sliding_read_with_overflowing_ttl_is_rejected"
     )]
     ReadsEntryBeforeCheckingTtl {
-        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry)
-            -> Result<bool> {
+        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry,
+            condition: Condition) -> Result<bool> {
             match self.inner.get(c, ns, key).await? {
-                Some(_) => self.inner.touch(c, ns, key, e).await,
+                Some(_) => self.inner.touch(c, ns, key, e, condition).await,
                 None => Ok(false),
             }
         }

@@ -2,7 +2,7 @@
 
 use cubbyhole_core::{
     Batch, Bytes, Condition, Entry, EntryStore, Error, Expiry, GetOptions, Namespace, Operation,
-    PutOptions, Result, Store, Version, async_trait, limits,
+    PutOptions, Result, Store, Version, Written, async_trait, limits,
 };
 
 use crate::mutant::{Context, Inner, Mutant, catches, mutants};
@@ -66,14 +66,14 @@ mutants! {
     #[caught_by("batches::failed_condition_writes_nothing", "model::random_operations")]
     BatchIsNotAtomic {
         async fn write(&self, c: Context<'_>, ns: &Namespace, batch: Batch<Bytes>)
-            -> Result<Vec<Option<Version>>> {
-            let mut versions = Vec::new();
+            -> Result<Vec<Written>> {
+            let mut results = Vec::new();
             for (index, operation) in batch.into_operations().into_iter().enumerate() {
                 let one = Batch::from_iter([operation]);
                 let written = self.inner.write(c, ns, one).await;
-                versions.extend(written.map_err(|error| error.at_batch_index(index))?);
+                results.extend(written.map_err(|error| error.at_batch_index(index))?);
             }
-            Ok(versions)
+            Ok(results)
         }
     }
 
@@ -81,7 +81,7 @@ mutants! {
     #[caught_by("batches::duplicate_key_is_rejected")]
     BatchKeepsLastDuplicateKey {
         async fn write(&self, c: Context<'_>, ns: &Namespace, batch: Batch<Bytes>)
-            -> Result<Vec<Option<Version>>> {
+            -> Result<Vec<Written>> {
             let mut last: Vec<Operation<Bytes>> = Vec::new();
             for operation in batch.into_operations() {
                 last.retain(|other| other.key() != operation.key());
@@ -103,9 +103,11 @@ mutants! {
     /// `touch` writes the value again.
     #[caught_by("versions::touch_keeps_the_version", "model::random_operations")]
     TouchRewritesValue {
-        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry)
-            -> Result<bool> {
-            let Some(value) = self.inner.get(c, ns, key).await? else {
+        async fn touch(&self, c: Context<'_>, ns: &Namespace, key: &str, e: Expiry,
+            condition: Condition) -> Result<bool> {
+            let entry = self.inner.get_entry(c, ns, key, GetOptions::new()).await?;
+            condition.check(entry.as_ref().map(|entry| entry.meta.version))?;
+            let Some(Entry { value, .. }) = entry else {
                 return Ok(false);
             };
             let o = PutOptions::new().with_expiry(e);

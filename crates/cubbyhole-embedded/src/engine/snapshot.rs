@@ -1,21 +1,21 @@
 //! Reads within one snapshot of the tables.
 
 mod ahead;
+mod pages;
 mod verify;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cubbyhole_core::limits::MAX_PAGE_BYTES;
 use cubbyhole_core::{
-    Bytes, Entry, EntryMeta, ErrorKind, ExecutionContext, Namespace, NamespacePrefix, Page, Result,
-    ScanItem, ScanOptions, TenantId, Timestamp, Usage, Version,
+    Bytes, Entry, EntryMeta, EntryStat, ExecutionContext, Namespace, NamespacePrefix, Result,
+    TenantId, Timestamp, Usage,
 };
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
 
 use super::format::{
-    self, ENTRIES, EXPIRY, EntryRecord, StoredValue, VALUES, location, past_namespace,
-    prefix_ranges,
+    self, ENTRIES, EXPIRY, EntryRecord, META, META_FORMAT, StoredValue, VALUES, location,
+    past_namespace, prefix_ranges,
 };
 use super::long_values::read_separate;
 use crate::error::Failure;
@@ -106,57 +106,13 @@ impl<'s> Snapshot<'s> {
         Ok(keys)
     }
 
-    pub(crate) fn scan(
-        &self,
-        ns: &Namespace,
-        options: &ScanOptions,
-    ) -> Result<Page<ScanItem<Bytes>, String>, Failure> {
-        let mut page = Page { items: Vec::new(), next: None };
-        let mut page_bytes = 0;
-        let first = location(ns, options.prefix().unwrap_or(""));
-        let mut start = first.clone();
-        if let Some(after) = options.after() {
-            // The smallest location after that key, because no name contains NUL.
-            let mut past = location(ns, after);
-            past.push(0);
-            start = start.max(past);
-        }
-        for item in self.entries.range(start.as_slice()..)? {
-            let (location, record) = item?;
-            if !location.value().starts_with(&first) {
-                break;
-            }
-            self.step(0)?;
-            if !self.is_listed(record.value()) {
-                continue;
-            }
-            let key = format::split_location(location.value())?.1;
-            let decoded = format::decode(record.value());
-            let value_bytes = decoded.as_ref().ok().map(|record| record.value.len());
-            let size = key.len() as u64 + value_bytes.filter(|_| options.values()).unwrap_or(0);
-            let full = page.items.len() == options.limit()
-                || (!page.items.is_empty() && page_bytes + size > MAX_PAGE_BYTES as u64);
-            if full {
-                page.next = page.items.last().map(|item: &ScanItem<Bytes>| item.key.clone());
-                break;
-            }
-            page_bytes += size;
-            let meta = decoded.as_ref().map_or(UNREADABLE, |record| record.meta);
-            let value = match options.values().then_some(decoded) {
-                None => None,
-                Some(Err(error)) => Some(Err(error)),
-                Some(Ok(record)) => match self.value(location.value(), &record) {
-                    Ok(value) => Some(Ok(value)),
-                    // A damaged value fails its item, not the page.
-                    Err(Failure::Refused(error)) if error.kind() == ErrorKind::Corrupt => {
-                        Some(Err(error))
-                    }
-                    Err(failure) => return Err(failure),
-                },
-            };
-            page.items.push(ScanItem { key: key.to_owned(), meta, value_bytes, value });
-        }
-        Ok(page)
+    /// Returns the metadata of an entry and the length of its value, which is not read.
+    pub(crate) fn stat(&self, ns: &Namespace, key: &str) -> Result<Option<EntryStat>, Failure> {
+        self.step(0)?;
+        let Some(guard) = self.entries.get(location(ns, key).as_slice())? else { return Ok(None) };
+        let EntryRecord { meta, value } = format::decode(guard.value())?;
+        let stat = EntryStat { meta, value_bytes: Some(value.len()) };
+        Ok(self.is_live(&meta).then_some(stat))
     }
 
     /// Returns up to `limit` namespaces with live entries under `prefix` and after `after`, and
@@ -228,6 +184,13 @@ impl<'s> Snapshot<'s> {
         }
         usage.bytes = Some(bytes);
         Ok(usage)
+    }
+
+    /// The format version of the file.
+    pub(crate) fn format(&self) -> Result<u32, Failure> {
+        let meta = self.transaction.open_table(META)?;
+        let stored = meta.get(META_FORMAT)?;
+        Ok(format::format_number(stored.as_ref().map(redb::AccessGuard::value))?)
     }
 
     /// Whether the expiry index contains an expired entry.
@@ -373,17 +336,9 @@ impl<'s> Snapshot<'s> {
     }
 }
 
-/// The metadata that `scan` returns for an unreadable entry.
-const UNREADABLE: EntryMeta = EntryMeta {
-    version: Version::from_bytes([0; 16]),
-    created_at: Timestamp::EPOCH,
-    updated_at: Timestamp::EPOCH,
-    expires_at: None,
-};
-
 #[cfg(test)]
 mod tests {
-    use cubbyhole_core::{Condition, Expiry};
+    use cubbyhole_core::{Condition, ErrorKind, Expiry, ScanOptions, Version};
     use redb::backends::InMemoryBackend;
 
     use super::*;

@@ -1,20 +1,25 @@
 //! Changes to the tables within a write transaction.
 
+mod extend;
+
 use std::cell::Cell;
+use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Bytes, Condition, Entry, EntryMeta, Erased, Expiry, GetOptions, Namespace,
-    NamespacePrefix, Operation, Result, Timestamp, Version,
+    Batch, Bytes, Condition, Entry, EntryMeta, Erased, Expiry, Namespace, NamespacePrefix,
+    Operation, Result, Timestamp, Version, Written,
 };
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::format::{
-    self, ENTRIES, EXPIRY, EntryRecord, MAX_INLINE_BYTES, META, META_CLOCK, META_SALT, StoredValue,
-    VALUES, location, prefix_ranges,
+    self, ENTRIES, EXPIRY, EntryRecord, FORMAT, MAX_INLINE_BYTES, META, META_CLOCK, META_FORMAT,
+    META_SALT, StoredValue, VALUES, key_range, location, prefix_ranges,
 };
 use super::long_values::read_separate;
 use crate::error::Failure;
 use crate::wal::{Change, LogRecord, RedoBuffer, Salt, TableId};
+
+pub(crate) use extend::ReadEntry;
 
 /// The open tables of one write transaction, which judges expiry at one instant.
 pub(crate) struct Tables<'t> {
@@ -26,7 +31,28 @@ pub(crate) struct Tables<'t> {
     redo: RedoBuffer,
     changed: bool,
     erases: bool,
+    /// Whether the file has the current format. False until that is known.
+    is_current_format: bool,
+    upgrades_format: bool,
     saw_expired: Cell<bool>,
+}
+
+/// When an entry expires, and its idle TTL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Lifetime {
+    expires_at: Option<Timestamp>,
+    idle_ttl: Option<Duration>,
+}
+
+impl Lifetime {
+    fn of(meta: &EntryMeta) -> Self {
+        Self { expires_at: meta.expires_at, idle_ttl: meta.idle_ttl }
+    }
+
+    /// The lifetime of an entry that is written at `now`.
+    fn from(expiry: Expiry, now: Timestamp) -> Result<Self> {
+        Ok(Self { expires_at: expiry.resolve(now)?, idle_ttl: expiry.idle_ttl() })
+    }
 }
 
 /// The entry at a location, expired or not.
@@ -66,6 +92,8 @@ impl<'t> Tables<'t> {
             redo,
             changed: false,
             erases: false,
+            is_current_format: false,
+            upgrades_format: false,
             saw_expired: Cell::new(false),
         })
     }
@@ -79,6 +107,12 @@ impl<'t> Tables<'t> {
     /// were deleted or overwritten earlier may still be in the file.
     pub(crate) fn erases(&self) -> bool {
         self.erases
+    }
+
+    /// Whether the transaction changes the format of the file, so it needs a checkpoint. Otherwise a
+    /// file of the old format could have log records of the new one.
+    pub(crate) fn upgrades_format(&self) -> bool {
+        self.upgrades_format
     }
 
     /// Whether an entry was treated as absent because it has expired.
@@ -97,6 +131,25 @@ impl<'t> Tables<'t> {
     pub(crate) fn set_salt(&mut self, salt: Salt) -> Result<(), Failure> {
         self.meta.insert(META_SALT, salt.to_bytes().as_slice())?;
         Ok(())
+    }
+
+    /// Gives a file of an earlier format the current one. Returns the earlier format, or `None` if
+    /// the file had the current one.
+    pub(crate) fn upgrade_format(&mut self) -> Result<Option<u32>, Failure> {
+        if self.is_current_format {
+            return Ok(None);
+        }
+        let format = {
+            let stored = self.meta.get(META_FORMAT)?;
+            format::format_number(stored.as_ref().map(redb::AccessGuard::value))?
+        };
+        self.is_current_format = true;
+        if format >= FORMAT {
+            return Ok(None);
+        }
+        self.meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+        (self.changed, self.upgrades_format) = (true, true);
+        Ok(Some(format))
     }
 
     /// The recorded changes.
@@ -126,11 +179,11 @@ impl<'t> Tables<'t> {
         expiry: Expiry,
         condition: Condition,
     ) -> Result<Version, Failure> {
-        let expires_at = expiry.resolve(self.now)?;
+        let lifetime = Lifetime::from(expiry, self.now)?;
         let location = location(ns, key);
         let old = self.find(&location)?;
         condition.check(self.live_version(old))?;
-        self.store(&location, old, value, version, expires_at)?;
+        self.store(&location, old, value, version, lifetime)?;
         Ok(version)
     }
 
@@ -153,7 +206,7 @@ impl<'t> Tables<'t> {
         &mut self,
         ns: &Namespace,
         batch: &Batch<Bytes>,
-    ) -> Result<Vec<Option<Version>>, Failure> {
+    ) -> Result<Vec<Written>, Failure> {
         // All checks come before the first change. Errors of the batch itself come before
         // conditions.
         let expiries = batch.expiries(self.now)?;
@@ -162,27 +215,26 @@ impl<'t> Tables<'t> {
         {
             let location = location(ns, operation.key());
             let old = self.find(&location)?;
-            operation
-                .condition()
-                .check(self.live_version(old))
-                .map_err(|error| error.at_batch_index(index))?;
-            plan.push((location, old, expires_at, operation));
+            let version = self.live_version(old);
+            operation.condition().check(version).map_err(|error| error.at_batch_index(index))?;
+            plan.push((location, old, version.is_some(), expires_at, operation));
         }
-        let mut versions = Vec::with_capacity(batch.len());
-        for (location, old, expires_at, operation) in plan {
-            versions.push(match operation {
+        let mut written = Vec::with_capacity(batch.len());
+        for (location, old, was_live, expires_at, operation) in plan {
+            written.push(match operation {
                 Operation::Put { value, options, .. } => {
                     let version = options.version_or_draw();
-                    self.store(&location, old, value, version, expires_at)?;
-                    Some(version)
+                    let lifetime = Lifetime { expires_at, idle_ttl: options.expiry().idle_ttl() };
+                    self.store(&location, old, value, version, lifetime)?;
+                    Written::Put(version)
                 }
                 Operation::Delete { .. } => {
                     self.remove(&location, old)?;
-                    None
+                    Written::Deleted(was_live)
                 }
             });
         }
-        Ok(versions)
+        Ok(written)
     }
 
     /// Sets the expiry of a live entry. Returns whether there was one.
@@ -191,32 +243,16 @@ impl<'t> Tables<'t> {
         ns: &Namespace,
         key: &str,
         expiry: Expiry,
+        condition: Condition,
     ) -> Result<bool, Failure> {
-        let expires_at = expiry.resolve(self.now)?;
+        let lifetime = Lifetime::from(expiry, self.now)?;
         let location = location(ns, key);
-        let live = self.live_version(self.find(&location)?).is_some();
-        if live {
-            self.set_expiry(&location, expires_at)?;
+        let version = self.live_version(self.find(&location)?);
+        condition.check(version)?;
+        if version.is_some() {
+            self.set_lifetime(&location, lifetime)?;
         }
-        Ok(live)
-    }
-
-    /// Reads an entry and extends its TTL.
-    pub(crate) fn get_and_extend(
-        &mut self,
-        ns: &Namespace,
-        key: &str,
-        options: GetOptions,
-    ) -> Result<Option<Entry<Bytes>>, Failure> {
-        // An invalid TTL is refused even if there is no entry.
-        options.extend(self.now, None)?;
-        let location = location(ns, key);
-        let Some(mut entry) = self.live_entry(&location)? else { return Ok(None) };
-        if let Some(extended) = options.extend(self.now, entry.meta.expires_at)? {
-            self.set_expiry(&location, Some(extended))?;
-            entry.meta.expires_at = Some(extended);
-        }
-        Ok(Some(entry))
+        Ok(version.is_some())
     }
 
     pub(crate) fn take(
@@ -240,9 +276,29 @@ impl<'t> Tables<'t> {
         limit: usize,
     ) -> Result<Erased, Failure> {
         self.erases = true;
+        self.remove_ranges(prefix_ranges(prefix), limit)
+    }
+
+    /// Removes up to `limit` entries of `ns` whose keys start with `key_prefix`, expired ones
+    /// included.
+    pub(crate) fn delete_prefix(
+        &mut self,
+        ns: &Namespace,
+        key_prefix: &str,
+        limit: usize,
+    ) -> Result<Erased, Failure> {
+        self.remove_ranges([key_range(ns, key_prefix)], limit)
+    }
+
+    /// Removes up to `limit` entries in ranges of locations.
+    fn remove_ranges(
+        &mut self,
+        ranges: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+        limit: usize,
+    ) -> Result<Erased, Failure> {
         let mut doomed: Vec<(Vec<u8>, ExistingEntry)> = Vec::new();
         let mut done = true;
-        'ranges: for (start, end) in prefix_ranges(prefix) {
+        'ranges: for (start, end) in ranges {
             for item in self.entries.range(start.as_slice()..end.as_slice())? {
                 let (location, record) = item?;
                 if doomed.len() == limit {
@@ -254,7 +310,7 @@ impl<'t> Tables<'t> {
         }
         let mut removed = 0;
         for (location, found) in doomed {
-            // An unreadable entry is erased and counted like a live one.
+            // An unreadable entry is removed and counted like a live one.
             removed += u64::from(found.meta.is_none_or(|meta| meta.is_live(self.now)));
             self.remove(&location, Some(found))?;
         }
@@ -320,13 +376,14 @@ impl<'t> Tables<'t> {
         old: Option<ExistingEntry>,
         value: &Bytes,
         version: Version,
-        expires_at: Option<Timestamp>,
+        lifetime: Lifetime,
     ) -> Result<(), Failure> {
         let now = self.now;
         let old_meta = old.and_then(|found| found.meta);
         let created_at =
             old_meta.filter(|meta| meta.is_live(now)).map_or(now, |meta| meta.created_at);
-        let meta = EntryMeta { version, created_at, updated_at: now, expires_at };
+        let Lifetime { expires_at, idle_ttl } = lifetime;
+        let meta = EntryMeta { version, created_at, updated_at: now, expires_at, idle_ttl };
         let form = if value.len() > MAX_INLINE_BYTES {
             self.change(TableId::Values, location, Some(value))?;
             StoredValue::Separate(value.len() as u64)
@@ -336,7 +393,8 @@ impl<'t> Tables<'t> {
             }
             StoredValue::Inline(value)
         };
-        self.change(TableId::Entries, location, Some(&format::encode(&meta, form)))?;
+        let record = format::encode(&meta, form);
+        self.put_record(location, &meta, &record)?;
         self.reindex(location, old_meta.and_then(|meta| meta.expires_at), expires_at)
     }
 
@@ -349,21 +407,32 @@ impl<'t> Tables<'t> {
         self.reindex(location, old.meta.and_then(|meta| meta.expires_at), None)
     }
 
-    fn set_expiry(
-        &mut self,
-        location: &[u8],
-        expires_at: Option<Timestamp>,
-    ) -> Result<(), Failure> {
-        let (old, record) = {
+    fn set_lifetime(&mut self, location: &[u8], lifetime: Lifetime) -> Result<(), Failure> {
+        let (old, meta, record) = {
             let Some(guard) = self.entries.get(location)? else { return Ok(()) };
-            let EntryRecord { meta, value } = format::decode(guard.value())?;
-            (meta.expires_at, format::encode(&EntryMeta { expires_at, ..meta }, value))
+            let EntryRecord { meta: old, value } = format::decode(guard.value())?;
+            let Lifetime { expires_at, idle_ttl } = lifetime;
+            let meta = EntryMeta { expires_at, idle_ttl, ..old };
+            (old, meta, format::encode(&meta, value))
         };
-        if old == expires_at {
+        if Lifetime::of(&old) == lifetime {
             return Ok(());
         }
-        self.change(TableId::Entries, location, Some(&record))?;
-        self.reindex(location, old, expires_at)
+        self.put_record(location, &meta, &record)?;
+        self.reindex(location, old.expires_at, meta.expires_at)
+    }
+
+    /// Writes the record with this metadata. A record with an idle TTL needs the current format.
+    fn put_record(
+        &mut self,
+        location: &[u8],
+        meta: &EntryMeta,
+        record: &[u8],
+    ) -> Result<(), Failure> {
+        if meta.idle_ttl.is_some() {
+            self.upgrade_format()?;
+        }
+        self.change(TableId::Entries, location, Some(record))
     }
 
     fn reindex(

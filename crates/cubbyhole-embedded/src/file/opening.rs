@@ -12,7 +12,7 @@ use super::handle::Handle;
 use super::unusable::{damaged, earlier, foreign, not_a_store, truncated};
 use crate::config::Config;
 use crate::engine::Tables;
-use crate::engine::format::{FORMAT, META, META_CLOCK, META_FORMAT, META_SALT};
+use crate::engine::format::{self, FORMAT, META, META_CLOCK, META_FORMAT, META_SALT};
 use crate::error::{Failure, OpenFailure, from_open, from_open_io};
 use crate::layout::Origin;
 use crate::storage::{
@@ -176,11 +176,10 @@ fn read_contents(database: &Database, config: &Config) -> Result<FileContents> {
             .map_err(|error| engine(error.into()))
     };
     let damaged = || damaged(path);
-    let format = read(META_FORMAT)?.ok_or_else(damaged)?;
-    let format = u32::from_le_bytes(format.try_into().map_err(|_| damaged())?);
-    if format != FORMAT {
+    let format = format::format_number(read(META_FORMAT)?.as_deref()).map_err(|_| damaged())?;
+    if format > FORMAT {
         return Err(Error::unsupported(format!(
-            "{} has format {format}, but this build reads format {FORMAT}; use a newer build",
+            "{} has format {format}, but this build reads formats up to {FORMAT}; use a newer build",
             shown(path)
         )));
     }

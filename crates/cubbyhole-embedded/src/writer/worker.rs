@@ -241,7 +241,8 @@ impl Worker {
             return Ok(false);
         }
         tables.set_clock_mark()?;
-        let checkpoint = (durable && !log.has_room(tables.redo())).then(Salt::draw);
+        let needs_checkpoint = tables.upgrades_format() || !log.has_room(tables.redo());
+        let checkpoint = (durable && needs_checkpoint).then(Salt::draw);
         if let Some(salt) = checkpoint {
             tables.set_salt(salt)?;
         }

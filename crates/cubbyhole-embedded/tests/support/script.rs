@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Bytes, Condition, EntryStore, Error, ErrorKind, Expiry, Namespace, PutOptions, Result,
-    ScanOptions, Store, Version,
+    Batch, Bytes, Condition, EntryStore, Error, ErrorKind, Expiry, GetOptions, Namespace,
+    PutOptions, Result, ScanOptions, Store, Version,
 };
 use cubbyhole_embedded::EmbeddedStore;
 
@@ -44,10 +44,14 @@ enum Call {
     Delete(String),
     DeleteIf(String, Condition),
     Take(String),
-    /// Sets a long TTL. The version does not change.
+    /// Sets a long idle TTL. The version does not change.
     Touch(String),
+    /// Reads and extends the TTL. The version does not change.
+    Extend(String),
     /// Erases this many keys in order.
     Erase(usize),
+    /// Deletes this many keys in order.
+    DeletePrefix(usize),
     PutExpiring(String, Slot),
     /// Removes the expiry of an entry that has not expired.
     Persist(String),
@@ -134,7 +138,9 @@ impl Script {
             11 => Call::Delete(kept),
             12 => Call::DeleteIf(kept, condition),
             13 => Call::Take(kept),
+            14 if self.random.bool() => Call::Extend(kept),
             14 => Call::Touch(kept),
+            15 if self.random.bool() => Call::DeletePrefix(self.random.usize(1..=KEYS as usize)),
             15 => Call::Erase(self.random.usize(1..=KEYS as usize)),
             16..=17 => Call::PutExpiring(expiring, Slot { expires: self.random.bool(), ..slot }),
             18 => Call::Persist(expiring),
@@ -255,7 +261,17 @@ impl Call {
                 done(store.delete_entry(&ctx, &ns, &key, condition).await?)
             }
             Self::Take(key) => done(store.take(&ctx, &ns, &key).await?.is_some()),
-            Self::Touch(key) => done(store.touch(&ctx, &ns, &key, Expiry::After(LONG)).await?),
+            Self::Touch(key) => {
+                done(store.touch(&ctx, &ns, &key, Expiry::Idle(LONG), always).await?)
+            }
+            Self::Extend(key) => {
+                let options = GetOptions::new().refreshing().with_extended_ttl(2 * LONG);
+                done(store.get_entry(&ctx, &ns, &key, options).await?.is_some())
+            }
+            Self::DeletePrefix(limit) => {
+                store.delete_prefix(&ctx, &ns, "k", limit).await?;
+                Answer::Done
+            }
             Self::Erase(limit) => {
                 store.erase(&ctx, &ns.into(), limit).await?;
                 Answer::Done
@@ -265,7 +281,9 @@ impl Call {
                 store.put_with_options(&ctx, &expiring, &key, slot.value, options).await?;
                 Answer::Done
             }
-            Self::Persist(key) => done(store.touch(&ctx, &expiring, &key, Expiry::Never).await?),
+            Self::Persist(key) => {
+                done(store.touch(&ctx, &expiring, &key, Expiry::Never, always).await?)
+            }
             Self::DeleteExpiring(key) => {
                 store.delete(&ctx, &expiring, &key).await?;
                 Answer::Done
@@ -301,7 +319,9 @@ impl Model {
         let done = match call {
             Call::PutIf(key, _, condition) => holds(key, *condition),
             Call::Batch(items, condition) => holds(&items[0].0, *condition),
-            Call::Delete(key) | Call::Take(key) | Call::Touch(key) => self.kept.contains_key(key),
+            Call::Delete(key) | Call::Take(key) | Call::Touch(key) | Call::Extend(key) => {
+                self.kept.contains_key(key)
+            }
             Call::DeleteIf(key, condition) => holds(key, *condition) && self.kept.contains_key(key),
             Call::Persist(key) => match self.expiring.get(key) {
                 Some(slot) if slot.expires => return None,
@@ -335,8 +355,8 @@ impl Model {
             Call::Delete(key) | Call::DeleteIf(key, _) | Call::Take(key) => {
                 self.kept.remove(key);
             }
-            Call::Touch(_) => {}
-            Call::Erase(limit) => {
+            Call::Touch(_) | Call::Extend(_) => {}
+            Call::Erase(limit) | Call::DeletePrefix(limit) => {
                 let erased: Vec<_> = self.kept.keys().take(*limit).cloned().collect();
                 self.kept.retain(|key, _| !erased.contains(key));
             }

@@ -45,7 +45,7 @@ async fn concurrent_batches_on_the_same_keys_are_atomic() {
         tokio::spawn(async move {
             let keys = ["0", "1", "2", "3", "4", "5", "6", "7"];
             for _ in 0..100 {
-                let found = store.get_many(&ctx, &name, &keys).await.unwrap();
+                let found = store.get_many(&ctx, &name, &keys, GetOptions::new()).await.unwrap();
                 let values: Vec<_> = found
                     .into_iter()
                     .map(|entry| entry.unwrap().map(|entry| entry.value))
@@ -125,7 +125,10 @@ async fn conditional_writes_hold_at_every_isolation_level() {
                     for round in 0..15 {
                         increment(&store, "count").await;
                         let minute = Expiry::After(Duration::from_secs(60));
-                        store.touch(&ctx, &ns("a"), "count", minute).await.unwrap();
+                        store
+                            .touch(&ctx, &ns("a"), "count", minute, Condition::Always)
+                            .await
+                            .unwrap();
                         let batch = Batch::new().put("j", bytes("x")).delete("k");
                         store.write(&ctx, &ns("a"), batch).await.unwrap();
                         store.put(&ctx, &ns("a"), "k", bytes(&round.to_string())).await.unwrap();
@@ -155,7 +158,7 @@ async fn overlapping_batches_are_serialised() {
         let (first, second) =
             join(store.write(&ctx, &name, one), store.write(&ctx, &name, other)).await;
         assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
-        let found = store.get_many(&ctx, &name, &["1", "3"]).await.unwrap();
+        let found = store.get_many(&ctx, &name, &["1", "3"], GetOptions::new()).await.unwrap();
         let found: Vec<_> =
             found.into_iter().map(|entry| entry.unwrap().map(|entry| entry.value)).collect();
         let (one, other) = (Some(bytes("one")), Some(bytes("other")));

@@ -272,7 +272,7 @@ async fn call_is_not_retried_after_its_caller_is_gone() {
         "CREATE SEQUENCE {name}.attempts; GRANT USAGE ON SEQUENCE {name}.attempts TO PUBLIC;
          CREATE OR REPLACE FUNCTION {name}.put(
              p_tenant text, p_namespace text, p_key text, p_value bytea, p_version uuid,
-             p_ttl bigint, p_instant bigint
+             p_ttl bigint, p_instant bigint, p_idle bigint
          ) RETURNS void LANGUAGE plpgsql AS $$
          BEGIN
              IF nextval('{name}.attempts') <= 8 THEN

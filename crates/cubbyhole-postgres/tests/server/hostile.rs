@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use cubbyhole_core::limits::{MAX_KEY_BYTES, check_key};
 use cubbyhole_core::{
-    Batch, EntryStore, Error, ErrorKind, Expiry, GetOptions, Namespace, NamespacePrefix,
+    Batch, Condition, EntryStore, Error, ErrorKind, Expiry, GetOptions, Namespace, NamespacePrefix,
     PutOptions, ScanOptions, Store, Timestamp, TypedExt,
 };
 use cubbyhole_postgres::PostgresStore;
@@ -156,7 +156,7 @@ async fn assert_reads(store: &PostgresStore, table: &Table) {
             entry.value.to_vec()
         });
         assert_eq!(shown, expected);
-        let many = store.get_many(&ctx(), &name, &[key, key]).await.unwrap();
+        let many = store.get_many(&ctx(), &name, &[key, key], GetOptions::new()).await.unwrap();
         assert!(many.iter().all(|one| one.as_ref().unwrap().is_some() == expected.is_some()));
         let listed = store.list(&ctx(), &name, None).await.unwrap();
         let page = store.scan(&ctx(), &name, ScanOptions::new()).await.unwrap();
@@ -194,7 +194,10 @@ async fn assert_writes(store: &PostgresStore, table: &Table) {
         let live = row.is_live();
         let slide = GetOptions::new().with_extended_ttl(PATIENCE);
         assert_eq!(store.get_entry(&ctx(), &name, key, slide).await.unwrap().is_some(), live);
-        let touched = store.touch(&ctx(), &name, key, Expiry::After(PATIENCE)).await.unwrap();
+        let touched = store
+            .touch(&ctx(), &name, key, Expiry::After(PATIENCE), Condition::Always)
+            .await
+            .unwrap();
         assert_eq!(touched, live, "{row:?}");
         match number % 3 {
             0 => assert_eq!(store.take(&ctx(), &name, key).await.unwrap().is_some(), live),

@@ -2,7 +2,7 @@
 
 mod search_path;
 
-use cubbyhole_core::{Bytes, Store};
+use cubbyhole_core::{Bytes, EntryStore, NamespacePrefix, RecursiveScanOptions, Store};
 use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
@@ -324,50 +324,115 @@ async fn owner_only_statements_are_denied() {
     assert_eq!(t.all().await, before);
 }
 
+/// Calls with the tenant `a` and a namespace of `b` that must return no row. `?` is the version of the
+/// entry.
+const REVEAL_NOTHING: &[&str] = &[
+    "SELECT 1 WHERE @.get('a', 'b:x', 'k') IS NOT NULL",
+    "SELECT * FROM @.get_entry('a', 'b:x', 'k', NULL)",
+    "SELECT * FROM @.get_entry('a', 'b:x', 'k', 5)",
+    "SELECT * FROM @.get_many('a', 'b:x', '{k}')",
+    "SELECT * FROM @.list('a', 'b:x', '', NULL)",
+    "SELECT * FROM @.scan('a', 'b:x', '', NULL, 10, 1000000, true)",
+    "SELECT * FROM @.namespaces('a', 'b', NULL, NULL)",
+    "SELECT * FROM @.usage('a', 'b') WHERE (namespaces, entries, bytes, expired) <> (0, 0, 0, 0)",
+    "SELECT * FROM @.erase('a', 'b', 100) WHERE removed <> 0 OR NOT done",
+    "SELECT 1 WHERE @.delete('a', 'b:x', 'k')",
+    "SELECT * FROM @.take('a', 'b:x', 'k')",
+    "SELECT 1 WHERE @.touch('a', 'b:x', 'k', NULL, 1)",
+    "SELECT * FROM @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, '?')
+        WHERE written OR current IS NOT NULL",
+    "SELECT * FROM @.delete_if('a', 'b:x', 'k', '?') WHERE held OR current IS NOT NULL",
+    "SELECT * FROM @.delete_if('a', 'b:x', 'k', NULL) WHERE NOT held OR current IS NOT NULL",
+    "SELECT 1 WHERE @.lock_entry('b:x', 'k') IS NOT NULL",
+    "SELECT * FROM @.get_entry('a', 'b:x', 'k', NULL, false)",
+    "SELECT * FROM @.get_entry('a', 'b:x', 'k', 5, true)",
+    "SELECT * FROM @.get_many('a', 'b:x', '{k}', NULL, false)",
+    "SELECT * FROM @.get_many('a', 'b:x', '{k}', 5, true)",
+    "SELECT * FROM @.stat('a', 'b:x', '{k}')",
+    "SELECT * FROM @.scan('a', 'b:x', '', NULL, 10, 1000000, true, false)",
+    "SELECT * FROM @.scan('a', 'b:x', '', NULL, 10, 1000000, false, true)",
+    "SELECT * FROM @.scan_refreshing('a', 'b:x', '', NULL, 10, 1000000, true, true)",
+    "SELECT * FROM @.scan_recursive('a', 'b', NULL, NULL, 10, 1000000, true)",
+    "SELECT * FROM @.scan_recursive('a', 'b:x', NULL, NULL, 10, 1000000, false)",
+    "SELECT * FROM @.scan_recursive('a', 'b', 'a:x', 'k', 10, 1000000, true)",
+    "SELECT * FROM @.scan_recursive('a', 'a', NULL, NULL, 10, 1000000, true)
+        WHERE namespace <> 'a:x'",
+    "SELECT * FROM @.delete_prefix('a', 'b:x', '', NULL, 10) WHERE removed <> 0 OR NOT done",
+    "SELECT * FROM @.take_entry('a', 'b:x', 'k')",
+    "SELECT * FROM @.touch('a', 'b:x', 'k', NULL, 1, NULL, 0, NULL) WHERE touched",
+    "SELECT * FROM @.touch('a', 'b:x', 'k', NULL, 1, NULL, 3, NULL)
+        WHERE touched OR held OR current IS NOT NULL",
+    "SELECT * FROM @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL, 2, '?')
+        WHERE written OR current IS NOT NULL",
+    "SELECT * FROM @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL, 3, NULL)
+        WHERE written OR current IS NOT NULL",
+    "SELECT * FROM @.delete_if('a', 'b:x', 'k', 2, '?') WHERE held OR current IS NOT NULL",
+    "SELECT * FROM @.delete_if('a', 'b:x', 'k', 3, NULL) WHERE held OR current IS NOT NULL",
+];
+
+/// Calls with the tenant `a` and a namespace of `b` that row security must reject.
+const REJECTED: &[&str] = &[
+    "SELECT @.put('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL)",
+    "SELECT @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL)",
+    "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}',
+        ARRAY[gen_random_uuid()], '{null}', '{null}', ARRAY[''::bytea])",
+    "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}', '{null}',
+        '{null}', '{null}', '{null}')",
+    "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{2}', '{?}', '{null}',
+        '{null}', '{null}', '{null}')",
+    "SELECT @.put('a', 'b:new', 'k', '', gen_random_uuid(), NULL, NULL)",
+    "SELECT @.put('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL)",
+    "SELECT @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL, 1, NULL)",
+    "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}',
+        ARRAY[gen_random_uuid()], '{null}', '{null}', '{null}', ARRAY[''::bytea])",
+    "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{3}', '{null}', '{null}',
+        '{null}', '{null}', '{null}', '{null}')",
+];
+
 #[tokio::test]
 async fn functions_reveal_nothing_of_other_tenants() {
     let t = Tenants::as_a().await;
     let before = t.all().await;
     let version: String =
         one(&t.admin, &t.sql("SELECT version::text FROM @.entries WHERE namespace = 'b:x'")).await;
-    // The tenant argument is `a`, and the namespace belongs to `b`.
-    for nothing in [
-        "SELECT 1 WHERE @.get('a', 'b:x', 'k') IS NOT NULL",
-        "SELECT * FROM @.get_entry('a', 'b:x', 'k', NULL)",
-        "SELECT * FROM @.get_entry('a', 'b:x', 'k', 5)",
-        "SELECT * FROM @.get_many('a', 'b:x', '{k}')",
-        "SELECT * FROM @.list('a', 'b:x', '', NULL)",
-        "SELECT * FROM @.scan('a', 'b:x', '', NULL, 10, 1000000, true)",
-        "SELECT * FROM @.namespaces('a', 'b', NULL, NULL)",
-        "SELECT * FROM @.usage('a', 'b') WHERE (namespaces, entries, bytes, expired) <> (0, 0, 0, 0)",
-        "SELECT * FROM @.erase('a', 'b', 100) WHERE removed <> 0 OR NOT done",
-        "SELECT 1 WHERE @.delete('a', 'b:x', 'k')",
-        "SELECT * FROM @.take('a', 'b:x', 'k')",
-        "SELECT 1 WHERE @.touch('a', 'b:x', 'k', NULL, 1)",
-        "SELECT * FROM @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, '?')
-            WHERE written OR current IS NOT NULL",
-        "SELECT * FROM @.delete_if('a', 'b:x', 'k', '?') WHERE held OR current IS NOT NULL",
-        "SELECT * FROM @.delete_if('a', 'b:x', 'k', NULL) WHERE NOT held OR current IS NOT NULL",
-        "SELECT 1 WHERE @.lock_entry('b:x', 'k') IS NOT NULL",
-    ] {
+    for nothing in REVEAL_NOTHING {
         let sql = nothing.replace('?', &version);
         assert_eq!(t.rows(&sql).await, 0, "{sql}");
         assert_eq!(t.all().await, before, "{sql}");
     }
-    for rejected in [
-        "SELECT @.put('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL)",
-        "SELECT @.put_if('a', 'b:x', 'k', '', gen_random_uuid(), NULL, NULL, NULL)",
-        "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}',
-            ARRAY[gen_random_uuid()], '{null}', '{null}', ARRAY[''::bytea])",
-        "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{0}', '{null}', '{null}',
-            '{null}', '{null}', '{null}')",
-        "SELECT @.write_batch('a', 'b:x', '{k}', '{0}', '{2}', '{?}', '{null}',
-            '{null}', '{null}', '{null}')",
-        "SELECT @.put('a', 'b:new', 'k', '', gen_random_uuid(), NULL, NULL)",
-    ] {
+    for rejected in REJECTED {
         t.assert_rejected(&rejected.replace('?', &version)).await;
     }
     assert_eq!(t.all().await, before);
+}
+
+#[tokio::test]
+async fn recursive_scan_returns_only_its_tenant() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let store = schema.open().await;
+    // Tenants whose names sort before, between and after the names of the tenant `a`.
+    let tenants = ["A", "a", "a!", "a-b", "a/", "a;", r"a\\", r"a\:b", "aa", "b"];
+    for tenant in tenants {
+        for name in [tenant.to_owned(), format!("{tenant}:!"), format!("{tenant}:x")] {
+            for key in ["j", "k"] {
+                store.put(&ctx, &ns(&name), key, bytes("v")).await.unwrap();
+            }
+        }
+    }
+    for tenant in tenants {
+        let prefix = NamespacePrefix::parse(tenant).unwrap();
+        let mut options = RecursiveScanOptions::new().with_limit(2);
+        let mut found = Vec::new();
+        loop {
+            let page = store.scan_recursive(&ctx, &prefix, options.clone()).await.unwrap();
+            found.extend(page.items.iter().map(|(ns, item)| format!("{ns} {}", item.key)));
+            let Some(next) = page.next else { break };
+            options = options.with_after(next);
+        }
+        let expected = ["", ":!", ":x"].map(|rest| format!("{tenant}{rest}"));
+        let expected = expected.iter().flat_map(|name| [format!("{name} j"), format!("{name} k")]);
+        assert_eq!(found, expected.collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

@@ -145,16 +145,9 @@ async fn schemas_in_one_database_are_isolated() {
 
 #[tokio::test]
 async fn schema_of_version_1_is_upgraded() {
-    let (schema, ctx) = (Schema::new().await, ctx());
-    let (name, store) = (&schema.name, schema.open().await);
-    store.put(&ctx, &ns("a:y"), "k", bytes("kept")).await.unwrap();
-    drop(store);
-    // Restore the state after the first migration.
-    schema
-        .execute(&format!(
-            "DROP FUNCTION {name}.backlog; DELETE FROM {name}.migrations WHERE version > 1"
-        ))
-        .await;
+    let (schema, ctx) = (Schema::at_version(1).await, ctx());
+    let name = &schema.name;
+    schema.execute(&schema.row("a:y", "k", None)).await;
     let error = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
     assert!(error.message().contains("has version 1"), "{error:?}");
     let diagnosis = diagnose(&ctx, &schema.config()).await.unwrap();
@@ -162,9 +155,10 @@ async fn schema_of_version_1_is_upgraded() {
     let problems: Vec<_> = problems.map(|check| check.name.as_str()).collect();
     assert_eq!(problems, ["schema"], "{diagnosis:#?}");
     let done = migrate(&ctx, &schema.admin_config()).await.unwrap();
-    assert_eq!(done, [format!("schema `{name}`: migration 2 (backlog)")]);
+    let expected = ["2 (backlog)", "3 (idle_ttl)"];
+    assert_eq!(done, expected.map(|line| format!("schema `{name}`: migration {line}")));
     let store = schema.open().await;
-    assert_eq!(store.get(&ctx, &ns("a:y"), "k").await.unwrap(), Some(bytes("kept")));
+    assert_eq!(store.get(&ctx, &ns("a:y"), "k").await.unwrap(), Some(bytes("by hand")));
     let diagnosis = diagnose(&ctx, &schema.config()).await.unwrap();
     let is_ok = |check: &Check| check.name == "entries" && check.verdict == Verdict::Ok;
     assert!(diagnosis.checks.iter().any(is_ok), "{diagnosis:#?}");
@@ -182,7 +176,7 @@ async fn newer_schema_is_unsupported_and_unchanged() {
         assert!(error.message().contains("99") && error.message().contains("newer"), "{error}");
     }
     let sql = format!("SELECT FROM {}.migrations", schema.name);
-    assert_eq!(rows(&admin, &sql).await, 3);
+    assert_eq!(rows(&admin, &sql).await, 4);
 }
 
 #[tokio::test]
@@ -190,7 +184,7 @@ async fn older_or_missing_schema_advises_migrate() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let missing = schema.config().with_schema("no_such_schema").unwrap();
     let missing = PostgresStore::open(&ctx, missing).await.unwrap_err();
-    schema.execute(&format!("UPDATE {}.migrations SET version = version - 2", schema.name)).await;
+    schema.execute(&format!("DELETE FROM {}.migrations WHERE version > 1", schema.name)).await;
     let older = PostgresStore::open(&ctx, schema.config()).await.unwrap_err();
     for error in [missing, older] {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");

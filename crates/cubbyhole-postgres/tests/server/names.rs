@@ -88,7 +88,8 @@ async fn reads_show_no_other_tenant() {
             assert_eq!(store.get(&ctx, name, "k").await.unwrap(), Some(value("k")), "{tenant:?}");
             let entry = store.get_entry(&ctx, name, "k%", GetOptions::new()).await.unwrap();
             assert_eq!(entry.unwrap().value, value("k%"), "{tenant:?}");
-            let many = store.get_many(&ctx, name, &["k%", "K", "k"]).await.unwrap();
+            let many =
+                store.get_many(&ctx, name, &["k%", "K", "k"], GetOptions::new()).await.unwrap();
             let many: Vec<_> =
                 many.into_iter().map(|one| one.unwrap().map(|entry| entry.value)).collect();
             assert_eq!(many, [Some(value("k%")), None, Some(value("k"))], "{tenant:?}");
@@ -119,7 +120,10 @@ async fn writes_touch_no_other_tenant() {
         );
         assert!(store.take(&ctx, &whole, "k%").await.unwrap().is_some(), "{tenant:?}");
         let minute = Expiry::After(Duration::from_secs(60));
-        assert!(store.touch(&ctx, &scope, "k", minute).await.unwrap(), "{tenant:?}");
+        assert!(
+            store.touch(&ctx, &scope, "k", minute, Condition::Always).await.unwrap(),
+            "{tenant:?}"
+        );
         let batch = Batch::new().delete("k").put("k%", bytes("new"));
         store.write(&ctx, &scope, batch).await.unwrap();
         store.delete(&ctx, &deep, "k").await.unwrap();

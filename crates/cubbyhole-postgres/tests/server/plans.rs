@@ -1,13 +1,15 @@
 //! Query plans: no call reads more rows than it needs, regardless of the size of the table when its
 //! plan was cached.
 
+use cubbyhole_core::{EntryStore, Store};
+use cubbyhole_testkit::helpers::{ctx, ns};
 use tokio_postgres::Client;
 
 use crate::sql::one;
 use crate::support::Schema;
 
 /// Each call with the maximum number of rows and index entries that it may read, of 100,000.
-const CALLS: [(&str, i64); 21] = [
+const CALLS: [(&str, i64); 40] = [
     ("@.get('a', 'a:n0500', 'k050')", 10),
     ("@.get_entry('a', 'a:n0500', 'k050', NULL)", 10),
     ("@.get_entry('a', 'a:n0500', 'k051', 600000)", 30),
@@ -26,6 +28,31 @@ const CALLS: [(&str, i64); 21] = [
             '{null,null,null}', '{null,null,null}', ARRAY['', '', NULL]::bytea[])",
         150,
     ),
+    ("@.get_entry('a', 'a:n0500', 'k050', NULL, false)", 10),
+    ("@.get_entry('a', 'a:n0500', 'k050', NULL, true)", 10),
+    ("@.get_entry('a', 'a:n0500', 'k070', NULL, true)", 40),
+    ("@.get_entry('a', 'a:n0500', 'k071', 900000, false)", 40),
+    ("@.get_many('a', 'a:n0500', '{k001,k002,k003,k099,none}', NULL, false)", 50),
+    ("@.get_many('a', 'a:n0500', '{k001,k070,k071,none}', NULL, true)", 100),
+    ("@.get_many('a', 'a:n0500', '{k001,k072,k073,none}', 900000, true)", 100),
+    ("@.stat('a', 'a:n0500', '{k001,k002,k003,k099,none}')", 50),
+    ("@.put('a', 'a:n0500', 'k052', '', gen_random_uuid(), 60000, NULL, 60000)", 30),
+    ("@.put_if('a', 'a:n0500', 'k053', '', gen_random_uuid(), NULL, NULL, NULL, 3, NULL)", 30),
+    ("@.delete_if('a', 'a:n0500', 'k055', 3, NULL)", 30),
+    ("@.take_entry('a', 'a:n0500', 'k056')", 30),
+    ("@.touch('a', 'a:n0500', 'k057', 60000, NULL, 60000, 3, NULL)", 30),
+    (
+        "@.write_batch('a', 'a:n0500', '{k058,k059,k060}', '{0,1,2}', '{0,1,0}',
+            ARRAY[NULL, NULL, NULL]::uuid[], ARRAY[gen_random_uuid(), gen_random_uuid(), NULL],
+            '{null,null,null}', '{null,null,null}', '{null,null,null}',
+            ARRAY['', '', NULL]::bytea[])",
+        150,
+    ),
+    ("@.scan('a', 'a:n0500', 'k01', 'k09', 10, 1000000, true, false)", 60),
+    ("@.scan('a', 'a:n0500', 'k01', 'k09', 10, 1000000, true, true)", 60),
+    ("@.scan_refreshing('a', 'a:n0500', 'k06', 'k09', 20, 1000000, true, true)", 500),
+    ("@.scan_recursive('a', 'a', 'a:n0600', 'k050', 10, 1000000, true)", 60),
+    ("@.delete_prefix('a', 'a:n0503', 'k01', 'k02', 5)", 60),
     ("@.list('a', 'a:n0500', 'k01', 'k02')", 60),
     ("@.scan('a', 'a:n0500', '', NULL, 10, 1000000, true)", 60),
     ("@.namespaces('a', 'a:n0500', NULL, NULL)", 50),
@@ -43,12 +70,16 @@ const READ: &str = "SELECT pg_stat_get_xact_tuples_returned(t.oid)
             FROM pg_index i WHERE i.indrelid = t.oid)
     FROM pg_class t WHERE t.oid = '@.entries'::regclass";
 
-/// Adds 1,000 namespaces of 100 entries. A few entries are expired.
+/// Adds 1,000 namespaces of 100 entries. A few entries are expired, and a tenth has an idle TTL of which
+/// half has passed.
 async fn load(schema: &Schema) {
     let sql = "INSERT INTO @.entries
-            (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+            (namespace, key, tenant, version, created_at, updated_at, expires_at, value, idle_ttl)
         SELECT 'a:n' || lpad(n::text, 4, '0'), 'k' || lpad(k::text, 3, '0'), 'a',
-            gen_random_uuid(), 0, 0, CASE WHEN k = 99 AND n % 10 = 0 THEN 1 END, 'by hand'
+            gen_random_uuid(), 0, 0,
+            CASE WHEN k = 99 AND n % 10 = 0 THEN 1
+                WHEN k BETWEEN 70 AND 79 THEN @.clock() + 600000 END,
+            'by hand', CASE WHEN k BETWEEN 70 AND 79 THEN 1200000 END
         FROM generate_series(0, 999) n, generate_series(0, 99) k
         ON CONFLICT DO NOTHING";
     schema.execute(&sql.replace('@', &schema.name)).await;
@@ -143,6 +174,84 @@ async fn plans_made_on_a_full_table_read_few_rows() {
     assert_few_reads(&schema, &login).await;
     warm(&schema, &login).await;
     assert_few_reads(&schema, &login).await;
+}
+
+/// The number of rows and index entries that a call reads.
+async fn reads(schema: &Schema, login: &Client, call: &str) -> i64 {
+    let read = READ.replace('@', &schema.name);
+    login.batch_execute("BEGIN").await.unwrap();
+    let before: i64 = one(login, &read).await;
+    one::<i64>(login, &format!("SELECT count(*) FROM {}.{call}", schema.name)).await;
+    let rows = one::<i64>(login, &read).await - before;
+    login.batch_execute("ROLLBACK").await.unwrap();
+    rows
+}
+
+#[tokio::test]
+async fn pages_read_equally_many_rows_in_both_directions_and_across_namespaces() {
+    let schema = Schema::new().await;
+    without_autovacuum(&schema).await;
+    let login = schema.login().await;
+    schema.execute(&format!("ANALYZE {}.entries", schema.name)).await;
+    let calls = [
+        "scan('a', 'a:large', '', NULL, 101, 1000000, true, false)",
+        "scan('a', 'a:large', '', NULL, 101, 1000000, true, true)",
+        "scan_recursive('a', 'a:large', 'a:large', '00100', 101, 1000000, true)",
+        // Ten entries in each namespace.
+        "scan_recursive('a', 'a:small', NULL, NULL, 101, 1000000, true)",
+        "scan_recursive('a', 'a:small', 'a:small:00500', '5', 101, 1000000, true)",
+        "scan_recursive('a', 'a', 'a:small:00500', '5', 101, 1000000, true)",
+    ];
+    for _ in 0..10 {
+        for call in calls {
+            reads(&schema, &login, call).await;
+        }
+    }
+    let sql = "INSERT INTO @.entries
+            (namespace, key, tenant, version, created_at, updated_at, expires_at, value)
+        SELECT n, k, 'a', gen_random_uuid(), 0, 0, NULL, 'by hand' FROM (
+            SELECT 'a:large' AS n, lpad(e::text, 5, '0') AS k FROM generate_series(0, 9999) e
+            UNION ALL
+            SELECT 'a:small:' || lpad((e / 10)::text, 5, '0'), (e % 10)::text
+            FROM generate_series(0, 9999) e
+        ) found";
+    schema.execute(&sql.replace('@', &schema.name)).await;
+    for call in calls {
+        let read = reads(&schema, &login, call).await;
+        assert!((101..=110).contains(&read), "{call} reads {read}");
+    }
+}
+
+#[tokio::test]
+async fn stat_does_not_read_large_values() {
+    let schema = Schema::new().await;
+    let (store, name) = (schema.open().await, ns("a"));
+    let random: Vec<u8> = (0..1_000_000).map(|_| fastrand::u8(..)).collect();
+    store.put(&ctx(), &name, "large", random.into()).await.unwrap();
+    let stats = store.stat(&ctx(), &name, &["large"]).await.unwrap();
+    assert_eq!(stats[0].unwrap().value_bytes, Some(1_000_000));
+    let login = schema.login().await;
+    // Chunks of values that the transaction has read.
+    let chunks = format!(
+        "SELECT pg_stat_get_xact_tuples_fetched(c.reltoastrelid)
+            + pg_stat_get_xact_tuples_returned(i.indexrelid)
+         FROM pg_class c JOIN pg_index i ON i.indrelid = c.reltoastrelid
+         WHERE c.oid = '{}.entries'::regclass",
+        schema.name
+    );
+    login.batch_execute("BEGIN").await.unwrap();
+    let sql = format!("SELECT value_bytes FROM {}.stat('a', 'a', '{{large}}')", schema.name);
+    assert_eq!(one::<i32>(&login, &sql).await, 1_000_000);
+    let sql = format!(
+        "SELECT value_bytes FROM {}.scan_recursive('a', 'a', NULL, NULL, 10, 100, false)",
+        schema.name
+    );
+    assert_eq!(one::<i32>(&login, &sql).await, 1_000_000);
+    assert_eq!(one::<i64>(&login, &chunks).await, 0);
+    // The measurement counts a read of the value.
+    let sql = format!("SELECT {}.get('a', 'a', 'large')", schema.name);
+    assert_eq!(one::<Vec<u8>>(&login, &sql).await.len(), 1_000_000);
+    assert!(one::<i64>(&login, &chunks).await > 100);
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use cubbyhole_core::{
-    EntryStore, EntryStoreExt, ErrorKind, ExecutionContext, NamespacePrefix, ScanOptions, Store,
-    Update,
+    EntryStore, EntryStoreExt, ErrorKind, ExecutionContext, Expiry, GetOptions, NamespacePrefix,
+    PutOptions, RecursiveScanOptions, ScanOptions, Store, Update,
 };
 use cubbyhole_postgres::{Config, PostgresStore};
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, until};
@@ -45,8 +45,19 @@ impl ProxiedStore {
 
     /// Writes the entries that the calls read.
     async fn prepare(&self) -> Prepared {
-        for scope in ["gone:a", "gone:b"] {
+        for scope in ["gone:a", "gone:b", "cleared"] {
             self.direct.put(&ctx(), &ns(scope), "k", bytes("old")).await.unwrap();
+        }
+        // A refresh of these entries is due.
+        let now = self.direct.current_time(&ctx(), &ns("idle")).await.unwrap();
+        let ttl = Duration::from_secs(3600);
+        let expires_at = now.checked_add(ttl / 2).unwrap();
+        let options = PutOptions::new().with_expiry(Expiry::IdleUntil { ttl, expires_at });
+        for scope in ["idle:a", "idle:b", "idle:c"] {
+            self.direct
+                .put_with_options(&ctx(), &ns(scope), "k", bytes("old"), options)
+                .await
+                .unwrap();
         }
         self.schema.execute(&self.schema.row("dead", "k", Some(1))).await;
         round_trips::prepare(&self.direct).await
@@ -74,6 +85,25 @@ impl ProxiedStore {
 
         let page = count!("a page", scan(&acme, ScanOptions::new().with_limit(2))).unwrap();
         assert!(page.items.len() == 2 && page.next.is_some());
+        let reversed = ScanOptions::new().with_limit(2).reversed();
+        let page = count!("a reversed page", scan(&acme, reversed)).unwrap();
+        assert!(page.items.len() == 2 && page.next.is_some());
+        let recursive = RecursiveScanOptions::new().with_limit(2);
+        let page = count!("a recursive page", scan_recursive(&all, recursive)).unwrap();
+        assert!(page.items.len() == 2 && page.next.is_some());
+        let refresh = GetOptions::new().refreshing();
+        let entry = count!("get_entry, refreshing", get_entry(&ns("idle:a"), "k", refresh));
+        let refreshed = entry.unwrap().unwrap().meta.expires_at;
+        let many =
+            count!("get_many, refreshing", get_many(&ns("idle:b"), &["k"], refresh)).unwrap();
+        assert!(matches!(&many[0], Ok(Some(entry)) if entry.meta.expires_at >= refreshed));
+        let refresh = ScanOptions::new().refreshing();
+        let page = count!("a refreshing page", scan(&ns("idle:c"), refresh)).unwrap();
+        assert!(page.items[0].meta.expires_at >= refreshed);
+        let stats = count!("stat", stat(&acme, &["put", "none"])).unwrap();
+        assert!(stats[0].is_some() && stats[1].is_none());
+        let cleared = count!("delete_prefix", delete_prefix(&ns("cleared"), "k", 10)).unwrap();
+        assert_eq!((cleared.removed, cleared.done), (1, true));
         let keys = count!("list", list(&acme, Some("p"))).unwrap();
         assert_eq!(keys, ["put"]);
         assert_eq!(
@@ -95,7 +125,7 @@ impl ProxiedStore {
 
 /// The calls that took more or less than one round trip.
 fn not_one(seen: &[(&'static str, usize)]) -> Vec<(&'static str, usize)> {
-    assert_eq!(seen.len(), 24);
+    assert_eq!(seen.len(), 31);
     seen.iter().copied().filter(|(_, round_trips)| *round_trips != 1).collect()
 }
 

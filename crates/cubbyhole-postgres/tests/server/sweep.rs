@@ -189,7 +189,7 @@ fn assert_absent<T: std::fmt::Debug>(answer: Result<T>) {
 async fn touch_does_not_revive_entry_expired_during_lock_wait() {
     let held = LockedEntry::new().await;
     let touch = |store: PostgresStore| async move {
-        store.touch(&ctx(), &ns("a"), "k", Expiry::Never).await
+        store.touch(&ctx(), &ns("a"), "k", Expiry::Never, Condition::Always).await
     };
     assert!(!held.expire_during(touch).await.unwrap());
     held.assert_gone().await;

@@ -84,6 +84,24 @@ async fn view_hides_expired_entries() {
 }
 
 #[tokio::test]
+async fn view_shows_the_idle_ttl() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let store = schema.open().await;
+    let options = PutOptions::new().with_idle_ttl(Duration::from_millis(90_500));
+    store.put_with_options(&ctx, &ns("a"), "idle", bytes("1"), options).await.unwrap();
+    store.put(&ctx, &ns("a"), "permanent", bytes("2")).await.unwrap();
+    schema.make_role("watcher", &format!("IN ROLE {}_auditor", schema.name)).await;
+    let watcher = schema.connect_as("watcher").await;
+    watcher.batch_execute("SET cubbyhole.tenant = 'a'").await.unwrap();
+    let select = format!(
+        "SELECT string_agg(key || ' ' || coalesce(idle_ttl::text, 'none'), ', ' ORDER BY key)
+            FROM {}.documents",
+        schema.name
+    );
+    assert_eq!(one::<String>(&watcher, &select).await, "idle 00:01:30.5, permanent none");
+}
+
+#[tokio::test]
 async fn view_shows_only_the_current_tenant() {
     let (schema, ctx) = (Schema::new().await, ctx());
     let store = schema.open().await;

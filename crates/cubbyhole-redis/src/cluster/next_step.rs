@@ -39,7 +39,11 @@ impl NextStep {
                 let mut word = || words.next().unwrap_or_default().to_owned();
                 Self::Refusal(Refusal::Unregistered { issued: word(), fence: word() })
             }
-            "TOOLATE" => Self::Refusal(Refusal::TooLate),
+            "TOOLATE" => {
+                let is_idle = details().nth(1) == Some("idle");
+                Self::Refusal(Refusal::TooLate { is_idle })
+            }
+            "CHANGED" => Self::Refusal(Refusal::Changed),
             "CONFLICT" => {
                 let mut words = details();
                 let index = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);

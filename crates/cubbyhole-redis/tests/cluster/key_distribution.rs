@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cubbyhole_core::{Batch, EntryStore, NamespacePrefix, Store, TenantId};
+use cubbyhole_core::{Batch, EntryStore, GetOptions, NamespacePrefix, Store, TenantId};
 use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
 use crate::clusters::{cli, config, open, shared_cluster};
@@ -52,7 +52,7 @@ async fn namespaces_spread_over_all_masters_one_slot_each() {
     }
     assert_eq!(listed, written);
     for name in &written {
-        let found = store.get_many(&ctx(), name, &["{k}", "}{"]).await.unwrap();
+        let found = store.get_many(&ctx(), name, &["{k}", "}{"], GetOptions::new()).await.unwrap();
         for entry in found {
             assert_eq!(entry.unwrap().unwrap().value, bytes(name.as_str()));
         }

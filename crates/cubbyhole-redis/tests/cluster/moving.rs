@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, CancellationToken, Condition, EntryStore, ErrorKind, ExecutionContext, Namespace,
-    NamespacePrefix, PutOptions, Result, ScanOptions, Store,
+    Batch, CancellationToken, Condition, EntryStore, ErrorKind, ExecutionContext, GetOptions,
+    Namespace, NamespacePrefix, PutOptions, RecursiveScanOptions, Result, ScanOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisCluster;
@@ -96,7 +96,8 @@ impl Traffic {
 
     async fn read_a_batch(&self) {
         let context = ctx();
-        let read = self.store.get_many(&context, &self.names[1], &["left", "right"]);
+        let read =
+            self.store.get_many(&context, &self.names[1], &["left", "right"], GetOptions::new());
         let Some(found) = self.answer(read).await else { return };
         let mut values = found.into_iter().map(|entry| entry.unwrap().unwrap().value);
         assert_eq!(values.next(), values.next(), "a partial batch was read");
@@ -124,6 +125,18 @@ impl Traffic {
         let Some(listed) = self.answer(listing).await else { return };
         for name in &self.names[..2] {
             assert!(listed.contains(name), "{name} is live and not listed");
+        }
+        // The batch is always there, and the recursive scan finds it in its place.
+        let options = RecursiveScanOptions::new().with_limit(1000);
+        let Some(page) = self.answer(self.store.scan_recursive(&context, &prefix, options)).await
+        else {
+            return;
+        };
+        let found: Vec<(&Namespace, &str)> =
+            page.items.iter().map(|(name, item)| (name, item.key.as_str())).collect();
+        assert!(found.is_sorted_by(|one, next| one < next), "{found:?}");
+        for key in ["left", "right"] {
+            assert!(found.contains(&(&self.names[1], key)) || page.next.is_some(), "{key}");
         }
     }
 

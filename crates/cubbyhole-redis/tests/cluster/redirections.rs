@@ -52,7 +52,7 @@ async fn open_patient(cluster: &RedisCluster, name: &Namespace) -> RedisStore {
 async fn make_every_call(store: &RedisStore, name: &Namespace) {
     let (ctx, prefix) = (ctx(), NamespacePrefix::from(name.clone()));
     assert_eq!(store.get(&ctx, name, "a").await.unwrap(), Some(bytes("1")));
-    let entries = store.get_many(&ctx, name, &["a", "b", "c"]).await.unwrap();
+    let entries = store.get_many(&ctx, name, &["a", "b", "c"], GetOptions::new()).await.unwrap();
     let values = entries.into_iter().map(|entry| entry.unwrap().map(|entry| entry.value));
     assert_eq!(values.collect::<Vec<_>>(), [Some(bytes("1")), Some(bytes("2")), None]);
     let read = GetOptions::new().with_extended_ttl(Duration::from_secs(100));
@@ -63,7 +63,12 @@ async fn make_every_call(store: &RedisStore, name: &Namespace) {
     let again = PutOptions::new();
     let again = store.put_entry(&ctx, name, "c", bytes("4"), again, Condition::IfAbsent).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::Conflict);
-    assert!(store.touch(&ctx, name, "c", cubbyhole_core::Expiry::Never).await.unwrap());
+    assert!(
+        store
+            .touch(&ctx, name, "c", cubbyhole_core::Expiry::Never, Condition::Always)
+            .await
+            .unwrap()
+    );
     assert_eq!(store.take(&ctx, name, "c").await.unwrap().unwrap().value, bytes("3"));
     let batch = Batch::new().put("d", bytes("5")).delete("a");
     store.write(&ctx, name, batch).await.unwrap();
@@ -154,7 +159,7 @@ async fn stalled_slot_move_is_unavailable_and_writes_nothing() {
         // Reads of several keys succeed or are unavailable, depending on the keys that moved.
         for answer in [
             store.list(&unlimited, &name, None).await.map(drop),
-            store.get_many(&unlimited, &name, &["a", "b"]).await.map(drop),
+            store.get_many(&unlimited, &name, &["a", "b"], GetOptions::new()).await.map(drop),
             store.list_namespaces(&unlimited, &prefix).await.map(drop),
         ] {
             if let Err(error) = answer {
@@ -189,7 +194,8 @@ async fn waiting_calls_are_answered_when_a_slot_move_ends() {
             if number % 2 == 0 {
                 store.put(&ctx(), &name, &format!("new {number}"), bytes("new")).await.unwrap();
             } else {
-                let found = store.get_many(&ctx(), &name, &["a", "b"]).await.unwrap();
+                let found =
+                    store.get_many(&ctx(), &name, &["a", "b"], GetOptions::new()).await.unwrap();
                 assert!(found.into_iter().all(|entry| entry.unwrap().is_some()));
             }
         });
@@ -213,7 +219,9 @@ async fn call_succeeds_once_its_keys_moved_before_the_move_ends() {
     let mut calls = JoinSet::new();
     for _ in 0..16 {
         let (store, name) = (store.clone(), name.clone());
-        calls.spawn(async move { store.get_many(&ctx(), &name, &["a", "b"]).await.unwrap() });
+        calls.spawn(async move {
+            store.get_many(&ctx(), &name, &["a", "b"], GetOptions::new()).await.unwrap()
+        });
     }
     pause(500).await;
     assert!(calls.try_join_next().is_none(), "a call did not wait");
@@ -277,7 +285,10 @@ async fn flushed_scripts_are_loaded_again_under_load() {
                 store.put(&ctx(), &name, &key, bytes(&key)).await.unwrap();
                 let batch = Batch::new().put("x", bytes(&key)).put("y", bytes(&key));
                 store.write(&ctx(), &name, batch).await.unwrap();
-                let found = store.get_many(&ctx(), &name, &[&key, "x", "y"]).await.unwrap();
+                let found = store
+                    .get_many(&ctx(), &name, &[&key, "x", "y"], GetOptions::new())
+                    .await
+                    .unwrap();
                 for entry in found {
                     assert_eq!(entry.unwrap().unwrap().value, bytes(&key));
                 }

@@ -41,7 +41,8 @@ async fn emptying_a_namespace_during_a_slot_move_is_atomic() {
     let config = config(cluster.url());
     let prefix = config.prefix().to_owned();
     let store = open(config).await;
-    for (number, way) in ["erase", "sweep", "take", "delete"].into_iter().enumerate() {
+    let ways = ["erase", "sweep", "take", "delete", "delete_prefix"];
+    for (number, way) in ways.into_iter().enumerate() {
         let tag = format!("half:{number}");
         let (name, under) = (ns(&tag), NamespacePrefix::from(ns(&tag)));
         let ttl = if way == "sweep" { Duration::from_millis(1) } else { Duration::from_secs(600) };
@@ -57,6 +58,10 @@ async fn emptying_a_namespace_during_a_slot_move_is_atomic() {
             "erase" => {
                 let erased = store.erase(&ctx(), &under, 1000).await.unwrap();
                 assert_eq!((erased.removed, erased.done), (2, true));
+            }
+            "delete_prefix" => {
+                let deleted = store.delete_prefix(&ctx(), &name, "", 1000).await.unwrap();
+                assert_eq!((deleted.removed, deleted.done), (2, true));
             }
             "sweep" => assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 2),
             "take" => {

@@ -28,7 +28,7 @@ async fn call(store: &RedisStore, context: &ExecutionContext, number: usize) -> 
         }
         2 => store.delete(context, &acme, "c").await,
         3 => store.take(context, &acme, "d").await.map(drop),
-        4 => store.touch(context, &acme, "e", Expiry::Never).await.map(drop),
+        4 => store.touch(context, &acme, "e", Expiry::Never, Condition::Always).await.map(drop),
         5 => {
             let batch = Batch::new().put("f", bytes("new")).delete("g");
             store.write(context, &acme, batch).await.map(drop)
@@ -39,7 +39,7 @@ async fn call(store: &RedisStore, context: &ExecutionContext, number: usize) -> 
         }
         7 => store.get(context, &acme, "i").await.map(drop),
         8 => store.get_entry(context, &acme, "i", GetOptions::new()).await.map(drop),
-        9 => store.get_many(context, &acme, &["i", "j"]).await.map(drop),
+        9 => store.get_many(context, &acme, &["i", "j"], GetOptions::new()).await.map(drop),
         10 => store.list(context, &acme, None).await.map(drop),
         11 => store.scan(context, &acme, ScanOptions::new()).await.map(drop),
         12 => store.scan_namespaces(context, &under("acme"), None, 10).await.map(drop),

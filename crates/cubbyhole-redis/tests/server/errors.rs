@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, EntryStore, Error, ErrorKind, ExecutionContext, Expiry, PutOptions, Store,
+    Batch, Condition, EntryStore, Error, ErrorKind, ExecutionContext, Expiry, PutOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
@@ -190,7 +190,10 @@ async fn writes_fail_without_memory_and_deletes_succeed() {
         store.put(&ctx(), &acme, "kept", bytes("other")).await.unwrap_err(),
         store.put(&ctx(), &ns("new"), "k", bytes(VALUE)).await.unwrap_err(),
         store.write(&ctx(), &acme, batch(0)).await.unwrap_err(),
-        store.touch(&ctx(), &acme, "kept", Expiry::After(PATIENCE)).await.unwrap_err(),
+        store
+            .touch(&ctx(), &acme, "kept", Expiry::After(PATIENCE), Condition::Always)
+            .await
+            .unwrap_err(),
     ];
     for error in &refused {
         check(error, ErrorKind::ResourceExhausted, "maxmemory");

@@ -71,11 +71,16 @@ async fn is_present(store: &RedisStore, name: &str, call: &str, version: Version
             }
         },
         "many" => {
-            let [one] = store.get_many(&context, &acme, &[call]).await.unwrap().try_into().unwrap();
+            let [one] = store
+                .get_many(&context, &acme, &[call], GetOptions::new())
+                .await
+                .unwrap()
+                .try_into()
+                .unwrap();
             one.unwrap().is_some()
         }
         "take" => store.take(&context, &acme, call).await.unwrap().is_some(),
-        _ => store.touch(&context, &acme, call, Expiry::Never).await.unwrap(),
+        _ => store.touch(&context, &acme, call, Expiry::Never, Condition::Always).await.unwrap(),
     }
 }
 
@@ -149,7 +154,12 @@ async fn changed_expiry_is_exact_to_the_millisecond() {
     for ttl in [1_u64, 2, 500] {
         let long = PutOptions::new().with_ttl(millis(100_000));
         store.put_with_options(&context, &acme, "k", bytes("v"), long).await.unwrap();
-        assert!(store.touch(&context, &acme, "k", Expiry::After(millis(ttl))).await.unwrap());
+        assert!(
+            store
+                .touch(&context, &acme, "k", Expiry::After(millis(ttl)), Condition::Always)
+                .await
+                .unwrap()
+        );
         server.advance(millis(ttl) - Duration::from_micros(1)).unwrap();
         assert!(present().await, "{ttl} ms after a touch");
         server.advance(Duration::from_micros(1)).unwrap();
@@ -163,11 +173,21 @@ async fn changed_expiry_is_exact_to_the_millisecond() {
         assert!(present().await, "{ttl} ms after an extension");
         server.advance(MILLISECOND).unwrap();
         assert!(!present().await, "{ttl} ms after an extension");
+
+        let idle = PutOptions::new().with_idle_ttl(millis(ttl + 1));
+        store.put_with_options(&context, &acme, "k", bytes("v"), idle).await.unwrap();
+        server.advance(millis(ttl)).unwrap();
+        let refresh = GetOptions::new().refreshing();
+        assert!(store.get_entry(&context, &acme, "k", refresh).await.unwrap().is_some());
+        server.advance(millis(ttl + 1) - Duration::from_micros(1)).unwrap();
+        assert!(present().await, "{ttl} ms after a refresh");
+        server.advance(Duration::from_micros(1)).unwrap();
+        assert!(!present().await, "{ttl} ms after a refresh");
     }
     // An entry that is touched with an expiry of now is absent. A put without a TTL never expires.
     store.put(&context, &acme, "k", bytes("v")).await.unwrap();
     let now = Timestamp::from_millis(server_millis(&server)).unwrap();
-    assert!(store.touch(&context, &acme, "k", Expiry::At(now)).await.unwrap());
+    assert!(store.touch(&context, &acme, "k", Expiry::At(now), Condition::Always).await.unwrap());
     assert!(!present().await);
     let short = PutOptions::new().with_ttl(MILLISECOND);
     store.put_with_options(&context, &acme, "k", bytes("v"), short).await.unwrap();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cubbyhole_core::{
     Batch, Condition, EntryStore, Error, ErrorKind, ExecutionContext, Expiry, GetOptions,
-    PutOptions, ScanOptions, Store, TypedExt, Version,
+    PutOptions, RecursiveScanOptions, ScanOptions, Store, TypedExt, Version,
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
@@ -87,9 +87,9 @@ fn member() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![3 => known.prop_map(<[u8]>::to_vec), 1 => prop::collection::vec(any::<u8>(), 0..6)]
 }
 
-/// Generates metadata that is too short, too long, out of range, or any bytes of the right length.
+/// Generates metadata that is too short, too long, out of range, or any bytes of a right length.
 fn meta() -> impl Strategy<Value = Vec<u8>> {
-    let length = prop_oneof![1 => 0..60_usize, 3 => 38..=38_usize];
+    let length = prop_oneof![1 => 0..60_usize, 2 => 38..=38_usize, 1 => 44..=44_usize];
     let byte = prop_oneof![Just(0_u8), Just(1), Just(0xff), any::<u8>()];
     length.prop_flat_map(move |length| prop::collection::vec(byte.clone(), length))
 }
@@ -196,7 +196,9 @@ async fn read_everything(store: &RedisStore) {
         answered("get_entry", store.get_entry(&ctx, &acme, key, GetOptions::new()).await);
     }
     let keys = ["a", "b", "ttl", "new", "a"];
-    if let Some(many) = answered("get_many", store.get_many(&ctx, &acme, &keys).await) {
+    if let Some(many) =
+        answered("get_many", store.get_many(&ctx, &acme, &keys, GetOptions::new()).await)
+    {
         assert_eq!(many.len(), keys.len());
         for one in many {
             answered("an entry of get_many", one);
@@ -206,28 +208,49 @@ async fn read_everything(store: &RedisStore) {
         assert!(keys.is_sorted_by(|one, next| one < next), "{keys:?}");
     }
     answered("list with a prefix", store.list(&ctx, &acme, Some("t")).await);
-    for options in
-        [ScanOptions::new(), ScanOptions::new().keys_only(), ScanOptions::new().with_limit(1)]
-    {
-        let mut options = options;
+    if let Some(stats) = answered("stat", store.stat(&ctx, &acme, &keys).await) {
+        assert_eq!(stats.len(), keys.len());
+    }
+    let all = ScanOptions::new;
+    for mut options in [
+        all(),
+        all().keys_only(),
+        all().with_limit(1),
+        all().reversed(),
+        all().reversed().with_limit(1).keys_only(),
+    ] {
+        let reversed = options.is_reversed();
+        let follows = |one: &str, next: &str| if reversed { one > next } else { one < next };
         // There are fewer than 32 keys, so the pages must end.
         for _ in 0..32 {
             let Some(page) = answered("scan", store.scan(&ctx, &acme, options.clone()).await)
             else {
                 break;
             };
-            let keys: Vec<&String> = page.items.iter().map(|item| &item.key).collect();
-            assert!(keys.is_sorted_by(|one, next| one < next), "{keys:?}");
+            let keys: Vec<&str> = page.items.iter().map(|item| item.key.as_str()).collect();
+            assert!(keys.is_sorted_by(|one, next| follows(one, next)), "{keys:?}");
             for value in page.items.into_iter().filter_map(|item| item.value) {
                 answered("an entry of scan", value);
             }
             let Some(next) = page.next else { break };
             assert!(
-                options.after().is_none_or(|after| after < next.as_str()),
+                options.after().is_none_or(|after| follows(after, &next)),
                 "the cursor goes backwards"
             );
             options = options.with_after(next);
         }
+    }
+    let mut options = RecursiveScanOptions::new().with_limit(2);
+    for _ in 0..32 {
+        let scan = store.scan_recursive(&ctx, &under("acme"), options.clone()).await;
+        let Some(page) = answered("recursive scan", scan) else { break };
+        let Some(next) = page.next else { break };
+        let place = (next.namespace.as_str(), next.key.as_str());
+        let follows = options
+            .after()
+            .is_none_or(|after| (after.namespace.as_str(), after.key.as_str()) < place);
+        assert!(follows, "the cursor goes backwards");
+        options = options.with_after(next);
     }
     answered("usage", store.usage(&ctx, &under("acme")).await);
     answered("namespaces", store.scan_namespaces(&ctx, &under("acme"), None, 10).await);
@@ -239,10 +262,17 @@ async fn read_everything(store: &RedisStore) {
 async fn write_everything(store: &RedisStore) {
     let (ctx, acme) = (limited(), ns("acme"));
     let ttl = PutOptions::new().with_ttl(LIMIT * 10);
-    let slide = GetOptions::new().with_extended_ttl(LIMIT * 20);
+    let slide = GetOptions::new().with_extended_ttl(LIMIT * 20).refreshing();
     answered("extend", store.get_entry(&ctx, &acme, "ttl", slide).await);
-    answered("touch", store.touch(&ctx, &acme, "a", Expiry::After(LIMIT)).await);
-    answered("persist", store.touch(&ctx, &acme, "ttl", Expiry::Never).await);
+    let refresh = GetOptions::new().refreshing();
+    answered("refresh", store.get_many(&ctx, &acme, &["a", "ttl", "new"], refresh).await);
+    answered("refresh a page", store.scan(&ctx, &acme, ScanOptions::new().refreshing()).await);
+    let keys = ScanOptions::new().refreshing().keys_only();
+    answered("refresh a page of keys", store.scan(&ctx, &acme, keys).await);
+    answered("touch", store.touch(&ctx, &acme, "a", Expiry::After(LIMIT), Condition::Always).await);
+    answered("persist", store.touch(&ctx, &acme, "ttl", Expiry::Never, Condition::Always).await);
+    let idle = Expiry::Idle(LIMIT * 10);
+    answered("touch idle", store.touch(&ctx, &acme, "b", idle, Condition::Always).await);
     answered("put", store.put(&ctx, &acme, "a", bytes("written")).await);
     answered(
         "put with a TTL",
@@ -253,13 +283,16 @@ async fn write_everything(store: &RedisStore) {
     let batch = Batch::new().put_with("ttl", bytes("written"), ttl, always).delete("new");
     answered("write", store.write(&ctx, &acme, batch).await);
     // The condition may hold or not.
-    for condition in [Condition::IfAbsent, Condition::IfVersion(Version::draw())] {
+    let conditions =
+        [Condition::IfAbsent, Condition::IfPresent, Condition::IfVersion(Version::draw())];
+    for condition in conditions {
         let batch = Batch::new().put_with("a", bytes("written"), PutOptions::new(), condition);
         match store.write(&ctx, &acme, batch).await {
             Err(error) if error.kind() == ErrorKind::Conflict => {}
             other => drop(answered("write with a condition", other)),
         }
     }
+    answered("delete a prefix", store.delete_prefix(&ctx, &acme, "t", 2).await);
     answered("take", store.take(&ctx, &acme, "a").await);
     answered("delete", store.delete(&ctx, &acme, "b").await);
     answered("put elsewhere", store.put(&ctx, &ns("acme:fresh"), "k", bytes("written")).await);

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Condition, EntryStore, Namespace, NamespacePrefix, PutOptions, ScanOptions, Store,
+    Batch, Condition, EntryStore, Expiry, GetOptions, Namespace, NamespacePrefix, PutOptions,
+    RecursiveScanOptions, ScanOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::RedisServer;
@@ -242,9 +243,17 @@ async fn no_call_iterates_over_all_server_keys() {
     store.put_entry(&context, &acme, "a", bytes("w"), options, at).await.unwrap();
     store.write(&context, &acme, Batch::new().put("b", bytes("v")).delete("a")).await.unwrap();
     store.get(&context, &acme, "b").await.unwrap();
-    store.get_many(&context, &acme, &["a", "b"]).await.unwrap();
+    store.get_many(&context, &acme, &["a", "b"], GetOptions::new()).await.unwrap();
     store.list(&context, &acme, Some("b")).await.unwrap();
     store.scan(&context, &acme, ScanOptions::new().with_prefix("b")).await.unwrap();
+    store.scan(&context, &acme, ScanOptions::new().reversed().refreshing()).await.unwrap();
+    let recursive = RecursiveScanOptions::new().with_limit(3);
+    store.scan_recursive(&context, &under("acme"), recursive).await.unwrap();
+    store.stat(&context, &acme, &["a", "b"]).await.unwrap();
+    let idle = Expiry::Idle(Duration::from_secs(60));
+    assert!(store.touch(&context, &acme, "b", idle, Condition::IfPresent).await.unwrap());
+    store.get_entry(&context, &acme, "b", GetOptions::new().refreshing()).await.unwrap();
+    store.delete_prefix(&context, &ns("acme:0"), "", 10).await.unwrap();
     store.take(&context, &acme, "b").await.unwrap();
     store.list_namespaces(&context, &under("acme")).await.unwrap();
     store.scan_namespaces(&context, &under("acme"), None, 3).await.unwrap();

@@ -1,6 +1,6 @@
 //! Reads of more than 16 MiB, which take several scripts.
 
-use cubbyhole_core::{Batch, Bytes, EntryStore, ScanOptions, Store};
+use cubbyhole_core::{Batch, Bytes, EntryStore, GetOptions, ScanOptions, Store};
 use cubbyhole_testkit::helpers::{bytes, ctx, ns};
 
 use crate::helpers::{new_prefix, open, shared_server};
@@ -33,12 +33,12 @@ async fn large_reads_are_split_into_several_scripts() {
         let value = value(u8::try_from(number).unwrap());
         store.put(&ctx(), &name, key, value).await.unwrap();
     }
-    store.get_many(&ctx(), &name, &["k00"]).await.unwrap();
+    store.get_many(&ctx(), &name, &["k00"], GetOptions::new()).await.unwrap();
     proxy.take_commands();
     let mut asked: Vec<&str> = keys.iter().map(String::as_str).collect();
     asked.insert(20, "absent");
     asked.push("k07");
-    let entries = store.get_many(&ctx(), &name, &asked).await.unwrap();
+    let entries = store.get_many(&ctx(), &name, &asked, GetOptions::new()).await.unwrap();
     assert_eq!(entries.len(), asked.len());
     for (key, entry) in asked.iter().zip(entries) {
         let found = entry.unwrap().map(|entry| (entry.value.len(), entry.value[0]));
@@ -69,7 +69,7 @@ async fn large_read_is_a_snapshot_of_one_instant() {
         batch.put("k39", bytes("last"))
     };
     // Loads the script into the server.
-    store.get_many(&ctx(), &name, &["k00"]).await.unwrap();
+    store.get_many(&ctx(), &name, &["k00"], GetOptions::new()).await.unwrap();
     // Holds the second script, once.
     let mut scripts = 0;
     proxy.set_rule(move |command| {
@@ -82,7 +82,8 @@ async fn large_read_is_a_snapshot_of_one_instant() {
         direct.write(&ctx(), &name, batch()).await.unwrap();
         proxy.release();
     });
-    let (entries, ()) = tokio::join!(store.get_many(&context, &name, &asked), writing);
+    let (entries, ()) =
+        tokio::join!(store.get_many(&context, &name, &asked, GetOptions::new()), writing);
     let entries: Vec<Bytes> =
         entries.unwrap().into_iter().map(|entry| entry.unwrap().unwrap().value).collect();
     for (number, expected) in [(0, "first"), (20, "middle"), (39, "last")] {

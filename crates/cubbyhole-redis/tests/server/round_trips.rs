@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use cubbyhole_core::{EntryStore, Expiry, GetOptions, ScanOptions, Store};
+use cubbyhole_core::{
+    Condition, EntryStore, EntryStoreExt, Expiry, GetOptions, PutOptions, RecursiveScanOptions,
+    ScanOptions, Store,
+};
 use cubbyhole_testkit::RedisServer;
 use cubbyhole_testkit::helpers::{bytes, ctx, ns, tenant, under};
 use cubbyhole_testkit::round_trips::{self, Prepared};
@@ -18,14 +21,22 @@ impl ProxiedStore {
         let slide = GetOptions::new().with_extended_ttl(Duration::from_secs(60));
         self.direct.put(&context, &warm, "k", bytes("old")).await.unwrap();
         self.direct.get_entry(&context, &warm, "k", slide).await.unwrap();
-        self.direct.touch(&context, &warm, "k", Expiry::Never).await.unwrap();
+        self.direct.touch(&context, &warm, "k", Expiry::Never, Condition::Always).await.unwrap();
         self.direct.scan(&context, &warm, ScanOptions::new()).await.unwrap();
+        self.direct.stat(&context, &warm, &["k"]).await.unwrap();
+        self.direct.delete_prefix(&context, &warm, "k", 1).await.unwrap();
         self.direct.take(&context, &warm, "k").await.unwrap();
         self.direct.scan_tenants(&context, None, 10).await.unwrap();
         for number in 0..100 {
             let key = format!("k{number:02}");
             self.direct.put(&ctx(), &ns("acme:hundred"), &key, bytes("old")).await.unwrap();
         }
+        let idle = PutOptions::new().with_idle_ttl(Duration::from_secs(3600));
+        self.direct
+            .put_with_options(&context, &ns("acme:idle"), "k", bytes("v"), idle)
+            .await
+            .unwrap();
+        self.direct.put(&context, &ns("acme:turns"), "summary", bytes("v")).await.unwrap();
         round_trips::prepare(&self.direct).await
     }
 
@@ -53,6 +64,36 @@ impl ProxiedStore {
         assert!(keys.items.len() == 50 && keys.next.is_some());
         let values = count!("a page with values", 2, scan(&hundred, page)).unwrap();
         assert!(values.items.len() == 50 && values.next.is_some());
+        let back = ScanOptions::new().with_limit(50).reversed();
+        let keys = count!("a reversed page of keys", scan(&hundred, back.clone().keys_only()));
+        assert_eq!(keys.unwrap().next.as_deref(), Some("k50"));
+        let values = count!("a reversed page with values", 2, scan(&hundred, back)).unwrap();
+        assert!(values.items.len() == 50 && values.next.is_some());
+        let many: Vec<String> = (0..1000).map(|number| format!("k{number:02}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let stats = count!("stat of 1,000 keys", stat(&hundred, &many)).unwrap();
+        assert_eq!(stats.iter().flatten().count(), 100);
+
+        let (idle, refresh) = (ns("acme:idle"), GetOptions::new().refreshing());
+        let entry = count!("get_entry, refreshing", get_entry(&idle, "k", refresh)).unwrap();
+        assert!(entry.unwrap().meta.idle_ttl.is_some());
+        count!("get_many, refreshing", get_many(&idle, &["k", "none"], refresh)).unwrap();
+        let page = ScanOptions::new().refreshing();
+        count!("a refreshing page of keys", scan(&idle, page.clone().keys_only())).unwrap();
+        count!("a refreshing page with values", 2, scan(&idle, page)).unwrap();
+
+        let (turns, none) = (ns("acme:turns"), PutOptions::new());
+        let two = || vec![bytes("1"), bytes("2")];
+        count!("append", 2, append(&turns, "turn-", two(), none)).unwrap();
+        count!("append again", 2, append(&turns, "turn-", two(), none)).unwrap();
+        assert_eq!(count!("last", 2, last(&turns, "turn-", 3)).unwrap().len(), 3);
+        let deleted = count!("delete_prefix", 2, delete_prefix(&turns, "turn-", 10)).unwrap();
+        assert_eq!((deleted.removed, deleted.done), (4, true));
+        count!("delete_prefix of no key", delete_prefix(&turns, "turn-", 10)).unwrap();
+        let recursive = RecursiveScanOptions::new().with_limit(50).keys_only();
+        // Two for the names, one for the namespace.
+        let all = under("acme:hundred");
+        count!("a recursive page of keys", 3, scan_recursive(&all, recursive)).unwrap();
         assert_eq!(count!("list", list(&hundred, None)).unwrap().len(), 100);
         assert_eq!(count!("list with a prefix", list(&hundred, Some("k1"))).unwrap().len(), 10);
         seen
@@ -64,7 +105,7 @@ async fn every_call_is_one_round_trip_and_a_page_of_values_two() {
     let proxied = ProxiedStore::open(shared_server()).await;
     for pass in ["first", "second"] {
         let seen = proxied.every_call().await;
-        assert_eq!(seen.len(), 19);
+        assert_eq!(seen.len(), 32);
         check_counts(&seen, pass);
     }
     assert_eq!(proxied.proxy.connections(), 1);
@@ -149,7 +190,7 @@ async fn forgotten_script_costs_one_extra_round_trip() {
     for _ in 0..2 {
         let before = proxied.proxy.round_trips();
         proxied.store.put(&context, &acme, "k", bytes("v")).await.unwrap();
-        proxied.store.get_many(&context, &acme, &["k"]).await.unwrap();
+        proxied.store.get_many(&context, &acme, &["k"], GetOptions::new()).await.unwrap();
         proxied.store.scan(&context, &acme, page.clone()).await.unwrap();
         assert!(proxied.store.take(&context, &acme, "k").await.unwrap().is_some());
         counts.push(proxied.proxy.round_trips() - before);

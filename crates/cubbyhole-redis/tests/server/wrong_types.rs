@@ -1,21 +1,22 @@
 //! Keys of the store that another program has replaced with keys of another type.
 
 use cubbyhole_core::{
-    Batch, Condition, EntryStore, Error, ErrorKind, Expiry, GetOptions, PutOptions, ScanOptions,
-    Store,
+    Batch, Condition, EntryStore, Error, ErrorKind, Expiry, GetOptions, PutOptions,
+    RecursiveScanOptions, ScanOptions, Store,
 };
 use cubbyhole_redis::RedisStore;
 use cubbyhole_testkit::helpers::{PATIENCE, bytes, ctx, ns, under};
 
 use crate::helpers::{dump_keys, new_prefix, open, replace_with_list, shared_server};
 
-const WRITES: usize = 8;
-const CALLS: usize = WRITES + 9;
+const WRITES: usize = 11;
+const CALLS: usize = WRITES + 12;
 
 /// Makes the call with that number. The first [`WRITES`] calls write.
 async fn call(store: &RedisStore, number: usize) -> Result<(), Error> {
     let (context, acme) = (ctx(), ns("acme"));
     let ttl = PutOptions::new().with_ttl(PATIENCE);
+    let idle = Expiry::Idle(PATIENCE);
     match number {
         0 => {
             let mut batch = Batch::new();
@@ -29,20 +30,35 @@ async fn call(store: &RedisStore, number: usize) -> Result<(), Error> {
         2 => store.put(&context, &acme, "ttl", bytes("for good")).await,
         3 => store.put(&context, &acme, "new", bytes("written")).await,
         4 => store.delete(&context, &acme, "a").await,
-        5 => store.touch(&context, &acme, "a", Expiry::After(PATIENCE)).await.map(drop),
+        5 => store
+            .touch(&context, &acme, "a", Expiry::After(PATIENCE), Condition::Always)
+            .await
+            .map(drop),
         6 => {
             let slide = GetOptions::new().with_extended_ttl(PATIENCE * 10);
             store.get_entry(&context, &acme, "ttl", slide).await.map(drop)
         }
         7 => store.take(&context, &acme, "a").await.map(drop),
-        8 => store.get(&context, &acme, "a").await.map(drop),
-        9 => store.get_entry(&context, &acme, "a", GetOptions::new()).await.map(drop),
-        10 => store.list(&context, &acme, None).await.map(drop),
-        11 => store.scan(&context, &acme, ScanOptions::new()).await.map(drop),
-        12 => store.usage(&context, &under("acme")).await.map(drop),
-        13 => store.scan_namespaces(&context, &under("acme"), None, 10).await.map(drop),
-        14 => store.scan_tenants(&context, None, 10).await.map(drop),
-        15 => store.put(&context, &ns("acme:other"), "k", bytes("written")).await,
+        8 => store.delete_prefix(&context, &acme, "", 10).await.map(drop),
+        9 => store.touch(&context, &acme, "a", idle, Condition::IfPresent).await.map(drop),
+        10 => {
+            let slide = GetOptions::new().with_extended_ttl(PATIENCE * 10).refreshing();
+            store.get_many(&context, &acme, &["a", "ttl", "none"], slide).await.map(drop)
+        }
+        11 => store.get(&context, &acme, "a").await.map(drop),
+        12 => store.get_entry(&context, &acme, "a", GetOptions::new()).await.map(drop),
+        13 => store.list(&context, &acme, None).await.map(drop),
+        14 => store.scan(&context, &acme, ScanOptions::new()).await.map(drop),
+        15 => store.usage(&context, &under("acme")).await.map(drop),
+        16 => store.scan_namespaces(&context, &under("acme"), None, 10).await.map(drop),
+        17 => store.scan_tenants(&context, None, 10).await.map(drop),
+        18 => store.stat(&context, &acme, &["a", "b"]).await.map(drop),
+        19 => store.scan(&context, &acme, ScanOptions::new().reversed()).await.map(drop),
+        20 => {
+            let options = RecursiveScanOptions::new();
+            store.scan_recursive(&context, &under("acme"), options).await.map(drop)
+        }
+        21 => store.put(&context, &ns("acme:other"), "k", bytes("written")).await,
         _ => store.put(&context, &ns("globex"), "k", bytes("written")).await,
     }
 }

@@ -79,14 +79,14 @@ pub async fn every_call(
     let deleted = count!("delete_entry", delete_entry(&acme, "delete at version", at));
     assert!(deleted.unwrap());
     let expiry = Expiry::After(Duration::from_secs(60));
-    assert!(count!("touch", touch(&acme, "touch", expiry)).unwrap());
+    assert!(count!("touch", touch(&acme, "touch", expiry, Condition::Always)).unwrap());
     assert!(count!("take", take(&acme, "take")).unwrap().is_some());
     let read = GetOptions::new();
     assert!(count!("get_entry", get_entry(&acme, "get", read)).unwrap().is_some());
     let slide = read.with_extended_ttl(Duration::from_secs(7200));
     let slid = count!("get_entry, sliding", get_entry(&acme, "sliding", slide)).unwrap();
     assert!(slid.is_some());
-    let many = count!("get_many", get_many(&acme, &["get", "put", "none"])).unwrap();
+    let many = count!("get_many", get_many(&acme, &["get", "put", "none"], read)).unwrap();
     assert_eq!(many.len(), 3);
     assert_eq!(many.iter().filter(|entry| matches!(entry, Ok(Some(_)))).count(), 2);
     let batch = Batch::new()

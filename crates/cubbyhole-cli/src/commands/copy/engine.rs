@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole::{
-    Backend, Batch, Bytes, Condition, Error, ErrorKind, ExecutionContext, Namespace, Operation,
-    PutOptions, Result, ScanItem, ScanOptions,
+    Backend, Batch, Bytes, Condition, Error, ErrorKind, ExecutionContext, Expiry, GetOptions,
+    Namespace, Operation, PutOptions, Result, ScanItem, ScanOptions,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::pages::{FIRST_PAGE, next_limit};
 use crate::entries::live_puts::{live_at, write_live};
+use crate::entries::rerooting::Rerooting;
 use crate::entries::walk::Namespaces;
 
 /// How many namespaces are copied concurrently, to overlap their round trips.
@@ -34,6 +35,8 @@ pub(super) struct Plan {
     pub(super) source: Arc<dyn Backend>,
     /// `None` for a dry run to a missing file.
     pub(super) target: Option<Arc<dyn Backend>>,
+    /// Renames the namespaces; `None` if they keep their names.
+    pub(super) rerooting: Option<Rerooting>,
     /// Whether entries that differ in the target are kept.
     pub(super) keep_existing: bool,
     pub(super) dry_run: bool,
@@ -177,10 +180,7 @@ impl Readable {
     }
 
     fn put(&self, condition: Condition) -> Operation<Bytes> {
-        let options = match self.item.meta.expires_at {
-            Some(instant) => PutOptions::new().with_expires_at(instant),
-            None => PutOptions::new(),
-        };
+        let options = PutOptions::new().with_expiry(Expiry::of(&self.item.meta));
         Operation::Put { key: self.key.clone(), value: self.value.clone(), options, condition }
     }
 }
@@ -190,6 +190,11 @@ async fn copy_namespace(
     namespace: Namespace,
     events: mpsc::Sender<CopyEvent>,
 ) -> Result<()> {
+    // Renamed first: a name that would be too long is reported before anything is written.
+    let renamed = match &plan.rerooting {
+        Some(rerooting) => rerooting.apply(&namespace)?,
+        None => namespace.clone(),
+    };
     let mut options = ScanOptions::new().with_limit(FIRST_PAGE);
     let mut held_any = false;
     loop {
@@ -201,14 +206,14 @@ async fn copy_namespace(
         let readable = sort_out(page.items, &namespace, &mut step, &events).await?;
         let limit = next_limit(readable.iter().map(Readable::bytes));
         let entries = readable.len();
-        let wanted = choose(&plan, &namespace, after.as_deref(), readable, &mut step).await?;
+        let wanted = choose(&plan, &renamed, after.as_deref(), readable, &mut step).await?;
         if !held_any && (entries > 0 || step.unreadable > 0) {
             held_any = true;
             step.namespaces = 1;
         }
         let written = match plan.dry_run {
-            true => try_out(&plan, &namespace, &wanted, &mut step).await,
-            false => write(&plan, &namespace, &wanted, &mut step).await,
+            true => try_out(&plan, &renamed, &wanted, &mut step).await,
+            false => write(&plan, &renamed, &wanted, &mut step).await,
         };
         // The receiver is gone only if the command has ended.
         let _ = events.send(CopyEvent::Step(step)).await;
@@ -244,7 +249,8 @@ async fn sort_out(
     Ok(readable)
 }
 
-/// Returns the entries that must be written: those that the target does not have.
+/// Returns the entries that must be written: those that the target does not have. `namespace` is the
+/// name in the target.
 async fn choose(
     plan: &Plan,
     namespace: &Namespace,
@@ -258,7 +264,7 @@ async fn choose(
         .iter()
         .filter(|entry| {
             present.get(entry.key.as_str()).is_some_and(|there| {
-                there.meta.expires_at == entry.item.meta.expires_at
+                Expiry::of(&there.meta) == Expiry::of(&entry.item.meta)
                     && there.value_bytes.is_none_or(|bytes| bytes == entry.value.len() as u64)
             })
         })
@@ -322,7 +328,7 @@ async fn equal(
         return Ok(HashSet::new());
     }
     let keys: Vec<&str> = alike.iter().map(|entry| entry.key.as_str()).collect();
-    let answers = target.get_many(ctx, namespace, &keys).await?;
+    let answers = target.get_many(ctx, namespace, &keys, GetOptions::new()).await?;
     Ok(alike
         .iter()
         .zip(answers)

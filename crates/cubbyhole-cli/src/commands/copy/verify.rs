@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cubbyhole::{
-    Backend, Bytes, Error, ExecutionContext, Namespace, Result, ScanItem, ScanOptions, Timestamp,
+    Backend, Bytes, Error, ExecutionContext, Expiry, Namespace, Result, ScanItem, ScanOptions,
+    Timestamp,
 };
 use futures_util::{TryStreamExt, stream};
 use serde::Serialize;
@@ -19,6 +20,7 @@ use super::pages::{FIRST_PAGE, next_limit};
 
 use crate::args::scope::Scope;
 use crate::entries::record::EntryLine;
+use crate::entries::rerooting::Rerooting;
 use crate::entries::walk::{Namespaces, order};
 
 /// How many namespaces have their first pages read ahead.
@@ -69,12 +71,14 @@ pub(super) trait VerifyObserver {
     fn found(&mut self, found: Difference, namespace: &Namespace, key: &str);
 }
 
-/// Compares a scope of both stores.
+/// Compares a scope of the source with its copy in the target. With `rerooting`, the namespaces have
+/// other names in the target, and the results have those names.
 pub(super) async fn run(
     ctx: &ExecutionContext,
     source: &Arc<dyn Backend>,
     target: &Arc<dyn Backend>,
     scope: &Scope,
+    rerooting: Option<&Rerooting>,
     observer: &mut (dyn VerifyObserver + Send),
 ) -> Result<Verified> {
     let mut run = Comparison {
@@ -88,27 +92,24 @@ pub(super) async fn run(
         unreadable: 0,
         expired: 0,
     };
-    let names = MergedNamespaces {
-        source: NamespaceCursor::new(source, ctx, scope),
-        target: NamespaceCursor::new(target, ctx, scope),
-    };
+    let names = MergedNamespaces::new(ctx, [source, target], scope, rerooting);
     let names = stream::unfold(names, |mut names| async move {
         names.next().await.transpose().map(|name| (name, names))
     });
     // Each read runs in a task: a call that is not polled would block its connection for the
     // others.
-    let begin = |namespace: Namespace| {
-        let mut source = EntryPages::new(source, ctx, &namespace);
-        let mut target = EntryPages::new(target, ctx, &namespace);
+    let begin = |names: Names| {
+        let mut source = EntryPages::new(source, ctx, names.source.as_ref());
+        let mut target = EntryPages::new(target, ctx, Some(&names.target));
         let begun = AbortOnDrop(tokio::spawn(async move {
             tokio::try_join!(source.fill(), target.fill())?;
-            Ok((namespace, source, target))
+            Ok((names, source, target))
         }));
         async move { begun.ended().await }
     };
     let mut begun = std::pin::pin!(names.map_ok(begin).try_buffered(AHEAD));
-    while let Some((namespace, mut source, mut target)) = begun.try_next().await? {
-        run.namespace(&namespace, &mut source, &mut target).await?;
+    while let Some((names, mut source, mut target)) = begun.try_next().await? {
+        run.namespace(&names, &mut source, &mut target).await?;
     }
     Ok(run.conclude())
 }
@@ -130,36 +131,77 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// Merges the namespaces of both stores. Each namespace is returned once.
+/// The names of one namespace in both stores.
+struct Names {
+    /// `None` if the source cannot have the namespace, because its name there would be too long.
+    source: Option<Namespace>,
+    target: Namespace,
+}
+
+/// Merges the namespaces of both stores, by their names in the target. Each is returned once.
 struct MergedNamespaces {
     source: NamespaceCursor,
     target: NamespaceCursor,
+    /// Returns the name in the source.
+    inverse: Option<Rerooting>,
 }
 
 struct NamespaceCursor {
     walk: Namespaces,
+    rerooting: Option<Rerooting>,
+    /// The name in the target.
     head: Option<Namespace>,
     ended: bool,
 }
 
 impl NamespaceCursor {
-    fn new(store: &Arc<dyn Backend>, ctx: &ExecutionContext, scope: &Scope) -> Self {
-        let walk = Namespaces::new(Arc::clone(store), ctx.clone(), scope);
-        Self { walk, head: None, ended: false }
+    fn new(walk: Namespaces, rerooting: Option<&Rerooting>) -> Self {
+        Self { walk, rerooting: rerooting.cloned(), head: None, ended: false }
     }
 
     async fn peek(&mut self) -> Result<Option<&Namespace>> {
         if self.head.is_none() && !self.ended {
-            self.head = self.walk.next().await?;
-            self.ended = self.head.is_none();
+            let next = self.walk.next().await?;
+            self.ended = next.is_none();
+            self.head = match (&self.rerooting, next) {
+                // Renaming keeps the order.
+                (Some(rerooting), Some(namespace)) => Some(rerooting.apply(&namespace)?),
+                (_, next) => next,
+            };
         }
         Ok(self.head.as_ref())
     }
 }
 
 impl MergedNamespaces {
-    async fn next(&mut self) -> Result<Option<Namespace>> {
-        let Self { source, target } = self;
+    fn new(
+        ctx: &ExecutionContext,
+        [source, target]: [&Arc<dyn Backend>; 2],
+        scope: &Scope,
+        rerooting: Option<&Rerooting>,
+    ) -> Self {
+        let walk = |store: &Arc<dyn Backend>, scope: &Scope| {
+            Namespaces::new(Arc::clone(store), ctx.clone(), scope)
+        };
+        let renamed = rerooting.map(|rerooting| Scope(Some(rerooting.to().clone())));
+        Self {
+            source: NamespaceCursor::new(walk(source, scope), rerooting),
+            target: NamespaceCursor::new(walk(target, renamed.as_ref().unwrap_or(scope)), None),
+            inverse: rerooting.map(Rerooting::inverse),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Names>> {
+        let Some(target) = self.next_target().await? else { return Ok(None) };
+        let source = match &self.inverse {
+            Some(inverse) => inverse.apply(&target).ok(),
+            None => Some(target.clone()),
+        };
+        Ok(Some(Names { source, target }))
+    }
+
+    async fn next_target(&mut self) -> Result<Option<Namespace>> {
+        let Self { source, target, .. } = self;
         let (one, other) = (source.peek().await?, target.peek().await?);
         let (from_source, from_target) = match (one, other) {
             (None, None) => return Ok(None),
@@ -180,30 +222,35 @@ impl MergedNamespaces {
 struct EntryPages {
     store: Arc<dyn Backend>,
     ctx: ExecutionContext,
-    namespace: Namespace,
     items: VecDeque<ScanItem<Bytes>>,
-    /// The options of the next page; `None` after the last page.
-    next: Option<ScanOptions>,
+    /// The namespace and the options of the next page; `None` after the last page.
+    next: Option<(Namespace, ScanOptions)>,
 }
 
 impl EntryPages {
-    fn new(store: &Arc<dyn Backend>, ctx: &ExecutionContext, namespace: &Namespace) -> Self {
-        let next = Some(ScanOptions::new().with_limit(FIRST_PAGE));
-        let (store, ctx, namespace) = (Arc::clone(store), ctx.clone(), namespace.clone());
-        Self { store, ctx, namespace, items: VecDeque::new(), next }
+    /// Without a namespace there are no entries.
+    fn new(
+        store: &Arc<dyn Backend>,
+        ctx: &ExecutionContext,
+        namespace: Option<&Namespace>,
+    ) -> Self {
+        let next = namespace
+            .map(|namespace| (namespace.clone(), ScanOptions::new().with_limit(FIRST_PAGE)));
+        Self { store: Arc::clone(store), ctx: ctx.clone(), items: VecDeque::new(), next }
     }
 
     /// Reads the next page if no item is left.
     async fn fill(&mut self) -> Result<()> {
         while self.items.is_empty() {
-            let Some(options) = self.next.take() else { return Ok(()) };
-            let page = self.store.scan(&self.ctx, &self.namespace, options.clone()).await?;
+            let Some((namespace, options)) = self.next.take() else { return Ok(()) };
+            let page = self.store.scan(&self.ctx, &namespace, options.clone()).await?;
             let limit = next_limit(page.items.iter().map(|item| match &item.value {
                 Some(Ok(value)) => item.key.len() + value.len(),
                 _ => item.key.len(),
             }));
             self.items = page.items.into();
-            self.next = page.next.map(|next| options.with_after(next).with_limit(limit));
+            self.next =
+                page.next.map(|next| (namespace, options.with_after(next).with_limit(limit)));
         }
         Ok(())
     }
@@ -222,7 +269,7 @@ impl SideDigest {
         self.bytes += (item.key.len() + value.len()) as u64;
         let line = EntryLine::new(namespace, &item.key)
             .with_value(value)
-            .with_expiry(item.meta.expires_at);
+            .with_expiry(Expiry::of(&item.meta));
         serde_json::to_writer(Hashing(&mut self.digest), &line)
             .map_err(|error| Error::internal("an entry has no line").with_source(error))?;
         self.digest.update(b"\n");
@@ -262,18 +309,17 @@ struct StoreTimes<'a> {
 
 impl StoreTimes<'_> {
     /// Whether an entry of only one store may have expired in the other.
-    async fn may_have_expired<V>(
-        &mut self,
-        namespace: &Namespace,
-        item: &ScanItem<V>,
-    ) -> Result<bool> {
+    async fn may_have_expired<V>(&mut self, names: &Names, item: &ScanItem<V>) -> Result<bool> {
         let Some(instant) = item.meta.expires_at else { return Ok(false) };
         let (time, asked) = match self.asked {
             Some(known) => known,
             None => {
                 let asked = Instant::now();
-                let [one, other] = self.stores.map(|store| store.current_time(self.ctx, namespace));
-                let (one, other) = tokio::try_join!(one, other)?;
+                let [source, target] = self.stores;
+                let (one, other) = tokio::try_join!(
+                    source.current_time(self.ctx, names.source.as_ref().unwrap_or(&names.target)),
+                    target.current_time(self.ctx, &names.target),
+                )?;
                 *self.asked.insert((one.max(other), asked))
             }
         };
@@ -297,7 +343,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     async fn namespace(
         &mut self,
-        namespace: &Namespace,
+        names: &Names,
         source: &mut EntryPages,
         target: &mut EntryPages,
     ) -> Result<()> {
@@ -312,20 +358,20 @@ impl Comparison<'_> {
             };
             let one = order.is_le().then(|| source.items.pop_front()).flatten();
             let other = order.is_ge().then(|| target.items.pop_front()).flatten();
-            self.pair(namespace, one, other).await?;
+            self.pair(names, one, other).await?;
         }
     }
 
     async fn pair(
         &mut self,
-        namespace: &Namespace,
+        names: &Names,
         one: Option<ScanItem<Bytes>>,
         other: Option<ScanItem<Bytes>>,
     ) -> Result<()> {
         let found = match (&one, &other) {
             (Some(one), Some(other)) => self.compare(one, other),
             (Some(alone), None) | (None, Some(alone)) => {
-                if self.times.may_have_expired(namespace, alone).await? {
+                if self.times.may_have_expired(names, alone).await? {
                     self.expired += 1;
                     return Ok(());
                 }
@@ -337,7 +383,7 @@ impl Comparison<'_> {
             if let Some(item) = item
                 && let Some(Ok(value)) = &item.value
             {
-                sum.add(namespace, item, value)?;
+                sum.add(&names.target, item, value)?;
             }
         }
         let Some(item) = one.or(other) else { return Ok(()) };
@@ -348,7 +394,7 @@ impl Comparison<'_> {
                 Difference::Extra => self.extra += 1,
                 Difference::Unreadable => self.unreadable += 1,
             }
-            self.observer.found(found, namespace, &item.key);
+            self.observer.found(found, &names.target, &item.key);
         }
         self.observer.progress(self.source.entries);
         Ok(())
@@ -357,7 +403,7 @@ impl Comparison<'_> {
     fn compare(&self, one: &ScanItem<Bytes>, other: &ScanItem<Bytes>) -> Option<Difference> {
         match (&one.value, &other.value) {
             (Some(Ok(value)), Some(Ok(copied))) => {
-                let equal = value == copied && one.meta.expires_at == other.meta.expires_at;
+                let equal = value == copied && Expiry::of(&one.meta) == Expiry::of(&other.meta);
                 (!equal).then_some(Difference::Different)
             }
             _ => Some(Difference::Unreadable),
@@ -407,7 +453,8 @@ mod tests {
         for number in 0..300 {
             put(&[&source, &target], "acme:long", &format!("{number:04}"), forever).await;
         }
-        let verified = run(&ctx, &source, &target, &Scope(None), &mut Listing::default()).await;
+        let verified =
+            run(&ctx, &source, &target, &Scope(None), None, &mut Listing::default()).await;
         let verified = verified.unwrap();
         assert!(verified.equal && verified.source.entries == 300, "{verified:?}");
 
@@ -419,7 +466,7 @@ mod tests {
         put(&[&source], "acme", "soon", soon).await;
         put(&[&target], "initech", "soon", soon).await;
         let mut listing = Listing::default();
-        let verified = run(&ctx, &source, &target, &Scope(None), &mut listing).await.unwrap();
+        let verified = run(&ctx, &source, &target, &Scope(None), None, &mut listing).await.unwrap();
         let expected = [
             (Difference::Different, "acme/expiry"),
             (Difference::Missing, "acme/missing"),

@@ -7,6 +7,7 @@ use cubbyhole::{Batch, Bytes, Condition, Namespace, PutOptions, limits};
 use tokio::sync::mpsc;
 
 use crate::entries::record::{Record, Unreadable};
+use crate::entries::rerooting::Rerooting;
 
 /// The maximum length of a line, larger than that of any valid entry. It bounds memory for input
 /// without line ends.
@@ -57,6 +58,8 @@ pub(super) struct PendingBatch {
 pub(super) struct Reader {
     sender: mpsc::Sender<ReaderEvent>,
     stop_at_bad_line: bool,
+    /// Renames the namespaces.
+    rerooting: Option<Rerooting>,
     /// The open batches by their first line, the oldest first.
     open: BTreeMap<u64, PendingBatch>,
     /// The first line of the open batch of each namespace.
@@ -75,12 +78,19 @@ impl Reader {
         Self {
             sender,
             stop_at_bad_line,
+            rerooting: None,
             open: BTreeMap::new(),
             open_lines: HashMap::new(),
             weight: 0,
             line: 0,
             position: 0,
         }
+    }
+
+    /// Renames the namespaces. A line of another namespace counts as malformed.
+    pub(super) fn with_rerooting(mut self, rerooting: Option<Rerooting>) -> Self {
+        self.rerooting = rerooting;
+        self
     }
 
     pub(super) fn run(mut self, input: impl BufRead) {
@@ -116,7 +126,7 @@ impl Reader {
                     Record::parse(self.text(&buffer))
                 }
             };
-            match parsed {
+            match parsed.and_then(|record| self.renamed(record)) {
                 Ok(Some(record)) => self.accept(record)?,
                 Ok(None) => {}
                 Err(Unreadable::Format(reason)) => {
@@ -132,6 +142,14 @@ impl Reader {
                 }
             }
         }
+    }
+
+    fn renamed(&self, record: Option<Record>) -> Result<Option<Record>, Unreadable> {
+        let Some(rerooting) = &self.rerooting else { return Ok(record) };
+        let Some(record) = record else { return Ok(None) };
+        let namespace =
+            rerooting.apply(&record.namespace).map_err(|error| error.message().to_owned())?;
+        Ok(Some(Record { namespace, ..record }))
     }
 
     /// Removes the byte order mark that some tools write at the start of a file.
@@ -168,10 +186,7 @@ impl Reader {
             position: 0,
             keys: HashSet::new(),
         });
-        let mut options = PutOptions::new();
-        if let Some(instant) = record.expires_at {
-            options = options.with_expires_at(instant);
-        }
+        let options = PutOptions::new().with_expiry(record.expiry);
         open.keys.insert(record.key.clone());
         open.batch.push(cubbyhole::Operation::Put {
             key: record.key,

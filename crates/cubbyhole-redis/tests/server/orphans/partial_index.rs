@@ -96,7 +96,10 @@ async fn repair_restores_expiries_and_drops_entries_without_a_value() {
     // repair.
     block_in_place(|| cli(&server, &["DEL", "p:{acme}vb"]));
     delete_keys(&server, "p:", "acme", "x");
-    store.touch(&ctx(), &ns("acme"), "ttl", Expiry::After(2 * HOUR)).await.unwrap();
+    store
+        .touch(&ctx(), &ns("acme"), "ttl", Expiry::After(2 * HOUR), Condition::Always)
+        .await
+        .unwrap();
     delete_keys(&server, "p:", "acme", "x");
     server.advance(HOUR).unwrap();
     let lines = repair(&ctx(), config(server.url(), "p:")).await.unwrap();

@@ -55,6 +55,9 @@ fn names_from_the_store_are_completed() {
     assert_eq!(ask(&["cubbyhole", "list", "acme", "--prefix", "tu"]).wanted, key("acme", "tu"));
     assert_eq!(ask(&["cubbyhole", "list", "acme", "--after=tu"]).wanted, key("acme", "tu"));
     assert_eq!(ask(&["cubbyhole", "list", "acme", "--after=tu"]).lead, "--after=");
+    assert_eq!(ask(&["cubbyhole", "delete", "acme", "--prefix", "tu"]).wanted, key("acme", "tu"));
+    assert_eq!(ask(&["cubbyhole", "copy", "a", "--as", "b"]).wanted, namespace("b", true));
+    assert_eq!(ask(&["cubbyhole", "import", "--from=b"]).wanted, namespace("b", true));
     for words in [
         &["cubbyhole", "get", "acme", "k", ""][..],
         &["cubbyhole", "put", "acme", "k", ""],

@@ -1,6 +1,6 @@
 //! Copies between stores in memory: counts, interruption and continuation.
 
-use cubbyhole::{GetOptions, Timestamp};
+use cubbyhole::{GetOptions, NamespacePrefix, Timestamp};
 
 use super::*;
 use crate::args::scope::Scope;
@@ -43,6 +43,7 @@ fn plan(source: &Arc<dyn Backend>, target: &Arc<dyn Backend>) -> Plan {
     Plan {
         source: Arc::clone(source),
         target: Some(Arc::clone(target)),
+        rerooting: None,
         keep_existing: false,
         dry_run: false,
         reading: ExecutionContext::new(),
@@ -84,6 +85,37 @@ async fn interrupted_copy_continues_when_repeated() {
     let (again, outcome) = copy(&plan(&source, &target), &mut Counting::default()).await;
     outcome.unwrap();
     assert_eq!((again.skipped, again.copied, again.namespaces), (3000, 0, 30));
+}
+
+#[tokio::test]
+async fn interrupted_copy_under_another_prefix_continues_within_one_store() {
+    let store = memory().await;
+    for number in 0..2000 {
+        let namespace = format!(r"acme:a\:b:{}", number % 20);
+        put(&store, &namespace, &format!("k{number:04}"), "value", number % 2 == 0).await;
+    }
+    let prefix = |text| NamespacePrefix::parse(text).unwrap();
+    let (from, to) = (prefix(r"acme:a\:b"), prefix(r"acme:a\:c"));
+    let rerooting = Some(Rerooting::new(from.clone(), to.clone()));
+    let plan = || Plan { rerooting: rerooting.clone(), ..plan(&store, &store) };
+    let copy = async |plan: &Plan, observer: &mut Counting| {
+        let scope = Scope(Some(from.clone()));
+        let namespaces = Namespaces::new(Arc::clone(&store), plan.reading.clone(), &scope);
+        run(plan, namespaces, observer).await
+    };
+    let first = plan();
+    let mut observer = Counting { pages: 0, stop: Some(first.reading.clone()) };
+    let (counts, outcome) = copy(&first, &mut observer).await;
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+    let ctx = ExecutionContext::new();
+    let there = store.usage(&ctx, &to).await.unwrap();
+    assert!(counts.copied > 0 && counts.copied < 2000, "{counts:?}");
+    assert_eq!(there.entries, counts.copied);
+    let (rest, outcome) = copy(&plan(), &mut Counting::default()).await;
+    outcome.unwrap();
+    assert_eq!((rest.skipped, rest.copied), (counts.copied, 2000 - counts.copied));
+    assert_eq!(store.usage(&ctx, &from).await.unwrap().entries, 2000);
+    assert_eq!(store.usage(&ctx, &to).await.unwrap().namespaces, 20);
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Arbitrary input. Each line is an entry, blank, or an error with its number. Accepted entries
 //! match the output of an export, and memory is bounded. `PROPTEST_CASES` sets the number of cases.
 
+use std::time::Duration;
+
+use cubbyhole::{Expiry, Timestamp};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -28,6 +31,8 @@ fn good() -> impl Strategy<Value = Vec<u8>> {
         r#","expires_at":null"#,
         r#","expires_at":"9999-12-31T23:59:59.999Z""#,
         r#","expires_at":"1970-01-01T00:00:00Z""#,
+        r#","idle_ttl":"90m""#,
+        r#","idle_ttl":"1us","expires_at":"1970-01-01T00:00:00Z""#,
         r#","version":{"any":[]},"bytes":1e999,"created_at":"","updated_at":[]"#,
     ]);
     (namespace, "[a-c]{0,2}", value, more).prop_map(|(namespace, key, value, more)| {
@@ -68,6 +73,9 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
         b"\"namespace\":[\"\"],",
         b"\"expires_at\":253402300800000,",
         b"\"expires_at\":\"10000-01-01T00:00:00Z\",",
+        b"\"idle_ttl\":\"0s\",",
+        b"\"idle_ttl\":\"99999999999y\",",
+        b"\"idle_ttl\":\"1.5 \xc3\xa4\",",
         b"\"unknown\":1,",
     ]);
     prop_oneof![
@@ -104,7 +112,7 @@ fn any_line() -> impl Strategy<Value = Vec<u8>> {
 
 fn exported(record: &Record) -> String {
     let line = EntryLine::new(&record.namespace, &record.key).with_value(&record.value);
-    serde_json::to_string(&line.with_expiry(record.expires_at)).unwrap()
+    serde_json::to_string(&line.with_expiry(record.expiry)).unwrap()
 }
 
 /// Returns the reason why a line is malformed.
@@ -146,13 +154,20 @@ proptest! {
             prop::collection::vec(any::<u8>(), 0..30),
             "[\\[\\]{}\":,0-9a-z \\\\\r\n]{0,12}".prop_map(String::into_bytes),
         ],
-        expires_at in prop::option::of(0..=cubbyhole::Timestamp::MAX.as_millis()),
+        expires_at in prop::option::of(0..=Timestamp::MAX.as_millis()),
+        idle_ttl in prop::option::of(1..=Timestamp::MAX.as_millis()),
     ) {
+        let expires_at = expires_at.map(|at| Timestamp::from_millis(at).unwrap());
         let record = Record {
             namespace: Namespace::from_parts(tenant, parts).unwrap(),
             key,
             value: value.into(),
-            expires_at: expires_at.map(|at| cubbyhole::Timestamp::from_millis(at).unwrap()),
+            expiry: match (expires_at, idle_ttl.map(Duration::from_millis)) {
+                (None, None) => Expiry::Never,
+                (Some(at), None) => Expiry::At(at),
+                (None, Some(ttl)) => Expiry::Idle(ttl),
+                (Some(expires_at), Some(ttl)) => Expiry::IdleUntil { ttl, expires_at },
+            },
         };
         let written = exported(&record);
         prop_assert_eq!(Record::parse(written.as_bytes()).unwrap().unwrap(), record, "{}", written);
