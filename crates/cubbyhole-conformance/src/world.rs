@@ -1,5 +1,7 @@
 //! The fixture of a case.
 
+mod concurrent;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -10,7 +12,6 @@ use cubbyhole_core::{
     NamespacePrefix, Page, Position, PutOptions, RecursiveScanOptions, Result, ScanItem,
     ScanOptions, Store, TenantId, Timestamp, Version,
 };
-use tokio::sync::Barrier;
 
 use crate::calls::CallTarget;
 use crate::outcome::{Outcome, Stop};
@@ -417,36 +418,6 @@ impl<V: Sample> World<V> {
                 return Ok(all);
             }
         }
-    }
-
-    /// Runs `task` concurrently on `tasks` spawned tasks that start together.
-    pub(crate) async fn at_once<T, F>(
-        &self,
-        tasks: usize,
-        task: impl Fn(usize, Self) -> F,
-    ) -> Outcome<Vec<T>>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let barrier = Arc::new(Barrier::new(tasks));
-        let spawned: Vec<_> = (0..tasks)
-            .map(|index| {
-                let barrier = Arc::clone(&barrier);
-                let future = task(index, self.clone());
-                tokio::spawn(async move {
-                    barrier.wait().await;
-                    future.await
-                })
-            })
-            .collect();
-        let mut results = Vec::with_capacity(tasks);
-        for task in spawned {
-            let result = task.await;
-            results
-                .push(result.map_err(|error| Stop::failed(format!("a task panicked: {error}")))?);
-        }
-        Ok(results)
     }
 }
 

@@ -114,7 +114,10 @@ mutants! {
                 if step.done {
                     return Ok(Erased { removed, done: true });
                 }
-                tokio::task::yield_now().await;
+                // Other tasks run in between.
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
             }
             Ok(Erased { removed, done: false })
         }

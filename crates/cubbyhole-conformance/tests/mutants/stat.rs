@@ -79,7 +79,10 @@ mutants! {
             let mut stats = Vec::new();
             for key in keys {
                 stats.extend(self.inner.stat(c, ns, &[key]).await?);
-                tokio::task::yield_now().await;
+                // Other tasks run in between.
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
             }
             Ok(stats)
         }
