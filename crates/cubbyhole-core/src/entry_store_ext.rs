@@ -94,7 +94,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
     }
 
     /// Appends values to a sequence and returns their keys: `prefix` and 20 digits, counted from
-    /// zero, so that the byte order of the keys is the order of the values.
+    /// zero. The byte order of the keys is therefore the order of the values.
     ///
     /// The first value gets the number after the highest live one. The values are written atomically,
     /// with [`Condition::IfAbsent`]. If another caller took a number, the call reads the highest number

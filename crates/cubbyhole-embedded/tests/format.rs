@@ -99,7 +99,7 @@ async fn rows(store: &EmbeddedStore) -> Vec<Row> {
     rows
 }
 
-/// A recorded file in a folder of its own.
+/// A recorded file in a separate folder.
 struct Recorded {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -269,9 +269,9 @@ async fn new_file_has_format_2() {
     assert_eq!(format(&path).await, 2);
 }
 
-/// Cuts the power at each operation of the first write with an idle TTL. An earlier build takes a file
-/// that still has format 1, so that file must not have a record that it cannot read, not even in its
-/// log.
+/// Cuts the power at each operation of the first write with an idle TTL. An earlier build opens a file
+/// that still has format 1. Neither the tables nor the log of that file may have a record that this
+/// build cannot read.
 #[tokio::test(flavor = "multi_thread")]
 async fn power_cut_during_the_upgrade_leaves_one_of_both_formats() {
     let mut random = fastrand::Rng::with_seed(7);

@@ -340,7 +340,8 @@ BEGIN
     END IF;
 END $$;
 
--- Replaces the expiry of a live entry if the condition holds. `touched` is false if there is none.
+-- Replaces the expiry of a live entry if the condition holds. Without a live entry `touched` is
+-- false.
 CREATE FUNCTION @schema@.touch(
     p_tenant text, p_namespace text, p_key text, p_ttl bigint, p_instant bigint, p_idle bigint,
     p_condition integer, p_expected uuid, OUT touched boolean, OUT held boolean, OUT current uuid

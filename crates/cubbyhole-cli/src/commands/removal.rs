@@ -1,5 +1,5 @@
-//! Removes entries in bounded steps, for `erase` and `delete --prefix`: shows what would be removed,
-//! asks, removes it, and counts what is left.
+//! Removes entries in bounded steps, for `erase` and `delete --prefix`: counts the entries, asks,
+//! removes them, and counts the remaining ones.
 
 use std::time::Duration;
 

@@ -33,7 +33,7 @@ fn seen(
     seen.replace("\r\n", "\n")
 }
 
-/// Answers the question of a command, and returns what the terminal shows.
+/// Answers the question of a command, and returns the text on the terminal.
 fn answered(sandbox: &Sandbox, answer: &str, arguments: &str) -> String {
     let tool = format!("'{}' {arguments}", env!("CARGO_BIN_EXE_cubbyhole"));
     let mut script = sandbox

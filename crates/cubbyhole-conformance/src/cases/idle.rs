@@ -13,7 +13,7 @@ use crate::outcome::{Outcome, Stop, check, check_eq, refused};
 use crate::world::World;
 
 cases! {
-    /// Every kind of write sets the idle TTL. The entry expires that long after the write.
+    /// Every kind of write sets the idle TTL. The entry expires one idle TTL after the write.
     #[case(tenant, entry)]
     async fn writes_set_the_idle_ttl<V: Sample>(w: &World<V>) -> Outcome {
         let ns = w.ns(&["a"])?;

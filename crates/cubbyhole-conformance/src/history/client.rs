@@ -270,7 +270,7 @@ impl<'a, V: Sample> Client<'a, V> {
     }
 
     /// Deletes one key, or all keys of the round, with `delete_prefix`. A step need not be a snapshot:
-    /// it removes each key at an instant of its own, so it is one deletion for each key.
+    /// it may remove each key at another instant, so it is recorded as one deletion for each key.
     async fn delete_prefix(&mut self, ctx: &ExecutionContext, key: usize) -> StepOutcome {
         let is_single = self.random.u32(..3) > 0;
         let (prefix, keys) = if is_single { (LABELS[key], key..key + 1) } else { ("", 0..KEYS) };

@@ -200,7 +200,7 @@ pub(super) fn any_operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Draws a location. Two of them are drawn often, so that operations meet the effects of others.
+/// Draws a location. Two of them are drawn often, so operations meet the effects of others.
 fn location() -> impl Strategy<Value = Location> {
     let location = |(namespace, key)| Location { namespace, key };
     prop_oneof![

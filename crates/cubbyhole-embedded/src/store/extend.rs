@@ -1,4 +1,4 @@
-//! Reads that extend the expiry of what they return.
+//! Reads that extend the expiry of the entries that they return.
 //!
 //! The read decides from its snapshot which entries are due, so a read that extends nothing does not
 //! wait for the writer. The writer then decides again about the due ones (`Tables::extend`).

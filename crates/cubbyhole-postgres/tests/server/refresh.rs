@@ -1,4 +1,4 @@
-//! Refreshing reads: which of them write, what they lock, and what they do under concurrency.
+//! Refreshing reads: when they write, which rows they lock, and their results under concurrency.
 
 use std::time::Duration;
 
