@@ -15,6 +15,7 @@ mod bench;
 mod cargo_deny;
 mod failures;
 mod fuzz;
+mod integrations;
 mod process;
 mod prove;
 mod services;

@@ -8,7 +8,7 @@ use crate::cargo_deny::CargoDeny;
 use crate::failures::run_tests;
 use crate::process::{cargo, cargo_apart, line, run as run_command};
 use crate::services::Services;
-use crate::{bench, fuzz, tidy};
+use crate::{bench, fuzz, integrations, tidy};
 
 /// Runs every step and stops at the first that fails. `arguments` go to `cargo test`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
@@ -18,6 +18,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     for (name, manifest) in [("format bench", bench::MANIFEST), ("format fuzz", fuzz::MANIFEST)] {
         report.command(name, &mut cargo(["fmt", "--manifest-path", manifest, "--check"]))?;
     }
+    report.command("format integrations", &mut integrations::format())?;
     report.step("tidy", "the layout rules", tidy::run)?;
     report.command("clippy", &mut clippy(&["--workspace", "--all-targets"]))?;
     // The facade is the only crate whose code depends on features.
@@ -25,8 +26,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     report.command("clippy memory", &mut clippy_memory)?;
     // An installation runs next to the tests, which often wait for a server.
     let cargo_deny = thread::spawn(CargoDeny::find_or_install);
-    report.tests(arguments)?;
+    let services = Services::start()?;
+    report.tests("tests", &mut tests(arguments), &services)?;
+    report.command("clippy integrations", &mut integrations::clippy())?;
+    report.tests("tests integrations", &mut integrations::tests(), &services)?;
+    drop(services);
     report.command("docs", &mut docs())?;
+    report.command("docs integrations", &mut integrations::docs())?;
     // The harness has tests. They also show that the rest of the benchmarks compiles.
     report.command("tests bench", &mut cargo_apart("test", bench::MANIFEST))?;
     // Only compiles the targets, without libFuzzer, which needs a C++ compiler.
@@ -41,6 +47,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 fn clippy(selection: &[&str]) -> Command {
     let mut command = cargo(["clippy", "--locked"]);
     command.args(selection).args(["--", "-D", "warnings"]);
+    command
+}
+
+/// The tests, doc tests included.
+fn tests(arguments: &[String]) -> Command {
+    // A failed test program does not hide failures of the others.
+    let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    command.args(arguments);
     command
 }
 
@@ -75,20 +89,22 @@ impl Report {
         self.step(name, &what, || run_command(command))
     }
 
-    /// Runs the tests, doc tests included, with servers.
-    fn tests(&mut self, arguments: &[String]) -> Result<(), String> {
-        let services = Services::start()?;
-        // A failed test program does not hide failures of the others.
-        let mut command = cargo(["test", "--workspace", "--locked", "--no-fail-fast"]);
-        command.args(arguments).envs(services.environment());
+    /// Runs tests with servers.
+    fn tests(
+        &mut self,
+        name: &'static str,
+        command: &mut Command,
+        services: &Services,
+    ) -> Result<(), String> {
+        command.envs(services.environment());
         // libpq's variables may name the developer's server, or settings that tests do not expect.
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"PG") {
                 command.env_remove(name);
             }
         }
-        let what = line(&command);
-        self.step("tests", &what, || run_tests(&mut command, &mut std::io::stdout()))
+        let what = line(command);
+        self.step(name, &what, || run_tests(command, &mut std::io::stdout()))
     }
 
     /// Checks licences, bans and sources. Advisories are excluded: they come from the network and change
@@ -106,9 +122,9 @@ impl Report {
     }
 
     fn print(&self, arguments: &[String]) {
-        println!("\n{:<16} {:>9}", "step", "seconds");
+        println!("\n{:<20} {:>9}", "step", "seconds");
         for (name, time) in &self.steps {
-            println!("{name:<16} {:>9.1}", time.as_secs_f64());
+            println!("{name:<20} {:>9.1}", time.as_secs_f64());
         }
         println!("\n{}", self.closing_line(arguments));
     }

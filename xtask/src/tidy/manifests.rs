@@ -4,9 +4,10 @@ use std::path::Path;
 
 use super::tree::{Finding, Tree};
 
-const WORKSPACE_MANIFEST: &str = "Cargo.toml";
+/// The manifests of workspaces with several crates, which inherit their dependencies.
+const WORKSPACE_MANIFESTS: [&str; 2] = ["Cargo.toml", "integrations/Cargo.toml"];
 
-/// Separate workspaces, which have their own dependencies.
+/// Separate workspaces of one crate.
 const OTHER_MANIFESTS: [&str; 2] = ["bench/Cargo.toml", "fuzz/Cargo.toml"];
 
 /// `key = value` in a TOML file.
@@ -88,7 +89,7 @@ fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
 /// repository need none.
 pub(super) fn check_dependency_reasons(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for path in [WORKSPACE_MANIFEST].into_iter().chain(OTHER_MANIFESTS) {
+    for path in WORKSPACE_MANIFESTS.into_iter().chain(OTHER_MANIFESTS) {
         let entries = entries(tree.get(path).unwrap_or_default());
         for entry in entries.filter(Entry::is_dependency) {
             if !entry.above.starts_with('#') && !entry.value.contains("path =") {
@@ -134,8 +135,10 @@ mod tests {
              b = { version = \"1\", features = [\n  \"x\",\n] }\n\
              [profile.release]\n\
              lto = \"thin\"\n";
-        let findings = check_dependency_reasons(&Tree::of(&[(WORKSPACE_MANIFEST, manifest)]));
-        assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [Some(5)]);
+        for path in WORKSPACE_MANIFESTS {
+            let findings = check_dependency_reasons(&Tree::of(&[(path, manifest)]));
+            assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [Some(5)]);
+        }
 
         for path in OTHER_MANIFESTS {
             let good = "[dependencies]\n\n# For speed.\na = \"1\"\n";
