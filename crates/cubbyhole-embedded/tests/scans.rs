@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Bytes, EntryStore, ManualClock, Namespace, NamespacePrefix, Position, PutOptions,
-    RecursiveScanOptions, ScanOptions, Store,
+    Backend, Bytes, EntryStore, EntryStoreExt, ManualClock, Namespace, NamespacePrefix, Position,
+    PutOptions, RecursiveScanOptions, ScanOptions, Store,
 };
 use cubbyhole_embedded::EmbeddedStore;
 use support::{Disk, ctx};
@@ -205,4 +205,31 @@ async fn delete_prefix_removes_only_matching_entries_of_its_namespace() {
             assert_eq!(store.evict_expired(&ctx()).await.unwrap(), expired.len());
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_entries_of_a_long_sequence_are_the_only_ones_read() {
+    const TURNS: u64 = 10_000;
+    let disk = Disk::new();
+    let store = disk.open().await;
+    let chat = parse("acme:chat");
+    for _ in 0..10 {
+        let turns = vec![Bytes::from(vec![b'x'; 1000]); TURNS as usize / 10];
+        store.append(&ctx(), &chat, "turn-", turns, PutOptions::new()).await.unwrap();
+    }
+    store.close(&ctx()).await.unwrap();
+    // Without a cache, every block that a call needs is read from the disk.
+    let reads = async |n: usize| {
+        let store = EmbeddedStore::open(&ctx(), disk.config().with_cache_bytes(0)).await.unwrap();
+        let before = disk.operations();
+        let items = store.last(&ctx(), &chat, "turn-", n).await.unwrap();
+        assert_eq!(items.len(), n);
+        assert_eq!(items[n - 1].key, format!("turn-{:020}", TURNS - 1));
+        let reads = disk.operations() - before;
+        store.close(&ctx()).await.unwrap();
+        reads
+    };
+    let (last, all) = (reads(20).await, reads(TURNS as usize).await);
+    // 20 of 10,000 entries are a 500th. The descent to the first one is read in addition.
+    assert!(last * 250 < all, "{last} reads for 20 entries, {all} for all");
 }

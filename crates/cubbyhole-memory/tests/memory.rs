@@ -4,13 +4,13 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Backend, Bytes, EntryStore, ErrorKind, ExecutionContext, Namespace, NamespacePrefix,
-    PutOptions, Store,
+    Backend, Bytes, EntryStore, EntryStoreExt, ErrorKind, ExecutionContext, Namespace,
+    NamespacePrefix, PutOptions, Store,
 };
 use cubbyhole_memory::InMemoryStore;
 
@@ -54,6 +54,30 @@ fn every_call_is_ready_without_a_runtime() {
     assert_eq!(ready(store.list_namespaces(&ctx, &prefix)).unwrap(), std::slice::from_ref(&ns));
     assert_eq!(ready(store.evict_expired(&ctx)).unwrap(), 0);
     assert!(ready(store.erase(&ctx, &prefix, 1)).unwrap().done);
+}
+
+/// Counts how often a value is cloned. A read clones the values that it reads.
+struct Counted(Arc<AtomicUsize>);
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+#[test]
+fn last_entries_of_a_long_sequence_are_the_only_ones_read() {
+    let (store, ctx, ns) = (InMemoryStore::new(), ExecutionContext::new(), ns());
+    let clones = Arc::new(AtomicUsize::new(0));
+    for n in 0..10_000 {
+        let turn = Counted(Arc::clone(&clones));
+        ready(store.put(&ctx, &ns, &format!("turn-{n:020}"), turn)).unwrap();
+    }
+    clones.store(0, Ordering::Relaxed);
+    let items = ready(store.last(&ctx, &ns, "turn-", 20)).unwrap();
+    assert_eq!((items.len(), items[19].key.as_str()), (20, "turn-00000000000000009999"));
+    assert_eq!(clones.load(Ordering::Relaxed), 20);
 }
 
 #[test]

@@ -172,6 +172,39 @@ fn compact_migrate_and_doctor_work() {
     assert!(sandbox.ok(&["doctor"]).starts_with("ok "));
 }
 
+/// Expands a file of format 1 that the embedded backend's tests have recorded. The README there
+/// describes the form.
+fn recorded_file(name: &str) -> Vec<u8> {
+    const SECTOR: usize = 512;
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../cubbyhole-embedded/tests/fixtures");
+    let sectors = std::fs::read(format!("{folder}/{name}")).unwrap();
+    let (length, mut rest) = sectors.split_first_chunk::<8>().unwrap();
+    let mut file = vec![0; u64::from_le_bytes(*length) as usize];
+    while let Some((number, more)) = rest.split_first_chunk::<4>() {
+        let at = u32::from_le_bytes(*number) as usize * SECTOR;
+        file[at..at + SECTOR].copy_from_slice(&more[..SECTOR]);
+        rest = &more[SECTOR..];
+    }
+    file
+}
+
+#[test]
+fn file_of_format_1_is_read_and_migrated() {
+    for name in ["format-1-closed.sectors", "format-1-killed.sectors"] {
+        let sandbox = Sandbox::new();
+        std::fs::write(sandbox.path("cubbyhole.redb"), recorded_file(name)).unwrap();
+        let before = sandbox.ok(&["export", "acme"]);
+        assert!(before.contains("\"root\"") && before.contains("overwritten"), "{before}");
+        let migration = sandbox.json(&["migrate"]).remove(0);
+        let done = migration["done"].as_array().unwrap();
+        assert!(done[0].as_str().unwrap().ends_with("format 1 to 2"), "{migration}");
+        assert_eq!(sandbox.json(&["migrate"]), [json!({"done": []})]);
+        assert_eq!(sandbox.ok(&["export", "acme"]), before);
+        sandbox.ok(&["put", "acme", "session", "x", "--idle-ttl", "30m"]);
+        assert_eq!(sandbox.json(&["get", "acme", "session", "--entry"])[0]["idle_ttl"], "30m");
+    }
+}
+
 #[test]
 fn doctor_reports_a_file_that_is_not_a_store() {
     let sandbox = Sandbox::new();

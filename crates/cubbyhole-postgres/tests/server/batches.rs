@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cubbyhole_core::{
-    Batch, Condition, EntryStore, ErrorKind, Expiry, GetOptions, PutOptions, Store,
+    Batch, Condition, EntryStore, ErrorKind, Expiry, GetOptions, PutOptions, Store, Written,
 };
 use cubbyhole_postgres::PostgresStore;
 use cubbyhole_testkit::helpers::{self, bytes, ctx, ns};
@@ -196,6 +196,43 @@ async fn if_absent_condition_holds_when_the_batch_is_applied() {
         let sql = format!("SELECT FROM {}.entries", schema.name);
         assert_eq!(rows(&admin, &sql).await, 2);
     }
+}
+
+/// `write_batch` looks at the conditions twice: to count those that fail, and to name the first. An entry
+/// that appears in between makes the condition hold in the second look.
+#[tokio::test]
+async fn batch_whose_missing_entry_appears_between_the_looks_is_applied() {
+    let (schema, ctx) = (Schema::new().await, ctx());
+    let (store, admin, gate) = (schema.open().await, schema.admin().await, schema.admin().await);
+    // The first look at a missing entry waits for the gate. Its snapshot does not see later rows.
+    schema
+        .execute(&format!(
+            "CREATE OR REPLACE FUNCTION {}.holds(condition integer, expected uuid, current uuid)
+             RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ BEGIN
+                IF condition = 3 AND current IS NULL THEN
+                    PERFORM pg_advisory_xact_lock_shared(hashtext('{}'));
+                END IF;
+                RETURN condition <> 3 OR current IS NOT NULL;
+             END $$",
+            schema.name, schema.name
+        ))
+        .await;
+    let key = format!("hashtext('{}')", schema.name);
+    gate.execute(&format!("SELECT pg_advisory_lock({key})"), &[]).await.unwrap();
+    let batch =
+        Batch::new().put_with("a", bytes("of the batch"), PutOptions::new(), Condition::IfPresent);
+    let waiting = tokio::spawn({
+        let (store, ctx) = (store.clone(), ctx.clone());
+        async move { store.write(&ctx, &ns("a"), batch).await }
+    });
+    schema.until_waiting(&admin, 1).await;
+    schema.execute(&schema.row("a", "a", None)).await;
+    gate.execute(&format!("SELECT pg_advisory_unlock({key})"), &[]).await.unwrap();
+
+    let written = waiting.await.unwrap().unwrap();
+    assert!(matches!(written[..], [Written::Put(_)]), "{written:?}");
+    let value = store.get(&ctx, &ns("a"), "a").await.unwrap();
+    assert_eq!(value, Some(bytes("of the batch")), "the answer says that the batch was applied");
 }
 
 /// An absent key cannot be locked, but a concurrent batch must not write it undetected.
