@@ -75,9 +75,16 @@ impl Order {
         behind: bool,
         key_of: F,
     ) -> impl Iterator<Item = u32> + use<'a, 'b, F> {
-        let at = match self.find(key, key_of) {
-            Ok(Position { chunk, index }) => Position { chunk, index: index + usize::from(behind) },
-            Err(at) => at,
+        let at = if key.is_empty() && !behind {
+            // No key comes before the empty one, so none need be compared.
+            Position { chunk: 0, index: 0 }
+        } else {
+            match self.find(key, key_of) {
+                Ok(Position { chunk, index }) => {
+                    Position { chunk, index: index + usize::from(behind) }
+                }
+                Err(at) => at,
+            }
         };
         let first = self.chunks.get(at.chunk).map_or(&[][..], |chunk| &chunk[at.index..]);
         let rest = self.chunks.get(at.chunk + 1..).unwrap_or_default();

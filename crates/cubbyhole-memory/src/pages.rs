@@ -24,6 +24,18 @@ impl Room {
         Self { items: limit, bytes: MAX_PAGE_BYTES, is_empty: true }
     }
 
+    /// Collects the slots of a namespace that may fit, and one more.
+    fn wanted<'a, V>(
+        &self,
+        space: &Space<V>,
+        slots: impl Iterator<Item = &'a Slot<V>>,
+    ) -> Vec<&'a Slot<V>> {
+        let limit = self.items + 1;
+        let mut wanted = Vec::with_capacity(limit.min(space.len()));
+        wanted.extend(slots.take(limit));
+        wanted
+    }
+
     /// Takes the room of one item. Returns false if it does not fit. The first item always fits.
     fn take(&mut self, bytes: usize) -> bool {
         if self.items == 0 || (!self.is_empty && bytes > self.bytes) {
@@ -76,18 +88,14 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
     ) -> Page<ScanItem<V>, String> {
         let prefix = options.prefix().unwrap_or("");
         let mut room = Room::new(options.limit());
-        let mut items = Vec::new();
-        let is_full = if options.is_reversed() {
-            let slots = space.slots_descending(prefix, options.after());
-            self.fill(&mut room, slots.filter(|slot| slot.is_live(now)), options.values(), |item| {
-                items.push(item);
-            })
+        let is_live = |slot: &&Slot<V>| slot.is_live(now);
+        let slots = if options.is_reversed() {
+            room.wanted(space, space.slots_descending(prefix, options.after()).filter(is_live))
         } else {
-            let slots = space.slots(prefix, options.after());
-            self.fill(&mut room, slots.filter(|slot| slot.is_live(now)), options.values(), |item| {
-                items.push(item);
-            })
+            room.wanted(space, space.slots(prefix, options.after()).filter(is_live))
         };
+        let mut items = Vec::with_capacity(slots.len().min(options.limit()));
+        let is_full = self.fill(&mut room, slots, options.values(), |item| items.push(item));
         let next = items.last().filter(|_| is_full).map(|item| item.key.clone());
         Page { items, next }
     }
@@ -117,6 +125,7 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
                     let Some(space) = space else { return false };
                     let now = self.now();
                     let slots = space.slots("", after).filter(|slot| slot.is_live(now));
+                    let slots = room.wanted(space, slots);
                     self.fill(&mut room, slots, options.values(), |item| {
                         items.push((ns.clone(), item));
                     })
@@ -132,14 +141,13 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
     }
 
     /// Adds slots to a page while there is room. Returns true if a slot was left.
-    fn fill<'a>(
+    fn fill(
         &self,
         room: &mut Room,
-        slots: impl Iterator<Item = &'a Slot<V>>,
+        slots: Vec<&Slot<V>>,
         values: bool,
         mut add: impl FnMut(ScanItem<V>),
     ) -> bool {
-        let slots: Vec<_> = slots.take(room.items + 1).collect();
         if values {
             slots.iter().for_each(|slot| prefetch(slot.value()));
         }

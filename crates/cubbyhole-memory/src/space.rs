@@ -153,6 +153,11 @@ impl<V> Space<V> {
         self.slots.is_empty()
     }
 
+    /// Returns the number of entries, expired or not.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Returns true if any entry never expires.
     pub(crate) fn has_permanent(&self) -> bool {
         self.slots.len() > self.expiring.len()
