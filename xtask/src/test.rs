@@ -117,7 +117,10 @@ impl Report {
             ["--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"];
         self.step("dependencies", &format!("cargo-deny {}", CHECK.join(" ")), || {
             let cargo_deny = cargo_deny.join().map_err(|_| "the installation panicked")??;
-            run_command(&mut cargo_deny.command(CHECK))
+            run_command(&mut cargo_deny.command(CHECK))?;
+            // This manifest has its own `deny.toml`.
+            let integrations = ["--manifest-path", integrations::MANIFEST];
+            run_command(&mut cargo_deny.command(integrations.into_iter().chain(CHECK)))
         })
     }
 
