@@ -137,7 +137,7 @@ fn tests(tree: &Tree) -> Vec<Test<'_>> {
         if text.contains("\nmod tests {") {
             module.push("tests");
         }
-        let names = test_names(text);
+        let names = test_names(text).chain(listed_names(text));
         tests.extend(names.map(|name| Test { module: module.clone(), name }));
     }
     tests
@@ -159,10 +159,31 @@ fn test_names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Returns the functions that `on_every_backend!` and `on_backends!` list, one in a line or after the
+/// backends in parentheses.
+fn listed_names(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_inside = false;
+    text.lines().filter_map(move |line| {
+        if let Some(rest) = line.strip_prefix("on_backends! {") {
+            return rest.split_once(')').map(|(_, name)| name.trim_matches([' ', '}']));
+        }
+        let was_inside = is_inside && line != "}";
+        is_inside = was_inside || line == "on_every_backend! {";
+        was_inside.then(|| line.trim().trim_end_matches(','))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tidy::tree::assert_rule;
+
+    #[test]
+    fn tests_that_run_on_every_backend_are_listed() {
+        let text = "fn x() {}\non_every_backend! {\n    a,\n    b_c,\n}\n\n\
+                    on_backends! { (file redis) d }\nasync fn a() {\n}\n";
+        assert_eq!(listed_names(text).collect::<Vec<_>>(), ["a", "b_c", "d"]);
+    }
 
     fn findings(cell: &str) -> Vec<String> {
         let text =
