@@ -146,8 +146,9 @@ async fn registration_adds_round_trips_to_first_puts_only() {
 
 #[tokio::test]
 async fn page_of_namespaces_is_pipelined() {
-    let ProxiedStore { proxy, store, direct, .. } = ProxiedStore::open(shared_server()).await;
-    // A slow machine sends all requests within this delay.
+    let proxied = ProxiedStore::open(shared_server()).await;
+    let ProxiedStore { proxy, store, direct, .. } = &proxied;
+    // The requests of one call are sent within this delay, unless the machine is busy.
     proxy.delay(Duration::from_millis(100));
     direct.put(&ctx(), &ns("warm"), "k", bytes("v")).await.unwrap();
     direct.scan_tenants(&ctx(), None, 10).await.unwrap();
@@ -159,24 +160,42 @@ async fn page_of_namespaces_is_pipelined() {
             direct.put(&ctx(), &name, "k", bytes("v")).await.unwrap();
         }
         written = wanted;
-        let before = proxy.round_trips();
         let all = under("acme");
-        let page = store.scan_namespaces(&ctx(), &all, None, 100).await.unwrap();
-        let count = proxy.round_trips() - before;
-        assert_eq!((page.items.len(), page.next), (wanted, None));
+        let first = async || {
+            let page = store.scan_namespaces(&ctx(), &all, None, 100).await.unwrap();
+            assert_eq!((page.items.len(), page.next), (wanted, None));
+        };
+        let count = fewest_round_trips(&proxied, 3, first).await;
         assert!((2..=3).contains(&count), "{count} round trips for {wanted} namespaces");
 
         let after = ns("acme:000");
-        let before = proxy.round_trips();
-        let page = store.scan_namespaces(&ctx(), &all, Some(&after), 100).await.unwrap();
-        assert_eq!(page.items.len(), wanted - 1);
-        assert!(proxy.round_trips() - before <= 2);
+        let second = async || {
+            let page = store.scan_namespaces(&ctx(), &all, Some(&after), 100).await.unwrap();
+            assert_eq!(page.items.len(), wanted - 1);
+        };
+        assert!(fewest_round_trips(&proxied, 2, second).await <= 2);
     }
-    let before = proxy.round_trips();
-    let page = store.scan_tenants(&ctx(), None, 100).await.unwrap();
-    assert_eq!(page.items, [tenant("acme")]);
+    let tenants = async || {
+        let page = store.scan_tenants(&ctx(), None, 100).await.unwrap();
+        assert_eq!(page.items, [tenant("acme")]);
+    };
     // One for the tenants, two for the names of each tenant, one for the check that they are live.
-    assert!(proxy.round_trips() - before <= 4);
+    assert!(fewest_round_trips(&proxied, 4, tenants).await <= 4);
+}
+
+/// The smallest number of round trips of some calls; stops at a call that makes at most `enough`. A busy
+/// machine that sends the requests of one call late can only add round trips.
+async fn fewest_round_trips(proxied: &ProxiedStore, enough: usize, call: impl AsyncFn()) -> usize {
+    let mut fewest = usize::MAX;
+    for _ in 0..10 {
+        let before = proxied.proxy.round_trips();
+        call().await;
+        fewest = fewest.min(proxied.proxy.round_trips() - before);
+        if fewest <= enough {
+            break;
+        }
+    }
+    fewest
 }
 
 #[tokio::test]
