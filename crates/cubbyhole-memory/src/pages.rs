@@ -61,10 +61,11 @@ impl<V: Clone + Send + Sync + 'static> Operations<V> {
                 Some(space) => self.page(space, options, now),
                 None => Page { items: Vec::new(), next: None },
             };
-            let is_due = page.items.iter().any(|item| item.meta.refreshed(now).is_some());
+            let is_due = options.is_refreshing()
+                && page.items.iter().any(|item| item.meta.refreshed(now).is_some());
             (page, is_due)
         })?;
-        if !options.is_refreshing() || !is_due {
+        if !is_due {
             return Ok(page);
         }
         self.shards.change(ns, |space| {

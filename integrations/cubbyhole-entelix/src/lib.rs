@@ -36,7 +36,7 @@
 //! | namespace: tenant and scope | namespace with the same tenant and segments, and the same text |
 //! | prefix of namespaces | the same prefix |
 //! | cancellation and deadline of the context | cancellation and deadline of the context |
-//! | other parts of the context: tenant, run and thread ids, extensions | none: entelix's own stores do not read them |
+//! | other parts of the context: tenant, ids of the thread, the run and its parent, idempotency key, extensions | none: entelix's own stores do not read them |
 //! | `PutOptions::ttl` | `PutOptions::with_ttl` |
 //! | order of `list` and `list_namespaces`: unspecified | ascending |
 //!
@@ -45,7 +45,7 @@
 //!
 //! # Errors
 //!
-//! | kind in Cubbyhole | error in entelix | repeated by entelix |
+//! | kind in Cubbyhole | error in entelix | transient |
 //! |---|---|---|
 //! | `InvalidArgument` | `InvalidRequest` | no |
 //! | `Cancelled` | `Cancelled` | no |
@@ -55,8 +55,9 @@
 //! | `Codec`, `Corrupt` | `Serde` | no |
 //! | any other | `Config` | no |
 //!
-//! entelix may repeat a `put` whose outcome is unknown. This is safe, because its writes have no
-//! conditions. The error of Cubbyhole is the source of a `Provider` error.
+//! The last column is the classification of entelix's retry policies. An error of a `put` may leave its
+//! outcome unknown. Repeating the `put` is idempotent, but may overwrite the value that another writer
+//! has put since. The error of Cubbyhole is the source of a `Provider` error.
 
 mod convert;
 mod store;

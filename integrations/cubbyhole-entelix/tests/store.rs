@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cubbyhole::{Backend, Bytes, JsonCodec, Typed, TypedExt};
+use cubbyhole::{Backend, Bytes, InMemoryStore, JsonCodec, ManualClock, Typed, TypedExt};
 use cubbyhole_entelix::CubbyholeStore;
 use entelix_core::{Error, ExecutionContext, TenantId};
 use entelix_memory::{Namespace, NamespacePrefix, PutOptions, Store};
@@ -39,7 +39,8 @@ fn ns(tenant: &str, scope: &[&str]) -> Namespace {
     scope.iter().fold(namespace, |namespace, segment| namespace.with_scope(*segment))
 }
 
-/// Makes the same calls on a store and returns the answers, in order where entelix leaves it open.
+/// Makes the same calls on a store and returns the answers. Lists are sorted, because entelix specifies no
+/// order.
 async fn answers(store: &dyn Store<String>) -> Vec<String> {
     let (ctx, mut answers) = (ctx(), Vec::new());
     let namespaces = [
@@ -172,4 +173,20 @@ async fn closed_store_is_an_error(backend: &TestStore) {
     bytes.close(&test_backends::ctx()).await.unwrap();
     let get = store.get(&ctx(), &ns("acme", &[]), "a").await;
     assert!(matches!(get, Err(Error::InvalidRequest(_))), "{get:?}");
+}
+
+/// Moves the clock, which only the in-memory store allows, so that the count is exact.
+#[tokio::test]
+async fn eviction_counts_every_expired_entry() {
+    let clock = ManualClock::default();
+    let store = InMemoryStore::<String>::builder().with_clock(clock.clone()).build();
+    let (store, namespace) = (CubbyholeStore::new(store), ns("acme", &["agent-7"]));
+    for seconds in 1..=5 {
+        let options = PutOptions::default().with_ttl(Duration::from_secs(seconds));
+        let key = seconds.to_string();
+        store.put_with_options(&ctx(), &namespace, &key, "x".to_owned(), options).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(3));
+    assert_eq!(store.evict_expired(&ctx()).await.unwrap(), 3);
+    assert_eq!(store.list(&ctx(), &namespace, None).await.unwrap(), ["4", "5"]);
 }

@@ -32,7 +32,7 @@
 //!
 //! Each conversation has a namespace: that of the memory, and the conversation id. Each message is an
 //! entry with the key `message-` and a number of 20 digits. Processes may append to one conversation
-//! at the same time: the messages of a call stay together, and none is lost.
+//! at the same time. The messages of a call are stored together and atomically, up to 1,000 of them.
 //!
 //! Erasing the namespace of the memory erases all its conversations.
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cubbyhole_core::limits::MAX_BATCH_OPERATIONS;
 use cubbyhole_core::{
-    Bytes, EntryStore, EntryStoreExt, ExecutionContext, Expiry, JsonCodec, Namespace,
+    Bytes, Condition, EntryStore, EntryStoreExt, ExecutionContext, Expiry, JsonCodec, Namespace,
     NamespacePrefix, PutOptions, Result, ScanItem, ScanOptions, Typed, TypedExt,
 };
 use rig_core::completion::Message;
@@ -86,7 +86,8 @@ impl<S: EntryStore<Bytes>> CubbyholeMemory<S> {
     /// goes on.
     ///
     /// A load extends a message only if a tenth of the TTL has passed since its last extension. The
-    /// messages of a conversation may therefore expire at different times within the last tenth.
+    /// messages of a conversation may therefore expire at different times within the last tenth, the
+    /// oldest first.
     #[must_use]
     pub fn with_idle_ttl(mut self, ttl: Duration) -> Self {
         self.idle_ttl = Some(ttl);
@@ -128,6 +129,7 @@ impl<S: EntryStore<Bytes>> CubbyholeMemory<S> {
             }
         }
         items.reverse();
+        self.keep_the_newest_longest(&ctx, &ns, &items).await?;
         let is_complete = items.first().is_some_and(|item| item.key == FIRST);
         let entries = items.into_iter().filter_map(ScanItem::into_entry);
         let messages: Vec<Message> =
@@ -137,6 +139,25 @@ impl<S: EntryStore<Bytes>> CubbyholeMemory<S> {
             false => messages.iter().position(can_start_a_history).unwrap_or(messages.len()),
         };
         Ok(messages.into_iter().skip(start).collect())
+    }
+
+    /// Extends the messages that expire before an older one. A load extends old messages, and not those
+    /// that were appended a moment ago.
+    async fn keep_the_newest_longest(
+        &self,
+        ctx: &ExecutionContext,
+        ns: &Namespace,
+        items: &[ScanItem<Message>],
+    ) -> Result<()> {
+        let Some(ttl) = self.idle_ttl else { return Ok(()) };
+        let mut latest = None;
+        for item in items {
+            if item.meta.expires_at < latest {
+                self.store.touch(ctx, ns, &item.key, Expiry::Idle(ttl), Condition::Always).await?;
+            }
+            latest = latest.max(item.meta.expires_at);
+        }
+        Ok(())
     }
 
     async fn append_messages(

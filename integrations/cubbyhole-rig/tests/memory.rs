@@ -31,7 +31,9 @@ fn ns() -> Namespace {
 
 async fn open(backend: &TestStore) -> (Arc<dyn Backend>, CubbyholeMemory<Arc<dyn Backend>>) {
     let store = backend.open().await;
-    (store.clone(), CubbyholeMemory::new(store, ns()))
+    // The default limit is for users. A busy machine must not fail a test.
+    let memory = CubbyholeMemory::new(store.clone(), ns()).with_timeout(Duration::from_secs(60));
+    (store, memory)
 }
 
 fn user(number: usize) -> Message {
@@ -185,4 +187,21 @@ async fn loading_a_conversation_restarts_its_idle_ttl() {
     }
     clock.advance(minutes(31));
     assert_eq!(memory.load(&"a".into()).await.unwrap(), []);
+}
+
+/// A load extends the first message only, because the second one is newer than a tenth of the TTL.
+#[tokio::test]
+async fn newer_message_does_not_expire_before_an_older_one() {
+    let clock = ManualClock::default();
+    let store = InMemoryStore::<Bytes>::builder().with_clock(clock.clone()).build();
+    let minutes = |number: u64| Duration::from_secs(60 * number);
+    let memory = CubbyholeMemory::new(store, ns()).with_idle_ttl(minutes(100));
+    memory.append(&"a".into(), vec![user(1)]).await.unwrap();
+    clock.advance(minutes(5));
+    memory.append(&"a".into(), vec![user(2)]).await.unwrap();
+    clock.advance(minutes(6));
+    assert_eq!(memory.load(&"a".into()).await.unwrap().len(), 2);
+    // The second message would have expired at 105 minutes.
+    clock.advance(minutes(97));
+    assert_eq!(memory.load(&"a".into()).await.unwrap(), [user(1), user(2)]);
 }

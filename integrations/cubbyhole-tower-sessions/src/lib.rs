@@ -5,20 +5,39 @@
 //! # Example
 //!
 //! ```no_run
+//! use std::sync::Arc;
 //! use std::time::Duration;
 //!
 //! use axum::Router;
+//! use axum::extract::{Path, State};
 //! use axum::http::StatusCode;
-//! use axum::routing::get;
-//! use cubbyhole::{ExecutionContext, Namespace};
+//! use axum::routing::post;
+//! use cubbyhole::{Backend, ExecutionContext, Namespace};
 //! use cubbyhole_tower_sessions::CubbyholeStore;
 //! use tower_sessions::{Session, SessionManagerLayer};
 //!
-//! async fn visits(session: Session) -> Result<String, StatusCode> {
-//!     let failed = |_| StatusCode::INTERNAL_SERVER_ERROR;
-//!     let visits = session.get::<u64>("visits").await.map_err(failed)?.unwrap_or(0) + 1;
-//!     session.insert("visits", visits).await.map_err(failed)?;
-//!     Ok(format!("visit {visits}"))
+//! type Sessions = CubbyholeStore<Arc<dyn Backend>>;
+//!
+//! fn failed<E>(_: E) -> StatusCode {
+//!     StatusCode::INTERNAL_SERVER_ERROR
+//! }
+//!
+//! async fn sign_in(session: Session, Path(user): Path<u64>) -> Result<(), StatusCode> {
+//!     // Check the password here.
+//!     session.cycle_id().await.map_err(failed)?;
+//!     session.insert("user_id", user).await.map_err(failed)
+//! }
+//!
+//! /// Signs the user out everywhere else.
+//! async fn change_password(
+//!     State(sessions): State<Sessions>,
+//!     session: Session,
+//! ) -> Result<(), StatusCode> {
+//!     let user: Option<u64> = session.get("user_id").await.map_err(failed)?;
+//!     let user = user.ok_or(StatusCode::UNAUTHORIZED)?;
+//!     // Store the new password here.
+//!     sessions.sign_out_everywhere(&user.to_string()).await.map_err(failed)?;
+//!     session.cycle_id().await.map_err(failed)
 //! }
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,8 +46,10 @@
 //!     .with_user_key("user_id")
 //!     .with_idle_ttl(Duration::from_secs(30 * 60));
 //! let app: Router = Router::new()
-//!     .route("/", get(visits))
-//!     .layer(SessionManagerLayer::new(sessions));
+//!     .route("/sign-in/{user}", post(sign_in))
+//!     .route("/password", post(change_password))
+//!     .layer(SessionManagerLayer::new(sessions.clone()))
+//!     .with_state(sessions);
 //! # Ok(())
 //! # }
 //! ```
@@ -42,22 +63,28 @@
 //!
 //! An application names the user of a session with [`with_user_key`](CubbyholeStore::with_user_key)
 //! or [`with_user_of`](CubbyholeStore::with_user_of). All sessions of the user are then in one
-//! namespace, and [`sign_out_everywhere`](CubbyholeStore::sign_out_everywhere) erases it. An entry in
-//! the namespace of the store leads from the session id to the user, because a cookie contains
-//! only the id. Loading the session of a user therefore reads two entries.
+//! namespace, and [`sign_out_everywhere`](CubbyholeStore::sign_out_everywhere) empties it.
+//!
+//! A cookie contains only the session id. The namespace of the store therefore has a *reference* for
+//! each session of a user: an entry with the session id and the name of the user. Loading such a session
+//! reads two entries.
 //!
 //! # Differences from other stores
 //!
-//! - A session that was deleted stays deleted. `save` writes only to a session that exists. With
+//! - `save` writes only to a session that exists, so a session that was deleted stays deleted. With
 //!   other stores, a slow request that saves after a sign-out creates the session again. Here it
-//!   receives an error. A save without data is no error.
-//! - `create` never overwrites a session. If the id is in use, it draws another one.
+//!   receives an error. Saving an empty session that has ended succeeds and writes nothing.
+//! - `create` never overwrites a session. It always draws a new id.
 //! - The user of a session cannot change. Call
-//!   [`cycle_id`](tower_sessions_core::Session::cycle_id) before a sign-in, which also prevents session
+//!   [`cycle_id`](tower_sessions_core::Session::cycle_id) before a sign-in. This also prevents session
 //!   fixation. A save with another user is an error.
+//! - [`Session::clear`](tower_sessions_core::Session::clear) keeps the id. If the session of the id has
+//!   expired, a save of new data is an error until the browser drops the cookie. Call `cycle_id`
+//!   after `clear`.
 //! - Because `save` does not create sessions, this store cannot be the *cache* of a
-//!   [`CachingSessionStore`](tower_sessions_core::CachingSessionStore). It can be the store behind the
-//!   cache, but a cached session survives a sign-out until the cache drops it.
+//!   [`CachingSessionStore`](tower_sessions_core::CachingSessionStore). It can be the store behind a
+//!   cache. A cached session then survives a sign-out until the cache drops it, and a read from the
+//!   cache does not extend an idle TTL.
 
 mod store;
 mod stored;

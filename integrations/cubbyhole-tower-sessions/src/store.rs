@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cubbyhole_core::{
-    Bytes, Condition, EntryStore, EntryStoreExt, Error, ErrorKind, ExecutionContext, Expiry,
-    GetOptions, JsonCodec, Namespace, NamespacePrefix, PutOptions, ScanOptions, Store, Timestamp,
-    Typed, TypedExt,
+    Batch, Bytes, Condition, EntryStore, EntryStoreExt, Error, ErrorKind, ExecutionContext, Expiry,
+    GetOptions, JsonCodec, Namespace, PutOptions, ScanOptions, Store, Timestamp, Typed, TypedExt,
+    Version, Written,
 };
-use futures_util::future::join;
 use serde_json::Value;
 use time::OffsetDateTime;
 use tower_sessions_core::SessionStore;
@@ -20,11 +19,11 @@ use tower_sessions_core::session_store::{self, ExpiredDeletion};
 
 use crate::stored::{Stored, StoredSession};
 
-/// The default time limit of a call to the store: 5 s.
+/// The default time limit of each call of the store: 5 s.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The number of ids that [`SessionStore::create`] draws. A second one is needed less than once in
-/// 10^30 sessions, unless the random numbers are broken.
+/// The maximum number of ids that [`SessionStore::create`] draws. A second one is needed less than once
+/// in 10^30 sessions, unless the random numbers are broken.
 const MAX_DRAWN_IDS: usize = 8;
 
 type UserOf = dyn Fn(&HashMap<String, Value>) -> Option<String> + Send + Sync;
@@ -81,7 +80,11 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
     }
 
     /// Names the user of a session by an item of its data. A session without the item, or with null,
-    /// has no user. A value that is not a text counts by its JSON form, such as `7`.
+    /// has no user. The name is the text of a string, and the JSON form of any other value: `7` and
+    /// `"7"` are the same user.
+    ///
+    /// Use the same rule in every replica. A session that was stored under another rule is not
+    /// loaded, because a sign-out would miss it: its user has to sign in again.
     ///
     /// ```
     /// # use cubbyhole::{ExecutionContext, InMemoryStore, Namespace};
@@ -129,7 +132,7 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
     }
 
     /// Sessions expire this long after they were last saved or loaded, or at their expiry date if it
-    /// is earlier. Loading a session thus extends it without writing it.
+    /// is earlier. Loading a session extends its expiry and does not rewrite its data.
     ///
     /// A load extends a session only if a tenth of the TTL has passed since the last extension. A
     /// session therefore expires between 0.9 and 1.0 TTL after its last load. The expiry date is two
@@ -143,7 +146,8 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
         self
     }
 
-    /// Sets the time limit of a call, instead of [`DEFAULT_TIMEOUT`].
+    /// Sets the time limit of each call of the store, instead of [`DEFAULT_TIMEOUT`]. Saving a session
+    /// takes up to three calls.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -158,12 +162,27 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
     /// # Errors
     /// `Backend`, also for a user whose name is too long for a namespace or contains NUL.
     pub async fn sign_out_everywhere(&self, user: &str) -> session_store::Result<u64> {
-        let prefix = NamespacePrefix::from(self.ns_of(user)?);
-        self.store.erase_all(&self.ctx(), &prefix).await.map_err(backend)
+        let (ctx, ns) = (self.ctx(), self.ns_of(user)?);
+        let mut removed = 0;
+        loop {
+            let page = self.store.scan(&ctx, &ns, ScanOptions::new().keys_only());
+            let keys: Vec<String> =
+                page.await.map_err(backend)?.items.into_iter().map(|item| item.key).collect();
+            if keys.is_empty() {
+                return Ok(removed);
+            }
+            let batch = || keys.iter().fold(Batch::new(), |batch, key| batch.delete(key));
+            // The sessions first: a reference alone leads nowhere.
+            let deleted = self.store.write(&ctx, &ns, batch()).await.map_err(backend)?;
+            removed += deleted.iter().filter(|it| **it == Written::Deleted(true)).count() as u64;
+            self.store.write(&ctx, &self.ns, batch()).await.map_err(backend)?;
+        }
     }
 
     /// Returns the live sessions of a user, ordered by the text of their ids, for example to show where
     /// the user is signed in. Pass an id to [`SessionStore::delete`] to end that session.
+    ///
+    /// An id is the content of the session's cookie. Do not send it to a browser: send a hash of it.
     ///
     /// # Errors
     /// `Backend` or `Decode`.
@@ -173,10 +192,14 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
         let mut records = Vec::new();
         loop {
             let page = self.store.scan(&ctx, &ns, options.clone()).await.map_err(reading)?;
-            for item in page.items {
-                let key = item.key.clone();
-                let Some(entry) = item.into_entry().transpose().map_err(reading)? else { continue };
-                let id = key.parse().map_err(|_| misplaced(&ns, "a key is not a session id"))?;
+            let keys: Vec<&str> = page.items.iter().map(|item| item.key.as_str()).collect();
+            // An interrupted call can leave a session without a reference. It cannot be loaded.
+            let references = self.store.stat(&ctx, &self.ns, &keys).await.map_err(backend)?;
+            for (item, reference) in page.items.into_iter().zip(references) {
+                let id = item.key.parse();
+                let entry = item.into_entry().filter(|_| reference.is_some());
+                let Some(entry) = entry.transpose().map_err(reading)? else { continue };
+                let id = id.map_err(|_| misplaced(&ns, "a key is not a session id"))?;
                 records.extend(session_in(&ns, entry.value)?.into_record(id));
             }
             match page.next {
@@ -194,57 +217,56 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
         self.ns.clone().with_scope(user).map_err(backend)
     }
 
-    /// The user of a session, and the namespace of its entry.
-    fn place_of(&self, record: &Record) -> session_store::Result<Option<(String, Namespace)>> {
-        let user = self.user_of.as_ref().and_then(|user_of| user_of(&record.data));
-        user.map(|user| self.ns_of(&user).map(|ns| (user, ns))).transpose()
+    fn user_of(&self, record: &Record) -> Option<String> {
+        self.user_of.as_ref().and_then(|user_of| user_of(&record.data))
     }
 
     fn expiry(&self, record: &Record) -> Expiry {
         self.idle_ttl.map_or_else(|| Expiry::At(instant(record.expiry_date)), Expiry::Idle)
     }
 
-    /// Creates the entries of a session whose id may be in use.
-    async fn insert(&self, record: &Record) -> session_store::Result<Result<(), InUse>> {
-        let (ctx, key, options) =
-            (self.ctx(), record.id.to_string(), PutOptions::new().with_expiry(self.expiry(record)));
-        let session = Stored::Session(StoredSession::of(record));
-        let insert = |ns, value| {
-            let key = &key;
-            let ctx = &ctx;
-            async move {
-                match self.store.insert(ctx, ns, key, value, options).await {
-                    Ok(_) => Ok(Ok(())),
-                    Err(error) if error.kind() == ErrorKind::Conflict => Ok(Err(InUse)),
-                    Err(error) => Err(writing(error)),
-                }
-            }
-        };
-        let Some((user, user_ns)) = self.place_of(record)? else {
-            return insert(&self.ns, session).await;
-        };
-        // In this order, a sign-out between the writes ends the session.
-        if insert(&user_ns, session).await?.is_err() {
-            return Ok(Err(InUse));
-        }
-        let inserted = insert(&self.ns, Stored::User(user)).await?;
-        if inserted.is_err() {
-            // The id belongs to another session. Nothing leads to the entry that was just created.
-            self.store.delete(&ctx, &user_ns, &key).await.map_err(backend)?;
-        }
-        Ok(inserted)
-    }
-
-    /// Overwrites an entry that exists. Returns whether there was one.
-    async fn overwrite(
+    /// Creates an entry. Returns false if the key is in use.
+    async fn insert(
         &self,
         ns: &Namespace,
         record: &Record,
         value: Stored,
     ) -> session_store::Result<bool> {
-        let (ctx, key, options) =
-            (self.ctx(), record.id.to_string(), PutOptions::new().with_expiry(self.expiry(record)));
-        let put = self.store.put_entry(&ctx, ns, &key, value, options, Condition::IfPresent);
+        let (ctx, key) = (self.ctx(), record.id.to_string());
+        let options = PutOptions::new().with_expiry(self.expiry(record));
+        match self.store.insert(&ctx, ns, &key, value, options).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+            Err(error) => Err(writing(error)),
+        }
+    }
+
+    /// Creates the entries of a session. Returns false if its id is in use.
+    async fn insert_session(&self, record: &Record) -> session_store::Result<bool> {
+        let session = Stored::Session(StoredSession::of(record));
+        let Some(user) = self.user_of(record) else {
+            return self.insert(&self.ns, record, session).await;
+        };
+        let user_ns = self.ns_of(&user)?;
+        // In this order, a sign-out between the writes ends the session.
+        if !self.insert(&user_ns, record, session).await? {
+            return Ok(false);
+        }
+        let inserted = self.insert(&self.ns, record, Stored::User(user)).await;
+        if !matches!(inserted, Ok(true)) {
+            // The session has no reference and cannot be loaded. If it cannot be deleted, it expires.
+            let key = record.id.to_string();
+            drop(self.store.delete(&self.ctx(), &user_ns, &key).await);
+        }
+        inserted
+    }
+
+    /// Overwrites an entry that exists. Returns whether there was one.
+    async fn overwrite(&self, ns: &Namespace, record: &Record) -> session_store::Result<bool> {
+        let (ctx, key) = (self.ctx(), record.id.to_string());
+        let session = Stored::Session(StoredSession::of(record));
+        let options = PutOptions::new().with_expiry(self.expiry(record));
+        let put = self.store.put_entry(&ctx, ns, &key, session, options, Condition::IfPresent);
         match put.await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
@@ -252,43 +274,66 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
         }
     }
 
-    /// Changes the expiry of an entry that exists. Returns whether there was one.
-    async fn extend(&self, ns: &Namespace, record: &Record) -> session_store::Result<bool> {
+    /// Saves a session of a user, and then the expiry of its reference. Returns whether both existed.
+    async fn save_of_user(&self, record: &Record, user: &str) -> session_store::Result<bool> {
+        if !self.overwrite(&self.ns_of(user)?, record).await? {
+            return Ok(false);
+        }
         let (ctx, key, expiry) = (self.ctx(), record.id.to_string(), self.expiry(record));
-        let touch = self.store.touch(&ctx, ns, &key, expiry, Condition::Always);
+        let touch = self.store.touch(&ctx, &self.ns, &key, expiry, Condition::Always);
         touch.await.map_err(backend)
     }
 
-    /// Saves a session without a user. Returns whether the session existed.
+    /// Saves a session that names no user. Returns whether the session existed.
     async fn save_without_user(&self, record: &Record) -> session_store::Result<bool> {
-        if self.user_of.is_some() {
-            let (ctx, key) = (self.ctx(), record.id.to_string());
-            let entry = self.store.get_entry(&ctx, &self.ns, &key, GetOptions::new());
-            if let Some(Stored::User(user)) = entry.await.map_err(reading)?.map(|it| it.value) {
-                // The session had a user until now. Its entry goes first, so that no slow request of
-                // that user finds it.
-                let ns = self.ns_of(&user)?;
-                let delete = self.store.delete_entry(&ctx, &ns, &key, Condition::Always);
-                if !delete.await.map_err(backend)? {
-                    return Ok(false);
-                }
+        let (ctx, key) = (self.ctx(), record.id.to_string());
+        let entry = self.store.get_entry(&ctx, &self.ns, &key, GetOptions::new());
+        if let Some(Stored::User(user)) = entry.await.map_err(reading)?.map(|it| it.value) {
+            if self.user_of.is_none() {
+                // Another replica knows the user of this session. It stays with the user.
+                return self.save_of_user(record, &user).await;
+            }
+            // The session had a user until now. Its entry goes first, so that no slow request of that
+            // user finds it.
+            let ns = self.ns_of(&user)?;
+            let delete = self.store.delete_entry(&ctx, &ns, &key, Condition::Always);
+            if !delete.await.map_err(backend)? {
+                return Ok(false);
             }
         }
-        let session = Stored::Session(StoredSession::of(record));
-        self.overwrite(&self.ns, record, session).await
+        self.overwrite(&self.ns, record).await
+    }
+
+    /// Reads the session of a reference. Deletes a reference that leads nowhere.
+    async fn load_of_user(
+        &self,
+        key: &str,
+        user: &str,
+        reference: Version,
+        options: GetOptions,
+    ) -> session_store::Result<Option<StoredSession>> {
+        let (ctx, ns) = (self.ctx(), self.ns_of(user)?);
+        let entry = self.store.get_entry(&ctx, &ns, key, options).await.map_err(reading)?;
+        if let Some(entry) = entry {
+            return session_in(&ns, entry.value).map(Some);
+        }
+        // A reference is written after its session, and ids are not used again. If the deletion fails,
+        // the reference expires.
+        let condition = Condition::IfVersion(reference);
+        drop(self.store.delete_entry(&ctx, &self.ns, key, condition).await);
+        Ok(None)
     }
 }
 
-/// The id of a session to be created is in use.
-struct InUse;
-
 #[async_trait]
 impl<S: EntryStore<Bytes>> SessionStore for CubbyholeStore<S> {
+    /// Creates a session with a new id, whatever id the record has: `Session::flush` keeps the id of
+    /// the cookie, which the client may have chosen.
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         for _ in 0..MAX_DRAWN_IDS {
-            match self.insert(record).await? {
-                Ok(()) => return Ok(()),
-                Err(InUse) => record.id = Id::default(),
+            record.id = Id::default();
+            if self.insert_session(record).await? {
+                return Ok(());
             }
         }
         Err(session_store::Error::Backend(format!(
@@ -297,15 +342,9 @@ impl<S: EntryStore<Bytes>> SessionStore for CubbyholeStore<S> {
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        let existed = match self.place_of(record)? {
+        let existed = match self.user_of(record) {
             None => self.save_without_user(record).await?,
-            Some((_, user_ns)) => {
-                let session = Stored::Session(StoredSession::of(record));
-                let (session, reference) =
-                    join(self.overwrite(&user_ns, record, session), self.extend(&self.ns, record))
-                        .await;
-                session? && reference?
-            }
+            Some(user) => self.save_of_user(record, &user).await?,
         };
         // A session that has ended and holds nothing loses nothing.
         if existed || record.data.is_empty() { Ok(()) } else { Err(ended()) }
@@ -318,33 +357,51 @@ impl<S: EntryStore<Bytes>> SessionStore for CubbyholeStore<S> {
             None => GetOptions::new(),
         };
         let entry = self.store.get_entry(&ctx, &self.ns, &key, options).await.map_err(reading)?;
-        let session = match entry.map(|entry| entry.value) {
-            None => return Ok(None),
-            Some(Stored::Session(session)) => session,
-            Some(Stored::User(user)) => {
-                let ns = self.ns_of(&user)?;
-                let entry = self.store.get_entry(&ctx, &ns, &key, options).await;
-                let Some(entry) = entry.map_err(reading)? else { return Ok(None) };
-                session_in(&ns, entry.value)?
+        let Some(entry) = entry else { return Ok(None) };
+        let (session, user) = match entry.value {
+            Stored::Session(session) => (Some(session), None),
+            Stored::User(user) => {
+                let version = entry.meta.version;
+                (self.load_of_user(&key, &user, version, options).await?, Some(user))
             }
         };
-        Ok(session.into_record(*id))
+        let record = session.and_then(|session| session.into_record(*id));
+        // A session that is not in the namespace of its user would survive a sign-out.
+        let is_in_place = |record: &Record| self.user_of.is_none() || self.user_of(record) == user;
+        Ok(record.filter(is_in_place))
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
         let (ctx, key) = (self.ctx(), id.to_string());
-        let taken = self.store.take(&ctx, &self.ns, &key).await.map_err(reading)?;
-        if let Some(Stored::User(user)) = taken.map(|entry| entry.value) {
+        let entry = self.store.get_entry(&ctx, &self.ns, &key, GetOptions::new()).await;
+        // The session first: if the second call fails, the reference leads a repeated call to it.
+        if let Some(Stored::User(user)) = entry.map_err(reading)?.map(|entry| entry.value) {
             self.store.delete(&ctx, &self.ns_of(&user)?, &key).await.map_err(backend)?;
         }
-        Ok(())
+        self.store.delete(&ctx, &self.ns, &key).await.map_err(backend)
     }
 }
 
 #[async_trait]
 impl<S: EntryStore<Bytes>> ExpiredDeletion for CubbyholeStore<S> {
+    /// Removes expired entries of the whole store, not of sessions only. A call that reaches its time
+    /// limit succeeds: the next one continues.
     async fn delete_expired(&self) -> session_store::Result<()> {
-        self.store.evict_expired(&self.ctx()).await.map(drop).map_err(backend)
+        match self.store.evict_expired(&self.ctx()).await {
+            Err(error) if error.kind() != ErrorKind::DeadlineExceeded => Err(backend(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls [`delete_expired`](Self::delete_expired) after each `period`. Emits a warning through
+    /// `tracing` for each error and continues, so that an outage of the database does not end it.
+    async fn continuously_delete_expired(self, period: Duration) -> session_store::Result<()> {
+        loop {
+            ExecutionContext::new().sleep(period).await.map_err(backend)?;
+            if let Err(error) = self.delete_expired().await {
+                tracing::warn!(%error, "expired sessions were not deleted");
+            }
+        }
     }
 }
 

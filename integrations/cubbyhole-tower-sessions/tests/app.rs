@@ -24,6 +24,7 @@ on_every_backend! {
     session_expires,
     request_that_saves_after_the_sign_out_fails,
     unknown_and_malformed_cookies_are_no_session,
+    planted_id_is_not_used_after_a_flush,
 }
 
 on_backends! { (postgres redis redis_cluster) replicas_share_sessions }
@@ -40,7 +41,9 @@ struct App {
 impl App {
     async fn on(backend: &TestStore, expiry: Expiry, always_save: bool) -> Self {
         let ns = Namespace::parse("acme:sessions").unwrap();
-        let sessions = CubbyholeStore::new(backend.open().await, ns).with_user_key("user");
+        let sessions = CubbyholeStore::new(backend.open().await, ns)
+            .with_user_key("user")
+            .with_timeout(std::time::Duration::from_secs(60));
         let layer = SessionManagerLayer::new(sessions.clone())
             .with_expiry(expiry)
             .with_always_save(always_save);
@@ -48,6 +51,7 @@ impl App {
             .route("/cart/{item}", post(add_to_cart))
             .route("/sign-in/{user}", post(sign_in))
             .route("/sign-out", post(sign_out))
+            .route("/flush-and-sign-in/{user}", post(flush_and_sign_in))
             .route("/password", post(change_password))
             .route("/slow/{item}", post(add_slowly))
             .route("/me", get(me))
@@ -118,6 +122,12 @@ async fn sign_in(session: Session, Path(user): Path<String>) -> Result<(), AppEr
 
 async fn sign_out(session: Session) -> Result<(), AppError> {
     Ok(session.flush().await?)
+}
+
+/// Without `cycle_id`: `flush` keeps the id of the cookie in the record.
+async fn flush_and_sign_in(session: Session, Path(user): Path<String>) -> Result<(), AppError> {
+    session.flush().await?;
+    Ok(session.insert("user", user).await?)
 }
 
 async fn change_password(
@@ -235,6 +245,20 @@ async fn unknown_and_malformed_cookies_are_no_session(backend: &TestStore) {
         let new = app.post("/cart/book", cookie).await;
         assert_eq!(new.status, StatusCode::OK, "{cookie}");
         assert_ne!(new.cookie(), cookie);
+    }
+}
+
+/// Session fixation: an attacker plants a cookie and waits for the victim to sign in.
+async fn planted_id_is_not_used_after_a_flush(backend: &TestStore) {
+    let app = App::on(backend, HALF_AN_HOUR, false).await;
+    let unknown = format!("id={}", tower_sessions::session::Id::default());
+    let of_the_attacker = app.post("/cart/book", "").await.cookie().to_owned();
+    for planted in [unknown, of_the_attacker] {
+        let answer = app.post("/flush-and-sign-in/7", &planted).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_ne!(answer.cookie(), planted);
+        assert_eq!(app.me(answer.cookie()).await.status, StatusCode::OK);
+        assert_eq!(app.me(&planted).await.status, StatusCode::UNAUTHORIZED);
     }
 }
 

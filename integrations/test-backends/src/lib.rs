@@ -18,6 +18,11 @@ use cubbyhole::{Backend, EntryStore, EntryStoreExt, ExecutionContext, NamespaceP
 use cubbyhole_testkit::shared;
 use tempfile::TempDir;
 
+/// The programs of the guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/integrations.md")]
+mod guide {}
+
 /// Returns a context whose deadline only a test that hangs reaches.
 #[must_use]
 pub fn ctx() -> ExecutionContext {
@@ -117,7 +122,7 @@ impl Drop for TestStore {
     }
 }
 
-/// Runs a future on a thread of its own, because the caller may be inside a runtime.
+/// Runs a future on a separate thread, because the caller may be inside a runtime.
 fn in_own_runtime(future: impl Future<Output = ()> + Send + 'static) {
     let thread = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
