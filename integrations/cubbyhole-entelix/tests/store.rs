@@ -175,7 +175,7 @@ async fn closed_store_is_an_error(backend: &TestStore) {
     assert!(matches!(get, Err(Error::InvalidRequest(_))), "{get:?}");
 }
 
-/// Moves the clock, which only the in-memory store allows, so that the count is exact.
+/// The count is exact, because the test moves the clock. Only the in-memory store allows this.
 #[tokio::test]
 async fn eviction_counts_every_expired_entry() {
     let clock = ManualClock::default();

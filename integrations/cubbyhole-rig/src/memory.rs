@@ -82,8 +82,8 @@ impl<S: EntryStore<Bytes>> CubbyholeMemory<S> {
     }
 
     /// Messages expire this long after they were last appended or loaded. A message that
-    /// [`with_last_messages`](Self::with_last_messages) leaves out expires although the conversation
-    /// goes on.
+    /// [`with_last_messages`](Self::with_last_messages) leaves out expires, even if the conversation
+    /// continues.
     ///
     /// A load extends a message only if a tenth of the TTL has passed since its last extension. The
     /// messages of a conversation may therefore expire at different times within the last tenth, the
@@ -115,7 +115,7 @@ impl<S: EntryStore<Bytes>> CubbyholeMemory<S> {
         if self.idle_ttl.is_some() {
             options = options.refreshing();
         }
-        // The newest message comes first, so that a limit leaves out the oldest.
+        // The newest message comes first: a limit leaves out the oldest.
         options = options.reversed();
         let mut items: Vec<ScanItem<Message>> = Vec::new();
         let last = self.last.unwrap_or(usize::MAX);

@@ -66,8 +66,8 @@
 //! namespace, and [`sign_out_everywhere`](CubbyholeStore::sign_out_everywhere) empties it.
 //!
 //! A cookie contains only the session id. The namespace of the store therefore has a *reference* for
-//! each session of a user: an entry with the session id and the name of the user. Loading such a session
-//! reads two entries.
+//! each session of a user: an entry with the session id and the name of the user. Loading a
+//! session of a user reads two entries.
 //!
 //! # Differences from other stores
 //!

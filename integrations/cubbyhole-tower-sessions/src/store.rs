@@ -293,8 +293,8 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
                 // Another replica knows the user of this session. It stays with the user.
                 return self.save_of_user(record, &user).await;
             }
-            // The session had a user until now. Its entry goes first, so that no slow request of that
-            // user finds it.
+            // The session had a user until now. Its entry is deleted first: otherwise a slow request of
+            // that user could still save it.
             let ns = self.ns_of(&user)?;
             let delete = self.store.delete_entry(&ctx, &ns, &key, Condition::Always);
             if !delete.await.map_err(backend)? {
@@ -327,8 +327,8 @@ impl<S: EntryStore<Bytes>> CubbyholeStore<S> {
 
 #[async_trait]
 impl<S: EntryStore<Bytes>> SessionStore for CubbyholeStore<S> {
-    /// Creates a session with a new id, whatever id the record has: `Session::flush` keeps the id of
-    /// the cookie, which the client may have chosen.
+    /// Creates a session with a new id. The id of the record is not used: `Session::flush` leaves the id
+    /// of the cookie there, which the client may have chosen.
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         for _ in 0..MAX_DRAWN_IDS {
             record.id = Id::default();
@@ -394,7 +394,7 @@ impl<S: EntryStore<Bytes>> ExpiredDeletion for CubbyholeStore<S> {
     }
 
     /// Calls [`delete_expired`](Self::delete_expired) after each `period`. Emits a warning through
-    /// `tracing` for each error and continues, so that an outage of the database does not end it.
+    /// `tracing` for each error and continues. An outage of the database does not end it.
     async fn continuously_delete_expired(self, period: Duration) -> session_store::Result<()> {
         loop {
             ExecutionContext::new().sleep(period).await.map_err(backend)?;

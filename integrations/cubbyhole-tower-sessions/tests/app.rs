@@ -241,7 +241,7 @@ async fn unknown_and_malformed_cookies_are_no_session(backend: &TestStore) {
     let unknown = format!("id={}", tower_sessions::session::Id::default());
     for cookie in [&unknown, "id=", "id=../../etc", "id=7", "other=1", "=;"] {
         assert_eq!(app.me(cookie).await.status, StatusCode::UNAUTHORIZED, "{cookie}");
-        // A visitor with such a cookie receives a new id of the server's choice.
+        // The visitor receives a new id, which the server has chosen.
         let new = app.post("/cart/book", cookie).await;
         assert_eq!(new.status, StatusCode::OK, "{cookie}");
         assert_ne!(new.cookie(), cookie);

@@ -252,7 +252,7 @@ async fn sign_out_ends_sessions_that_are_saved_at_the_same_time(backend: &TestSt
             let (sessions, mut record) = (sessions.clone(), record.clone());
             tasks.spawn(async move {
                 if task == 0 {
-                    // This request signs out by itself.
+                    // This request removes the user from the session.
                     record.data = anonymous().data;
                 }
                 while sessions.save(&record).await.is_ok() && task != 0 {}
