@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cubbyhole_core::limits::DEFAULT_MAX_VALUE_BYTES;
+use cubbyhole_core::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_NAMESPACE_BYTES};
 use cubbyhole_core::{EntryStore, ManualClock, async_trait};
 
 use crate::Sample;
@@ -119,7 +119,9 @@ pub struct Capabilities {
     pub(crate) sees_tenants: bool,
     pub(crate) honours_context: bool,
     pub(crate) knows_value_bytes: bool,
+    pub(crate) reports_value_sizes: bool,
     pub(crate) max_value_bytes: usize,
+    pub(crate) max_namespace_bytes: usize,
     pub(crate) keeps_any_value: bool,
     pub(crate) real_time: Option<Duration>,
 }
@@ -136,7 +138,9 @@ impl Capabilities {
             sees_tenants: true,
             honours_context: true,
             knows_value_bytes: true,
+            reports_value_sizes: true,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            max_namespace_bytes: MAX_NAMESPACE_BYTES,
             keeps_any_value: true,
             real_time: None,
         }
@@ -213,6 +217,22 @@ impl Capabilities {
     #[must_use]
     pub const fn with_max_value_bytes(mut self, bytes: usize) -> Self {
         self.max_value_bytes = bytes;
+        self
+    }
+
+    /// `stat`, `scan` and `usage` report the sizes of stored values, which differ from the sizes of the
+    /// values that were put, as in a layer that encrypts or compresses.
+    #[must_use]
+    pub const fn with_stored_sizes(mut self) -> Self {
+        self.reports_value_sizes = false;
+        self
+    }
+
+    /// Sets the limit for the text of a namespace, in bytes. The default is 1,024. A layer that adds
+    /// a prefix has a lower limit.
+    #[must_use]
+    pub const fn with_max_namespace_bytes(mut self, bytes: usize) -> Self {
+        self.max_namespace_bytes = bytes;
         self
     }
 

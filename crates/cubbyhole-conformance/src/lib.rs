@@ -95,6 +95,11 @@
 //! The cases of the topic `history` record concurrent calls and check that they are linearizable.
 //! See [`history`], also for tests that break a server or a connection during a run.
 //!
+//! # Faults
+//!
+//! [`Faulty`] is a layer that refuses calls, delays them, and leaves outcomes unknown. Use it to test
+//! how your program handles errors.
+//!
 //! # Read-only stores
 //!
 //! The cases write, so they cannot run on a read-only store. [`read_only`] has checks for one.
@@ -134,6 +139,7 @@ mod calls;
 mod case;
 mod cases;
 mod env;
+mod faulty;
 mod harness;
 pub mod history;
 pub mod model;
@@ -147,6 +153,7 @@ mod world;
 pub use libtest_mimic;
 
 pub use case::{Case, Level, Needs};
+pub use faulty::{FaultCounts, Faults, Faulty};
 pub use harness::{Capabilities, Harness};
 pub use outcome::Verdict;
 pub use sample::{Document, Sample};

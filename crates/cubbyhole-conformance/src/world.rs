@@ -157,6 +157,12 @@ impl<V: Sample> World<V> {
         Ok(self.capabilities.max_value_bytes)
     }
 
+    pub(crate) fn needs_value_sizes(&self) -> Outcome {
+        self.needs_value_limit()?;
+        let reports = self.capabilities.reports_value_sizes;
+        self.needs(reports, "the store reports the sizes of its stored form")
+    }
+
     /// Returns a value with exactly this encoded size.
     pub(crate) fn sized(&self, bytes: usize) -> Outcome<V> {
         V::sized(bytes).ok_or_else(|| {

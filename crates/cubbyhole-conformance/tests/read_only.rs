@@ -111,7 +111,8 @@ leaky! {
         evict_expired() -> usize;
     }
     EntryStore, delegates [
-        stat, scan_recursive, scan_namespaces, scan_tenants, usage, current_time
+        stat, scan_recursive, scan_namespaces, scan_tenants, usage, current_time,
+        max_value_bytes
     ] {
         get_entry(ns: &Namespace, key: &str, options: GetOptions) -> Option<Entry<Bytes>>;
         get_many(

@@ -16,20 +16,40 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Each pause is random between zero and a limit that doubles from 1 to 50 units. The unit is the time
 /// of the failed attempt, but at least a millisecond. On a slow store, pauses shorter than an attempt
 /// would not separate the callers.
-pub(crate) struct Backoff {
+///
+/// [`EntryStoreExt::update`](crate::EntryStoreExt::update) uses it. Use it in a loop of your own that
+/// repeats a conditional write.
+///
+/// ```
+/// use cubbyhole::{Backoff, ExecutionContext};
+///
+/// # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
+/// let ctx = ExecutionContext::new();
+/// let mut backoff = Backoff::new();
+/// // The first attempt failed with a conflict.
+/// backoff.pause(&ctx).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Backoff {
     lost: u32,
     began: Instant,
 }
 
 impl Backoff {
     /// Starts measuring the first attempt.
-    pub(crate) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         Self { lost: 0, began: now() }
     }
 
     /// Pauses after a failed attempt, or until the context ends. Without timers, which the in-memory
     /// store does not need, it yields instead.
-    pub(crate) async fn pause(&mut self, ctx: &ExecutionContext) -> Result<()> {
+    ///
+    /// # Errors
+    /// `Cancelled` or `DeadlineExceeded`: the context ended.
+    pub async fn pause(&mut self, ctx: &ExecutionContext) -> Result<()> {
         let pause = limit(self.lost, now() - self.began).mul_f64(fastrand::f64());
         self.lost = self.lost.saturating_add(1);
         if runtime::require_timers().is_ok() {
@@ -40,6 +60,12 @@ impl Backoff {
         }
         self.began = now();
         Ok(())
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,9 @@ use crate::{Error, Result, runtime};
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct ExecutionContext {
-    token: CancellationToken,
+    /// In an `Arc`, because cloning a token takes its lock, and a layer can clone the context of every
+    /// call.
+    token: Arc<CancellationToken>,
     deadline: Option<Instant>,
 }
 
@@ -45,7 +48,7 @@ impl ExecutionContext {
     /// Replaces the cancellation token.
     #[must_use]
     pub fn with_cancellation(mut self, token: CancellationToken) -> Self {
-        self.token = token;
+        self.token = Arc::new(token);
         self
     }
 
@@ -70,7 +73,7 @@ impl ExecutionContext {
     /// deadline, separately.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { token: self.token.child_token(), deadline: self.deadline }
+        Self { token: Arc::new(self.token.child_token()), deadline: self.deadline }
     }
 
     /// Returns the token that cancels this context.

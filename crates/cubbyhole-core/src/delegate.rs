@@ -173,6 +173,12 @@ macro_rules! delegate {
             ns: &'n $crate::Namespace
         ) -> $crate::Timestamp);
     };
+    (@max_value_bytes $value:ty, $this:ident, $inner:expr) => {
+        fn max_value_bytes(&self) -> ::core::option::Option<usize> {
+            let $this = self;
+            ($inner).max_value_bytes()
+        }
+    };
 
     (@close $value:ty, $this:ident, $inner:expr) => {
         $crate::delegate!(@fn $this, $inner, [] close() -> ());

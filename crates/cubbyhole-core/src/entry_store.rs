@@ -659,6 +659,25 @@ pub trait EntryStore<V: Send + 'static>: Store<V> {
         let _ = (ctx, ns);
         Err(unsupported("current_time").await)
     }
+
+    /// Returns the size limit of an encoded value in bytes, or `None` if the store has no limit or
+    /// does not know the sizes of values.
+    ///
+    /// A layer that makes values longer, such as encryption, returns a limit that is lower by as much
+    /// as the values grow.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, limits};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let store = cubbyhole::open(&ExecutionContext::new(), "memory:").await?;
+    /// assert_eq!(store.max_value_bytes(), Some(limits::DEFAULT_MAX_VALUE_BYTES));
+    /// # Ok(())
+    /// # }
+    /// ```
+    fn max_value_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The result of one step of [`EntryStore::erase`] or [`EntryStore::delete_prefix`].

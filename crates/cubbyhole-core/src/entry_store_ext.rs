@@ -260,7 +260,7 @@ pub trait EntryStoreExt<V: Send + 'static>: EntryStore<V> {
         let mut backoff = Backoff::new();
         loop {
             ctx.begin().await.in_operation("update")?;
-            let entry = self.get_entry(ctx, ns, key, GetOptions::new()).await?;
+            let entry = self.get_entry(ctx, ns, key, GetOptions::new().fresh()).await?;
             let read = entry.as_ref().map(|entry| entry.meta.version);
             let condition = read.map_or(Condition::IfAbsent, Condition::IfVersion);
             let done = match decide(entry)? {

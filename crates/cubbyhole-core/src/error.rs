@@ -210,6 +210,26 @@ impl Error {
         self
     }
 
+    /// Replaces the message and keeps everything else: kind, operation, source and flags.
+    ///
+    /// A layer uses it when it knows more about the cause than the store below it.
+    ///
+    /// ```
+    /// use cubbyhole::Error;
+    ///
+    /// let error = Error::deadline_exceeded().in_operation("put").with_unknown_outcome();
+    /// let error = error.with_message("the write timeout of 2s passed");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "put: the write timeout of 2s passed (the write may have been applied)",
+    /// );
+    /// ```
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.inner_mut().message = message.into();
+        self
+    }
+
     /// Marks the error as not retryable although its kind usually is.
     #[must_use]
     pub fn permanent(mut self) -> Self {
@@ -250,6 +270,23 @@ impl Error {
         matches!(inner.kind, ErrorKind::Unavailable | ErrorKind::RateLimited)
             && !inner.permanent
             && !inner.may_have_been_applied
+    }
+
+    /// Returns true if the store [marked the error as permanent](Self::permanent): neither repeating
+    /// the call nor reading the entry resolves it.
+    ///
+    /// For example, a write of unknown outcome is permanent if it was applied and too few replicas
+    /// confirmed it. A read then finds the entry, but does not prove that a failover keeps it.
+    ///
+    /// ```
+    /// use cubbyhole::Error;
+    ///
+    /// let error = Error::unavailable("too few replicas confirmed the write");
+    /// assert!(error.with_unknown_outcome().permanent().is_permanent());
+    /// ```
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        self.0.permanent
     }
 
     /// Returns how long to wait before the call is repeated, if the layer or the server that
@@ -363,6 +400,21 @@ mod tests {
     fn innermost_operation_is_kept() {
         let error = Error::internal("x").in_operation("get").in_operation("update");
         assert_eq!(error.operation(), Some("get"));
+    }
+
+    #[test]
+    fn new_message_keeps_operation_source_and_flags() {
+        let cause = std::io::Error::other("cause");
+        let error = Error::rate_limited("old", Some(Duration::from_secs(1)))
+            .in_operation("put")
+            .with_source(cause)
+            .with_unknown_outcome()
+            .with_message("new");
+        assert_eq!((error.kind(), error.message()), (ErrorKind::RateLimited, "new"));
+        assert_eq!(error.operation(), Some("put"));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(1)));
+        assert!(error.may_have_been_applied());
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("cause"));
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub use backend::{Backend, Compaction};
 pub use bytes::Bytes;
 pub use tokio_util::sync::CancellationToken;
 
+pub use backoff::Backoff;
 pub use batch::{Batch, Operation, Written};
 pub use clock::{Clock, HighWaterClock, ManualClock, SystemClock};
 pub use codec::{BytesCodec, Codec, JsonCodec};

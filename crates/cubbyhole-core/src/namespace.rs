@@ -376,6 +376,36 @@ mod tests {
         }
 
         #[test]
+        fn joined_name_is_stripped_to_the_same_name(
+            ours in proptest::collection::vec(part(), 0..3),
+            tenant in part().prop_filter("not empty", |t| !t.is_empty()),
+            theirs in proptest::collection::vec(part(), 0..4),
+        ) {
+            let prefix = NamespacePrefix::from_parts("t", &ours).unwrap();
+            let relative = Namespace::from_parts(&tenant, &theirs).unwrap();
+            let joined = prefix.join(&relative).unwrap();
+            let segments = ours.iter().chain([&tenant]).chain(&theirs);
+            prop_assert_eq!(&joined, &Namespace::from_parts("t", segments).unwrap());
+            prop_assert!(prefix.matches(&joined));
+            prop_assert_eq!(prefix.strip(&joined), Some(relative));
+        }
+
+        #[test]
+        fn stripped_name_joins_to_the_same_namespace(
+            prefix in "[a:\\\\]{1,4}",
+            name in "[a:\\\\]{1,10}",
+        ) {
+            let parsed = (NamespacePrefix::parse(&prefix), Namespace::parse(&name));
+            if let (Ok(prefix), Ok(name)) = parsed
+                && let Some(relative) = prefix.strip(&name)
+            {
+                prop_assert!(prefix.matches(&name));
+                prop_assert_eq!(&Namespace::parse(relative.as_str()).unwrap(), &relative);
+                prop_assert_eq!(prefix.join(&relative).unwrap(), name);
+            }
+        }
+
+        #[test]
         fn a_prefix_matches_by_whole_segments(
             ours in proptest::collection::vec(part(), 0..3),
             theirs in proptest::collection::vec(part(), 0..4),

@@ -229,6 +229,7 @@ impl PutOptions {
 pub struct GetOptions {
     extend_ttl: Option<Duration>,
     refresh: bool,
+    fresh: bool,
 }
 
 impl GetOptions {
@@ -277,6 +278,35 @@ impl GetOptions {
     pub fn with_extended_ttl(mut self, ttl: Duration) -> Self {
         self.extend_ttl = Some(ttl);
         self
+    }
+
+    /// Reads from the backend, past every cache between the caller and it.
+    ///
+    /// A store without a cache ignores the option. [`update`](crate::EntryStoreExt::update) and
+    /// [`Typed`](crate::Typed) use it where a stale entry would cost a failed write.
+    ///
+    /// ```
+    /// use cubbyhole::{EntryStore, ExecutionContext, GetOptions, InMemoryStore, Namespace};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> cubbyhole::Result<()> {
+    /// let store = InMemoryStore::<u32>::new();
+    /// let ns = Namespace::parse("acme:agent-7")?;
+    /// let options = GetOptions::new().fresh();
+    /// assert!(options.is_fresh());
+    /// assert_eq!(store.get_entry(&ExecutionContext::new(), &ns, "n", options).await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn fresh(mut self) -> Self {
+        self.fresh = true;
+        self
+    }
+
+    /// Returns whether the read must not be answered from a cache.
+    #[must_use]
+    pub const fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Returns the TTL to extend to.

@@ -17,7 +17,8 @@ macro_rules! impl_for_pointer {
         impl<V: Send + 'static, S: EntryStore<V> + ?Sized> EntryStore<V> for $pointer<S> {
             delegate!(V, |pointer| **pointer =>
                 get_entry, get_many, stat, put_entry, delete_entry, write, scan, scan_recursive,
-                scan_namespaces, scan_tenants, touch, take, delete_prefix, erase, usage, current_time
+                scan_namespaces, scan_tenants, touch, take, delete_prefix, erase, usage, current_time,
+                max_value_bytes
             );
         }
 

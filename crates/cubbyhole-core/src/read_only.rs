@@ -205,7 +205,8 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for ReadOnly<S> {
     }
 
     delegate!(V, |layer| layer.inner =>
-        stat, scan_recursive, scan_namespaces, scan_tenants, usage, current_time
+        stat, scan_recursive, scan_namespaces, scan_tenants, usage, current_time,
+        max_value_bytes
     );
 }
 

@@ -217,7 +217,8 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
         // Decodes before it deletes, so an unreadable value is not lost. Deletes the decoded version
         // only, so exactly one of several takers gets it.
         loop {
-            let Some(entry) = self.inner.get_entry(ctx, ns, key, GetOptions::new()).await? else {
+            let read = GetOptions::new().fresh();
+            let Some(entry) = self.inner.get_entry(ctx, ns, key, read).await? else {
                 return Ok(None);
             };
             let entry = self.decode_entry("take", entry)?;
@@ -234,7 +235,7 @@ impl<V: Send + 'static, C: Codec<V>, S: EntryStore<Bytes>> EntryStore<V> for Typ
 
     delegate!(Bytes, |layer| layer.inner =>
         stat, delete_entry, scan_namespaces, scan_tenants, touch, delete_prefix, erase, usage,
-        current_time
+        current_time, max_value_bytes
     );
 }
 

@@ -344,6 +344,10 @@ impl<V: Clone + Send + Sync + 'static> EntryStore<V> for InMemoryStore<V> {
         drop(self.operations.shards.directory().in_operation("current_time")?);
         Ok(self.operations.now())
     }
+
+    fn max_value_bytes(&self) -> Option<usize> {
+        self.operations.value_size.as_ref().map(|_| self.operations.max_value_bytes)
+    }
 }
 
 #[async_trait]

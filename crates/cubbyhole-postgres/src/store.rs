@@ -303,6 +303,10 @@ impl EntryStore<Bytes> for PostgresStore {
     async fn current_time(&self, ctx: &ExecutionContext, _ns: &Namespace) -> Result<Timestamp> {
         self.operations.current_time(ctx).await.in_operation("current_time")
     }
+
+    fn max_value_bytes(&self) -> Option<usize> {
+        Some(self.operations.max_value_bytes)
+    }
 }
 
 #[async_trait]

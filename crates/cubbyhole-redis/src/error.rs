@@ -30,6 +30,8 @@ pub(crate) enum Failure {
 impl Failure {
     /// Returns the error for the caller of the store.
     pub(crate) fn into_error(self, effect: Effect) -> Error {
+        // The master has applied the write, so a read proves nothing about the replicas.
+        let lacks_replicas = matches!(self, Self::FewReplicas(_) | Self::NotWaited(_));
         let (error, may_be_applied) = match self {
             Self::Unsent(error) => (error, false),
             Self::NoOwner => {
@@ -52,7 +54,11 @@ impl Failure {
             Self::NotWaited(error) => (refused(error), true),
         };
         let unknown = may_be_applied && effect == Effect::Write;
-        if unknown { error.with_unknown_outcome() } else { error }
+        match unknown {
+            true if lacks_replicas => error.with_unknown_outcome().permanent(),
+            true => error.with_unknown_outcome(),
+            false => error,
+        }
     }
 }
 
@@ -68,6 +74,17 @@ mod tests {
     fn answered(line: &str) -> RedisError {
         let value = redis::parse_redis_value(line.as_bytes()).unwrap();
         Value::extract_error(value).unwrap_err()
+    }
+
+    #[test]
+    fn write_without_confirmation_of_replicas_is_permanent() {
+        let few = Failure::FewReplicas(0).into_error(Effect::Write);
+        let not_waited = Failure::NotWaited(answered("-ERR no WAIT\r\n")).into_error(Effect::Write);
+        for error in [few, not_waited] {
+            assert!(error.may_have_been_applied() && error.is_permanent(), "{error:?}");
+        }
+        let lost = Failure::Lost(answered("-ERR lost\r\n")).into_error(Effect::Write);
+        assert!(lost.may_have_been_applied() && !lost.is_permanent(), "{lost:?}");
     }
 
     #[test]

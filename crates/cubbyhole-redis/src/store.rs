@@ -76,7 +76,7 @@ impl RedisStore {
         Entries::new(&self.caller)
     }
 
-    fn max_value_bytes(&self) -> usize {
+    fn value_limit(&self) -> usize {
         self.caller.config().max_value_bytes
     }
 
@@ -91,7 +91,7 @@ impl RedisStore {
     ) -> Result<Version> {
         self.caller.begin(ctx).await?;
         check_key(key)?;
-        check_value_bytes(value.len(), self.max_value_bytes())?;
+        check_value_bytes(value.len(), self.value_limit())?;
         options.expiry().check()?;
         let version = options.version_or_draw();
         let put = NewEntry { value: &value, version, expiry: options.expiry() };
@@ -282,7 +282,7 @@ impl EntryStore<Bytes> for RedisStore {
     ) -> Result<Vec<Written>> {
         let write = async {
             self.caller.begin(ctx).await?;
-            batch.check(self.max_value_bytes(), |value| Some(value.len()))?;
+            batch.check(self.value_limit(), |value| Some(value.len()))?;
             if batch.is_empty() {
                 return Ok(Vec::new());
             }
@@ -435,6 +435,10 @@ impl EntryStore<Bytes> for RedisStore {
             self.entries().current_time(ctx, ns).await
         };
         time.await.in_operation("current_time")
+    }
+
+    fn max_value_bytes(&self) -> Option<usize> {
+        Some(self.caller.config().max_value_bytes)
     }
 }
 

@@ -344,6 +344,10 @@ impl<V: Send + 'static, S: EntryStore<V>> EntryStore<V> for Instrumented<S> {
         let call = self.call(Operation::CurrentTime, Some(ns));
         call.run(self.inner.current_time(ctx, ns), Summary::done).await
     }
+
+    fn max_value_bytes(&self) -> Option<usize> {
+        self.inner.max_value_bytes()
+    }
 }
 
 #[async_trait]

@@ -22,9 +22,12 @@ cases! {
     #[case(tenant, entry)]
     async fn entry_calls_are_rejected<V: Sample>(w: &World<V>) -> Outcome {
         let closed = w.closed().await?;
-        all_rejected(closed.entries()).await?;
-        all_rejected(vec![closed.tenants()]).await?;
-        all_rejected(closed.entries_rejected()).await
+        let mut calls = closed.entries();
+        calls.push(closed.tenants());
+        calls.extend(closed.entries_rejected());
+        // A store that never lists tenants need not find out whether it is closed.
+        calls.retain(|call| w.can().sees_tenants || !call.name.starts_with("scan_tenants"));
+        all_rejected(calls).await
     }
 }
 

@@ -64,7 +64,7 @@ cases! {
     /// If the store knows the size of values, the results have it.
     #[case(tenant, entry)]
     async fn results_have_the_length_of_values<V: Sample>(w: &World<V>) -> Outcome {
-        w.needs_value_limit()?;
+        w.needs_value_sizes()?;
         let ns = w.ns(&["a"])?;
         for (key, bytes) in [("a", 500), ("b", 5_000), ("c", 500_000), ("a", 600)] {
             w.store().put(w.ctx(), &ns, key, w.sized(bytes)?).await?;

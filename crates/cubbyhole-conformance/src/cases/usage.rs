@@ -59,7 +59,7 @@ cases! {
     /// `bytes` is the size of the keys and the encoded values of the live entries.
     #[case(tenant, entry)]
     async fn bytes_are_those_of_keys_and_values<V: Sample>(w: &World<V>) -> Outcome {
-        w.needs_value_limit()?;
+        w.needs_value_sizes()?;
         let ns = w.ns(&["a"])?;
         let put = async |key, bytes| -> Outcome {
             Ok(w.store().put(w.ctx(), &ns, key, w.sized(bytes)?).await?)

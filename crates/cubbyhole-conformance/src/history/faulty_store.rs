@@ -166,6 +166,7 @@ impl<V: Sample> EntryStore<V> for FaultyStore<V> {
 
     delegate!(V, |layer| layer.store =>
         get_entry, get_many, stat, delete_entry, scan, scan_recursive, scan_namespaces,
-        scan_tenants, touch, take, delete_prefix, erase, usage, current_time
+        scan_tenants, touch, take, delete_prefix, erase, usage, current_time,
+        max_value_bytes
     );
 }

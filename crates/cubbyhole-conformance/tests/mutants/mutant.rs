@@ -28,7 +28,8 @@ pub(crate) trait Mutant: Sized + Send + Sync + 'static {
     delegate!(Bytes, |mutant| mutant.inner() =>
         put_with_options, get, delete, list, put, list_namespaces, evict_expired, get_entry,
         get_many, stat, put_entry, delete_entry, write, scan, scan_recursive, scan_namespaces,
-        scan_tenants, touch, take, delete_prefix, erase, usage, current_time
+        scan_tenants, touch, take, delete_prefix, erase, usage, current_time,
+        max_value_bytes
     );
 }
 
@@ -62,7 +63,8 @@ impl<M: Mutant> Store<Bytes> for MutantStore<M> {
 impl<M: Mutant> EntryStore<Bytes> for MutantStore<M> {
     delegate!(Bytes, |store| store.0 =>
         get_entry, get_many, stat, put_entry, delete_entry, write, scan, scan_recursive,
-        scan_namespaces, scan_tenants, touch, take, delete_prefix, erase, usage, current_time
+        scan_namespaces, scan_tenants, touch, take, delete_prefix, erase, usage, current_time,
+        max_value_bytes
     );
 }
 

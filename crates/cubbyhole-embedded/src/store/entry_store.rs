@@ -276,4 +276,8 @@ impl EntryStore<Bytes> for EmbeddedStore {
         begin(ctx, "current_time").await?;
         self.reader.run(ctx, |snapshot| Ok(snapshot.now())).await.in_operation("current_time")
     }
+
+    fn max_value_bytes(&self) -> Option<usize> {
+        Some(self.max_value_bytes)
+    }
 }

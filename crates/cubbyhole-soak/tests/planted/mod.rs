@@ -106,7 +106,8 @@ impl EntryStore<Bytes> for Planted {
 
     delegate!(Bytes, |layer| layer.inner =>
         get_entry, get_many, stat, delete_entry, write, scan, scan_recursive, scan_namespaces,
-        scan_tenants, touch, take, delete_prefix, erase, usage, current_time
+        scan_tenants, touch, take, delete_prefix, erase, usage, current_time,
+        max_value_bytes
     );
 }
 
