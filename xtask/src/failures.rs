@@ -12,7 +12,14 @@ const MAX_LINES: usize = 2000;
 
 /// Runs `cargo test` and copies its stdout to `copy`. An error ends with the output of the failed tests
 /// and a list of their names.
-pub(crate) fn run_tests(command: &mut Command, copy: &mut impl Write) -> Result<(), String> {
+///
+/// Calls `begun` when the first test program has begun, so everything is built.
+pub(crate) fn run_tests(
+    command: &mut Command,
+    copy: &mut impl Write,
+    begun: impl FnOnce(),
+) -> Result<(), String> {
+    let mut begun = Some(begun);
     command.stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("{}: {error}", line(command)))?;
     let mut failures = Failures::default();
@@ -23,6 +30,9 @@ pub(crate) fn run_tests(command: &mut Command, copy: &mut impl Write) -> Result<
             // The tests continue if the output is closed.
             let _ = writeln!(copy, "{text}");
             failures.notice(&text);
+            if let Some(begun) = begun.take() {
+                begun();
+            }
         }
     }
     let status = child.wait().map_err(|error| format!("{}: {error}", line(command)))?;
@@ -87,7 +97,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "printf 'test b  ... FAILED\\n'; exit 101"]);
         let mut copy = Vec::new();
-        let error = run_tests(&mut command, &mut copy).unwrap_err();
+        let error = run_tests(&mut command, &mut copy, || ()).unwrap_err();
         assert_eq!(copy, b"test b  ... FAILED\n");
         assert!(error.starts_with("exit status: 101"), "{error}");
         assert!(error.ends_with("\nfailed: b"), "{error}");

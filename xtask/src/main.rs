@@ -12,6 +12,7 @@
 )]
 
 mod bench;
+mod beside;
 mod cargo_deny;
 mod failures;
 mod fuzz;

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::beside::Beside;
 use crate::cargo_deny::CargoDeny;
 use crate::failures::run_tests;
 use crate::process::{cargo, cargo_apart, line, run as run_command};
@@ -12,6 +13,7 @@ use crate::{bench, fuzz, integrations, tidy};
 
 /// Runs every step and stops at the first that fails. `arguments` go to `cargo test`.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    let started = Instant::now();
     let mut report = Report::default();
     report.command("format", &mut cargo(["fmt", "--all", "--check"]))?;
     // Without `--all`, which would format the crates of the main workspace again.
@@ -27,21 +29,39 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
     // An installation runs next to the tests, which often wait for a server.
     let cargo_deny = thread::spawn(CargoDeny::find_or_install);
     let services = Services::start()?;
-    report.tests("tests", &mut tests(arguments), &services)?;
-    report.command("clippy integrations", &mut integrations::clippy())?;
-    report.tests("tests integrations", &mut integrations::tests(), &services)?;
+    // Starts when the tests are built, because cargo builds one workspace of a folder at a time.
+    let mut checks = None;
+    let begun = || checks = Some(Beside::start(checks_beside_the_tests()));
+    report.tests("tests", &mut tests(arguments), &services, begun)?;
+    if let Some(checks) = checks {
+        report.steps.extend(checks.finish()?);
+    }
+    report.tests("tests integrations", &mut integrations::tests(), &services, || ())?;
     drop(services);
-    report.command("docs", &mut docs())?;
-    report.command("docs integrations", &mut integrations::docs())?;
     // The harness has tests. They also show that the rest of the benchmarks compiles.
     report.command("tests bench", &mut cargo_apart("test", bench::MANIFEST))?;
+    report.dependencies(cargo_deny)?;
+    report.print(started.elapsed(), arguments);
+    Ok(())
+}
+
+/// The steps that need no server, and the builds of the steps that follow the tests.
+fn checks_beside_the_tests() -> Vec<(&'static str, Command)> {
     // Only compiles the targets, without libFuzzer, which needs a C++ compiler.
     let mut clippy_fuzz = cargo_apart("clippy", fuzz::MANIFEST);
     clippy_fuzz.args(["--no-default-features", "--", "-D", "warnings"]);
-    report.command("clippy fuzz", &mut clippy_fuzz)?;
-    report.dependencies(cargo_deny)?;
-    report.print(arguments);
-    Ok(())
+    let mut build_integrations = integrations::tests();
+    build_integrations.arg("--no-run");
+    let mut build_bench = cargo_apart("test", bench::MANIFEST);
+    build_bench.arg("--no-run");
+    vec![
+        ("clippy integrations", integrations::clippy()),
+        ("build integrations", build_integrations),
+        ("docs", docs()),
+        ("docs integrations", integrations::docs()),
+        ("build bench", build_bench),
+        ("clippy fuzz", clippy_fuzz),
+    ]
 }
 
 fn clippy(selection: &[&str]) -> Command {
@@ -95,6 +115,7 @@ impl Report {
         name: &'static str,
         command: &mut Command,
         services: &Services,
+        begun: impl FnOnce(),
     ) -> Result<(), String> {
         command.envs(services.environment());
         // libpq's variables may name the developer's server, or settings that tests do not expect.
@@ -104,7 +125,7 @@ impl Report {
             }
         }
         let what = line(command);
-        self.step(name, &what, || run_tests(command, &mut std::io::stdout()))
+        self.step(name, &what, || run_tests(command, &mut std::io::stdout(), begun))
     }
 
     /// Checks licences, bans and sources. Advisories are excluded: they come from the network and change
@@ -124,16 +145,16 @@ impl Report {
         })
     }
 
-    fn print(&self, arguments: &[String]) {
+    /// Prints the steps. Their sum is more than `total`, because some run next to others.
+    fn print(&self, total: Duration, arguments: &[String]) {
         println!("\n{:<20} {:>9}", "step", "seconds");
         for (name, time) in &self.steps {
             println!("{name:<20} {:>9.1}", time.as_secs_f64());
         }
-        println!("\n{}", self.closing_line(arguments));
+        println!("\n{}", self.closing_line(total, arguments));
     }
 
-    fn closing_line(&self, arguments: &[String]) -> String {
-        let total: Duration = self.steps.iter().map(|(_, time)| *time).sum();
+    fn closing_line(&self, total: Duration, arguments: &[String]) -> String {
         let (passed, seconds) = (self.steps.len(), total.as_secs_f64());
         let mut text = format!("cargo xtask test: passed, {passed} steps in {seconds:.1} s");
         if !arguments.is_empty() {
@@ -159,9 +180,10 @@ mod tests {
     fn closing_line_counts_steps_and_names_the_filter() {
         let steps = vec![("tidy", Duration::from_millis(1500)), ("tests", Duration::from_secs(60))];
         let report = Report { steps };
-        assert_eq!(report.closing_line(&[]), "cargo xtask test: passed, 2 steps in 61.5 s");
+        let total = Duration::from_millis(61_500);
+        assert_eq!(report.closing_line(total, &[]), "cargo xtask test: passed, 2 steps in 61.5 s");
         assert_eq!(
-            report.closing_line(&["list".to_owned()]),
+            report.closing_line(total, &["list".to_owned()]),
             "cargo xtask test: passed, 2 steps in 61.5 s; tests narrowed to: list"
         );
     }
