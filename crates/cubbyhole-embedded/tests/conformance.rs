@@ -12,6 +12,7 @@ use cubbyhole_core::{
     Backend, Bytes, EntryStore, ExecutionContext, ManualClock, TypedExt, async_trait,
 };
 use cubbyhole_embedded::{Config, Durability, EmbeddedStore};
+use cubbyhole_testkit::full_stack::FullStack;
 
 /// Stores in a temporary folder, with a manual clock.
 struct Embedded<V> {
@@ -88,6 +89,8 @@ fn main() -> std::io::Result<ExitCode> {
     let typed = || Embedded::<Document>::new(Durability::Immediate);
     let mut trials = Suite::new(bytes)?.with_prefix("bytes").trials();
     trials.extend(Suite::new(relaxed)?.with_prefix("relaxed").trials());
+    let layered = move || FullStack::new(bytes());
+    trials.extend(Suite::new(layered)?.with_prefix("layers").trials());
     trials.extend(Suite::new(typed)?.with_prefix("typed").trials());
     Ok(run(&Arguments::from_args(), trials).exit_code())
 }

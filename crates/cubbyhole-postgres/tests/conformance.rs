@@ -11,6 +11,7 @@ use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Document, Suite};
 use cubbyhole_core::{Bytes, ExecutionContext};
 use cubbyhole_postgres::{Config, PostgresStore};
+use cubbyhole_testkit::full_stack::FullStack;
 use tokio::sync::OnceCell;
 
 /// A schema with a manual clock.
@@ -54,6 +55,8 @@ fn main() -> std::io::Result<ExitCode> {
     let pooled = "&pooler=transaction&statement_cache=off";
     let mut trials = Suite::new(|| Postgres::<Bytes>::new(""))?.with_prefix("bytes").trials();
     trials.extend(Suite::new(|| Postgres::<Document>::new(""))?.with_prefix("typed").trials());
+    let layered = || FullStack::new(Postgres::<Bytes>::new(""));
+    trials.extend(Suite::new(layered)?.with_prefix("layers").trials());
     let pooled = Suite::new(move || Postgres::<Bytes>::new(pooled))?.with_prefix("pooled");
     trials.extend(pooled.trials());
     Ok(run(&Arguments::from_args(), trials).exit_code())

@@ -10,6 +10,7 @@ use cubbyhole_conformance::libtest_mimic::{Arguments, run};
 use cubbyhole_conformance::{Document, Suite};
 use cubbyhole_core::{Bytes, ExecutionContext};
 use cubbyhole_redis::{Config, RedisStore};
+use cubbyhole_testkit::full_stack::FullStack;
 use cubbyhole_testkit::{RedisCluster, RedisServer};
 use tokio::sync::OnceCell;
 
@@ -91,6 +92,8 @@ fn main() -> std::io::Result<ExitCode> {
         trials.extend(bytes.with_prefix(&format!("{name}::bytes")).trials());
         let typed = Suite::new(move || ClockedServers::<Document>::new(kind))?;
         trials.extend(typed.with_prefix(&format!("{name}::typed")).trials());
+        let layered = Suite::new(move || FullStack::new(ClockedServers::<Bytes>::new(kind)))?;
+        trials.extend(layered.with_prefix(&format!("{name}::layers")).trials());
     }
     Ok(run(&Arguments::from_args(), trials).exit_code())
 }

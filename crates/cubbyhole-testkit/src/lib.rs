@@ -31,6 +31,7 @@
 //! | `round_trips.rs` | one call of each kind, with the round trips that it takes |
 //! | `runtimes.rs` | calls outside a tokio runtime |
 //! | `conformance.rs` | the conformance suite over a backend on real servers |
+//! | `full_stack.rs` | the conformance suite over a backend inside all layers |
 #![cfg(unix)]
 
 mod disk;
@@ -49,4 +50,4 @@ pub use process::install::groff;
 pub use process::server::Disturb;
 pub use redis::{RedisCluster, RedisServer};
 #[cfg(feature = "stores")]
-pub use stores::{helpers, listener, load, proxy, round_trips, runtimes, tls};
+pub use stores::{full_stack, helpers, listener, load, proxy, round_trips, runtimes, tls};

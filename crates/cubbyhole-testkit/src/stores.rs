@@ -10,6 +10,7 @@
 )]
 
 mod conformance;
+pub mod full_stack;
 pub mod helpers;
 pub mod listener;
 pub mod load;
