@@ -36,6 +36,8 @@ pub enum Target {
     AtMostTimes(f64),
     /// In less than this many milliseconds.
     Milliseconds(f64),
+    /// At most this many nanoseconds.
+    Nanoseconds(f64),
 }
 
 impl Goal {
@@ -77,7 +79,7 @@ impl Goal {
     pub fn is_met(&self) -> bool {
         self.reached.is_some_and(|reached| match self.target {
             Target::Times(target) => reached >= target,
-            Target::AtMostTimes(target) => reached <= target,
+            Target::AtMostTimes(target) | Target::Nanoseconds(target) => reached <= target,
             Target::Milliseconds(target) => reached < target,
         })
     }
@@ -90,6 +92,9 @@ impl Goal {
             Target::AtMostTimes(target) => [format!("≤ {}", count(target)), reached(count)],
             Target::Milliseconds(target) => {
                 [format!("< {target} ms"), reached(|time| format!("{time:.1} ms"))]
+            }
+            Target::Nanoseconds(target) => {
+                [format!("≤ {target} ns"), reached(|time| format!("{time:.0} ns"))]
             }
         }
     }

@@ -83,6 +83,12 @@ impl Samples {
         Self::new(pairs.map(|(own, base)| own / base).collect())
     }
 
+    /// The difference to `base` within each round.
+    pub fn minus(&self, base: &Self) -> Self {
+        let pairs = self.rounds.iter().zip(&base.rounds);
+        Self::new(pairs.map(|(own, base)| own - base).collect())
+    }
+
     /// Converts to another unit.
     pub fn map(&self, unit: impl Fn(f64) -> f64) -> Self {
         Self::new(self.rounds.iter().map(|round| unit(*round)).collect())

@@ -17,6 +17,7 @@ mod goals;
 mod grid;
 mod growth;
 mod harness;
+mod layers;
 mod measure;
 mod memory;
 mod opening;
@@ -37,7 +38,7 @@ use std::time::Instant;
 use tokio::runtime::Runtime;
 
 use measure::Bench;
-use plan::{EMBEDDED, HELP, MEMORY, POSTGRES, Plan};
+use plan::{EMBEDDED, HELP, LAYERS, MEMORY, POSTGRES, Plan};
 use report::Report;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
@@ -91,6 +92,7 @@ fn measure(
     match backend {
         MEMORY => memory::run(&bench, plan, report),
         EMBEDDED => embedded::run(&bench, plan, report),
+        LAYERS => layers::run(&bench, report),
         POSTGRES => postgres::run(&bench, plan, report),
         _ => redis::run(&bench, plan, report),
     }
@@ -122,7 +124,7 @@ mod tests {
         let mut report = Report::new(settings);
         // Not the memory backend: it runs this program as a subprocess, and a test binary is
         // another one.
-        for backend in [EMBEDDED, POSTGRES, REDIS] {
+        for backend in [EMBEDDED, LAYERS, POSTGRES, REDIS] {
             let bench = Bench { runtime: &runtime, settings, backend };
             match backend {
                 EMBEDDED => grid::run(

@@ -45,6 +45,11 @@ impl Comparison {
     pub fn times(&self, ours: &str, other: &str) -> Option<Samples> {
         Some(self.result(other)?.time.ratio(&self.result(ours)?.time))
     }
+
+    /// The nanoseconds by which `ours` is slower than `other`, within each round.
+    pub fn added(&self, ours: &str, other: &str) -> Option<Samples> {
+        Some(self.result(ours)?.time.minus(&self.result(other)?.time))
+    }
 }
 
 /// Runs comparisons on one backend with the same settings.

@@ -10,19 +10,20 @@ pub const HELP: &str = "\
 Compares the stores with their peers and their engines in alternating rounds. Prints medians, ratios
 and the goals with their results. Starts the servers that it needs.
 
-  cargo xtask bench [memory|embedded|postgres|redis|all] [--quick] [--out FOLDER]
+  cargo xtask bench [memory|layers|embedded|postgres|redis|all] [--quick] [--out FOLDER]
 
-  memory, …, redis   measure one backend; the default is all
+  memory, …, redis   measure one backend, or the layers over memory; the default is all
   --quick            fewer rounds, and the mixes at one size; at most 15 minutes
   --out FOLDER       folder for results.md, results.json and the charts; the default is target/bench
 ";
 
-/// The names of the backends.
+/// The names of the backends, and of the layers over memory.
 pub const MEMORY: &str = "memory";
+pub const LAYERS: &str = "layers";
 pub const EMBEDDED: &str = "embedded";
 pub const POSTGRES: &str = "postgres";
 pub const REDIS: &str = "redis";
-pub const ALL: [&str; 4] = [MEMORY, EMBEDDED, POSTGRES, REDIS];
+pub const ALL: [&str; 5] = [MEMORY, LAYERS, EMBEDDED, POSTGRES, REDIS];
 
 /// The row of Cubbyhole over bytes.
 pub const OURS: &str = "cubbyhole";

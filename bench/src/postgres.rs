@@ -25,7 +25,7 @@ use crate::measure::{Bench, Point};
 use crate::plan::{OURS, OURS_JSON, Plan};
 use crate::report::Report;
 use crate::workload::Workload;
-use crate::{Result, growth, sweeps};
+use crate::{Result, growth, layers, sweeps};
 use server::Server;
 
 /// The store over JSON strings, like the peer.
@@ -40,6 +40,7 @@ const OPENKEYV: &str = "openkeyv PostgreSQL";
 const PLAIN: &str = "a plain table, sqlx";
 const LOOKUP: &str = "primary key, tokio-postgres";
 const LOOKUP_ONE: &str = "primary key, one connection";
+const CACHED: &str = "Cached, hits";
 /// The size of each connection pool.
 const CONNECTIONS: u32 = 16;
 /// The added network delay in each direction.
@@ -147,6 +148,7 @@ fn measure_goals(bench: &Bench<'_>, plan: &Plan, report: &mut Report) -> Result<
     let near = runtime.block_on(Stores::open(server, port, &names, &values))?;
     points(bench, &near, &values, "", report)?;
     limits(bench, &near, report)?;
+    cached(bench, &near, report)?;
     listings(bench, &near, report)?;
     sweep(bench, &near, report)?;
     let small_names = growth::small_names(Layout::OneTenant)?;
@@ -212,6 +214,26 @@ fn limits(bench: &Bench<'_>, stores: &Stores, report: &mut Report) -> Result<()>
         }
         report.add_comparison(get);
     }
+    Ok(())
+}
+
+/// Compares hits of `Cached` with `get` of the store inside.
+fn cached(bench: &Bench<'_>, stores: &Stores, report: &mut Report) -> Result<()> {
+    // Few enough entries for the cache to hold them all.
+    let names = Arc::new(Names::new(layers::ENTRIES, Layout::OneTenant)?);
+    let store = layers::cached(Arc::clone(&stores.bytes.store.store))?;
+    bench.runtime.block_on(layers::warm(&store, &names))?;
+    let named = |name, store: &Arc<dyn EntryStore<Bytes>>| {
+        let store = Ours::<Bytes, _>::new(Arc::clone(store), &names);
+        Box::new(NamedCandidate::new(name, store, &names, &stores.values))
+    };
+    let candidates: Candidates =
+        vec![named(CACHED, &store), named(OURS, &stores.bytes.store.store)];
+    let point = Point { entries: layers::ENTRIES, value_bytes: stores.values.bytes(), callers: 1 };
+    let mut get = bench.compare(Workload::GET, point, true, &candidates)?;
+    get.work.push_str(" and Cached");
+    report.add_goal(Goal::times("PostgreSQL get, cached", OURS, 20.0, get.times(CACHED, OURS)));
+    report.add_comparison(get);
     Ok(())
 }
 

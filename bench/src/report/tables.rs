@@ -6,7 +6,7 @@ use super::{Report, Size};
 use crate::goals::{Goal, Limit, count};
 use crate::harness::Samples;
 use crate::measure::{Comparison, Measurement, Point};
-use crate::plan::{EMBEDDED, MEMORY, POSTGRES};
+use crate::plan::{EMBEDDED, LAYERS, MEMORY, POSTGRES};
 
 pub fn heading(report: &Report) -> String {
     let machine = &report.machine;
@@ -52,6 +52,7 @@ pub fn page(report: &Report) -> String {
 fn title(backend: &str) -> &str {
     match backend {
         MEMORY => "Memory",
+        LAYERS => "Layers",
         EMBEDDED => "Embedded",
         POSTGRES => "PostgreSQL",
         _ => "Redis",
@@ -101,7 +102,9 @@ pub fn sizes(sizes: &[Size]) -> String {
 
 pub fn comparison(comparison: &Comparison) -> String {
     let Comparison { backend, work, about, point, results } = comparison;
-    let mut heads = vec!["", "per second", "each", "first is"];
+    // The goals of layers limit the time that they add to the inner store.
+    let is_layer = *backend == LAYERS;
+    let mut heads = vec!["", "per second", "each", if is_layer { "added" } else { "first is" }];
     let has_latencies = results.iter().any(|row| row.latencies.is_some());
     if has_latencies {
         heads.extend(["p50", "p90", "p99", "p99.9"]);
@@ -109,10 +112,13 @@ pub fn comparison(comparison: &Comparison) -> String {
     let mut rows = vec![heads.into_iter().map(str::to_owned).collect()];
     for (index, measured) in results.iter().enumerate() {
         let Measurement { name, time, latencies } = measured;
-        let times = (index > 0)
-            .then(|| format!("{}×", count(time.ratio(&results[0].time).median)))
-            .unwrap_or_default();
-        let mut row = vec![name.clone(), per_second(time.median), with_spread(time), times];
+        let first = &results[0].time;
+        let beside_first = match index {
+            0 => String::new(),
+            _ if is_layer => added(&time.minus(first)),
+            _ => format!("{}×", count(time.ratio(first).median)),
+        };
+        let mut row = vec![name.clone(), per_second(time.median), with_spread(time), beside_first];
         if let Some(latencies) = latencies {
             let shares = [latencies.p50, latencies.p90, latencies.p99, latencies.p999];
             row.extend(shares.map(|time| nanoseconds(time as f64)));
@@ -136,6 +142,12 @@ pub fn comparison(comparison: &Comparison) -> String {
 /// The time of an operation. With several callers, it is the time between two completions.
 fn with_spread(time: &Samples) -> String {
     format!("{} ± {:.0} %", nanoseconds(time.median), time.spread() * 100.0)
+}
+
+/// The nanoseconds that a layer adds, and half their interquartile range.
+fn added(difference: &Samples) -> String {
+    let spread = (difference.upper_quartile - difference.lower_quartile) / 2.0;
+    format!("{:+.0} ± {spread:.0} ns", difference.median)
 }
 
 /// Formats the rate of an operation that takes `time` nanoseconds.

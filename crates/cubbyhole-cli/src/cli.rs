@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Import(commands::import::Import),
     Copy(commands::copy::Copy),
     Migrate(commands::migrate::Migrate),
+    Key(commands::key::Key),
+    Reencrypt(commands::reencrypt::Reencrypt),
     Doctor(commands::doctor::Doctor),
     Compact(commands::compact::Compact),
     Demo(commands::demo::Demo),
@@ -107,10 +109,13 @@ impl Command {
 
     /// Whether the command uses a store. If not, no password is read.
     pub(crate) fn needs_store(&self) -> bool {
-        !matches!(
-            self,
-            Self::Completions(_) | Self::CompleteWords(_) | Self::Man(_) | Self::Config(_)
-        )
+        match self {
+            Self::Key(key) => key.needs_store(),
+            other => !matches!(
+                other,
+                Self::Completions(_) | Self::CompleteWords(_) | Self::Man(_) | Self::Config(_)
+            ),
+        }
     }
 
     /// Whether the command writes to the store. If it is abandoned, its outcome is then unknown.
@@ -127,7 +132,9 @@ impl Command {
             | Self::Copy(_)
             | Self::Migrate(_)
             | Self::Compact(_)
+            | Self::Reencrypt(_)
             | Self::Demo(_) => true,
+            Self::Key(key) => key.needs_store(),
             Self::Get(get) => get.writes(),
             Self::List(_)
             | Self::Tenants(_)
@@ -164,6 +171,8 @@ pub(crate) async fn run(command: Command, session: &mut Session) -> Result<(), F
         Command::Import(import) => Box::pin(import.run(session)),
         Command::Copy(copy) => Box::pin(copy.run(session)),
         Command::Migrate(migrate) => Box::pin(migrate.run(session)),
+        Command::Key(key) => Box::pin(key.run(session)),
+        Command::Reencrypt(reencrypt) => Box::pin(reencrypt.run(session)),
         Command::Doctor(doctor) => Box::pin(doctor.run(session)),
         Command::Compact(compact) => Box::pin(compact.run(session)),
         Command::Demo(demo) => Box::pin(demo.run(session, run_line)),

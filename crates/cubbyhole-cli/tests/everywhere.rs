@@ -57,12 +57,64 @@ mod tests {
         }
     }
 
+    /// Every layer that does not refuse commands, with keys in the same store.
+    const LAYERS: &str = r#"
+        limit = { value_bytes = "64KiB", rate = 1000, concurrency = 100 }
+        ttl = { default = "30d", max = "90d" }
+        cache = true
+        timeout = { read = "30s", write = "30s", walk = "30s" }
+        retry = true
+        compression = true
+        encryption = { key_file = "keys" }
+    "#;
+
+    impl Stores {
+        /// Writes a configuration with a layered profile for each store, and returns the profiles as
+        /// `FILE#PROFILE`. The profile `owner` is the PostgreSQL store of its owner.
+        fn layered(&self) -> Outcome<[String; 4]> {
+            let stores = self.all();
+            let file = self.file("config.toml");
+            let mut text = String::new();
+            let owner = self.owner_of_schema();
+            for (name, store) in
+                ["0", "1", "2", "3", "owner"].iter().zip(stores.iter().chain([&owner]))
+            {
+                text.push_str(&format!(
+                    "[profiles.{name}]\nstore = \"{store}\"\n[profiles.{name}.layers]{LAYERS}\n"
+                ));
+            }
+            std::fs::write(&file, text)?;
+            let made = tool(&["key", "generate", &self.file("keys")])?;
+            assert!(made.status.success(), "{made:?}");
+            Ok(["0", "1", "2", "3"].map(|name| format!("{file}#{name}")))
+        }
+
+        fn owner_of_schema(&self) -> String {
+            format!("{}&allow_unbound_role=on", self.schema.admin_store)
+        }
+
+        /// On PostgreSQL only the owner can compact, which is a superuser here.
+        fn owner(&self, store: &str) -> String {
+            match store.strip_suffix("#1") {
+                Some(file) => format!("{file}#owner"),
+                None if store.starts_with(&self.schema.store) => self.owner_of_schema(),
+                None => store.to_owned(),
+            }
+        }
+    }
+
     fn text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
+    /// Runs the tool with a store: a URL, or the profile `FILE#PROFILE`.
     fn call(store: &str, arguments: &[&str]) -> Outcome<Output> {
-        tool(&[&["--store", store], arguments].concat())
+        match store.split_once('#') {
+            Some((file, profile)) => {
+                tool(&[&["--config", file, "--profile", profile], arguments].concat())
+            }
+            None => tool(&[&["--store", store], arguments].concat()),
+        }
     }
 
     /// Runs the tool, which must succeed, and returns its output.
@@ -131,7 +183,32 @@ mod tests {
     #[test]
     fn every_command_works_on_every_backend() -> Outcome {
         let stores = Stores::new()?;
-        for store in &stores.all() {
+        run_every_command(&stores, &stores.all())
+    }
+
+    #[test]
+    fn every_command_works_through_all_layers_on_every_backend() -> Outcome {
+        let stores = Stores::new()?;
+        let layered = stores.layered()?;
+        run_every_command(&stores, &layered)?;
+        for (store, url) in layered.iter().zip(&stores.all()) {
+            stdout_of(store, &["put", "acme:a", "k", "s3cret"])?;
+            assert!(!stdout_of(url, &["export", "acme"])?.contains("s3cret"), "{url}");
+        }
+        stdout_of(&layered[0], &["key", "rotate", &stores.file("keys")])?;
+        for store in &layered {
+            let counts = json(store, &["reencrypt", "acme"])?;
+            assert_eq!((&counts["rewritten"], &counts["new_data_keys"]), (&1.into(), &1.into()));
+            assert_eq!(stdout_of(store, &["get", "acme:a", "k"])?, "s3cret");
+            assert_eq!(json(store, &["key", "shred", "acme", "--yes"])?["data_keys"], 2, "{store}");
+            assert_eq!(code(store, &["get", "acme:a", "k"])?, Some(6), "{store}");
+            assert_eq!(json(store, &["reencrypt", "--all"])?["shredded"], 1, "{store}");
+        }
+        Ok(())
+    }
+
+    fn run_every_command(stores: &Stores, all: &[String; 4]) -> Outcome {
+        for store in all {
             stdout_of(store, &["put", "acme:agent-7", "name", "\"Ada\"", "--ttl", "1h"])?;
             stdout_of(store, &["put", "acme:agent-7", "gone", "1", "--ttl", "1ms"])?;
             stdout_of(store, &["put", "acme", "counter", "1", "--json-value"])?;
@@ -172,12 +249,7 @@ mod tests {
             stdout_of(store, &["delete", "acme", "counter"])?;
             let diagnosis = json(store, &["doctor"])?;
             assert_ne!(diagnosis["verdict"], "problem", "{diagnosis}");
-            // On PostgreSQL only the owner can compact, which is a superuser here.
-            let owner = match store.starts_with(&stores.schema.store) {
-                true => format!("{}&allow_unbound_role=on", stores.schema.admin_store),
-                false => store.clone(),
-            };
-            stdout_of(&owner, &["compact"])?;
+            stdout_of(&stores.owner(store), &["compact"])?;
             stdout_of(store, &["demo"])?;
             stdout_of(store, &["erase", "acme", "--dry-run"])?;
             assert_eq!(code(store, &["erase", "acme"])?, Some(2));
@@ -186,7 +258,7 @@ mod tests {
         }
         // Migration needs a role that can change the schema.
         stdout_of(&stores.schema.admin_store, &["migrate"])?;
-        for store in [&stores.all()[0], &stores.single.store, &stores.cluster.store] {
+        for store in [&all[0], &all[2], &all[3]] {
             stdout_of(store, &["migrate"])?;
         }
         Ok(())

@@ -48,6 +48,10 @@ fn main() -> ExitCode {
             trial("store_on_a_read_only_volume_is_readable", on_a_volume),
             Caller::OnVolume.missing(),
         ),
+        needs(
+            trial("read_only_profile_works_on_a_read_only_volume", with_layers_on_a_volume),
+            Caller::OnVolume.missing(),
+        ),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -150,7 +154,7 @@ impl Caller {
         Some(format!("the system does not allow it: {why}"))
     }
 
-    /// Runs the tool on a store.
+    /// Runs the tool on a store: a URL, or `profile:NAME`.
     fn run<S: AsRef<OsStr>>(self, stores: &Stores, url: &str, arguments: &[S]) -> Output {
         let mut program = PathBuf::from(env!("CARGO_BIN_EXE_cubbyhole"));
         if self == Self::OtherUser {
@@ -162,8 +166,11 @@ impl Caller {
             program = copy;
         }
         let mut command = self.command(&program, &stores.path(""));
+        match url.strip_prefix("profile:") {
+            Some(profile) => command.args(["--profile", profile]),
+            None => command.args(["--store", url]),
+        };
         command
-            .args(["--store", url])
             .args(arguments)
             .current_dir(stores.folder.path())
             .env_remove("CUBBYHOLE_STORE")
@@ -324,4 +331,32 @@ fn commands_share_the_file() {
     }
     drop(writer);
     assert_eq!(call(&["put", "acme", "a", "1"]).0, Some(0));
+}
+
+/// A read-only profile whose keys are on the volume too.
+fn with_layers_on_a_volume() {
+    let stores = Stores::new();
+    let keys = stores.path("keys");
+    let made = tool(&["key", "generate", &keys.display().to_string()]).unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let folder = stores.folder.path().join("cubbyhole");
+    std::fs::create_dir(&folder).unwrap();
+    let config = format!(
+        "[profiles.p]\nstore = \"{}\"\n[profiles.p.layers]\nread_only = true\ncache = true\nretry = true\n\
+         encryption = {{ key_file = \"{}\", plaintext = \"accept\" }}\n",
+        stores.url(NAMES[0]),
+        keys.display()
+    );
+    std::fs::write(folder.join("config.toml"), config).unwrap();
+    let ok = |arguments: &[&str]| Caller::OnVolume.ok(&stores, "profile:p", arguments);
+    assert_eq!(ok(&["get", "acme:agent-7", "name"]), "1");
+    assert_eq!(ok(&["tenants"]), "acme\nglobex\n");
+    for arguments in [&["put", "acme", "k", "v"][..], &["reencrypt", "--all"]] {
+        let output = Caller::OnVolume.run(&stores, "profile:p", arguments);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            output.status.code() == Some(6) && message.contains("layer `read_only`"),
+            "{output:?}"
+        );
+    }
 }

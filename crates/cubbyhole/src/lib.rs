@@ -53,6 +53,7 @@
 //! | set or extend an expiry | [`PutOptions`], [`GetOptions`], [`EntryStore::touch`] |
 //! | remove expired entries in the background | [`Sweeper`] |
 //! | open read-only or with other options | [`OpenOptions`] |
+//! | limit, cache, retry, compress or encrypt | [`layers::Layers`] |
 //! | migrate, check or repair a store | [`migrate`], [`diagnose`], [`repair`] |
 //! | unit-test code that uses a store | [`InMemoryStore`], [`ManualClock`] |
 //!
@@ -64,6 +65,7 @@
 //! | `embedded` | `EmbeddedStore`: the file backend |
 //! | `postgres` | `PostgresStore`: the PostgreSQL backend |
 //! | `redis` | `RedisStore`: the Redis and Redis Cluster backend |
+//! | [`layers`] | `Layers`, and each layer: scopes, limits, TTL policies, cache, timeouts, retries, compression, encryption |
 //! | `telemetry` | `Instrumented`: the layer that records spans, events and metrics |
 //! | [`limits`] | the limits on names, values, pages and batches |
 //!
@@ -82,7 +84,11 @@
 
 #[cfg(all(
     doctest,
+    feature = "cache",
+    feature = "compression",
     feature = "embedded",
+    feature = "encryption",
+    feature = "limits",
     feature = "postgres",
     feature = "redis",
     feature = "telemetry"
@@ -124,6 +130,11 @@ pub mod redis {
     };
 }
 
+/// Layers: stores that wrap a store, and [`Layers`](layers::Layers), which composes them in one order.
+pub mod layers {
+    pub use cubbyhole_layers::*;
+}
+
 /// The telemetry layer: spans, events and metrics of every call.
 #[cfg(feature = "telemetry")]
 pub mod telemetry {
@@ -132,6 +143,7 @@ pub mod telemetry {
 
 pub use store_url::{BackendKind, StoreUrl};
 
+use layers::Layers;
 use store_url::BackendConfig;
 
 /// Opens a store by URL. A missing embedded file is created.
@@ -299,13 +311,20 @@ pub struct OpenOptions {
     read_only: bool,
     cache_bytes: Option<usize>,
     lock_wait: Duration,
+    layers: Layers,
 }
 
 impl OpenOptions {
     /// Returns the defaults: create a missing file, allow writes, do not wait for a lock.
     #[must_use]
     pub fn new() -> Self {
-        Self { create: true, read_only: false, cache_bytes: None, lock_wait: Duration::ZERO }
+        Self {
+            create: true,
+            read_only: false,
+            cache_bytes: None,
+            lock_wait: Duration::ZERO,
+            layers: Layers::new(),
+        }
     }
 
     /// Sets whether a missing embedded file is created. If not, opening fails with `Unavailable`.
@@ -360,6 +379,35 @@ impl OpenOptions {
         self
     }
 
+    /// Sets the layers around the backend. There are none by default.
+    ///
+    /// With telemetry, calls are then reported twice: with the label `store` outside the layers, and
+    /// with the name of the backend inside them. The difference is the work of the layers, such as
+    /// cache hits and retries.
+    ///
+    /// ```
+    /// use cubbyhole::layers::{Layers, RetryOptions};
+    /// use cubbyhole::{ErrorKind, ExecutionContext, Namespace, NamespacePrefix, OpenOptions, Store};
+    ///
+    /// # #[tokio::main] async fn main() -> cubbyhole::Result<()> {
+    /// let ctx = ExecutionContext::new();
+    /// let layers = Layers::new()
+    ///     .with_retry(RetryOptions::new())
+    ///     .with_scope(NamespacePrefix::parse("acme")?);
+    /// let store = OpenOptions::new().with_layers(layers).open(&ctx, "memory:").await?;
+    ///
+    /// store.put(&ctx, &Namespace::parse("acme:agent-7")?, "n", "1".into()).await?;
+    /// let outside = store.get(&ctx, &Namespace::parse("globex")?, "n").await;
+    /// assert_eq!(outside.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_layers(mut self, layers: Layers) -> Self {
+        self.layers = layers;
+        self
+    }
+
     /// Opens a store by URL, with these options.
     ///
     /// # Errors
@@ -380,7 +428,58 @@ impl OpenOptions {
         self.open_config(ctx, url.config.clone()).await
     }
 
+    /// Opens the store and returns its encryption layer, for the operations on keys. The other layers
+    /// are left out.
+    ///
+    /// The layer has its own cache of data keys. A service that has the store open uses its cached keys
+    /// for up to 60 seconds after a shredding. To shred in a running service, keep a clone of its
+    /// [`Encrypted`](layers::Encrypted) layer: an embedded file cannot be opened twice.
+    ///
+    /// Close the layer at the end; that closes the store.
+    ///
+    /// # Errors
+    /// - `InvalidArgument`: the layers have no encryption.
+    /// - `PermissionDenied`: the options are read-only. The operations on keys write.
+    /// - The same errors as [`open`].
+    #[cfg(feature = "encryption")]
+    pub async fn open_encrypted(
+        &self,
+        ctx: &ExecutionContext,
+        url: &str,
+    ) -> Result<layers::Encrypted<Arc<dyn Backend>>> {
+        let Some(encryption) = self.layers.encryption() else {
+            return Err(Error::invalid_argument(
+                "the store has no layer `encryption`; configure it to use its keys",
+            ));
+        };
+        if self.is_read_only() {
+            let message = "the store is open read-only; open it for writing to change its keys";
+            return Err(Error::permission_denied(message));
+        }
+        // Before the backend is opened, which can create a file.
+        self.layers.check().in_operation("open")?;
+        let backend = self.open_backend(ctx, StoreUrl::parse(url)?.config).await?;
+        Ok(encryption.around(backend))
+    }
+
     async fn open_config(
+        &self,
+        ctx: &ExecutionContext,
+        config: BackendConfig,
+    ) -> Result<Arc<dyn Backend>> {
+        // Before the backend is opened, which can create a file.
+        self.layers.check().in_operation("open")?;
+        let backend = self.open_backend(ctx, config).await?;
+        if self.layers.is_empty() {
+            return Ok(backend);
+        }
+        let store = self.layers.around(backend).in_operation("open")?;
+        #[cfg(feature = "telemetry")]
+        let store = Arc::new(telemetry::Instrumented::new(store, "store"));
+        Ok(store)
+    }
+
+    async fn open_backend(
         &self,
         ctx: &ExecutionContext,
         config: BackendConfig,
@@ -395,7 +494,7 @@ impl OpenOptions {
             }
             #[cfg(feature = "embedded")]
             BackendConfig::Embedded(config) => {
-                let read_only = self.read_only || config.is_read_only();
+                let read_only = self.is_read_only() || config.is_read_only();
                 let mut config = config
                     .with_create(self.create)
                     .with_read_only(read_only)
@@ -417,13 +516,17 @@ impl OpenOptions {
         }
     }
 
+    fn is_read_only(&self) -> bool {
+        self.read_only || self.layers.is_read_only()
+    }
+
     /// Calls [`opened`], with a `ReadOnly` layer if the options ask for one.
     async fn opened<S: Backend>(
         &self,
         name: &'static str,
         opening: impl Future<Output = Result<S>>,
     ) -> Result<Arc<dyn Backend>> {
-        match self.read_only {
+        match self.is_read_only() {
             true => opened(name, async { opening.await.map(ReadOnly::new) }).await,
             false => opened(name, opening).await,
         }

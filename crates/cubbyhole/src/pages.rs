@@ -42,6 +42,39 @@ mod backend_postgres {}
 #[doc = include_str!("../../../docs/backends/redis.md")]
 mod backend_redis {}
 
+#[doc = include_str!("../../../docs/layers/README.md")]
+mod layers {}
+
+#[doc = include_str!("../../../docs/layers/scoped.md")]
+mod layer_scoped {}
+
+#[doc = include_str!("../../../docs/layers/read-only.md")]
+mod layer_read_only {}
+
+#[doc = include_str!("../../../docs/layers/limited.md")]
+mod layer_limited {}
+
+#[doc = include_str!("../../../docs/layers/ttl-policy.md")]
+mod layer_ttl_policy {}
+
+#[doc = include_str!("../../../docs/layers/cached.md")]
+mod layer_cached {}
+
+#[doc = include_str!("../../../docs/layers/timeout.md")]
+mod layer_timeout {}
+
+#[doc = include_str!("../../../docs/layers/retry.md")]
+mod layer_retry {}
+
+#[doc = include_str!("../../../docs/layers/compressed.md")]
+mod layer_compressed {}
+
+#[doc = include_str!("../../../docs/layers/encrypted.md")]
+mod layer_encrypted {}
+
+#[doc = include_str!("../../../docs/layers/faulty.md")]
+mod layer_faulty {}
+
 #[doc = include_str!("../README.md")]
 mod crate_cubbyhole {}
 
@@ -53,6 +86,9 @@ mod crate_core {}
 
 #[doc = include_str!("../../cubbyhole-embedded/README.md")]
 mod crate_embedded {}
+
+#[doc = include_str!("../../cubbyhole-layers/README.md")]
+mod crate_layers {}
 
 #[doc = include_str!("../../cubbyhole-memory/README.md")]
 mod crate_memory {}

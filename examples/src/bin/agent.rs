@@ -141,7 +141,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let url = std::env::args().nth(1).or_else(|| std::env::var("CUBBYHOLE_STORE").ok());
     let url = url.unwrap_or_else(|| "redb:agent.redb".to_owned());
     let ctx = ExecutionContext::new().with_timeout(Duration::from_secs(60));
-    let store = cubbyhole::open(&ctx, &url).await?;
+    // `cubbyhole::open`, with all layers if `CUBBYHOLE_KEY_FILE` is set.
+    let store = cubbyhole_examples::open(&ctx, &url).await?;
     let ns = Namespace::from_parts("acme", ["helper"])?;
     let agent = Agent { store: store.clone(), ns };
     // Remove the entries of an earlier run.

@@ -225,7 +225,8 @@ async fn main() -> std::result::Result<(), Box<dyn StdError>> {
     let url = std::env::args().nth(1).or_else(|| std::env::var("CUBBYHOLE_STORE").ok());
     let url = url.unwrap_or_else(|| "redb:jobs.redb".to_owned());
     let ctx = ExecutionContext::new().with_timeout(Duration::from_secs(120));
-    let store = cubbyhole::open(&ctx, &url).await?;
+    // `cubbyhole::open`, with all layers if `CUBBYHOLE_KEY_FILE` is set.
+    let store = cubbyhole_examples::open(&ctx, &url).await?;
     let ns = Namespace::from_parts("acme", ["mail", "jobs"])?;
     // Remove the records of an earlier run.
     store.erase_all(&ctx, &NamespacePrefix::from(&ns)).await?;

@@ -66,7 +66,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let address = address.unwrap_or_else(|| "127.0.0.1:8080".to_owned());
 
     let opening = ExecutionContext::new().with_timeout(Duration::from_secs(30));
-    let store = cubbyhole::open(&opening, &url).await?;
+    // `cubbyhole::open`, with all layers if `CUBBYHOLE_KEY_FILE` is set.
+    let store = cubbyhole_examples::open(&opening, &url).await?;
     let listener = TcpListener::bind(&address).await?;
     // Installed before the address is announced, so an early signal is not lost.
     let signal = shutdown_signal()?;
@@ -336,6 +337,7 @@ fn status(kind: ErrorKind) -> StatusCode {
         // Conditions come only from If-Match and If-None-Match.
         ErrorKind::Conflict => StatusCode::PRECONDITION_FAILED,
         ErrorKind::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         // A client that cancelled its request reads no response. A client that reads `Cancelled`
         // has reached a service that is shutting down.
         ErrorKind::Cancelled | ErrorKind::Unavailable | ErrorKind::ResourceExhausted => {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use cubbyhole::{Bytes, Namespace, NamespacePrefix, Store};
 use serde_json::json;
 
-use crate::support::{TestResult, TestStore, on_each_store, scan_all, value};
+use crate::support::{
+    TestResult, TestStore, on_each_store, on_each_store_with_layers, scan_all, value,
+};
 
 fn check(test_store: &TestStore) -> TestResult {
     let neighbour = Namespace::parse("acme:helper-2:chat-1")?;
@@ -44,7 +46,8 @@ fn check(test_store: &TestStore) -> TestResult {
         assert_eq!(profiles.len(), 1);
         assert_eq!(profiles[0].key, "profile:maria");
         assert_eq!(value(&profiles[0])?, &json!({ "name": "Maria", "questions": 5 }));
-        assert_eq!(profiles[0].meta.expires_at, None);
+        // Only the layers set a TTL for a profile.
+        assert_eq!(profiles[0].meta.expires_at.is_some(), test_store.has_layers());
 
         let turns = scan_all(ctx, store, "acme:helper:chat-3").await?;
         assert_eq!(turns.len(), 20);
@@ -57,3 +60,4 @@ fn check(test_store: &TestStore) -> TestResult {
 }
 
 on_each_store!(check);
+on_each_store_with_layers!(check);

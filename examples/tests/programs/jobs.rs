@@ -2,7 +2,9 @@
 
 use cubbyhole::{Clock, SystemClock};
 
-use crate::support::{TestResult, TestStore, on_each_store, scan_all, value};
+use crate::support::{
+    TestResult, TestStore, on_each_store, on_each_store_with_layers, scan_all, value,
+};
 
 const JOBS: usize = 20;
 /// The TTL of a lease.
@@ -27,7 +29,7 @@ fn check(test_store: &TestStore) -> TestResult {
         assert!(retried >= before + LEASE_MS, "a live lease was taken over: {printed:#?}");
         for (number, done) in remaining.iter().enumerate() {
             assert_eq!(done.key, format!("done:{number:04}"));
-            assert_eq!(done.meta.expires_at, None);
+            assert_eq!(done.meta.expires_at.is_some(), test_store.has_layers());
             let record = &value(done)?["done"];
             assert!(["anna", "ben", "cleo"].iter().any(|name| record["worker"] == *name));
 
@@ -44,3 +46,4 @@ fn check(test_store: &TestStore) -> TestResult {
 }
 
 on_each_store!(check);
+on_each_store_with_layers!(check);

@@ -10,3 +10,4 @@ mod redis;
 mod service;
 mod sessions;
 mod support;
+mod tenants;

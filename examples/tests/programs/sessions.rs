@@ -3,7 +3,9 @@
 use cubbyhole::NamespacePrefix;
 use cubbyhole::{EntryStore, Namespace, Store};
 
-use crate::support::{TestResult, TestStore, on_each_store, scan_all, value};
+use crate::support::{
+    TestResult, TestStore, on_each_store, on_each_store_with_layers, scan_all, value,
+};
 
 fn check(test_store: &TestStore) -> TestResult {
     for _ in 0..2 {
@@ -34,3 +36,4 @@ fn check(test_store: &TestStore) -> TestResult {
 }
 
 on_each_store!(check);
+on_each_store_with_layers!(check);

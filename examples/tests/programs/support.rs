@@ -1,13 +1,17 @@
 //! Test stores, and helpers that run programs and read stores.
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cubbyhole::layers::Layers;
 use cubbyhole::{
-    Backend, EntryStore, ExecutionContext, Namespace, ScanItem, ScanOptions, TypedExt,
+    Backend, EntryStore, ExecutionContext, Namespace, NamespacePrefix, OpenOptions,
+    RecursiveScanOptions, ScanItem, ScanOptions, TypedExt,
 };
+use cubbyhole_examples::KEY_FILE_VARIABLE;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -16,41 +20,81 @@ use crate::redis::Prefix;
 
 pub(crate) type TestResult<T = ()> = Result<T, Box<dyn Error>>;
 
-/// A private store for one test.
-pub(crate) enum TestStore {
-    File(TempDir),
+/// The first bytes of an encrypted value.
+pub(crate) const ENVELOPE: &[u8] = &[0xC8, b'c', b'b', b'e'];
+
+/// A private store for one test, and a folder for files.
+pub(crate) struct TestStore {
+    pub(crate) place: Place,
+    folder: TempDir,
+    has_layers: bool,
+}
+
+pub(crate) enum Place {
+    File,
     Postgres(Schema),
     Redis(Prefix),
 }
 
 impl TestStore {
     pub(crate) fn file() -> TestResult<Self> {
-        Ok(Self::File(tempfile::tempdir()?))
+        Self::new(Place::File)
     }
 
     pub(crate) fn postgres() -> TestResult<Self> {
-        Ok(Self::Postgres(Schema::new()?))
+        Self::new(Place::Postgres(Schema::new()?))
     }
 
     pub(crate) fn redis() -> TestResult<Self> {
-        Ok(Self::Redis(Prefix::new()?))
+        Self::new(Place::Redis(Prefix::new()?))
+    }
+
+    fn new(place: Place) -> TestResult<Self> {
+        Ok(Self { place, folder: tempfile::tempdir()?, has_layers: false })
+    }
+
+    /// Uses the store through all layers.
+    pub(crate) fn with_layers(self) -> Self {
+        Self { has_layers: true, ..self }
+    }
+
+    pub(crate) fn has_layers(&self) -> bool {
+        self.has_layers
     }
 
     pub(crate) fn url(&self) -> String {
-        match self {
-            Self::File(folder) => format!("redb:{}", folder.path().join("store.redb").display()),
-            Self::Postgres(schema) => schema.store.clone(),
-            Self::Redis(prefix) => prefix.store.clone(),
+        match &self.place {
+            Place::File => format!("redb:{}", self.folder().join("store.redb").display()),
+            Place::Postgres(schema) => schema.store.clone(),
+            Place::Redis(prefix) => prefix.store.clone(),
         }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.folder().join("keys")
+    }
+
+    /// Returns a command that runs a program with or without layers.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null()).env_remove("CUBBYHOLE_STORE");
+        match self.has_layers {
+            true => command.env(KEY_FILE_VARIABLE, self.key_file()),
+            false => command.env_remove(KEY_FILE_VARIABLE),
+        };
+        command
     }
 
     /// Runs a program to its end and returns the lines that it printed.
     pub(crate) fn run(&self, program: &str) -> TestResult<Vec<String>> {
-        let mut command = Command::new(program);
-        command.stdin(Stdio::null()).env_remove("CUBBYHOLE_STORE");
+        let mut command = self.command(program);
         // Tests both ways to name the store.
-        match self {
-            Self::File(_) => command.env("CUBBYHOLE_STORE", self.url()),
+        match self.place {
+            Place::File => command.env("CUBBYHOLE_STORE", self.url()),
             _ => command.arg(self.url()),
         };
         let output = command.output()?;
@@ -60,17 +104,57 @@ impl TestStore {
         Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
-    /// Opens the store, calls `f` with it and closes it.
+    /// Opens the store as the programs do, calls `f` with it and closes it. With layers,
+    /// then checks the stored bytes.
     pub(crate) fn with_store<T>(
         &self,
         f: impl AsyncFnOnce(&ExecutionContext, &Arc<dyn Backend>) -> TestResult<T>,
     ) -> TestResult<T> {
+        let layers = match self.has_layers {
+            true => cubbyhole_examples::all_layers(&self.key_file())?,
+            false => Layers::new(),
+        };
+        let result = self.open(layers, f)?;
+        if self.has_layers {
+            self.check_stored()?;
+        }
+        Ok(result)
+    }
+
+    /// Opens the store without layers, calls `f` with it and closes it.
+    pub(crate) fn with_raw_store<T>(
+        &self,
+        f: impl AsyncFnOnce(&ExecutionContext, &Arc<dyn Backend>) -> TestResult<T>,
+    ) -> TestResult<T> {
+        self.open(Layers::new(), f)
+    }
+
+    fn open<T>(
+        &self,
+        layers: Layers,
+        f: impl AsyncFnOnce(&ExecutionContext, &Arc<dyn Backend>) -> TestResult<T>,
+    ) -> TestResult<T> {
         block_on(async {
             let ctx = ExecutionContext::new().with_timeout(Duration::from_secs(60));
-            let store = cubbyhole::open(&ctx, &self.url()).await?;
+            let store = OpenOptions::new().with_layers(layers).open(&ctx, &self.url()).await?;
             let result = f(&ctx, &store).await?;
             store.close(&ctx).await?;
             Ok(result)
+        })
+    }
+
+    /// Every entry of `acme` must be encrypted and must expire. Otherwise a program ran without layers.
+    fn check_stored(&self) -> TestResult {
+        self.with_raw_store(async |ctx, store| {
+            let options = RecursiveScanOptions::new().with_limit(1000);
+            let page = store.scan_recursive(ctx, &NamespacePrefix::parse("acme")?, options).await?;
+            assert!(!page.items.is_empty());
+            for (ns, item) in page.items {
+                let value = item.value.ok_or("the item has no value")??;
+                assert!(value.starts_with(ENVELOPE), "{ns}, {}: not encrypted", item.key);
+                assert!(item.meta.expires_at.is_some(), "{ns}, {}: no TTL", item.key);
+            }
+            Ok(())
         })
     }
 }
@@ -103,20 +187,34 @@ pub(crate) fn value(item: &ScanItem<Value>) -> TestResult<&Value> {
 /// Declares a test on each kind of store for a function that takes a `TestStore`.
 macro_rules! on_each_store {
     ($check:ident) => {
+        on_each_store!($check, std::convert::identity; on_file on_postgres on_redis);
+    };
+    ($check:ident, $with:path; $file:ident $postgres:ident $redis:ident) => {
         #[test]
-        fn on_file() -> crate::support::TestResult {
-            $check(&crate::support::TestStore::file()?)
+        fn $file() -> crate::support::TestResult {
+            $check(&$with(crate::support::TestStore::file()?))
         }
 
         #[test]
-        fn on_postgres() -> crate::support::TestResult {
-            $check(&crate::support::TestStore::postgres()?)
+        fn $postgres() -> crate::support::TestResult {
+            $check(&$with(crate::support::TestStore::postgres()?))
         }
 
         #[test]
-        fn on_redis() -> crate::support::TestResult {
-            $check(&crate::support::TestStore::redis()?)
+        fn $redis() -> crate::support::TestResult {
+            $check(&$with(crate::support::TestStore::redis()?))
         }
     };
 }
 pub(crate) use on_each_store;
+
+/// Declares the same tests through all layers.
+macro_rules! on_each_store_with_layers {
+    ($check:ident) => {
+        crate::support::on_each_store!(
+            $check, crate::support::TestStore::with_layers;
+            on_file_with_layers on_postgres_with_layers on_redis_with_layers
+        );
+    };
+}
+pub(crate) use on_each_store_with_layers;

@@ -33,6 +33,22 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Parses a size in bytes, such as `65536`, `64KiB` or `16 MiB`. Zero is refused.
+pub(crate) fn parse_bytes(text: &str) -> Result<usize, String> {
+    let form = || "write a size such as 65536, \"64KiB\", \"16MiB\" or \"1GiB\"".to_owned();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "" | "B" => 1_usize,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(form()),
+    };
+    let number: usize = digits.parse().map_err(|_| form())?;
+    let bytes = number.checked_mul(unit).ok_or_else(form)?;
+    if bytes == 0 { Err(form()) } else { Ok(bytes) }
+}
+
 /// Formats a duration for [`parse_duration`], with days as the longest unit.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let days = duration.as_secs() / SECONDS_A_DAY;
@@ -144,6 +160,34 @@ mod tests {
         }
         let message = parse_duration("2 nights").unwrap_err();
         assert!(message.contains("`nights`") && !message.contains("month"), "{message}");
+    }
+
+    #[test]
+    fn valid_sizes_parse_and_others_are_refused() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("65536", 65_536),
+            ("64KiB", 65_536),
+            ("16 MiB", 16 << 20),
+            ("1GiB", 1 << 30),
+            ("7B", 7),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "0KiB",
+            "-1",
+            "1.5MiB",
+            "64kb",
+            "KiB",
+            "1 TiB",
+            "99999999999999999999",
+            "18446744073709551615KiB",
+        ] {
+            assert!(parse_bytes(text).unwrap_err().contains("64KiB"), "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(crate) struct Compact {}
 
 impl Compact {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        session.store.check_unscoped()?;
         let store = session.open().await?;
         let compaction = store.compact(&session.ctx).await?;
         if session.out.json() {

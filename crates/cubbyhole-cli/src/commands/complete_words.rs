@@ -106,14 +106,21 @@ async fn candidates(asked: &Completion, session: &Session) -> Option<Vec<Candida
             return Some(candidates);
         }
         Wanted::Nothing | Wanted::File => return None,
-        Wanted::Namespace { .. } | Wanted::Key { .. } => {}
+        Wanted::Namespace { .. } | Wanted::Tenant { .. } | Wanted::Key { .. } => {}
     }
     let choice = settings.choose().ok()?.store;
     let ctx = session.ctx.child().with_timeout(TIMEOUT);
-    let store = names::open(&ctx, &choice.url).await?;
+    let store = names::open(&ctx, &choice).await?;
     let mut found = match &asked.wanted {
         Wanted::Namespace { begun, prefixes } => {
-            names::namespaces(&ctx, &*store, begun, *prefixes).await
+            let scope = choice.layers.layers.scope();
+            names::namespaces(&ctx, &*store, begun, *prefixes, scope).await
+        }
+        Wanted::Tenant { begun } => {
+            let scope = choice.layers.layers.scope();
+            let mut found = names::namespaces(&ctx, &*store, begun, true, scope).await;
+            found.retain(|name| !name.ends_with(':'));
+            found
         }
         Wanted::Key { namespace, begun } => names::keys(&ctx, &*store, namespace, begun).await,
         _ => Vec::new(),

@@ -23,6 +23,9 @@ The file holds profiles: named stores, each with a timeout and the source of its
   store = \"postgres://my_service@db.internal/state?sslmode=verify-full\"
   password_env = \"PROD_PASSWORD\"     # or password_file = \"prod.password\"
   timeout = \"30s\"
+  [profiles.prod.layers]
+  retry = true
+  encryption = { key_file = \"prod.keys\" }
 
 Relative paths in the file start at its folder, and `~/` is the home folder.
 
@@ -68,6 +71,8 @@ struct Shown<'a> {
     file: ShownFile,
     store: ShownStore<'a>,
     timeout: Option<String>,
+    /// The layers of the store in effect, from the outermost to the innermost.
+    layers: Vec<&'static str>,
     default_profile: Option<&'a str>,
     profiles: Vec<ShownProfile<'a>>,
     warnings: Vec<String>,
@@ -102,6 +107,8 @@ struct ShownProfile<'a> {
     store: String,
     password: Option<ShownPassword>,
     timeout: Option<String>,
+    /// The names of the layers, from the outermost to the innermost.
+    layers: Vec<&'static str>,
 }
 
 fn show(session: &mut Session) -> Result<(), Failure> {
@@ -118,6 +125,7 @@ fn show(session: &mut Session) -> Result<(), Failure> {
         },
         store: shown_store(&effective),
         timeout: timeout.map(format_duration),
+        layers: effective.profile.map(|profile| profile.layers.names()).unwrap_or_default(),
         default_profile: file.default_profile.as_deref(),
         profiles: file
             .profiles
@@ -166,6 +174,7 @@ fn shown_profile<'a>(name: &'a str, profile: &Profile) -> ShownProfile<'a> {
         store: StoreUrl::redact(&profile.store),
         password: profile.password.as_ref().map(password),
         timeout: profile.timeout.map(format_duration),
+        layers: profile.layers.names(),
     }
 }
 
@@ -210,6 +219,9 @@ fn lines(shown: &Shown<'_>, file: &ConfigFile) -> Vec<String> {
         line("password", &describe_password(password));
     }
     line("timeout", shown.timeout.as_deref().unwrap_or("none"));
+    if !shown.layers.is_empty() {
+        line("layers", &shown.layers.join(", "));
+    }
     let width = shown.profiles.iter().map(|profile| profile.name.chars().count()).max();
     let width = width.unwrap_or(0);
     for (index, profile) in shown.profiles.iter().enumerate() {
@@ -239,7 +251,11 @@ fn warning(file: &ConfigFile) -> Option<String> {
     const OTHERS_READ: u32 = 0o044;
     let path = file.location.path.as_deref()?;
     let mode = std::fs::metadata(path).ok()?.permissions().mode();
-    let holds = file.profiles.iter().find(|(_, profile)| has_password(&profile.store));
+    let holds = file.profiles.iter().find(|(_, profile)| {
+        let encryption = profile.layers.encryption.as_ref();
+        let tenant_keys = encryption.and_then(|encryption| encryption.tenant_keys.as_deref());
+        has_password(&profile.store) || tenant_keys.is_some_and(has_password)
+    });
     let (name, _) = holds.filter(|_| mode & OTHERS_READ != 0)?;
     Some(format!(
         "{shown} contains the password of the profile {name}, and other users can read the file: use \

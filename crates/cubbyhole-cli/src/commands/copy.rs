@@ -87,13 +87,17 @@ struct CopySummary<'a> {
 
 impl Copy {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
-        let scope = self.scope.into_scope();
+        let scope = session.store.narrow(self.scope.into_scope())?;
         let rerooting = scope.prefix().cloned().zip(self.renamed);
         let rerooting = rerooting.map(|(from, to)| Rerooting::new(from, to));
         let to = session.choose_target(&self.to)?;
         let same = session.is_source(&to);
         if same {
             check_same_store(rerooting.as_ref())?;
+            session.store.check_same_layers(&to)?;
+        }
+        if !self.dry_run {
+            session.share_key_store(&to);
         }
         let source = match same && !self.dry_run {
             true => session.open().await?,

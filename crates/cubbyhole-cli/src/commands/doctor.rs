@@ -3,12 +3,13 @@
 mod repair;
 
 use clap::Args;
-use cubbyhole::{Check, Diagnosis, Verdict};
+use cubbyhole::{Check, Diagnosis, StoreUrl, Verdict};
 use serde::Serialize;
 
 use crate::error::{EXIT_DEADLINE, EXIT_INTERRUPTED, EXIT_UNAVAILABLE, EXIT_USAGE, Failure};
 use crate::output::{Tone, count};
 use crate::session::Session;
+use crate::session::config_file::layers::EncryptionSettings;
 
 const EXAMPLES: &str = "\
 The store is checked even if it cannot be opened. The exit code is 0 without a problem (warnings are
@@ -22,6 +23,8 @@ entries. Otherwise the values are orphaned: listings and `erase` may miss them. 
 orphaned values, up to 1,000, with namespace, key, bytes and expiry. `--orphans register` turns them
 into entries with a new version and the current time as `created_at`. `--orphans remove` removes
 them. A repair reads every key; the store can be used at the same time.
+
+With a profile that has the layer `encryption`, the command also checks that the keys can be read.
 
 The time of an embedded file can be ahead of this machine's clock, because the clock was ahead once.
 `--repair` sets it back. If that would revive expired entries, the command shows their number and
@@ -57,10 +60,17 @@ impl Doctor {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let mut orphans = 0;
         if self.repair {
+            // A repair works below the layers.
+            session.store.check_layers_writable()?;
+            session.store.check_unscoped()?;
             orphans = repair::run(session, self.orphans.unwrap_or_default(), self.yes).await?;
         }
         let diagnosis = cubbyhole::diagnose(&session.ctx, &session.store.url).await;
-        let diagnosis = diagnosis.map_err(|error| session.explain(error))?;
+        let mut diagnosis = diagnosis.map_err(|error| session.explain(error))?;
+        let store_has_problem = diagnosis.verdict() == Verdict::Problem;
+        if let Some(settings) = session.store.layers.encryption.clone() {
+            check_encryption(&settings, session, &mut diagnosis).await?;
+        }
         if session.out.json() {
             let (verdict, checks) = (diagnosis.verdict(), &diagnosis.checks);
             session.out.object(&DiagnosisLine { verdict, checks })?;
@@ -78,6 +88,10 @@ impl Doctor {
         if found == 0 {
             return Ok(());
         }
+        if !store_has_problem {
+            let found = count(found, "problem", "problems");
+            return Err(Failure::Incomplete(format!("doctor found {found}")));
+        }
         // The error of opening distinguishes a missing store from a damaged one.
         let opened = session.open_read_only().await.map(drop);
         let found = format!("doctor found {}", count(found, "problem", "problems"));
@@ -92,6 +106,54 @@ impl Doctor {
             Ok(()) => Failure::Incomplete(found),
         })
     }
+}
+
+/// Checks the keys of the layer `encryption`, and the store of the tenants' keys if it is another one.
+async fn check_encryption(
+    settings: &EncryptionSettings,
+    session: &Session,
+    diagnosis: &mut Diagnosis,
+) -> Result<(), Failure> {
+    match settings.keys.read() {
+        Ok(_) => diagnosis.ok("keys", "the keys of the layer `encryption` can be read"),
+        Err(failure) => diagnosis.checks.push(Check {
+            name: "keys".to_owned(),
+            verdict: Verdict::Problem,
+            finding: failure.message(),
+            advice: Some(
+                "no value is readable without the keys; restore them from a copy".to_owned(),
+            ),
+        }),
+    }
+    let Some(url) = settings.tenant_keys.as_ref().filter(|url| !session.store.is_at(url)) else {
+        return Ok(());
+    };
+    let shown = StoreUrl::redact(url);
+    let found = match cubbyhole::diagnose(&session.ctx, url).await {
+        Ok(found) => found,
+        // The command ends with the context.
+        Err(error) if session.ctx.check().is_err() => return Err(error.into()),
+        Err(error) => {
+            diagnosis.checks.push(Check {
+                name: "tenant keys".to_owned(),
+                verdict: Verdict::Problem,
+                finding: format!("{shown}: {}", error.message()),
+                advice: Some(
+                    "correct the key `tenant_keys` of the layer `encryption` in the profile"
+                        .to_owned(),
+                ),
+            });
+            return Ok(());
+        }
+    };
+    if found.verdict() == Verdict::Ok {
+        diagnosis.ok("tenant keys", format!("{shown} has no problem"));
+    }
+    for check in found.checks.into_iter().filter(|check| check.verdict != Verdict::Ok) {
+        let finding = format!("{shown}: {}: {}", check.name, check.finding);
+        diagnosis.checks.push(Check { name: "tenant keys".to_owned(), finding, ..check });
+    }
+    Ok(())
 }
 
 fn show(diagnosis: &Diagnosis, session: &mut Session) -> Result<(), Failure> {

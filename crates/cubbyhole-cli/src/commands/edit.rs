@@ -91,6 +91,7 @@ impl Edit {
     }
 
     async fn read(&self, session: &mut Session) -> Result<Before, Failure> {
+        session.store.check_layers_writable()?;
         // A missing store has no entries. Saving creates it.
         let nowhere = session.store.file().is_some_and(|file| !file.exists());
         let mut expires = None;

@@ -60,6 +60,7 @@ impl Evict {
     }
 
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        session.store.check_unscoped()?;
         if let Some(interval) = self.every {
             return serve(interval, session).await;
         }

@@ -76,6 +76,7 @@ impl Export {
                 (Scope(Some(prefix)), self.second)
             }
         };
+        let scope = session.store.narrow(scope)?;
         let file = file.filter(|path| path.as_os_str() != "-");
         if let Some(file) = &file {
             compression::check_name_to_write(file).map_err(Failure::Usage)?;

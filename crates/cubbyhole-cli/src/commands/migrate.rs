@@ -26,6 +26,9 @@ struct Migrated<'a> {
 
 impl Migrate {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        // A migration works below the layers.
+        session.store.check_layers_writable()?;
+        session.store.check_unscoped()?;
         let done = cubbyhole::migrate(&session.ctx, &session.store.url).await;
         let done = done.map_err(|error| session.explain(error))?;
         if session.out.json() {

@@ -29,6 +29,7 @@ struct TenantLine<'a> {
 
 impl Tenants {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
+        session.store.check_unscoped()?;
         let store = session.open_read_only().await?;
         let mut after = None;
         loop {

@@ -103,7 +103,7 @@ impl NamespaceUsage {
 impl Usage {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), Failure> {
         let Self { scope, depth, sort, limit } = self;
-        let scope = scope.into_scope();
+        let scope = session.store.narrow(scope.into_scope())?;
         let store = session.open_read_only().await?;
         let ctx = session.ctx.clone();
         let bar = progress::bar(None, &session.out, true);

@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use cubbyhole::{Error, ErrorKind, StoreUrl, embedded};
+use cubbyhole::{Error, ErrorKind, NamespacePrefix, StoreUrl, embedded};
 
+use super::config_file::layers::LayerSettings;
+use super::open::same_file;
+use crate::args::scope::Scope;
 use crate::error::Failure;
+use crate::output::escape;
 
 /// The environment variable that names the store.
 pub(crate) const STORE_VARIABLE: &str = "CUBBYHOLE_STORE";
@@ -66,6 +70,14 @@ impl Origin {
         }
     }
 
+    /// Returns the name of the profile.
+    fn profile(&self) -> Option<&str> {
+        match self {
+            Self::Profile { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
     /// Whether another command must repeat the options to use the same store.
     pub(crate) fn is_option(&self) -> bool {
         matches!(self, Self::Option | Self::File | Self::Profile { by: NamedBy::Option, .. })
@@ -77,6 +89,8 @@ impl Origin {
 pub(crate) struct StoreChoice {
     pub(crate) url: String,
     pub(crate) origin: Origin,
+    /// The layers of the profile. A store that is named by a URL has none.
+    pub(crate) layers: LayerSettings,
 }
 
 impl StoreChoice {
@@ -104,14 +118,102 @@ impl StoreChoice {
     /// Refuses a URL with `read_only=true`. A command that writes checks this before it asks a
     /// question or starts an editor.
     pub(super) fn check_writable(&self) -> Result<(), Failure> {
+        self.check_layers_writable()?;
         if self.embedded().is_some_and(|config| config.is_read_only()) {
-            return Err(Error::permission_denied(format!(
-                "{} is open read-only; open it for writing to change it",
-                self.shown()
-            ))
-            .into());
+            return Err(self.read_only().into());
         }
         Ok(())
+    }
+
+    /// Refuses a profile whose layers have `read_only = true`, before a file is created or opened for
+    /// writing.
+    pub(crate) fn check_layers_writable(&self) -> Result<(), Failure> {
+        if !self.layers.layers.is_read_only() {
+            return Ok(());
+        }
+        let message = format!(
+            "{} has the layer `read_only`; use a profile without it to change the store",
+            self.shown_profile()
+        );
+        Err(Error::permission_denied(message).into())
+    }
+
+    /// Refuses a profile with a scope, for a command on the whole store.
+    pub(crate) fn check_unscoped(&self) -> Result<(), Failure> {
+        let Some(scope) = self.layers.layers.scope() else { return Ok(()) };
+        let message = format!(
+            "{} has the scope {}, and this command works on the whole store; use a profile without a \
+             scope",
+            self.shown_profile(),
+            escape(scope.as_str())
+        );
+        Err(Error::permission_denied(message).into())
+    }
+
+    /// Whether the store is at this URL: an equal URL or the same file.
+    pub(crate) fn is_at(&self, url: &str) -> bool {
+        let other = Self {
+            url: url.to_owned(),
+            origin: self.origin.clone(),
+            layers: LayerSettings::default(),
+        };
+        match (self.file(), other.file()) {
+            (Some(one), Some(other)) => one == other || same_file(&one, &other),
+            _ => self.url == url,
+        }
+    }
+
+    fn shown_profile(&self) -> String {
+        match self.origin.profile() {
+            Some(name) => format!("the profile `{name}`"),
+            None => self.shown(),
+        }
+    }
+
+    /// Narrows a command on the whole store to the scope of the profile.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if the command names a prefix outside the scope.
+    pub(crate) fn narrow(&self, scope: Scope) -> Result<Scope, Failure> {
+        match scope.prefix() {
+            Some(prefix) => self.check_in_scope(prefix).map(|()| scope),
+            None => Ok(Scope(self.layers.layers.scope().cloned())),
+        }
+    }
+
+    /// Refuses a target that is the same store with other layers, because a file can be open only once.
+    pub(crate) fn check_same_layers(&self, target: &Self) -> Result<(), Failure> {
+        let layered = |choice: &Self| !choice.layers.names().is_empty();
+        if self.origin.profile() == target.origin.profile() || !(layered(self) || layered(target)) {
+            return Ok(());
+        }
+        Err(Failure::Usage(
+            "--to: names the same store, perhaps with other layers; copy into another store, or name \
+             the same profile"
+                .to_owned(),
+        ))
+    }
+
+    /// Refuses a prefix outside the scope of the profile, for commands that work below the layers.
+    pub(crate) fn check_in_scope(&self, prefix: &NamespacePrefix) -> Result<(), Failure> {
+        match self.layers.layers.scope() {
+            Some(scope) if !scope.matches(prefix.as_namespace()) => {
+                let message = format!(
+                    "the prefix is outside the scope of {}, {}",
+                    self.shown_profile(),
+                    escape(scope.as_str())
+                );
+                Err(Error::permission_denied(message).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_only(&self) -> Error {
+        Error::permission_denied(format!(
+            "{} is open read-only; open it for writing to change it",
+            self.shown()
+        ))
     }
 
     /// Returns the URL to suggest for text that looks like a path, unless the text may hold a

@@ -1,5 +1,6 @@
 //! The configuration file: its location and its profiles.
 
+pub(crate) mod layers;
 mod reader;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use cubbyhole::StoreUrl;
 use etcetera::BaseStrategy;
 
+use self::layers::LayerSettings;
 use self::reader::Reader;
 use super::store_url;
 use crate::error::Failure;
@@ -78,6 +80,7 @@ pub(crate) struct Profile {
     pub(crate) store: String,
     pub(crate) password: Option<PasswordSource>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) layers: LayerSettings,
 }
 
 impl fmt::Debug for Profile {
@@ -86,6 +89,7 @@ impl fmt::Debug for Profile {
             .field("store", &StoreUrl::redact(&self.store))
             .field("password", &self.password)
             .field("timeout", &self.timeout)
+            .field("layers", &self.layers)
             .finish()
     }
 }

@@ -33,7 +33,10 @@ pub(crate) async fn confirm(
     });
     match session.ctx.race(answer).await? {
         Ok(Ok(line)) if line.trim() == "yes" => Ok(()),
-        Ok(Ok(_)) => Err(Failure::Usage(format!("nothing was {verb}d"))),
+        Ok(Ok(_)) => Err(Failure::Usage(match verb.strip_suffix('e') {
+            Some(stem) => format!("nothing was {stem}ed"),
+            None => format!("nothing was {verb}ed"),
+        })),
         Ok(Err(error)) => Err(Failure::io("cannot read the answer", error)),
         Err(_) => {
             Err(cubbyhole::Error::internal("the thread that reads the answer has ended").into())

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions};
+use cubbyhole::layers::{Encrypted, Encryption, KeyStore};
+use cubbyhole::{Backend, Error, ErrorKind, ExecutionContext, OpenOptions, StoreUrl};
 
 use super::choice::StoreChoice;
 use super::settings::Settings;
@@ -52,6 +53,11 @@ pub(crate) struct Session {
     pub(crate) out: Output,
     pub(crate) settings: Arc<Settings>,
     opened: Vec<Arc<dyn Backend>>,
+    /// The opened stores of tenants' keys. A file can be open only once, and both stores of `copy` and
+    /// a repeated attempt to open a store can use the same one.
+    key_stores: Vec<(String, Arc<dyn Backend>)>,
+    /// The store of tenants' keys that is opened for writing even for a read-only store.
+    written_key_store: Option<String>,
     /// Whether an opened store is a file.
     opened_file: bool,
     /// The timeout, for a command that applies it to each of its steps.
@@ -61,7 +67,17 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(ctx: ExecutionContext, store: StoreChoice, out: Output) -> Self {
         let settings = Arc::default();
-        Self { ctx, store, out, settings, timeout: None, opened: Vec::new(), opened_file: false }
+        Self {
+            ctx,
+            store,
+            out,
+            settings,
+            timeout: None,
+            opened: Vec::new(),
+            key_stores: Vec::new(),
+            written_key_store: None,
+            opened_file: false,
+        }
     }
 
     /// Sets the settings, for a command that resolves another store or shows the configuration.
@@ -72,6 +88,7 @@ impl Session {
 
     /// Opens an existing store for writing. [`close`](Self::close) closes it.
     pub(crate) async fn open(&mut self) -> Result<Arc<dyn Backend>, Failure> {
+        self.store.check_layers_writable()?;
         let store = self.open_with(&OpenOptions::new().with_create(false)).await?;
         self.store.check_writable()?;
         Ok(store)
@@ -85,13 +102,95 @@ impl Session {
 
     /// Opens the store for writing, and creates a missing embedded file.
     pub(crate) async fn open_or_create(&mut self) -> Result<Arc<dyn Backend>, Failure> {
+        self.store.check_layers_writable()?;
         let store = self.open_with(&OpenOptions::new()).await?;
         self.store.check_writable()?;
         Ok(store)
     }
 
+    /// Opens the encryption layer of an existing store, for the operations on its keys.
+    pub(crate) async fn open_encrypted(&mut self) -> Result<Encrypted<Arc<dyn Backend>>, Failure> {
+        self.store.check_layers_writable()?;
+        let options = OpenOptions::new().with_create(false);
+        let options = self.with_layers(options, &self.store.clone()).await?;
+        let store = options.open_encrypted(&self.ctx, &self.store.url).await;
+        let store = store.map_err(|error| self.explain(error))?;
+        log_opened(&self.store);
+        self.opened_file |= self.store.file().is_some();
+        self.opened.push(Arc::clone(store.inner()));
+        self.store.check_writable()?;
+        Ok(store)
+    }
+
+    /// Adds the layers of a store to the options. Reads the keys of the encryption, and opens their
+    /// store if it is another one.
+    async fn with_layers(
+        &mut self,
+        options: OpenOptions,
+        store: &StoreChoice,
+    ) -> Result<OpenOptions, Failure> {
+        let options = options.with_cache_bytes(CACHE_BYTES).with_lock_wait(LOCK_WAIT);
+        let mut layers = store.layers.layers.clone();
+        if let Some(settings) = &store.layers.encryption {
+            let mut encryption =
+                Encryption::new(settings.keys.read()?).with_plaintext(settings.plaintext);
+            if let Some(url) = settings.tenant_keys.as_ref().filter(|url| !store.is_at(url)) {
+                let opened = self.open_key_store(&options, url, store).await?;
+                encryption = encryption.with_key_store(KeyStore::apart(opened));
+            }
+            layers = layers.with_encryption(encryption);
+        }
+        Ok(options.with_layers(layers))
+    }
+
+    async fn open_key_store(
+        &mut self,
+        options: &OpenOptions,
+        url: &str,
+        store: &StoreChoice,
+    ) -> Result<Arc<dyn Backend>, Failure> {
+        if let Some((_, opened)) = self.key_stores.iter().find(|(other, _)| other == url) {
+            return Ok(Arc::clone(opened));
+        }
+        let mut options = options.clone();
+        if self.written_key_store.as_deref() == Some(url) {
+            options = options.with_read_only(false);
+        }
+        let opened = options.open(&self.ctx, url).await.map_err(|error| {
+            let shown = StoreUrl::redact(url);
+            let message =
+                format!("layer `encryption`, key `tenant_keys`, {shown}: {}", error.message());
+            store.explain(error.with_message(message))
+        })?;
+        self.opened_file |= url.starts_with("redb:");
+        self.opened.push(Arc::clone(&opened));
+        self.key_stores.push((url.to_owned(), Arc::clone(&opened)));
+        Ok(opened)
+    }
+
+    /// Compacts the opened file that has the tenants' keys. Free pages can hold overwritten keys.
+    pub(crate) async fn compact_key_file(&self) -> cubbyhole::Result<()> {
+        let (url, store) = match (self.key_stores.last(), self.opened.last()) {
+            (Some((url, store)), _) => (url, store),
+            (None, Some(store)) => (&self.store.url, store),
+            (None, None) => return Ok(()),
+        };
+        if url.starts_with("redb:") {
+            store.compact(&self.ctx).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens the store of tenants' keys for writing from the beginning if both stores of `copy` use it.
+    pub(crate) fn share_key_store(&mut self, target: &StoreChoice) {
+        let key_store =
+            |choice: &StoreChoice| choice.layers.encryption.as_ref()?.tenant_keys.clone();
+        self.written_key_store =
+            key_store(target).filter(|_| key_store(&self.store) == key_store(target));
+    }
+
     async fn open_with(&mut self, options: &OpenOptions) -> Result<Arc<dyn Backend>, Failure> {
-        let options = options.clone().with_cache_bytes(CACHE_BYTES).with_lock_wait(LOCK_WAIT);
+        let options = self.with_layers(options.clone(), &self.store.clone()).await?;
         let store = options.open(&self.ctx, &self.store.url).await;
         let store = store.map_err(|error| self.explain(error))?;
         log_opened(&self.store);
@@ -127,6 +226,9 @@ impl Session {
         target: &StoreChoice,
         read_only: bool,
     ) -> Result<Option<Arc<dyn Backend>>, Failure> {
+        if !read_only {
+            target.check_layers_writable()?;
+        }
         if let Some(file) = target.file() {
             // Opening an empty file makes it a store, like opening a missing one.
             let empty = std::fs::metadata(&file).map_or(true, |about| about.len() == 0);
@@ -140,10 +242,8 @@ impl Session {
                 return Ok(None);
             }
         }
-        let options = OpenOptions::new()
-            .with_read_only(read_only)
-            .with_cache_bytes(CACHE_BYTES)
-            .with_lock_wait(LOCK_WAIT);
+        let options = OpenOptions::new().with_read_only(read_only);
+        let options = self.with_layers(options, target).await?;
         let store = options.open(&self.ctx, &target.url).await;
         let store = store.map_err(|error| target.explain(error))?;
         log_opened(target);
@@ -162,6 +262,7 @@ impl Session {
         // A new context: the one of the command may have ended.
         let ctx = ExecutionContext::new();
         let opened = std::mem::take(&mut self.opened);
+        self.key_stores.clear();
         let mut closing = std::pin::pin!(async {
             let mut outcome = Ok(());
             for store in opened {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cubbyhole::embedded;
 
 use super::choice::{NamedBy, Origin, PROFILE_VARIABLE, STORE_VARIABLE, StoreChoice};
+use super::config_file::layers::LayerSettings;
 use super::config_file::{ConfigFile, Location, Profile};
 use crate::args::globals::Globals;
 use crate::error::Failure;
@@ -66,17 +67,23 @@ impl Settings {
     /// Chooses the store, with its password, and the timeout.
     pub(crate) fn choose(&self) -> Result<ChosenStore, Failure> {
         let EffectiveStore { url, origin, profile } = self.effective()?;
-        let (url, timeout) = match (&origin, profile) {
-            (Origin::Profile { name, .. }, Some(profile)) => (profile.url(name)?, profile.timeout),
-            _ => (url, None),
+        let (url, timeout, layers) = match (&origin, profile) {
+            (Origin::Profile { name, .. }, Some(profile)) => {
+                (profile.url(name)?, profile.timeout, profile.layers.clone())
+            }
+            _ => (url, None, LayerSettings::default()),
         };
         let timeout = self.options.timeout.or(timeout);
-        Ok(ChosenStore { store: StoreChoice { url, origin }, timeout })
+        Ok(ChosenStore { store: StoreChoice { url, origin, layers }, timeout })
     }
 
     /// Returns the settings of a command that uses no store.
     pub(crate) fn without_store(&self) -> ChosenStore {
-        let store = StoreChoice { url: DEFAULT_STORE.to_owned(), origin: Origin::Default };
+        let store = StoreChoice {
+            url: DEFAULT_STORE.to_owned(),
+            origin: Origin::Default,
+            layers: LayerSettings::default(),
+        };
         ChosenStore { store, timeout: self.options.timeout }
     }
 
@@ -84,7 +91,11 @@ impl Settings {
     /// because no name of a profile has one. The URL includes the password of the profile.
     pub(crate) fn resolve(&self, name_or_url: &str) -> Result<StoreChoice, Failure> {
         if name_or_url.contains(':') {
-            return Ok(StoreChoice { url: name_or_url.to_owned(), origin: Origin::Target });
+            return Ok(StoreChoice {
+                url: name_or_url.to_owned(),
+                origin: Origin::Target,
+                layers: LayerSettings::default(),
+            });
         }
         let profile = self.file()?.profile(name_or_url).map_err(|failure| match failure {
             // The text is quoted only if it cannot be a part of a URL.
@@ -94,7 +105,8 @@ impl Settings {
             failure => failure,
         })?;
         let origin = Origin::Profile { name: name_or_url.to_owned(), by: NamedBy::Target };
-        Ok(StoreChoice { url: profile.url(name_or_url)?, origin })
+        let layers = profile.layers.clone();
+        Ok(StoreChoice { url: profile.url(name_or_url)?, origin, layers })
     }
 
     /// Finds the store that a command would use. Options take precedence over the environment, and

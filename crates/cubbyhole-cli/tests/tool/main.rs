@@ -24,7 +24,13 @@ mod exports;
 #[cfg(test)]
 mod idle_ttl;
 #[cfg(test)]
+#[cfg(unix)]
+mod keys;
+#[cfg(test)]
 mod kill_import;
+#[cfg(test)]
+#[cfg(unix)]
+mod layers;
 #[cfg(test)]
 mod lines;
 #[cfg(test)]

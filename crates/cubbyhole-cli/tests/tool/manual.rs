@@ -21,10 +21,12 @@ fn every_command_has_a_manual_page() {
     let ran = sandbox.run(&["man", "made/man1"]);
     let names = commands(&sandbox);
     assert!(names.len() > 15 && names.contains(&"edit".to_owned()), "{names:?}");
-    assert_eq!(ran.stderr, format!("wrote {} pages to made/man1\n", names.len() + 2));
+    assert_eq!(ran.stderr, format!("wrote {} pages to made/man1\n", names.len() + 6));
     let mut expected: Vec<String> = names.iter().map(|n| format!("cubbyhole-{n}.1")).collect();
     // Subcommands have pages too.
     expected.extend(["cubbyhole.1", "cubbyhole-config-show.1"].map(str::to_owned));
+    let keys = ["generate", "list", "rotate", "shred"];
+    expected.extend(keys.map(|action| format!("cubbyhole-key-{action}.1")));
     expected.sort();
     let folder = sandbox.path("made/man1");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();

@@ -386,7 +386,7 @@ fn config_show_json_is_exact_and_without_secrets() {
             "url": "redb:cubbyhole.redb", "named_by": "default",
             "profile": null, "profile_named_by": null, "password": null,
         },
-        "timeout": "5s", "default_profile": null, "profiles": [], "warnings": [],
+        "timeout": "5s", "layers": [], "default_profile": null, "profiles": [], "warnings": [],
     });
     assert_eq!(nothing, expected);
 
@@ -394,6 +394,8 @@ fn config_show_json_is_exact_and_without_secrets() {
         "default_profile = \"prod\"\n\
          [profiles.prod]\nstore = \"postgres://app@db/state?schema=x\"\n\
          password_env = \"SECRET\"\ntimeout = \"30s\"\n\
+         [profiles.prod.layers]\nretry = true\nscope = \"acme\"\n\
+         encryption = { key_env = \"KEYS\", tenant_keys = \"redis://:s3cret@k\" }\n\
          [profiles.cache]\nstore = \"rediss://app@cache\"\npassword_file = \"cache.password\"\n\
          [profiles.old]\nstore = \"postgres://app:s3cret@db/state?password=s3cret\"\n",
     );
@@ -407,19 +409,20 @@ fn config_show_json_is_exact_and_without_secrets() {
             "profile": "prod", "profile_named_by": "default_profile", "password": prod,
         },
         "timeout": "30s",
+        "layers": ["scope", "retry", "encryption"],
         "default_profile": "prod",
         "profiles": [
             {
-                "name": "cache", "store": "rediss://app@cache", "timeout": null,
+                "name": "cache", "store": "rediss://app@cache", "timeout": null, "layers": [],
                 "password": {"from": "file", "name": password_file, "is_set": false},
             },
             {
                 "name": "old", "store": "postgres://app:***@db/state?password=***",
-                "timeout": null, "password": null,
+                "timeout": null, "password": null, "layers": [],
             },
             {
                 "name": "prod", "store": "postgres://app@db/state?schema=x",
-                "timeout": "30s", "password": prod,
+                "timeout": "30s", "password": prod, "layers": ["scope", "retry", "encryption"],
             },
         ],
         "warnings": [],

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use crate::layers::{ENCRYPTED, sandbox_with};
 use crate::support::{Sandbox, line};
 
 /// Returns the output of the tool on a terminal with this number of columns.
@@ -70,6 +71,19 @@ fn erase_and_delete_by_prefix_ask_the_same_question() {
     assert!(shown.contains("nothing was erased"), "{shown}");
     answered(&sandbox, "yes", "erase acme");
     assert_eq!(sandbox.ok(&["tenants"]), "");
+}
+
+#[test]
+fn shredding_asks_before_it_destroys_keys() {
+    let sandbox = sandbox_with(ENCRYPTED);
+    sandbox.ok(&["put", "acme", "k", "v"]);
+    let shown = answered(&sandbox, "no", "key shred acme");
+    assert!(shown.contains("destroy the keys of the tenant acme in redb:"), "{shown}");
+    assert!(shown.contains("nothing was destroyed"), "{shown}");
+    assert_eq!(sandbox.ok(&["get", "acme", "k"]), "v");
+    let shown = answered(&sandbox, "yes", "key shred acme");
+    assert!(shown.contains("1 data key was destroyed"), "{shown}");
+    sandbox.fails(6, &["get", "acme", "k"]);
 }
 
 #[test]

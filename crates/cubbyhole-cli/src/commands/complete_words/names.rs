@@ -2,17 +2,29 @@
 
 use std::sync::Arc;
 
+use cubbyhole::layers::{Encryption, KeyRing, Layers};
 use cubbyhole::{Backend, ExecutionContext, Namespace, NamespacePrefix, OpenOptions, ScanOptions};
 
 use super::candidate::MAX_CANDIDATES;
 use crate::output::escape;
+use crate::session::StoreChoice;
 
 /// Sorts after every character of a name.
 const LAST: char = char::MAX;
 
-/// Opens an existing store. Does not create one, and does not wait for a lock.
-pub(super) async fn open(ctx: &ExecutionContext, url: &str) -> Option<Arc<dyn Backend>> {
-    OpenOptions::new().with_read_only(true).open(ctx, url).await.ok()
+/// Opens an existing store. Does not create one, and does not wait for a lock. Only the layers that
+/// hide names are used.
+pub(super) async fn open(ctx: &ExecutionContext, choice: &StoreChoice) -> Option<Arc<dyn Backend>> {
+    let mut layers = Layers::new();
+    if let Some(scope) = choice.layers.layers.scope() {
+        layers = layers.with_scope(scope.clone());
+    }
+    if choice.layers.encryption.is_some() {
+        // Hides the tenant of the keys. Names are not encrypted, so any key will do.
+        layers = layers.with_encryption(Encryption::new(Arc::new(KeyRing::generate().ok()?)));
+    }
+    let options = OpenOptions::new().with_read_only(true).with_layers(layers);
+    options.open(ctx, &choice.url).await.ok()
 }
 
 /// Returns the keys of a namespace that begin with `begun`.
@@ -38,13 +50,19 @@ pub(super) async fn namespaces(
     store: &dyn Backend,
     begun: &str,
     prefixes: bool,
+    scope: Option<&NamespacePrefix>,
 ) -> Vec<String> {
     let (above, _) = split(begun);
     let mut found = Siblings { begun, above: above.len(), names: Vec::new() };
     // If the time is up, the names found so far are still returned.
-    let _ = match above.strip_suffix(':') {
-        None => found.add_tenants(ctx, store).await,
-        Some(above) => found.add_namespaces(ctx, store, above).await,
+    let _ = match (above.strip_suffix(':').map(NamespacePrefix::parse), scope) {
+        (None, None) => found.add_tenants(ctx, store).await,
+        (None, Some(scope)) => found.add_namespaces(ctx, store, scope).await,
+        (Some(Ok(above)), Some(scope)) if above.matches(scope.as_namespace()) => {
+            found.add_namespaces(ctx, store, scope).await
+        }
+        (Some(Ok(above)), _) => found.add_namespaces(ctx, store, &above).await,
+        (Some(Err(error)), _) => Err(error),
     };
     let mut names = Vec::new();
     for Sibling { text, own, deeper } in found.names {
@@ -109,12 +127,12 @@ impl Siblings<'_> {
         &mut self,
         ctx: &ExecutionContext,
         store: &dyn Backend,
-        above: &str,
+        prefix: &NamespacePrefix,
     ) -> cubbyhole::Result<()> {
-        let prefix = NamespacePrefix::parse(above)?;
-        let mut after = before(self.begun, self.above);
+        // A page starts at a name under its prefix.
+        let mut after = before(self.begun, self.above).filter(|after| prefix.matches(after));
         while self.names.len() < MAX_CANDIDATES {
-            let page = store.scan_namespaces(ctx, &prefix, after.as_ref(), MAX_CANDIDATES).await?;
+            let page = store.scan_namespaces(ctx, prefix, after.as_ref(), MAX_CANDIDATES).await?;
             for namespace in &page.items {
                 if !self.take(namespace.as_str()) {
                     return Ok(());
@@ -122,7 +140,7 @@ impl Siblings<'_> {
             }
             let Some(next) = page.next else { return Ok(()) };
             // Skip all namespaces below the last name.
-            after = self.after_subtree(&next).or(Some(next));
+            after = self.after_subtree(&next).filter(|after| prefix.matches(after)).or(Some(next));
         }
         Ok(())
     }
@@ -266,7 +284,7 @@ mod tests {
             (":", false, &[]),
             ("a\\x:", false, &[]),
         ] {
-            let mut found = namespaces(&ctx, &store, begun, prefixes).await;
+            let mut found = namespaces(&ctx, &store, begun, prefixes, None).await;
             found.sort();
             let mut expected = expected.to_vec();
             expected.sort_unstable();
@@ -281,12 +299,12 @@ mod tests {
         names.extend((0..500).map(|n| format!("u{n:03}")));
         let store = store(&names.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let ctx = ExecutionContext::new();
-        let found = namespaces(&ctx, &store, "t:", false).await;
+        let found = namespaces(&ctx, &store, "t:", false, None).await;
         assert_eq!(found.len(), MAX_CANDIDATES);
         assert_eq!(found[..3], ["t:a:", "t:b000", "t:b001"]);
-        assert_eq!(namespaces(&ctx, &store, "t:b49", false).await.len(), 10);
-        assert_eq!(namespaces(&ctx, &store, "u", false).await.len(), MAX_CANDIDATES);
-        assert_eq!(namespaces(&ctx, &store, "u4", false).await.len(), 100);
+        assert_eq!(namespaces(&ctx, &store, "t:b49", false, None).await.len(), 10);
+        assert_eq!(namespaces(&ctx, &store, "u", false, None).await.len(), MAX_CANDIDATES);
+        assert_eq!(namespaces(&ctx, &store, "u4", false, None).await.len(), 100);
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub(super) enum Wanted {
         begun: String,
         prefixes: bool,
     },
+    Tenant {
+        begun: String,
+    },
     Key {
         namespace: String,
         begun: String,
@@ -182,6 +185,7 @@ impl<'a> CommandLine<'a> {
         match (value_name(argument), &self.namespace) {
             ("NAMESPACE", _) => Wanted::Namespace { begun, prefixes: false },
             ("PREFIX", _) => Wanted::Namespace { begun, prefixes: true },
+            ("TENANT", _) => Wanted::Tenant { begun },
             // TEXT is a prefix of keys.
             ("KEY" | "TEXT", Some(namespace)) => {
                 Wanted::Key { namespace: namespace.clone(), begun }

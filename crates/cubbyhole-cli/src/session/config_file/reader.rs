@@ -3,24 +3,27 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::super::store_url;
+use super::layers::LayerSettings;
 use super::{PasswordSource, Profile, is_name};
 use crate::args::parse::parse_duration;
 use crate::error::Failure;
 use crate::output::shown_path;
 
 const TOP_KEYS: &str = "`default_profile` and `[profiles.NAME]`";
-const PROFILE_KEYS: &str = "`store`, `password_env`, `password_file` and `timeout`";
+const PROFILE_KEYS: &str =
+    "`store`, `password_env`, `password_file`, `timeout` and `[profiles.NAME.layers]`";
 const NO_PASSWORD_HERE: &str = "; the file cannot hold a password: name an environment variable with \
                                 `password_env`, or a file with `password_file`";
 
-type Table<'t> = DeTable<'t>;
-type Value<'t> = Spanned<DeValue<'t>>;
+pub(super) type Table<'t> = DeTable<'t>;
+pub(super) type Key<'t> = Spanned<Cow<'t, str>>;
+pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 
 /// The default profile and all profiles.
 pub(super) type Contents = (Option<String>, BTreeMap<String, Profile>);
@@ -81,6 +84,7 @@ impl Reader<'_> {
         let mut store = None;
         let mut password = None;
         let mut timeout = None;
+        let mut layers = LayerSettings::default();
         for (key, value) in self.table(name, value, &format!("[profiles.{text}]"))? {
             let start = value.span().start;
             match key.get_ref().as_ref() {
@@ -93,8 +97,10 @@ impl Reader<'_> {
                     }
                     let source = self.string(key, value)?;
                     let source = match field {
-                        "password_env" => self.variable(source, start)?,
-                        _ => self.password_file(source, start)?,
+                        "password_env" => {
+                            PasswordSource::Environment(self.variable_name(key, value, source)?)
+                        }
+                        _ => PasswordSource::File(self.path(key, value, source)?),
                     };
                     password = Some((source, start));
                 }
@@ -107,6 +113,7 @@ impl Reader<'_> {
                     })?;
                     timeout = Some(duration);
                 }
+                "layers" => layers = self.layers(key, value)?,
                 _ => return Err(self.unknown(key, PROFILE_KEYS)),
             }
         }
@@ -124,27 +131,41 @@ impl Reader<'_> {
             })?;
         }
         let password = password.map(|(source, _)| source);
-        Ok((text.to_owned(), Profile { store, password, timeout }))
+        Ok((text.to_owned(), Profile { store, password, timeout, layers }))
     }
 
-    fn variable(&self, name: &str, start: usize) -> Result<PasswordSource, Failure> {
+    pub(super) fn variable_name(
+        &self,
+        key: &Key<'_>,
+        value: &Value<'_>,
+        name: &str,
+    ) -> Result<String, Failure> {
         let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !plain || name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-            let message = "`password_env` must be the name of an environment variable: letters, \
-                           digits and `_`. That variable holds the password";
-            return Err(self.mistake(start, message));
+            let message = format!(
+                "`{}` must be the name of an environment variable: letters, digits and `_`. That \
+                 variable holds the secret",
+                key.get_ref()
+            );
+            return Err(self.mistake(value.span().start, &message));
         }
-        Ok(PasswordSource::Environment(name.to_owned()))
+        Ok(name.to_owned())
     }
 
-    fn password_file(&self, path: &str, start: usize) -> Result<PasswordSource, Failure> {
+    pub(super) fn path(
+        &self,
+        key: &Key<'_>,
+        value: &Value<'_>,
+        path: &str,
+    ) -> Result<PathBuf, Failure> {
         if path.is_empty() || path.contains('\0') {
-            return Err(self.mistake(start, "`password_file` must be the path of a file"));
+            let message = format!("`{}` must be the path of a file", key.get_ref());
+            return Err(self.mistake(value.span().start, &message));
         }
-        Ok(PasswordSource::File(store_url::anchored_path(path, self.folder)))
+        Ok(store_url::anchored_path(path, self.folder))
     }
 
-    fn string<'v>(
+    pub(super) fn string<'v>(
         &self,
         key: &Spanned<Cow<'_, str>>,
         value: &'v Value<'_>,
@@ -155,7 +176,7 @@ impl Reader<'_> {
         })
     }
 
-    fn table<'v, 't>(
+    pub(super) fn table<'v, 't>(
         &self,
         key: &Spanned<Cow<'_, str>>,
         value: &'v Value<'t>,
@@ -167,7 +188,7 @@ impl Reader<'_> {
         })
     }
 
-    fn unknown(&self, key: &Spanned<Cow<'_, str>>, known: &str) -> Failure {
+    pub(super) fn unknown(&self, key: &Spanned<Cow<'_, str>>, known: &str) -> Failure {
         let name = key.get_ref().as_ref();
         // A quoted key may be anything.
         let shown = if is_name(name) { format!("`{name}`") } else { "this key".to_owned() };
@@ -179,7 +200,7 @@ impl Reader<'_> {
     }
 
     /// Returns the error for a mistake at a byte of the text.
-    fn mistake(&self, at: usize, message: &str) -> Failure {
+    pub(super) fn mistake(&self, at: usize, message: &str) -> Failure {
         let before = self.text.as_bytes().iter().take(at);
         let line = before.filter(|byte| **byte == b'\n').count() + 1;
         Failure::Usage(format!("{}, line {line}: {message}", shown_path(self.path)))
@@ -215,7 +236,8 @@ mod tests {
 
     #[test]
     fn debug_output_hides_passwords() {
-        let text = "[profiles.a]\nstore = \"redis://:s3cret@h\"";
+        let text = "[profiles.a]\nstore = \"redis://:s3cret@h\"\n[profiles.a.layers.encryption]\n\
+                    key_env = \"K\"\ntenant_keys = \"postgres://a:s3cret@h/d\"";
         assert!(!format!("{:?}", read(text).unwrap()).contains("s3cret"));
     }
 
@@ -235,6 +257,22 @@ mod tests {
             "a.b",
             "",
             "[profiles.a]",
+            "[profiles.a.layers]",
+            "[profiles.a.layers.encryption]",
+            "[profiles.a.layers.limit]",
+            "[[profiles.a.layers.ttl_by_prefix]]",
+            "scope",
+            "ttl",
+            "cache",
+            "retry.budget",
+            "compression",
+            "value_bytes",
+            "key_env",
+            "key_file",
+            "tenant_keys",
+            "plaintext",
+            "prefix",
+            "max",
             "[[profiles]]",
             "[profiles]",
             "[profiles.\"s3cret key\"]",
@@ -256,6 +294,8 @@ mod tests {
             "true",
             "[\"s3cret\"]",
             "{ name = 1 }",
+            "{ level = \"s3cret\" }",
+            "\"s3cret:\"",
             "2026-01-01",
             "\"\\u0000\"",
             "\"a\"",
