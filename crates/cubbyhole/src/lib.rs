@@ -130,7 +130,7 @@ pub mod redis {
     };
 }
 
-/// Layers: stores that wrap a store, and [`Layers`](layers::Layers), which composes them in one order.
+/// Layers: stores that wrap a store, and [`Layers`], which composes them in one order.
 pub mod layers {
     pub use cubbyhole_layers::*;
 }
