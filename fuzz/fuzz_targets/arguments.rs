@@ -1,4 +1,4 @@
-//! Any text as an argument of the tool (duration, name, version) and as an instant.
+//! Any text as an argument of the tool (duration, size, name, version) and as an instant.
 #![no_main]
 
 // The tool has no library, so the target includes its source file.
@@ -14,6 +14,9 @@ fuzz_target!(|text: &str| {
         assert_eq!(arguments::parse_duration(&shown), Ok(duration));
         drop(ExecutionContext::new().with_timeout(duration));
         drop(Expiry::After(duration).check());
+    }
+    if let Ok(bytes) = arguments::parse_bytes(text) {
+        assert_ne!(bytes, 0);
     }
     drop(arguments::parse_namespace(text));
     drop(arguments::parse_prefix(text));
