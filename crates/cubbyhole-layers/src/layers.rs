@@ -26,15 +26,15 @@ pub use encryption::Encryption;
 ///
 /// | layer | why here |
 /// |---|---|
-/// | [`Scoped`] | first, so that no other layer sees a name outside the scope |
+/// | [`Scoped`] | first: no other layer sees a name outside the scope |
 /// | [`ReadOnly`] | a refused write costs nothing and uses up no limit |
 /// | [`Limited`](crate::Limited) | counts the calls of the program, not retries and not the reads of other layers |
-/// | [`TtlPolicy`] | above the cache, so that a cached entry has the expiry that the policy gave it |
-/// | [`Cached`](crate::Cached) | above timeouts and retries, which a hit does not need; holds plain values, so that a hit decrypts nothing |
+/// | [`TtlPolicy`] | above the cache: a cached entry has the expiry that the policy gave it |
+/// | [`Cached`](crate::Cached) | above timeouts and retries, which a hit does not need; holds plain values: a hit decrypts nothing |
 /// | [`Timeout`] | limits all attempts of a call together |
 /// | [`Retry`] | repeats what reaches the backend, with the same values |
 /// | [`Compressed`](crate::Compressed) | above encryption, because encrypted values do not compress |
-/// | [`Encrypted`](crate::Encrypted) | last, so that the backend stores nothing else |
+/// | [`Encrypted`](crate::Encrypted) | last: the backend stores only encrypted values |
 ///
 /// The layers are public, so a program can compose them in another order. It can then lose a promise: a
 /// cache outside the scope answers for names that the scope refuses, and a timeout inside the retries

@@ -103,7 +103,7 @@ impl<S> Scoped<S> {
         &self.inner
     }
 
-    /// Returns the namespace in the inner store that a name in a call stands for.
+    /// Returns the namespace in the inner store for a name in a call.
     fn absolute<'a>(&self, name: &'a Namespace) -> Result<Cow<'a, Namespace>> {
         match self.names {
             Names::Relative => self.scope.join(name).map(Cow::Owned),

@@ -90,7 +90,7 @@ async fn contents(store: &dyn EntryStore<Bytes>, tenant: usize) -> Contents {
     }
 }
 
-/// What a rewrite must keep.
+/// Returns the metadata that a rewrite must keep.
 fn kept(meta: &EntryMeta) -> (Version, String, String) {
     (meta.version, meta.created_at.to_string(), format!("{:?}", Expiry::of(meta)))
 }

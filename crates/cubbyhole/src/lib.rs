@@ -379,7 +379,7 @@ impl OpenOptions {
         self
     }
 
-    /// Sets the layers around the backend. There are none by default.
+    /// Sets the layers around the backend. The default is no layers.
     ///
     /// With telemetry, calls are then reported twice: with the label `store` outside the layers, and
     /// with the name of the backend inside them. The difference is the work of the layers, such as

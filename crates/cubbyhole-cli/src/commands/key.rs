@@ -96,7 +96,7 @@ struct Rotate {
     file: PathBuf,
 }
 
-/// Destroy the keys of a tenant, so that its values stay unreadable
+/// Destroy the keys of a tenant and make its values unreadable
 #[derive(Debug, Args)]
 #[command(after_help = SHRED_EXAMPLES)]
 struct Shred {

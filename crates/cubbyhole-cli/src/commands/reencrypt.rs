@@ -52,7 +52,7 @@ struct Counts {
     new_data_keys: u64,
     entries: u64,
     rewritten: u64,
-    /// Entries that another caller wrote meanwhile.
+    /// Entries that another caller wrote or removed during the run.
     changed: u64,
     unreadable: u64,
     /// Tenants whose data keys cannot be read.
@@ -194,7 +194,7 @@ impl Counts {
             self.rewritten
         );
         for (number, what) in
-            [(self.changed, "written by others meanwhile"), (self.unreadable, "unreadable")]
+            [(self.changed, "changed by others during the run"), (self.unreadable, "unreadable")]
         {
             if number > 0 {
                 text.push_str(&format!(", {number} {what}"));

@@ -26,7 +26,7 @@ struct Guarded {
 impl Guarded {
     fn check(&self, ns: &Namespace) {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        // Compares segments, not text, so that it is not the comparison of the layer.
+        // Compares segments, because the layer compares text.
         let scope: Vec<_> = self.scope.as_namespace().segments().collect();
         let segments: Vec<_> = ns.segments().collect();
         assert_eq!(ns.tenant(), self.scope.tenant(), "a call left the scope: {ns}");
